@@ -1,0 +1,229 @@
+"""A drive: one continuous recording of frames, and the actions that moved the car.
+
+On disk (`docs/drives.md`): `<root>/<drive_id>/` with `video.mp4` or `frames/*.png|jpg`,
+`actions.csv` or `actions.parquet`, and `drive.json`. One action row per frame; row t is
+the action in force between frame t and frame t+1: it explains frame t+1.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from tokenizer import video
+from training.errors import BadInput
+
+SPLITS = ("train", "val", "test")
+BOUNDS = {"steering": (-1.0, 1.0), "throttle": (0.0, 1.0), "brake": (0.0, 1.0)}
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".hevc")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Drive:
+    """One recording, checked when it is opened; pixels are read only when asked for.
+
+    Attributes:
+        actions: float32 [frame action], one row per frame; columns as in `action_names`.
+        meta: everything `drive.json` says (source, licence, captions, ...).
+    """
+
+    path: Path
+    fps: float
+    split: str | None
+    action_names: tuple[str, ...]
+    actions: Float[np.ndarray, "frame action"] = field(repr=False)
+    meta: dict[str, Any] = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def source(self) -> Path | list[Path]:
+        """The video file, or the sorted image files."""
+        videos = sorted(p for p in self.path.glob("video.*") if p.suffix.lower() in VIDEO_SUFFIXES)
+        if videos:
+            return videos[0]
+        images = sorted(
+            p for p in self.path.glob("frames/*") if p.suffix.lower() in IMAGE_SUFFIXES
+        )
+        if not images:
+            raise BadInput(f"{self.path}: has neither video.mp4 nor frames/*.png; add one of them")
+        return images
+
+    @cached_property
+    def num_frames(self) -> int:
+        source = self.source
+        return len(source) if isinstance(source, list) else video.num_frames(source)
+
+    def frames(
+        self, start: int = 0, stop: int | None = None
+    ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        """Yield RGB frames `start <= i < stop`; BadInput names a frame that cannot be read."""
+        source = self.source
+        if not isinstance(source, list):
+            yield from video.read_frames(source, start, stop)
+            return
+        for path in source[start:stop]:
+            try:
+                with Image.open(path) as image:
+                    yield np.asarray(image.convert("RGB"))
+            except OSError as error:
+                raise BadInput(f"{path}: cannot be decoded ({error}); replace the file") from error
+
+    def select_actions(self, names: Sequence[str]) -> Float[np.ndarray, "frame action"]:
+        """The named columns, in that order."""
+        missing = [name for name in names if name not in self.action_names]
+        if missing:
+            raise BadInput(
+                f"{self.path}: actions have no column {missing[0]!r}; "
+                f"columns there: {', '.join(self.action_names)}"
+            )
+        return self.actions[:, [self.action_names.index(name) for name in names]]
+
+    def check_frames(self) -> None:
+        """Decode every frame once; BadInput names the first that fails."""
+        count = sum(1 for _ in self.frames())
+        if count != len(self.actions):
+            raise BadInput(
+                f"{self.path}: {len(self.actions)} action rows but {count} frames decode; "
+                "give exactly one row per frame"
+            )
+
+
+def open_drive(path: Path, action_names: Sequence[str] | None = None) -> Drive:
+    """Open and check one drive folder; `action_names` must all be among its columns.
+
+    Raises:
+        BadInput: anything of the layout is missing or wrong (file, value, remedy).
+    """
+    meta = _read_meta(path)
+    names, actions = _read_actions(path)
+    drive = Drive(path, float(meta["fps"]), meta.get("split"), names, actions, meta)
+    if action_names is not None:
+        drive.select_actions(action_names)
+    if drive.num_frames != len(actions):
+        raise BadInput(
+            f"{path}: {len(actions)} action rows for {drive.num_frames} frames; "
+            "give exactly one row per frame"
+        )
+    return drive
+
+
+def open_drives(root: Path, action_names: Sequence[str] | None = None) -> list[Drive]:
+    """Open every drive below `root`, sorted by id, each with a split.
+
+    A drive that names no split in `drive.json` gets one from a hash of its id (80 / 10 /
+    10); where the whole root names none and has fewer than ten drives, the last drive is
+    test, the one before it val, and the others train.
+    """
+    if not root.is_dir():
+        raise BadInput(f"data.root={root}: no such folder; see docs/drives.md for the layout")
+    paths = sorted(p.parent for p in root.glob("*/drive.json"))
+    if not paths:
+        raise BadInput(
+            f"data.root={root}: holds no drives (no */drive.json); see docs/drives.md "
+            "for the layout and `python -m tokenizer.importers` to make one"
+        )
+    return assign_splits([open_drive(path, action_names) for path in paths])
+
+
+def assign_splits(drives: list[Drive]) -> list[Drive]:
+    small = len(drives) < 10 and all(drive.split is None for drive in drives)
+    result = []
+    for index, drive in enumerate(drives):
+        split = drive.split
+        if split is None and small:
+            split = {1: "test", 2: "val"}.get(len(drives) - index, "train")
+        elif split is None:
+            bucket = int(hashlib.sha256(drive.id.encode()).hexdigest(), 16) % 10
+            split = {8: "val", 9: "test"}.get(bucket, "train")
+        result.append(replace(drive, split=split))
+    if not any(drive.split == "train" for drive in result):
+        raise BadInput(
+            f"{drives[0].path.parent}: none of the {len(drives)} drives is in the train split; "
+            'set "split": "train" in a drive.json'
+        )
+    return result
+
+
+def write_drive(
+    path: Path,
+    frames: Iterable[UInt8[np.ndarray, "height width 3"]],
+    actions: Float[np.ndarray, "frame action"],
+    action_names: Sequence[str],
+    meta: dict[str, Any],
+) -> None:
+    """Write a drive folder; it appears under its name only when it is complete.
+
+    `meta` must hold `fps`; `source`, `licence` and `split` are expected of importers.
+    """
+    if path.exists():
+        raise BadInput(f"{path}: exists already; nothing is overwritten, choose another folder")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    count = video.write_video(partial / "video.mp4", frames, meta["fps"])
+    if count != len(actions):
+        raise BadInput(f"{path}: {len(actions)} action rows for {count} frames")
+    table = pa.table({n: np.ascontiguousarray(actions[:, i]) for i, n in enumerate(action_names)})
+    pa.csv.write_csv(table, partial / "actions.csv")
+    (partial / "drive.json").write_text(json.dumps(meta, indent=2) + "\n")
+    partial.rename(path)
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    file = path / "drive.json"
+    try:
+        meta = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise BadInput(f'{file}: missing; write at least {{"fps": 10}}') from error
+    except ValueError as error:
+        raise BadInput(f"{file}: is not JSON ({error})") from error
+    fps = meta.get("fps") if isinstance(meta, dict) else None
+    if not isinstance(fps, int | float) or not 0 < fps < 1000:
+        raise BadInput(f"{file}: fps is {fps!r}; give frames per second as a positive number")
+    if meta.get("split") not in (*SPLITS, None):
+        raise BadInput(f"{file}: split is {meta['split']!r}; use one of {', '.join(SPLITS)}")
+    return meta
+
+
+def _read_actions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    file = next((f for f in (path / "actions.parquet", path / "actions.csv") if f.exists()), None)
+    if file is None:
+        raise BadInput(f"{path}: has neither actions.csv nor actions.parquet; one row per frame")
+    try:
+        table = (
+            pa.parquet.read_table(file) if file.suffix == ".parquet" else pa.csv.read_csv(file)
+        )
+        names = tuple(table.column_names)
+        columns = [table[n].cast(pa.float32(), safe=False).to_numpy() for n in names]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise BadInput(f"{file}: cannot be read as numbers ({error})") from error
+    actions = np.stack(columns, axis=1).astype(np.float32)
+    bad = np.argwhere(~np.isfinite(actions))
+    if len(bad):
+        row, column = bad[0]
+        raise BadInput(
+            f"{file}: row {row}, column {names[column]!r} is {actions[row, column]}; "
+            "every action must be a finite number"
+        )
+    for index, name in enumerate(names):
+        low, high = BOUNDS.get(name, (-np.inf, np.inf))
+        outside = np.flatnonzero((actions[:, index] < low) | (actions[:, index] > high))
+        if len(outside):
+            raise BadInput(
+                f"{file}: row {outside[0]}, {name} is {actions[outside[0], index]:g}, outside "
+                f"[{low:g}, {high:g}]; rescale the column"
+            )
+    return names, actions

@@ -1,0 +1,246 @@
+"""The token store: what a world model trains on. Arrow files, one row per frame, memory-mapped.
+
+    <root>/manifest.json        TokenSpec, action columns, every drive's split, length, sha256
+    <root>/<drive_id>.arrow     columns tokens, actions; written and read with `datasets`
+
+Nothing that the manifest says is ever typed into a config.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Features, Value
+from datasets import Sequence as ListOf
+from datasets.arrow_writer import ArrowWriter
+from jaxtyping import Float, Integer
+
+from training.errors import BadInput
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """What the integers of a store mean.
+
+    Attributes:
+        grid: (T', H', W') tokens of one token step.
+        vocab_size: number of different tokens; values are 0 .. vocab_size - 1.
+        fps: token steps per second times `frames_per_step`: the rate of the frames encoded.
+        frames_per_step: frames that one token step stands for (1 for image tokenizers).
+        image_size: (height, width) in pixels of a decoded frame.
+        tokenizer: what made the tokens: a sha256, or a published tokenizer's name.
+        factors: sizes whose product is the vocabulary, where it is factorised.
+        bit_order: "little" or "big" for binary (LFQ) codes, else "".
+    """
+
+    grid: tuple[int, int, int]
+    vocab_size: int
+    fps: float
+    frames_per_step: int
+    image_size: tuple[int, int]
+    tokenizer: str
+    factors: tuple[int, ...] = ()
+    bit_order: str = ""
+
+    @property
+    def tokens_per_step(self) -> int:
+        return int(np.prod(self.grid))
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "TokenSpec":
+        lists = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return TokenSpec(**lists)
+
+
+@dataclass(frozen=True)
+class TokenDrive:
+    """One encoded drive: memory-mapped arrays that copy nothing until they are indexed.
+
+    Attributes:
+        tokens: [step height width] (or [step time height width] where T' > 1), unsigned.
+        actions: float32 [step action]; row t explains step t+1.
+    """
+
+    id: str
+    split: str
+    tokens: Integer[np.ndarray, "step *grid"] = field(repr=False)
+    actions: Float[np.ndarray, "step action"] = field(repr=False)
+
+
+class TokenStore:
+    """A token store opened for reading.
+
+    Raises:
+        BadInput: manifest missing or of another schema, a file missing, altered or of
+            another shape, or tokens outside the vocabulary.
+    """
+
+    def __init__(self, root: Path, verify: bool = True) -> None:
+        self.root = Path(root)
+        self.manifest = _read_manifest(self.root)
+        self.spec = TokenSpec.from_dict(self.manifest["spec"])
+        self.action_names: tuple[str, ...] = tuple(self.manifest["action_names"])
+        self._drives = [self._open(k, v, verify) for k, v in self.manifest["drives"].items()]
+
+    def drives(self, split: str) -> list[TokenDrive]:
+        """Drives of a split, sorted by id; val and test stand in for each other if one is empty."""
+        found = [drive for drive in self._drives if drive.split == split]
+        if not found and split != "train":
+            other = {"val": "test", "test": "val"}[split]
+            found = [drive for drive in self._drives if drive.split == other]
+        if not found:
+            raise BadInput(f"{self.root}: no drive in the {split} split")
+        return found
+
+    @property
+    def hash(self) -> str:
+        """sha256 over the manifest: names data, split and tokenizer at once."""
+        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+
+    def _open(self, drive_id: str, entry: dict[str, Any], verify: bool) -> TokenDrive:
+        path = self.root / entry["file"]
+        if not path.is_file():
+            raise BadInput(f"{path}: missing; encode the drives again")
+        if verify and file_sha256(path) != entry["sha256"]:
+            raise BadInput(f"{path}: altered since it was written (sha256 differs); encode it again")
+        table = Dataset.from_file(str(path)).data
+        tokens = _column(table, "tokens").reshape(-1, *_frame_shape(self.spec))
+        if self.action_names:
+            actions = _column(table, "actions").reshape(-1, len(self.action_names))
+        else:
+            actions = np.zeros((len(tokens), 0), np.float32)
+        if len(tokens) != entry["num_steps"] or len(actions) != entry["num_steps"]:
+            raise BadInput(f"{path}: {len(tokens)} steps where the manifest says {entry['num_steps']}")
+        if verify:
+            check_tokens(tokens, self.spec, str(path))
+        return TokenDrive(drive_id, entry["split"], tokens, actions)
+
+
+class TokenStoreWriter:
+    """Writes a token store drive by drive; every finished drive survives an interruption.
+
+    Raises:
+        BadInput: the folder holds a store of another spec or other action columns.
+    """
+
+    def __init__(self, root: Path, spec: TokenSpec, action_names: Sequence[str]) -> None:
+        self.root, self.spec = Path(root), spec
+        head = {
+            "schema_version": SCHEMA_VERSION,
+            "spec": json.loads(json.dumps(asdict(spec))),
+            "action_names": list(action_names),
+        }
+        if (self.root / "manifest.json").exists():
+            self.manifest = _read_manifest(self.root)
+            for key, value in head.items():
+                if self.manifest[key] != value:
+                    raise BadInput(
+                        f"{self.root}: holds a store with another {key} ({self.manifest[key]} "
+                        f"instead of {value}); choose another folder"
+                    )
+        else:
+            self.manifest = {**head, "drives": {}}
+
+    def has(self, drive_id: str) -> bool:
+        return drive_id in self.manifest["drives"]
+
+    def write(
+        self,
+        drive_id: str,
+        split: str,
+        tokens: Integer[np.ndarray, "step *grid"],
+        actions: Float[np.ndarray, "step action"],
+        meta: dict[str, Any] | None = None,
+    ) -> None:
+        """Write one drive and then enter it into the manifest."""
+        check_tokens(tokens, self.spec, drive_id)
+        if len(tokens) != len(actions) or not len(tokens):
+            raise BadInput(f"{drive_id}: {len(tokens)} token steps for {len(actions)} action rows")
+        self.root.mkdir(parents=True, exist_ok=True)
+        file = self.root / f"{drive_id}.arrow"
+        partial = file.with_suffix(".partial")
+        kind = "uint16" if self.spec.vocab_size <= 2**16 else "uint32"
+        table, features = _table(kind, tokens.reshape(len(tokens), -1), actions)
+        with ArrowWriter(features=features, path=str(partial)) as writer:
+            writer.write_table(table)
+            writer.finalize()
+        partial.replace(file)
+        self.manifest["drives"][drive_id] = {
+            "split": split,
+            "file": file.name,
+            "num_steps": len(tokens),
+            "sha256": file_sha256(file),
+            "meta": meta or {},
+        }
+        self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        self.manifest["drives"] = dict(sorted(self.manifest["drives"].items()))
+        partial = self.root / ".manifest.partial"
+        partial.write_text(json.dumps(self.manifest, indent=1) + "\n")
+        partial.replace(self.root / "manifest.json")
+
+
+def check_tokens(tokens: np.ndarray, spec: TokenSpec, where: str) -> None:
+    """BadInput unless the tokens have the grid of the spec and lie inside its vocabulary."""
+    shape = _frame_shape(spec)
+    if tokens.shape[1:] != shape:
+        raise BadInput(f"{where}: token grid {tokens.shape[1:]}, but the tokenizer has {shape}")
+    low, high = (int(tokens.min()), int(tokens.max())) if tokens.size else (0, 0)
+    if low < 0 or high >= spec.vocab_size:
+        bad = low if low < 0 else high
+        step = int(np.argwhere(tokens == bad)[0][0])
+        raise BadInput(
+            f"{where}: step {step} holds token {bad}, outside the vocabulary "
+            f"0..{spec.vocab_size - 1}; is this another tokenizer's store?"
+        )
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _frame_shape(spec: TokenSpec) -> tuple[int, ...]:
+    return spec.grid[1:] if spec.grid[0] == 1 else spec.grid
+
+
+def _read_manifest(root: Path) -> dict[str, Any]:
+    path = root / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no token store there; make one: python -m tokenizer.encode") from error
+    except ValueError as error:
+        raise BadInput(f"{path}: is not JSON ({error})") from error
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BadInput(f"{path}: schema version {version!r}, this release reads {SCHEMA_VERSION}")
+    return manifest
+
+
+def _column(table: Any, name: str) -> np.ndarray:
+    chunks = [c.flatten().to_numpy(zero_copy_only=True) for c in table.column(name).chunks]
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+
+
+def _table(kind: str, tokens: np.ndarray, actions: np.ndarray) -> tuple[Any, Features]:
+    """Arrow table and features: `tokens`, and `actions` where there are any."""
+    lists, features = {"tokens": tokens.astype(kind)}, {"tokens": kind}
+    if actions.shape[1]:
+        lists["actions"], features["actions"] = actions.astype(np.float32), "float32"
+    schema = Features(
+        {name: ListOf(Value(kind), length=lists[name].shape[1]) for name, kind in features.items()}
+    )
+    columns = {
+        name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+        for name, values in lists.items()
+    }
+    return pa.table(columns).cast(schema.arrow_schema), schema
