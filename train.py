@@ -1,0 +1,26 @@
+"""Train a tokenizer or a world model: python train.py +experiment=gpt_tiny
+
+Composes the config, checks it, builds data and model, fits. The recipes are in
+configs/experiment/; everything in them can be overridden: optimizer.lr=1e-4 seed=1.
+"""
+
+from omegaconf import DictConfig
+
+from training.cli import command
+
+
+@command("train")
+def main(cfg: DictConfig) -> float | None:
+    import training.run as runs  # torch and lightning load here, not for --help
+
+    run = runs.open_run(cfg)
+    datamodule = runs.build_data(cfg)
+    module = runs.build_model(cfg, datamodule)
+    run.describe(datamodule, module)
+    trainer = runs.build_trainer(cfg, run, datamodule)
+    trainer.fit(module, datamodule, ckpt_path=run.resume_from)
+    return run.finish(trainer)
+
+
+if __name__ == "__main__":
+    main()

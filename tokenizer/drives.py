@@ -5,8 +5,11 @@ On disk (`docs/drives.md`): `<root>/<drive_id>/` with `video.mp4` or `frames/*.p
 the action in force between frame t and frame t+1: it explains frame t+1.
 """
 
+import argparse
 import hashlib
 import json
+import shutil
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,7 +21,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 from jaxtyping import Float, UInt8
-from PIL import Image
+from tqdm import tqdm
 
 from tokenizer import video
 from training.errors import BadInput
@@ -55,9 +58,7 @@ class Drive:
         videos = sorted(p for p in self.path.glob("video.*") if p.suffix.lower() in VIDEO_SUFFIXES)
         if videos:
             return videos[0]
-        images = sorted(
-            p for p in self.path.glob("frames/*") if p.suffix.lower() in IMAGE_SUFFIXES
-        )
+        images = sorted(p for p in self.path.glob("frames/*") if p.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
             raise BadInput(f"{self.path}: has neither video.mp4 nor frames/*.png; add one of them")
         return images
@@ -71,16 +72,7 @@ class Drive:
         self, start: int = 0, stop: int | None = None
     ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         """Yield RGB frames `start <= i < stop`; BadInput names a frame that cannot be read."""
-        source = self.source
-        if not isinstance(source, list):
-            yield from video.read_frames(source, start, stop)
-            return
-        for path in source[start:stop]:
-            try:
-                with Image.open(path) as image:
-                    yield np.asarray(image.convert("RGB"))
-            except OSError as error:
-                raise BadInput(f"{path}: cannot be decoded ({error}); replace the file") from error
+        return video.read_source(self.source, start, stop)
 
     def select_actions(self, names: Sequence[str]) -> Float[np.ndarray, "frame action"]:
         """The named columns, in that order."""
@@ -92,14 +84,36 @@ class Drive:
             )
         return self.actions[:, [self.action_names.index(name) for name in names]]
 
-    def check_frames(self) -> None:
-        """Decode every frame once; BadInput names the first that fails."""
-        count = sum(1 for _ in self.frames())
+    def check_frames(self, progress: bool = False) -> tuple[int, int]:
+        """Decode every frame once and return their (height, width).
+
+        Raises:
+            BadInput: a frame fails to decode or has another size (the first such is named),
+                there are more or fewer frames than action rows, or the video is not the one
+                that `write_drive` wrote (most damage to H.264 decodes, to a wrong picture).
+        """
+        count, size = 0, (0, 0)
+        frames = tqdm(self.frames(), self.id, self.num_frames, leave=False, disable=not progress)
+        for frame in frames:
+            height, width, _ = frame.shape
+            if count and size != (height, width):
+                raise BadInput(
+                    f"{self.path}: frame {count} is {height}x{width}, the first is "
+                    f"{size[0]}x{size[1]}; give frames of one size"
+                )
+            count, size = count + 1, (height, width)
         if count != len(self.actions):
             raise BadInput(
                 f"{self.path}: {len(self.actions)} action rows but {count} frames decode; "
                 "give exactly one row per frame"
             )
+        written = self.meta.get("video_sha256")
+        if written and isinstance(self.source, Path) and _sha256(self.source) != written:
+            raise BadInput(
+                f"{self.source}: altered since it was written (sha256 differs); copy it again, "
+                "or drop video_sha256 from drive.json if that was meant"
+            )
+        return size
 
 
 def open_drive(path: Path, action_names: Sequence[str] | None = None) -> Drive:
@@ -126,11 +140,15 @@ def open_drives(root: Path, action_names: Sequence[str] | None = None) -> list[D
 
     A drive that names no split in `drive.json` gets one from a hash of its id (80 / 10 /
     10); where the whole root names none and has fewer than ten drives, the last drive is
-    test, the one before it val, and the others train.
+    test, the one before it val (of three or more), and the others train.
+
+    Raises:
+        BadInput: there are no drives, one is unusable, or none is in the train split.
     """
     if not root.is_dir():
         raise BadInput(f"data.root={root}: no such folder; see docs/drives.md for the layout")
-    paths = sorted(p.parent for p in root.glob("*/drive.json"))
+    # Names with a dot in front are drives still being written.
+    paths = sorted(p.parent for p in root.glob("[!.]*/drive.json"))
     if not paths:
         raise BadInput(
             f"data.root={root}: holds no drives (no */drive.json); see docs/drives.md "
@@ -145,7 +163,8 @@ def assign_splits(drives: list[Drive]) -> list[Drive]:
     for index, drive in enumerate(drives):
         split = drive.split
         if split is None and small:
-            split = {1: "test", 2: "val"}.get(len(drives) - index, "train")
+            last_but_one = "val" if len(drives) > 2 else "train"
+            split = {1: "test", 2: last_but_one}.get(len(drives) - index, "train")
         elif split is None:
             bucket = int(hashlib.sha256(drive.id.encode()).hexdigest(), 16) % 10
             split = {8: "val", 9: "test"}.get(bucket, "train")
@@ -167,50 +186,37 @@ def write_drive(
 ) -> None:
     """Write a drive folder; it appears under its name only when it is complete.
 
-    `meta` must hold `fps`; `source`, `licence` and `split` are expected of importers.
+    `meta` must hold `fps`; `source`, `licence` and `split` are expected of importers;
+    `video_sha256` is added to it.
+
+    Raises:
+        BadInput: the folder exists, or what is to be written could not be opened again.
     """
     if path.exists():
         raise BadInput(f"{path}: exists already; nothing is overwritten, choose another folder")
+    _check_meta(path / "drive.json", meta)
+    check_actions(path / "actions.csv", action_names, actions)
     partial = path.with_name(f".{path.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
-    count = video.write_video(partial / "video.mp4", frames, meta["fps"])
-    if count != len(actions):
-        raise BadInput(f"{path}: {len(actions)} action rows for {count} frames")
-    table = pa.table({n: np.ascontiguousarray(actions[:, i]) for i, n in enumerate(action_names)})
-    pa.csv.write_csv(table, partial / "actions.csv")
-    (partial / "drive.json").write_text(json.dumps(meta, indent=2) + "\n")
-    partial.rename(path)
-
-
-def _read_meta(path: Path) -> dict[str, Any]:
-    file = path / "drive.json"
     try:
-        meta = json.loads(file.read_text())
-    except FileNotFoundError as error:
-        raise BadInput(f'{file}: missing; write at least {{"fps": 10}}') from error
-    except ValueError as error:
-        raise BadInput(f"{file}: is not JSON ({error})") from error
-    fps = meta.get("fps") if isinstance(meta, dict) else None
-    if not isinstance(fps, int | float) or not 0 < fps < 1000:
-        raise BadInput(f"{file}: fps is {fps!r}; give frames per second as a positive number")
-    if meta.get("split") not in (*SPLITS, None):
-        raise BadInput(f"{file}: split is {meta['split']!r}; use one of {', '.join(SPLITS)}")
-    return meta
+        count = video.write_video(partial / "video.mp4", frames, meta["fps"])
+        if count != len(actions):
+            raise BadInput(f"{path}: {len(actions)} action rows for {count} frames; give one each")
+        table = pa.table({n: actions[:, i].astype(np.float32) for i, n in enumerate(action_names)})
+        pa.csv.write_csv(table, partial / "actions.csv")
+        meta = {**meta, "video_sha256": _sha256(partial / "video.mp4")}
+        (partial / "drive.json").write_text(json.dumps(meta, indent=2) + "\n")
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _read_actions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    file = next((f for f in (path / "actions.parquet", path / "actions.csv") if f.exists()), None)
-    if file is None:
-        raise BadInput(f"{path}: has neither actions.csv nor actions.parquet; one row per frame")
-    try:
-        table = (
-            pa.parquet.read_table(file) if file.suffix == ".parquet" else pa.csv.read_csv(file)
-        )
-        names = tuple(table.column_names)
-        columns = [table[n].cast(pa.float32(), safe=False).to_numpy() for n in names]
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise BadInput(f"{file}: cannot be read as numbers ({error})") from error
-    actions = np.stack(columns, axis=1).astype(np.float32)
+def check_actions(
+    file: Path, names: Sequence[str], actions: Float[np.ndarray, "frame action"]
+) -> None:
+    """BadInput unless the columns have different names, finite values and keep to `BOUNDS`."""
+    if len(set(names)) != len(names) or len(names) != actions.shape[1]:
+        raise BadInput(f"{file}: columns are {', '.join(names)}; give each one name of its own")
     bad = np.argwhere(~np.isfinite(actions))
     if len(bad):
         row, column = bad[0]
@@ -226,4 +232,75 @@ def _read_actions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
                 f"{file}: row {outside[0]}, {name} is {actions[outside[0], index]:g}, outside "
                 f"[{low:g}, {high:g}]; rescale the column"
             )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    file = path / "drive.json"
+    try:
+        meta = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise BadInput(f'{file}: missing; write at least {{"fps": 10}}') from error
+    except ValueError as error:
+        raise BadInput(f"{file}: is not JSON ({error}); correct the file") from error
+    return _check_meta(file, meta)
+
+
+def _check_meta(file: Path, meta: Any) -> dict[str, Any]:
+    fps = meta.get("fps") if isinstance(meta, dict) else None
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < 1000:
+        raise BadInput(f"{file}: fps is {fps!r}; give frames per second as a positive number")
+    if meta.get("split") not in (*SPLITS, None):
+        raise BadInput(f"{file}: split is {meta['split']!r}; use one of {', '.join(SPLITS)}")
+    return meta
+
+
+def _read_actions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    file = next((f for f in (path / "actions.parquet", path / "actions.csv") if f.exists()), None)
+    if file is None:
+        raise BadInput(f"{path}: has neither actions.csv nor actions.parquet; one row per frame")
+    names, values = read_table(file)
+    actions = values.astype(np.float32)
+    check_actions(file, names, actions)
     return names, actions
+
+
+def read_table(file: Path) -> tuple[tuple[str, ...], Float[np.ndarray, "row column"]]:
+    """Column names and float64 values of a CSV or Parquet file; empty fields become NaN.
+
+    Raises:
+        BadInput: the file cannot be read, or holds something other than numbers.
+    """
+    read = pa.parquet.read_table if file.suffix == ".parquet" else pa.csv.read_csv
+    try:
+        table = read(file)
+        columns = [column.cast(pa.float64(), safe=False).to_numpy() for column in table.columns]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise BadInput(f"{file}: cannot be read as numbers ({error}); correct the file") from error
+    if not columns:
+        raise BadInput(f"{file}: has no columns; write one row of actions per frame")
+    return tuple(table.column_names), np.stack(columns, axis=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("tokenizer.drives", description="Check every frame of drives.")
+    parser.add_argument("root", type=Path, help="folder of drives (docs/drives.md)")
+    try:
+        for drive in open_drives(parser.parse_args().root):
+            height, width = drive.check_frames(progress=True)
+            print(
+                f"{drive.id}  {drive.split}  {drive.num_frames} frames  {drive.fps:g} fps  "
+                f"{height}x{width}  {' '.join(drive.action_names)}",
+                flush=True,
+            )
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,7 @@ from datasets import Sequence as ListOf
 from datasets.arrow_writer import ArrowWriter
 from jaxtyping import Float, Integer
 
+from tokenizer.drives import SPLITS
 from training.errors import BadInput
 
 SCHEMA_VERSION = 1
@@ -55,8 +56,11 @@ class TokenSpec:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "TokenSpec":
-        lists = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return TokenSpec(**lists)
+        """The spec as a manifest holds it; TypeError where a field is missing or unknown."""
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return TokenSpec(**fields)
 
 
 @dataclass(frozen=True)
@@ -87,16 +91,21 @@ class TokenStore:
         self.manifest = _read_manifest(self.root)
         self.spec = TokenSpec.from_dict(self.manifest["spec"])
         self.action_names: tuple[str, ...] = tuple(self.manifest["action_names"])
-        self._drives = [self._open(k, v, verify) for k, v in self.manifest["drives"].items()]
+        entries = sorted(self.manifest["drives"].items())
+        self._drives = [self._open(drive_id, entry, verify) for drive_id, entry in entries]
 
     def drives(self, split: str) -> list[TokenDrive]:
         """Drives of a split, sorted by id; val and test stand in for each other if one is empty."""
+        other = {"train": "train", "val": "test", "test": "val"}.get(split)
+        if other is None:
+            raise BadInput(f"{self.root}: split is {split!r}; use one of train, val, test")
         found = [drive for drive in self._drives if drive.split == split]
-        if not found and split != "train":
-            other = {"val": "test", "test": "val"}[split]
+        if not found:
             found = [drive for drive in self._drives if drive.split == other]
         if not found:
-            raise BadInput(f"{self.root}: no drive in the {split} split")
+            raise BadInput(
+                f"{self.root}: no drive is in the {split} split; encode drives that have one"
+            )
         return found
 
     @property
@@ -109,18 +118,33 @@ class TokenStore:
         if not path.is_file():
             raise BadInput(f"{path}: missing; encode the drives again")
         if verify and file_sha256(path) != entry["sha256"]:
-            raise BadInput(f"{path}: altered since it was written (sha256 differs); encode it again")
-        table = Dataset.from_file(str(path)).data
-        tokens = _column(table, "tokens").reshape(-1, *_frame_shape(self.spec))
-        if self.action_names:
-            actions = _column(table, "actions").reshape(-1, len(self.action_names))
-        else:
-            actions = np.zeros((len(tokens), 0), np.float32)
+            raise BadInput(
+                f"{path}: altered since it was written (sha256 differs); encode it again"
+            )
+        tokens, actions = self._columns(path)
         if len(tokens) != entry["num_steps"] or len(actions) != entry["num_steps"]:
-            raise BadInput(f"{path}: {len(tokens)} steps where the manifest says {entry['num_steps']}")
+            raise BadInput(
+                f"{path}: {len(tokens)} steps where the manifest says {entry['num_steps']}; "
+                "encode the drives again"
+            )
         if verify:
             check_tokens(tokens, self.spec, str(path))
         return TokenDrive(drive_id, entry["split"], tokens, actions)
+
+    def _columns(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        shape = _frame_shape(self.spec)
+        try:
+            table = Dataset.from_file(str(path)).data
+            tokens = _column(table, "tokens", self.spec.tokens_per_step)
+            if self.action_names:
+                actions = _column(table, "actions", len(self.action_names))
+            else:
+                actions = np.zeros((len(tokens), 0), np.float32)
+        except (pa.ArrowException, KeyError, ValueError) as error:
+            raise BadInput(
+                f"{path}: is not what the manifest describes ({error}); encode the drives again"
+            ) from error
+        return tokens.reshape(-1, *shape), actions
 
 
 class TokenStoreWriter:
@@ -149,7 +173,9 @@ class TokenStoreWriter:
             self.manifest = {**head, "drives": {}}
 
     def has(self, drive_id: str) -> bool:
-        return drive_id in self.manifest["drives"]
+        """Whether the drive is written, so that an interrupted run can go on after it."""
+        entry = self.manifest["drives"].get(drive_id)
+        return entry is not None and (self.root / entry["file"]).is_file()
 
     def write(
         self,
@@ -159,17 +185,31 @@ class TokenStoreWriter:
         actions: Float[np.ndarray, "step action"],
         meta: dict[str, Any] | None = None,
     ) -> None:
-        """Write one drive and then enter it into the manifest."""
+        """Write one drive and then enter it into the manifest.
+
+        Raises:
+            BadInput: tokens of another grid or outside the vocabulary, or actions that are not
+                one finite row per step with the store's columns.
+        """
         check_tokens(tokens, self.spec, drive_id)
-        if len(tokens) != len(actions) or not len(tokens):
-            raise BadInput(f"{drive_id}: {len(tokens)} token steps for {len(actions)} action rows")
+        if split not in SPLITS:
+            raise BadInput(f"{drive_id}: split is {split!r}; use one of {', '.join(SPLITS)}")
+        if actions.shape != (len(tokens), len(self.manifest["action_names"])) or not len(tokens):
+            raise BadInput(
+                f"{drive_id}: {len(tokens)} token steps for actions of shape {actions.shape}; "
+                f"give one row per step with the columns {self.manifest['action_names']}"
+            )
+        if not np.isfinite(actions).all():
+            step = int(np.argwhere(~np.isfinite(actions))[0][0])
+            raise BadInput(f"{drive_id}: actions of step {step} are not finite; correct the drive")
         self.root.mkdir(parents=True, exist_ok=True)
         file = self.root / f"{drive_id}.arrow"
         partial = file.with_suffix(".partial")
         kind = "uint16" if self.spec.vocab_size <= 2**16 else "uint32"
         table, features = _table(kind, tokens.reshape(len(tokens), -1), actions)
         with ArrowWriter(features=features, path=str(partial)) as writer:
-            writer.write_table(table)
+            # One batch: a column of several could not be read without copying it together.
+            writer.write_table(table, writer_batch_size=len(tokens))
             writer.finalize()
         partial.replace(file)
         self.manifest["drives"][drive_id] = {
@@ -189,10 +229,15 @@ class TokenStoreWriter:
 
 
 def check_tokens(tokens: np.ndarray, spec: TokenSpec, where: str) -> None:
-    """BadInput unless the tokens have the grid of the spec and lie inside its vocabulary."""
+    """BadInput unless the tokens are integers of the spec's grid, inside its vocabulary."""
     shape = _frame_shape(spec)
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise BadInput(f"{where}: tokens are {tokens.dtype}; give integers")
     if tokens.shape[1:] != shape:
-        raise BadInput(f"{where}: token grid {tokens.shape[1:]}, but the tokenizer has {shape}")
+        raise BadInput(
+            f"{where}: token grid is {tokens.shape[1:]}, but the tokenizer has {shape}; "
+            "is this another tokenizer's store?"
+        )
     low, high = (int(tokens.min()), int(tokens.max())) if tokens.size else (0, 0)
     if low < 0 or high >= spec.vocab_size:
         bad = low if low < 0 else high
@@ -217,18 +262,35 @@ def _read_manifest(root: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise BadInput(f"{path}: no token store there; make one: python -m tokenizer.encode") from error
+        raise BadInput(
+            f"{path}: no token store there; make one: python -m tokenizer.encode"
+        ) from error
     except ValueError as error:
-        raise BadInput(f"{path}: is not JSON ({error})") from error
+        raise BadInput(f"{path}: is not JSON ({error}); encode the drives again") from error
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if version != SCHEMA_VERSION:
-        raise BadInput(f"{path}: schema version {version!r}, this release reads {SCHEMA_VERSION}")
+        raise BadInput(
+            f"{path}: schema version is {version!r}, this release reads {SCHEMA_VERSION}; "
+            "encode the drives again"
+        )
+    try:
+        TokenSpec.from_dict(manifest["spec"])
+        _ = manifest["action_names"]
+        for entry in manifest["drives"].values():
+            _ = entry["split"], entry["file"], entry["num_steps"], entry["sha256"]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise BadInput(f"{path}: is damaged ({error}); encode the drives again") from error
     return manifest
 
 
-def _column(table: Any, name: str) -> np.ndarray:
-    chunks = [c.flatten().to_numpy(zero_copy_only=True) for c in table.column(name).chunks]
-    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+def _column(table: Any, name: str, width: int) -> np.ndarray:
+    """A fixed-size list column as [row width]; a view of the file where it is one chunk."""
+    column = table.column(name)
+    if getattr(column.type, "list_size", None) != width:
+        raise ValueError(f"column {name} is {column.type}, not lists of {width}")
+    chunks = [c.flatten().to_numpy(zero_copy_only=True) for c in column.chunks]
+    values = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    return values.reshape(-1, width)
 
 
 def _table(kind: str, tokens: np.ndarray, actions: np.ndarray) -> tuple[Any, Features]:

@@ -1,16 +1,44 @@
-"""Video files in and out, through PyAV: the only place that touches a container."""
+"""Frames in and out: videos through PyAV (here and nowhere else), images through Pillow."""
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import av
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
+from PIL import Image
 
 from training.errors import BadInput
 
 KEYFRAME_EVERY = 16  # short groups of pictures: a random clip decodes at most 15 extra frames
+
+
+class _DamagedError(Exception):
+    """A frame of a stream cannot be decoded."""
+
+    def __init__(self, frame: int, reason: str) -> None:
+        super().__init__(reason)
+        self.frame = frame
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What the packets say of a file, without decoding one of them.
+
+    Attributes:
+        stamps: presentation time of every frame, ascending: frame i is the one stamped
+            `stamps[i]`, whatever order it is stored in; None where the container gives none.
+        keys: presentation and decoding time of every keyframe, ascending.
+    """
+
+    num_frames: int
+    fps: float
+    stamps: Int64[np.ndarray, " frame"] | None
+    keys: list[tuple[int, int]]
 
 
 def num_frames(path: Path) -> int:
@@ -19,65 +47,66 @@ def num_frames(path: Path) -> int:
     Raises:
         BadInput: the file is not a readable video, or ends before its header says.
     """
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            declared = stream.frames
-            count = sum(1 for packet in container.demux(stream) if packet.size)
-    except (av.FFmpegError, IndexError, OSError) as error:
-        raise BadInput(f"{path}: cannot be read as a video ({error}); re-export it") from error
-    if declared and count < declared:
-        raise BadInput(
-            f"{path}: truncated at frame {count} of {declared}; copy the file again or re-export it"
-        )
-    return count
+    return _index(path).num_frames
 
 
-def read_frames(path: Path, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
-    """Yield frames `start <= i < stop` in order, each uint8 [height width 3], RGB.
+def frame_rate(path: Path) -> float:
+    """Average frames per second as the container states it; BadInput as in `num_frames`."""
+    return _index(path).fps
+
+
+def read_frames(
+    path: Path, start: int = 0, stop: int | None = None
+) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """Yield RGB frames `start <= i < stop` in order of presentation.
+
+    Decoding begins at the keyframe before `start`; the frames are the same, bit by bit,
+    as those of a read from the beginning.
 
     Raises:
-        BadInput: a frame cannot be decoded (named by its index).
+        BadInput: a frame cannot be decoded, is damaged, or is missing (named by its index).
     """
-    index = start
+    index = _index(path)
+    if stop is not None and start >= stop:
+        return
+    position = start
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "NONE"  # predictable under many loader workers
-            index = _seek(container, stream, start)
-            for frame in container.decode(stream):
-                if stop is not None and index >= stop:
-                    return
-                if index >= start:
-                    yield frame.to_ndarray(format="rgb24")
-                index += 1
-    except (av.FFmpegError, IndexError, OSError) as error:
+        for frame in _decode(path, index, start, _keyframe(index, start)):
+            yield frame.to_ndarray(format="rgb24")
+            position += 1
+            if position == stop:
+                return
+    except _DamagedError as error:
         raise BadInput(
-            f"{path}: frame {index} cannot be decoded ({error}); re-export the video"
+            f"{path}: frame {error.frame} cannot be decoded ({error}); re-export the video"
         ) from error
-    if stop is not None and index < stop:
-        raise BadInput(f"{path}: ends at frame {index}, but frame {stop - 1} was expected")
+    expected = index.num_frames if stop is None else stop
+    if position < expected:
+        raise BadInput(
+            f"{path}: ends at frame {position}, but {expected} frames were expected; "
+            "re-export the video"
+        )
 
 
-def _seek(container: av.container.InputContainer, stream: av.VideoStream, start: int) -> int:
-    """Move to the keyframe at or before `start`; return the index of the next decoded frame.
+def read_source(
+    source: Path | Sequence[Path], start: int = 0, stop: int | None = None
+) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """Yield RGB frames `start <= i < stop` of a video file or of a list of image files.
 
-    Only constant-rate files are entered in the middle; all others are read from the
-    beginning, so that an index always means the same frame.
+    Raises:
+        BadInput: a frame cannot be decoded, or there are fewer than `stop`.
     """
-    rate, base = stream.average_rate, stream.time_base
-    if start < KEYFRAME_EVERY or not rate or not base or stream.average_rate != stream.base_rate:
-        return 0
-    offset = stream.start_time or 0
-    container.seek(offset + int(start / rate / base), stream=stream)
-    first = next(container.decode(stream), None)
-    if first is None or first.pts is None:
-        index = 0
-        container.seek(0, stream=stream)
-        return index
-    index = round((first.pts - offset) * base * rate)
-    container.seek(offset + int(Fraction(index) / rate / base), stream=stream)
-    return index
+    if isinstance(source, Path):
+        yield from read_frames(source, start, stop)
+        return
+    if stop is not None and stop > len(source):
+        raise BadInput(f"{source[0].parent}: holds {len(source)} frames, {stop} were expected")
+    for path in source[start:stop]:
+        try:
+            with Image.open(path) as image:
+                yield np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNGs
+            raise BadInput(f"{path}: cannot be decoded ({error}); replace the file") from error
 
 
 def write_video(
@@ -86,27 +115,32 @@ def write_video(
     fps: float,
     crf: int = 12,
 ) -> int:
-    """Write RGB frames as H.264 (yuv444p when a side is odd or tiny detail matters at low crf).
+    """Write RGB frames as H.264: yuv420p, or yuv444p where a side is odd (4:2:0 needs even ones).
 
     Returns:
         The number of frames written. The file appears only when it is complete.
+
+    Raises:
+        BadInput: there is no frame, or a frame has another size than the first.
     """
     partial = path.with_name(path.name + ".partial.mp4")
     count = 0
     try:
         with av.open(str(partial), "w") as container:
-            stream = None
+            stream: av.VideoStream | None = None
             for image in frames:
                 if stream is None:
-                    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-                    stream.height, stream.width = image.shape[:2]
-                    stream.pix_fmt = "yuv420p" if _even(image) else "yuv444p"
-                    stream.options = {"crf": str(crf), "g": str(KEYFRAME_EVERY), "bf": "0"}
-                for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image))):
-                    container.mux(packet)
+                    stream = _add_h264(container, image, fps, crf)
+                if image.shape[:2] != (stream.height, stream.width):
+                    raise BadInput(
+                        f"{path}: frame {count} is {image.shape[:2]}, the first was "
+                        f"{(stream.height, stream.width)}; give frames of one size"
+                    )
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                container.mux(stream.encode(picture))
                 count += 1
             if stream is None:
-                raise ValueError(f"{path}: no frames to write")
+                raise BadInput(f"{path}: there are no frames to write; give at least one")
             container.mux(stream.encode())
         partial.replace(path)
     finally:
@@ -114,5 +148,120 @@ def write_video(
     return count
 
 
-def _even(image: np.ndarray) -> bool:
-    return image.shape[0] % 2 == 0 and image.shape[1] % 2 == 0
+def _index(path: Path) -> _Index:
+    try:
+        stat = path.stat()
+        index, declared = _read_index(str(path), stat.st_mtime_ns, stat.st_size)
+    except (av.FFmpegError, IndexError, OSError) as error:
+        raise BadInput(
+            f"{path}: cannot be read as a video, or was cut short ({error}); "
+            "copy the file again or re-export it"
+        ) from error
+    if index.num_frames < declared:
+        raise BadInput(
+            f"{path}: truncated at frame {index.num_frames} of {declared}; "
+            "copy the file again or re-export it"
+        )
+    return index
+
+
+@lru_cache(maxsize=256)
+def _read_index(path: str, _mtime_ns: int, _size: int) -> tuple[_Index, int]:
+    """The index of a file and the number of frames that its header promises (0: nothing)."""
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        # A packet that the file's end cuts through is marked corrupt.
+        packets = [p for p in container.demux(stream) if p.size and not p.is_corrupt]
+        # Packets outside the edit list are decoded but never shown; the header counts them.
+        shown = [p for p in packets if not p.is_discard]
+        declared = stream.frames - (len(packets) - len(shown)) if stream.frames else 0
+        stamps = sorted(p.pts for p in shown if p.pts is not None)
+        usable = (
+            len(stamps) == len(shown) == len(set(stamps))
+            and container.format.name != "avi"  # stores none; FFmpeg guesses, wrong with B-frames
+        )
+        keys = sorted(
+            (p.pts, p.pts if p.dts is None else p.dts)
+            for p in shown
+            if p.is_keyframe and p.pts is not None
+        )
+        index = _Index(
+            num_frames=len(shown),
+            fps=float(stream.average_rate or 0),
+            stamps=np.array(stamps, np.int64) if usable else None,
+            keys=keys,
+        )
+    return index, declared
+
+
+def _keyframe(index: _Index, start: int) -> int | None:
+    """Decoding time of the last keyframe shown at or before `start`; None: begin at the top."""
+    if index.stamps is None or not 0 < start < index.num_frames:
+        return None
+    count = bisect_right(index.keys, int(index.stamps[start]), key=lambda key: key[0])
+    return index.keys[count - 1][1] if count > 1 else None
+
+
+def _decode(path: Path, index: _Index, start: int, entry: int | None) -> Iterator[av.VideoFrame]:
+    """Yield the frames from `start` on, each checked against its time stamp in the index.
+
+    Where entering in the middle does not reach `start` (containers differ in what they can
+    seek to; open groups of pictures lack references), the file is read from the beginning.
+    """
+    position = start if entry is not None else 0
+    try:
+        for place, frame in _decode_from(path, index, entry):
+            if place < start and entry is not None:
+                continue
+            if place != position or (frame.is_corrupt and place >= start):
+                raise _DamagedError(position, "missing or damaged")
+            if place >= start:
+                yield frame
+            position += 1
+    except _DamagedError:
+        if entry is None or position > start:
+            raise
+    if entry is not None and position == start:
+        yield from _decode(path, index, start, None)
+
+
+def _decode_from(
+    path: Path, index: _Index, entry: int | None
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Every frame that decodes from `entry` on, with its number (-1: not in the index)."""
+    count = current = 0
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"  # predictable under many loader workers
+            # Damage must raise; the default is to paint over it with neighbouring frames.
+            stream.codec_context.options = {"err_detect": "explode"}
+            if entry is not None:
+                container.seek(entry, stream=stream)
+            for packet in container.demux(stream):
+                current = max(count, _place(index, packet.pts, count))
+                for frame in packet.decode():
+                    yield _place(index, frame.pts, count), frame
+                    count += 1
+    except av.FFmpegError as error:
+        raise _DamagedError(current, str(error)) from error
+
+
+def _place(index: _Index, stamp: int | None, otherwise: int) -> int:
+    """The number of the frame shown at `stamp`; `otherwise` where the file has no usable stamps."""
+    if index.stamps is None or stamp is None:
+        return otherwise
+    place = int(np.searchsorted(index.stamps, stamp))
+    return place if place < index.num_frames and index.stamps[place] == stamp else -1
+
+
+def _add_h264(
+    container: av.container.OutputContainer, image: np.ndarray, fps: float, crf: int
+) -> av.VideoStream:
+    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+    stream.height, stream.width = image.shape[:2]
+    even = image.shape[0] % 2 == 0 and image.shape[1] % 2 == 0
+    stream.pix_fmt = "yuv420p" if even else "yuv444p"
+    # No B-frames: storage order is presentation order, for readers simpler than ours.
+    stream.options = {"crf": str(crf), "g": str(KEYFRAME_EVERY), "bf": "0"}
+    return stream

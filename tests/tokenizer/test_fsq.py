@@ -1,0 +1,70 @@
+"""FSQ against the published implementation's numbers, and against its own definition."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tokenizer.fsq import FSQ
+
+LEVELS = {"A": [8, 8, 8, 5, 5], "B": [8, 8, 8, 6, 5]}
+
+
+@pytest.fixture(scope="module")
+def parity(shared: Path) -> dict[str, torch.Tensor]:
+    return load_file(shared / "parity/fsq_driving/io.safetensors")
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_codes_indices_and_gradient_equal_upstream(parity, name):
+    fsq = FSQ(LEVELS[name])
+    z = parity[f"{name}_z"].movedim(1, -1).requires_grad_()
+    codes, indices = fsq(z)
+    assert torch.equal(indices, parity[f"{name}_indices"])
+    torch.testing.assert_close(codes.movedim(-1, 1), parity[f"{name}_quant"], atol=1e-6, rtol=0)
+    bounded = fsq.bound(z).movedim(-1, 1)
+    torch.testing.assert_close(bounded, parity[f"{name}_bounded"], atol=1e-5, rtol=0)
+    (codes.movedim(-1, 1) * parity[f"{name}_cotangent"]).sum().backward()
+    torch.testing.assert_close(z.grad.movedim(-1, 1), parity[f"{name}_grad"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_table_sequence_and_edges_equal_upstream(parity, name):
+    fsq = FSQ(LEVELS[name])
+    codes = fsq.indices_to_codes(parity[f"{name}_table_indices"])
+    torch.testing.assert_close(codes, parity[f"{name}_table_codes"], atol=1e-6, rtol=0)
+    quant, indices = fsq(parity[f"{name}_seq_z"])
+    assert torch.equal(indices, parity[f"{name}_seq_indices"])
+    torch.testing.assert_close(quant, parity[f"{name}_seq_quant"], atol=1e-6, rtol=0)
+    quant, indices = fsq(parity[f"{name}_edge_z"])
+    assert torch.equal(indices, parity[f"{name}_edge_indices"])
+    torch.testing.assert_close(quant, parity[f"{name}_edge_quant"], atol=1e-6, rtol=0)
+
+
+def test_projections_equal_upstream(parity, shared):
+    fsq = FSQ([7, 5, 4], dim=12)
+    fsq.load_state_dict(load_file(shared / "parity/fsq_driving/weights.safetensors"))
+    out, indices = fsq(parity["P_z"])
+    assert torch.equal(indices, parity["P_indices"])
+    torch.testing.assert_close(out, parity["P_out"], atol=1e-5, rtol=0)
+    projected = fsq.project_out(fsq.indices_to_codes(indices))
+    torch.testing.assert_close(projected, parity["P_codes_projected"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("levels", [[2, 3], [4, 5, 6], [8, 5, 5, 5]])
+def test_every_code_is_reachable_and_indices_invert(levels):
+    fsq = FSQ(levels)
+    everything = torch.arange(fsq.vocab_size)
+    codes = fsq.indices_to_codes(everything)
+    assert codes.abs().max() <= 1
+    assert torch.equal(fsq.codes_to_indices(codes), everything)
+    z = torch.cartesian_prod(*(torch.linspace(-4, 4, 101) for _ in levels[:2]))
+    z = torch.cat([z, torch.zeros(len(z), len(levels) - 2)], dim=1)
+    seen = {tuple(c) for c in fsq.quantize(z)[:, :2].tolist()}
+    assert len(seen) == levels[0] * levels[1]
+
+
+def test_a_channel_with_one_level_is_refused():
+    with pytest.raises(ValueError, match="at least 2 levels"):
+        FSQ([8, 1])

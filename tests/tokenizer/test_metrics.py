@@ -1,0 +1,95 @@
+import math
+
+import pytest
+import torch
+
+from tokenizer.metrics import CodebookStats, psnr, ssim
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(3, 3, 24, 32, generator=torch.Generator().manual_seed(0)) - 0.5
+
+
+def test_psnr_of_a_constant_error_is_its_closed_form(images: torch.Tensor) -> None:
+    errors = torch.tensor([0.01, 0.1, 0.4])
+    pred = images + errors[:, None, None, None]
+    expected = [20 * math.log10(2.0 / error) for error in errors.tolist()]
+    torch.testing.assert_close(psnr(pred, images), torch.tensor(expected), atol=1e-3, rtol=0)
+
+
+def test_psnr_of_equal_images_is_infinite(images: torch.Tensor) -> None:
+    assert psnr(images, images).tolist() == [math.inf] * 3
+
+
+def test_ssim_of_flat_images_is_its_closed_form() -> None:
+    # Without variance only the luminance term is left: (2ab + c) / (a^2 + b^2 + c).
+    levels = torch.tensor([[0.5, 0.5], [0.2, 0.8], [-0.3, 0.1]])
+    pred, target = (level[:, None, None, None].expand(3, 3, 16, 16) for level in levels.T)
+    c = (0.01 * 2) ** 2
+    a, b = levels.T
+    torch.testing.assert_close(ssim(pred, target), (2 * a * b + c) / (a**2 + b**2 + c))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_ssim_is_one_for_equal_and_less_for_noisy_images(images: torch.Tensor, count: int) -> None:
+    images = images[:count]
+    torch.testing.assert_close(ssim(images, images), torch.ones(count))
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    little, much = ssim(images + 0.1 * noise, images), ssim(images + 0.5 * noise, images)
+    assert little.shape == (count,)
+    assert (much < little).all()
+    assert (little < 1).all()
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_each_image_is_judged_alone_and_in_float32(metric, images: torch.Tensor) -> None:
+    pred = images.flip(0)
+    alone = torch.cat([metric(p[None], t[None]) for p, t in zip(pred, images, strict=True)])
+    torch.testing.assert_close(metric(pred, images), alone)
+    assert metric(pred.bfloat16(), images.bfloat16()).dtype == torch.float32
+
+
+def test_uniform_codes_have_full_perplexity() -> None:
+    stats = CodebookStats(1024)
+    stats.update(torch.arange(1024).reshape(4, 16, 16))
+    assert stats.usage == 1
+    assert stats.entropy_bits.item() == pytest.approx(10)
+    assert stats.perplexity.item() == pytest.approx(1024, rel=1e-5)
+
+
+def test_skewed_codes_over_several_updates() -> None:
+    stats = CodebookStats(8)
+    stats.update(torch.tensor([[0, 0], [1, 2]], dtype=torch.int32))
+    stats.update(torch.tensor([0, 0, 1, 2], dtype=torch.uint8))
+    # Shares 1/2, 1/4, 1/4: 1.5 bits.
+    assert stats.counts.tolist() == [4, 2, 2, 0, 0, 0, 0, 0]
+    assert stats.usage.item() == 3 / 8
+    assert stats.entropy_bits.item() == pytest.approx(1.5)
+    assert stats.perplexity.item() == pytest.approx(2**1.5)
+
+
+def test_one_code_has_no_entropy_and_none_at_all_is_nan() -> None:
+    stats = CodebookStats(4)
+    assert stats.usage == 0
+    assert stats.perplexity.isnan()
+    stats.update(torch.full((5,), 3))
+    assert stats.entropy_bits == 0
+    assert stats.perplexity == 1
+    stats.reset()
+    assert stats.counts.sum() == 0
+
+
+def test_summed_counts_are_the_statistics_of_all_devices() -> None:
+    first, second, both = CodebookStats(16), CodebookStats(16), CodebookStats(16)
+    tokens = torch.randint(16, (2, 50), generator=torch.Generator().manual_seed(0))
+    first.update(tokens[0])
+    second.update(tokens[1])
+    both.update(tokens)
+    first.counts += second.counts
+    assert first.perplexity == both.perplexity
+
+
+def test_an_unknown_code_is_an_error() -> None:
+    with pytest.raises(IndexError):
+        CodebookStats(4).update(torch.tensor([4]))

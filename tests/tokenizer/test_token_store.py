@@ -1,0 +1,198 @@
+"""Token stores: what is written reads back without a copy, and what does not fit is named."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokenizer.token_store import TokenSpec, TokenStore, TokenStoreWriter, file_sha256
+from training.errors import BadInput
+
+SPEC = TokenSpec(
+    grid=(1, 3, 4),
+    vocab_size=40,
+    fps=10,
+    frames_per_step=1,
+    image_size=(24, 32),
+    tokenizer="test",
+    factors=(8, 5),
+)
+NAMES = ("steering", "speed_mps")
+NUM_STEPS = 2500  # more than one batch of the Arrow writer's default
+
+
+def tokens(num_steps: int = NUM_STEPS, spec: TokenSpec = SPEC) -> np.ndarray:
+    shape = (num_steps, *(spec.grid[1:] if spec.grid[0] == 1 else spec.grid))
+    return np.random.default_rng(0).integers(0, spec.vocab_size, shape)
+
+
+def actions(num_steps: int = NUM_STEPS) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(num_steps, 2)).astype(np.float32)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    writer = TokenStoreWriter(tmp_path / "store", SPEC, NAMES)
+    writer.write("b", "val", tokens(7), actions(7), {"source": "there"})
+    writer.write("a", "train", tokens(), actions())
+    return tmp_path / "store"
+
+
+def edit_manifest(root: Path, **values: object) -> None:
+    file = root / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def refuse(root: Path, *words: str) -> None:
+    with pytest.raises(BadInput) as error:
+        TokenStore(root)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_store_reads_back_as_it_was_written(root: Path) -> None:
+    store = TokenStore(root)
+    assert store.spec == SPEC
+    assert store.action_names == NAMES
+    (drive,) = store.drives("train")
+    assert (drive.id, drive.split) == ("a", "train")
+    np.testing.assert_array_equal(drive.tokens, tokens())
+    np.testing.assert_array_equal(drive.actions, actions())
+    assert drive.tokens.dtype == np.uint16
+    assert store.manifest["drives"]["b"]["meta"] == {"source": "there"}
+
+
+def test_arrays_are_views_of_the_file(root: Path) -> None:
+    (drive,) = TokenStore(root).drives("train")
+    # Arrow's memory is read-only; a copy would be writable.
+    assert not drive.tokens.flags.writeable
+    assert not drive.actions.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "spec", [replace(SPEC, grid=(2, 3, 4)), replace(SPEC, vocab_size=2**18, factors=())]
+)
+def test_clips_and_large_vocabularies_fit(tmp_path: Path, spec: TokenSpec) -> None:
+    writer = TokenStoreWriter(tmp_path, spec, ())
+    writer.write("a", "train", tokens(5, spec), np.zeros((5, 0), np.float32))
+    store = TokenStore(tmp_path)
+    (drive,) = store.drives("train")
+    np.testing.assert_array_equal(drive.tokens, tokens(5, spec))
+    assert drive.actions.shape == (5, 0)
+    assert store.spec == spec
+
+
+def test_val_and_test_stand_in_for_each_other(root: Path) -> None:
+    store = TokenStore(root)
+    assert [drive.id for drive in store.drives("test")] == ["b"]
+    with pytest.raises(BadInput, match="split is 'dev'"):
+        store.drives("dev")
+    TokenStoreWriter(root.parent / "other", SPEC, NAMES).write("b", "val", tokens(7), actions(7))
+    with pytest.raises(BadInput, match="no drive is in the train split"):
+        TokenStore(root.parent / "other").drives("train")
+
+
+def test_an_interrupted_store_goes_on_where_it_stopped(root: Path) -> None:
+    writer = TokenStoreWriter(root, SPEC, NAMES)
+    assert writer.has("a")
+    assert not writer.has("c")
+    writer.write("c", "test", tokens(3), actions(3))
+    assert [d.id for split in ("train", "val", "test") for d in TokenStore(root).drives(split)] == [
+        "a",
+        "b",
+        "c",
+    ]
+    (root / "a.arrow").unlink()
+    assert not TokenStoreWriter(root, SPEC, NAMES).has("a")
+
+
+def test_the_hash_names_data_split_and_tokenizer(root: Path) -> None:
+    before = TokenStore(root).hash
+    assert TokenStore(root).hash == before
+    TokenStoreWriter(root, SPEC, NAMES).write("c", "test", tokens(3), actions(3))
+    assert TokenStore(root).hash != before
+
+
+def test_another_spec_does_not_go_into_the_same_folder(root: Path) -> None:
+    with pytest.raises(BadInput, match="another spec"):
+        TokenStoreWriter(root, replace(SPEC, vocab_size=41), NAMES)
+    with pytest.raises(BadInput, match="another action_names"):
+        TokenStoreWriter(root, SPEC, ("steering",))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.full((5, 3, 4), 40), "step 0 holds token 40, outside the vocabulary 0..39"),
+        (np.full((5, 3, 4), -1), "step 0 holds token -1"),
+        (np.zeros((5, 4, 3), int), r"token grid is \(4, 3\), but the tokenizer has \(3, 4\)"),
+        (np.zeros((5, 12), int), "token grid is"),
+        (np.zeros((5, 3, 4)), "tokens are float64; give integers"),
+        (np.zeros((4, 3, 4), int), "4 token steps"),
+        (np.zeros((0, 3, 4), int), "0 token steps"),
+    ],
+)
+def test_tokens_that_do_not_fit_are_not_written(
+    tmp_path: Path, bad: np.ndarray, message: str
+) -> None:
+    writer = TokenStoreWriter(tmp_path, SPEC, NAMES)
+    with pytest.raises(BadInput, match=message):
+        writer.write("a", "train", bad, actions(5))
+    assert not list(tmp_path.iterdir())
+
+
+def test_actions_and_splits_that_do_not_fit_are_not_written(tmp_path: Path) -> None:
+    writer = TokenStoreWriter(tmp_path, SPEC, NAMES)
+    with pytest.raises(BadInput, match="actions of shape"):
+        writer.write("a", "train", tokens(5), actions(5)[:, :1])
+    with pytest.raises(BadInput, match="actions of step 2 are not finite"):
+        writer.write("a", "train", tokens(5), np.where(np.arange(5)[:, None] == 2, np.nan, 0))
+    with pytest.raises(BadInput, match="split is 'dev'"):
+        writer.write("a", "dev", tokens(5), actions(5))
+
+
+def test_a_missing_store_names_the_command(tmp_path: Path) -> None:
+    refuse(tmp_path, "manifest.json: no token store there", "python -m tokenizer.encode")
+
+
+def test_another_schema_or_a_damaged_manifest_is_named(root: Path) -> None:
+    edit_manifest(root, schema_version=2)
+    refuse(root, "manifest.json", "schema version is 2, this release reads 1")
+    edit_manifest(root, schema_version=1, spec={"grid": [1, 3, 4]})
+    refuse(root, "manifest.json: is damaged", "vocab_size")
+    (root / "manifest.json").write_text("[")
+    refuse(root, "manifest.json: is not JSON")
+
+
+def test_a_missing_altered_or_cut_file_is_named(root: Path) -> None:
+    file = root / "a.arrow"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    refuse(root, "a.arrow: altered since it was written")
+    assert len(TokenStore(root, verify=False).drives("train")[0].tokens) == NUM_STEPS
+    file.write_bytes(data[:200])
+    with pytest.raises(BadInput, match=r"a\.arrow: is not what the manifest describes"):
+        TokenStore(root, verify=False)
+    file.unlink()
+    refuse(root, "a.arrow: missing")
+
+
+def test_a_file_of_another_grid_or_vocabulary_is_named(root: Path) -> None:
+    manifest = json.loads((root / "manifest.json").read_text())
+    edit_manifest(root, spec={**manifest["spec"], "grid": [1, 6, 4]})
+    refuse(root, "a.arrow", "not lists of 24")
+    edit_manifest(root, spec={**manifest["spec"], "vocab_size": 30})
+    refuse(root, "a.arrow", "outside the vocabulary 0..29", "another tokenizer")
+    edit_manifest(root, spec=manifest["spec"], action_names=["steering"])
+    refuse(root, "a.arrow", "column actions")
+
+
+def test_a_file_of_another_length_is_named(root: Path) -> None:
+    manifest = json.loads((root / "manifest.json").read_text())
+    (root / "a.arrow").write_bytes((root / "b.arrow").read_bytes())
+    manifest["drives"]["a"]["sha256"] = file_sha256(root / "b.arrow")
+    edit_manifest(root, **manifest)
+    refuse(root, "a.arrow", "7 steps where the manifest says 2500")

@@ -1,0 +1,116 @@
+"""The architecture, as far as imports show it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+# Which of our packages a package may import, besides itself.
+MAY_IMPORT: dict[str, set[str]] = {
+    "training": set(),
+    "tokenizer": {"training"},
+    "worldmodel": {"training", "tokenizer"},
+}
+# Nothing but the commands below imports these from inside a package.
+ENTRY_POINTS = {"train", "eval", "configs", "tests", "benchmarks"}
+# Files of tokenizer/ and worldmodel/ that may import lightning; all of training/ may.
+MAY_IMPORT_LIGHTNING = {
+    "module.py",
+    "data.py",
+    "callbacks.py",
+    "__main__.py",
+    "encode.py",
+    "decode.py",
+}
+MAY_IMPORT_HYDRA = {
+    "train.py",
+    "eval.py",
+    "training/cli.py",
+    "tokenizer/encode.py",
+    "tokenizer/decode.py",
+    "training/run.py",
+}
+LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
+OURS = set(MAY_IMPORT)
+
+
+def imported(source: str) -> set[str]:
+    """Top-level names of all modules that a source imports, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def violations(path: str, source: str) -> Iterator[str]:
+    """What is wrong with the imports of the file at `path`, relative to the root."""
+    package, _, name = path.rpartition("/")
+    package = package.split("/")[0]
+    names = imported(source)
+    if package in OURS:
+        for other in names & (OURS | ENTRY_POINTS) - MAY_IMPORT[package] - {package}:
+            yield f"{path}: {package} must not import {other}"
+    if package in OURS - {"training"} and name not in MAY_IMPORT_LIGHTNING:
+        for other in names & LIGHTNING:
+            yield f"{path}: only {', '.join(sorted(MAY_IMPORT_LIGHTNING))} may import {other}"
+    if "hydra" in names and path not in MAY_IMPORT_HYDRA:
+        yield f"{path}: only {', '.join(sorted(MAY_IMPORT_HYDRA))} may import hydra"
+
+
+def test_imports_run_one_way() -> None:
+    files = [ROOT / "train.py", ROOT / "eval.py"]
+    files += [file for package in OURS for file in sorted((ROOT / package).rglob("*.py"))]
+    assert len(files) > 2 + len(OURS)
+    found = [
+        problem
+        for file in files
+        for problem in violations(file.relative_to(ROOT).as_posix(), file.read_text())
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("package", ["tokenizer", "worldmodel"])
+def test_packages_import_training_first(package: str) -> None:
+    body = ast.parse((ROOT / package / "__init__.py").read_text()).body
+    first = next(node for node in body if isinstance(node, ast.Import | ast.ImportFrom))
+    assert imported(ast.unparse(first)) == {"training"}
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("training/order.py", "from tokenizer.drives import Drive"),
+        ("training/order.py", "def f():\n    import worldmodel.gpt"),
+        ("tokenizer/drives.py", "import worldmodel"),
+        ("worldmodel/gpt.py", "import train"),
+        ("tokenizer/autoencoder.py", "import lightning.pytorch as pl"),
+        ("worldmodel/gpt/network.py", "from lightning import LightningModule"),
+        ("worldmodel/module.py", "from hydra.utils import instantiate"),
+        ("training/loop.py", "import hydra"),
+    ],
+)
+def test_violations_are_found(path: str, source: str) -> None:
+    assert len(list(violations(path, source))) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        (
+            "worldmodel/gpt.py",
+            "import tokenizer.drives\nfrom training.errors import BadInput",
+        ),
+        ("worldmodel/module.py", "from lightning import LightningModule"),
+        ("training/loop.py", "import lightning"),
+        ("train.py", "import hydra, lightning, worldmodel"),
+        ("training/cli.py", "import hydra"),
+    ],
+)
+def test_allowed_imports_are_allowed(path: str, source: str) -> None:
+    assert not list(violations(path, source))

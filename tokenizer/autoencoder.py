@@ -1,0 +1,202 @@
+"""The convolutional image autoencoder: frames <-> a grid of integers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokenizer.fsq import FSQ
+from training.errors import BadInput
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Shape of the autoencoder; the token grid is image_size / downsampling.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        levels: FSQ levels; their product is the vocabulary.
+        patch: side of the pixel patches that the first and last convolution see.
+        channels: width at each resolution; each further entry halves the resolution.
+        num_res_blocks: residual blocks per resolution (the decoder has one more).
+        attention: spatial self-attention at the lowest resolution.
+    """
+
+    image_size: Sequence[int] = (64, 64)
+    levels: Sequence[int] = (8, 5, 5, 5)
+    patch: int = 2
+    channels: Sequence[int] = (48, 96, 128)
+    num_res_blocks: int = 1
+    attention: bool = True
+
+    def __post_init__(self) -> None:
+        for side in self.image_size:
+            if side % self.downsampling:
+                raise BadInput(
+                    f"image_size={list(self.image_size)}: both sides must be multiples of "
+                    f"{self.downsampling} (patch {self.patch}, {len(self.channels)} resolutions)"
+                )
+
+    @property
+    def downsampling(self) -> int:
+        return int(self.patch * 2 ** (len(self.channels) - 1))
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        height, width = self.image_size
+        return 1, height // self.downsampling, width // self.downsampling
+
+
+class Autoencoder(nn.Module):
+    """FSQ autoencoder: encode to token grids, decode to frames; values are in [-1, 1]."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.quantizer = FSQ(config.levels)
+        self.encoder = Encoder(config, len(config.levels))
+        self.decoder = Decoder(config, len(config.levels))
+
+    @property
+    def last_layer(self) -> Tensor:
+        """Weight where the adaptive GAN weight compares gradients (Esser et al. 2021, eq. 7)."""
+        return self.decoder.conv_out.weight
+
+    @cached_property
+    def flops_per_frame(self) -> int:
+        """FLOPs of one forward pass (encode and decode), counted by running one frame."""
+        device = self.last_layer.device
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self(torch.zeros(1, 3, *self.config.image_size, device=device))
+        return int(counter.get_total_flops())
+
+    def forward(
+        self, frames: Float[Tensor, "n 3 h w"]
+    ) -> tuple[Float[Tensor, "n 3 h w"], Int[Tensor, "n gh gw"]]:
+        """Reconstruction and the tokens it was made from."""
+        codes, indices = self.quantizer(rearrange(self.encoder(frames), "n c h w -> n h w c"))
+        return self.decoder(rearrange(codes, "n h w c -> n c h w")), indices
+
+    @torch.no_grad()
+    def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
+        """Tokens of frames in [-1, 1].
+
+        Raises:
+            BadInput: the frames have another size than the autoencoder was made for.
+        """
+        if tuple(frames.shape[-2:]) != tuple(self.config.image_size):
+            raise BadInput(
+                f"frames are {tuple(frames.shape[-2:])}, this tokenizer takes "
+                f"{tuple(self.config.image_size)} (height, width)"
+            )
+        latent = rearrange(self.encoder(frames), "n c h w -> n h w c")
+        return self.quantizer.codes_to_indices(self.quantizer.quantize(latent))
+
+    @torch.no_grad()
+    def decode(self, tokens: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
+        """Frames in [-1, 1] (clamped) of token grids."""
+        codes = self.quantizer.indices_to_codes(tokens)
+        return self.decoder(rearrange(codes, "n h w c -> n c h w")).clamp(-1, 1)
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
+        super().__init__()
+        self.patch = config.patch
+        width = config.channels[0]
+        layers: list[nn.Module] = [nn.Conv2d(3 * config.patch**2, width, 3, padding=1)]
+        for level, channels in enumerate(config.channels):
+            if level:
+                layers.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+            for _ in range(config.num_res_blocks):
+                layers.append(ResBlock(width, channels))
+                width = channels
+        layers += middle(width, config.attention)
+        self.layers = nn.Sequential(*layers)
+        self.norm_out = norm(width)
+        self.conv_out = nn.Conv2d(width, code_dim, 1)
+
+    def forward(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d gh gw"]:
+        hidden = self.layers(F.pixel_unshuffle(frames, self.patch))
+        return self.conv_out(F.silu(self.norm_out(hidden)))
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
+        super().__init__()
+        self.patch = config.patch
+        width = config.channels[-1]
+        layers: list[nn.Module] = [nn.Conv2d(code_dim, width, 3, padding=1)]
+        layers += middle(width, config.attention)
+        for level, channels in reversed(list(enumerate(config.channels))):
+            for _ in range(config.num_res_blocks + 1):
+                layers.append(ResBlock(width, channels))
+                width = channels
+            if level:
+                layers.append(Upsample(width))
+        self.layers = nn.Sequential(*layers)
+        self.norm_out = norm(width)
+        self.conv_out = nn.Conv2d(width, 3 * config.patch**2, 3, padding=1)
+
+    def forward(self, codes: Float[Tensor, "n d gh gw"]) -> Float[Tensor, "n 3 h w"]:
+        hidden = self.norm_out(self.layers(codes))
+        return F.pixel_shuffle(self.conv_out(F.silu(hidden)), self.patch)
+
+
+class ResBlock(nn.Module):
+    """Pre-activation residual block, as in VQGAN (Esser et al. 2021)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm1 = norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = norm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        return self.shortcut(x) + self.conv2(F.silu(self.norm2(hidden)))
+
+
+class SpatialAttention(nn.Module):
+    """Single-head self-attention over the positions of one frame."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height = x.shape[-2]
+        q, k, v = rearrange(self.qkv(self.norm(x)), "n (three c) h w -> three n 1 (h w) c", three=3)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return x + self.proj(rearrange(out, "n 1 (h w) c -> n c h w", h=height))
+
+
+class Upsample(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def middle(channels: int, attention: bool) -> list[nn.Module]:
+    attend = [SpatialAttention(channels)] if attention else []
+    return [ResBlock(channels, channels), *attend]
+
+
+def norm(channels: int) -> nn.GroupNorm:
+    """Groups of at least four channels, at most 32 groups."""
+    groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0 and channels // g >= 4)
+    return nn.GroupNorm(groups, channels, eps=1e-6)

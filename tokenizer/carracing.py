@@ -1,0 +1,262 @@
+"""The embedded drives: Gymnasium's CarRacing-v3, driven by `tokenizer.scripted_driver`.
+
+They need no download, are the same for the same seed, and come with exact actions:
+
+    steering        [-1, 1], +1 = full lock to the RIGHT (the convention of CarRacing)
+    throttle, brake [0, 1], share of the full pedal
+    speed_mps       mean speed of the hull
+    yaw_rate_rad_s  change of heading per second, positive = turning LEFT
+
+Row t is in force between frame t and frame t+1; controls and speed are means over the
+physics steps of that interval.
+"""
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from jaxtyping import Float, UInt8
+from tqdm import tqdm
+
+from tokenizer.drives import write_drive
+from tokenizer.scripted_driver import ScriptedDriver, draw_plan, draw_style
+from training.errors import BadInput
+
+VERSION = 1  # raise it with every change that alters a drive: old drives are then refused
+ACTION_NAMES = ("steering", "throttle", "brake", "speed_mps", "yaw_rate_rad_s")
+PHYSICS_FPS = 50  # CarRacing's
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CarRacingConfig:
+    """How many drives of which kind; the whole dataset follows from it.
+
+    Attributes:
+        seconds: length of one drive.
+        fps: frames per second; must divide the 50 physics steps of a second.
+        size: side of the square frames in pixels.
+
+    Raises:
+        BadInput: a value that no drive can have.
+    """
+
+    seed: int = 0
+    num_train: int = 48
+    num_val: int = 6
+    num_test: int = 6
+    seconds: float = 30.0
+    fps: float = 10.0
+    size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise BadInput(f"carracing seed={self.seed}: use 0 or more")
+        if self.num_train < 1 or self.num_val < 0 or self.num_test < 0:
+            raise BadInput(
+                f"carracing num_train={self.num_train}, num_val={self.num_val}, "
+                f"num_test={self.num_test}: use at least 1, 0 and 0"
+            )
+        if self.fps <= 0 or PHYSICS_FPS % self.fps:
+            raise BadInput(
+                f"carracing fps={self.fps:g}: must divide {PHYSICS_FPS}; use 5, 10 or 25"
+            )
+        if self.num_frames < 2:
+            raise BadInput(f"carracing seconds={self.seconds:g}: is less than two frames; use more")
+        if self.size < 16:
+            raise BadInput(f"carracing size={self.size}: use 16 pixels or more")
+
+    @property
+    def num_frames(self) -> int:
+        return round(self.seconds * self.fps)
+
+    @property
+    def drives(self) -> dict[str, str]:
+        """Split of every drive id, in the order of their indices."""
+        counts = {"train": self.num_train, "val": self.num_val, "test": self.num_test}
+        return {f"{split}-{i:04d}": split for split, num in counts.items() for i in range(num)}
+
+
+def make_drive(
+    config: CarRacingConfig, index: int
+) -> tuple[
+    UInt8[np.ndarray, "frame height width 3"], Float[np.ndarray, "frame action"], dict[str, Any]
+]:
+    """Simulate drive number `index`: frames, actions, and what `drive.json` says.
+
+    A pure function: the same arguments give the same bytes, in any process.
+    """
+    # Here: who has the drives already needs neither pygame nor Box2D.
+    from tokenizer.simulator import ENV_ACTION_PER_UNIT, Simulator
+
+    split = list(config.drives.values())[index]
+    rng = np.random.default_rng([config.seed, index])
+    env_seed = config.seed * 1_000_000 + index  # another index is another track
+    backwards, start = bool(rng.integers(2)), float(rng.uniform())
+    warm_up_s = float(rng.integers(2, 5))
+    style = draw_style(rng)
+    plan = draw_plan(rng, style, warm_up_s + config.seconds)
+    simulator = Simulator(env_seed, backwards, start)
+    driver = ScriptedDriver(
+        simulator.line, style, plan, rng, float(simulator.start), 1 / PHYSICS_FPS
+    )
+    simulator.advance(driver, round(warm_up_s * PHYSICS_FPS))
+    frames = np.empty((config.num_frames, config.size, config.size, 3), np.uint8)
+    actions = np.empty((config.num_frames, len(ACTION_NAMES)), np.float32)
+    num_off_road = 0
+    for row in range(config.num_frames):
+        frames[row] = simulator.frame(config.size)
+        num_off_road += simulator.is_off_road
+        actions[row] = simulator.advance(driver, round(PHYSICS_FPS / config.fps))
+    simulator.close()
+    meta = {
+        "fps": config.fps,
+        "source": "Gymnasium CarRacing-v3, driven by tokenizer.scripted_driver",
+        "licence": "MIT (Gymnasium); the frames carry no further rights",
+        "split": split,
+        "action_conventions": "steering +1 = full lock right; yaw_rate_rad_s > 0 = turning left",
+        "version": VERSION,
+        "config": asdict(config),
+        "env_seed": env_seed,
+        "backwards": backwards,
+        "env_action_per_unit": dict(zip(ACTION_NAMES, ENV_ACTION_PER_UNIT, strict=False)),
+        "driver": asdict(style),
+        "manoeuvres": [
+            {**asdict(m), "start_s": m.start_s - warm_up_s, "end_s": m.end_s - warm_up_s}
+            for m in plan
+        ],
+        "num_frames_off_road": num_off_road,
+    }
+    return frames, actions, meta
+
+
+def make_drives(root: Path, config: CarRacingConfig, num_workers: int | None = None) -> None:
+    """Make the drives of `config` below `root`, as far as they are not there already.
+
+    Finished drives survive an interruption. `drives.json` lists the sha256 of every file
+    and is written last; drives that no longer agree with it are named and made again.
+
+    Args:
+        num_workers: processes; default one per usable core, 0 or 1 stays in this process.
+
+    Raises:
+        BadInput: `root` holds drives of another config or version, or of someone else.
+    """
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / ".lock"):
+        hashes = _read_hashes(root, config)
+        _remove_altered(root, hashes)
+        missing = [
+            index
+            for index, name in enumerate(config.drives)
+            if not (root / name / "drive.json").exists()
+        ]
+        if hashes and not missing:
+            return
+        progress = tqdm(
+            desc=f"{root}: drives",
+            initial=len(config.drives) - len(missing),
+            total=len(config.drives),
+            mininterval=1.0,
+        )
+        with progress:
+            for _ in _write_all(root, config, missing, num_workers):
+                progress.update()
+        listed = {**_recipe(config), "drives": {name: _hash(root / name) for name in config.drives}}
+        partial = root / ".drives.json.partial"
+        partial.write_text(json.dumps(listed, indent=1) + "\n")
+        partial.replace(root / "drives.json")
+
+
+def _write_all(
+    root: Path, config: CarRacingConfig, indices: list[int], num_workers: int | None
+) -> Iterator[None]:
+    """Make drives, yielding once for each that is finished."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    num_workers = min(usable or 1 if num_workers is None else num_workers, len(indices))
+    if num_workers <= 1:
+        for index in indices:
+            _write(root, config, index)
+            yield
+        return
+    spawn = multiprocessing.get_context("spawn")  # forking a process with threads can hang
+    with ProcessPoolExecutor(num_workers, mp_context=spawn) as pool:
+        futures = [pool.submit(_write, root, config, index) for index in indices]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:  # interrupted: what has not begun need not begin
+            pool.shutdown(cancel_futures=True)
+
+
+def _write(root: Path, config: CarRacingConfig, index: int) -> None:
+    frames, actions, meta = make_drive(config, index)
+    write_drive(root / list(config.drives)[index], frames, actions, ACTION_NAMES, meta)
+
+
+def _recipe(config: CarRacingConfig) -> dict[str, Any]:
+    return {"version": VERSION, "config": asdict(config)}
+
+
+def _read_hashes(root: Path, config: CarRacingConfig) -> dict[str, dict[str, str]]:
+    """File hashes of every drive out of `drives.json`; empty where it was not written yet.
+
+    Raises:
+        BadInput: drives of another config or version, or drives that are not ours.
+    """
+    index = root / "drives.json"
+    folders = sorted(path.parent for path in root.glob("[!.]*/drive.json"))
+    for folder in folders:
+        if folder.name not in config.drives:
+            raise BadInput(
+                f"{folder}: is none of the {len(config.drives)} embedded drives of this config; "
+                f"move it elsewhere, or delete {root} to make the embedded drives anew"
+            )
+    # An interrupted first run has no drives.json yet, but each of its drives says what it is.
+    for path in [index] if index.exists() else [folder / "drive.json" for folder in folders]:
+        found = _read_json(path)
+        for key, value in _recipe(config).items():
+            if found.get(key) != value:
+                raise BadInput(
+                    f"{path}: made with {key} {found.get(key)} instead of {value}; choose another "
+                    f"folder, or delete {root} to make the drives anew"
+                )
+    return _read_json(index)["drives"] if index.exists() else {}
+
+
+def _remove_altered(root: Path, hashes: dict[str, dict[str, str]]) -> None:
+    """Remove the drives whose files are not those of `drives.json`, and say which."""
+    for name, expected in hashes.items():
+        found = _hash(root / name)
+        if found != expected:
+            wrong = sorted(f for f in expected | found if expected.get(f) != found.get(f))
+            log.warning(
+                "%s: %s altered or missing; making the drive again", root / name, ", ".join(wrong)
+            )
+            shutil.rmtree(root / name, ignore_errors=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        useless = path if path.name == "drives.json" else path.parent
+        raise BadInput(f"{path}: is not JSON ({error}); delete {useless}, run again") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _hash(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.glob("*") if path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,0 +1,220 @@
+"""Clips of frames for training a tokenizer, at the size that it wants."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from einops import rearrange
+from filelock import FileLock
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from tokenizer.drives import Drive
+from tokenizer.sources import DriveSource, drives_hash
+from training.errors import BadInput
+from training.order import DataOrder, OrderedLoader
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A batch of short recordings.
+
+    Attributes:
+        frames: uint8 [batch time 3 height width]; `pixels()` gives [-1, 1].
+        actions: float32 [batch time action]; row t explains frame t+1.
+    """
+
+    frames: UInt8[Tensor, "batch time 3 height width"]
+    actions: Float[Tensor, "batch time action"]
+
+    def to(self, *args: object, **kwargs: object) -> "Clip":
+        move = {"args": args, "kwargs": kwargs}
+        return Clip(*(x.to(*move["args"], **move["kwargs"]) for x in (self.frames, self.actions)))
+
+    def pin_memory(self) -> "Clip":
+        return Clip(self.frames.pin_memory(), self.actions.pin_memory())
+
+    def pixels(self) -> Float[Tensor, "n 3 height width"]:
+        """All frames of the batch in [-1, 1]."""
+        return to_pixels(rearrange(self.frames, "b t c h w -> (b t) c h w"))
+
+
+def to_pixels(frames: UInt8[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 3 h w"]:
+    return frames.float() / 127.5 - 1
+
+
+def to_uint8(pixels: Float[Tensor, "*n 3 h w"]) -> UInt8[Tensor, "*n 3 h w"]:
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def resize(
+    frames: UInt8[np.ndarray, "time h w 3"], size: Sequence[int]
+) -> UInt8[Tensor, "time 3 height width"]:
+    """Scale to cover (height, width) with antialiasing, then crop the centre."""
+    images = rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "t h w c -> t c h w")
+    height, width = size
+    if images.shape[-2:] == (height, width):
+        return images
+    scale = max(height / images.shape[-2], width / images.shape[-1])
+    covered = [max(s, round(n * scale)) for s, n in zip(size, images.shape[-2:], strict=True)]
+    scaled = F.interpolate(images.float(), covered, mode="bilinear", antialias=True)
+    top, left = (covered[0] - height) // 2, (covered[1] - width) // 2
+    cropped = scaled[..., top : top + height, left : left + width]
+    return cropped.round().clamp(0, 255).to(torch.uint8)
+
+
+class FrameCache:
+    """Decoded, resized frames on disk as one memory-mapped array per drive.
+
+    Making it decodes every frame once: a video that cannot be read is named here, before
+    any training. Finished drives survive an interruption.
+    """
+
+    def __init__(self, root: Path, size: Sequence[int]) -> None:
+        self.root, self.size = Path(root), tuple(size)
+
+    def prepare(self, drives: Sequence[Drive], num_workers: int) -> None:
+        """Decode what is missing, in parallel, with a progress bar."""
+        todo = [d for d in drives if not self._file(d).exists()]
+        if not todo:
+            return
+        with ProcessPoolExecutor(max(1, num_workers), get_context("spawn")) as pool:
+            jobs = pool.map(self._decode, todo)
+            for _ in tqdm(jobs, total=len(todo), desc="decoding drives", unit="drive"):
+                pass
+
+    def open(self, drive: Drive) -> UInt8[np.ndarray, "frame 3 height width"]:
+        return np.load(self._file(drive), mmap_mode="r")
+
+    def _decode(self, drive: Drive) -> None:
+        file = self._file(drive)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            if file.exists():
+                return
+            partial = file.with_suffix(".partial.npy")
+            shape = (len(drive.actions), 3, *self.size)
+            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+            count = 0
+            for count, frame in enumerate(drive.frames(), start=1):
+                if count > shape[0]:
+                    break
+                array[count - 1] = resize(frame[None], self.size)[0].numpy()
+            if count != shape[0]:
+                raise BadInput(
+                    f"{drive.path}: {shape[0]} action rows but {count} frames decode; "
+                    "give exactly one row per frame"
+                )
+            array.flush()
+            partial.replace(file)
+
+    def _file(self, drive: Drive) -> Path:
+        height, width = self.size
+        return self.root / f"{drive.id}-{drives_hash([drive])[:12]}-{height}x{width}.npy"
+
+
+class ClipDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
+    """All clips of `clip_frames` consecutive frames; none crosses from one drive to the next."""
+
+    def __init__(
+        self, drives: Sequence[Drive], cache: FrameCache, clip_frames: int, names: Sequence[str]
+    ) -> None:
+        self.clip_frames = clip_frames
+        self.frames = [cache.open(drive) for drive in drives]
+        self.actions = [drive.select_actions(names) for drive in drives]
+        counts = [max(0, len(frames) - clip_frames + 1) for frames in self.frames]
+        self.ends = np.cumsum(counts)
+        if not counts or not self.ends[-1]:
+            raise BadInput(f"no drive of this split has {clip_frames} frames")
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        drive = int(np.searchsorted(self.ends, index, side="right"))
+        start = index - (int(self.ends[drive - 1]) if drive else 0)
+        window = slice(start, start + self.clip_frames)
+        return self.frames[drive][window], self.actions[drive][window]
+
+
+def collate(samples: list[tuple[np.ndarray, np.ndarray]]) -> Clip:
+    frames, actions = zip(*samples, strict=True)
+    return Clip(torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(actions)))
+
+
+class ClipDataModule(L.LightningDataModule):
+    """Train and validation clips of a `DriveSource`, in the exact order of `DataOrder`."""
+
+    def __init__(
+        self,
+        source: DriveSource,
+        image_size: Sequence[int],
+        batch_size: int = 32,
+        clip_frames: int = 1,
+        num_val_clips: int = 256,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.source, self.image_size = source, tuple(image_size)
+        self.batch_size, self.clip_frames = batch_size, clip_frames
+        self.num_val_clips, self.num_workers, self.seed = num_val_clips, num_workers, seed
+        self.cache = FrameCache(Path(source.cache) / "frames", image_size)
+        self.drives: list[Drive] = []
+
+    def prepare_data(self) -> None:
+        """Make, check and decode the drives; safe to call from every process."""
+        self.drives = self.source.open()
+        self.cache.prepare(self.drives, max(2, self.num_workers))
+
+    @property
+    def data_hash(self) -> str:
+        return drives_hash(self.drives)
+
+    def dataset(self, split: str) -> ClipDataset:
+        chosen = [drive for drive in self.drives if drive.split == split]
+        if not chosen and split == "val":
+            chosen = [drive for drive in self.drives if drive.split == "test"]
+        if not chosen:
+            raise BadInput(f"{self.source.folder}: no drive in the {split} split")
+        names = self.source.action_names(self.drives)
+        return ClipDataset(chosen, self.cache, self.clip_frames, names)
+
+    def train_dataloader(self) -> OrderedLoader:
+        assert self.trainer is not None
+        dataset = self.dataset("train")
+        steps = self.trainer.max_steps * self.trainer.accumulate_grad_batches
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        order = DataOrder(len(dataset), steps, self.batch_size, self.seed, rank, world)
+        return OrderedLoader(dataset, order, collate, self.num_workers)
+
+    def val_dataloader(self) -> DataLoader:
+        dataset = self.dataset("val")
+        return fixed_loader(dataset, self.num_val_clips, self.batch_size, collate)
+
+
+def fixed_loader(
+    dataset: Dataset, num_samples: int, batch_size: int, collate_fn: object
+) -> DataLoader:
+    """The same evenly spaced samples every time, in order."""
+    size = len(dataset)  # type: ignore[arg-type]
+    ids: Iterable[int] = np.unique(np.linspace(0, size - 1, min(num_samples, size)).astype(int))
+    batches = [list(map(int, chunk)) for chunk in np.array_split(ids, _ceil(ids, batch_size))]
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate_fn,  # type: ignore[arg-type]
+        generator=torch.Generator(),
+    )
+
+
+def _ceil(ids: Iterable[int], batch_size: int) -> int:
+    return -(-len(list(ids)) // batch_size)

@@ -1,0 +1,58 @@
+"""Tokens -> MP4: python -m tokenizer.decode store=tokens/mine drive=lake-test out=lake.mp4"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Integer, UInt8
+from omegaconf import DictConfig
+
+from tokenizer import video
+from tokenizer.data import to_uint8
+from tokenizer.load import Tokenizer, load_tokenizer
+from tokenizer.token_store import TokenStore, check_tokens
+from training.cli import command
+from training.errors import BadInput
+
+
+def decode_frames(
+    tokens: Integer[np.ndarray, "step gh gw"], tokenizer: Tokenizer, batch_size: int = 64
+) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """Yield the RGB frame of every token grid."""
+    device = tokenizer.autoencoder.last_layer.device
+    for start in range(0, len(tokens), batch_size):
+        chunk = torch.from_numpy(tokens[start : start + batch_size].astype(np.int64)).to(device)
+        frames = to_uint8(tokenizer.decode(chunk))
+        yield from rearrange(frames, "n c h w -> n h w c").cpu().numpy()
+
+
+def check_pair(store: TokenStore, tokenizer: Tokenizer) -> None:
+    """BadInput unless the store's tokens were made by this tokenizer."""
+    if store.spec.tokenizer != tokenizer.hash:
+        raise BadInput(
+            f"{store.root}: made by tokenizer {store.spec.tokenizer[:12]}, "
+            f"not by this one ({tokenizer.hash[:12]}); give the tokenizer that encoded it"
+        )
+
+
+@command("decode")
+def main(cfg: DictConfig) -> None:
+    store, tokenizer = TokenStore(Path(cfg.store)), load_tokenizer(cfg.tokenizer)
+    check_pair(store, tokenizer)
+    drives = {d.id: d for split in ("train", "val", "test") for d in store.drives(split)}
+    if cfg.drive not in drives:
+        raise BadInput(f"drive={cfg.drive}: not in {cfg.store}; there: {', '.join(drives)}")
+    out = Path(cfg.out)
+    if out.exists():
+        raise BadInput(f"out={out}: exists already; nothing is overwritten")
+    tokens = drives[cfg.drive].tokens
+    check_tokens(tokens, store.spec, cfg.drive)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    count = video.write_video(out, decode_frames(tokens, tokenizer), store.spec.fps)
+    print(f"{out}: {count} frames at {store.spec.fps:g} fps")
+
+
+if __name__ == "__main__":
+    main()

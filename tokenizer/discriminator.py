@@ -1,0 +1,41 @@
+"""PatchGAN discriminator (Isola et al. 2017, arXiv 1611.07004): real or fake, patch by patch."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class PatchDiscriminator(nn.Module):
+    """Strided 4x4 convolutions with BatchNorm; one logit per receptive field.
+
+    Args:
+        channels: width of the first layer (doubled per layer, at most eightfold).
+        num_layers: layers with stride 2; each doubles the receptive field.
+    """
+
+    def __init__(self, channels: int = 64, num_layers: int = 3) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
+        width = channels
+        for layer in range(1, num_layers + 1):
+            out = channels * min(2**layer, 8)
+            stride = 2 if layer < num_layers else 1
+            layers += [
+                nn.Conv2d(width, out, 4, stride, 1, bias=False),
+                nn.BatchNorm2d(out),
+                nn.LeakyReLU(0.2),
+            ]
+            width = out
+        self.main = nn.Sequential(*layers, nn.Conv2d(width, 1, 4, 1, 1))
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Convolutions N(0, 0.02), norms N(1, 0.02), as in the paper's code."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, 0.0, 0.02)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, 1.0, 0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 ph pw"]:
+        return self.main(frames)

@@ -1,0 +1,66 @@
+"""How well a tokenizer reconstructs frames that it has not seen."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from tqdm import tqdm
+
+from tokenizer.data import resize, to_pixels, to_uint8
+from tokenizer.drives import Drive
+from tokenizer.load import Tokenizer
+from tokenizer.lpips_weights import PerceptualDistance
+from tokenizer.metrics import CodebookStats, psnr, ssim
+
+
+@torch.no_grad()
+def evaluate_tokenizer(
+    tokenizer: Tokenizer,
+    drives: Sequence[Drive],
+    perceptual: PerceptualDistance,
+    device: str,
+    max_frames: int = 1000,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """PSNR (dB), SSIM, LPIPS and codebook statistics over evenly spread frames of the drives.
+
+    With `out`, `reconstructions.png` there shows frames above their reconstructions.
+    """
+    tokenizer = tokenizer.to(device)
+    size = tokenizer.autoencoder.config.image_size
+    stats = CodebookStats(tokenizer.autoencoder.quantizer.vocab_size)
+    total = sum(len(drive.actions) for drive in drives)
+    stride = max(1, -(-total // max_frames))
+    scores: dict[str, list[torch.Tensor]] = {"psnr": [], "ssim": [], "lpips": []}
+    shown: list[torch.Tensor] = []
+    for drive in tqdm(drives, "reconstructing", unit="drive"):
+        frames = np.stack([f for i, f in enumerate(drive.frames()) if i % stride == 0])
+        for chunk in resize(frames, size).split(32):
+            pixels = to_pixels(chunk.to(device))
+            tokens = tokenizer.encode(pixels)
+            stats.update(tokens)
+            fake = tokenizer.decode(tokens)
+            scores["psnr"].append(psnr(fake, pixels))
+            scores["ssim"].append(ssim(fake, pixels))
+            scores["lpips"].append(perceptual(fake, pixels))
+            shown.append(to_uint8(torch.stack([pixels[0], fake[0]])).cpu())
+    if out is not None:
+        chosen = [shown[i] for i in np.linspace(0, len(shown) - 1, min(8, len(shown))).astype(int)]
+        grid = rearrange(torch.stack(chosen), "n row c h w -> (row h) (n w) c").numpy()
+        Image.fromarray(grid).resize((grid.shape[1] * 2, grid.shape[0] * 2), 0).save(
+            out / "reconstructions.png"
+        )
+    return {
+        "num_drives": len(drives),
+        "num_frames": sum(len(values) for values in scores["psnr"]),
+        **{name: torch.cat(values).mean().item() for name, values in scores.items()},
+        "codebook_usage": stats.usage.item(),
+        "codebook_perplexity": stats.perplexity.item(),
+        "codebook_entropy_bits": stats.entropy_bits.item(),
+        "bits_per_frame": tokenizer.spec(1.0).tokens_per_step
+        * float(np.log2(tokenizer.autoencoder.quantizer.vocab_size)),
+    }

@@ -1,0 +1,72 @@
+"""Finite scalar quantization (Mentzer et al. 2023, arXiv 2309.15505)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class FSQ(nn.Module):
+    """Rounds every channel to one of a few levels; their product is the codebook.
+
+    Follows section 3.1 and appendix A.1 of the paper (bound, round, straight-through
+    gradient), with the half-step offset for even numbers of levels. Codes are normalised
+    to [-1, 1]; for even L they run from -1 to 1 - 2/L. Index = sum_d digit_d * basis_d,
+    where channel 0 varies fastest. It has no parameters, and so no auxiliary loss.
+
+    Args:
+        levels: levels per channel, each at least 2.
+        dim: width of the input, if it is not len(levels); then linear projections lead
+            in and out.
+
+    Raises:
+        ValueError: fewer than two levels in a channel.
+    """
+
+    def __init__(self, levels: Sequence[int], dim: int | None = None) -> None:
+        super().__init__()
+        if not levels or min(levels) < 2:
+            raise ValueError(f"levels={list(levels)}: every channel needs at least 2 levels")
+        self.levels = tuple(levels)
+        self.vocab_size = math.prod(levels)
+        projected = dim is not None and dim != len(levels)
+        self.project_in = nn.Linear(dim, len(levels)) if projected and dim else nn.Identity()
+        self.project_out = nn.Linear(len(levels), dim) if projected and dim else nn.Identity()
+        basis = torch.tensor([math.prod(levels[:d]) for d in range(len(levels))])
+        self._levels: Tensor
+        self._basis: Tensor
+        self.register_buffer("_levels", torch.tensor(levels), persistent=False)
+        self.register_buffer("_basis", basis, persistent=False)
+
+    def forward(
+        self, z: Float[Tensor, "... dim"]
+    ) -> tuple[Float[Tensor, "... dim"], Int[Tensor, "..."]]:
+        """Codes with a straight-through gradient, and their indices (channels last)."""
+        codes = self.quantize(self.project_in(z))
+        return self.project_out(codes), self.codes_to_indices(codes)
+
+    def bound(self, z: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """Squash each channel so that rounding gives exactly its number of levels (eq. 1)."""
+        half = (self._levels - 1) * (1 + 1e-3) / 2
+        offset = torch.where(self._levels % 2 == 0, 0.5, 0.0)
+        shift = torch.atanh(offset / half)
+        return torch.tanh(z + shift) * half - offset
+
+    def quantize(self, z: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """Round to the nearest level; the gradient passes through the rounding unchanged."""
+        bounded = self.bound(z.float())
+        rounded = bounded + (bounded.round() - bounded).detach()
+        return rounded / (self._levels // 2)
+
+    def codes_to_indices(self, codes: Float[Tensor, "... d"]) -> Int[Tensor, "..."]:
+        half = self._levels // 2
+        digits = (codes.detach() * half).round().long() + half
+        return (digits * self._basis).sum(-1)
+
+    def indices_to_codes(self, indices: Int[Tensor, "..."]) -> Float[Tensor, "... d"]:
+        """Inverse of `codes_to_indices`, before the projection out."""
+        digits = (indices.unsqueeze(-1) // self._basis) % self._levels
+        half = self._levels // 2
+        return (digits - half) / half

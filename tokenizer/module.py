@@ -1,0 +1,163 @@
+"""Trains an autoencoder: two optimizers, stepped by hand, neither touching the other's network."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from tokenizer.data import Clip
+from tokenizer.discriminator import PatchDiscriminator
+from tokenizer.load import manifest_of
+from tokenizer.losses import (
+    LossConfig,
+    adaptive_weight,
+    generator_loss,
+    hinge_discriminator_loss,
+)
+from tokenizer.lpips_weights import PerceptualDistance, load_lpips
+from tokenizer.metrics import CodebookStats, psnr, ssim
+from training.checkpoints import MANIFEST_KEY
+from training.optimizers import AdamWConfig, build_optimizer
+from training.throughput import Work
+
+
+class TokenizerModule(L.LightningModule):
+    """Autoencoder, discriminator, LPIPS and an average of the weights (EMA)."""
+
+    def __init__(
+        self,
+        autoencoder: AutoencoderConfig,
+        loss: LossConfig,
+        optimizer: AdamWConfig,
+        ema_decay: float = 0.999,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.config, self.loss, self.optimizer_config = autoencoder, loss, optimizer
+        self.autoencoder = Autoencoder(autoencoder)
+        self.ema = AveragedModel(
+            self.autoencoder, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True
+        )
+        self.discriminator = PatchDiscriminator(
+            loss.discriminator_channels, loss.discriminator_layers
+        )
+        self.perceptual: PerceptualDistance | None = None
+        if loss.perceptual_net:
+            self.perceptual = load_lpips(
+                loss.perceptual_net, Path(loss.lpips_weights) if loss.lpips_weights else None
+            )
+        self.codebook = CodebookStats(self.autoencoder.quantizer.vocab_size)
+        self.manifest: dict[str, Any] = manifest_of(autoencoder)
+
+    def configure_optimizers(self) -> Any:
+        steps = self.trainer.max_steps
+        generator, schedule = build_optimizer(self.autoencoder, self.optimizer_config, steps)
+        discriminator = torch.optim.Adam(
+            self.discriminator.parameters(), lr=self.loss.discriminator_lr, betas=(0.5, 0.9)
+        )
+        return [generator, discriminator], [schedule]
+
+    def training_step(self, batch: Clip, batch_idx: int) -> None:
+        frames = batch.pixels()
+        fake = self.generator_step(frames)
+        if self.global_step > self.loss.gan_start:
+            self.discriminator_step(frames, fake)
+        self.ema.update_parameters(self.autoencoder)
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+
+    def generator_step(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+        """One step of the autoencoder; returns its detached reconstruction.
+
+        The discriminator is frozen meanwhile: it lends its opinion and receives no gradient.
+        """
+        optimizer: Any = self.optimizers()[0]  # type: ignore[index]
+        fake, tokens = self.autoencoder(frames)
+        fake = fake.float()
+        nll, logs = self.reconstruction_loss(frames, fake)
+        total = nll
+        if self.global_step >= self.loss.gan_start:
+            self.discriminator.requires_grad_(False)
+            adversarial = generator_loss(self.discriminator(fake).float())
+            weight = adaptive_weight(nll, adversarial, self.autoencoder.last_layer)
+            total = nll + self.loss.gan_weight * weight * adversarial
+            self.discriminator.requires_grad_(True)
+            logs |= {"g_loss": adversarial, "gan_weight": weight}
+        optimizer.zero_grad()
+        self.manual_backward(total)
+        logs["grad_norm"] = torch.nn.utils.clip_grad_norm_(
+            self.autoencoder.parameters(), self.optimizer_config.clip_norm or float("inf")
+        )
+        optimizer.step()
+        self.log_dict({f"train/{k}": v.detach() for k, v in logs.items()})
+        self.log("train/loss", nll.detach(), prog_bar=True)
+        return fake.detach()
+
+    def reconstruction_loss(
+        self, frames: Float[Tensor, "n 3 h w"], fake: Float[Tensor, "n 3 h w"]
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Weighted L1 + LPIPS, and both terms unweighted."""
+        pixel = (frames - fake).abs().mean()
+        logs = {"l1": pixel}
+        total = self.loss.pixel_weight * pixel
+        if self.perceptual is not None:
+            perceptual = self.perceptual(fake, frames).mean()
+            logs["lpips"] = perceptual
+            total = total + self.loss.perceptual_weight * perceptual
+        return total, logs
+
+    def discriminator_step(
+        self, frames: Float[Tensor, "n 3 h w"], fake: Float[Tensor, "n 3 h w"]
+    ) -> None:
+        """One step of the discriminator on real frames and a detached reconstruction."""
+        # The raw optimizer: Lightning counts every wrapped step as a global step.
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
+        real_logits, fake_logits = self.discriminator(frames), self.discriminator(fake)
+        loss = hinge_discriminator_loss(real_logits.float(), fake_logits.float())
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        self.log_dict(
+            {
+                "train/d_loss": loss.detach(),
+                "train/logits_real": real_logits.detach().mean(),
+                "train/logits_fake": fake_logits.detach().mean(),
+            }
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        self.codebook.reset()
+
+    def validation_step(self, batch: Clip, batch_idx: int) -> None:
+        frames = batch.pixels()
+        fake, tokens = self.ema.module(frames)
+        fake = fake.float().clamp(-1, 1)
+        self.codebook.update(tokens)
+        logs = {"psnr": psnr(fake, frames).mean(), "ssim": ssim(fake, frames).mean()}
+        if self.perceptual is not None:
+            logs["lpips"] = self.perceptual(fake, frames).mean()
+        self.log_dict(
+            {f"val/{k}": v for k, v in logs.items()}, batch_size=len(frames), sync_dist=True
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        stats = {
+            "usage": self.codebook.usage,
+            "perplexity": self.codebook.perplexity,
+            "entropy_bits": self.codebook.entropy_bits,
+        }
+        self.log_dict({f"val/codebook_{k}": v for k, v in stats.items()})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[MANIFEST_KEY] = self.manifest
+
+    def work(self, batch: Clip) -> Work:
+        """Frames, tokens, and 3x the forward FLOPs of the autoencoder (backward = 2 forward)."""
+        frames = batch.frames.shape[0] * batch.frames.shape[1]
+        grid = self.config.grid
+        flops = 3 * frames * self.autoencoder.flops_per_frame
+        return Work(frames, frames * grid[1] * grid[2], flops)

@@ -1,0 +1,113 @@
+"""Where data comes from: embedded drives, a folder of the user's, or tokens made elsewhere."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenizer.carracing import CarRacingConfig, make_drives
+from tokenizer.drives import Drive, open_drives
+from tokenizer.importers.commavq import import_commavq
+from tokenizer.token_store import TokenStore
+from training.errors import BadInput
+
+
+@dataclass(frozen=True)
+class DriveSource:
+    """Drives of one folder.
+
+    Attributes:
+        root: folder of drives (docs/drives.md); None means the embedded CarRacing drives.
+        cache: where the embedded drives and everything derived from drives is kept.
+        actions: columns to use; None means all that the drives have in common.
+        carracing: what the embedded drives are made of.
+    """
+
+    root: str | None = None
+    cache: str = "data"
+    actions: Sequence[str] | None = None
+    carracing: CarRacingConfig = field(default_factory=CarRacingConfig)
+
+    @property
+    def embedded(self) -> bool:
+        return self.root is None
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.cache) / "carracing" if self.root is None else Path(self.root)
+
+    def open(self) -> list[Drive]:
+        """All drives, checked; the embedded ones are made first where they are missing.
+
+        Raises:
+            BadInput: the root or one of its drives is unusable.
+        """
+        if self.embedded:
+            make_drives(self.folder, self.carracing)
+        return open_drives(self.folder, self.actions)
+
+    def action_names(self, drives: Sequence[Drive]) -> tuple[str, ...]:
+        """Columns to use, in the order of the first drive."""
+        if self.actions is not None:
+            return tuple(self.actions)
+        common = set.intersection(*(set(drive.action_names) for drive in drives))
+        return tuple(name for name in drives[0].action_names if name in common)
+
+
+def drives_hash(drives: Sequence[Drive]) -> str:
+    """sha256 over names, sizes and times of all files: changes when any drive changes."""
+    entries = []
+    for drive in drives:
+        files = [drive.source] if isinstance(drive.source, Path) else drive.source
+        files = [*files, drive.path / "drive.json", *sorted(drive.path.glob("actions.*"))]
+        for file in files:
+            stat = file.stat()
+            entries.append([drive.id, file.name, stat.st_size, stat.st_mtime_ns])
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TokenSource:
+    """Tokens that exist already: a token store, or commaVQ's `tokens.npy`.
+
+    Attributes:
+        root: the folder of the store, or the file or folder of commaVQ.
+        format: "store" or "commavq".
+        cache: where a foreign format is converted to.
+        num_train: commaVQ: first frames, for training.
+        num_test: commaVQ: last frames, for the test.
+    """
+
+    root: str
+    format: str = "store"
+    cache: str = "data"
+    num_train: int = 1000
+    num_test: int = 200
+
+    def open(self) -> TokenStore:
+        """The store, converted first where that is needed.
+
+        Raises:
+            BadInput: nothing there, or its tokens are not what the format says.
+        """
+        root = Path(self.root)
+        if self.format == "store":
+            return TokenStore(root)
+        out = Path(self.cache) / "tokens" / f"commavq-{root.stem}-{self.num_train}-{self.num_test}"
+        import_commavq(root, out, self.num_train, self.num_test)
+        return TokenStore(out)
+
+
+def source_from_dict(values: dict[str, Any]) -> DriveSource | TokenSource:
+    """Rebuild a source from a saved config, without instantiating whatever it names."""
+    kinds = {"tokenizer.sources.DriveSource": DriveSource, "tokenizer.sources.TokenSource": TokenSource}
+    target = str(values.get("_target_"))
+    if target not in kinds:
+        raise BadInput(f"the checkpoint names an unknown data source {target!r}; give data.root")
+    fields = {key: value for key, value in values.items() if key != "_target_"}
+    if isinstance(fields.get("carracing"), dict):
+        racing = {k: v for k, v in fields["carracing"].items() if k != "_target_"}
+        fields["carracing"] = CarRacingConfig(**racing)
+    return kinds[target](**fields)

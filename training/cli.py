@@ -1,0 +1,114 @@
+"""Command lines: Hydra composes, bad input ends with one clear message and exit code 2.
+
+Nothing heavy is imported here: `--help` answers at once.
+"""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from training.errors import BadInput
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+BAD_INPUT = 2
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Turn `task(cfg)` into a command line over `configs/<config_name>.yaml`."""
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        def checked(cfg: DictConfig) -> Any:
+            try:
+                return task(cfg)
+            except BadInput as error:
+                fail(str(error))
+            except InstantiationException as error:
+                # Hydra wraps what a constructor raises.
+                cause: BaseException | None = error
+                while cause is not None and not isinstance(cause, BadInput):
+                    cause = cause.__cause__
+                if cause is None:
+                    raise
+                fail(str(cause))
+
+        entry = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
+
+        def run() -> None:
+            # Hydra shortens tracebacks and exits with 1 for everything; we want to see
+            # composition errors here, and whole tracebacks of real faults.
+            os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+            try:
+                entry(checked)()
+            except InstantiationException:
+                raise
+            except (HydraException, OmegaConfBaseException) as error:
+                fail(explain(error, config_name))
+
+        return run
+
+    return decorate
+
+
+def fail(message: str) -> None:
+    """Print the message alone and leave with the exit code of bad input."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(BAD_INPUT)
+
+
+def explain(error: BaseException, config_name: str) -> str:
+    """Hydra's message, with the nearest existing names where a name is unknown."""
+    message = str(error).strip()
+    option = re.search(r"Could not find '([\w@/]+)/(\S+?)'", message)
+    if option:
+        group, wrong = option.groups()
+        options = sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
+        return f"{group}={wrong}: no such {group}; {_near(wrong, options)}"
+    key = re.search(r"(?:Key|Could not override) '([\w./@]+)'", message)
+    if key:
+        asked = re.search(r"Could not override '([\w./@]+)'", message)
+        wrong = (asked or key).group(1)
+        return f"{wrong}: no such setting; {_near(wrong, _known_keys(config_name))}"
+    return message
+
+
+def _near(wrong: str, known: list[str]) -> str:
+    matches = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
+    if not matches:
+        leaf = wrong.rsplit(".", 1)[-1]
+        matches = [k for k in known if k.rsplit(".", 1)[-1] == leaf][:3]
+    return f"did you mean {' or '.join(matches)}?" if matches else f"there are: {', '.join(known)}"
+
+
+def _known_keys(config_name: str) -> list[str]:
+    """Every setting of the config as it composes without the wrong override."""
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        keep = [a for a in sys.argv[1:] if re.match(r"\+?(experiment|data|model)=", a)]
+        cfg = hydra.compose(config_name, overrides=keep)
+    keys: list[str] = []
+
+    def walk(node: Any, prefix: str) -> None:
+        for key in node:
+            path = f"{prefix}{key}"
+            keys.append(path)
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                walk(child, f"{path}.")
+
+    walk(cfg, "")
+    return keys
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved config as plain Python values."""
+    values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}

@@ -1,0 +1,81 @@
+"""Optimizer groups and learning-rate schedules, driven by the number of steps alone."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from training.errors import BadInput
+
+SCHEDULES = ("cosine", "wsd", "constant")
+
+
+@dataclass(frozen=True)
+class AdamWConfig:
+    """AdamW (Loshchilov and Hutter 2019) with warm-up and a schedule.
+
+    Attributes:
+        lr: peak learning rate.
+        schedule: "cosine" (to `min_lr_ratio`), "wsd" (warm-up, stable, linear decay over the
+            last `decay_share` of the steps; Hu et al. 2024, arXiv 2404.06395), or "constant".
+        warmup_steps: steps of linear warm-up, at most half of the run.
+        clip_norm: global gradient norm above which gradients are scaled down; 0 is off.
+    """
+
+    lr: float = 3e-4
+    betas: Sequence[float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    schedule: str = "cosine"
+    warmup_steps: int = 100
+    min_lr_ratio: float = 0.1
+    decay_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise BadInput(
+                f"optimizer.schedule={self.schedule!r}: choose one of {', '.join(SCHEDULES)}"
+            )
+        if not 0 < self.lr < 10:
+            raise BadInput(f"optimizer.lr={self.lr}: give a positive rate, such as 3e-4")
+
+
+def lr_factor(config: AdamWConfig, step: int, max_steps: int) -> float:
+    """Learning rate at `step` (0-based) as a share of the peak."""
+    warmup = min(config.warmup_steps, max_steps // 2)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if config.schedule == "cosine":
+        progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
+        shape = 0.5 * (1 + math.cos(math.pi * progress))
+        return config.min_lr_ratio + (1 - config.min_lr_ratio) * shape
+    if config.schedule == "wsd":
+        decay_steps = max(1, round(config.decay_share * max_steps))
+        left = max(0, max_steps - step)
+        return config.min_lr_ratio + (1 - config.min_lr_ratio) * min(1.0, left / decay_steps)
+    return 1.0
+
+
+def build_optimizer(
+    module: nn.Module, config: AdamWConfig, max_steps: int
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW over two groups (weight decay on matrices only) and its per-step schedule."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=(config.betas[0], config.betas[1]),
+        eps=config.eps,
+        fused=all(p.is_cuda for p in parameters) or None,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: lr_factor(config, step, max_steps)
+    )
+    return optimizer, schedule

@@ -1,0 +1,147 @@
+"""Windows of tokens and actions for training a world model; none crosses between drives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tokenizer.data import fixed_loader
+from tokenizer.encode import EncodeConfig, encode_drives
+from tokenizer.load import Tokenizer, load_tokenizer
+from tokenizer.sources import DriveSource, TokenSource, drives_hash
+from tokenizer.token_store import TokenDrive, TokenStore
+from training.errors import BadInput
+from training.order import DataOrder, OrderedLoader
+
+
+@dataclass(frozen=True)
+class TokenClip:
+    """A batch of windows.
+
+    Attributes:
+        tokens: int64 [batch time height width], a token grid per time step.
+        actions: float32 [batch time action]; row t explains step t+1.
+    """
+
+    tokens: Int[Tensor, "batch time height width"]
+    actions: Float[Tensor, "batch time action"]
+
+    def to(self, *args: Any, **kwargs: Any) -> "TokenClip":
+        return TokenClip(self.tokens.to(*args, **kwargs), self.actions.to(*args, **kwargs))
+
+    def pin_memory(self) -> "TokenClip":
+        return TokenClip(self.tokens.pin_memory(), self.actions.pin_memory())
+
+
+class TokenWindows(Dataset[tuple[np.ndarray, np.ndarray]]):
+    """Every window of `num_steps` steps (or every `stride`-th) of some drives, memory-mapped."""
+
+    def __init__(self, drives: Sequence[TokenDrive], num_steps: int, stride: int = 1) -> None:
+        self.drives, self.num_steps, self.stride = list(drives), num_steps, stride
+        counts = [max(0, (len(d.tokens) - num_steps) // stride + 1) for d in self.drives]
+        self.ends = np.cumsum(counts)
+        if not counts or not self.ends[-1]:
+            longest = max((len(d.tokens) for d in self.drives), default=0)
+            raise BadInput(
+                f"windows of {num_steps} steps are longer than every drive of the split (longest: "
+                f"{longest}); lower the context or bring longer drives"
+            )
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        drive = int(np.searchsorted(self.ends, index, side="right"))
+        start = (index - (int(self.ends[drive - 1]) if drive else 0)) * self.stride
+        window = slice(start, start + self.num_steps)
+        return self.drives[drive].tokens[window], self.drives[drive].actions[window]
+
+
+def collate(samples: list[tuple[np.ndarray, np.ndarray]]) -> TokenClip:
+    tokens, actions = zip(*samples, strict=True)
+    return TokenClip(
+        torch.from_numpy(np.stack(tokens).astype(np.int64)),
+        torch.from_numpy(np.stack(actions)),
+    )
+
+
+def open_store(
+    source: DriveSource | TokenSource, tokenizer: str, encode: EncodeConfig
+) -> TokenStore:
+    """The token store of a source; drives are encoded on first use."""
+    if isinstance(source, TokenSource):
+        return source.open()
+    opened = load_tokenizer(tokenizer)
+    drives = source.open()
+    names = source.action_names(drives)
+    if not source.embedded and tokenizer == "carracing":
+        print(
+            "warning: the shipped tokenizer knows only the embedded drives; train one on yours "
+            "(+experiment=tokenizer_tiny data.root=...) and pass loader.tokenizer=runs/NAME"
+        )
+    key = f"{source.folder.name}-{opened.hash[:8]}-{drives_hash(drives)[:8]}-{encode.every}"
+    return encode_drives(drives, tokenizer, Path(source.cache) / "tokens" / key, names, encode)
+
+
+class TokenDataModule(L.LightningDataModule):
+    """Windows of a token store, in the exact order of `DataOrder`."""
+
+    def __init__(
+        self,
+        source: DriveSource | TokenSource,
+        context_steps: int,
+        tokenizer: str = "carracing",
+        batch_size: int = 8,
+        num_val_windows: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        encode: EncodeConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.source, self.tokenizer_name = source, tokenizer
+        self.context_steps, self.batch_size = context_steps, batch_size
+        self.num_val_windows, self.num_workers, self.seed = num_val_windows, num_workers, seed
+        self.encode = encode or EncodeConfig()
+        self.store: TokenStore
+
+    def prepare_data(self) -> None:
+        """Make and check the token store; safe to call again."""
+        if not hasattr(self, "store"):
+            self.store = open_store(self.source, self.tokenizer_name, self.encode)
+
+    @property
+    def data_hash(self) -> str:
+        return self.store.hash
+
+    def model_facts(self) -> dict[str, Any]:
+        """What the data determines about a world model."""
+        return {"spec": self.store.spec, "action_names": self.store.action_names}
+
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that made the store; None where it is not at hand (foreign tokens)."""
+        if isinstance(self.source, TokenSource):
+            return None
+        return load_tokenizer(self.tokenizer_name)
+
+    def windows(self, split: str, num_steps: int | None = None) -> TokenWindows:
+        return TokenWindows(self.store.drives(split), num_steps or self.context_steps)
+
+    def train_dataloader(self) -> OrderedLoader:
+        assert self.trainer is not None
+        dataset = self.windows("train")
+        steps = self.trainer.max_steps * self.trainer.accumulate_grad_batches
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        order = DataOrder(len(dataset), steps, self.batch_size, self.seed, rank, world)
+        return OrderedLoader(dataset, order, collate, self.num_workers)
+
+    def val_dataloader(self) -> DataLoader:
+        return fixed_loader(
+            self.windows("val"), self.num_val_windows, self.batch_size, collate
+        )

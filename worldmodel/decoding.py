@@ -1,0 +1,273 @@
+"""Futures from a prompt: sampling, a key-value cache, and rollouts of many futures at once."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from training.errors import BadInput
+from worldmodel.attention import KVCache
+from worldmodel.gpt import GPT
+
+__all__ = ["Decoder", "KVCache", "Sampling", "for_decoding", "rollout", "sample"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn from the logits.
+
+    Attributes:
+        temperature: divides the logits; below 1 sharpens, above 1 flattens.
+        top_k: only the k likeliest tokens; 0 keeps all.
+        top_p: only the fewest likeliest tokens whose probabilities sum to p; 1 keeps all.
+        greedy: always the likeliest token; the other settings then have to stay at rest.
+        seed: the same seed gives the same futures.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    greedy: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise BadInput(
+                f"sampling.temperature={self.temperature}; give a positive number, "
+                "or greedy=true for the limit 0"
+            )
+        if self.top_k < 0:
+            raise BadInput(f"sampling.top_k={self.top_k}; give 1 or more, or 0 for all tokens")
+        if not 0 < self.top_p <= 1:
+            raise BadInput(f"sampling.top_p={self.top_p}; give 0 < top_p <= 1")
+        if self.greedy and (self.temperature, self.top_k, self.top_p) != (1.0, 0, 1.0):
+            raise BadInput(
+                "sampling.greedy=true ignores temperature, top_k and top_p; leave them out"
+            )
+
+
+def sample(
+    logits: Float[Tensor, "row vocab"], sampling: Sampling, uniform: Float[Tensor, " row"]
+) -> Int[Tensor, " row"]:
+    """Draw one token per row by inverting its distribution function at `uniform` in [0, 1).
+
+    One uniform number per token, drawn beforehand on the CPU, makes futures the same on every
+    device and leaves nothing for the host to wait for.
+    """
+    if sampling.greedy:
+        return logits.argmax(dim=-1)
+    logits = logits.float() / sampling.temperature
+    if 0 < sampling.top_k < logits.shape[-1]:
+        kth = logits.topk(sampling.top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    probs = logits.softmax(dim=-1)
+    if sampling.top_p < 1:
+        ordered, order = probs.sort(dim=-1, descending=True)
+        before = ordered.cumsum(dim=-1) - ordered  # the likeliest token always stays
+        ordered = ordered.masked_fill(before >= sampling.top_p, 0.0)
+        probs = torch.zeros_like(probs).scatter(-1, order, ordered)
+    total = probs.cumsum(dim=-1)
+    # Below 1 by more than a rounding error: the end of the sum may hold only excluded tokens.
+    level = uniform.clamp(max=1 - 1e-6)[:, None] * total[:, -1:]
+    return torch.searchsorted(total, level, right=True).squeeze(-1)
+
+
+def for_decoding(model: GPT, dtype: torch.dtype | None = None) -> GPT:
+    """A frozen copy of the model whose linear layers are stored for one-token steps.
+
+    Decoding reads every weight once per token, so bytes are time. `dtype` lowers the linear
+    layers alone (norms, embeddings and the residual stream stay as they are). Without it
+    nothing is rounded. On a CPU, float32 weights are stored column by column, because its
+    matrix-vector product reads them faster that way.
+    """
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    for module in model.blocks.modules():
+        if not isinstance(module, nn.Linear):
+            continue
+        if dtype is not None:
+            module.to(dtype)
+        weight = module.weight
+        if weight.device.type == "cpu" and weight.dtype == torch.float32:
+            weight.data = weight.data.t().contiguous().t()
+    if dtype is not None and not model.config.tie_embeddings:
+        model.head.to(dtype)
+    return model
+
+
+class Decoder:
+    """A running set of futures, extended frame by frame; `rollout` is the short way.
+
+    When the context is full, the oldest `slide_steps` frames are dropped and the others are
+    read in anew, because their positions change. The default, a quarter of the context, keeps
+    at least three quarters of it in sight and spreads the cost of re-reading over many frames.
+
+    Args:
+        model: read as it is; pass it through `for_decoding` first for speed.
+        slide_steps: 1 (always the longest context, slowest) to context_steps - 1.
+    """
+
+    def __init__(
+        self, model: GPT, sampling: Sampling | None = None, slide_steps: int | None = None
+    ) -> None:
+        limit = model.config.context_steps
+        self.slide_steps = max(1, limit // 4) if slide_steps is None else slide_steps
+        if not 1 <= self.slide_steps < limit:
+            raise BadInput(f"slide_steps={slide_steps}; give 1 to {limit - 1} (context_steps - 1)")
+        self.model, self.sampling = model, sampling or Sampling()
+        self.layout = model.layout
+        self.generator = torch.Generator().manual_seed(self.sampling.seed)
+
+    @torch.inference_mode()
+    def start(
+        self,
+        tokens: Int[Tensor, "batch time height width"],
+        actions: Float[Tensor, "batch step action"] | None = None,
+        num_futures: int = 1,
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> None:
+        """Read the prompt once and open `num_futures` rows per example, example-major.
+
+        Raises:
+            BadInput: the prompt is empty, longer than the context, or of another shape.
+        """
+        time, limit = tokens.shape[1], self.model.config.context_steps
+        if not 1 <= time <= limit:
+            raise BadInput(f"a prompt of {time} frames; the model reads 1 to {limit}: shorten it")
+        if num_futures < 1:
+            raise BadInput(f"num_futures={num_futures}; give 1 or more")
+        self.layout.check(tokens, actions)
+        conditioned = self.layout.config.actions != "none"
+        past = actions[:, : time - 1] if conditioned and actions is not None else None
+        self.tokens, self.actions, self.drop_actions = tokens, past, drop_actions
+        self._read(tokens.shape[1])
+        self.cache = self.cache.expand(num_futures)
+        self.tokens = tokens.repeat_interleave(num_futures, dim=0)
+        if past is not None:
+            self.actions = past.repeat_interleave(num_futures, dim=0)
+        if drop_actions is not None:
+            self.drop_actions = drop_actions.repeat_interleave(num_futures, dim=0)
+
+    @torch.inference_mode()
+    def next_frame(
+        self, action: Float[Tensor, "row action"] | None = None
+    ) -> Int[Tensor, "row height width"]:
+        """Sample the frame that follows, given the action in force before it."""
+        if self.actions is not None:
+            if action is None or action.shape != (len(self.tokens), self.layout.num_actions):
+                raise BadInput(
+                    f"next_frame needs actions [{len(self.tokens)}, {self.layout.num_actions}], "
+                    f"got {None if action is None else tuple(action.shape)}"
+                )
+            self.actions = torch.cat([self.actions, action[:, None]], dim=1)
+        if self.cache.length == self.model.num_slots:
+            self._read(self.model.config.context_steps - self.slide_steps)
+        rows, space = len(self.tokens), self.layout.tokens_per_step
+        uniform = torch.rand(space, rows, generator=self.generator).to(self.tokens.device)
+        for slot in self._prefix():
+            logits = self.feed(slot)
+        frame = self.tokens.new_empty(rows, space)
+        for i in range(space):
+            token = sample(logits, self.sampling, uniform[i])
+            frame[:, i] = token
+            logits = self.feed(self.model.embed(token[:, None]))
+        grid = frame.view(rows, self.layout.height, self.layout.width)
+        self.tokens = torch.cat([self.tokens, grid[:, None]], dim=1)
+        return grid
+
+    @torch.inference_mode()
+    def feed(self, x: Float[Tensor, "row 1 dim"]) -> Float[Tensor, "row vocab"]:
+        """Append one embedded slot (without its position); return logits of the next token."""
+        model, slot = self.model, self.cache.length
+        if model.config.positions == "learned":
+            x = x + model.position.weight[slot]
+        turn = model.turns(slot, slot + 1)
+        for layer, block in enumerate(model.blocks):
+            x = block.step(x, turn, self.cache, layer)
+        self.cache.length += 1
+        return model.logits(x)[:, 0].float()
+
+    def _read(self, num_steps: int) -> None:
+        """Fill a fresh cache from the newest `num_steps` frames."""
+        model = self.model
+        tokens = self.tokens[:, self.tokens.shape[1] - num_steps :]
+        actions = None if self.actions is None else _newest(self.actions, self.tokens, num_steps)
+        x = model.embed_clip(tokens, actions, self.drop_actions)
+        dtype = model.blocks[0].attention.qkv.weight.dtype
+        if x.device.type == "cpu":
+            dtype = torch.float32  # a CPU reads a float32 cache faster than it converts bfloat16
+        self.cache = KVCache(
+            model.config.num_layers,
+            len(tokens),
+            model.config.num_heads,
+            model.num_slots,
+            model.config.head_dim,
+            dtype,
+            x.device,
+        )
+        turn = model.turns(0, x.shape[1])
+        for layer, block in enumerate(model.blocks):
+            x = block(x, turn, self.cache, layer)
+        self.cache.length = x.shape[1]
+
+    def _prefix(self) -> list[Float[Tensor, "row 1 dim"]]:
+        """The embedded prefix slots of the next time step."""
+        model, drop = self.model, self.drop_actions
+        kind = self.layout.config.actions
+        if self.actions is None:
+            rows = len(self.tokens)
+            ids = self.tokens.new_full((rows, 1), self.layout.num_ids - 1)
+            return [model.embed(ids)]
+        if kind == "continuous":
+            return [model.embed_actions(self.actions[:, -1:], drop)]
+        x = model.embed(self.layout.action_ids(self.actions[:, -1:], drop)[:, 0])
+        return list(x.split(1, dim=1))
+
+
+def rollout(
+    model: GPT,
+    prompt_tokens: Int[Tensor, "batch time height width"],
+    actions: Float[Tensor, "batch step action"] | None,
+    horizon: int,
+    sampling: Sampling | None = None,
+    num_futures: int = 1,
+    drop_actions: Bool[Tensor, " batch"] | None = None,
+    slide_steps: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> Int[Tensor, "batch future horizon height width"]:
+    """Several futures of `horizon` frames for every prompt, decoded in one batch.
+
+    Args:
+        actions: row t explains frame t + 1, so prompt + horizon - 1 rows; all futures of an
+            example share them. Not read where the layout has no actions.
+        slide_steps: frames dropped when the context is full (see `Decoder`).
+        dtype: precision of the weights while decoding (see `for_decoding`).
+    Raises:
+        BadInput: a prompt longer than the context, too few actions, or wrong shapes.
+    """
+    if horizon < 1:
+        raise BadInput(f"horizon={horizon}; give 1 or more frames")
+    time = prompt_tokens.shape[1]
+    conditioned = model.layout.config.actions != "none"
+    if conditioned and actions is not None and actions.shape[1] < time + horizon - 1:
+        raise BadInput(
+            f"{actions.shape[1]} action rows for a prompt of {time} frames and a horizon of "
+            f"{horizon}; give {time + horizon - 1}, or shorten the horizon"
+        )
+    decoder = Decoder(for_decoding(model, dtype), sampling, slide_steps)
+    decoder.start(prompt_tokens, actions, num_futures, drop_actions)
+    frames = []
+    for step in range(horizon):
+        action = None
+        if conditioned and actions is not None:
+            action = actions[:, time - 1 + step].repeat_interleave(num_futures, dim=0)
+        frames.append(decoder.next_frame(action))
+    return torch.stack(frames, dim=1).unflatten(0, (len(prompt_tokens), num_futures))
+
+
+def _newest(actions: Tensor, tokens: Tensor, num_steps: int) -> Tensor:
+    """Of actions known up to the frame that comes next, those between the newest frames."""
+    start = tokens.shape[1] - num_steps
+    return actions[:, start : start + max(num_steps - 1, 0)]

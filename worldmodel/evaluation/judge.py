@@ -1,0 +1,130 @@
+"""eval.py's work: open the checkpoint and its data, measure, write card and report."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from tokenizer.encode import EncodeConfig
+from tokenizer.evaluation import evaluate_tokenizer
+from tokenizer.load import KIND as TOKENIZER
+from tokenizer.load import load_tokenizer
+from tokenizer.lpips_weights import load_lpips
+from tokenizer.sources import DriveSource, TokenSource, source_from_dict
+from training.checkpoints import find_checkpoint, read_manifest
+from training.cli import plain
+from training.errors import BadInput
+from worldmodel.data import open_store
+from worldmodel.decoding import Sampling
+from worldmodel.evaluation.card import EvalConfig, Evidence, evaluate
+from worldmodel.evaluation.report import write_report
+from worldmodel.load import load_world_model
+
+
+def judge(cfg: DictConfig) -> None:
+    """Evaluate `cfg.ckpt` into `cfg.out`; an older evaluation there is replaced when done."""
+    checkpoint = find_checkpoint(Path(cfg.ckpt))
+    manifest = read_manifest(checkpoint)
+    out = Path(cfg.out) if cfg.out else _run_folder(checkpoint) / "eval"
+    if out.exists() and not (out / "metrics.json").exists():
+        raise BadInput(f"out={out}: exists and is no evaluation of ours; choose another folder")
+    device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    source = _source(manifest, cfg.data.root)
+    partial = out.with_name(f".{out.name}.partial")
+    if manifest.get("kind") == TOKENIZER:
+        measure = _tokenizer_card(checkpoint, source, cfg, device)
+    else:
+        measure = _world_model_card(checkpoint, manifest, source, cfg, device)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        card = {"checkpoint": str(checkpoint), "step": manifest.get("step"), **measure(partial)}
+        (partial / "metrics.json").write_text(json.dumps(card, indent=1) + "\n")
+        write_report(partial, card, manifest, plain(cfg))
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+    _tell(out, card)
+
+
+def _tokenizer_card(checkpoint: Path, source: Any, cfg: DictConfig, device: str) -> Any:
+    if not isinstance(source, DriveSource):
+        raise BadInput(f"{checkpoint}: a tokenizer is evaluated on drives; give data.root=FOLDER")
+    drives = [drive for drive in source.open() if drive.split == cfg.split]
+    if not drives:
+        raise BadInput(f"{source.folder}: no drive in the {cfg.split} split")
+    tokenizer = load_tokenizer(checkpoint)
+    perceptual = load_lpips(cfg.lpips_net, _path(cfg.lpips_weights)).to(device)
+    return lambda out: {
+        "kind": TOKENIZER,
+        "split": cfg.split,
+        "reconstruction": evaluate_tokenizer(tokenizer, drives, perceptual, device, out=out),
+    }
+
+
+def _world_model_card(
+    checkpoint: Path, manifest: dict[str, Any], source: Any, cfg: DictConfig, device: str
+) -> Any:
+    model = load_world_model(checkpoint)
+    loader = manifest["config"]["loader"]
+    encode = EncodeConfig(**{k: v for k, v in loader["encode"].items() if k != "_target_"})
+    name = cfg.tokenizer or loader["tokenizer"]
+    if isinstance(source, DriveSource) and load_tokenizer(name).hash != model.spec.tokenizer:
+        raise BadInput(
+            f"ckpt={checkpoint}: was trained on tokens of tokenizer {model.spec.tokenizer[:12]}, "
+            f"but {name} is {load_tokenizer(name).hash[:12]}; give tokenizer=RUN"
+        )
+    store = open_store(source, name, encode)
+    evidence = Evidence(store)
+    if isinstance(source, DriveSource):
+        evidence = Evidence(store, source.open(), load_tokenizer(name), encode.every)
+    settings = {
+        key: value
+        for key, value in plain(cfg).items()
+        if key in EvalConfig.__dataclass_fields__ and key != "sampling"
+    }
+    sampling = {k: v for k, v in plain(cfg.sampling).items() if k != "_target_"}
+    config = EvalConfig(**settings, sampling=Sampling(**sampling))
+    return lambda out: {"kind": "worldmodel", **evaluate(model, evidence, config, out, device)}
+
+
+def _source(manifest: dict[str, Any], root: str | None) -> DriveSource | TokenSource:
+    """The data that the checkpoint was trained on, or the same kind at another root."""
+    config = manifest.get("config") or {}
+    values = dict(config.get("data", {"_target_": "tokenizer.sources.DriveSource"}))
+    return source_from_dict(values | ({"root": root} if root else {}))
+
+
+def _run_folder(checkpoint: Path) -> Path:
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
+
+
+def _path(value: str | None) -> Path | None:
+    return Path(value) if value else None
+
+
+def _tell(out: Path, card: dict[str, Any]) -> None:
+    """What a person wants to know first."""
+    print()
+    if card["kind"] == TOKENIZER:
+        for name, value in card["reconstruction"].items():
+            print(f"  {name:24} {value:.4g}")
+    else:
+        bits = card["teacher_forced"]["bits_per_token"]
+        print(f"  cross entropy  {bits:.3f} bits per token (teacher-forced, {card['split']})")
+        for name, floor in card["floors"].items():
+            print(f"    floor {name:18} {floor['bits_per_token']:.3f}")
+        for name, scores in card["pixels"].get("mean", {}).items():
+            shown = "  ".join(f"{k} {v:.3f}" for k, v in scores.items())
+            print(f"  {name:26} {shown}")
+        for direction in ("left", "straight", "right"):
+            if "steering" in card:
+                motion = card["steering"][direction]["motion_px_per_frame"]
+                print(f"  steer {direction:9} scene moves {motion:+.2f} px per frame")
+    for file in sorted(out.iterdir()):
+        print(f"  {file}")

@@ -1,0 +1,118 @@
+"""Predicted frames against what the camera saw, between a floor and a ceiling."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from tokenizer.data import to_pixels, to_uint8
+from tokenizer.load import Tokenizer
+from tokenizer.lpips_weights import PerceptualDistance
+from tokenizer.metrics import psnr, ssim
+from worldmodel.data import TokenClip
+from worldmodel.decoding import Sampling, rollout
+from worldmodel.gpt import GPT
+
+
+@dataclass(frozen=True)
+class Futures:
+    """What a model imagined after the prompts of some clips.
+
+    Attributes:
+        tokens: [clip future horizon height width].
+        seconds_per_frame: wall-clock seconds per imagined frame, prompts included.
+    """
+
+    tokens: Int[Tensor, "clip future horizon height width"]
+    seconds_per_frame: float
+
+
+def imagine(
+    network: GPT,
+    clips: TokenClip,
+    prompt_steps: int,
+    sampling: Sampling,
+    num_futures: int = 1,
+    title: str = "rollouts",
+) -> Futures:
+    """Autoregressive rollouts of every clip beyond its first `prompt_steps` steps."""
+    horizon = clips.tokens.shape[1] - prompt_steps
+    began, futures = time.perf_counter(), []
+    for index in tqdm(range(len(clips.tokens)), title, unit="clip"):
+        one = slice(index, index + 1)
+        futures.append(
+            rollout(
+                network,
+                clips.tokens[one, :prompt_steps],
+                clips.actions[one] if network.num_actions else None,
+                horizon,
+                sampling,
+                num_futures,
+            )
+        )
+    seconds = time.perf_counter() - began
+    count = len(futures) * num_futures * horizon
+    return Futures(torch.cat(futures), seconds / count)
+
+
+def one_step_ahead(
+    network: GPT, clips: TokenClip, prompt_steps: int, sampling: Sampling
+) -> Int[Tensor, "clip horizon height width"]:
+    """Temporally teacher-forced: each frame sampled after the *real* frames before it."""
+    horizon = clips.tokens.shape[1] - prompt_steps
+    frames = []
+    for index in tqdm(range(len(clips.tokens)), "one step ahead", unit="clip"):
+        starts = range(horizon)
+        prompts = torch.stack([clips.tokens[index, s : s + prompt_steps] for s in starts])
+        actions = torch.stack([clips.actions[index, s : s + prompt_steps + 1] for s in starts])
+        given = actions if network.num_actions else None
+        frames.append(rollout(network, prompts, given, 1, sampling)[:, 0, 0])
+    return torch.stack(frames)
+
+
+class PixelJudge:
+    """Decodes tokens and compares frames; all scores are means over clips, per horizon."""
+
+    def __init__(self, tokenizer: Tokenizer, perceptual: PerceptualDistance) -> None:
+        self.tokenizer, self.perceptual = tokenizer, perceptual
+
+    def decode(
+        self, tokens: Int[Tensor, "*batch height width"]
+    ) -> UInt8[Tensor, "*batch 3 image_h image_w"]:
+        batch = tokens.shape[:-2]
+        flat = tokens.reshape(-1, *tokens.shape[-2:])
+        frames = torch.cat([to_uint8(self.tokenizer.decode(c)) for c in flat.split(64)])
+        return frames.reshape(*batch, *frames.shape[1:])
+
+    @torch.no_grad()
+    def compare(
+        self,
+        pred: UInt8[Tensor, "clip horizon 3 h w"],
+        target: UInt8[Tensor, "clip horizon 3 h w"],
+    ) -> dict[str, list[float]]:
+        """psnr (dB), ssim and lpips by horizon."""
+        clips = len(pred)
+        a = to_pixels(rearrange(pred, "b t c h w -> (b t) c h w"))
+        b = to_pixels(rearrange(target, "b t c h w -> (b t) c h w"))
+        scores = {"psnr": psnr(a, b), "ssim": ssim(a, b), "lpips": self.perceptual(a, b)}
+        return {
+            name: rearrange(value, "(b t) -> b t", b=clips).mean(0).tolist()
+            for name, value in scores.items()
+        }
+
+
+def copy_last(
+    frames: UInt8[Tensor, "clip time 3 h w"], prompt_steps: int
+) -> UInt8[Tensor, "clip horizon 3 h w"]:
+    """The last prompt frame, for ever: the floor of every rollout."""
+    last = frames[:, prompt_steps - 1 : prompt_steps]
+    return last.expand(-1, frames.shape[1] - prompt_steps, -1, -1, -1)
+
+
+def mean_of(scores: dict[str, Sequence[float]]) -> dict[str, float]:
+    return {name: sum(values) / len(values) for name, values in scores.items()}

@@ -1,0 +1,45 @@
+"""Fully teacher-forced scores: every token is predicted from the real past."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from worldmodel.data import TokenClip
+from worldmodel.gpt import GPT
+
+
+@torch.no_grad()
+def teacher_forced(
+    network: GPT, loader: DataLoader[TokenClip], device: str
+) -> dict[str, float | list[float]]:
+    """Cross entropy and accuracy over all real tokens that count, and by time step.
+
+    Returns:
+        nats_per_token, bits_per_token, accuracy (share of tokens whose most probable value
+        is right), and the lists bits_by_step, accuracy_by_step (step t sees t frames).
+    """
+    nats: list[Float[Tensor, "batch step"]] = []
+    hits: list[Float[Tensor, "batch step"]] = []
+    for batch in tqdm(loader, "teacher-forced", unit="batch"):
+        clip = batch.to(device)
+        logits = network(clip.tokens, clip.actions if network.num_actions else None).float()
+        target = clip.tokens.flatten(2)
+        losses = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 2), target.flatten(), reduction="none"
+        )
+        nats.append(losses.view(target.shape).mean(-1).cpu())
+        hits.append((logits.argmax(-1) == target).float().mean(-1).cpu())
+    first = network.layout.first_target_step
+    nats_by_step = torch.cat(nats).mean(0)[first:]
+    hits_by_step = torch.cat(hits).mean(0)[first:]
+    return {
+        "nats_per_token": nats_by_step.mean().item(),
+        "bits_per_token": nats_by_step.mean().item() / math.log(2),
+        "accuracy": hits_by_step.mean().item(),
+        "bits_by_step": (nats_by_step / math.log(2)).tolist(),
+        "accuracy_by_step": hits_by_step.tolist(),
+    }

@@ -1,0 +1,84 @@
+"""Does the car go where it is steered? The same prompt under left, straight and right."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from tokenizer.token_store import TokenDrive
+
+# Sign of a left turn in each column that steers.
+LEFT = {"yaw_rate_rad_s": 1.0, "curvature_per_m": 1.0, "steering": -1.0}
+DIRECTIONS = ("left", "straight", "right")
+
+
+def steered_actions(
+    actions: Float[Tensor, "clip time action"],
+    names: Sequence[str],
+    prompt_steps: int,
+    amplitude: dict[str, float],
+) -> dict[str, Float[Tensor, "clip time action"]]:
+    """The clips' actions with the steering columns overridden after the prompt.
+
+    Everything else (speed, pedals) is held at its value at the end of the prompt.
+    """
+    variants = {}
+    for direction, sign in zip(DIRECTIONS, (1.0, 0.0, -1.0), strict=True):
+        changed = actions.clone()
+        changed[:, prompt_steps - 1 :] = actions[:, prompt_steps - 2 : prompt_steps - 1]
+        for column, name in enumerate(names):
+            if name in LEFT:
+                changed[:, prompt_steps - 1 :, column] = sign * LEFT[name] * amplitude[name]
+        variants[direction] = changed
+    return variants
+
+
+def steering_amplitude(drives: Sequence[TokenDrive], names: Sequence[str]) -> dict[str, float]:
+    """How hard to steer: the 90th percentile of |value| in the train drives."""
+    everything = np.concatenate([drive.actions for drive in drives])
+    return {
+        name: float(np.quantile(np.abs(everything[:, column]), 0.9))
+        for column, name in enumerate(names)
+        if name in LEFT
+    }
+
+
+def can_steer(names: Sequence[str]) -> bool:
+    return any(name in LEFT for name in names)
+
+
+def scene_motion(
+    frames: UInt8[Tensor, "clip time 3 h w"],
+) -> Float[Tensor, "clip step"]:
+    """Horizontal motion of the scene ahead, pixels per frame, by phase correlation.
+
+    Measured in the upper half of the image, where what lies ahead of the car is seen; the
+    scene moves right (positive) when the car turns left. A symmetric Hann window hides the
+    borders; the peak of the cross-power spectrum (Kuglin and Hines 1975) is refined by a
+    parabola.
+    """
+    clips, time = frames.shape[:2]
+    grey = frames.float().mean(2)[..., : frames.shape[-2] // 2, :]
+    grey = grey - grey.mean((-2, -1), keepdim=True)
+    height, width = grey.shape[-2:]
+    window = torch.hann_window(height, False)[:, None] * torch.hann_window(width, False)
+    spectrum = torch.fft.fft2(grey * window.to(grey.device))
+    cross = spectrum[:, 1:] * spectrum[:, :-1].conj()
+    surface = torch.fft.ifft2(cross / (cross.abs() + 1e-3 * cross.abs().mean())).real
+    surface = torch.fft.fftshift(surface, dim=(-2, -1)).reshape(clips * (time - 1), height, width)
+    flat = surface.flatten(1).argmax(1)
+    rows, columns = flat // width, flat % width
+    shifts = columns.float() - width // 2 + _parabola(surface, rows, columns)
+    return shifts.reshape(clips, time - 1)
+
+
+def _parabola(surface: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Sub-pixel offset of the peak from its two horizontal neighbours."""
+    index, width = torch.arange(len(surface), device=surface.device), surface.shape[-1]
+    left = surface[index, rows, (columns - 1) % width]
+    right = surface[index, rows, (columns + 1) % width]
+    centre = surface[index, rows, columns]
+    offset = (left - right) / (2 * (left - 2 * centre + right) - 1e-9)
+    return offset.clamp(-0.5, 0.5)

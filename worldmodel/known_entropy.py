@@ -1,0 +1,314 @@
+"""A driving world whose entropy per token is known exactly: the yardstick of every world model.
+
+A frame is a grid of tokens, a panorama around the car. Between two frames the car yaws by
+a_t in {-1, 0, 1} columns (drawn independently of everything), the panorama turns with it,
+and then every token is replaced, with probability p, by one drawn uniformly from the V
+tokens. With roll_a(x)[r, c] = x[r, c - a mod W], and one likelihood for a match and one
+for a mismatch,
+
+    p(x_{t+1} | x_t, a_t) = prod_i f(x_{t+1}[i] | roll_{a_t}(x_t)[i])                 (1)
+    f(y | s) = m = 1 - p + p/V  where y = s,  and  n = p/V  elsewhere.                (2)
+
+Frame 0 is uniform, and (1) keeps it so: every frame on its own is V-ary uniform noise.
+Frames are Markov of order 1 given iid actions, so one frame of context is as good as all
+of the past, and every number below is exact for any window of at least two frames.
+
+The targets that count are the tokens of frames 1.. of a window. Those of frame 0 cost
+log V nats each, whatever the model. Per counted token, in nats, an optimal model pays
+
+    H1 = -m log m - (V - 1) n log n                  seeing frames and actions        (3)
+    H0 = E[-log sum_a p(a) p(x' | x, a)] / (H W)     seeing frames alone              (4)
+    H1 + P(a != a') (C - H1)                         believing an independent a'      (5)
+
+where C = -(1/V) log m - (1 - 1/V) log n: a token and one of an unrelated cell match by
+chance. H0 exceeds H1 by the information one frame carries about its action, at most
+H(a) / (H W), paid within the first tokens in raster order.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from tokenizer.token_store import TokenSpec, TokenStoreWriter
+from training.errors import BadInput
+
+ACTION_NAMES = ("yaw_rate_rad_s",)
+YAWS = (-1, 0, 1)  # columns; positive turns the car left, so the scene moves right
+NATS_PER_BIT = math.log(2)
+
+
+@dataclass(frozen=True)
+class KnownEntropyConfig:
+    """The size and the noise of a known-entropy world.
+
+    Attributes:
+        grid: (T', H', W') tokens of a frame; T' is 1.
+        vocab_size: V, the number of different tokens.
+        resample_prob: p, the probability that a token is drawn anew, in (0, 1].
+        yaw_probs: probability of each yaw -1, 0, 1.
+        fps: frames per second, for the manifest.
+
+    Raises:
+        BadInput: a value outside its range.
+    """
+
+    grid: tuple[int, int, int] = (1, 4, 4)
+    vocab_size: int = 8
+    resample_prob: float = 0.15
+    yaw_probs: tuple[float, float, float] = (0.3, 0.4, 0.3)
+    fps: float = 10.0
+
+    def __post_init__(self) -> None:
+        time, height, width = self.grid
+        if time != 1 or height < 1 or not 1 <= width <= 8:
+            raise BadInput(
+                f"grid={tuple(self.grid)}: use (1, height, width) with width <= 8; "
+                "exact entropies enumerate the equalities within a row"
+            )
+        if self.vocab_size < 2:
+            raise BadInput(f"vocab_size={self.vocab_size}: use at least 2")
+        if not 0 < self.resample_prob <= 1:
+            raise BadInput(
+                f"resample_prob={self.resample_prob}: use a value in (0, 1]; at 0 a wrong action "
+                "would cost infinitely many nats"
+            )
+        probs = self.yaw_probs
+        if len(probs) != 3 or min(probs) < 0 or not math.isclose(sum(probs), 1, abs_tol=1e-9):
+            raise BadInput(f"yaw_probs={probs}: give three probabilities with sum 1")
+
+
+class KnownEntropyWorld:
+    """Samples the world of this module, and says what an optimal model of it would score."""
+
+    def __init__(self, config: KnownEntropyConfig | None = None) -> None:
+        self.config = config or KnownEntropyConfig()
+        self.height, self.width = self.config.grid[1:]
+        self._mismatch = self.config.resample_prob / self.config.vocab_size
+        self._match = 1 - self.config.resample_prob + self._mismatch
+        # Yaws that turn a narrow grid alike (-1 and 1 where W' is 2) are one shift.
+        self._shifts = tuple(sorted({yaw % self.width for yaw in YAWS}))
+        probs = np.zeros(len(self._shifts))
+        for yaw, prob in zip(YAWS, self.config.yaw_probs, strict=True):
+            probs[self._shifts.index(yaw % self.width)] += prob
+        self._shift_probs = probs / probs.sum()
+
+    @property
+    def spec(self) -> TokenSpec:
+        """What a token store of this world says; its hash covers every field of the config."""
+        config = self.config
+        digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()
+        return TokenSpec(
+            grid=config.grid,
+            vocab_size=config.vocab_size,
+            fps=config.fps,
+            frames_per_step=1,
+            image_size=(self.height, self.width),
+            tokenizer=f"known-entropy-{digest}",
+        )
+
+    def entropy(self, with_actions: bool = True) -> float:
+        """Nats per token of frames 1..: equation (3) with actions, (4) without."""
+        if with_actions:
+            others = (self.config.vocab_size - 1) * self._mismatch
+            return -self._match * math.log(self._match) - others * math.log(self._mismatch)
+        return self._prefix_entropy(self.height, 0) / (self.height * self.width)
+
+    def entropy_bits(self, with_actions: bool = True) -> float:
+        """Bits per token: `entropy` / log 2."""
+        return self.entropy(with_actions) / NATS_PER_BIT
+
+    def entropy_by_position(self, with_actions: bool = True) -> Float[np.ndarray, "height width"]:
+        """Nats of each token given the past and the tokens before it in raster order.
+
+        Without actions these are the differences of the entropies of growing prefixes of a
+        frame (the chain rule); their mean is `entropy(with_actions)`.
+        """
+        if with_actions:
+            return np.full((self.height, self.width), self.entropy())
+        prefixes = [
+            self._prefix_entropy(rows, cells)
+            for rows in range(self.height)
+            for cells in range(self.width)
+        ]
+        total = self._prefix_entropy(self.height, 0)
+        return np.diff([*prefixes, total]).reshape(self.height, self.width)
+
+    def first_frame_entropy(self) -> float:
+        """Nats per token of frame 0 of a window, which nothing predicts: log V."""
+        return math.log(self.config.vocab_size)
+
+    def shuffled_penalty(self) -> float:
+        """Nats per token lost by an optimal user of actions given independent ones: (5) - (3).
+
+        It holds for action rows replaced by fresh draws, or taken from unrelated windows.
+        A derangement of few windows replaces fewer actions by themselves' equals or more;
+        `optimal_nll` on the very actions used is exact for that case.
+        """
+        vocab = self.config.vocab_size
+        wrong = -math.log(self._match) / vocab - (1 - 1 / vocab) * math.log(self._mismatch)
+        return float(1 - self._shift_probs @ self._shift_probs) * (wrong - self.entropy())
+
+    def sample(
+        self, steps: int, seed: int | list[int]
+    ) -> tuple[Integer[np.ndarray, "step height width"], Float[np.ndarray, "step action"]]:
+        """One drive: uint16 tokens, and float32 actions whose row t explains frame t+1."""
+        rng = np.random.default_rng(seed)
+        shape = (steps, self.height, self.width)
+        yaws = rng.choice(YAWS, size=steps, p=self.config.yaw_probs)
+        is_new = rng.random(shape) < self.config.resample_prob
+        tokens = rng.integers(self.config.vocab_size, size=shape, dtype=np.uint16)
+        for t in range(steps - 1):
+            turned = np.roll(tokens[t], yaws[t], axis=1)
+            tokens[t + 1] = np.where(is_new[t + 1], tokens[t + 1], turned)
+        return tokens, yaws[:, None].astype(np.float32)
+
+    def optimal_nll(
+        self,
+        tokens: Integer[np.ndarray, "*batch step height width"],
+        actions: Float[np.ndarray, "*batch step action"] | None = None,
+    ) -> Float[np.ndarray, "*batch step-1 height width"]:
+        """Nats that the Bayes-optimal predictor pays for every token of frames 1...
+
+        With `actions` it believes them, true or not. Without, it keeps a posterior over the
+        action while it reads a frame in raster order:
+        -log sum_a p(a | x'_{<i}) f(x'_i | roll_a(x)_i).
+
+        Raises:
+            BadInput: the actions are not one column of -1, 0 or 1.
+        """
+        past, target = tokens[..., :-1, :, :], tokens[..., 1:, :, :]
+        turned = np.stack([np.roll(past, shift, axis=-1) for shift in self._shifts], axis=-3)
+        is_match = turned == target[..., None, :, :]
+        log_likelihood = np.where(is_match, math.log(self._match), math.log(self._mismatch))
+        if actions is not None:
+            chosen = self._shift_index(actions)[..., :-1, None, None, None]
+            return -np.take_along_axis(log_likelihood, chosen, axis=-3).squeeze(-3)
+        cells = log_likelihood.reshape(*log_likelihood.shape[:-2], -1)
+        read = np.cumsum(cells, axis=-1)
+        before = np.concatenate([np.zeros_like(read[..., :1]), read[..., :-1]], axis=-1)
+        with np.errstate(divide="ignore"):  # a yaw of probability 0 has log prior -inf
+            prior = np.log(self._shift_probs)[:, None]
+        log_before = np.logaddexp.reduce(prior + before, axis=-2)
+        return (log_before - np.logaddexp.reduce(prior + read, axis=-2)).reshape(target.shape)
+
+    def write_store(self, root: Path, num_train: int, num_test: int, steps: int, seed: int) -> None:
+        """Write a token store of `num_train` and `num_test` drives of `steps` frames each.
+
+        The same arguments give the same bytes; a drive depends on the seed, its split and
+        its number alone. Every drive's meta holds the config, the seed and both entropies.
+
+        Raises:
+            BadInput: the folder holds a store already, or a count is too small.
+        """
+        root = Path(root)
+        if (root / "manifest.json").exists():
+            raise BadInput(f"{root}: holds a token store already; choose another folder")
+        if num_train < 1 or num_test < 0 or steps < 2:
+            raise BadInput(
+                f"num_train={num_train}, num_test={num_test}, steps={steps}: give at least one "
+                "train drive, no negative count, and two steps"
+            )
+        writer = TokenStoreWriter(root, self.spec, ACTION_NAMES)
+        meta = {
+            "source": "known-entropy world",
+            "config": asdict(self.config),
+            "seed": seed,
+            "nats_per_token": self.entropy(),
+            "nats_per_token_without_actions": self.entropy(with_actions=False),
+        }
+        for index, (split, count) in enumerate((("train", num_train), ("test", num_test))):
+            for number in range(count):
+                tokens, actions = self.sample(steps, [seed, index, number])
+                writer.write(f"{split}_{number:04d}", split, tokens, actions, meta)
+
+    def _shift_index(
+        self, actions: Float[np.ndarray, "*batch action"]
+    ) -> Integer[np.ndarray, "*batch"]:
+        if actions.shape[-1] != len(ACTION_NAMES) or not np.isin(actions, YAWS).all():
+            raise BadInput(
+                f"actions of shape {actions.shape}: give the one column {ACTION_NAMES[0]} "
+                f"with values in {YAWS}, unnormalised"
+            )
+        return np.searchsorted(self._shifts, actions[..., 0].astype(int) % self.width)
+
+    def _prefix_entropy(self, rows: int, cells: int) -> float:
+        """Nats of the first `rows` rows and `cells` more tokens of a frame given the last one.
+
+        By (1) and (2) the likelihood of shift b is m^k_b n^(N - k_b), with k_b the number of
+        the N tokens that match the past turned by b: the counts say it all. Rows are
+        independent given the shift, so the counts' distribution is a convolution of rows'.
+        """
+        num_tokens = rows * self.width + cells
+        total = 0.0
+        for true, prob in enumerate(self._shift_probs):
+            counts = np.ones((1,) * len(self._shifts))
+            for length in [self.width] * rows + [cells]:
+                counts = _convolve(counts, self._row_counts[true][length])
+            log_joint = np.full(counts.shape, -np.inf)
+            for axis, other in enumerate(self._shift_probs):
+                if other:
+                    k = np.indices(counts.shape, sparse=True)[axis]
+                    log_m, log_n = math.log(self._match), math.log(self._mismatch)
+                    term = math.log(other) + k * log_m + (num_tokens - k) * log_n
+                    log_joint = np.logaddexp(log_joint, term)
+            total -= prob * float((counts * log_joint).sum())
+        return total
+
+    @cached_property
+    def _row_counts(self) -> list[list[np.ndarray]]:
+        """Of each true shift, then number of tokens 0..W: P(number of matches of each shift).
+
+        Which symbols a past row holds is irrelevant, only which of its cells are equal: the
+        average runs over the set partitions of a row, V! / (V - blocks)! rows in each.
+        """
+        num, vocab = len(self._shifts), self.config.vocab_size
+        counts = [[np.zeros((n + 1,) * num) for n in range(self.width + 1)] for _ in range(num)]
+        for row in _partitions(self.width):
+            weight = math.perm(vocab, max(row) + 1) / vocab**self.width
+            if not weight:
+                continue
+            for true in range(num):
+                seen = np.ones((1,) * num)
+                counts[true][0] += weight * seen
+                for column in range(self.width):
+                    sources = [row[(column - shift) % self.width] for shift in self._shifts]
+                    seen = _convolve(seen, self._cell_counts(sources, true))
+                    counts[true][column + 1] += weight * seen
+        return counts
+
+    def _cell_counts(self, sources: list[int], true: int) -> np.ndarray:
+        """P(match with each shift's source) of one token, as an array of 2 per shift."""
+        cell = np.zeros((2,) * len(sources))
+        for label in set(sources):
+            matches = tuple(int(source == label) for source in sources)
+            cell[matches] += self._match if label == sources[true] else self._mismatch
+        unseen = self.config.vocab_size - len(set(sources))
+        cell[(0,) * len(sources)] += unseen * self._mismatch
+        return cell
+
+
+def _partitions(size: int) -> Iterator[tuple[int, ...]]:
+    """Every way in which `size` cells can be equal or not, labelled by first appearance."""
+    if size == 0:
+        yield ()
+        return
+    for head in _partitions(size - 1):
+        for label in range(max(head, default=-1) + 2):
+            yield (*head, label)
+
+
+def _convolve(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Distribution of the sum of two independent vectors of counts."""
+    shape = tuple(a + b - 1 for a, b in zip(left.shape, right.shape, strict=True))
+    result = np.zeros(shape)
+    for offset in zip(*np.nonzero(right), strict=True):
+        window = tuple(slice(o, o + n) for o, n in zip(offset, left.shape, strict=True))
+        result[window] += left * right[offset]
+    return result

@@ -1,0 +1,80 @@
+"""Opens a trained world model from a run or a checkpoint folder."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizer.token_store import TokenSpec, TokenStore
+from training.checkpoints import find_checkpoint, read_manifest, read_weights
+from training.errors import BadInput
+from worldmodel.gpt import GPT, GPTConfig
+from worldmodel.layout import LayoutConfig
+
+KIND = "worldmodel"
+
+
+@dataclass(frozen=True)
+class WorldModel:
+    """A trained network in eval mode, and what it was trained on.
+
+    Attributes:
+        path: the checkpoint folder it came from.
+        action_names: columns of the actions that it expects.
+    """
+
+    network: GPT
+    spec: TokenSpec
+    action_names: tuple[str, ...]
+    path: Path
+    manifest: dict[str, Any]
+
+    def check_store(self, store: TokenStore) -> None:
+        """BadInput unless the store has the tokens and actions that the model was trained on."""
+        for key, ours, theirs in (
+            ("tokenizer", self.spec.tokenizer, store.spec.tokenizer),
+            ("grid", self.spec.grid, store.spec.grid),
+            ("vocabulary", self.spec.vocab_size, store.spec.vocab_size),
+            ("action columns", self.action_names, store.action_names),
+        ):
+            if ours != theirs:
+                raise BadInput(
+                    f"{self.path}: was trained with {key} {ours}, but {store.root} has {theirs}; "
+                    "evaluate it on a store of its own tokenizer"
+                )
+
+
+def manifest_of(config: GPTConfig, spec: TokenSpec, action_names: Sequence[str]) -> dict[str, Any]:
+    """What a checkpoint must say for `load_world_model` to rebuild the network."""
+    return {
+        "kind": KIND,
+        "network": {"name": "gpt", **asdict(config)},
+        "spec": asdict(spec),
+        "action_names": list(action_names),
+    }
+
+
+def load_world_model(path: str | Path) -> WorldModel:
+    """Open a run folder (its newest whole checkpoint) or a checkpoint folder.
+
+    Raises:
+        BadInput: not there, damaged, of another schema or of another kind.
+    """
+    folder = find_checkpoint(Path(path))
+    manifest = read_manifest(folder)
+    if manifest.get("kind") != KIND:
+        raise BadInput(f"{folder}: is a {manifest.get('kind')} checkpoint, a world model is needed")
+    config = dict(manifest["network"])
+    if config.pop("name") != "gpt":
+        raise BadInput(f"{folder}: holds an unknown network {manifest['network']['name']!r}")
+    layout = LayoutConfig(**config.pop("layout"))
+    spec = TokenSpec.from_dict(manifest["spec"])
+    names = tuple(manifest["action_names"])
+    network = GPT(GPTConfig(layout=layout, **config), spec, len(names))
+    weights = {k.removeprefix("network."): v for k, v in read_weights(folder).items()}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BadInput(f"{folder}: the weights do not fit its manifest ({error})") from error
+    network.eval().requires_grad_(False)
+    return WorldModel(network, spec, names, folder, manifest)
