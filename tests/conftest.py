@@ -1,11 +1,24 @@
 """Fixtures that every test may use."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 ROOT = Path(__file__).parent.parent
+TINY_DRIVES = [
+    "data.carracing.num_train=2",
+    "data.carracing.num_val=1",
+    "data.carracing.num_test=1",
+    "data.carracing.seconds=4.0",
+]
+
+torch.set_num_threads(1)
+os.environ["WANDB_MODE"] = "disabled"
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +28,45 @@ def shared() -> Path:
     if not (path / "parity").is_dir():
         pytest.skip(f"{path} holds no shared data; set DASHCAST_SHARED")
     return path.resolve()
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory) -> Path:
+    """Where a test session keeps its few embedded drives; all its processes share them."""
+    return tmp_path_factory.getbasetemp().parent / "data"
+
+
+@pytest.fixture
+def composed(tmp_path: Path, data_folder: Path) -> Callable[..., DictConfig]:
+    """`composed("experiment", *overrides)`: the real config, on four short embedded drives."""
+
+    def make(experiment: str, *overrides: str) -> DictConfig:
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            return compose(
+                "train",
+                overrides=[
+                    f"+experiment={experiment}",
+                    f"paths.runs={tmp_path}/runs",
+                    f"paths.data={data_folder}",
+                    "logger.wandb=false",
+                    "trainer.accelerator=cpu",
+                    "trainer.devices=1",
+                    *(TINY_DRIVES if "data=commavq" not in overrides else []),
+                    *overrides,
+                ],
+            )
+
+    return make
+
+
+def fit(cfg: DictConfig):
+    """What train.py does, returning the module and the run."""
+    import training.run as runs
+
+    run = runs.open_run(cfg)
+    datamodule = runs.build_data(cfg)
+    module = runs.build_model(cfg, datamodule)
+    run.describe(datamodule, module)
+    trainer = runs.build_trainer(cfg, run, datamodule)
+    trainer.fit(module, datamodule, ckpt_path=run.resume_from)
+    return module, run, trainer

@@ -5,6 +5,7 @@ Importing this loads pygame and Box2D; nothing of it needs a display.
 
 import math
 import os
+import warnings
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -14,8 +15,12 @@ from tokenizer.scripted_driver import Centreline, ScriptedDriver
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # read when pygame is imported
 
 import pygame
-from gymnasium.envs.box2d.car_dynamics import Car
-from gymnasium.envs.box2d.car_racing import FPS, GRASS_DIM, CarRacing
+
+with warnings.catch_warnings():
+    # From the bindings of Box2D, which crash the interpreter where warnings are errors.
+    warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
+    from gymnasium.envs.box2d.car_dynamics import Car
+    from gymnasium.envs.box2d.car_racing import FPS, GRASS_DIM, CarRacing
 
 # CarRacing's wheels stop at 0.4, and its full pedals are a rocket's: a drive's 1.0 is less.
 ENV_ACTION_PER_UNIT = (0.4, 0.2, 0.1)
@@ -115,10 +120,8 @@ class Simulator(CarRacing):
             pygame.draw.polygon(surface, self._colours[index], corners[index].tolist())
         self.car.draw(surface, zoom, tuple(shift), angle, draw_particles=False)
         pixels = pygame.surfarray.pixels3d(surface)  # [x y channel], y upwards
-        total = sum(
-            pixels[column::SUPERSAMPLE, row::SUPERSAMPLE].astype(np.uint16)
-            for column in range(SUPERSAMPLE)
-            for row in range(SUPERSAMPLE)
-        )
+        total = np.zeros((size, size, 3), np.uint16)
+        for column, row in np.ndindex(SUPERSAMPLE, SUPERSAMPLE):
+            total += pixels[column::SUPERSAMPLE, row::SUPERSAMPLE]
         mean = (total + SUPERSAMPLE**2 // 2) // SUPERSAMPLE**2
         return np.ascontiguousarray(mean.astype(np.uint8).swapaxes(0, 1)[::-1])

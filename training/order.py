@@ -1,5 +1,6 @@
 """The order of data: a pure function of (seed, samples consumed). No rank, no worker, no luck."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -11,7 +12,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 @lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, num_samples: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed((seed << 32) + epoch)
+    # Hashed, because torch takes only the low 32 bits of a seed.
+    digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
     return torch.randperm(num_samples, generator=generator)
 
 

@@ -66,8 +66,12 @@ class KnownEntropyConfig:
     fps: float = 10.0
 
     def __post_init__(self) -> None:
-        time, height, width = self.grid
-        if time != 1 or height < 1 or not 1 <= width <= 8:
+        if (
+            len(self.grid) != 3
+            or self.grid[0] != 1
+            or self.grid[1] < 1
+            or not 1 <= self.grid[2] <= 8
+        ):
             raise BadInput(
                 f"grid={tuple(self.grid)}: use (1, height, width) with width <= 8; "
                 "exact entropies enumerate the equalities within a row"
@@ -105,7 +109,7 @@ class KnownEntropyWorld:
         config = self.config
         digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()
         return TokenSpec(
-            grid=config.grid,
+            grid=(1, self.height, self.width),
             vocab_size=config.vocab_size,
             fps=config.fps,
             frames_per_step=1,
@@ -147,9 +151,8 @@ class KnownEntropyWorld:
     def shuffled_penalty(self) -> float:
         """Nats per token lost by an optimal user of actions given independent ones: (5) - (3).
 
-        It holds for action rows replaced by fresh draws, or taken from unrelated windows.
-        A derangement of few windows replaces fewer actions by themselves' equals or more;
-        `optimal_nll` on the very actions used is exact for that case.
+        It is exact for fresh draws and for actions of unrelated windows. A permutation of few
+        rows changes more or fewer of them than P(a != a'); there `optimal_nll` is exact.
         """
         vocab = self.config.vocab_size
         wrong = -math.log(self._match) / vocab - (1 - 1 / vocab) * math.log(self._mismatch)

@@ -9,6 +9,7 @@ no past and carries a learned start. The last slot of a prefix predicts the fram
 token, so prefixes also separate frames: they are forced, never sampled and never a target.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,6 +83,9 @@ class SequenceLayout:
         self.prefix_length = num_actions if config.actions == "binned" else 1
         self.step_length = self.prefix_length + self.tokens_per_step
         prefix_ids = {"none": 1, "continuous": 2, "binned": num_actions * (config.num_bins + 2)}
+        bounds = (config.action_min, config.action_max)
+        low, high = (math.copysign(math.log1p(abs(bound)), bound) for bound in bounds)
+        self.symlog_range = (low, high)
         self.num_ids = self.vocab_size + prefix_ids[config.actions]
 
     def sequence_length(self, num_steps: int) -> int:
@@ -144,7 +148,7 @@ class SequenceLayout:
     ) -> Int[Tensor, "batch step action"]:
         """Ids of "binned" actions: bins uniform in symlog space, every column its own range."""
         config = self.config
-        low, high = symlog(torch.tensor([config.action_min, config.action_max])).tolist()
+        low, high = self.symlog_range
         scaled = (symlog(actions.float()) - low) / (high - low) * config.num_bins
         bins = scaled.clamp(0, config.num_bins - 1).long()
         if drop_actions is not None:

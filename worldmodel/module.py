@@ -1,6 +1,7 @@
 """Trains a world model: teacher-forced cross entropy of the next token grid."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -37,6 +38,9 @@ class WorldModelModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.optimizer_config, self.action_dropout = optimizer, action_dropout
+        if not action_names and network.layout.actions != "none":
+            print("note: the data has no actions, so the world model is not conditioned on any")
+            network = replace(network, layout=replace(network.layout, actions="none"))
         self.network = GPT(network, spec, len(action_names))
         self.manifest: dict[str, Any] = manifest_of(network, spec, action_names)
 
@@ -82,5 +86,3 @@ class WorldModelModule(L.LightningModule):
         tokens = num * steps * self.network.spec.tokens_per_step
         slots = num * self.network.layout.sequence_length(steps)
         return Work(num * steps, tokens, slots * self.network.flops_per_token(steps))
-
-

@@ -147,8 +147,10 @@ def test_actions_and_splits_that_do_not_fit_are_not_written(tmp_path: Path) -> N
     writer = TokenStoreWriter(tmp_path, SPEC, NAMES)
     with pytest.raises(BadInput, match="actions of shape"):
         writer.write("a", "train", tokens(5), actions(5)[:, :1])
+    rows = actions(5)
+    rows[2, 1] = np.nan
     with pytest.raises(BadInput, match="actions of step 2 are not finite"):
-        writer.write("a", "train", tokens(5), np.where(np.arange(5)[:, None] == 2, np.nan, 0))
+        writer.write("a", "train", tokens(5), rows)
     with pytest.raises(BadInput, match="split is 'dev'"):
         writer.write("a", "dev", tokens(5), actions(5))
 

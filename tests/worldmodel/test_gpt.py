@@ -83,13 +83,15 @@ def test_every_parameter_learns(layout: str) -> None:
         assert parameter.grad.abs().max() > 0, name
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "precision", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)]
+)
 def test_learns_a_rule_that_needs_past_and_action(precision: torch.dtype) -> None:
     """Next frame = this frame shifted by the action: no frame alone predicts the next."""
     model = make_model("continuous", replace(CONFIG, dim=48, context_steps=3))
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(300):
+    for _ in range(150):
         first = torch.randint(0, 11, (32, 1), generator=generator)
         shift = torch.randint(0, 2, (32, 2), generator=generator)
         values = torch.cat([first, first + shift.cumsum(1)], dim=1) % 11
@@ -199,7 +201,7 @@ def test_gpt_refuses() -> None:
     with pytest.raises(BadInput, match="actions of shape"):
         model(tokens[:, :3], actions[..., :1])
     with pytest.raises(BadInput, match="tokens of shape"):
-        model(tokens.transpose(2, 3), actions)
+        model(tokens[:, :3].transpose(2, 3), actions)
     with pytest.raises(BadInput, match="needs actions"):
         model(tokens[:, :3])
     for settings in (

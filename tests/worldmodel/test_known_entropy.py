@@ -214,6 +214,7 @@ def test_the_spec_tells_worlds_apart() -> None:
     ("values", "message"),
     [
         ({"grid": (2, 4, 4)}, "grid"),
+        ({"grid": (4, 4)}, "grid"),
         ({"grid": (1, 4, 9)}, "width <= 8"),
         ({"vocab_size": 1}, "vocab_size=1"),
         ({"resample_prob": 0.0}, "infinitely"),

@@ -47,12 +47,12 @@ def find_recordings(root: Path, licence: str = "unknown") -> list[Recording]:
 def _read_recordings(log: Path, licence: str) -> list[Recording]:
     images, actions = _read_log(log)
     check_actions(log, ACTION_NAMES, actions)
-    _check_sizes(images)
     times = np.array([_time_s(log, row, image) for row, image in enumerate(images)])
     steps = np.diff(times)
     if len(steps) == 0 or steps.min() <= 0:
         row = int(steps.argmin()) + 1 if len(steps) else 0
         raise BadInput(f"{log}: time does not move on at row {row}; sort the log, drop double rows")
+    _check_sizes(images)
     fps = round(float(1 / np.median(steps)), 3)
     edges = [0, *(np.flatnonzero(steps > MAX_GAP_S) + 1).tolist(), len(images)]
     pieces = [(a, b) for a, b in pairwise(edges) if b - a >= MIN_FRAMES]

@@ -1,0 +1,50 @@
+"""Benchmarks: every row is a ratio to a peer or to a limit, measured in the same process.
+
+    python -m benchmarks                 every row
+    python -m benchmarks train_step      the named ones
+    python -m benchmarks --write         and append the table to docs/results.md
+
+A row module below `benchmarks/` offers `rows() -> Iterator[Row]` and is named in `SUITES`.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+SUITES = ("train_step", "decoding")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured comparison.
+
+    Attributes:
+        ours, theirs: what was reached and what it is held against, with their units.
+        ratio: ours / theirs, above 1 where we are better than the peer; or the share of a limit.
+        goal: the ratio to reach; None where there is none.
+    """
+
+    name: str
+    ours: str
+    theirs: str
+    ratio: float
+    goal: float | None = None
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall-clock seconds of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def interleaved(contestants: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """Fastest of `repeats` timings of each contestant, taken in turns.
+
+    Other processes only ever add time; taking turns spreads what they add over all.
+    """
+    best = dict.fromkeys(contestants, float("inf"))
+    for _ in range(repeats):
+        for name, measure in contestants.items():
+            best[name] = min(best[name], measure())
+    return best

@@ -1,0 +1,74 @@
+"""One training step of our GPT against `transformers`' GPT-2 of the same shape."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+import training  # noqa: F401  (first: it repairs torchvision, which transformers imports)
+from benchmarks import Row, interleaved, seconds
+from tokenizer.token_store import TokenSpec
+from worldmodel.gpt import GPT, GPTConfig
+
+LAYERS, DIM, HEADS, VOCAB = 6, 384, 6, 1024
+BATCH, STEPS, GRID = 4, 4, (1, 8, 16)  # 4 frames x (1 + 128) = 516 positions
+REPEATS = 8
+
+
+def rows() -> Iterator[Row]:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    spec = TokenSpec(GRID, VOCAB, 20.0, 1, (128, 256), "random")
+    config = GPTConfig(DIM, LAYERS, HEADS, 4, STEPS, "learned", qk_norm=False, bias=True)
+    ours = GPT(config, spec, 0)
+    peer = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=VOCAB + 1,
+            n_positions=ours.num_slots,
+            n_embd=DIM,
+            n_layer=LAYERS,
+            n_head=HEADS,
+            tie_word_embeddings=False,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            use_cache=False,
+        )
+    )
+    tokens = torch.randint(0, VOCAB, (BATCH, STEPS, *GRID[1:]))
+    ids = ours.layout.sequence_ids(tokens)
+    real = tokens.numel()
+    for precision in (torch.float32, torch.bfloat16):
+        contestants = {
+            "ours": _step(ours, lambda: ours.loss(tokens).mean(), precision),
+            "peer": _step(peer, lambda: peer(ids, labels=ids).loss, precision),
+        }
+        best = interleaved(contestants, REPEATS)
+        label = str(precision).removeprefix("torch.")
+        label += "" if precision == torch.float32 else " autocast"
+        shape = f"L{LAYERS} d{DIM}, {BATCH} x {ours.num_slots}"
+        yield Row(
+            f"training step, {shape}, {label}",
+            f"{real / best['ours']:.0f} real tokens/s",
+            f"transformers GPT2LMHeadModel {real / best['peer']:.0f}",
+            best["peer"] / best["ours"],
+            goal=1.0,
+        )
+
+
+def _step(
+    model: nn.Module, loss: Callable[[], torch.Tensor], precision: torch.dtype
+) -> Callable[[], float]:
+    """Time one step of forward, backward and AdamW; the first call is a warm-up."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1)
+    model.train()
+
+    def step() -> None:
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            value = loss()
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    return lambda: seconds(step)
