@@ -12,7 +12,7 @@ from worldmodel.gpt import GPT, GPTConfig
 
 LAYERS, DIM, HEADS, VOCAB = 6, 384, 6, 1024
 BATCH, STEPS, GRID = 4, 4, (1, 8, 16)  # 4 frames x (1 + 128) = 516 positions
-REPEATS = 8
+REPEATS = 6
 
 
 def rows() -> Iterator[Row]:
@@ -33,12 +33,17 @@ def rows() -> Iterator[Row]:
             embd_pdrop=0.0,
             attn_pdrop=0.0,
             use_cache=False,
+            bos_token_id=VOCAB,
+            eos_token_id=None,
         )
     )
     tokens = torch.randint(0, VOCAB, (BATCH, STEPS, *GRID[1:]))
     ids = ours.layout.sequence_ids(tokens)
     real = tokens.numel()
     for precision in (torch.float32, torch.bfloat16):
+        if precision == torch.bfloat16 and torch.backends.cpu.get_cpu_capability() == "AVX2":
+            print("training step, bfloat16: left out, AVX2 only emulates it", flush=True)
+            continue
         contestants = {
             "ours": _step(ours, lambda: ours.loss(tokens).mean(), precision),
             "peer": _step(peer, lambda: peer(ids, labels=ids).loss, precision),

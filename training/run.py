@@ -10,6 +10,7 @@
 """
 
 import json
+import logging
 import platform
 import secrets
 import subprocess
@@ -40,7 +41,7 @@ from training.loggers import JsonlLogger, build_wandb
 from training.throughput import Throughput
 
 # Settings that a resumed run may change without being another run.
-FREE = ("trainer", "logger", "checkpoints", "paths", "ckpt", "media", "hydra", "name", "run")
+FREE = ("trainer", "logger", "checkpoints", "paths", "ckpt", "media", "hydra", "name", "run", "needs_gpu")
 
 
 @dataclass
@@ -103,6 +104,11 @@ def open_run(cfg: DictConfig) -> Run:
         resume = find_checkpoint(folder) if newest_first(folder) else None
     else:
         resume = find_checkpoint(Path(cfg.ckpt)) if cfg.ckpt else None
+    if cfg.needs_gpu and not torch.cuda.is_available():
+        print(
+            f"warning: {cfg.name} is meant for GPUs and there is none here: on this CPU it takes "
+            "days to weeks. To see results today: +experiment=gpt_tiny. Going on all the same."
+        )
     if resume is not None:
         _refuse_another_run(folder, config, read_manifest(resume)["config"])
         print(f"resuming from {resume}")
@@ -128,7 +134,8 @@ def build_model(cfg: DictConfig, datamodule: Any) -> Any:
 def build_trainer(cfg: DictConfig, run: Run, datamodule: Any) -> L.Trainer:
     """A Lightning trainer with our order, checkpoints, throughput and loggers."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")
     loggers = [JsonlLogger(run.folder / "metrics.jsonl")]
     if cfg.logger.wandb:

@@ -114,7 +114,12 @@ class Attention(nn.Module):
     """Multi-head causal self-attention with one fused projection for query, key and value."""
 
     def __init__(
-        self, dim: int, num_heads: int, bias: bool = False, qk_norm: bool = False, dropout: float = 0.0
+        self,
+        dim: int,
+        num_heads: int,
+        bias: bool = False,
+        qk_norm: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout

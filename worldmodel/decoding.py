@@ -2,15 +2,15 @@
 
 import copy
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from training.errors import BadInput
 from worldmodel.attention import KVCache
-from worldmodel.gpt import GPT
+from worldmodel.gpt import GPT, Block
 
 __all__ = ["Decoder", "KVCache", "Sampling", "for_decoding", "rollout", "sample"]
 
@@ -118,6 +118,8 @@ class Decoder:
             raise BadInput(f"slide_steps={slide_steps}; give 1 to {limit - 1} (context_steps - 1)")
         self.model, self.sampling = model, sampling or Sampling()
         self.layout = model.layout
+        self.blocks = cast(list[Block], list(model.blocks))
+        self.cache: KVCache
         self.generator = torch.Generator().manual_seed(self.sampling.seed)
 
     @torch.inference_mode()
@@ -184,7 +186,7 @@ class Decoder:
         if model.config.positions == "learned":
             x = x + model.position.weight[slot]
         turn = model.turns(slot, slot + 1)
-        for layer, block in enumerate(model.blocks):
+        for layer, block in enumerate(self.blocks):
             x = block.step(x, turn, self.cache, layer)
         self.cache.length += 1
         return model.logits(x)[:, 0].float()
@@ -195,7 +197,7 @@ class Decoder:
         tokens = self.tokens[:, self.tokens.shape[1] - num_steps :]
         actions = None if self.actions is None else _newest(self.actions, self.tokens, num_steps)
         x = model.embed_clip(tokens, actions, self.drop_actions)
-        dtype = model.blocks[0].attention.qkv.weight.dtype
+        dtype = self.blocks[0].attention.qkv.weight.dtype
         if x.device.type == "cpu":
             dtype = torch.float32  # a CPU reads a float32 cache faster than it converts bfloat16
         self.cache = KVCache(
@@ -208,7 +210,7 @@ class Decoder:
             x.device,
         )
         turn = model.turns(0, x.shape[1])
-        for layer, block in enumerate(model.blocks):
+        for layer, block in enumerate(self.blocks):
             x = block(x, turn, self.cache, layer)
         self.cache.length = x.shape[1]
 

@@ -199,7 +199,7 @@ class GPT(nn.Module):
         drop_actions: Bool[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch step dim"]:
         """Prefixes of the "continuous" layout, without their positions."""
-        x = self.action(symlog(actions).to(self.action[0].weight.dtype))
+        x = self.action(symlog(actions).to(self.embed.weight.dtype))
         if drop_actions is None:
             return x
         return torch.where(drop_actions[:, None, None], self.embed.weight[-1].to(x.dtype), x)

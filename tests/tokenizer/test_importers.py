@@ -23,13 +23,17 @@ from training.errors import BadInput
 MPH = 0.44704
 
 
-def grey_frames(num_frames: int, height: int = 32, width: int = 64) -> list[np.ndarray]:
-    """Frame i is all of the grey 4 i + 8 (i below 60): its number can be read off its pixels."""
-    return [np.full((height, width, 3), 4 * (i % 60) + 8, np.uint8) for i in range(num_frames)]
+def numbered_frames(num_frames: int, height: int = 32, width: int = 64) -> list[np.ndarray]:
+    """Frame i shows the bits of i as eight dark or bright bars, so that no codec blurs them."""
+    bits = np.unpackbits(np.arange(num_frames, dtype=np.uint8)[:, None], axis=1)
+    bars = np.repeat(bits * 200 + 20, width // 8, axis=1).astype(np.uint8)
+    return [np.tile(row[None, :, None], (height, 1, 3)) for row in bars]
 
 
 def frame_numbers(path: Path) -> list[int]:
-    return [round((float(f.mean()) - 8) / 4) for f in open_drive(path).frames()]
+    frames = np.stack([frame.mean(axis=(0, 2)) for frame in open_drive(path).frames()])
+    bits = frames.reshape(len(frames), 8, -1).mean(axis=2) > 120
+    return np.packbits(bits, axis=1)[:, 0].tolist()
 
 
 def udacity_folder(
@@ -39,7 +43,7 @@ def udacity_folder(
     (folder / "IMG").mkdir(parents=True)
     time = datetime(2016, 12, 1, 23, 59, 58, 500_000)
     rows = [["center", "left", "right", "steering", "throttle", "brake", "speed"]] * header
-    for index, frame in enumerate(grey_frames(num_frames)):
+    for index, frame in enumerate(numbered_frames(num_frames)):
         time += timedelta(seconds=5 if index in pauses else 0.1)
         name = f"center_{time:%Y_%m_%d_%H_%M_%S}_{time.microsecond // 1000:03d}.jpg"
         Image.fromarray(frame).save(folder / "IMG" / name)
@@ -52,9 +56,9 @@ def udacity_folder(
 
 
 def video_recording(folder: Path, name: str = "a", **columns: np.ndarray) -> Path:
-    """`name.mp4` of 60 grey frames at 10 fps, and `name.csv` with the columns given."""
+    """`name.mp4` of 60 numbered frames at 10 fps, and `name.csv` with the columns given."""
     folder.mkdir(parents=True, exist_ok=True)
-    video.write_video(folder / f"{name}.mp4", grey_frames(60), 10)
+    video.write_video(folder / f"{name}.mp4", numbered_frames(60), 10)
     columns = columns or {"steering": np.linspace(0, 1, 60)}
     with (folder / f"{name}.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -129,7 +133,7 @@ def test_udacity_other_bad_folders_are_named(tmp_path: Path) -> None:
         udacity.find_recordings(tmp_path)
     folder = udacity_folder(tmp_path / "lap")
     first = sorted((folder / "IMG").iterdir())[0]
-    Image.fromarray(grey_frames(1, 16, 64)[0]).save(first)
+    Image.fromarray(numbered_frames(1, 16, 64)[0]).save(first)
     with pytest.raises(BadInput, match="give one size"):
         udacity.find_recordings(folder)
     (folder / "driving_log.csv").write_text("")

@@ -111,8 +111,7 @@ def test_same_seed_same_futures_and_other_seed_other_futures() -> None:
     model = make_model()
     tokens, actions = make_clip(2)
     first, again, other = (
-        rollout(model, tokens, actions, 3, Sampling(seed=seed), num_futures=3)
-        for seed in (5, 5, 6)
+        rollout(model, tokens, actions, 3, Sampling(seed=seed), num_futures=3) for seed in (5, 5, 6)
     )
     assert first.shape == (2, 3, 3, 2, 3)
     assert torch.equal(first, again)

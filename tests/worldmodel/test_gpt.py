@@ -58,7 +58,9 @@ def test_dropped_actions_are_not_read(layout: str) -> None:
     tokens, actions = make_clip()
     drop = torch.tensor([True, False])
     kept, dropped = model(tokens, actions), model(tokens, actions, drop)
-    assert torch.equal(dropped, model(tokens, actions * torch.tensor([9.0, 1.0])[:, None, None], drop))
+    assert torch.equal(
+        dropped, model(tokens, actions * torch.tensor([9.0, 1.0])[:, None, None], drop)
+    )
     assert not torch.equal(dropped[0], kept[0])
     torch.testing.assert_close(dropped[1], kept[1])
 
@@ -149,8 +151,9 @@ def test_flops_count_matches_a_profile_of_forward_and_backward() -> None:
 
     model = make_model("none", replace(CONFIG, dim=96, positions="learned", qk_norm=False))
     tokens, _ = make_clip()
-    with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(
-        torch.nn.attention.SDPBackend.MATH
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
     ):
         model.loss(tokens).mean().backward()
     measured = counter.get_total_flops() / (2 * model.layout.sequence_length(4))
