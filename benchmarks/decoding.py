@@ -26,7 +26,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 def rows() -> Iterator[Row]:
     spec = TokenSpec(GRID, VOCAB, 20.0, 1, (128, 256), "random")
-    config = GPTConfig(DIM, LAYERS, HEADS, 4, STEPS, "learned", qk_norm=False, bias=True)
+    config = GPTConfig(DIM, LAYERS, HEADS, 4.0, STEPS, "learned", qk_norm=False, bias=True)
     model = GPT(config, spec, 0).eval()
     prompt = torch.randint(0, VOCAB, (1, STEPS - 1, *GRID[1:]))
     bandwidth = read_bandwidth()
@@ -131,7 +131,7 @@ def _generate(peer: Any, ids: Tensor, cache: Any) -> float:
         pad_token_id=VOCAB,
         streamer=clock,
     )
-    cache.crop(ids.shape[1] - 1)
+    cache.crop(ids.shape[1] - 1 - cache.get_seq_length())
     # The first stamp is the prompt, the second the first token: set-up, not counted.
     return (clock.stamps[-1] - clock.stamps[1]) / (len(clock.stamps) - 2)
 

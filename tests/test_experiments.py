@@ -1,12 +1,13 @@
 """Every recipe composes and takes a step; the large ones are cut down, nothing else."""
 
 import json
+from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 
-from conftest import ROOT, fit
-
+ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs/experiment").glob("*.yaml"))
 ONE_STEP = ["trainer.max_steps=1", "trainer.val_check_interval=1", "trainer.log_every_n_steps=1"]
 CUT = {
@@ -32,9 +33,9 @@ CUT = {
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_takes_a_step(experiment, composed):
+def test_every_experiment_takes_a_step(experiment, composed, fit):
     cut = CUT[experiment.split("_")[0]]
-    module, run, trainer = fit(composed(experiment, *ONE_STEP, *cut, "media.every_steps=1"))
+    _, run, trainer = fit(composed(experiment, *ONE_STEP, *cut, "media.every_steps=1"))
     assert trainer.global_step == 1
     names = {p.name for p in run.folder.iterdir()}
     assert {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "media"} <= names
@@ -55,7 +56,7 @@ def test_every_experiment_states_how_it_was_run(experiment):
 
 
 @pytest.mark.parametrize("experiment", ["tokenizer_tiny", "gpt_tiny"])
-def test_a_resumed_run_equals_the_one_left_alone_bit_for_bit(experiment, composed):
+def test_a_resumed_run_equals_the_one_left_alone_bit_for_bit(experiment, composed, fit):
     cut = [*CUT[experiment.split("_")[0]], "checkpoints.every_steps=3", "checkpoints.keep=9"]
     steps = ["trainer.max_steps=8", "trainer.val_check_interval=3", "media=null"]
     if experiment == "gpt_tiny":
@@ -66,7 +67,8 @@ def test_a_resumed_run_equals_the_one_left_alone_bit_for_bit(experiment, compose
         short = [s for s in steps if "max_steps" not in s]
         # The schedule must be that of the whole run, so the loop is stopped, not shortened.
         cfg = composed(experiment, *cut, *short, "trainer.max_steps=8", "run=${paths.runs}/parts")
-        _stop_after(cfg, stop)
+        with pytest.raises(_Stopped):
+            fit(cfg, Die(stop))
     resumed, run, trainer = fit(composed(experiment, *cut, *steps, "run=${paths.runs}/parts"))
     assert run.resume_from is not None
     assert trainer.global_step == 8
@@ -80,22 +82,12 @@ class _Stopped(RuntimeError):
     pass
 
 
-def _stop_after(cfg, step):
-    """Fit until `step` has been saved, then die as hard as Python can inside the loop."""
-    import lightning as L
+class Die(L.Callback):
+    """Dies inside the loop, one step after `step` was saved."""
 
-    import training.run as runs
+    def __init__(self, step: int) -> None:
+        self.step = step
 
-    class Die(L.Callback):
-        def on_train_batch_start(self, trainer, *args):
-            if trainer.global_step == step + 1:
-                raise _Stopped
-
-    run = runs.open_run(cfg)
-    datamodule = runs.build_data(cfg)
-    module = runs.build_model(cfg, datamodule)
-    run.describe(datamodule, module)
-    trainer = runs.build_trainer(cfg, run, datamodule)
-    trainer.callbacks.append(Die())
-    with pytest.raises(_Stopped):
-        trainer.fit(module, datamodule, ckpt_path=run.resume_from)
+    def on_train_batch_start(self, trainer, *args):
+        if trainer.global_step == self.step + 1:
+            raise _Stopped

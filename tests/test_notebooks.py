@@ -1,17 +1,19 @@
 """The notebooks run from the first cell to the last, on the embedded drives."""
 
+from pathlib import Path
+
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from conftest import ROOT, fit
+ROOT = Path(__file__).parent.parent
 
 SHORT = ["trainer.max_steps=10", "trainer.val_check_interval=10", "media=null"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["encode", "decode", "gpt"])
-def test_notebook_runs(name, composed, tmp_path, data_folder, monkeypatch):
+def test_notebook_runs(name, composed, fit, tmp_path, data_folder, monkeypatch):
     if name == "gpt":
         _, run, _ = fit(
             composed("gpt_tiny", "+debug=worldmodel", *SHORT, "data.carracing.seconds=6.0")

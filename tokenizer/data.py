@@ -1,10 +1,11 @@
 """Clips of frames for training a tokenizer, at the size that it wants."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -35,9 +36,8 @@ class Clip:
     frames: UInt8[Tensor, "batch time 3 height width"]
     actions: Float[Tensor, "batch time action"]
 
-    def to(self, *args: object, **kwargs: object) -> "Clip":
-        move = {"args": args, "kwargs": kwargs}
-        return Clip(*(x.to(*move["args"], **move["kwargs"]) for x in (self.frames, self.actions)))
+    def to(self, *args: Any, **kwargs: Any) -> "Clip":
+        return Clip(self.frames.to(*args, **kwargs), self.actions.to(*args, **kwargs))
 
     def pin_memory(self) -> "Clip":
         return Clip(self.frames.pin_memory(), self.actions.pin_memory())
@@ -202,19 +202,14 @@ class ClipDataModule(L.LightningDataModule):
 
 
 def fixed_loader(
-    dataset: Dataset, num_samples: int, batch_size: int, collate_fn: object
+    dataset: Dataset, num_samples: int, batch_size: int, collate_fn: Callable[[list[Any]], Any]
 ) -> DataLoader:
     """The same evenly spaced samples every time, in order."""
     size = len(dataset)  # type: ignore[arg-type]
-    ids: Iterable[int] = np.unique(np.linspace(0, size - 1, min(num_samples, size)).astype(int))
-    batches = [list(map(int, chunk)) for chunk in np.array_split(ids, _ceil(ids, batch_size))]
+    ids = np.unique(np.linspace(0, size - 1, min(num_samples, size)).astype(int))
     return DataLoader(
         dataset,
-        batch_sampler=batches,
-        collate_fn=collate_fn,  # type: ignore[arg-type]
+        batch_sampler=[ids[i : i + batch_size].tolist() for i in range(0, len(ids), batch_size)],
+        collate_fn=collate_fn,
         generator=torch.Generator(),
     )
-
-
-def _ceil(ids: Iterable[int], batch_size: int) -> int:
-    return -(-len(list(ids)) // batch_size)

@@ -62,7 +62,7 @@ def encode_drives(
         progress = tqdm(zip(todo, jobs, strict=True), "encoding", len(todo), unit="drive")
         for drive, tokens in progress:
             actions = average_rows(drive.select_actions(action_names), config.every)
-            facts = {k: drive.meta[k] for k in ("source", "licence") if k in drive.meta}
+            facts = {str(k): drive.meta[k] for k in ("source", "licence") if k in drive.meta}
             writer.write(drive.id, str(drive.split), tokens, actions, facts)
     return TokenStore(out)
 

@@ -76,7 +76,7 @@ class TokenizerModule(L.LightningModule):
         The discriminator is frozen meanwhile: it lends its opinion and receives no gradient.
         """
         optimizer: Any = self.optimizers()[0]  # type: ignore[index]
-        fake, tokens = self.autoencoder(frames)
+        fake, _ = self.autoencoder(frames)
         fake = fake.float()
         nll, logs = self.reconstruction_loss(frames, fake)
         total = nll

@@ -102,7 +102,10 @@ class TokenSource:
 
 def source_from_dict(values: dict[str, Any]) -> DriveSource | TokenSource:
     """Rebuild a source from a saved config, without instantiating whatever it names."""
-    kinds = {"tokenizer.sources.DriveSource": DriveSource, "tokenizer.sources.TokenSource": TokenSource}
+    kinds = {
+        "tokenizer.sources.DriveSource": DriveSource,
+        "tokenizer.sources.TokenSource": TokenSource,
+    }
     target = str(values.get("_target_"))
     if target not in kinds:
         raise BadInput(f"the checkpoint names an unknown data source {target!r}; give data.root")

@@ -15,7 +15,7 @@ class RandomStates(L.Callback):
         self._pending: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002: the global one
+        kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         return {
             "python": random.getstate(),

@@ -1,12 +1,12 @@
 """One training run: its folder, what it resumes from, and the trainer that fills it.
 
-    runs/<name>/
-        config.yaml        the resolved config
-        run.json           run id, git revision, versions, hashes of data and tokenizer
-        metrics.jsonl      every metric, one row per logging step
-        checkpoints/       step-N folders, the newest two
-        media/             reconstructions and rollouts by step
-        wandb/             offline unless a key or a mode is set
+runs/<name>/
+    config.yaml        the resolved config
+    run.json           run id, git revision, versions, hashes of data and tokenizer
+    metrics.jsonl      every metric, one row per logging step
+    checkpoints/       step-N folders, the newest two
+    media/             reconstructions and rollouts by step
+    wandb/             offline unless a key or a mode is set
 """
 
 import json
@@ -41,7 +41,18 @@ from training.loggers import JsonlLogger, build_wandb
 from training.throughput import Throughput
 
 # Settings that a resumed run may change without being another run.
-FREE = ("trainer", "logger", "checkpoints", "paths", "ckpt", "media", "hydra", "name", "run", "needs_gpu")
+FREE = (
+    "trainer",
+    "logger",
+    "checkpoints",
+    "paths",
+    "ckpt",
+    "media",
+    "hydra",
+    "name",
+    "run",
+    "needs_gpu",
+)
 
 
 @dataclass
@@ -145,13 +156,16 @@ def build_trainer(cfg: DictConfig, run: Run, datamodule: Any) -> L.Trainer:
         )
     callbacks: list[Callback] = [
         RandomStates(),
-        Throughput(),
+        Throughput(cfg.trainer.log_every_n_steps),
         TQDMProgressBar(refresh_rate=cfg.logger.refresh_rate),
-        SaveCheckpoints(run.folder / "checkpoints", cfg.checkpoints.every_steps, cfg.checkpoints.keep),
+        SaveCheckpoints(
+            run.folder / "checkpoints", cfg.checkpoints.every_steps, cfg.checkpoints.keep
+        ),
     ]
     if cfg.media:
         callbacks.append(instantiate(cfg.media, _convert_="object"))
     settings = plain(cfg.trainer)
+    settings["max_steps"] = capped_steps(cfg, datamodule)
     if settings["precision"] == "auto":
         settings["precision"] = "bf16-mixed" if computes_in_bf16() else "32-true"
     return L.Trainer(
@@ -179,11 +193,31 @@ def git_revision() -> str:
     here = Path(__file__).parent
     try:
         git = ["git", "-C", str(here)]
-        sha = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        diff = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, check=True)
+        sha = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+        diff = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return sha.stdout.strip() + ("+dirty" if diff.stdout.strip() else "")
+
+
+def capped_steps(cfg: DictConfig, datamodule: Any) -> int:
+    """`trainer.max_steps`, or fewer where the data would be seen more than `max_passes` times."""
+    steps = int(cfg.trainer.max_steps)
+    if not cfg.max_passes:
+        return steps
+    devices = max(1, torch.cuda.device_count()) if cfg.trainer.devices == "auto" else 1
+    batch = datamodule.batch_size * cfg.trainer.accumulate_grad_batches * devices
+    limit = max(1, int(cfg.max_passes * len(datamodule.dataset("train")) / batch))
+    if limit < steps:
+        print(
+            f"note: {limit} steps instead of {steps}, so that the model does not memorise: the "
+            f"data is seen at most {cfg.max_passes:g} times (max_passes)"
+        )
+    return min(steps, limit)
 
 
 def computes_in_bf16() -> bool:

@@ -48,14 +48,15 @@ def peak_flops(device: str) -> float:
 
 
 class Throughput(L.Callback):
-    """Logs perf/ and data/ metrics at every logging step, averaged since the last one.
+    """Logs perf/ and data/ metrics every `every_steps` steps, averaged since the last one.
 
     MFU = flops counted by the model (formula at its `work` method) / (seconds * peak);
     data-wait = share of the time in which the loop had no batch. Time spent in
     validation, checkpoints and media is left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every_steps: int) -> None:
+        self.every_steps = every_steps
         self._reset()
 
     def _reset(self) -> None:
@@ -86,7 +87,7 @@ class Throughput(L.Callback):
         self.frames += work.frames * trainer.world_size
         self.tokens += work.tokens * trainer.world_size
         self.flops += work.flops
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % self.every_steps == 0:
             for logger in trainer.loggers:
                 logger.log_metrics(self.metrics(str(module.device)), step=trainer.global_step)
             self._reset()

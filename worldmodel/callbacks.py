@@ -41,7 +41,7 @@ class RolloutMedia(L.Callback):
             return
         network = module.network.eval()
         prompt = max(1, data.context_steps // 2)
-        windows = data.windows("val", prompt + self.horizon_steps)
+        windows = data.dataset("val", prompt + self.horizon_steps)
         ids = np.linspace(0, len(windows) - 1, self.num_clips).astype(int)
         clip = collate([windows[int(i)] for i in ids]).to(module.device)
         actions = clip.actions if network.num_actions else None

@@ -130,18 +130,16 @@ class TokenDataModule(L.LightningDataModule):
             return None
         return load_tokenizer(self.tokenizer_name)
 
-    def windows(self, split: str, num_steps: int | None = None) -> TokenWindows:
+    def dataset(self, split: str, num_steps: int | None = None) -> TokenWindows:
         return TokenWindows(self.store.drives(split), num_steps or self.context_steps)
 
     def train_dataloader(self) -> OrderedLoader:
         assert self.trainer is not None
-        dataset = self.windows("train")
+        dataset = self.dataset("train")
         steps = self.trainer.max_steps * self.trainer.accumulate_grad_batches
         rank, world = self.trainer.global_rank, self.trainer.world_size
         order = DataOrder(len(dataset), steps, self.batch_size, self.seed, rank, world)
         return OrderedLoader(dataset, order, collate, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
-        return fixed_loader(
-            self.windows("val"), self.num_val_windows, self.batch_size, collate
-        )
+        return fixed_loader(self.dataset("val"), self.num_val_windows, self.batch_size, collate)

@@ -6,7 +6,6 @@ column, and optional query-key norm. What stands where in its sequence is `world
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -35,12 +34,12 @@ class GPTConfig:
     num_heads: int = 8
     mlp_ratio: float = 4.0
     context_steps: int = 16
-    positions: Literal["rope", "learned"] = "rope"
+    positions: str = "rope"
     rope_theta: float = 10_000.0
     qk_norm: bool = True
     bias: bool = False
     dropout: float = 0.0
-    gelu: Literal["tanh", "none"] = "tanh"
+    gelu: str = "tanh"
     tie_embeddings: bool = False
     layout: LayoutConfig = field(default_factory=LayoutConfig)
 

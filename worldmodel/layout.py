@@ -11,7 +11,6 @@ token, so prefixes also separate frames: they are forced, never sampled and neve
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,7 +36,7 @@ class LayoutConfig:
             has no past, so 1 leaves it out.
     """
 
-    actions: Literal["none", "continuous", "binned"] = "none"
+    actions: str = "none"
     num_bins: int = 256
     action_min: float = -50.0
     action_max: float = 50.0

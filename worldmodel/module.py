@@ -60,7 +60,7 @@ class WorldModelModule(L.LightningModule):
     def token_losses(self, batch: TokenClip, drop_actions: Tensor | None = None) -> Tensor:
         """Cross entropy in nats [batch step space] of the steps that count (not the first)."""
         losses = self.network.loss(batch.tokens, batch.actions, drop_actions)
-        return losses[:, self.network.layout.first_target_step :]
+        return losses[:, self.network.config.layout.first_target_step :]
 
     def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
         """Ours, because Lightning refuses fused AdamW with clipping under bf16-mixed."""

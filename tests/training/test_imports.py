@@ -31,6 +31,7 @@ MAY_IMPORT_HYDRA = {
     "training/cli.py",
     "tokenizer/encode.py",
     "tokenizer/decode.py",
+    "tokenizer/export.py",
     "training/run.py",
 }
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}

@@ -137,7 +137,7 @@ def test_initialisation_follows_the_table() -> None:
 def test_commavq_shape_has_the_published_number_of_parameters() -> None:
     """commaVQ's gpt2m has 307,052,544, one of them a head row of 1024 for its separator."""
     spec = TokenSpec((1, 8, 16), 1024, 20.0, 1, (128, 256), "commavq")
-    config = GPTConfig(1024, 24, 16, 4, 20, "learned", qk_norm=False, bias=True)
+    config = GPTConfig(1024, 24, 16, 4.0, 20, "learned", qk_norm=False, bias=True)
     with torch.device("meta"):
         model = GPT(config, spec, 0)
     assert model.num_parameters() == 307_052_544 - 1024
@@ -180,7 +180,7 @@ def test_options_change_the_network() -> None:
     noisy = make_model("none", replace(CONFIG, dropout=0.5))
     assert not torch.equal(noisy(tokens), noisy(tokens))
     assert torch.equal(noisy.eval()(tokens), noisy(tokens))
-    thick = make_model("none", replace(CONFIG, mlp_ratio=2))
+    thick = make_model("none", replace(CONFIG, mlp_ratio=2.0))
     assert base.num_parameters() - thick.num_parameters() == 2 * 2 * 2 * 24 * 24
 
 

@@ -23,7 +23,7 @@ def test_none_puts_one_separator_before_every_frame() -> None:
 
 
 def test_binned_actions_have_their_own_ids_and_explain_the_next_frame() -> None:
-    layout = make_layout("binned", num_bins=4, action_min=-10, action_max=10)
+    layout = make_layout("binned", num_bins=4, action_min=-10.0, action_max=10.0)
     tokens = torch.zeros(1, 3, 2, 3, dtype=torch.long)
     actions = torch.tensor([[[-99.0, 99.0], [0.1, -0.1], [5.0, 5.0]]])
     ids = layout.sequence_ids(tokens, actions)[0].view(3, 8)[:, :2]
@@ -35,7 +35,7 @@ def test_binned_actions_have_their_own_ids_and_explain_the_next_frame() -> None:
 
 
 def test_bins_are_uniform_in_symlog_space() -> None:
-    layout = make_layout("binned", num_bins=10, action_min=-50, action_max=50)
+    layout = make_layout("binned", num_bins=10, action_min=-50.0, action_max=50.0)
     edge = symlog(torch.tensor(50.0))
     centres = (torch.arange(10) + 0.5) / 10 * 2 * edge - edge
     actions = centres.sign() * centres.abs().expm1()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,8 @@ class EvalConfig:
     horizon_s: float = 2.0
     num_futures: int = 2
     lpips_net: str = "alex"
-    lpips_weights: str | None = None
-    sampling: Sampling = Sampling()
+    lpips_weights: Path | None = None
+    sampling: Sampling = field(default_factory=Sampling)
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,7 @@ def _pixels(
     past = reconstruction[:, :prompt]
     panels: list[Panel] = [("camera", frames), ("tokenizer", reconstruction)]
     for number in range(config.num_futures):
-        panels.append(
-            (f"future {number + 1}", torch.cat([past, imagined[:, number]], dim=1))
-        )
+        panels.append((f"future {number + 1}", torch.cat([past, imagined[:, number]], dim=1)))
     shown = [(caption, pixels[:4]) for caption, pixels in panels]
     write_strip(out, "rollouts", shown, prompt, model.spec.fps)
     return {

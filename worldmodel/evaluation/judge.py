@@ -86,10 +86,12 @@ def _world_model_card(
     settings = {
         key: value
         for key, value in plain(cfg).items()
-        if key in EvalConfig.__dataclass_fields__ and key != "sampling"
+        if key in EvalConfig.__dataclass_fields__ and key not in ("sampling", "lpips_weights")
     }
     sampling = {k: v for k, v in plain(cfg.sampling).items() if k != "_target_"}
-    config = EvalConfig(**settings, sampling=Sampling(**sampling))
+    config = EvalConfig(
+        **settings, lpips_weights=_path(cfg.lpips_weights), sampling=Sampling(**sampling)
+    )
     return lambda out: {"kind": "worldmodel", **evaluate(model, evidence, config, out, device)}
 
 

@@ -1,12 +1,12 @@
 """Predicted frames against what the camera saw, between a floor and a ceiling."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -114,5 +114,5 @@ def copy_last(
     return last.expand(-1, frames.shape[1] - prompt_steps, -1, -1, -1)
 
 
-def mean_of(scores: dict[str, Sequence[float]]) -> dict[str, float]:
+def mean_of(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in scores.items()}

@@ -76,7 +76,8 @@ def _cross_entropy(card: dict[str, Any]) -> list[str]:
         "real past; separators are not counted.</p>",
         _table(["", "nats per token", "bits per token"], rows, highlight=1),
         f"<p>Accuracy of the most probable token: {scores['accuracy']:.1%}. "
-        f"A uniform guess costs {card['uniform_bits']:.2f} bits.</p><div class=charts>{chart}</div>",
+        f"A uniform guess costs {card['uniform_bits']:.2f} bits.</p>"
+        f"<div class=charts>{chart}</div>",
     ]
 
 
@@ -88,7 +89,9 @@ def _pixels(folder: Path, card: dict[str, Any]) -> list[str]:
     rows = [[LABELS[n], *(pixels["mean"][n][m] for m in ("psnr", "ssim", "lpips"))] for n in names]
     seconds = [step / pixels["fps"] for step in range(1, pixels["horizon_steps"] + 1)]
     charts = [
-        _chart(metric, "s ahead", {LABELS[n]: pixels["by_horizon"][n][metric] for n in names}, seconds)
+        _chart(
+            metric, "s ahead", {LABELS[n]: pixels["by_horizon"][n][metric] for n in names}, seconds
+        )
         for metric in ("psnr", "ssim", "lpips")
     ]
     return [

@@ -33,7 +33,7 @@ def teacher_forced(
         )
         nats.append(losses.view(target.shape).mean(-1).cpu())
         hits.append((logits.argmax(-1) == target).float().mean(-1).cpu())
-    first = network.layout.first_target_step
+    first = network.config.layout.first_target_step
     nats_by_step = torch.cat(nats).mean(0)[first:]
     hits_by_step = torch.cat(hits).mean(0)[first:]
     return {

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -13,6 +12,7 @@ from tokenizer import video
 
 Panel = tuple[str, UInt8[Tensor, "clip time 3 height width"]]
 CAPTION = 18
+NEAREST = Image.Resampling.NEAREST
 
 
 def draw_strip(
@@ -33,11 +33,13 @@ def draw_strip(
             pen.text((column * cell_w + 4, 2), caption, fill="black", font=font)
             for row in range(clips):
                 pixels = frames[row, step].permute(1, 2, 0).cpu().numpy()
-                image = Image.fromarray(pixels).resize((width * scale, height * scale), 0)
+                image = Image.fromarray(pixels).resize((width * scale, height * scale), NEAREST)
                 x, y = column * cell_w + 4, CAPTION + row * cell_h
                 canvas.paste(image, (x, y))
                 colour = "#9a9a9a" if step < prompt_steps else "#2a9d4b"
-                pen.rectangle((x, y + height * scale, x + width * scale - 1, y + height * scale + 3), colour)
+                pen.rectangle(
+                    (x, y + height * scale, x + width * scale - 1, y + height * scale + 3), colour
+                )
         pictures.append(_even(np.asarray(canvas)))
     return pictures
 
@@ -49,7 +51,8 @@ def write_strip(
     scale = max(1, round(128 / panels[0][1].shape[-1]))
     pictures = draw_strip(panels, prompt_steps, scale)
     paths = [folder / f"{name}.{kind}" for kind in ("gif", "mp4", "png")]
-    frames = [Image.fromarray(picture).quantize(128, dither=0) for picture in pictures]
+    images = [Image.fromarray(picture) for picture in pictures]
+    frames = [image.quantize(128, dither=Image.Dither.NONE) for image in images]
     frames[0].save(
         paths[0], save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0
     )
@@ -57,8 +60,6 @@ def write_strip(
     chosen = np.unique(np.linspace(prompt_steps - 1, len(pictures) - 1, 6).round().astype(int))
     Image.fromarray(np.concatenate([pictures[i] for i in chosen], axis=0)).save(paths[2])
     return paths
-
-
 
 
 def _even(image: np.ndarray) -> np.ndarray:

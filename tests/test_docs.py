@@ -1,0 +1,80 @@
+"""The commands of the README and of docs/ run as they stand, in an empty folder."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+PAGES = ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+# Added to a command, so that it takes seconds: sizes only, never what it does.
+SHORT = {
+    "train.py +experiment=tokenizer": ["+debug=tokenizer"],
+    "train.py +experiment=gpt": ["+debug=worldmodel"],
+    "eval.py": ["num_clips=1", "horizon_s=0.2", "num_windows=4"],
+    "-m tokenizer.encode": [
+        "data.carracing.num_train=2",
+        "data.carracing.num_val=1",
+        "data.carracing.num_test=1",
+        "data.carracing.seconds=4.0",
+    ],
+}
+# What this test does not do: install again, run itself, or train a base model's whole shape.
+LEFT_OUT = r"^(make |python3 -m venv|pip install|python -m pytest|python -m benchmarks)"
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(), flags=re.S)
+
+
+def shortened(line: str, folder: Path) -> str:
+    line = line.replace("/path/to/drives", str(folder / "data/carracing"))
+    shared = os.environ.get("DASHCAST_SHARED", str(ROOT.parent / "shared"))
+    line = line.replace("/path/to/tokens.npy", f"{shared}/data/commavq/tokens.npy")
+    comment = line.find(" #")
+    line = line if comment < 0 else line[:comment]
+    for start, extra in SHORT.items():
+        if start in line.replace("-m +exp", "+exp"):
+            name = re.search(r"run=\S+", line)
+            keep = [] if name else ["run='${paths.runs}/${name}'"]
+            extra = [*extra, *(keep if "train.py" in start and " -m " not in line else [])]
+            line = f"{line} {' '.join(extra)}"
+    return line
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_run(page, tmp_path, shared):
+    lines = "\n".join(blocks(page)).replace("\\\n", " ").splitlines()
+    commands = [line for line in lines if line.strip() and not re.match(LEFT_OUT, line)]
+    if not commands:
+        pytest.skip(f"{page} has no commands")
+    for name in ("train.py", "eval.py", "configs", "tokenizer", "worldmodel", "training"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "DASHCAST_SHARED": str(shared),
+        "WANDB_MODE": "disabled",
+        "PYTHONPATH": str(tmp_path),
+    }
+    for command in commands:
+        result = subprocess.run(
+            ["bash", "-ec", shortened(command, tmp_path)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, (
+            f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
+        )
+
+
+def test_every_page_is_linked_from_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    assert [page for page in PAGES[1:] if page not in readme] == []

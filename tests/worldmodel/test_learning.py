@@ -1,0 +1,48 @@
+"""The real GPT, through the real data path, reaches an entropy that is known exactly."""
+
+import pytest
+import torch
+
+from worldmodel.data import TokenWindows, collate
+from worldmodel.known_entropy import KnownEntropyWorld
+
+NETWORK = [
+    "model.network.dim=96",
+    "model.network.num_layers=2",
+    "model.network.num_heads=3",
+    "model.network.context_steps=4",
+    "model.action_dropout=0.0",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_gpt_reaches_the_known_entropy_and_pays_for_shuffled_actions(composed, fit, tmp_path):
+    world = KnownEntropyWorld()
+    world.write_store(tmp_path / "store", num_train=16, num_test=4, steps=1000, seed=0)
+    cfg = composed(
+        "gpt_tiny",
+        "data=tokens",
+        f"data.root={tmp_path}/store",
+        *NETWORK,
+        "optimizer.lr=3e-3",
+        "optimizer.weight_decay=0.01",
+        "loader.batch_size=32",
+        "trainer.max_steps=1200",
+        "trainer.val_check_interval=1200",
+        "checkpoints.every_steps=1200",
+        "media=null",
+    )
+    module, _, trainer = fit(cfg)
+    windows = TokenWindows(trainer.datamodule.store.drives("test"), 4, stride=4)
+    clip = collate([windows[i] for i in range(len(windows))])
+    optimal = world.optimal_nll(clip.tokens.numpy(), clip.actions.numpy()).mean()
+    module.eval()
+    with torch.no_grad():
+        reached = module.token_losses(clip).mean().item()
+        order = torch.randperm(len(clip.actions), generator=torch.Generator().manual_seed(0))
+        shuffled = type(clip)(clip.tokens, clip.actions[order])
+        penalty = module.token_losses(shuffled).mean().item() - reached
+    assert reached == pytest.approx(optimal, rel=0.02)
+    assert optimal == pytest.approx(world.entropy(), rel=0.02)
+    assert penalty == pytest.approx(world.shuffled_penalty(), rel=0.1)
