@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-SUITES = ("train_step", "decoding")
+SUITES = ("train_step", "decoding", "data_path")
 
 
 @dataclass(frozen=True)

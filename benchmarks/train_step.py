@@ -19,7 +19,9 @@ def rows() -> Iterator[Row]:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     spec = TokenSpec(GRID, VOCAB, 20.0, 1, (128, 256), "random")
-    config = GPTConfig(DIM, LAYERS, HEADS, 4.0, STEPS, "learned", qk_norm=False, bias=True)
+    config = GPTConfig(
+        DIM, LAYERS, HEADS, 4.0, STEPS, "learned", qk_norm=False, bias=True, look_back=0
+    )
     ours = GPT(config, spec, 0)
     peer = GPT2LMHeadModel(
         GPT2Config(

@@ -1,6 +1,8 @@
 """Futures from a prompt: sampling, a key-value cache, and rollouts of many futures at once."""
 
 import copy
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -168,16 +170,29 @@ class Decoder:
             self._read(self.model.config.context_steps - self.slide_steps)
         rows, space = len(self.tokens), self.layout.tokens_per_step
         uniform = torch.rand(space, rows, generator=self.generator).to(self.tokens.device)
-        for slot in self._prefix():
-            logits = self.feed(slot)
+        logits = self.open_frame()
         frame = self.tokens.new_empty(rows, space)
         for i in range(space):
-            token = sample(logits, self.sampling, uniform[i])
-            frame[:, i] = token
-            logits = self.feed(self.model.embed(token[:, None]))
+            frame[:, i] = sample(logits, self.sampling, uniform[i])
+            logits = self.append(frame[:, i])
         grid = frame.view(rows, self.layout.height, self.layout.width)
         self.tokens = torch.cat([self.tokens, grid[:, None]], dim=1)
         return grid
+
+    @torch.inference_mode()
+    def open_frame(self) -> Float[Tensor, "row vocab"]:
+        """Feed the prefix of the next frame; return the logits of its first token."""
+        *others, last = self._prefix()
+        self._hints = self._look_back()
+        self._shared = last if self.layout.config.actions == "continuous" else 0.0
+        for slot in others:
+            self.feed(slot)
+        return self.feed(last + next(self._hints))
+
+    @torch.inference_mode()
+    def append(self, token: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:
+        """Feed one token of the open frame; return the logits of the one after it."""
+        return self.feed(self.model.embed(token[:, None]) + self._shared + next(self._hints))
 
     @torch.inference_mode()
     def feed(self, x: Float[Tensor, "row 1 dim"]) -> Float[Tensor, "row vocab"]:
@@ -213,6 +228,13 @@ class Decoder:
         for layer, block in enumerate(self.blocks):
             x = block(x, turn, self.cache, layer)
         self.cache.length = x.shape[1]
+
+    def _look_back(self) -> Iterator[Tensor | float]:
+        """What every slot is told of the frame before: cell 0 first, nothing for the last slot."""
+        if not self.model.config.look_back:
+            return itertools.repeat(0.0)
+        hints = self.model.look_back(self.tokens[:, -1])
+        return itertools.chain(hints.split(1, dim=1), [0.0])
 
     def _prefix(self) -> list[Float[Tensor, "row 1 dim"]]:
         """The embedded prefix slots of the next time step."""

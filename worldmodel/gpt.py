@@ -27,6 +27,10 @@ class GPTConfig:
         positions: "rope" (rotary over time, row, column) or "learned" (one per slot).
         gelu: "tanh" (GPT-2's) or "none" (exact), as in torch.nn.GELU.
         tie_embeddings: the head reuses the frame rows of the token embedding.
+        look_back: side (odd) of the window of the previous frame, around the cell that a slot
+            predicts, that is added to the slot's input; 0 for a plain GPT, which has to find
+            that cell by attention. Most of a driving scene moves by less than a cell, so this
+            is where most of the answer lies.
     """
 
     dim: int = 512
@@ -41,6 +45,7 @@ class GPTConfig:
     dropout: float = 0.0
     gelu: str = "tanh"
     tie_embeddings: bool = False
+    look_back: int = 3
     layout: LayoutConfig = field(default_factory=LayoutConfig)
 
     def __post_init__(self) -> None:
@@ -57,6 +62,8 @@ class GPTConfig:
                 f"num_layers={self.num_layers}, context_steps={self.context_steps}; "
                 "give at least 1 layer and 2 steps"
             )
+        if self.look_back and self.look_back % 2 == 0:
+            raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
         if self.positions == "rope":
             axis_pairs(self.head_dim)
 
@@ -104,6 +111,20 @@ class Block(nn.Module):
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
+class LookBack(nn.Module):
+    """Embeds, for every cell, the previous frame in a window around that cell."""
+
+    def __init__(self, side: int, vocab_size: int, dim: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocab_size, dim)
+        self.around = nn.Conv2d(dim, dim, side, padding=side // 2, bias=False)
+
+    def forward(self, frame: Int[Tensor, "batch height width"]) -> Float[Tensor, "batch space dim"]:
+        cells = self.embed(frame)
+        around = self.around(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return (cells + around).flatten(1, 2)
+
+
 class GPT(nn.Module):
     """Predicts every frame token from all earlier tokens and actions.
 
@@ -127,6 +148,8 @@ class GPT(nn.Module):
             turn = rotation(positions, config.head_dim, config.rope_theta)
             self.register_buffer("turn_cos", turn.cos, persistent=False)
             self.register_buffer("turn_sin", turn.sin, persistent=False)
+        if config.look_back:
+            self.look_back = LookBack(config.look_back, spec.vocab_size, config.dim)
         if config.layout.actions == "continuous":
             self.action = nn.Sequential(
                 nn.Linear(num_actions, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
@@ -187,7 +210,13 @@ class GPT(nn.Module):
             later = self.embed_actions(actions[:, : time - 1], drop_actions)
             steps = x.unflatten(1, (time, -1))
             prefix = torch.cat([steps[:, :1, 0], later.to(x.dtype)], dim=1)
-            x = torch.cat([prefix[:, :, None], steps[:, :, 1:]], dim=2).flatten(1, 2)
+            prefix = prefix[:, :, None]
+            x = torch.cat([prefix, steps[:, :, 1:] + prefix], dim=2).flatten(1, 2)
+        if self.config.look_back:
+            hints = self.look_back(tokens[:, :-1].flatten(0, 1)).unflatten(0, (len(tokens), -1))
+            # A slot gets the hint of the cell that it predicts; step 0 has nothing to look back at.
+            hints = F.pad(hints.to(x.dtype), (0, 0, self.layout.prefix_length - 1, 1, 1, 0))
+            x = x + hints.flatten(1, 2)
         if self.config.positions == "learned":
             x = x + self.position.weight[: x.shape[1]]
         return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
@@ -197,7 +226,11 @@ class GPT(nn.Module):
         actions: Float[Tensor, "batch step action"],
         drop_actions: Bool[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch step dim"]:
-        """Prefixes of the "continuous" layout, without their positions."""
+        """Prefixes of the "continuous" layout, without their positions.
+
+        They are also added to every frame token of their step: a token then knows the action
+        in the first block, instead of having to fetch it before it can look for its source.
+        """
         x = self.action(symlog(actions).to(self.embed.weight.dtype))
         if drop_actions is None:
             return x
@@ -224,6 +257,7 @@ class GPT(nn.Module):
         |---------------------------------------------|--------------------------------------|
         | embeddings (ids, learned positions)         | normal, std 0.02                     |
         | linear weights (qkv, up, action, head)      | normal, std 0.02                     |
+        | look_back.around                            | normal, std 0.5 / sqrt(inputs)       |
         | residual projections (attention.proj, down) | normal, std 0.02 / sqrt(2 layers)    |
         | norm weights                                | 1                                    |
         | biases                                      | 0                                    |
@@ -238,6 +272,8 @@ class GPT(nn.Module):
                 nn.init.ones_(parameter)
             elif name.endswith(("attention.proj.weight", "down.weight")):
                 nn.init.normal_(parameter, std=residual_std)
+            elif name == "look_back.around.weight":
+                nn.init.normal_(parameter, std=0.5 / math.sqrt(parameter[0].numel()))
             else:
                 nn.init.normal_(parameter, std=0.02)
 
@@ -252,6 +288,8 @@ class GPT(nn.Module):
         total -= self.embed.weight.numel()
         if self.config.positions == "learned":
             total -= self.position.weight.numel()
+        if self.config.look_back:
+            total -= self.look_back.embed.weight.numel()
         if self.config.tie_embeddings:
             total += self.layout.vocab_size * self.config.dim
         return total
@@ -262,7 +300,8 @@ class GPT(nn.Module):
         6 N + 12 L d T, with N = `num_parameters(embeddings=False)`, L layers of width d, and
         T slots in the sequence (PaLM, arXiv 2204.02311, appendix B). `causal=True` counts
         only the half of the attention that a causal mask leaves: 6 N + 6 L d T. State which
-        one stands behind a reported utilisation. Prefix slots count as tokens here.
+        one stands behind a reported utilisation. Prefix slots count as tokens here, and the
+        convolution of `look_back` counts for them too, although only cells need it.
         """
         length = self.layout.sequence_length(num_steps)
         attention = 12 * self.config.num_layers * self.config.dim * length

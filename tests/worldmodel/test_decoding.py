@@ -14,7 +14,9 @@ LAYOUTS = ["none", "continuous", "binned"]
 POSITIONS = ["rope", "learned"]
 
 
-def make_model(layout: str = "continuous", positions: str = "rope", context: int = 4) -> GPT:
+def make_model(
+    layout: str = "continuous", positions: str = "rope", context: int = 4, look_back: int = 3
+) -> GPT:
     torch.manual_seed(0)
     config = GPTConfig(
         dim=24,
@@ -23,6 +25,7 @@ def make_model(layout: str = "continuous", positions: str = "rope", context: int
         context_steps=context,
         positions=positions,
         bias=True,
+        look_back=look_back,
         layout=LayoutConfig(actions=layout, num_bins=8),
     )
     model = GPT(config, SPEC, num_actions=2).eval()
@@ -62,10 +65,11 @@ def uncached_greedy(
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dropped", [False, True])
+@pytest.mark.parametrize("look_back", [0, 3])
 def test_cached_logits_equal_the_forward_at_every_position(
-    layout: str, positions: str, dropped: bool
+    layout: str, positions: str, dropped: bool, look_back: int
 ) -> None:
-    model = make_model(layout, positions)
+    model = make_model(layout, positions, look_back=look_back)
     tokens, actions = make_clip(4)
     drop = torch.tensor([dropped, False])
     with torch.no_grad():
@@ -75,11 +79,11 @@ def test_cached_logits_equal_the_forward_at_every_position(
     for step in range(1, 4):
         if decoder.actions is not None:
             decoder.actions = actions[:, :step]
-        for slot in decoder._prefix():
-            logits = decoder.feed(slot)
+        logits = decoder.open_frame()
         for i, token in enumerate(tokens[:, step].flatten(1).T):
             torch.testing.assert_close(logits, expected[:, step, i], atol=1e-4, rtol=1e-4)
-            logits = decoder.feed(decoder.model.embed(token[:, None]))
+            logits = decoder.append(token)
+        decoder.tokens = tokens[:, : step + 1]
 
 
 @pytest.mark.parametrize("slide", [1, 2, 3])

@@ -1,0 +1,86 @@
+"""The whole evaluation, on a small model: every number is there and lies where it must."""
+
+import json
+import sys
+
+import pytest
+
+from training.errors import BadInput
+
+TINY = ["+debug=worldmodel", "media=null", "trainer.max_steps=12", "data.carracing.seconds=5.0"]
+FEW = ["num_clips=2", "num_windows=8", "horizon_s=0.4", "num_futures=2"]
+
+
+@pytest.fixture
+def evaluate(monkeypatch):
+    """`evaluate(run, *overrides)`: what eval.py does."""
+    from hydra import compose, initialize_config_dir
+
+    from training.cli import CONFIGS
+    from worldmodel.evaluation.judge import judge
+
+    def call(folder, *overrides):
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            judge(compose("eval", overrides=[f"ckpt={folder}", *overrides]))
+        return json.loads((folder / "eval/metrics.json").read_text())
+
+    monkeypatch.setattr(sys, "argv", ["eval.py"])
+    return call
+
+
+def test_a_world_model_gets_its_whole_card(composed, fit, evaluate):
+    _, run, _ = fit(composed("gpt_tiny", *TINY))
+    card = evaluate(run.folder, *FEW)
+    assert card["teacher_forced"]["bits_per_token"] < card["uniform_bits"]
+    assert set(card["floors"]) == {"unigram", "position", "copy_last_frame", "previous_token"}
+    steps = len(card["teacher_forced"]["bits_by_step"])
+    assert steps == run.config["model"]["network"]["context_steps"] - 1
+    mean = card["pixels"]["mean"]
+    assert mean["ceiling_tokenizer"]["psnr"] > mean["autoregressive"]["psnr"]
+    assert mean["ceiling_tokenizer"]["lpips"] < mean["floor_copy_last"]["lpips"]
+    assert len(card["pixels"]["by_horizon"]["autoregressive"]["psnr"]) == 4
+    assert set(card["steering"]) >= {"left", "straight", "right", "calibration", "amplitude"}
+    assert card["seconds_per_frame"] > 0
+    out = run.folder / "eval"
+    media = {f"{n}.{kind}" for n in ("rollouts", "steering") for kind in ("gif", "mp4", "png")}
+    assert {p.name for p in out.iterdir()} == media | {"metrics.json", "report.html"}
+    page = (out / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "")
+    for word in ("Cross entropy", "data:video/mp4", "Steering", "context_steps", "sha256"):
+        assert word in page
+    again = evaluate(run.folder, *FEW)
+    for card_ in (card, again):
+        card_.pop("seconds_per_frame")
+    assert again == card  # the same seeds, the same judgement
+
+
+def test_a_tokenizer_gets_its_card(composed, fit, evaluate):
+    cut = ["+debug=tokenizer", "trainer.max_steps=4", "media=null", "model.loss.gan_start=2"]
+    _, run, _ = fit(composed("tokenizer_tiny", *cut))
+    card = evaluate(run.folder)
+    assert card["reconstruction"]["num_frames"] > 0
+    assert 0 < card["reconstruction"]["codebook_usage"] <= 1
+    assert "data:image/png" in (run.folder / "eval/report.html").read_text()
+
+
+def test_a_prompt_longer_than_the_context_and_another_tokenizer_are_refused(
+    composed, fit, evaluate
+):
+    _, run, _ = fit(composed("gpt_tiny", *TINY, "trainer.max_steps=1", "checkpoints.every_steps=1"))
+    with pytest.raises(BadInput, match="context"):
+        evaluate(run.folder, *FEW, "prompt_steps=9")
+    cut = ["+debug=tokenizer", "trainer.max_steps=1", "media=null", "checkpoints.every_steps=1"]
+    _, other, _ = fit(composed("tokenizer_tiny", *cut, "run=${paths.runs}/other"))
+    with pytest.raises(BadInput, match="tokenizer"):
+        evaluate(run.folder, *FEW, f"tokenizer={other.folder}")
+    assert not (run.folder / "eval").exists()
+
+
+def test_commavq_is_judged_without_pixels(composed, fit, evaluate, shared):
+    tokens = f"data.root={shared}/data/commavq/tokens.npy"
+    cut = [o for o in TINY if "carracing" not in o and "debug" not in o]
+    small = ["model.network.dim=24", "model.network.num_layers=1", "model.network.num_heads=1"]
+    _, run, _ = fit(composed("gpt_tiny", "data=commavq", tokens, *cut, *small))
+    card = evaluate(run.folder, *FEW)
+    assert "skipped" in card["pixels"]
+    assert card["floors"]["unigram"]["bits_per_token"] == pytest.approx(9.7, abs=0.5)
