@@ -58,7 +58,7 @@ def test_every_experiment_states_how_it_was_run(experiment):
 @pytest.mark.parametrize("experiment", ["tokenizer_tiny", "gpt_tiny"])
 def test_a_resumed_run_equals_the_one_left_alone_bit_for_bit(experiment, composed, fit):
     cut = [*CUT[experiment.split("_")[0]], "checkpoints.every_steps=3", "checkpoints.keep=9"]
-    steps = ["trainer.max_steps=8", "trainer.val_check_interval=3", "media=null"]
+    steps = ["trainer.max_steps=8", "trainer.val_check_interval=3", "media=none"]
     if experiment == "gpt_tiny":
         steps += ["model.network.dropout=0.1", "model.action_dropout=0.5"]
     alone, _, _ = fit(composed(experiment, *cut, *steps, "run=${paths.runs}/alone"))

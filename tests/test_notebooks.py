@@ -8,7 +8,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
 
-SHORT = ["trainer.max_steps=10", "trainer.val_check_interval=10", "media=null"]
+SHORT = ["trainer.max_steps=10", "trainer.val_check_interval=10", "media=none"]
 
 
 @pytest.mark.slow

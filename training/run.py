@@ -162,7 +162,7 @@ def build_trainer(cfg: DictConfig, run: Run, datamodule: Any) -> L.Trainer:
             run.folder / "checkpoints", cfg.checkpoints.every_steps, cfg.checkpoints.keep
         ),
     ]
-    if cfg.media:
+    if cfg.media.get("_target_"):
         callbacks.append(instantiate(cfg.media, _convert_="object"))
     settings = plain(cfg.trainer)
     settings["max_steps"] = capped_steps(cfg, datamodule)

@@ -119,10 +119,9 @@ class Attention(nn.Module):
         num_heads: int,
         bias: bool = False,
         qk_norm: bool = False,
-        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.num_heads, self.dropout = num_heads, dropout
+        self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
         self.proj = nn.Linear(dim, dim, bias=bias)
         self.query_norm = HeadNorm(dim // num_heads) if qk_norm else None
@@ -140,8 +139,7 @@ class Attention(nn.Module):
         if cache is not None:
             cache.keys[layer, :, :, : x.shape[1]] = key
             cache.values[layer, :, :, : x.shape[1]] = value
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout)
+        out = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def step(

@@ -233,7 +233,7 @@ class Decoder:
         """What every slot is told of the frame before: cell 0 first, nothing for the last slot."""
         if not self.model.config.look_back:
             return itertools.repeat(0.0)
-        hints = self.model.look_back(self.tokens[:, -1])
+        hints = self.model.hints(self.tokens[:, -1])
         return itertools.chain(hints.split(1, dim=1), [0.0])
 
     def _prefix(self) -> list[Float[Tensor, "row 1 dim"]]:

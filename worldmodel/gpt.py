@@ -23,6 +23,8 @@ class GPTConfig:
     """Shape of the network.
 
     Attributes:
+        dropout: on embeddings and residual branches; not on attention weights, which would
+            cost the fast attention kernels.
         context_steps: time steps that the network can see at once, the predicted one included.
         positions: "rope" (rotary over time, row, column) or "learned" (one per slot).
         gelu: "tanh" (GPT-2's) or "none" (exact), as in torch.nn.GELU.
@@ -79,9 +81,7 @@ class Block(nn.Module):
         super().__init__()
         hidden = int(config.mlp_ratio * config.dim)
         self.attention_norm = nn.LayerNorm(config.dim, bias=config.bias)
-        self.attention = Attention(
-            config.dim, config.num_heads, config.bias, config.qk_norm, config.dropout
-        )
+        self.attention = Attention(config.dim, config.num_heads, config.bias, config.qk_norm)
         self.mlp_norm = nn.LayerNorm(config.dim, bias=config.bias)
         self.up = nn.Linear(config.dim, hidden, bias=config.bias)
         self.down = nn.Linear(hidden, config.dim, bias=config.bias)
@@ -111,20 +111,6 @@ class Block(nn.Module):
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
-class LookBack(nn.Module):
-    """Embeds, for every cell, the previous frame in a window around that cell."""
-
-    def __init__(self, side: int, vocab_size: int, dim: int) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(vocab_size, dim)
-        self.around = nn.Conv2d(dim, dim, side, padding=side // 2, bias=False)
-
-    def forward(self, frame: Int[Tensor, "batch height width"]) -> Float[Tensor, "batch space dim"]:
-        cells = self.embed(frame)
-        around = self.around(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return (cells + around).flatten(1, 2)
-
-
 class GPT(nn.Module):
     """Predicts every frame token from all earlier tokens and actions.
 
@@ -149,7 +135,8 @@ class GPT(nn.Module):
             self.register_buffer("turn_cos", turn.cos, persistent=False)
             self.register_buffer("turn_sin", turn.sin, persistent=False)
         if config.look_back:
-            self.look_back = LookBack(config.look_back, spec.vocab_size, config.dim)
+            side = config.look_back
+            self.look_back = nn.Conv2d(config.dim, config.dim, side, padding=side // 2, bias=False)
         if config.layout.actions == "continuous":
             self.action = nn.Sequential(
                 nn.Linear(num_actions, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
@@ -213,7 +200,7 @@ class GPT(nn.Module):
             prefix = prefix[:, :, None]
             x = torch.cat([prefix, steps[:, :, 1:] + prefix], dim=2).flatten(1, 2)
         if self.config.look_back:
-            hints = self.look_back(tokens[:, :-1].flatten(0, 1)).unflatten(0, (len(tokens), -1))
+            hints = self.hints(tokens[:, :-1].flatten(0, 1)).unflatten(0, (len(tokens), -1))
             # A slot gets the hint of the cell that it predicts; step 0 has nothing to look back at.
             hints = F.pad(hints.to(x.dtype), (0, 0, self.layout.prefix_length - 1, 1, 1, 0))
             x = x + hints.flatten(1, 2)
@@ -236,6 +223,12 @@ class GPT(nn.Module):
             return x
         return torch.where(drop_actions[:, None, None], self.embed.weight[-1].to(x.dtype), x)
 
+    def hints(self, frame: Int[Tensor, "batch height width"]) -> Float[Tensor, "batch space dim"]:
+        """What `look_back` tells about every cell of the next frame: this frame around it."""
+        cells = self.embed(frame)
+        around = self.look_back(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return (cells + around).flatten(1, 2)
+
     def turns(self, start: int, stop: int) -> Rotation | None:
         """Rotary angles of slots start .. stop - 1; None where positions are learned."""
         if self.config.positions == "learned":
@@ -257,7 +250,7 @@ class GPT(nn.Module):
         |---------------------------------------------|--------------------------------------|
         | embeddings (ids, learned positions)         | normal, std 0.02                     |
         | linear weights (qkv, up, action, head)      | normal, std 0.02                     |
-        | look_back.around                            | normal, std 0.5 / sqrt(inputs)       |
+        | look_back                                   | normal, std 0.5 / sqrt(inputs)       |
         | residual projections (attention.proj, down) | normal, std 0.02 / sqrt(2 layers)    |
         | norm weights                                | 1                                    |
         | biases                                      | 0                                    |
@@ -272,7 +265,7 @@ class GPT(nn.Module):
                 nn.init.ones_(parameter)
             elif name.endswith(("attention.proj.weight", "down.weight")):
                 nn.init.normal_(parameter, std=residual_std)
-            elif name == "look_back.around.weight":
+            elif name == "look_back.weight":
                 nn.init.normal_(parameter, std=0.5 / math.sqrt(parameter[0].numel()))
             else:
                 nn.init.normal_(parameter, std=0.02)
@@ -288,8 +281,6 @@ class GPT(nn.Module):
         total -= self.embed.weight.numel()
         if self.config.positions == "learned":
             total -= self.position.weight.numel()
-        if self.config.look_back:
-            total -= self.look_back.embed.weight.numel()
         if self.config.tie_embeddings:
             total += self.layout.vocab_size * self.config.dim
         return total

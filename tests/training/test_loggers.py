@@ -39,7 +39,7 @@ def test_a_run_logs_the_same_metrics_to_jsonl_and_to_wandb(composed, fit, offlin
 
 
 def test_throughput_figures_are_consistent(composed, fit):
-    cut = ["+debug=worldmodel", "trainer.max_steps=10", "trainer.log_every_n_steps=5", "media=null"]
+    cut = ["+debug=worldmodel", "trainer.max_steps=10", "trainer.log_every_n_steps=5", "media=none"]
     cfg = composed("gpt_tiny", *cut)
     _, run, _ = fit(cfg)
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
@@ -62,7 +62,7 @@ def test_a_loader_that_is_slow_is_seen_in_the_data_wait(composed, fit, monkeypat
     monkeypatch.setattr(
         TokenWindows, "__getitem__", lambda self, i: (time.sleep(0.2), real(self, i))[1]
     )
-    cut = ["+debug=worldmodel", "trainer.max_steps=6", "trainer.log_every_n_steps=6", "media=null"]
+    cut = ["+debug=worldmodel", "trainer.max_steps=6", "trainer.log_every_n_steps=6", "media=none"]
     _, run, _ = fit(composed("gpt_tiny", *cut))
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     (wait,) = [row["data/wait_share"] for row in rows if "data/wait_share" in row]

@@ -149,7 +149,9 @@ def test_commavq_shape_has_the_published_number_of_parameters() -> None:
 def test_flops_count_matches_a_profile_of_forward_and_backward() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = make_model("none", replace(CONFIG, dim=96, positions="learned", qk_norm=False, look_back=0))
+    model = make_model(
+        "none", replace(CONFIG, dim=96, positions="learned", qk_norm=False, look_back=0)
+    )
     tokens, _ = make_clip()
     with (
         FlopCounterMode(display=False) as counter,

@@ -31,7 +31,7 @@ def test_the_gpt_reaches_the_known_entropy_and_pays_for_shuffled_actions(compose
         "trainer.max_steps=1200",
         "trainer.val_check_interval=1200",
         "checkpoints.every_steps=1200",
-        "media=null",
+        "media=none",
     )
     module, _, trainer = fit(cfg)
     windows = TokenWindows(trainer.datamodule.store.drives("test"), 4, stride=4)

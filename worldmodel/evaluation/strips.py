@@ -47,7 +47,7 @@ def draw_strip(
 def write_strip(
     folder: Path, name: str, panels: Sequence[Panel], prompt_steps: int, fps: float
 ) -> list[Path]:
-    """Write `<name>.gif`, `<name>.mp4` and `<name>.png` (every few steps) to a folder."""
+    """Write `<name>.gif`, `<name>.mp4` and `<name>.png` (six moments) to a folder."""
     scale = max(1, round(128 / panels[0][1].shape[-1]))
     pictures = draw_strip(panels, prompt_steps, scale)
     paths = [folder / f"{name}.{kind}" for kind in ("gif", "mp4", "png")]
@@ -58,7 +58,10 @@ def write_strip(
     )
     video.write_video(paths[1], pictures, fps, crf=18)
     chosen = np.unique(np.linspace(prompt_steps - 1, len(pictures) - 1, 6).round().astype(int))
-    Image.fromarray(np.concatenate([pictures[i] for i in chosen], axis=0)).save(paths[2])
+    groups = [chosen[:3], chosen[3:]]
+    rows = [np.concatenate([pictures[i] for i in g], axis=1) for g in groups if len(g)]
+    rows = [np.pad(r, ((0, 0), (0, rows[0].shape[1] - r.shape[1]), (0, 0))) for r in rows]
+    Image.fromarray(np.concatenate(rows)).save(paths[2])
     return paths
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from training.errors import BadInput
 
-TINY = ["+debug=worldmodel", "media=null", "trainer.max_steps=12", "data.carracing.seconds=5.0"]
+TINY = ["+debug=worldmodel", "media=none", "trainer.max_steps=12", "data.carracing.seconds=5.0"]
 FEW = ["num_clips=2", "num_windows=8", "horizon_s=0.4", "num_futures=2"]
 
 
@@ -55,7 +55,7 @@ def test_a_world_model_gets_its_whole_card(composed, fit, evaluate):
 
 
 def test_a_tokenizer_gets_its_card(composed, fit, evaluate):
-    cut = ["+debug=tokenizer", "trainer.max_steps=4", "media=null", "model.loss.gan_start=2"]
+    cut = ["+debug=tokenizer", "trainer.max_steps=4", "media=none", "model.loss.gan_start=2"]
     _, run, _ = fit(composed("tokenizer_tiny", *cut))
     card = evaluate(run.folder)
     assert card["reconstruction"]["num_frames"] > 0
@@ -69,7 +69,7 @@ def test_a_prompt_longer_than_the_context_and_another_tokenizer_are_refused(
     _, run, _ = fit(composed("gpt_tiny", *TINY, "trainer.max_steps=1", "checkpoints.every_steps=1"))
     with pytest.raises(BadInput, match="context"):
         evaluate(run.folder, *FEW, "prompt_steps=9")
-    cut = ["+debug=tokenizer", "trainer.max_steps=1", "media=null", "checkpoints.every_steps=1"]
+    cut = ["+debug=tokenizer", "trainer.max_steps=1", "media=none", "checkpoints.every_steps=1"]
     _, other, _ = fit(composed("tokenizer_tiny", *cut, "run=${paths.runs}/other"))
     with pytest.raises(BadInput, match="tokenizer"):
         evaluate(run.folder, *FEW, f"tokenizer={other.folder}")
