@@ -10,6 +10,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+import training  # noqa: F401  (first: it repairs torchvision)
+
 ROOT = Path(__file__).parent.parent
 Fitted = tuple[Any, Any, Any]
 TINY_DRIVES = (

@@ -14,7 +14,7 @@ from typing import Any
 import hydra
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from training.errors import BadInput
 
@@ -31,6 +31,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 return task(cfg)
             except BadInput as error:
                 fail(str(error))
+            except MissingMandatoryValue as error:
+                fail(f"{error.full_key}: has no default; give {error.full_key}=...")
             except InstantiationException as error:
                 # Hydra wraps what a constructor raises.
                 cause: BaseException | None = error

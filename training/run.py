@@ -102,7 +102,8 @@ def open_run(cfg: DictConfig) -> Run:
     """Check the config and find what to resume; writes nothing.
 
     Raises:
-        BadInput: no experiment named, another run in the folder, or a bad checkpoint.
+        BadInput: no experiment named, a setting out of range, another run in the folder, or a
+            bad checkpoint.
     """
     if cfg.get("name") is None:
         raise BadInput(
@@ -111,6 +112,9 @@ def open_run(cfg: DictConfig) -> Run:
         )
     folder = Path(cfg.run)
     config = plain(cfg)
+    for part in cfg.model.values():  # settings are judged before any data is made
+        if isinstance(part, DictConfig) and "_target_" in part:
+            instantiate(part, _convert_="object")
     if cfg.ckpt == "auto":
         resume = find_checkpoint(folder) if newest_first(folder) else None
     else:
