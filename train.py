@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> float | None:
     module = runs.build_model(cfg, datamodule)
     run.describe(datamodule, module)
     trainer = runs.build_trainer(cfg, run, datamodule)
-    trainer.fit(module, datamodule, ckpt_path=run.resume_from)
+    trainer.fit(module, datamodule, ckpt_path=run.resume_from, weights_only=True)
     return run.finish(trainer)
 
 

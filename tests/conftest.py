@@ -76,7 +76,7 @@ def fit() -> Callable[[DictConfig], Fitted]:
         run.describe(datamodule, module)
         trainer = runs.build_trainer(cfg, run, datamodule)
         trainer.callbacks.extend(callbacks)
-        trainer.fit(module, datamodule, ckpt_path=run.resume_from)
+        trainer.fit(module, datamodule, ckpt_path=run.resume_from, weights_only=True)
         return module, run, trainer
 
     return train

@@ -32,7 +32,7 @@ def blocks(page: str) -> list[str]:
 
 
 def shortened(line: str, folder: Path) -> str:
-    line = line.replace("/path/to/drives", str(folder / "data/carracing"))
+    line = line.replace("/path/to/drives", str(next((folder / "data").glob("carracing*"), "")))
     shared = os.environ.get("DASHCAST_SHARED", str(ROOT.parent / "shared"))
     line = line.replace("/path/to/tokens.npy", f"{shared}/data/commavq/tokens.npy")
     comment = line.find(" #")

@@ -36,7 +36,12 @@ class DriveSource:
 
     @property
     def folder(self) -> Path:
-        return Path(self.cache) / "carracing" if self.root is None else Path(self.root)
+        if self.root is not None:
+            return Path(self.root)
+        if self.carracing == CarRacingConfig():
+            return Path(self.cache) / "carracing"
+        key = hashlib.sha256(repr(self.carracing).encode()).hexdigest()[:8]
+        return Path(self.cache) / f"carracing-{key}"
 
     def open(self) -> list[Drive]:
         """All drives, checked; the embedded ones are made first where they are missing.

@@ -149,6 +149,7 @@ def build_model(cfg: DictConfig, datamodule: Any) -> Any:
 def build_trainer(cfg: DictConfig, run: Run, datamodule: Any) -> L.Trainer:
     """A Lightning trainer with our order, checkpoints, throughput and loggers."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")
