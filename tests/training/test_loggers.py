@@ -1,6 +1,7 @@
 """What a run leaves behind to look at: JSONL and an offline wandb run, without any question."""
 
 import json
+import time
 
 import pytest
 
@@ -30,9 +31,12 @@ def test_a_run_logs_the_same_metrics_to_jsonl_and_to_wandb(composed, fit, offlin
         "data/wait_share",
     } <= keys
     (recorded,) = run.folder.glob("wandb/offline-run-*/*.wandb")
-    content = recorded.read_bytes()
-    for key in ("train/loss", "val/loss", "data/wait_share", "rollout/clips"):
-        assert key.encode() in content
+    wanted = [b"train/loss", b"val/loss", b"data/wait_share", b"rollout/clips"]
+    # wandb's own process writes the last rows just after `finish` has returned.
+    deadline = time.monotonic() + 20
+    while not all(key in recorded.read_bytes() for key in wanted):
+        assert time.monotonic() < deadline, [k for k in wanted if k not in recorded.read_bytes()]
+        time.sleep(0.1)
     assert recorded.stem == f"run-{run.run_id()}"
     assert list(run.folder.glob("wandb/offline-run-*/files/media/**/*.png"))
     assert {p.suffix for p in run.folder.glob("media/step-*/*")} == {".png", ".gif", ".mp4"}
@@ -54,8 +58,6 @@ def test_throughput_figures_are_consistent(composed, fit):
 
 
 def test_a_loader_that_is_slow_is_seen_in_the_data_wait(composed, fit, monkeypatch):
-    import time
-
     from worldmodel.data import TokenWindows
 
     real = TokenWindows.__getitem__
