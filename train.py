@@ -16,9 +16,9 @@ def main(cfg: DictConfig) -> float | None:
     run = runs.open_run(cfg)
     datamodule = runs.build_data(cfg)
     module = runs.build_model(cfg, datamodule)
-    run.describe(datamodule, module)
     trainer = runs.build_trainer(cfg, run, datamodule)
-    trainer.fit(module, datamodule, ckpt_path=run.resume_from, weights_only=True)
+    run.describe(datamodule, module)
+    run.fit(trainer, module, datamodule)
     return run.finish(trainer)
 
 

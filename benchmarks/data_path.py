@@ -9,7 +9,8 @@ import numpy as np
 
 from benchmarks import Row, interleaved
 from tokenizer.token_store import TokenSpec, TokenStore, TokenStoreWriter
-from training.order import DataOrder, OrderedLoader
+from training.loader import OrderedLoader
+from training.order import DataOrder
 from worldmodel.data import TokenWindows, collate
 
 STEPS, DRIVES, CONTEXT, BATCH, BATCHES = 1200, 8, 16, 32, 200

@@ -73,10 +73,10 @@ def fit() -> Callable[[DictConfig], Fitted]:
         run = runs.open_run(cfg)
         datamodule = runs.build_data(cfg)
         module = runs.build_model(cfg, datamodule)
-        run.describe(datamodule, module)
         trainer = runs.build_trainer(cfg, run, datamodule)
+        run.describe(datamodule, module)
         trainer.callbacks.extend(callbacks)
-        trainer.fit(module, datamodule, ckpt_path=run.resume_from, weights_only=True)
+        run.fit(trainer, module, datamodule)
         return module, run, trainer
 
     return train

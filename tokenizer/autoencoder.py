@@ -9,10 +9,12 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenizer.fsq import FSQ
 from training.errors import BadInput
+from training.recompute import call
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,17 @@ class Autoencoder(nn.Module):
         return self.decoder(rearrange(codes, "n h w c -> n c h w")).clamp(-1, 1)
 
 
+class Layers(nn.Sequential):
+    """Layers in a row, whose activations may be recomputed in the backward pass."""
+
+    recompute = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = call(layer, x, recompute=self.recompute)
+        return x
+
+
 class Encoder(nn.Module):
     def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
         super().__init__()
@@ -118,7 +131,7 @@ class Encoder(nn.Module):
                 layers.append(ResBlock(width, channels))
                 width = channels
         layers += middle(width, config.attention)
-        self.layers = nn.Sequential(*layers)
+        self.layers = Layers(*layers)
         self.norm_out = norm(width)
         self.conv_out = nn.Conv2d(width, code_dim, 1)
 
@@ -140,13 +153,21 @@ class Decoder(nn.Module):
                 width = channels
             if level:
                 layers.append(Upsample(width))
-        self.layers = nn.Sequential(*layers)
+        self.layers = Layers(*layers)
         self.norm_out = norm(width)
         self.conv_out = nn.Conv2d(width, 3 * config.patch**2, 3, padding=1)
 
     def forward(self, codes: Float[Tensor, "n d gh gw"]) -> Float[Tensor, "n 3 h w"]:
-        hidden = self.norm_out(self.layers(codes))
-        return F.pixel_shuffle(self.conv_out(F.silu(hidden)), self.patch)
+        self.features = F.silu(self.norm_out(self.layers(codes)))
+        return F.pixel_shuffle(self.conv_out(self.features), self.patch)
+
+    def last_layer_gradient(
+        self, gradient: Float[Tensor, "n 3 h w"]
+    ) -> Float[Tensor, "out in k k"]:
+        """Gradient of the last layer's weight, given that of the pixels of the last forward."""
+        shape = (self.conv_out.out_channels, self.conv_out.in_channels, 3, 3)
+        spread = F.pixel_unshuffle(gradient.float(), self.patch)
+        return conv2d_weight(self.features.detach().float(), shape, spread, padding=1)
 
 
 class ResBlock(nn.Module):

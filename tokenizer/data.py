@@ -1,6 +1,6 @@
 """Clips of frames for training a tokenizer, at the size that it wants."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -20,8 +20,10 @@ from tqdm import tqdm
 
 from tokenizer.drives import Drive
 from tokenizer.sources import DriveSource, drives_hash
-from training.errors import BadInput
-from training.order import DataOrder, OrderedLoader
+from training.errors import BadInput, CorruptSample
+from training.hashing import file_sha256
+from training.loader import OrderedLoader, fixed_loader
+from training.order import DataOrder
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class FrameCache:
 
     def prepare(self, drives: Sequence[Drive], num_workers: int) -> None:
         """Decode what is missing, in parallel, with a progress bar."""
-        todo = [d for d in drives if not self._file(d).exists()]
+        todo = [d for d in drives if not self._is_there(d)]
         if not todo:
             return
         with ProcessPoolExecutor(max(1, num_workers), get_context("spawn")) as pool:
@@ -92,13 +94,20 @@ class FrameCache:
                 pass
 
     def open(self, drive: Drive) -> UInt8[np.ndarray, "frame 3 height width"]:
-        return np.load(self._file(drive), mmap_mode="r")
+        """Raises CorruptSample where the file is not what was written."""
+        file = self._file(drive)
+        if file_sha256(file) != file.with_suffix(".sha256").read_text().strip():
+            raise CorruptSample(
+                f"{file}: altered since it was written (sha256 differs), drive {drive.id}; "
+                "delete it, and it is decoded again"
+            )
+        return np.load(file, mmap_mode="r")
 
     def _decode(self, drive: Drive) -> None:
         file = self._file(drive)
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
-            if file.exists():
+            if self._is_there(drive):
                 return
             partial = file.with_suffix(".partial.npy")
             shape = (len(drive.actions), 3, *self.size)
@@ -114,7 +123,12 @@ class FrameCache:
                     "give exactly one row per frame"
                 )
             array.flush()
+            file.with_suffix(".sha256").write_text(file_sha256(partial) + "\n")
             partial.replace(file)
+
+    def _is_there(self, drive: Drive) -> bool:
+        file = self._file(drive)
+        return file.exists() and file.with_suffix(".sha256").exists()
 
     def _file(self, drive: Drive) -> Path:
         height, width = self.size
@@ -122,15 +136,18 @@ class FrameCache:
 
 
 class ClipDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
-    """All clips of `clip_frames` consecutive frames; none crosses from one drive to the next."""
+    """All clips of `clip_frames` consecutive frames; none crosses from one drive to the next.
+
+    A drive's frames are opened, and their sha256 checked, when the first clip of it is read.
+    """
 
     def __init__(
         self, drives: Sequence[Drive], cache: FrameCache, clip_frames: int, names: Sequence[str]
     ) -> None:
-        self.clip_frames = clip_frames
-        self.frames = [cache.open(drive) for drive in drives]
+        self.clip_frames, self.drives, self.cache = clip_frames, list(drives), cache
+        self.frames: dict[int, np.ndarray] = {}
         self.actions = [drive.select_actions(names) for drive in drives]
-        counts = [max(0, len(frames) - clip_frames + 1) for frames in self.frames]
+        counts = [max(0, len(actions) - clip_frames + 1) for actions in self.actions]
         self.ends = np.cumsum(counts)
         if not counts or not self.ends[-1]:
             raise BadInput(f"no drive of this split has {clip_frames} frames")
@@ -139,10 +156,21 @@ class ClipDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         return int(self.ends[-1])
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        drive = int(np.searchsorted(self.ends, index, side="right"))
-        start = index - (int(self.ends[drive - 1]) if drive else 0)
+        drive, start = self._locate(index)
         window = slice(start, start + self.clip_frames)
+        if drive not in self.frames:
+            self.frames[drive] = self.cache.open(self.drives[drive])
         return self.frames[drive][window], self.actions[drive][window]
+
+    def describe(self, index: int) -> dict[str, Any]:
+        """Which drive and frames a clip shows."""
+        drive, start = self._locate(index)
+        frames = [start, start + self.clip_frames - 1]
+        return {"drive": self.drives[drive].id, "frames": frames}
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        drive = int(np.searchsorted(self.ends, index, side="right"))
+        return drive, index - (int(self.ends[drive - 1]) if drive else 0)
 
 
 def collate(samples: list[tuple[np.ndarray, np.ndarray]]) -> Clip:
@@ -162,8 +190,10 @@ class ClipDataModule(L.LightningDataModule):
         num_val_clips: int = 256,
         num_workers: int = 0,
         seed: int = 0,
+        on_corrupt: str = "stop",
     ) -> None:
         super().__init__()
+        self.on_corrupt = on_corrupt
         self.source, self.image_size = source, tuple(image_size)
         self.batch_size, self.clip_frames = batch_size, clip_frames
         self.num_val_clips, self.num_workers, self.seed = num_val_clips, num_workers, seed
@@ -191,25 +221,16 @@ class ClipDataModule(L.LightningDataModule):
     def train_dataloader(self) -> OrderedLoader:
         assert self.trainer is not None
         dataset = self.dataset("train")
-        steps = self.trainer.max_steps * self.trainer.accumulate_grad_batches
+        module: Any = self.trainer.lightning_module
+        steps = self.trainer.max_steps * module.accumulate
         rank, world = self.trainer.global_rank, self.trainer.world_size
         order = DataOrder(len(dataset), steps, self.batch_size, self.seed, rank, world)
-        return OrderedLoader(dataset, order, collate, self.num_workers)
+        return OrderedLoader(dataset, order, collate, self.num_workers, self.on_corrupt)
 
     def val_dataloader(self) -> DataLoader:
-        dataset = self.dataset("val")
-        return fixed_loader(dataset, self.num_val_clips, self.batch_size, collate)
-
-
-def fixed_loader(
-    dataset: Dataset, num_samples: int, batch_size: int, collate_fn: Callable[[list[Any]], Any]
-) -> DataLoader:
-    """The same evenly spaced samples every time, in order."""
-    size = len(dataset)  # type: ignore[arg-type]
-    ids = np.unique(np.linspace(0, size - 1, min(num_samples, size)).astype(int))
-    return DataLoader(
-        dataset,
-        batch_sampler=[ids[i : i + batch_size].tolist() for i in range(0, len(ids), batch_size)],
-        collate_fn=collate_fn,
-        generator=torch.Generator(),
-    )
+        assert self.trainer is not None
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        clips = self.dataset("val")
+        return fixed_loader(
+            clips, self.num_val_clips, self.batch_size, collate, self.on_corrupt, rank, world
+        )

@@ -3,17 +3,22 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from training.errors import BadInput
+
 
 class PatchDiscriminator(nn.Module):
-    """Strided 4x4 convolutions with BatchNorm; one logit per receptive field.
+    """Strided 4x4 convolutions with norms; one logit per receptive field.
 
     Args:
         channels: width of the first layer (doubled per layer, at most eightfold).
         num_layers: layers with stride 2; each doubles the receptive field.
+        norm: "batch", as in the paper, or "group" (32 groups at most).
     """
 
-    def __init__(self, channels: int = 64, num_layers: int = 3) -> None:
+    def __init__(self, channels: int = 64, num_layers: int = 3, norm: str = "batch") -> None:
         super().__init__()
+        if norm not in ("batch", "group"):
+            raise BadInput(f"discriminator_norm={norm!r}; choose batch or group")
         layers: list[nn.Module] = [nn.Conv2d(3, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
         width = channels
         for layer in range(1, num_layers + 1):
@@ -21,7 +26,7 @@ class PatchDiscriminator(nn.Module):
             stride = 2 if layer < num_layers else 1
             layers += [
                 nn.Conv2d(width, out, 4, stride, 1, bias=False),
-                nn.BatchNorm2d(out),
+                nn.BatchNorm2d(out) if norm == "batch" else nn.GroupNorm(min(32, out // 4), out),
                 nn.LeakyReLU(0.2),
             ]
             width = out
@@ -33,7 +38,7 @@ class PatchDiscriminator(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0.0, 0.02)
-            elif isinstance(module, nn.BatchNorm2d):
+            elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
                 nn.init.normal_(module.weight, 1.0, 0.02)
                 nn.init.zeros_(module.bias)
 

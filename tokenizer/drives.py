@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from tokenizer import video
 from training.errors import BadInput
+from training.hashing import file_sha256
 
 SPLITS = ("train", "val", "test")
 BOUNDS = {"steering": (-1.0, 1.0), "throttle": (0.0, 1.0), "brake": (0.0, 1.0)}
@@ -108,7 +109,7 @@ class Drive:
                 "give exactly one row per frame"
             )
         written = self.meta.get("video_sha256")
-        if written and isinstance(self.source, Path) and _sha256(self.source) != written:
+        if written and isinstance(self.source, Path) and file_sha256(self.source) != written:
             raise BadInput(
                 f"{self.source}: altered since it was written (sha256 differs); copy it again, "
                 "or drop video_sha256 from drive.json if that was meant"
@@ -204,7 +205,7 @@ def write_drive(
             raise BadInput(f"{path}: {len(actions)} action rows for {count} frames; give one each")
         table = pa.table({n: actions[:, i].astype(np.float32) for i, n in enumerate(action_names)})
         pa.csv.write_csv(table, partial / "actions.csv")
-        meta = {**meta, "video_sha256": _sha256(partial / "video.mp4")}
+        meta = {**meta, "video_sha256": file_sha256(partial / "video.mp4")}
         (partial / "drive.json").write_text(json.dumps(meta, indent=2) + "\n")
         partial.rename(path)
     finally:
@@ -232,11 +233,6 @@ def check_actions(
                 f"{file}: row {outside[0]}, {name} is {actions[outside[0], index]:g}, outside "
                 f"[{low:g}, {high:g}]; rescale the column"
             )
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

@@ -47,8 +47,9 @@ def encode_drives(
     out: Path,
     action_names: Sequence[str],
     config: EncodeConfig | None = None,
+    on_corrupt: str = "stop",
 ) -> TokenStore:
-    """Encode all drives that the store at `out` does not hold yet.
+    """Encode all drives that the store at `out` does not hold yet, and open it.
 
     Raises:
         BadInput: drives of different frame rates, or a store made by another tokenizer.
@@ -64,7 +65,7 @@ def encode_drives(
             actions = average_rows(drive.select_actions(action_names), config.every)
             facts = {str(k): drive.meta[k] for k in ("source", "licence") if k in drive.meta}
             writer.write(drive.id, str(drive.split), tokens, actions, facts)
-    return TokenStore(out)
+    return TokenStore(out, on_corrupt=on_corrupt)
 
 
 def store_spec(drives: Sequence[Drive], tokenizer: Tokenizer, every: int) -> TokenSpec:

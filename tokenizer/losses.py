@@ -19,6 +19,8 @@ class LossConfig:
         discriminator_channels: width of the PatchGAN.
         discriminator_layers: its layers of stride 2.
         discriminator_lr: learning rate of its Adam.
+        discriminator_norm: "batch" (the paper's; its statistics are those of one device, or of
+            all GPUs) or "group" (does not depend on how a batch is split over devices).
     """
 
     pixel_weight: float = 1.0
@@ -30,6 +32,7 @@ class LossConfig:
     discriminator_channels: int = 64
     discriminator_layers: int = 3
     discriminator_lr: float = 1e-4
+    discriminator_norm: str = "batch"
 
 
 def hinge_discriminator_loss(
@@ -45,13 +48,17 @@ def generator_loss(fake_logits: Float[Tensor, "n 1 h w"]) -> Float[Tensor, ""]:
 
 
 def adaptive_weight(
-    nll: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_layer: Tensor
+    nll_gradient: Float[Tensor, "out in k k"], adversarial_gradient: Float[Tensor, "out in k k"]
 ) -> Float[Tensor, ""]:
-    """||grad nll|| / (||grad g|| + 1e-4) at the last layer, clamped to [0, 1e4], detached.
+    """||grad nll|| / (||grad g|| + 1e-4) at the last layer, clamped to [0, 1e4].
 
-    Esser et al. 2021, eq. 7: it balances the two gradients where both reach the pixels.
+    Esser et al. 2021, eq. 7: it balances the two gradients where both reach the pixels. Over
+    several processes the gradients are averaged first, so that all of them use one weight, the
+    one that a single process with the whole batch would use.
     """
-    (nll_grad,) = torch.autograd.grad(nll, last_layer, retain_graph=True)
-    (adversarial_grad,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
-    ratio = nll_grad.float().norm() / (adversarial_grad.float().norm() + 1e-4)
-    return ratio.clamp(0, 1e4).detach()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for gradient in (nll_gradient, adversarial_gradient):
+            torch.distributed.all_reduce(gradient)
+            gradient /= torch.distributed.get_world_size()
+    ratio = nll_gradient.float().norm() / (adversarial_gradient.float().norm() + 1e-4)
+    return ratio.clamp(0, 1e4)

@@ -22,7 +22,9 @@ from tokenizer.losses import (
 from tokenizer.lpips_weights import PerceptualDistance, load_lpips
 from tokenizer.metrics import CodebookStats, psnr, ssim
 from training.checkpoints import MANIFEST_KEY
+from training.gradients import FiniteGuard
 from training.optimizers import AdamWConfig, build_optimizer
+from training.sharded import shard
 from training.throughput import Work
 
 
@@ -38,13 +40,16 @@ class TokenizerModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.accumulate = 1  # batches per step; by hand, because Lightning refuses to
+        self.guard, self.critic_guard = FiniteGuard(), FiniteGuard()
+        self.guards = (self.guard, self.critic_guard)
         self.config, self.loss, self.optimizer_config = autoencoder, loss, optimizer
         self.autoencoder = Autoencoder(autoencoder)
         self.ema = AveragedModel(
             self.autoencoder, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True
-        )
+        ).requires_grad_(False)
         self.discriminator = PatchDiscriminator(
-            loss.discriminator_channels, loss.discriminator_layers
+            loss.discriminator_channels, loss.discriminator_layers, loss.discriminator_norm
         )
         self.perceptual: PerceptualDistance | None = None
         if loss.perceptual_net:
@@ -54,45 +59,75 @@ class TokenizerModule(L.LightningModule):
         self.codebook = CodebookStats(self.autoencoder.quantizer.vocab_size)
         self.manifest: dict[str, Any] = manifest_of(autoencoder)
 
+    def speed_up(self, compile: bool, recompute: bool) -> None:
+        """Compile the two halves in place, and recompute the activations of their layers."""
+        for half in (self.autoencoder.encoder, self.autoencoder.decoder):
+            half.layers.recompute = recompute
+            if compile:
+                half.layers.compile(dynamic=False)
+
+    def configure_model(self) -> None:
+        for whole in (self.autoencoder, self.ema.module, self.discriminator):
+            shard((), whole, self.trainer)
+
     def configure_optimizers(self) -> Any:
         steps = self.trainer.max_steps
         generator, schedule = build_optimizer(self.autoencoder, self.optimizer_config, steps)
         discriminator = torch.optim.Adam(
-            self.discriminator.parameters(), lr=self.loss.discriminator_lr, betas=(0.5, 0.9)
+            self.discriminator.parameters(),
+            lr=self.loss.discriminator_lr,
+            betas=(0.5, 0.9),
+            fused=True,
         )
         return [generator, discriminator], [schedule]
 
     def training_step(self, batch: Clip, batch_idx: int) -> None:
+        last = (batch_idx + 1) % self.accumulate == 0
         frames = batch.pixels()
-        fake = self.generator_step(frames)
-        if self.global_step > self.loss.gan_start:
-            self.discriminator_step(frames, fake)
-        self.ema.update_parameters(self.autoencoder)
-        self.lr_schedulers().step()  # type: ignore[union-attr]
+        joined = self.global_step >= self.loss.gan_start  # before the generator's step counts
+        fake = self.generator_step(frames, last)
+        if joined:
+            self.discriminator_step(frames, fake, last)
+        if last:
+            self.ema.update_parameters(self.autoencoder)
+            self.lr_schedulers().step()  # type: ignore[union-attr]
 
-    def generator_step(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    def generator_step(
+        self, frames: Float[Tensor, "n 3 h w"], step: bool = True
+    ) -> Float[Tensor, "n 3 h w"]:
         """One step of the autoencoder; returns its detached reconstruction.
 
-        The discriminator is frozen meanwhile: it lends its opinion and receives no gradient.
+        The losses see the reconstruction cut from the graph. So the discriminator's opinion costs
+        one gradient of the pixels, leaves nothing in the discriminator, and the autoencoder is
+        walked through once, however many losses there are.
+
+        Args:
+            step: whether the optimizer moves now, or gradients are still accumulated.
         """
         optimizer: Any = self.optimizers()[0]  # type: ignore[index]
         fake, _ = self.autoencoder(frames)
-        fake = fake.float()
-        nll, logs = self.reconstruction_loss(frames, fake)
-        total = nll
+        seen = fake.detach().float().requires_grad_()
+        nll, logs = self.reconstruction_loss(frames, seen)
+        self.guard.see(nll)
+        (gradient,) = torch.autograd.grad(nll, seen)
         if self.global_step >= self.loss.gan_start:
-            self.discriminator.requires_grad_(False)
-            adversarial = generator_loss(self.discriminator(fake).float())
-            weight = adaptive_weight(nll, adversarial, self.autoencoder.last_layer)
-            total = nll + self.loss.gan_weight * weight * adversarial
-            self.discriminator.requires_grad_(True)
+            adversarial = generator_loss(self.discriminator(seen).float())
+            self.guard.see(adversarial)
+            (opinion,) = torch.autograd.grad(adversarial, seen)
+            last_layer = self.autoencoder.decoder.last_layer_gradient
+            weight = adaptive_weight(last_layer(gradient), last_layer(opinion))
+            gradient = gradient + self.loss.gan_weight * weight * opinion
             logs |= {"g_loss": adversarial, "gan_weight": weight}
-        optimizer.zero_grad()
-        self.manual_backward(total)
-        logs["grad_norm"] = torch.nn.utils.clip_grad_norm_(
-            self.autoencoder.parameters(), self.optimizer_config.clip_norm or float("inf")
-        )
-        optimizer.step()
+        self.manual_backward(fake, (gradient / self.accumulate).to(fake.dtype))
+        if step:
+            logs["grad_norm"] = self.guard.clip(
+                self.autoencoder.parameters(),
+                optimizer,
+                self.optimizer_config.clip_norm,
+                self.global_step,
+            )
+            optimizer.step()
+            optimizer.zero_grad()
         self.log_dict({f"train/{k}": v.detach() for k, v in logs.items()})
         self.log("train/loss", nll.detach(), prog_bar=True)
         return fake.detach()
@@ -111,16 +146,21 @@ class TokenizerModule(L.LightningModule):
         return total, logs
 
     def discriminator_step(
-        self, frames: Float[Tensor, "n 3 h w"], fake: Float[Tensor, "n 3 h w"]
+        self, frames: Float[Tensor, "n 3 h w"], fake: Float[Tensor, "n 3 h w"], step: bool = True
     ) -> None:
         """One step of the discriminator on real frames and a detached reconstruction."""
         # The raw optimizer: Lightning counts every wrapped step as a global step.
         optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
         real_logits, fake_logits = self.discriminator(frames), self.discriminator(fake)
         loss = hinge_discriminator_loss(real_logits.float(), fake_logits.float())
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
+        self.critic_guard.see(loss)
+        self.manual_backward(loss / self.accumulate)
+        if step:
+            # The generator's step has been counted already.
+            number = self.global_step - 1
+            self.critic_guard.clip(self.discriminator.parameters(), optimizer, 0.0, number)
+            optimizer.step()
+            optimizer.zero_grad()
         self.log_dict(
             {
                 "train/d_loss": loss.detach(),

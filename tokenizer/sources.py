@@ -91,18 +91,18 @@ class TokenSource:
     num_train: int = 1000
     num_test: int = 200
 
-    def open(self) -> TokenStore:
-        """The store, converted first where that is needed.
+    def open(self, on_corrupt: str = "stop") -> TokenStore:
+        """The store, converted first where that is needed (`on_corrupt`: see `TokenStore`).
 
         Raises:
             BadInput: nothing there, or its tokens are not what the format says.
         """
         root = Path(self.root)
         if self.format == "store":
-            return TokenStore(root)
+            return TokenStore(root, on_corrupt=on_corrupt)
         out = Path(self.cache) / "tokens" / f"commavq-{root.stem}-{self.num_train}-{self.num_test}"
         import_commavq(root, out, self.num_train, self.num_test)
-        return TokenStore(out)
+        return TokenStore(out, on_corrupt=on_corrupt)
 
 
 def source_from_dict(values: dict[str, Any]) -> DriveSource | TokenSource:

@@ -22,6 +22,7 @@ from jaxtyping import Float, Integer
 
 from tokenizer.drives import SPLITS
 from training.errors import BadInput
+from training.hashing import file_sha256
 
 SCHEMA_VERSION = 1
 
@@ -70,29 +71,35 @@ class TokenDrive:
     Attributes:
         tokens: [step height width] (or [step time height width] where T' > 1), unsigned.
         actions: float32 [step action]; row t explains step t+1.
+        damage: why it cannot be read; its tokens and actions are then zeros in its length.
     """
 
     id: str
     split: str
     tokens: Integer[np.ndarray, "step *grid"] = field(repr=False)
     actions: Float[np.ndarray, "step action"] = field(repr=False)
+    damage: str = ""
 
 
 class TokenStore:
     """A token store opened for reading.
+
+    Args:
+        on_corrupt: "stop" at a damaged drive, or "skip": keep its place, so that the windows of
+            all others keep their ids, and mark its `damage`.
 
     Raises:
         BadInput: manifest missing or of another schema, a file missing, altered or of
             another shape, or tokens outside the vocabulary.
     """
 
-    def __init__(self, root: Path, verify: bool = True) -> None:
+    def __init__(self, root: Path, verify: bool = True, on_corrupt: str = "stop") -> None:
         self.root = Path(root)
         self.manifest = _read_manifest(self.root)
         self.spec = TokenSpec.from_dict(self.manifest["spec"])
         self.action_names: tuple[str, ...] = tuple(self.manifest["action_names"])
         entries = sorted(self.manifest["drives"].items())
-        self._drives = [self._open(drive_id, entry, verify) for drive_id, entry in entries]
+        self._drives = [self._open(name, entry, verify, on_corrupt) for name, entry in entries]
 
     def drives(self, split: str) -> list[TokenDrive]:
         """Drives of a split, sorted by id; val and test stand in for each other if one is empty."""
@@ -113,7 +120,21 @@ class TokenStore:
         """sha256 over the manifest: names data, split and tokenizer at once."""
         return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
 
-    def _open(self, drive_id: str, entry: dict[str, Any], verify: bool) -> TokenDrive:
+    def _open(
+        self, drive_id: str, entry: dict[str, Any], verify: bool, on_corrupt: str
+    ) -> TokenDrive:
+        try:
+            tokens, actions = self._read(entry, verify)
+        except BadInput as error:
+            if on_corrupt != "skip":
+                raise
+            steps = int(entry["num_steps"])
+            tokens = np.zeros((steps, *_frame_shape(self.spec)), np.uint16)
+            actions = np.zeros((steps, len(self.action_names)), np.float32)
+            return TokenDrive(drive_id, entry["split"], tokens, actions, str(error))
+        return TokenDrive(drive_id, entry["split"], tokens, actions)
+
+    def _read(self, entry: dict[str, Any], verify: bool) -> tuple[np.ndarray, np.ndarray]:
         path = self.root / entry["file"]
         if not path.is_file():
             raise BadInput(f"{path}: missing; encode the drives again")
@@ -129,7 +150,7 @@ class TokenStore:
             )
         if verify:
             check_tokens(tokens, self.spec, str(path))
-        return TokenDrive(drive_id, entry["split"], tokens, actions)
+        return tokens, actions
 
     def _columns(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         shape = _frame_shape(self.spec)
@@ -246,11 +267,6 @@ def check_tokens(tokens: np.ndarray, spec: TokenSpec, where: str) -> None:
             f"{where}: step {step} holds token {bad}, outside the vocabulary "
             f"0..{spec.vocab_size - 1}; is this another tokenizer's store?"
         )
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _frame_shape(spec: TokenSpec) -> tuple[int, ...]:

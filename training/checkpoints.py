@@ -3,29 +3,29 @@
     checkpoints/step-001000/
         weights.safetensors     every parameter and buffer
         state.pt                optimizers, loops, callbacks, random states (weights_only)
-        manifest.json           schema, kind, configs, hashes of both files
+        manifest.json           schema, kind, configs, hashes of all files
 
-A folder without `state.pt` is an export: it can be evaluated, but not resumed.
+Under FSDP the weights and the optimizers' moments are in `shards/` instead, written by all ranks
+(`training.sharded`). A folder without `state.pt` is an export: it can be evaluated, not resumed.
 """
 
-import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import Checkpoint
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from training.errors import BadInput
+from training.hashing import file_sha256
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)  # 1: release 0.1, without hashes of the shards
 MANIFEST_KEY = "dashcast"
+WEIGHTS, STATE, MANIFEST, SHARDS = "weights.safetensors", "state.pt", "manifest.json", "shards"
 
 
 def write_checkpoint(
@@ -39,22 +39,40 @@ def write_checkpoint(
     Raises:
         BadInput: `path` exists; nothing is overwritten.
     """
+    partial = begin(path)
+    tensors = {k: v.detach().to("cpu").contiguous().clone() for k, v in weights.items()}
+    save_file(tensors, partial / WEIGHTS)
+    if state is not None:
+        torch.save(state, partial / STATE)
+    commit(path, manifest)
+
+
+def begin(path: Path) -> Path:
+    """An empty folder beside `path`, to be filled and then committed."""
     if path.exists():
         raise BadInput(f"{path}: exists already; checkpoints are never overwritten")
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    tensors = {k: v.detach().to("cpu").contiguous().clone() for k, v in weights.items()}
-    save_file(tensors, partial / "weights.safetensors")
-    if state is not None:
-        torch.save(state, partial / "state.pt")
-    files = {f.name: _sha256(f) for f in sorted(partial.iterdir())}
-    full = {"schema_version": SCHEMA_VERSION, **manifest, "files": files}
-    (partial / "manifest.json").write_text(json.dumps(full, indent=1) + "\n")
-    for file in partial.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
+    return partial
+
+
+def partial_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def commit(path: Path, manifest: dict[str, Any]) -> None:
+    """Hash and sync all files of the folder beside, write the manifest, rename, sync again."""
+    partial = partial_of(path)
+    files = sorted(f for f in partial.rglob("*") if f.is_file())
+    hashes = {str(f.relative_to(partial)): file_sha256(f) for f in files}
+    full = {"schema_version": SCHEMA_VERSION, **manifest, "files": hashes}
+    (partial / MANIFEST).write_text(json.dumps(full, indent=1) + "\n")
+    folders = {f.parent for f in files} | {partial}
+    for entry in [*files, partial / MANIFEST, *folders]:
+        _sync(entry)
     partial.rename(path)
+    _sync(path.parent)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -63,7 +81,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         BadInput: not one of our checkpoints, of another schema, truncated or altered.
     """
-    file = path / "manifest.json"
+    file = path / MANIFEST
     if not file.is_file():
         raise BadInput(
             f"ckpt={path}: not a dashcast checkpoint (no manifest.json); give a run folder or a "
@@ -71,22 +89,49 @@ def read_manifest(path: Path) -> dict[str, Any]:
         )
     try:
         manifest = json.loads(file.read_text())
-        version, files = manifest["schema_version"], manifest["files"]
+        version, files = manifest["schema_version"], dict(manifest["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{file}: truncated or altered ({error}); use another checkpoint") from error
-    if version != SCHEMA_VERSION:
-        raise BadInput(f"{file}: schema {version}, this release reads schema {SCHEMA_VERSION}")
+    if version not in READABLE:
+        raise BadInput(
+            f"{file}: schema {version}, written at {manifest.get('run', {}).get('git', '?')}; this "
+            f"release reads schema {READABLE[0]} to {READABLE[-1]}: use the release that wrote it"
+        )
     for name, expected in files.items():
-        if not (path / name).is_file() or _sha256(path / name) != expected:
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise BadInput(f"{file}: names a file outside of its folder ({name})")
+        if not (path / name).is_file() or file_sha256(path / name) != expected:
             raise BadInput(f"{path / name}: truncated or altered; use another checkpoint")
     return manifest
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """All parameters and buffers, whole: shards are put together, on one process."""
+    if (path / SHARDS).is_dir():
+        from training.sharded import read_whole
+
+        return read_whole(path / SHARDS)
     try:
-        return load_file(path / "weights.safetensors")
+        return load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:
-        raise BadInput(f"{path}/weights.safetensors: cannot be read ({error})") from error
+        raise BadInput(f"{path}/{WEIGHTS}: cannot be read ({error})") from error
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Optimizers, loops and random states; nothing but tensors and plain values is unpickled.
+
+    Raises:
+        BadInput: the checkpoint has none, or its file holds anything else.
+    """
+    if not (path / STATE).is_file():
+        raise BadInput(f"ckpt={path}: an export without optimizer state cannot be resumed")
+    try:
+        return dict(torch.load(path / STATE, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises many kinds; none of them may pass as another fault
+        raise BadInput(
+            f"{path / STATE}: refused, it holds more than tensors and plain values, or is damaged "
+            f"({str(error).splitlines()[0]})"
+        ) from error
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -97,7 +142,7 @@ def find_checkpoint(path: Path) -> Path:
     """
     if not path.exists():
         raise BadInput(f"ckpt={path}: no such file or folder")
-    if (path / "manifest.json").exists():
+    if (path / MANIFEST).exists():
         return path
     folders = newest_first(path)
     for folder in folders:
@@ -114,60 +159,15 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def newest_first(run: Path) -> list[Path]:
+    """The finished checkpoints of a run folder; partial ones have other names."""
     folder = run / "checkpoints" if (run / "checkpoints").is_dir() else run
     return sorted(folder.glob("step-*"), reverse=True)
 
 
-class FolderCheckpointIO(CheckpointIO):
-    """Teaches Lightning to save and load the folders above."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
-        state = dict(checkpoint)
-        weights, manifest = state.pop("state_dict"), state.pop(MANIFEST_KEY)
-        manifest = {**manifest, "step": checkpoint["global_step"]}
-        write_checkpoint(Path(path), weights, manifest, state)
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        folder = Path(path)
-        manifest = read_manifest(folder)
-        if "state.pt" not in manifest["files"]:
-            raise BadInput(f"ckpt={folder}: an export without optimizer state cannot be resumed")
-        state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-        return {**state, "state_dict": read_weights(folder)}
-
-    def remove_checkpoint(self, path: Any) -> None:
-        shutil.rmtree(path)
-
-
-class SaveCheckpoints(Checkpoint):
-    """Saves every `every_steps` and at the end; keeps the newest `keep`."""
-
-    def __init__(self, folder: Path, every_steps: int = 1000, keep: int = 2) -> None:
-        if keep < 2:
-            raise BadInput(f"checkpoints.keep={keep}: keep at least 2, one may turn out damaged")
-        self.folder, self.every_steps, self.keep = Path(folder), every_steps, keep
-        self._last_saved = -1
-
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        step = trainer.global_step
-        due = step % self.every_steps == 0 or step == trainer.max_steps
-        if due and step != self._last_saved and step > 0:
-            self.save(trainer)
-
-    def save(self, trainer: L.Trainer) -> None:
-        step = self._last_saved = trainer.global_step
-        path = self.folder / f"step-{step:07d}"
-        if not path.exists():
-            trainer.save_checkpoint(path)
-        if trainer.is_global_zero:
-            for old in newest_first(self.folder)[self.keep :]:
-                shutil.rmtree(old)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

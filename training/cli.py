@@ -4,22 +4,27 @@ Nothing heavy is imported here: `--help` answers at once.
 """
 
 import difflib
+import hashlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from training.errors import BadInput
+from training.errors import BadInput, TrainingFault
+from training.status import write_status
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-BAD_INPUT = 2
+BAD_INPUT, FAULT = 2, 1
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -30,9 +35,11 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             try:
                 return task(cfg)
             except BadInput as error:
-                fail(str(error))
+                fail(str(error), cfg)
             except MissingMandatoryValue as error:
-                fail(f"{error.full_key}: has no default; give {error.full_key}=...")
+                fail(f"{error.full_key}: has no default; give {error.full_key}=...", cfg)
+            except TrainingFault as error:
+                fail(str(error), cfg, FAULT)
             except InstantiationException as error:
                 # Hydra wraps what a constructor raises.
                 cause: BaseException | None = error
@@ -40,7 +47,13 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                     cause = cause.__cause__
                 if cause is None:
                     raise
-                fail(str(cause))
+                fail(str(cause), cfg)
+            except Exception as error:
+                if not is_sweep():
+                    raise
+                # Hydra would note the exception and end with success.
+                traceback.print_exc()
+                fail(f"{type(error).__name__}: {error}", cfg, FAULT)
 
         entry = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
 
@@ -60,10 +73,37 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     return decorate
 
 
-def fail(message: str) -> None:
-    """Print the message alone and leave with the exit code of bad input."""
+def fail(message: str, cfg: DictConfig | None = None, code: int = BAD_INPUT) -> NoReturn:
+    """Print the message alone and leave with a code; a job of a sweep also keeps it in its folder.
+
+    SystemExit, because it is what Hydra lets through from a job.
+    """
     print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(BAD_INPUT)
+    if cfg is not None and "run" in cfg and is_sweep():
+        write_status(run_folder(cfg), state="failed", reason=message, exit_code=code)
+    raise SystemExit(code)
+
+
+def is_sweep() -> bool:
+    """Whether this is one of the jobs of `-m`."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def run_folder(cfg: DictConfig) -> Path:
+    """Where a run lives: `run`, and for a job of a sweep a folder named for its overrides.
+
+    The name is the same whenever the job is started again, so that it continues.
+    """
+    if not is_sweep():
+        return Path(cfg.run)
+    overrides = [o.lstrip("+~") for o in HydraConfig.get().overrides.task]
+    if any(o.startswith("run=") for o in overrides):
+        return Path(cfg.run)
+    own = [o for o in overrides if not re.match(r"experiment=|debug=|paths\.|logger", o)]
+    name = ",".join(own).replace("/", "-") or "job"
+    if len(name) > 120:
+        name = f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return Path(cfg.paths.runs) / "sweeps" / str(cfg.name) / name
 
 
 def explain(error: BaseException, config_name: str) -> str:

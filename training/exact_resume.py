@@ -9,32 +9,66 @@ import torch
 
 
 class RandomStates(L.Callback):
-    """Saves python, numpy and torch generators; restores them before the first batch."""
+    """Saves python, numpy and torch generators of every rank; restores them before a batch.
 
-    def __init__(self) -> None:
-        self._pending: dict[str, Any] | None = None
+    Ranks draw different numbers from the start: a rank's generators are seeded by (seed, rank).
+    Resumed on another number of processes, the old states mean nothing; all ranks are then
+    seeded anew by (seed, step, rank).
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._pending: list[dict[str, Any]] | None = None
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._ranks = trainer.world_size
+        if self._pending is None and trainer.global_rank:
+            _seed(f"{self.seed}/{trainer.global_rank}")
 
     def state_dict(self) -> dict[str, Any]:
-        kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {
-            "python": random.getstate(),
-            "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
-            "torch": torch.get_rng_state(),
-            "cuda": cuda,
-        }
+        mine = _states()
+        if getattr(self, "_ranks", 1) == 1:
+            return {"ranks": [mine]}
+        everyone: list[Any] = [None] * self._ranks
+        torch.distributed.all_gather_object(everyone, mine)
+        return {"ranks": everyone}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._pending = state_dict
+        self._pending = state_dict.get("ranks", [state_dict])  # schema 1: one rank
 
-    def on_train_batch_start(self, *args: Any) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
         if self._pending is None:
             return
-        state, self._pending = self._pending, None
-        version, internal, gauss = state["python"]
-        random.setstate((version, tuple(internal), gauss))
-        kind, keys, *rest = state["numpy"]
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-        torch.set_rng_state(state["torch"])
-        if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["cuda"])
+        states, self._pending = self._pending, None
+        if len(states) == trainer.world_size:
+            _restore(states[trainer.global_rank])
+        else:
+            _seed(f"{self.seed}/{trainer.global_step}/{trainer.global_rank}")
+
+
+def _states() -> dict[str, Any]:
+    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {
+        "python": random.getstate(),
+        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
+
+
+def _restore(state: dict[str, Any]) -> None:
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if isinstance(state["cuda"], torch.Tensor) and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _seed(key: str) -> None:
+    generator = random.Random(key)
+    random.seed(generator.getrandbits(32))
+    np.random.seed(generator.getrandbits(32))  # noqa: NPY002
+    torch.manual_seed(generator.getrandbits(32))

@@ -11,9 +11,11 @@ import lightning as L
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from training.status import write_status
 
-class JsonlLogger(Logger):
-    """One JSON object per logging step in `metrics.jsonl`; a resumed run appends."""
+
+class FileLogger(Logger):
+    """A logger without a server, and without hyperparameters: config.yaml has them."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -21,11 +23,18 @@ class JsonlLogger(Logger):
 
     @property
     def name(self) -> str:
-        return "jsonl"
+        return self.path.name
 
     @property
     def version(self) -> str:
         return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do."""
+
+
+class JsonlLogger(FileLogger):
+    """One JSON object per logging step in `metrics.jsonl`; a resumed run appends."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -33,8 +42,15 @@ class JsonlLogger(Logger):
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The resolved config stands in config.yaml beside it."""
+
+class StatusLogger(FileLogger):
+    """Keeps the last validation's metrics in the `status.json` of a run folder."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        found = {k: float(v) for k, v in metrics.items() if k.startswith("val/")}
+        if found:
+            write_status(self.path, metrics=found)
 
 
 def build_wandb(

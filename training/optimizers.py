@@ -73,7 +73,7 @@ def build_optimizer(
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,
-        fused=all(p.is_cuda for p in parameters) or None,
+        fused=True,  # only fused ones can refuse a step (training.gradients)
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: lr_factor(config, step, max_steps)

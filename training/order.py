@@ -1,13 +1,11 @@
 """The order of data: a pure function of (seed, samples consumed). No rank, no worker, no luck."""
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
 
 @lru_cache(maxsize=2)
@@ -71,49 +69,6 @@ class DataOrder(Sampler[list[int]]):
             start = position + self.rank * self.batch_size
             yield sample_ids(self.seed, start, self.batch_size, self.num_samples)
 
-
-class OrderedLoader(DataLoader):
-    """A loader that resumes exactly and knows how long the training loop waited for it.
-
-    `samples_consumed` counts batches handed to the loop, not those that workers read ahead.
-
-    Attributes:
-        wait_s: seconds the loop spent waiting for batches so far.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        order: DataOrder,
-        collate: Callable[[list[Any]], Any],
-        num_workers: int = 0,
-    ) -> None:
-        super().__init__(
-            dataset,
-            batch_sampler=order,
-            collate_fn=collate,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            # Its own generator: starting workers draws from it, never from the global one.
-            generator=torch.Generator().manual_seed(order.seed),
-        )
-        self.order = order
-        self.wait_s = 0.0
-
-    def __iter__(self) -> Any:
-        batches = super().__iter__()
-        while True:
-            began = time.perf_counter()
-            batch = next(batches, None)
-            self.wait_s += time.perf_counter() - began
-            if batch is None:
-                return
-            self.order.samples_consumed += self.order.global_batch
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        return {"samples_consumed": self.order.samples_consumed}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.order.samples_consumed = state["samples_consumed"]
+    def global_ids(self, batch: int) -> list[int]:
+        """Ids of all ranks' samples of the run's batch number `batch`, in order."""
+        return sample_ids(self.seed, batch * self.global_batch, self.global_batch, self.num_samples)

@@ -1,21 +1,22 @@
-"""One training run: its folder, what it resumes from, and the trainer that fills it.
+"""One training run: its folder, what it resumes from, and how it ends.
 
 runs/<name>/
     config.yaml        the resolved config
     run.json           run id, git revision, versions, hashes of data and tokenizer
+    status.json        running, finished, stopped or failed, and why
     metrics.jsonl      every metric, one row per logging step
     checkpoints/       step-N folders, the newest two
     media/             reconstructions and rollouts by step
+    faults/            batches whose loss or gradient was not finite
     wandb/             offline unless a key or a mode is set
 """
 
+import hashlib
 import json
-import logging
+import os
 import platform
 import secrets
-import subprocess
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,26 @@ from typing import Any
 import lightning as L
 import torch
 import wandb
+from filelock import FileLock
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from training.checkpoints import (
-    FolderCheckpointIO,
-    SaveCheckpoints,
-    find_checkpoint,
-    newest_first,
-    read_manifest,
-)
-from training.cli import plain
+from training.checkpoints import find_checkpoint, newest_first, read_manifest
+from training.cli import CONFIGS, is_sweep, plain, run_folder
 from training.errors import BadInput
-from training.exact_resume import RandomStates
-from training.loggers import JsonlLogger, build_wandb
-from training.throughput import Throughput
+from training.machine import (
+    git_revision,
+    hardware,
+    is_helper_of_rank_zero,
+    launched_rank,
+    launched_together,
+    num_devices,
+)
+from training.signals import Stopped, requeue_job
+from training.status import STOPPED, slurm_job, write_status
+from training.trainer import build_trainer, capped_steps
+
+__all__ = ["Run", "build_data", "build_model", "build_trainer", "capped_steps", "open_run"]
 
 # Settings that a resumed run may change without being another run.
 FREE = (
@@ -52,50 +57,90 @@ FREE = (
     "name",
     "run",
     "needs_gpu",
+    "compile",
+    "checkpoint_activations",
+    "max_skipped_steps",
+    "requeue",
 )
 
 
 @dataclass
 class Run:
-    """A run folder; nothing is written before `describe`."""
+    """A run folder; nothing is written before `describe`.
+
+    Attributes:
+        id: made once per folder, so that a resumed run stays one run in wandb.
+    """
 
     folder: Path
     config: dict[str, Any]
     resume_from: str | None
+    id: str
 
     def describe(self, datamodule: Any, module: Any) -> None:
         """Write config.yaml and run.json, and give the module its checkpoint manifest."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(self.config))
         facts = {
-            "run_id": self.run_id(),
+            "run_id": self.id,
             "command": " ".join(sys.argv),
             "git": git_revision(),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "lightning": L.__version__,
             "hardware": hardware(),
+            "config_hash": config_hash(self.config),
             "data_hash": datamodule.data_hash,
         }
         module.manifest |= {"config": self.config, "run": facts}
+        if launched_rank():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(self.config))
         (self.folder / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
         parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
         print(f"{self.folder}: {parameters / 1e6:.1f} M trainable parameters on {hardware()}")
 
-    def run_id(self) -> str:
-        """Made once per folder, so that a resumed run stays one run in wandb."""
-        file = self.folder / "run.json"
-        if file.exists():
-            return str(json.loads(file.read_text())["run_id"])
-        return secrets.token_hex(4)
+    def fit(self, trainer: L.Trainer, module: Any, datamodule: Any) -> None:
+        """Train; however it ends, status.json says so.
+
+        Raises:
+            SystemExit: with code 75, where a signal asked to stop and everything is saved.
+        """
+        self._say(trainer, state="running", reason="", exit_code=None, job=slurm_job())
+        try:
+            trainer.fit(module, datamodule, ckpt_path=self.resume_from, weights_only=True)
+        except Stopped as stop:
+            self._say(trainer, state="stopped", reason=str(stop), exit_code=STOPPED, step=stop.step)
+            self._leave(stop)
+        except BaseException as error:
+            code = 2 if isinstance(error, BadInput) else 1
+            reason = f"{type(error).__name__}: {error}"
+            self._say(trainer, state="failed", reason=reason, exit_code=code)
+            raise
+        self._say(trainer, state="finished", exit_code=0, step=trainer.global_step)
 
     def finish(self, trainer: L.Trainer) -> float | None:
         """Tell where everything lies; returns the last validation loss for sweeps."""
         wandb.finish()
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        shown = "  ".join(f"{k} {v:.4g}" for k, v in sorted(metrics.items()) if "val/" in k)
-        print(f"\n{shown}\nrun folder: {self.folder}\nnext: python eval.py ckpt={self.folder}")
+        if trainer.is_global_zero:
+            shown = "  ".join(f"{k} {v:.4g}" for k, v in sorted(metrics.items()) if "val/" in k)
+            print(f"\n{shown}\nrun folder: {self.folder}")
+            print(f"next: python eval.py ckpt={self.folder}")
         return metrics.get("val/loss", metrics.get("val/lpips"))
+
+    def _say(self, trainer: L.Trainer, **changes: Any) -> None:
+        if trainer.is_global_zero:
+            write_status(self.folder, max_steps=trainer.max_steps, **changes)
+
+    def _leave(self, stop: Stopped) -> None:
+        """Exit with the code that means "start me again", and see to it where Slurm can."""
+        wandb.finish(exit_code=STOPPED)
+        if launched_rank() == 0:
+            print(f"\n{stop}", flush=True)
+            problem = requeue_job() if stop.requeue else ""
+            if problem:
+                print(f"warning: {problem}", flush=True)
+        raise SystemExit(0 if is_helper_of_rank_zero() else STOPPED)
 
 
 def open_run(cfg: DictConfig) -> Run:
@@ -110,8 +155,10 @@ def open_run(cfg: DictConfig) -> Run:
             "name an experiment: python train.py +experiment=gpt_tiny (recipes: "
             f"{', '.join(experiments())})"
         )
+    cfg.run = str(run_folder(cfg))
     folder = Path(cfg.run)
     config = plain(cfg)
+    _check_processes(cfg)
     for part in cfg.model.values():  # settings are judged before any data is made
         if isinstance(part, DictConfig) and "_target_" in part:
             instantiate(part, _convert_="object")
@@ -129,13 +176,20 @@ def open_run(cfg: DictConfig) -> Run:
         print(f"resuming from {resume}")
     elif newest_first(folder):
         raise BadInput(f"{folder}: holds a run already; resume it (ckpt=auto) or choose run=NAME")
-    return Run(folder, config, str(resume) if resume else None)
+    file = folder / "run.json"
+    id_ = json.loads(file.read_text())["run_id"] if file.exists() else secrets.token_hex(4)
+    return Run(folder, config, str(resume) if resume else None, str(id_))
 
 
 def build_data(cfg: DictConfig) -> Any:
-    """The data module, its data made, checked and ready."""
+    """The data module, its data made, checked and ready; processes do it one after the other."""
     datamodule = instantiate(cfg.loader, _convert_="object")
-    datamodule.prepare_data()
+    if not launched_together():
+        datamodule.prepare_data()
+        return datamodule
+    Path(cfg.paths.data).mkdir(parents=True, exist_ok=True)
+    with FileLock(Path(cfg.paths.data) / ".making.lock"):
+        datamodule.prepare_data()
     return datamodule
 
 
@@ -143,99 +197,30 @@ def build_model(cfg: DictConfig, datamodule: Any) -> Any:
     """The LightningModule; what the data determines is given to it, never configured."""
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     derived = datamodule.model_facts() if hasattr(datamodule, "model_facts") else {}
-    return instantiate(cfg.model, _convert_="object", **derived)
-
-
-def build_trainer(cfg: DictConfig, run: Run, datamodule: Any) -> L.Trainer:
-    """A Lightning trainer with our order, checkpoints, throughput and loggers."""
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    torch.set_float32_matmul_precision("high")
-    loggers = [JsonlLogger(run.folder / "metrics.jsonl")]
-    if cfg.logger.wandb:
-        id_, stage = run.run_id(), str(cfg.stage)
-        loggers.append(
-            build_wandb(run.folder, cfg.logger.project, id_, cfg.logger.group, stage, run.config)  # type: ignore[arg-type]
-        )
-    callbacks: list[Callback] = [
-        RandomStates(),
-        Throughput(cfg.trainer.log_every_n_steps),
-        TQDMProgressBar(refresh_rate=cfg.logger.refresh_rate),
-        SaveCheckpoints(
-            run.folder / "checkpoints", cfg.checkpoints.every_steps, cfg.checkpoints.keep
-        ),
-    ]
-    if cfg.media.get("_target_"):
-        callbacks.append(instantiate(cfg.media, _convert_="object"))
-    settings = plain(cfg.trainer)
-    settings["max_steps"] = capped_steps(cfg, datamodule)
-    if settings["precision"] == "auto":
-        settings["precision"] = "bf16-mixed" if computes_in_bf16() else "32-true"
-    return L.Trainer(
-        **settings,
-        default_root_dir=run.folder,
-        logger=loggers,
-        callbacks=callbacks,
-        plugins=[FolderCheckpointIO()],
-        use_distributed_sampler=False,
-        max_epochs=-1,
-        num_sanity_val_steps=0,
-        check_val_every_n_epoch=None,
-        enable_model_summary=False,
-    )
+    module = instantiate(cfg.model, _convert_="object", **derived)
+    module.accumulate = cfg.trainer.accumulate_grad_batches
+    module.speed_up(compile=cfg.compile, recompute=cfg.checkpoint_activations)
+    return module
 
 
 def experiments() -> list[str]:
-    from training.cli import CONFIGS
-
     return sorted(p.stem for p in (CONFIGS / "experiment").glob("*.yaml"))
 
 
-def git_revision() -> str:
-    """Commit of the code, with '+dirty' where the tree differs; '' outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        git = ["git", "-C", str(here)]
-        sha = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+def config_hash(config: dict[str, Any]) -> str:
+    """sha256 of the settings that make a run what it is: all but the free ones."""
+    kept = {key: value for key, value in config.items() if key not in FREE}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _check_processes(cfg: DictConfig) -> None:
+    """BadInput where Lightning would start processes itself, inside a sweep."""
+    alone = slurm_job() is None and "RANK" not in os.environ
+    if is_sweep() and alone and num_devices(cfg.trainer) > 1:
+        raise BadInput(
+            f"trainer.devices={cfg.trainer.devices} in a sweep (-m): every process would start the "
+            "whole sweep again; use hydra/launcher=slurm, torchrun, or trainer.devices=1"
         )
-        diff = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return sha.stdout.strip() + ("+dirty" if diff.stdout.strip() else "")
-
-
-def capped_steps(cfg: DictConfig, datamodule: Any) -> int:
-    """`trainer.max_steps`, or fewer where the data would be seen more than `max_passes` times."""
-    steps = int(cfg.trainer.max_steps)
-    if not cfg.max_passes:
-        return steps
-    devices = max(1, torch.cuda.device_count()) if cfg.trainer.devices == "auto" else 1
-    batch = datamodule.batch_size * cfg.trainer.accumulate_grad_batches * devices
-    limit = max(1, int(cfg.max_passes * len(datamodule.dataset("train")) / batch))
-    if limit < steps:
-        print(
-            f"note: {limit} steps instead of {steps}, so that the model does not memorise: the "
-            f"data is seen at most {cfg.max_passes:g} times (max_passes)"
-        )
-    return min(steps, limit)
-
-
-def computes_in_bf16() -> bool:
-    """Whether bf16 is faster than fp32 here; CPUs without it emulate it slowly."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def hardware() -> str:
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
 
 
 def _refuse_another_run(folder: Path, config: dict[str, Any], saved: dict[str, Any]) -> None:

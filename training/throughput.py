@@ -1,14 +1,17 @@
 """How fast it trains, and where the time goes: tokens/s, frames/s, MFU, data-wait."""
 
+import resource
 import time
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import lightning as L
 import torch
 
-from training.order import OrderedLoader
+from training.loader import OrderedLoader
+from training.status import read_status, write_status
 
 # Dense bf16 peaks from the vendors' data sheets, FLOP/s.
 GPU_PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "4090": 165e12, "3090": 71e12}
@@ -21,6 +24,7 @@ class Work:
     frames: int
     tokens: int
     flops: float
+    flops_causal: float = 0.0  # the same, with attention counted causally; 0: no such attention
 
 
 class CountsWork(Protocol):
@@ -48,25 +52,40 @@ def peak_flops(device: str) -> float:
 
 
 class Throughput(L.Callback):
-    """Logs perf/ and data/ metrics every `every_steps` steps, averaged since the last one.
+    """Logs one row every `every_steps` steps: what was learnt, how fast, and where time went.
 
-    MFU = flops counted by the model (formula at its `work` method) / (seconds * peak);
-    data-wait = share of the time in which the loop had no batch. Time spent in
-    validation, checkpoints and media is left out.
+    perf/ and data/ are averaged since the last row. MFU = FLOPs counted by the model (formula at
+    its `work` method) / (seconds * peak); `mfu_causal` counts only the half of the attention that
+    a causal mask leaves. Data-wait = share of the time in which the loop had no batch. Time spent
+    in validation, checkpoints and media is left out of all of these, but not of goodput = seconds
+    of the steps that the parameters stem from / seconds since the run first trained, over all
+    restarts: steps lost by a crash count as lost.
     """
 
-    def __init__(self, every_steps: int) -> None:
-        self.every_steps = every_steps
+    def __init__(self, every_steps: int, folder: Path) -> None:
+        self.every_steps, self.folder = every_steps, Path(folder)
+        self.kept_s = 0.0
         self._reset()
 
     def _reset(self) -> None:
         self.seconds, self.wait_s, self.batches = 0.0, 0.0, 0
-        self.frames, self.tokens, self.flops = 0, 0, 0.0
+        self.frames, self.tokens, self.flops, self.flops_causal = 0, 0, 0.0, 0.0
+
+    def state_dict(self) -> dict[str, float]:
+        return {"kept_s": self.kept_s}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.kept_s = state_dict["kept_s"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._loader_wait = self._wait(trainer)
-        self._began = time.perf_counter()
+        self._began = self._started = time.perf_counter()
+        status = read_status(self.folder)
+        self._alive_before = float(status.get("alive_s", 0.0))
         self.since_start = 0
+        if trainer.is_global_zero:
+            attempts = int(status.get("attempts", 0)) + 1
+            write_status(self.folder, attempts=attempts, step=trainer.global_step)
 
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
         now, waited = time.perf_counter(), self._wait(trainer)
@@ -77,31 +96,62 @@ class Throughput(L.Callback):
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.since_start += 1
-        # The first batches of a process start workers and warm kernels up: not counted.
-        if self.since_start <= 2:
-            return
-        work: Work = module.work(batch)
-        self.seconds += time.perf_counter() - self._began
-        self.wait_s += self._waited
-        self.batches += 1
-        self.frames += work.frames * trainer.world_size
-        self.tokens += work.tokens * trainer.world_size
-        self.flops += work.flops
-        if trainer.global_step % self.every_steps == 0:
-            for logger in trainer.loggers:
-                logger.log_metrics(self.metrics(str(module.device)), step=trainer.global_step)
-            self._reset()
+        seconds = time.perf_counter() - self._began
+        self.kept_s += seconds
+        # The first batches of a process start workers and warm kernels up: not in the averages.
+        if self.since_start > 2:
+            work: Work = module.work(batch)
+            self.seconds += seconds
+            self.wait_s += self._waited
+            self.batches += 1
+            self.frames += work.frames * trainer.world_size
+            self.tokens += work.tokens * trainer.world_size
+            self.flops += work.flops
+            self.flops_causal += work.flops_causal or work.flops
+        ready = (batch_idx + 1) % module.accumulate == 0
+        if ready and trainer.global_step % self.every_steps == 0:
+            self._log(trainer, module)
 
-    def metrics(self, device: str) -> dict[str, float]:
+    def _log(self, trainer: L.Trainer, module: Any) -> None:
+        learnt = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:6] == "train/"}
+        row = {**learnt, **self.metrics(module.device), **self._stability(trainer)}
+        if trainer.is_global_zero:
+            alive = self._alive_before + time.perf_counter() - self._started
+            row["perf/goodput"] = self.kept_s / alive
+            write_status(self.folder, step=trainer.global_step, alive_s=round(alive, 3))
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step=trainer.global_step)
+        self._reset()
+
+    def metrics(self, device: torch.device) -> dict[str, float]:
+        """Averages since the last row; none before two batches have passed."""
+        if not self.batches:
+            return {}
+        peak = self.seconds * peak_flops(str(device))
         return {
             "perf/tokens_per_s": self.tokens / self.seconds,
             "perf/frames_per_s": self.frames / self.seconds,
             "perf/step_time_s": self.seconds / self.batches,
-            "perf/mfu": self.flops / self.seconds / peak_flops(device),
+            "perf/mfu": self.flops / peak,
+            "perf/mfu_causal": self.flops_causal / peak,
+            "perf/peak_memory_gb": peak_memory(device) / 1e9,
             "data/wait_share": self.wait_s / self.seconds,
         }
+
+    @staticmethod
+    def _stability(trainer: L.Trainer) -> dict[str, float]:
+        loader = trainer.train_dataloader
+        corrupt = loader.num_corrupt if isinstance(loader, OrderedLoader) else 0
+        return {"data/corrupt_samples": corrupt}
 
     @staticmethod
     def _wait(trainer: L.Trainer) -> float:
         loader = trainer.train_dataloader
         return loader.wait_s if isinstance(loader, OrderedLoader) else 0.0
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes allocated on the GPU so far; on a CPU, most bytes of the process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

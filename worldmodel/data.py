@@ -12,13 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tokenizer.data import fixed_loader
 from tokenizer.encode import EncodeConfig, encode_drives
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.sources import DriveSource, TokenSource, drives_hash
 from tokenizer.token_store import TokenDrive, TokenStore
-from training.errors import BadInput
-from training.order import DataOrder, OrderedLoader
+from training.errors import BadInput, CorruptSample
+from training.loader import OrderedLoader, fixed_loader
+from training.order import DataOrder
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,21 @@ class TokenWindows(Dataset[tuple[np.ndarray, np.ndarray]]):
         return int(self.ends[-1])
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        drive = int(np.searchsorted(self.ends, index, side="right"))
-        start = (index - (int(self.ends[drive - 1]) if drive else 0)) * self.stride
+        drive, start = self._locate(index)
+        if drive.damage:
+            raise CorruptSample(f"drive {drive.id}, {drive.damage}")
         window = slice(start, start + self.num_steps)
-        return self.drives[drive].tokens[window], self.drives[drive].actions[window]
+        return drive.tokens[window], drive.actions[window]
+
+    def describe(self, index: int) -> dict[str, Any]:
+        """Which drive and token steps a window shows."""
+        drive, start = self._locate(index)
+        return {"drive": drive.id, "steps": [start, start + self.num_steps - 1]}
+
+    def _locate(self, index: int) -> tuple[TokenDrive, int]:
+        drive = int(np.searchsorted(self.ends, index, side="right"))
+        offset = index - (int(self.ends[drive - 1]) if drive else 0)
+        return self.drives[drive], offset * self.stride
 
 
 def collate(samples: list[tuple[np.ndarray, np.ndarray]]) -> TokenClip:
@@ -73,11 +84,14 @@ def collate(samples: list[tuple[np.ndarray, np.ndarray]]) -> TokenClip:
 
 
 def open_store(
-    source: DriveSource | TokenSource, tokenizer: str, encode: EncodeConfig
+    source: DriveSource | TokenSource,
+    tokenizer: str,
+    encode: EncodeConfig,
+    on_corrupt: str = "stop",
 ) -> TokenStore:
     """The token store of a source; drives are encoded on first use."""
     if isinstance(source, TokenSource):
-        return source.open()
+        return source.open(on_corrupt)
     opened = load_tokenizer(tokenizer)
     drives = source.open()
     names = source.action_names(drives)
@@ -87,7 +101,8 @@ def open_store(
             "(+experiment=tokenizer_tiny data.root=...) and pass loader.tokenizer=runs/NAME"
         )
     key = f"{source.folder.name}-{opened.hash[:8]}-{drives_hash(drives)[:8]}-{encode.every}"
-    return encode_drives(drives, tokenizer, Path(source.cache) / "tokens" / key, names, encode)
+    out = Path(source.cache) / "tokens" / key
+    return encode_drives(drives, tokenizer, out, names, encode, on_corrupt)
 
 
 class TokenDataModule(L.LightningDataModule):
@@ -103,8 +118,10 @@ class TokenDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         encode: EncodeConfig | None = None,
+        on_corrupt: str = "stop",
     ) -> None:
         super().__init__()
+        self.on_corrupt = on_corrupt
         self.source, self.tokenizer_name = source, tokenizer
         self.context_steps, self.batch_size = context_steps, batch_size
         self.num_val_windows, self.num_workers, self.seed = num_val_windows, num_workers, seed
@@ -114,7 +131,7 @@ class TokenDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Make and check the token store; safe to call again."""
         if not hasattr(self, "store"):
-            self.store = open_store(self.source, self.tokenizer_name, self.encode)
+            self.store = open_store(self.source, self.tokenizer_name, self.encode, self.on_corrupt)
 
     @property
     def data_hash(self) -> str:
@@ -136,10 +153,16 @@ class TokenDataModule(L.LightningDataModule):
     def train_dataloader(self) -> OrderedLoader:
         assert self.trainer is not None
         dataset = self.dataset("train")
-        steps = self.trainer.max_steps * self.trainer.accumulate_grad_batches
+        module: Any = self.trainer.lightning_module
+        steps = self.trainer.max_steps * module.accumulate
         rank, world = self.trainer.global_rank, self.trainer.world_size
         order = DataOrder(len(dataset), steps, self.batch_size, self.seed, rank, world)
-        return OrderedLoader(dataset, order, collate, self.num_workers)
+        return OrderedLoader(dataset, order, collate, self.num_workers, self.on_corrupt)
 
     def val_dataloader(self) -> DataLoader:
-        return fixed_loader(self.dataset("val"), self.num_val_windows, self.batch_size, collate)
+        assert self.trainer is not None
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        windows = self.dataset("val")
+        return fixed_loader(
+            windows, self.num_val_windows, self.batch_size, collate, self.on_corrupt, rank, world
+        )

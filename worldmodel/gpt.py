@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
+from training.recompute import call
 from worldmodel.attention import Attention, KVCache, Rotation, axis_pairs, linear, rotation
 from worldmodel.layout import LayoutConfig, SequenceLayout, symlog
 
@@ -124,6 +125,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig, spec: TokenSpec, num_actions: int) -> None:
         super().__init__()
         self.config, self.spec, self.num_actions = config, spec, num_actions
+        self.recompute = False  # activations of the blocks, in the backward pass
         self.layout = SequenceLayout(config.layout, spec, num_actions)
         self.num_slots = self.layout.sequence_length(config.context_steps)
         self.embed = nn.Embedding(self.layout.num_ids, config.dim)
@@ -165,7 +167,7 @@ class GPT(nn.Module):
         x = self.embed_clip(tokens, actions, drop_actions)[:, :-1]  # the last token predicts none
         turn = self.turns(0, x.shape[1])
         for block in self.blocks:
-            x = block(x, turn)
+            x = call(block, x, turn, recompute=self.recompute)
         slots = self.layout.predicting_slots(time).flatten().to(x.device)
         logits = self.logits(x.index_select(1, slots))
         return logits.unflatten(1, (time, -1))

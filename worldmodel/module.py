@@ -10,7 +10,9 @@ from torch import Tensor
 
 from tokenizer.token_store import TokenSpec
 from training.checkpoints import MANIFEST_KEY
+from training.gradients import FiniteGuard
 from training.optimizers import AdamWConfig, build_optimizer
+from training.sharded import shard
 from training.throughput import Work
 from worldmodel.data import TokenClip
 from worldmodel.gpt import GPT, GPTConfig
@@ -38,11 +40,24 @@ class WorldModelModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.optimizer_config, self.action_dropout = optimizer, action_dropout
+        self.accumulate = 1  # batches per step, done by Lightning
+        self.guard = FiniteGuard()
+        self.guards = (self.guard,)
         if not action_names and network.layout.actions != "none":
             print("note: the data has no actions, so the world model is not conditioned on any")
             network = replace(network, layout=replace(network.layout, actions="none"))
         self.network = GPT(network, spec, len(action_names))
         self.manifest: dict[str, Any] = manifest_of(network, spec, action_names)
+
+    def speed_up(self, compile: bool, recompute: bool) -> None:
+        """Compile the blocks in place, and recompute their activations."""
+        self.network.recompute = recompute
+        if compile:
+            for block in self.network.blocks:
+                block.compile(dynamic=False)
+
+    def configure_model(self) -> None:
+        shard(self.network.blocks, self.network, self.trainer)
 
     def configure_optimizers(self) -> Any:
         optimizer, schedule = build_optimizer(
@@ -53,6 +68,7 @@ class WorldModelModule(L.LightningModule):
     def training_step(self, batch: TokenClip, batch_idx: int) -> Tensor:
         drop = torch.rand(len(batch.tokens), device=self.device) < self.action_dropout
         loss = self.token_losses(batch, drop).mean()
+        self.guard.see(loss)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log("train/bits_per_token", loss.detach() / math.log(2))
         return loss
@@ -62,10 +78,10 @@ class WorldModelModule(L.LightningModule):
         losses = self.network.loss(batch.tokens, batch.actions, drop_actions)
         return losses[:, self.network.config.layout.first_target_step :]
 
-    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
-        """Ours, because Lightning refuses fused AdamW with clipping under bf16-mixed."""
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.network.parameters(), self.optimizer_config.clip_norm or float("inf")
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Ours: Lightning's refuses fused AdamW under bf16-mixed, and lets NaN pass."""
+        norm = self.guard.clip(
+            self.network.parameters(), optimizer, self.optimizer_config.clip_norm, self.global_step
         )
         self.log("train/grad_norm", norm)
 
@@ -81,8 +97,12 @@ class WorldModelModule(L.LightningModule):
         checkpoint[MANIFEST_KEY] = self.manifest
 
     def work(self, batch: TokenClip) -> Work:
-        """Frames, real tokens, and FLOPs: 6N + 12 L d T per token (PaLM, appendix B)."""
+        """Frames, real tokens, and FLOPs: 6N + 12 L d T per token, causally 6N + 6 L d T.
+
+        Source: PaLM (arXiv 2204.02311), appendix B.
+        """
         num, steps = batch.tokens.shape[:2]
         tokens = num * steps * self.network.spec.tokens_per_step
         slots = num * self.network.layout.sequence_length(steps)
-        return Work(num * steps, tokens, slots * self.network.flops_per_token(steps))
+        full, causal = (self.network.flops_per_token(steps, causal=c) for c in (False, True))
+        return Work(num * steps, tokens, slots * full, slots * causal)

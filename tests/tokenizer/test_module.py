@@ -39,12 +39,12 @@ def test_neither_step_leaves_a_gradient_in_the_other_network(composed, fit, monk
         TokenizerModule.discriminator_step,
     )
 
-    def watched_generator(self, frames):
+    def watched_generator(self, frames, *rest):
         before, weights = (
             grads(self.discriminator),
             [p.clone() for p in self.autoencoder.parameters()],
         )
-        fake = generator_step(self, frames)
+        fake = generator_step(self, frames, *rest)
         steps["generator"] += 1
         assert same(before, grads(self.discriminator))
         moved = [
@@ -55,12 +55,12 @@ def test_neither_step_leaves_a_gradient_in_the_other_network(composed, fit, monk
         assert all(p.requires_grad for p in self.discriminator.parameters())
         return fake
 
-    def watched_discriminator(self, frames, fake):
+    def watched_discriminator(self, frames, fake, *rest):
         before, weights = (
             grads(self.autoencoder),
             [p.clone() for p in self.autoencoder.parameters()],
         )
-        discriminator_step(self, frames, fake)
+        discriminator_step(self, frames, fake, *rest)
         steps["discriminator"] += 1
         assert same(before, grads(self.autoencoder))
         assert all(
@@ -75,7 +75,7 @@ def test_neither_step_leaves_a_gradient_in_the_other_network(composed, fit, monk
     assert trainer.global_step == 6
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     gan = [row["step"] for row in rows if "train/g_loss" in row]
-    assert gan == [3, 4, 5]
+    assert gan == [4, 5, 6]
     lpips = [key for key in module.state_dict() if "perceptual" in key or "lpips" in key]
     assert lpips == []
     assert not any(p.requires_grad for p in module.perceptual.parameters())
@@ -121,8 +121,33 @@ def test_losses_equal_upstream(shared):
     pixel = settings["pixelloss_weight"] * (io["inputs"] - recon).abs()
     mine = (pixel + settings["perceptual_weight"] * perceptual).mean()
     torch.testing.assert_close(mine, nll.reshape(()), **close)
-    weight = settings["disc_weight"] * adaptive_weight(mine, adversarial, last)
+    gradients = [
+        torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (mine, adversarial)
+    ]
+    weight = settings["disc_weight"] * adaptive_weight(*gradients)
     torch.testing.assert_close(weight, io["hinge_after_gen_d_weight"].reshape(()), **close)
+
+
+def test_cutting_the_graph_at_the_pixels_gives_the_same_gradients(composed):
+    """One walk through the autoencoder, and the last layer's gradient without any."""
+    from training.run import build_data, build_model
+
+    cfg = composed("tokenizer_tiny", *SMALL)
+    module = build_model(cfg, build_data(cfg))
+    frames = torch.rand(2, 3, 64, 64) * 2 - 1
+    fake, _ = module.autoencoder(frames)
+    loss, _ = module.reconstruction_loss(frames, fake)
+    loss.backward()
+    whole = [p.grad.clone() for p in module.autoencoder.parameters()]
+    module.autoencoder.zero_grad()
+    fake, _ = module.autoencoder(frames)
+    seen = fake.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(module.reconstruction_loss(frames, seen)[0], seen)
+    last = module.autoencoder.decoder.last_layer_gradient(gradient)
+    fake.backward(gradient)
+    for a, b in zip(whole, [p.grad for p in module.autoencoder.parameters()], strict=True):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(last, module.autoencoder.last_layer.grad)
 
 
 def parity_discriminator(weights):

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from training.checkpoints import (
-    FolderCheckpointIO,
     find_checkpoint,
     read_manifest,
     read_weights,
     write_checkpoint,
 )
 from training.errors import BadInput
+from training.saving import FolderCheckpointIO
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2])}
 

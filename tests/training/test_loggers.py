@@ -37,7 +37,7 @@ def test_a_run_logs_the_same_metrics_to_jsonl_and_to_wandb(composed, fit, offlin
     while not all(key in recorded.read_bytes() for key in wanted):
         assert time.monotonic() < deadline, [k for k in wanted if k not in recorded.read_bytes()]
         time.sleep(0.1)
-    assert recorded.stem == f"run-{run.run_id()}"
+    assert recorded.stem == f"run-{run.id}"
     assert list(run.folder.glob("wandb/offline-run-*/files/media/**/*.png"))
     assert {p.suffix for p in run.folder.glob("media/step-*/*")} == {".png", ".gif", ".mp4"}
 

@@ -12,12 +12,13 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from tokenizer.data import fixed_loader, resize
+from tokenizer.data import resize
 from tokenizer.drives import Drive
 from tokenizer.load import Tokenizer
 from tokenizer.lpips_weights import load_lpips
 from tokenizer.token_store import TokenStore
 from training.errors import BadInput
+from training.loader import fixed_loader
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling
 from worldmodel.evaluation.floors import floors

@@ -1,0 +1,129 @@
+"""The Lightning trainer, with our order, checkpoints, signals, guards and rows."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from omegaconf import DictConfig
+
+from training.cli import plain
+from training.errors import BadInput
+from training.exact_resume import RandomStates
+from training.faults import WatchFinite
+from training.loggers import JsonlLogger, StatusLogger, build_wandb
+from training.machine import computes_in_bf16, num_devices
+from training.saving import FolderCheckpointIO, SaveCheckpoints
+from training.sharded import FullySharded
+from training.signals import StopOnSignal
+from training.throughput import Throughput
+
+STRATEGIES = ("auto", "ddp", "fsdp")
+
+
+def build_trainer(cfg: DictConfig, run: Any, datamodule: Any) -> L.Trainer:
+    """A trainer whose every unit is an optimizer step.
+
+    Raises:
+        BadInput: settings that exclude each other.
+    """
+    quiet()
+    settings = plain(cfg.trainer)
+    if settings["precision"] == "auto":
+        settings["precision"] = "bf16-mixed" if computes_in_bf16() else "32-true"
+    settings["max_steps"] = capped_steps(cfg, datamodule)
+    settings["strategy"] = strategy(cfg)
+    if cfg.stage == "tokenizer":
+        settings["accumulate_grad_batches"] = 1  # two optimizers: the module does it by hand
+    every = settings.pop("log_every_n_steps")
+    io = FolderCheckpointIO(cfg.checkpoints.background, cfg.checkpoints.keep)
+    # Ours is the only handler of signals; Lightning's saves in the middle of a step.
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    return L.Trainer(
+        **settings,
+        default_root_dir=run.folder,
+        logger=loggers(cfg, run),
+        log_every_n_steps=0,  # Throughput writes one row with everything in it
+        callbacks=callbacks(cfg, run.folder, io, every),
+        plugins=[io, *slurm],
+        use_distributed_sampler=False,
+        max_epochs=-1,
+        num_sanity_val_steps=0,
+        check_val_every_n_epoch=None,
+        enable_model_summary=False,
+    )
+
+
+def callbacks(cfg: DictConfig, folder: Path, io: FolderCheckpointIO, every: int) -> list[Callback]:
+    saver = SaveCheckpoints(folder / "checkpoints", io, cfg.checkpoints.every_steps)
+    found: list[Callback] = [
+        RandomStates(cfg.seed),
+        WatchFinite(folder / "faults", cfg.max_skipped_steps),
+        Throughput(every, folder),
+        TQDMProgressBar(refresh_rate=cfg.logger.refresh_rate),
+        saver,
+    ]
+    if cfg.media.get("_target_"):
+        found.append(instantiate(cfg.media, _convert_="object"))
+    return [*found, StopOnSignal(saver, cfg.requeue)]
+
+
+def loggers(cfg: DictConfig, run: Any) -> list[Any]:
+    found: list[Any] = [JsonlLogger(run.folder / "metrics.jsonl"), StatusLogger(run.folder)]
+    if cfg.logger.wandb:
+        names = (cfg.logger.project, run.id, cfg.logger.group, str(cfg.stage))
+        found.append(build_wandb(run.folder, *names, run.config))
+    return found
+
+
+def strategy(cfg: DictConfig) -> str | Strategy:
+    """How several processes train one model.
+
+    Raises:
+        BadInput: an unknown strategy, or one that cannot do what else is asked.
+    """
+    name, devices = cfg.trainer.strategy, num_devices(cfg.trainer)
+    if name not in STRATEGIES:
+        raise BadInput(f"trainer.strategy={name!r}; choose one of {', '.join(STRATEGIES)}")
+    if name == "fsdp":
+        if cfg.checkpoints.background:
+            raise BadInput(
+                "checkpoints.background=true with trainer=fsdp: shards are written by all "
+                "ranks together, in the foreground; leave one of the two out"
+            )
+        return FullySharded(cfg.checkpoints.keep)
+    if name == "ddp" or devices > 1:
+        # A tokenizer's two networks are never both in one backward pass.
+        unused = cfg.stage == "tokenizer"
+        return DDPStrategy(find_unused_parameters=unused, gradient_as_bucket_view=True)
+    return "auto"
+
+
+def capped_steps(cfg: DictConfig, datamodule: Any) -> int:
+    """`trainer.max_steps`, or fewer where the data would be seen more than `max_passes` times."""
+    steps = int(cfg.trainer.max_steps)
+    if not cfg.max_passes:
+        return steps
+    each = datamodule.batch_size * cfg.trainer.accumulate_grad_batches
+    batch = each * num_devices(cfg.trainer)
+    limit = max(1, int(cfg.max_passes * len(datamodule.dataset("train")) / batch))
+    if limit < steps:
+        print(
+            f"note: {limit} steps instead of {steps}, so that the model does not memorise: the "
+            f"data is seen at most {cfg.max_passes:g} times (max_passes)"
+        )
+    return min(steps, limit)
+
+
+def quiet() -> None:
+    """Silence what says nothing to our users."""
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    torch.set_float32_matmul_precision("high")
