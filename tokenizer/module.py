@@ -178,6 +178,7 @@ class TokenizerModule(L.LightningModule):
         fake = fake.float().clamp(-1, 1)
         self.codebook.update(tokens)
         logs = {"psnr": psnr(fake, frames).mean(), "ssim": ssim(fake, frames).mean()}
+        self.log("step", float(self.global_step))  # or Lightning counts from 0
         if self.perceptual is not None:
             logs["lpips"] = self.perceptual(fake, frames).mean()
         self.log_dict(
@@ -185,6 +186,8 @@ class TokenizerModule(L.LightningModule):
         )
 
     def on_validation_epoch_end(self) -> None:
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(self.codebook.counts)
         stats = {
             "usage": self.codebook.usage,
             "perplexity": self.codebook.perplexity,

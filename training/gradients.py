@@ -134,6 +134,8 @@ def refuse(optimizer: torch.optim.Optimizer, found: Tensor) -> None:
     """
     if not optimizer.defaults.get("fused"):
         raise TypeError(f"{type(optimizer).__name__}: only fused optimizers can refuse a step")
+    for group in optimizer.param_groups:
+        group["fused"] = True  # checkpoints of schema 1 say otherwise
     first = optimizer.param_groups[0]["params"][0]
     if isinstance(first, DTensor):
         places = [Replicate()] * first.device_mesh.ndim

@@ -61,6 +61,11 @@ FREE = (
     "checkpoint_activations",
     "max_skipped_steps",
     "requeue",
+    "data.cache",
+    "loader.source.cache",
+    "loader.num_workers",
+    "loader.on_corrupt",
+    "loader.batch_size",  # of one process; the global batch has to stay
 )
 
 
@@ -76,6 +81,7 @@ class Run:
     config: dict[str, Any]
     resume_from: str | None
     id: str
+    global_batch: int
 
     def describe(self, datamodule: Any, module: Any) -> None:
         """Write config.yaml and run.json, and give the module its checkpoint manifest."""
@@ -88,6 +94,7 @@ class Run:
             "lightning": L.__version__,
             "hardware": hardware(),
             "config_hash": config_hash(self.config),
+            "global_batch": self.global_batch,
             "data_hash": datamodule.data_hash,
         }
         module.manifest |= {"config": self.config, "run": facts}
@@ -172,13 +179,13 @@ def open_run(cfg: DictConfig) -> Run:
             "days to weeks. To see results today: +experiment=gpt_tiny. Going on all the same."
         )
     if resume is not None:
-        _refuse_another_run(folder, config, read_manifest(resume)["config"])
+        _refuse_another_run(folder, config, read_manifest(resume), global_batch(cfg))
         print(f"resuming from {resume}")
     elif newest_first(folder):
         raise BadInput(f"{folder}: holds a run already; resume it (ckpt=auto) or choose run=NAME")
     file = folder / "run.json"
     id_ = json.loads(file.read_text())["run_id"] if file.exists() else secrets.token_hex(4)
-    return Run(folder, config, str(resume) if resume else None, str(id_))
+    return Run(folder, config, str(resume) if resume else None, str(id_), global_batch(cfg))
 
 
 def build_data(cfg: DictConfig) -> Any:
@@ -223,10 +230,25 @@ def _check_processes(cfg: DictConfig) -> None:
         )
 
 
-def _refuse_another_run(folder: Path, config: dict[str, Any], saved: dict[str, Any]) -> None:
+def global_batch(cfg: DictConfig) -> int:
+    """Samples of one optimizer step: batch size x accumulation x processes."""
+    each = int(cfg.loader.batch_size) * int(cfg.trainer.accumulate_grad_batches)
+    return each * num_devices(cfg.trainer)
+
+
+def _refuse_another_run(
+    folder: Path, config: dict[str, Any], manifest: dict[str, Any], batch: int
+) -> None:
     """BadInput where the folder's run was made with other settings than asked for now."""
-    now, then = _flat(config), _flat(saved)
-    keys = sorted(k for k in now.keys() | then.keys() if k.split(".")[0] not in FREE)
+    before = manifest.get("run", {}).get("global_batch", batch)
+    if before != batch:
+        raise BadInput(
+            f"{folder}: its run takes {before} samples per step, now {batch} would be (batch size "
+            "x accumulation x devices); change them so that the product stays"
+        )
+    now, then = _flat(config), _flat(manifest["config"])
+    # Settings that the release which wrote it did not know are as it behaved.
+    keys = sorted(k for k in now.keys() & then.keys() if not {k, k.split(".")[0]} & {*FREE})
     for key in keys:
         if now.get(key) != then.get(key):
             raise BadInput(

@@ -7,7 +7,7 @@ without any process group. Keys are `weights/NAME` and `optimizer_I/NAME/MOMENT`
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -135,19 +135,25 @@ def shard(units: Iterable[nn.Module], root: nn.Module, trainer: L.Trainer) -> No
     if not isinstance(strategy, FullySharded):
         return
     mesh = strategy.device_mesh["data_parallel"]
-    for unit in units:
-        fully_shard(unit, mesh=mesh)
-    fully_shard(root, mesh=mesh)
+    for unit in (*units, root):
+        # The root too: after a validation, averages and checkpoints look for pieces.
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True)
 
 
-def is_sharded(module: nn.Module) -> bool:
-    return any(isinstance(p, DTensor) for p in module.parameters())
+def whole(module: nn.Module, make: Callable[[], nn.Module], trainer: L.Trainer) -> nn.Module:
+    """The module itself, or where it is sharded a whole copy; every rank has to ask.
 
-
-def whole_weights(module: nn.Module) -> dict[str, Any]:
-    """All weights of a sharded module on the CPU of rank 0; every rank has to call it."""
+    Args:
+        make: builds the module anew; the copy of any rank but 0 stays as it was built.
+    """
+    if not any(isinstance(p, DTensor) for p in module.parameters()):
+        return module
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return get_model_state_dict(module, options=options)
+    weights = get_model_state_dict(module, options=options)
+    copy = make()
+    if trainer.is_global_zero:
+        copy.load_state_dict(weights)
+    return copy.to(trainer.strategy.root_device)
 
 
 def read_whole(folder: Path) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ def peak_flops(device: str) -> float:
             if key in name:
                 return peak
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-    a = torch.rand(1024, 1024, device=device, dtype=dtype)
+    a = torch.ones(1024, 1024, device=device, dtype=dtype)  # no random numbers: they are the run's
     best = 0.0
     for _ in range(5):
         began = time.perf_counter()
@@ -113,7 +113,7 @@ class Throughput(L.Callback):
             self._log(trainer, module)
 
     def _log(self, trainer: L.Trainer, module: Any) -> None:
-        learnt = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:6] == "train/"}
+        learnt = _averaged_over_ranks(_learnt(trainer))
         row = {**learnt, **self.metrics(module.device), **self._stability(trainer)}
         if trainer.is_global_zero:
             alive = self._alive_before + time.perf_counter() - self._started
@@ -148,6 +148,23 @@ class Throughput(L.Callback):
     def _wait(trainer: L.Trainer) -> float:
         loader = trainer.train_dataloader
         return loader.wait_s if isinstance(loader, OrderedLoader) else 0.0
+
+
+def _learnt(trainer: L.Trainer) -> dict[str, float]:
+    found = trainer.callback_metrics.items()
+    return {key: float(value) for key, value in sorted(found) if key.startswith("train/")}
+
+
+def _averaged_over_ranks(metrics: dict[str, float]) -> dict[str, float]:
+    """What a single process with the whole batch would log."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return metrics
+    backend = torch.distributed.get_backend()
+    device = "cuda" if backend == "nccl" else "cpu"
+    values = torch.tensor(list(metrics.values()), dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(values)
+    values /= torch.distributed.get_world_size()
+    return dict(zip(metrics, values.tolist(), strict=True))
 
 
 def peak_memory(device: torch.device) -> int:

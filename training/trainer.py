@@ -111,8 +111,8 @@ def capped_steps(cfg: DictConfig, datamodule: Any) -> int:
     if not cfg.max_passes:
         return steps
     each = datamodule.batch_size * cfg.trainer.accumulate_grad_batches
-    batch = each * num_devices(cfg.trainer)
-    limit = max(1, int(cfg.max_passes * len(datamodule.dataset("train")) / batch))
+    samples = cfg.max_passes * len(datamodule.dataset("train"))
+    limit = max(1, int(samples / (each * num_devices(cfg.trainer))))
     if limit < steps:
         print(
             f"note: {limit} steps instead of {steps}, so that the model does not memorise: the "
@@ -124,6 +124,10 @@ def capped_steps(cfg: DictConfig, datamodule: Any) -> int:
 def quiet() -> None:
     """Silence what says nothing to our users."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*`srun` command is available.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    # The loss reads the logits and changes none of them in place.
+    warnings.filterwarnings("ignore", ".*returned a view tensor.*")
+    for name in ("pytorch.utilities.rank_zero", "pytorch.trainer", "fabric.utilities.distributed"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")

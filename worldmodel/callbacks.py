@@ -10,6 +10,7 @@ import torch
 
 from tokenizer.data import to_uint8
 from training.loggers import log_media
+from training.sharded import whole
 from worldmodel.data import TokenDataModule, collate
 from worldmodel.decoding import Sampling, rollout
 from worldmodel.evaluation.strips import Panel, write_strip
@@ -30,16 +31,18 @@ class RolloutMedia(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         step = trainer.global_step
-        if trainer.is_global_zero and step and step % self.every_steps == 0:
-            self.draw(trainer, module)
+        if step and step % self.every_steps == 0 and (args[-1] + 1) % module.accumulate == 0:
+            network = whole(module.network, module.network.fresh, trainer)
+            if trainer.is_global_zero:
+                self.draw(trainer, module, network.eval())
+            network.train()
 
     @torch.no_grad()
-    def draw(self, trainer: L.Trainer, module: Any) -> None:
+    def draw(self, trainer: L.Trainer, module: Any, network: Any) -> None:
         data: TokenDataModule = trainer.datamodule  # type: ignore[attr-defined]
         tokenizer = data.tokenizer()
         if tokenizer is None:
             return
-        network = module.network.eval()
         prompt = max(1, data.context_steps // 2)
         windows = data.dataset("val", prompt + self.horizon_steps)
         ids = np.linspace(0, len(windows) - 1, self.num_clips).astype(int)
@@ -53,7 +56,6 @@ class RolloutMedia(L.Callback):
             Sampling(),
             self.num_futures,
         )
-        network.train()
         tokenizer = tokenizer.to(module.device)
         past = clip.tokens[:, None, :prompt].expand(-1, self.num_futures, -1, -1, -1)
         rows = torch.cat([clip.tokens[:, None], torch.cat([past, futures], dim=2)], dim=1)

@@ -149,6 +149,10 @@ class GPT(nn.Module):
             self.head = nn.Linear(config.dim, spec.vocab_size, bias=False)
         self.init_weights()
 
+    def fresh(self) -> "GPT":
+        """Another network of the same shape, as it starts."""
+        return GPT(self.config, self.spec, self.num_actions)
+
     def forward(
         self,
         tokens: Int[Tensor, "batch time height width"],

@@ -91,6 +91,7 @@ class WorldModelModule(L.LightningModule):
     def validation_step(self, batch: TokenClip, batch_idx: int) -> None:
         loss = self.token_losses(batch).mean()
         logs = {"val/loss": loss, "val/bits_per_token": loss / math.log(2)}
+        self.log("step", float(self.global_step))  # or Lightning counts from 0
         self.log_dict(logs, batch_size=len(batch.tokens), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
