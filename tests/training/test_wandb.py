@@ -1,0 +1,111 @@
+"""What wandb keeps offline is complete: the files that `wandb sync` sends, read back by hand.
+
+A .wandb file is a LevelDB log: 7 bytes of header, blocks of 32 KiB, and before every piece its
+checksum (4 bytes), length (2) and kind (1: whole, 2: first, 3: middle, 4: last).
+"""
+
+import json
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb.proto import wandb_internal_pb2
+
+from training.workspace import AXIS
+
+BLOCK = 32768
+
+
+def records(file: Path) -> Iterator[Any]:
+    """Every whole record of a .wandb file."""
+    content, position, record = file.read_bytes(), 7, b""
+    while position + 7 <= len(content):
+        left = BLOCK - position % BLOCK
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        if not kind:
+            position += left
+            continue
+        record += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):
+            parsed = wandb_internal_pb2.Record()
+            parsed.ParseFromString(record)
+            yield parsed
+            record = b""
+
+
+def history(file: Path) -> list[dict[str, Any]]:
+    """Rows of metrics, as they were logged."""
+    return [
+        {
+            item.key or ".".join(item.nested_key): json.loads(item.value_json)
+            for item in r.history.item
+        }
+        for r in records(file)
+        if r.WhichOneof("record_type") == "history"
+    ]
+
+
+def run_record(file: Path) -> Any:
+    """Who the run is: id, group, job type, config."""
+    return next(r.run for r in records(file) if r.WhichOneof("record_type") == "run")
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    # wandb reads and writes the environment; what we set must not outlive the test.
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+CUT = (
+    "+debug=worldmodel",
+    "logger.wandb=true",
+    "media.every_steps=10",
+    "trainer.log_every_n_steps=2",
+)
+
+
+def written(folder, last):
+    """The offline file, once wandb's own process has written its last row."""
+    deadline = time.monotonic() + 30
+    while True:
+        for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
+            if any(row.get("val/loss") and row[AXIS] >= last for row in history(file)):
+                return file
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_offline_files_hold_all_that_a_run_logged(composed, fit, offline, tmp_path):
+    """Read back with no wandb between: every row of metrics.jsonl, config, media, one run id."""
+    files = []
+    for steps in (10, 20):  # the second resumes the first
+        _, run, trainer = fit(composed("gpt_tiny", *CUT, f"trainer.max_steps={steps}"))
+        run.finish(trainer)
+        files.append(written(run.folder, steps))
+        time.sleep(1.1)  # wandb names folders by the second
+    assert files[0] != files[1]
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    sent = [row for file in files for row in history(file)]
+    for row in rows:
+        own = {k: v for k, v in row.items() if k not in ("step", "time", "epoch")}
+        at = [s for s in sent if s.get(AXIS) == row["step"] and own.keys() <= s.keys()]
+        assert any(all(s[k] == pytest.approx(v) for k, v in own.items()) for s in at), row
+    media = [row for row in sent if any(key.startswith("rollout/clips") for key in row)]
+    assert {row[AXIS] for row in media} == {10, 20}
+    for file, steps in zip(files, (10, 20), strict=True):
+        record = run_record(file)
+        assert record.run_id == run.id
+        assert (record.run_group, record.job_type) == ("gpt_tiny", "worldmodel")
+        config = {item.key: json.loads(item.value_json) for item in record.config.update}
+        assert config["trainer"]["max_steps"] == steps
+        assert list(file.parent.glob("files/media/**/*.png"))
+    assert {p.suffix for p in run.folder.glob("media/step-*/*")} == {".png", ".gif", ".mp4"}
