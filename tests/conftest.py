@@ -8,9 +8,25 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from jaxtyping import install_import_hook
 from omegaconf import DictConfig
 
 import training  # noqa: F401  (first: it repairs torchvision)
+
+# Where tensors are computed with, a test run checks the shapes in every signature.
+CHECKED = (
+    "tokenizer.autoencoder",
+    "tokenizer.discriminator",
+    "tokenizer.fsq",
+    "tokenizer.losses",
+    "tokenizer.metrics",
+    "worldmodel.attention",
+    "worldmodel.decoding",
+    "worldmodel.evaluation",
+    "worldmodel.gpt",
+    "worldmodel.layout",
+)
+install_import_hook(CHECKED, "shape_checks.check")
 
 ROOT = Path(__file__).parent.parent
 Fitted = tuple[Any, Any, Any]

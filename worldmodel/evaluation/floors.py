@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from tokenizer.token_store import TokenDrive
 
-Pairs = tuple[Int[np.ndarray, "n space"], Int[np.ndarray, "n space"]]
+Pairs = tuple[Int[np.ndarray, "_ space"], Int[np.ndarray, "_ space"]]
 Predictor = Callable[[Pairs, Pairs, Float[np.ndarray, " vocab"], float], float]
 
 
