@@ -11,6 +11,11 @@ from training.cli import command
 
 @command("train")
 def main(cfg: DictConfig) -> float | None:
+    if cfg.plan:
+        from training.planner import plan
+
+        print(plan(cfg))
+        return None
     import training.run as runs  # torch and lightning load here, not for --help
 
     run = runs.open_run(cfg)

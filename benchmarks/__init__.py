@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-SUITES = ("train_step", "decoding", "data_path", "training_loop", "goodput")
+SUITES = ("train_step", "decoding", "data_path", "training_loop", "goodput", "peak_memory")
 
 
 @dataclass(frozen=True)

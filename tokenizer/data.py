@@ -205,6 +205,15 @@ class ClipDataModule(L.LightningDataModule):
         self.drives = self.source.open()
         self.cache.prepare(self.drives, max(2, self.num_workers))
 
+    def planned_facts(self) -> dict[str, Any]:
+        """What the data determines about the model (nothing), before any is made."""
+        return {}
+
+    def planned_batch(self, facts: dict[str, Any], size: int) -> Clip:
+        """A batch of `size` clips with the right shapes and no content."""
+        frames = torch.zeros(size, self.clip_frames, 3, *self.image_size, dtype=torch.uint8)
+        return Clip(frames, torch.zeros(size, self.clip_frames, 1))
+
     @property
     def data_hash(self) -> str:
         return drives_hash(self.drives)

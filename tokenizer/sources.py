@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenizer.carracing import CarRacingConfig, make_drives
+from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drives
 from tokenizer.drives import Drive, open_drives
-from tokenizer.importers.commavq import import_commavq
-from tokenizer.token_store import TokenStore
+from tokenizer.importers.commavq import SPEC, import_commavq
+from tokenizer.token_store import TokenSpec, TokenStore
 from training.errors import BadInput
 
 
@@ -60,6 +60,24 @@ class DriveSource:
         common = set.intersection(*(set(drive.action_names) for drive in drives))
         return tuple(name for name in drives[0].action_names if name in common)
 
+    def planned(self) -> tuple[float, tuple[str, ...]]:
+        """Frame rate and action columns, without making the embedded drives.
+
+        Raises:
+            BadInput: as `open`, or a column that the embedded drives do not have.
+        """
+        if not self.embedded:
+            drives = self.open()
+            return drives[0].fps, self.action_names(drives)
+        names = ACTION_NAMES if self.actions is None else tuple(self.actions)
+        missing = [name for name in names if name not in ACTION_NAMES]
+        if missing:
+            raise BadInput(
+                f"data.actions={list(names)}: the embedded drives have no column {missing[0]!r}; "
+                f"there are: {', '.join(ACTION_NAMES)}"
+            )
+        return self.carracing.fps, names
+
 
 def drives_hash(drives: Sequence[Drive]) -> str:
     """sha256 over names, sizes and times of all files: changes when any drive changes."""
@@ -103,6 +121,20 @@ class TokenSource:
         out = Path(self.cache) / "tokens" / f"commavq-{root.stem}-{self.num_train}-{self.num_test}"
         import_commavq(root, out, self.num_train, self.num_test)
         return TokenStore(out, on_corrupt=on_corrupt)
+
+    def planned(self) -> tuple[TokenSpec, tuple[str, ...]]:
+        """Spec and action columns, from the manifest alone; converts nothing.
+
+        Raises:
+            BadInput: nothing there.
+        """
+        root = Path(self.root)
+        if self.format == "store":
+            store = TokenStore(root, verify=False)
+            return store.spec, store.action_names
+        if not root.exists():
+            raise BadInput(f"data.root={root}: no such file or folder; give commaVQ's tokens.npy")
+        return SPEC, ()
 
 
 def source_from_dict(values: dict[str, Any]) -> DriveSource | TokenSource:

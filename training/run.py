@@ -61,6 +61,9 @@ FREE = (
     "checkpoint_activations",
     "max_skipped_steps",
     "requeue",
+    "plan",
+    "plan_device",
+    "plan_mfu",
     "data.cache",
     "loader.source.cache",
     "loader.num_workers",
@@ -204,7 +207,8 @@ def build_model(cfg: DictConfig, datamodule: Any) -> Any:
     """The LightningModule; what the data determines is given to it, never configured."""
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     derived = datamodule.model_facts() if hasattr(datamodule, "model_facts") else {}
-    module = instantiate(cfg.model, _convert_="object", **derived)
+    # What the data says goes past Hydra, which would make lists of its tuples.
+    module = instantiate(cfg.model, _convert_="object", _partial_=True)(**derived)
     module.accumulate = cfg.trainer.accumulate_grad_batches
     module.speed_up(compile=cfg.compile, recompute=cfg.checkpoint_activations)
     return module

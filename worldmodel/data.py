@@ -141,6 +141,22 @@ class TokenDataModule(L.LightningDataModule):
         """What the data determines about a world model."""
         return {"spec": self.store.spec, "action_names": self.store.action_names}
 
+    def planned_facts(self) -> dict[str, Any]:
+        """What `model_facts` will say, from manifests alone, before any data is made."""
+        if isinstance(self.source, TokenSource):
+            spec, names = self.source.planned()
+        else:
+            fps, names = self.source.planned()
+            spec = load_tokenizer(self.tokenizer_name).spec(fps / self.encode.every)
+        return {"spec": spec, "action_names": names}
+
+    def planned_batch(self, facts: dict[str, Any], size: int) -> TokenClip:
+        """A batch of `size` windows with the right shapes and no content."""
+        grid = facts["spec"].grid
+        rows = grid[1:] if grid[0] == 1 else (grid[0] * grid[1], grid[2])
+        tokens = torch.zeros(size, self.context_steps, *rows, dtype=torch.int64)
+        return TokenClip(tokens, torch.zeros(size, self.context_steps, len(facts["action_names"])))
+
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer that made the store; None where it is not at hand (foreign tokens)."""
         if isinstance(self.source, TokenSource):

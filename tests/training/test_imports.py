@@ -33,6 +33,7 @@ MAY_IMPORT_HYDRA = {
     "tokenizer/decode.py",
     "tokenizer/export.py",
     "training/run.py",
+    "training/planner.py",
 }
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 OURS = set(MAY_IMPORT)
