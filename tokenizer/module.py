@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from tokenizer.data import Clip
@@ -45,8 +45,9 @@ class TokenizerModule(L.LightningModule):
         self.guards = (self.guard, self.critic_guard)
         self.config, self.loss, self.optimizer_config = autoencoder, loss, optimizer
         self.autoencoder = Autoencoder(autoencoder)
+        self.ema_decay = ema_decay
         self.ema = AveragedModel(
-            self.autoencoder, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True
+            self.autoencoder, multi_avg_fn=self._average, use_buffers=True
         ).requires_grad_(False)
         self.discriminator = PatchDiscriminator(
             loss.discriminator_channels, loss.discriminator_layers, loss.discriminator_norm
@@ -168,6 +169,13 @@ class TokenizerModule(L.LightningModule):
                 "train/logits_fake": fake_logits.detach().mean(),
             }
         )
+
+    @torch.no_grad()
+    def _average(self, average: list[Tensor], current: list[Tensor], _: Tensor) -> None:
+        """EMA whose decay grows to `ema_decay`, so that a short run is not mostly its start."""
+        steps = self.global_step
+        decay = min(self.ema_decay, (1 + steps) / (10 + steps))
+        torch._foreach_lerp_(average, current, 1 - decay)
 
     def on_validation_epoch_start(self) -> None:
         self.codebook.reset()

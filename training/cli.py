@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from training.errors import BadInput, TrainingFault
-from training.status import write_status
+from training.status import slurm_job, write_status
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 BAD_INPUT, FAULT = 2, 1
@@ -80,7 +80,9 @@ def fail(message: str, cfg: DictConfig | None = None, code: int = BAD_INPUT) -> 
     """
     print(f"error: {message}", file=sys.stderr)
     if cfg is not None and "run" in cfg and is_sweep():
-        write_status(run_folder(cfg), state="failed", reason=message, exit_code=code)
+        write_status(
+            run_folder(cfg), state="failed", reason=message, exit_code=code, job=slurm_job()
+        )
     raise SystemExit(code)
 
 

@@ -1,28 +1,10 @@
-"""What a run stands on: the code's revision, the hardware, how many processes there are."""
+"""What a run stands on: the hardware, and how many processes there are."""
 
 import os
 import platform
-import subprocess
-from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
-
-
-def git_revision() -> str:
-    """Commit of the code, with '+dirty' where the tree differs; '' outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        git = ["git", "-C", str(here)]
-        sha = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-        diff = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return sha.stdout.strip() + ("+dirty" if diff.stdout.strip() else "")
 
 
 def hardware() -> str:

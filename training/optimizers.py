@@ -62,14 +62,28 @@ def lr_factor(config: AdamWConfig, step: int, max_steps: int) -> float:
 def build_optimizer(
     module: nn.Module, config: AdamWConfig, max_steps: int
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW over two groups (weight decay on matrices only) and its per-step schedule."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    """AdamW, its groups, and its per-step schedule.
+
+    Matrices decay, the rest does not. A module may have `lr_multipliers()`, a rate per parameter
+    name as a multiple of `lr` (width transfer); the decay of such a parameter is divided by it,
+    because AdamW decays by rate times decay. Multiples of 1 come first.
+    """
+    multipliers: dict[str, float] = getattr(module, "lr_multipliers", dict)()
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            key = (multipliers.get(name, 1.0), parameter.ndim >= 2)
+            groups.setdefault(key, []).append(parameter)
     optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        [
+            {
+                "params": members,
+                "lr": config.lr * multiplier,
+                "weight_decay": config.weight_decay / multiplier if decays else 0.0,
+            }
+            for (multiplier, decays), members in groups.items()
+            if members
+        ],
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,

@@ -32,7 +32,6 @@ from training.checkpoints import find_checkpoint, newest_first, read_manifest
 from training.cli import CONFIGS, is_sweep, plain, run_folder
 from training.errors import BadInput
 from training.machine import (
-    git_revision,
     hardware,
     is_helper_of_rank_zero,
     launched_rank,
@@ -40,6 +39,7 @@ from training.machine import (
     num_devices,
 )
 from training.signals import Stopped, requeue_job
+from training.snapshot import git_revision
 from training.status import STOPPED, slurm_job, write_status
 from training.trainer import build_trainer, capped_steps
 

@@ -157,6 +157,14 @@ class TokenDataModule(L.LightningDataModule):
         tokens = torch.zeros(size, self.context_steps, *rows, dtype=torch.int64)
         return TokenClip(tokens, torch.zeros(size, self.context_steps, len(facts["action_names"])))
 
+    def loss_floors(self) -> dict[str, float]:
+        """Nats per token that no model goes below, and of what; none where nobody knows."""
+        known = getattr(self.source, "loss_floors", None)
+        if known is None:
+            return {}
+        windows = self.dataset("val")
+        return known(fixed_loader(windows, self.num_val_windows, self.batch_size, collate))
+
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer that made the store; None where it is not at hand (foreign tokens)."""
         if isinstance(self.source, TokenSource):

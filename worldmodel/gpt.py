@@ -17,6 +17,7 @@ from training.errors import BadInput
 from training.recompute import call
 from worldmodel.attention import Attention, KVCache, Rotation, axis_pairs, linear, rotation
 from worldmodel.layout import LayoutConfig, SequenceLayout, symlog
+from worldmodel.mup import is_hidden, lr_multipliers, width_ratio
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class GPTConfig:
             predicts, that is added to the slot's input; 0 for a plain GPT, which has to find
             that cell by attention. Most of a driving scene moves by less than a cell, so this
             is where most of the answer lies.
+        mup_base_width: `dim` for which the learning rate was found; other widths then scale
+            rates, starts and logits from it (`worldmodel.mup`). 0 is off.
     """
 
     dim: int = 512
@@ -49,6 +52,7 @@ class GPTConfig:
     gelu: str = "tanh"
     tie_embeddings: bool = False
     look_back: int = 3
+    mup_base_width: int = 0
     layout: LayoutConfig = field(default_factory=LayoutConfig)
 
     def __post_init__(self) -> None:
@@ -67,12 +71,18 @@ class GPTConfig:
             )
         if self.look_back and self.look_back % 2 == 0:
             raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
+        if self.mup_base_width < 0:
+            raise BadInput(f"mup_base_width={self.mup_base_width}; give a width, or 0 (off)")
         if self.positions == "rope":
             axis_pairs(self.head_dim)
 
     @property
     def head_dim(self) -> int:
         return self.dim // self.num_heads
+
+    @property
+    def width_ratio(self) -> float:
+        return width_ratio(self.mup_base_width, self.dim)
 
 
 class Block(nn.Module):
@@ -243,7 +253,7 @@ class GPT(nn.Module):
 
     def logits(self, x: Float[Tensor, "batch slot dim"]) -> Float[Tensor, "batch slot vocab"]:
         """Final norm and head; the head knows only the frame's vocabulary."""
-        x = self.norm(x)
+        x = self.norm(x) * self.config.width_ratio
         if self.config.tie_embeddings:
             return F.linear(x, self.embed.weight[: self.layout.vocab_size])
         return linear(self.head, x)
@@ -261,7 +271,8 @@ class GPT(nn.Module):
         | norm weights                                | 1                                    |
         | biases                                      | 0                                    |
 
-        Source: GPT-2 (Radford et al. 2019, section 2.3).
+        Source: GPT-2 (Radford et al. 2019, section 2.3). `mup_base_width` multiplies the std of
+        hidden matrices (`worldmodel.mup`).
         """
         residual_std = 0.02 / math.sqrt(2 * self.config.num_layers)
         for name, parameter in self.named_parameters():
@@ -275,6 +286,12 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, std=0.5 / math.sqrt(parameter[0].numel()))
             else:
                 nn.init.normal_(parameter, std=0.02)
+            if is_hidden(name, parameter) and name != "look_back.weight":
+                parameter.mul_(math.sqrt(self.config.width_ratio))
+
+    def lr_multipliers(self) -> dict[str, float]:
+        """Learning rate of every parameter as a multiple of `optimizer.lr`."""
+        return lr_multipliers(self.named_parameters(), self.config.width_ratio)
 
     def num_parameters(self, embeddings: bool = True) -> int:
         """Number of parameters; without embeddings, those of lookups and positions are left out.

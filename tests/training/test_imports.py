@@ -34,6 +34,11 @@ MAY_IMPORT_HYDRA = {
     "tokenizer/export.py",
     "training/run.py",
     "training/planner.py",
+    "training/scaling_ladder.py",
+    "training/search.py",
+    "training/slurm_queue.py",
+    "training/snapshot.py",
+    "training/trainer.py",
 }
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 OURS = set(MAY_IMPORT)

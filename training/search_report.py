@@ -1,0 +1,58 @@
+"""Tells Optuna how a trial goes, and ends it where Optuna says so."""
+
+import lightning as L
+import optuna
+
+from training.errors import BadInput
+
+
+class ReportMetric(L.Callback):
+    """Reports a metric at every validation.
+
+    Raises:
+        optuna.TrialPruned: from the validation after which the pruner gives the trial up.
+        BadInput: the metric is not among those that were logged.
+    """
+
+    def __init__(self, trial: optuna.Trial, metric: str) -> None:
+        self.trial, self.metric = trial, metric
+        # A continued trial repeats no step, but may repeat the validation of its last one.
+        before = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        self.values: dict[int, float] = dict(before)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        if self.metric not in metrics:
+            there = ", ".join(sorted(k for k in metrics if k.startswith("val/")))
+            raise BadInput(f"metric: {self.metric}: not logged; there are: {there}")
+        step = trainer.global_step
+        if step not in self.values:
+            self.values[step] = float(metrics[self.metric])
+            self.trial.report(self.values[step], step)
+        if trainer.state.fn == "fit" and step < trainer.max_steps and self.trial.should_prune():
+            raise optuna.TrialPruned(
+                f"pruned at step {step} with {self.metric} {self.values[step]:.4g}"
+            )
+
+    def misses(self, trainer: L.Trainer) -> bool:
+        """Whether the step that the trainer stands at should have been validated, and was not."""
+        step, every = trainer.global_step, int(trainer.val_check_interval)
+        return step not in self.values and (not self.values or step % every == 0)
+
+    def last(self) -> float:
+        """The metric of the newest validation."""
+        return self.values[max(self.values)]
+
+
+def single_process(trainer: L.Trainer) -> L.Trainer:
+    """The trainer, if it runs in this process alone.
+
+    Raises:
+        BadInput: it would start others; each of them would search on its own.
+    """
+    if trainer.world_size > 1:
+        raise BadInput(
+            f"trainer.devices={trainer.world_size}: a search trains in one process; give "
+            "trainer.devices=1"
+        )
+    return trainer

@@ -1,0 +1,171 @@
+"""What a search tries: a YAML file with an experiment, a metric and a space of settings.
+
+experiment: gpt_tiny            as in +experiment=
+overrides: [trainer.max_steps=400]
+metric: val/loss                read at every validation
+direction: minimize             or maximize
+num_trials: 30
+seed: 0
+pruner: {startup_trials: 5, warmup_steps: 100}      or null: every trial runs to its end
+space:
+  optimizer.lr: {log_uniform: [1.0e-4, 1.0e-2]}
+  model.network.dropout: {uniform: [0.0, 0.3]}
+  model.network.num_layers: {int: [2, 6]}
+  optimizer.schedule: {categorical: [cosine, wsd]}
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from training.errors import BadInput
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+KINDS = ("log_uniform", "uniform", "int", "categorical")
+DIRECTIONS = ("minimize", "maximize")
+REQUIRED = ("experiment", "metric", "num_trials", "space")
+DEFAULTS: dict[str, Any] = {
+    "direction": "minimize",
+    "overrides": [],
+    "seed": 0,
+    "pruner": {"startup_trials": 5, "warmup_steps": 0},
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One dimension of the space: a setting of the config, and what values it may take."""
+
+    key: str
+    kind: str
+    values: tuple[Any, ...]
+
+    def distribution(self) -> "BaseDistribution":
+        from optuna import distributions as d
+
+        if self.kind == "int":
+            return d.IntDistribution(*self.values)
+        if self.kind == "categorical":
+            return d.CategoricalDistribution(self.values)
+        low, high = self.values
+        return d.FloatDistribution(low, high, log=self.kind == "log_uniform")
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A search file, checked. `name` is the file's name without its ending."""
+
+    name: str
+    experiment: str
+    metric: str
+    direction: Literal["minimize", "maximize"]
+    num_trials: int
+    seed: int
+    overrides: tuple[str, ...]
+    space: tuple[Setting, ...]
+    startup_trials: int | None
+    warmup_steps: int
+
+    def identity(self) -> dict[str, Any]:
+        """What may not change when a search is continued; more trials may be asked for."""
+        facts = {k: v for k, v in vars(self).items() if k not in ("name", "num_trials", "space")}
+        space = {s.key: {s.kind: list(s.values)} for s in self.space}
+        return {**facts, "overrides": list(self.overrides), "space": space}
+
+
+def read_plan(file: Path) -> SearchPlan:
+    """Read and check a search file.
+
+    Raises:
+        BadInput: no such file, not YAML, an unknown or missing entry, a range that is none.
+    """
+    try:
+        content = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise BadInput(
+            f"{file}: cannot be read ({error.strerror}); configs/search/ has an example"
+        ) from error
+    except yaml.YAMLError as error:
+        raise BadInput(f"{file}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{file}: not a mapping; configs/search/gpt_tiny.yaml is an example")
+    known = {*REQUIRED, *DEFAULTS}
+    for key in content:
+        if key not in known:
+            raise BadInput(f"{file}: {key}: no such entry; there are {', '.join(sorted(known))}")
+    for key in REQUIRED:
+        if not content.get(key):
+            raise BadInput(f"{file}: {key}: missing")
+    return _checked(file, {**DEFAULTS, **content})
+
+
+def _checked(file: Path, content: dict[str, Any]) -> SearchPlan:
+    def need(key: str, right: Callable[[Any], bool], what: str) -> None:
+        if not right(content[key]):
+            raise BadInput(f"{file}: {key}: {content[key]!r}: needs {what}")
+
+    need("direction", lambda v: v in DIRECTIONS, " or ".join(DIRECTIONS))
+    need("num_trials", lambda v: _whole(v) and v > 0, "a whole number above 0")
+    need("seed", _whole, "a whole number")
+    need(
+        "overrides",
+        lambda v: isinstance(v, list) and all(isinstance(o, str) and "=" in o for o in v),
+        "a list of overrides such as [trainer.max_steps=400]",
+    )
+    need("space", lambda v: isinstance(v, dict), "settings, each with a range")
+    pruner = content["pruner"] or {}
+    allowed = DEFAULTS["pruner"]
+    need(
+        "pruner",
+        lambda _: (
+            isinstance(pruner, dict)
+            and set(pruner) <= set(allowed)
+            and all(_whole(v) and v >= 0 for v in pruner.values())
+        ),
+        "null, or startup_trials and warmup_steps",
+    )
+    filled = {**allowed, **pruner}
+    return SearchPlan(
+        name=file.stem,
+        experiment=str(content["experiment"]),
+        metric=str(content["metric"]),
+        direction=content["direction"],
+        num_trials=content["num_trials"],
+        seed=content["seed"],
+        overrides=tuple(content["overrides"]),
+        space=tuple(_setting(file, str(k), v) for k, v in content["space"].items()),
+        startup_trials=filled["startup_trials"] if content["pruner"] is not None else None,
+        warmup_steps=filled["warmup_steps"],
+    )
+
+
+def _setting(file: Path, key: str, given: Any) -> Setting:
+    where = f"{file}: space.{key}: {given!r}"
+    if not isinstance(given, dict) or len(given) != 1 or next(iter(given)) not in KINDS:
+        raise BadInput(f"{where}: needs one of {', '.join(KINDS)}, such as {{int: [2, 6]}}")
+    kind, values = next(iter(given.items()))
+    if not isinstance(values, list) or not values:
+        raise BadInput(f"{where}: needs a list")
+    if kind == "categorical":
+        if not all(isinstance(v, str | int | float | bool) for v in values):
+            raise BadInput(f"{where}: needs words, numbers or true and false")
+        return Setting(key, kind, tuple(values))
+    if len(values) != 2 or not all(isinstance(v, int | float) for v in values):
+        # YAML 1.1 reads 1e-4 as a word; with a point it is a number.
+        raise BadInput(f"{where}: needs two numbers, [low, high] (write 1.0e-4, not 1e-4)")
+    low, high = values
+    if not low < high or (kind == "log_uniform" and low <= 0):
+        raise BadInput(f"{where}: needs low < high{', above 0' * (kind == 'log_uniform')}")
+    if kind == "int" and not (_whole(low) and _whole(high)):
+        raise BadInput(f"{where}: needs whole numbers")
+    convert = int if kind == "int" else float
+    return Setting(key, kind, (convert(low), convert(high)))
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,76 @@
+"""The known-entropy world as a data source: `data=known_entropy`, made on first use."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from tokenizer.sources import TokenSource
+from tokenizer.token_store import TokenStore
+from worldmodel.data import TokenClip
+from worldmodel.known_entropy import KnownEntropyConfig, KnownEntropyWorld
+
+
+@dataclass(frozen=True)
+class KnownEntropySource(TokenSource):
+    """Tokens of a `KnownEntropyWorld`, kept below `cache`.
+
+    Attributes:
+        root: folder of the store; empty means one below `cache`, named for the settings.
+        num_train, num_test: drives of each split.
+        steps: frames of a drive.
+        world: the world they are drawn from.
+    """
+
+    root: str = ""
+    num_train: int = 64
+    num_test: int = 8
+    steps: int = 1000
+    seed: int = 0
+    world: KnownEntropyConfig = field(default_factory=KnownEntropyConfig)
+
+    @property
+    def folder(self) -> Path:
+        if self.root:
+            return Path(self.root)
+        settings = {k: v for k, v in asdict(self).items() if k not in ("root", "cache", "format")}
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        return Path(self.cache) / "tokens" / f"known-entropy-{key}"
+
+    def open(self, *args: Any) -> TokenStore:
+        """The store, written first where it is missing; it is there whole or not at all.
+
+        Args:
+            args: as those of `TokenSource.open`.
+        Raises:
+            BadInput: the store cannot be read, or the world's settings are out of range.
+        """
+        folder = self.folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if not (folder / "manifest.json").exists():
+                partial = folder.with_name(f".{folder.name}.partial")
+                shutil.rmtree(partial, ignore_errors=True)
+                world = KnownEntropyWorld(self.world)
+                world.write_store(partial, self.num_train, self.num_test, self.steps, self.seed)
+                partial.rename(folder)
+        return TokenSource(str(folder)).open(*args)
+
+    def loss_floors(self, batches: Iterable[TokenClip]) -> dict[str, float]:
+        """Nats per token that no model goes below: of the world, and of a sample of it.
+
+        A finite sample is easier or harder than the world by chance; what an optimal predictor
+        pays on the very windows that a loss was measured on is the floor to compare it with.
+        """
+        world = KnownEntropyWorld(self.world)
+        paid = [world.optimal_nll(b.tokens.numpy(), b.actions.numpy()).ravel() for b in batches]
+        return {
+            "entropy of the world": world.entropy(),
+            "optimal predictor on these windows": float(np.concatenate(paid).mean()),
+        }
