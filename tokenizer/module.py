@@ -171,11 +171,14 @@ class TokenizerModule(L.LightningModule):
         )
 
     @torch.no_grad()
-    def _average(self, average: list[Tensor], current: list[Tensor], _: Tensor) -> None:
+    def _average(self, averages: Any, currents: Any, num_averaged: Any) -> None:
         """EMA whose decay grows to `ema_decay`, so that a short run is not mostly its start."""
         steps = self.global_step
         decay = min(self.ema_decay, (1 + steps) / (10 + steps))
-        torch._foreach_lerp_(average, current, 1 - decay)
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, currents, 1 - decay)
+        else:  # tables of the quantizer
+            torch._foreach_copy_(averages, currents)
 
     def on_validation_epoch_start(self) -> None:
         self.codebook.reset()

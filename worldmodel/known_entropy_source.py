@@ -12,9 +12,10 @@ import numpy as np
 from filelock import FileLock
 
 from tokenizer.sources import TokenSource
-from tokenizer.token_store import TokenStore
+from tokenizer.token_store import TokenSpec, TokenStore
+from training.errors import BadInput
 from worldmodel.data import TokenClip
-from worldmodel.known_entropy import KnownEntropyConfig, KnownEntropyWorld
+from worldmodel.known_entropy import ACTION_NAMES, KnownEntropyConfig, KnownEntropyWorld
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class KnownEntropySource(TokenSource):
         Args:
             args: as those of `TokenSource.open`.
         Raises:
-            BadInput: the store cannot be read, or the world's settings are out of range.
+            BadInput: the store cannot be read, or `root` holds one of another world.
         """
         folder = self.folder
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,17 @@ class KnownEntropySource(TokenSource):
                 world = KnownEntropyWorld(self.world)
                 world.write_store(partial, self.num_train, self.num_test, self.steps, self.seed)
                 partial.rename(folder)
-        return TokenSource(str(folder)).open(*args)
+        store = TokenSource(str(folder)).open(*args)
+        if store.spec != KnownEntropyWorld(self.world).spec:
+            raise BadInput(
+                f"data.root={folder}: holds tokens of {store.spec.tokenizer}, not of this world; "
+                "give the world's own settings as data.world, or another folder"
+            )
+        return store
+
+    def planned(self) -> tuple[TokenSpec, tuple[str, ...]]:
+        """Spec and action columns, without making the store."""
+        return KnownEntropyWorld(self.world).spec, ACTION_NAMES
 
     def loss_floors(self, batches: Iterable[TokenClip]) -> dict[str, float]:
         """Nats per token that no model goes below: of the world, and of a sample of it.

@@ -58,9 +58,19 @@ def test_every_setting_has_a_folder_of_its_own(source, settings):
     assert replace(source, cache="elsewhere").folder.name == source.folder.name
 
 
-def test_a_root_is_used_as_it_is(source, tmp_path):
+def test_a_root_is_used_as_it_is_unless_it_holds_another_world(source, tmp_path):
     named = replace(source, root=str(tmp_path / "mine"))
     assert named.open().root == tmp_path / "mine"
+    other = replace(named, world=replace(WORLD, resample_prob=0.5))
+    with pytest.raises(BadInput, match=r"mine: holds tokens of .* not of this world"):
+        other.open()
+
+
+def test_a_plan_makes_nothing(source):
+    store_facts = source.planned()
+    assert not source.folder.exists()
+    store = source.open()
+    assert store_facts == (store.spec, store.action_names)
 
 
 def test_the_data_module_knows_the_floors_of_its_validation_windows(source):
