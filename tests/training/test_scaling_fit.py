@@ -83,8 +83,9 @@ def test_a_band_far_inside_is_the_textbooks_prediction_interval():
 def test_seeds_are_averaged_and_cannot_hide_that_the_law_is_wrong():
     bent = law(X) * (1 + 0.02 * np.sin(np.arange(8)))
     once, thrice = fit_power_law(X, bent), fit_power_law(np.tile(X, 3), np.tile(bent, 3))
-    assert (thrice.b, thrice.c, thrice.noise) == pytest.approx((once.b, once.c, once.noise))
-    assert thrice.band(FAR) == pytest.approx(once.band(FAR))
+    facts = [(law.a, law.b, law.c, law.noise) for law in (thrice, once)]
+    assert facts[0] == pytest.approx(facts[1], rel=1e-5)
+    assert thrice.band(FAR) == pytest.approx(once.band(FAR), rel=1e-4)
 
 
 def test_noise_between_seeds_counts_even_where_their_means_fit():
