@@ -13,18 +13,16 @@ from omegaconf import DictConfig
 
 import training  # noqa: F401  (first: it repairs torchvision)
 
-# Where tensors are computed with, a test run checks the shapes in every signature.
+# Where tensors are computed with, a test run checks the shapes in every signature; not in the GPT,
+# whose compiler would trace the checks as well.
 CHECKED = (
     "tokenizer.autoencoder",
     "tokenizer.discriminator",
     "tokenizer.fsq",
     "tokenizer.losses",
     "tokenizer.metrics",
-    "worldmodel.attention",
     "worldmodel.decoding",
     "worldmodel.evaluation",
-    "worldmodel.gpt",
-    "worldmodel.layout",
 )
 install_import_hook(CHECKED, "shape_checks.check")
 
