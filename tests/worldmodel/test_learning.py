@@ -28,9 +28,10 @@ def test_the_gpt_reaches_the_known_entropy_and_pays_for_shuffled_actions(compose
         "optimizer.lr=3e-3",
         "optimizer.weight_decay=0.01",
         "loader.batch_size=32",
-        "trainer.max_steps=1200",
-        "trainer.val_check_interval=1200",
-        "checkpoints.every_steps=1200",
+        "max_passes=null",
+        "trainer.max_steps=2000",
+        "trainer.val_check_interval=2000",
+        "checkpoints.every_steps=2000",
         "media=none",
     )
     module, _, trainer = fit(cfg)
