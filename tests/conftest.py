@@ -18,9 +18,9 @@ import training  # noqa: F401  (first: it repairs torchvision)
 CHECKED = (
     "tokenizer.autoencoder",
     "tokenizer.discriminator",
-    "tokenizer.fsq",
     "tokenizer.losses",
     "tokenizer.metrics",
+    "tokenizer.quantizers",
     "worldmodel.decoding",
     "worldmodel.evaluation",
 )

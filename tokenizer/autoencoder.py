@@ -1,7 +1,7 @@
 """The convolutional image autoencoder: frames <-> a grid of integers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokenizer.fsq import FSQ
+from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
 from training.errors import BadInput
 from training.recompute import call
 
@@ -23,7 +23,7 @@ class AutoencoderConfig:
 
     Attributes:
         image_size: (height, width) in pixels.
-        levels: FSQ levels; their product is the vocabulary.
+        quantizer: turns latents into integers; it decides the vocabulary.
         patch: side of the pixel patches that the first and last convolution see.
         channels: width at each resolution; each further entry halves the resolution.
         num_res_blocks: residual blocks per resolution (the decoder has one more).
@@ -31,7 +31,7 @@ class AutoencoderConfig:
     """
 
     image_size: Sequence[int] = (64, 64)
-    levels: Sequence[int] = (8, 5, 5, 5)
+    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
     patch: int = 2
     channels: Sequence[int] = (48, 96, 128)
     num_res_blocks: int = 1
@@ -56,14 +56,14 @@ class AutoencoderConfig:
 
 
 class Autoencoder(nn.Module):
-    """FSQ autoencoder: encode to token grids, decode to frames; values are in [-1, 1]."""
+    """Autoencoder: encode to token grids, decode to frames; values are in [-1, 1]."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.quantizer = FSQ(config.levels)
-        self.encoder = Encoder(config, len(config.levels))
-        self.decoder = Decoder(config, len(config.levels))
+        self.quantizer = config.quantizer.build()
+        self.encoder = Encoder(config, self.quantizer.dim)
+        self.decoder = Decoder(config, self.quantizer.dim)
 
     @property
     def last_layer(self) -> Tensor:
@@ -80,10 +80,10 @@ class Autoencoder(nn.Module):
 
     def forward(
         self, frames: Float[Tensor, "n 3 h w"]
-    ) -> tuple[Float[Tensor, "n 3 h w"], Int[Tensor, "n gh gw"]]:
-        """Reconstruction and the tokens it was made from."""
-        codes, indices = self.quantizer(rearrange(self.encoder(frames), "n c h w -> n h w c"))
-        return self.decoder(rearrange(codes, "n h w c -> n c h w")), indices
+    ) -> tuple[Float[Tensor, "n 3 h w"], Quantized]:
+        """Reconstruction and what it was made from: codes [n gh gw dim], tokens [n gh gw]."""
+        quantized = self.quantizer(rearrange(self.encoder(frames), "n c h w -> n h w c"))
+        return self.decoder(rearrange(quantized.codes, "n h w c -> n c h w")), quantized
 
     @torch.no_grad()
     def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
@@ -97,13 +97,12 @@ class Autoencoder(nn.Module):
                 f"frames are {tuple(frames.shape[-2:])}, this tokenizer takes "
                 f"{tuple(self.config.image_size)} (height, width)"
             )
-        latent = rearrange(self.encoder(frames), "n c h w -> n h w c")
-        return self.quantizer.codes_to_indices(self.quantizer.quantize(latent))
+        return self.quantizer.encode(rearrange(self.encoder(frames), "n c h w -> n h w c"))
 
     @torch.no_grad()
     def decode(self, tokens: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
         """Frames in [-1, 1] (clamped) of token grids."""
-        codes = self.quantizer.indices_to_codes(tokens)
+        codes = self.quantizer.decode(tokens)
         return self.decoder(rearrange(codes, "n h w c -> n c h w")).clamp(-1, 1)
 
 

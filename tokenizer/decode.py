@@ -21,7 +21,7 @@ def decode_frames(
     tokens: Integer[np.ndarray, "step gh gw"], tokenizer: Tokenizer, batch_size: int = 64
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Yield the RGB frame of every token grid."""
-    device = tokenizer.autoencoder.last_layer.device
+    device = tokenizer.device
     for start in range(0, len(tokens), batch_size):
         chunk = torch.from_numpy(tokens[start : start + batch_size].astype(np.int64)).to(device)
         frames = to_uint8(tokenizer.decode(chunk))

@@ -83,7 +83,7 @@ def encode_drive(
     drive: Drive, tokenizer: Tokenizer, config: EncodeConfig
 ) -> Integer[np.ndarray, "step gh gw"]:
     """Tokens of every `config.every`-th frame of one drive."""
-    device = tokenizer.autoencoder.last_layer.device
+    device = tokenizer.device
     size = tokenizer.autoencoder.config.image_size
     frames = islice(drive.frames(), 0, None, config.every)
     chunks = []

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from tokenizer.quantizers import describe, from_description
 from tokenizer.token_store import TokenSpec
 from training.checkpoints import (
     find_checkpoint,
@@ -37,17 +38,22 @@ class Tokenizer(nn.Module):
 
     def spec(self, fps: float) -> TokenSpec:
         """What its tokens mean at a frame rate."""
-        config = self.autoencoder.config
+        config, quantizer = self.autoencoder.config, self.autoencoder.quantizer
         height, width = config.image_size
         return TokenSpec(
             grid=config.grid,
-            vocab_size=self.autoencoder.quantizer.vocab_size,
+            vocab_size=quantizer.vocab_size,
             fps=fps,
             frames_per_step=1,
             image_size=(height, width),
             tokenizer=self.hash,
-            factors=tuple(config.levels),
+            factors=quantizer.factors,
+            bit_order=quantizer.bit_order,
         )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.autoencoder.parameters()).device
 
     def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
         return self.autoencoder.encode(frames)
@@ -59,6 +65,7 @@ class Tokenizer(nn.Module):
 def manifest_of(config: AutoencoderConfig) -> dict[str, Any]:
     """What a checkpoint must say for `load_tokenizer` to rebuild the network."""
     plain = {k: list(v) if isinstance(v, list | tuple) else v for k, v in asdict(config).items()}
+    plain["quantizer"] = describe(config.quantizer)
     return {"kind": KIND, "network": {"name": "autoencoder", **plain}}
 
 
@@ -83,7 +90,10 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     network = dict(manifest["network"])
     if network.pop("name") != "autoencoder":
         raise BadInput(f"{path}: holds an unknown network {manifest['network']['name']!r}")
-    autoencoder = Autoencoder(AutoencoderConfig(**network))
+    if "levels" in network:  # written when FSQ was the only quantizer
+        network["quantizer"] = {"name": "fsq", "levels": network.pop("levels")}
+    quantizer = from_description(network.pop("quantizer"))
+    autoencoder = Autoencoder(AutoencoderConfig(**network, quantizer=quantizer))
     weights = {
         key.removeprefix("ema.module."): value.float()
         for key, value in read_weights(path).items()

@@ -106,7 +106,7 @@ class TokenizerModule(L.LightningModule):
             step: whether the optimizer moves now, or gradients are still accumulated.
         """
         optimizer: Any = self.optimizers()[0]  # type: ignore[index]
-        fake, _ = self.autoencoder(frames)
+        fake, quantized = self.autoencoder(frames)
         seen = fake.detach().float().requires_grad_()
         nll, logs = self.reconstruction_loss(frames, seen)
         self.guard.see(nll)
@@ -119,7 +119,10 @@ class TokenizerModule(L.LightningModule):
             weight = adaptive_weight(last_layer(gradient), last_layer(opinion))
             gradient = gradient + self.loss.gan_weight * weight * opinion
             logs |= {"g_loss": adversarial, "gan_weight": weight}
-        self.manual_backward(fake, (gradient / self.accumulate).to(fake.dtype))
+        # Its gradient in the pixels is `gradient`; the quantizer's own losses join it.
+        total = (fake * gradient.to(fake.dtype)).sum() + sum(quantized.losses.values())
+        logs |= quantized.losses
+        self.manual_backward(total / self.accumulate)
         if step:
             logs["grad_norm"] = self.guard.clip(
                 self.autoencoder.parameters(),
@@ -185,9 +188,9 @@ class TokenizerModule(L.LightningModule):
 
     def validation_step(self, batch: Clip, batch_idx: int) -> None:
         frames = batch.pixels()
-        fake, tokens = self.ema.module(frames)
+        fake, quantized = self.ema.module(frames)
         fake = fake.float().clamp(-1, 1)
-        self.codebook.update(tokens)
+        self.codebook.update(quantized.indices)
         logs = {"psnr": psnr(fake, frames).mean(), "ssim": ssim(fake, frames).mean()}
         self.log("step", float(self.global_step))  # or Lightning counts from 0
         if self.perceptual is not None:

@@ -121,7 +121,7 @@ def test_autoencoder_shapes_follow_its_config(size):
     config = AutoencoderConfig(image_size=size, channels=(16, 16), patch=4)
     autoencoder = Autoencoder(config)
     frames = torch.rand(2, 3, *size) * 2 - 1
-    recon, tokens = autoencoder(frames)
+    recon, (_, tokens, _) = autoencoder(frames)
     assert recon.shape == frames.shape
     assert tokens.shape == (2, *config.grid[1:])
     assert torch.equal(tokens, autoencoder.encode(frames))

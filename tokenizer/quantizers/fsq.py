@@ -2,13 +2,26 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tokenizer.quantizers.base import Quantized, Quantizer
 
-class FSQ(nn.Module):
+
+@dataclass(frozen=True)
+class FSQConfig:
+    """Levels per channel; their product is the vocabulary, their number the latent's width."""
+
+    levels: Sequence[int] = (8, 5, 5, 5)
+
+    def build(self) -> "FSQ":
+        return FSQ(self.levels)
+
+
+class FSQ(Quantizer):
     """Rounds every channel to one of a few levels; their product is the codebook.
 
     Follows section 3.1 and appendix A.1 of the paper (bound, round, straight-through
@@ -30,7 +43,8 @@ class FSQ(nn.Module):
         if not levels or min(levels) < 2:
             raise ValueError(f"levels={list(levels)}: every channel needs at least 2 levels")
         self.levels = tuple(levels)
-        self.vocab_size = math.prod(levels)
+        self.factors, self.vocab_size = tuple(levels), math.prod(levels)
+        self.dim = dim or len(levels)
         projected = dim is not None and dim != len(levels)
         self.project_in = nn.Linear(dim, len(levels)) if projected and dim else nn.Identity()
         self.project_out = nn.Linear(len(levels), dim) if projected and dim else nn.Identity()
@@ -40,12 +54,15 @@ class FSQ(nn.Module):
         self.register_buffer("_levels", torch.tensor(levels), persistent=False)
         self.register_buffer("_basis", basis, persistent=False)
 
-    def forward(
-        self, z: Float[Tensor, "... dim"]
-    ) -> tuple[Float[Tensor, "... dim"], Int[Tensor, "..."]]:
-        """Codes with a straight-through gradient, and their indices (channels last)."""
+    def forward(self, z: Float[Tensor, "... dim"]) -> Quantized:
         codes = self.quantize(self.project_in(z))
-        return self.project_out(codes), self.codes_to_indices(codes)
+        return Quantized(self.project_out(codes), self.codes_to_indices(codes), {})
+
+    def encode(self, z: Float[Tensor, "... dim"]) -> Int[Tensor, "..."]:
+        return self.codes_to_indices(self.quantize(self.project_in(z)))
+
+    def decode(self, indices: Int[Tensor, "..."]) -> Float[Tensor, "... dim"]:
+        return self.project_out(self.indices_to_codes(indices))
 
     def bound(self, z: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """Squash each channel so that rounding gives exactly its number of levels (eq. 1)."""

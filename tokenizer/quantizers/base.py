@@ -1,0 +1,48 @@
+"""What every quantizer is: latents in; codes, indices and the losses of its own out."""
+
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class Quantized(NamedTuple):
+    """What a quantizer made of latents.
+
+    Attributes:
+        codes: [... dim] what the decoder sees, with a straight-through gradient.
+        indices: [...] int64, the tokens.
+        losses: weighted terms to be added to the training loss, by name; scalars.
+    """
+
+    codes: Float[Tensor, "... dim"]
+    indices: Int[Tensor, "..."]
+    losses: dict[str, Tensor]
+
+
+class Quantizer(nn.Module):
+    """Base of the quantizers; latents and codes have their channels last.
+
+    Attributes:
+        dim: channels of the latents it takes and of the codes it gives.
+        vocab_size: number of different indices.
+        factors: sizes whose product is the vocabulary, first varies fastest; () where it is whole.
+        bit_order: "little" or "big" where the index is a number of binary digits, else "".
+    """
+
+    dim: int
+    vocab_size: int
+    factors: tuple[int, ...] = ()
+    bit_order: str = ""
+
+    def forward(self, z: Float[Tensor, "... dim"]) -> Quantized:
+        """Quantize for training; a codebook may learn from `z` in training mode."""
+        raise NotImplementedError
+
+    def encode(self, z: Float[Tensor, "... dim"]) -> Int[Tensor, "..."]:
+        """Indices of latents; changes nothing."""
+        raise NotImplementedError
+
+    def decode(self, indices: Int[Tensor, "..."]) -> Float[Tensor, "... dim"]:
+        """Codes of indices, as the decoder of the autoencoder sees them."""
+        raise NotImplementedError
