@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import training  # noqa: F401  (first: it repairs torchvision, without which lightning fails)
+
 SUITES = ("train_step", "decoding", "data_path", "training_loop", "goodput", "peak_memory")
 
 

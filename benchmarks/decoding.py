@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import training  # noqa: F401  (first: it repairs torchvision, which transformers imports)
 from benchmarks import Row, interleaved, seconds
 from tokenizer.token_store import TokenSpec
 from worldmodel.decoding import Decoder, for_decoding, sample

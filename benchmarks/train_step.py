@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-import training  # noqa: F401  (first: it repairs torchvision, which transformers imports)
 from benchmarks import Row, interleaved, seconds
 from tokenizer.token_store import TokenSpec
 from worldmodel.gpt import GPT, GPTConfig

@@ -17,7 +17,6 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks import Row
 from training.optimizers import build_optimizer
 from training.run import build_data, build_model, build_trainer, open_run
