@@ -20,8 +20,13 @@ def table(rows: list[Row]) -> str:
     lines = ["| measurement | ours | against | ratio | goal |", "|---|---|---|---|---|"]
     for row in rows:
         goal = "" if row.goal is None else f">= {row.goal:g}"
-        lines.append(f"| {row.name} | {row.ours} | {row.theirs} | {row.ratio:.2f} | {goal} |")
+        lines.append(f"| {row.name} | {row.ours} | {row.theirs} | {_figure(row.ratio)} | {goal} |")
     return "\n".join(lines)
+
+
+def _figure(ratio: float) -> str:
+    """Two decimals; small shares in percent."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2%}"
 
 
 def heading() -> str:

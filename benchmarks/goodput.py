@@ -38,12 +38,16 @@ def rows() -> Iterator[Row]:
         alone = Path(folder) / "alone"
         _start(alone).wait()
         killed = Path(folder) / "killed"
-        for step in sorted(random.Random(0).sample(range(20, STEPS - 20), KILLS)):
+        chance = random.Random(0)
+        for step in sorted(chance.sample(range(20, STEPS - 20), KILLS)):
             process = _start(killed)
             while not any(row["step"] >= step for row in _rows(killed)[-3:]):
                 if process.poll() is not None:
                     raise RuntimeError(f"{killed}: ended with {process.returncode}")
                 time.sleep(0.05)
+            # Rows come when a checkpoint begins: without this, all kills would hit that moment.
+            before, last = (row["time"] for row in _rows(killed)[-2:])
+            time.sleep(chance.uniform(0, last - before))
             process.send_signal(signal.SIGKILL)
             process.wait()
         _start(killed).wait()
