@@ -13,7 +13,15 @@ from dataclasses import dataclass
 
 import training  # noqa: F401  (first: it repairs torchvision, without which lightning fails)
 
-SUITES = ("train_step", "decoding", "data_path", "training_loop", "goodput", "peak_memory")
+SUITES = (
+    "train_step",
+    "decoding",
+    "data_path",
+    "training_loop",
+    "goodput",
+    "peak_memory",
+    "tokenizer_speed",
+)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ CHECKED = (
     "tokenizer.losses",
     "tokenizer.metrics",
     "tokenizer.quantizers",
+    "tokenizer.vqgan",
     "worldmodel.decoding",
     "worldmodel.evaluation",
 )

@@ -35,6 +35,7 @@ def shortened(line: str, folder: Path) -> str:
     line = line.replace("/path/to/drives", str(next((folder / "data").glob("carracing*"), "")))
     shared = os.environ.get("DASHCAST_SHARED", str(ROOT.parent / "shared"))
     line = line.replace("/path/to/tokens.npy", f"{shared}/data/commavq/tokens.npy")
+    line = line.replace("/path/to/commavq/", f"{shared}/parity/commavq_vqvae/")
     comment = line.find(" #")
     line = line if comment < 0 else line[:comment]
     for start, extra in SHORT.items():

@@ -1,5 +1,6 @@
 """The convolutional image autoencoder: frames <-> a grid of integers."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -53,6 +54,13 @@ class AutoencoderConfig:
     def grid(self) -> tuple[int, int, int]:
         height, width = self.image_size
         return 1, height // self.downsampling, width // self.downsampling
+
+    @property
+    def tokens_per_frame(self) -> float:
+        return float(math.prod(self.grid))
+
+    def build(self) -> "Autoencoder":
+        return Autoencoder(self)
 
 
 class Autoencoder(nn.Module):

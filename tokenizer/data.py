@@ -14,12 +14,12 @@ from einops import rearrange
 from filelock import FileLock
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from tokenizer.drives import Drive
 from tokenizer.sources import DriveSource, drives_hash
+from tokenizer.transforms import resize
 from training.errors import BadInput, CorruptSample
 from training.hashing import file_sha256
 from training.loader import OrderedLoader, fixed_loader
@@ -55,22 +55,6 @@ def to_pixels(frames: UInt8[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 3 h w"]:
 
 def to_uint8(pixels: Float[Tensor, "*n 3 h w"]) -> UInt8[Tensor, "*n 3 h w"]:
     return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
-def resize(
-    frames: UInt8[np.ndarray, "time h w 3"], size: Sequence[int]
-) -> UInt8[Tensor, "time 3 height width"]:
-    """Scale to cover (height, width) with antialiasing, then crop the centre."""
-    images = rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "t h w c -> t c h w")
-    height, width = size
-    if images.shape[-2:] == (height, width):
-        return images
-    scale = max(height / images.shape[-2], width / images.shape[-1])
-    covered = [max(s, round(n * scale)) for s, n in zip(size, images.shape[-2:], strict=True)]
-    scaled = F.interpolate(images.float(), covered, mode="bilinear", antialias=True)
-    top, left = (covered[0] - height) // 2, (covered[1] - width) // 2
-    cropped = scaled[..., top : top + height, left : left + width]
-    return cropped.round().clamp(0, 255).to(torch.uint8)
 
 
 class FrameCache:

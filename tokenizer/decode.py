@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 from tokenizer import video
 from tokenizer.data import to_uint8
 from tokenizer.load import Tokenizer, load_tokenizer
+from tokenizer.published import opened_name
 from tokenizer.token_store import TokenStore, check_tokens
-from training.cli import command
+from training.cli import command, plain
 from training.errors import BadInput
 
 
@@ -29,21 +30,30 @@ def decode_frames(
 
 
 def check_pair(store: TokenStore, tokenizer: Tokenizer) -> None:
-    """BadInput unless the store's tokens were made by this tokenizer."""
-    if store.spec.tokenizer != tokenizer.hash:
+    """BadInput unless the store's tokens were made by this tokenizer, or published with it."""
+    spec, own = store.spec, tokenizer.spec(store.spec.fps)
+    if spec.tokenizer not in (tokenizer.hash, tokenizer.published_as):
         raise BadInput(
-            f"{store.root}: made by tokenizer {store.spec.tokenizer[:12]}, "
+            f"{store.root}: made by tokenizer {spec.tokenizer[:12]}, "
             f"not by this one ({tokenizer.hash[:12]}); give the tokenizer that encoded it"
         )
+    for name in ("grid", "vocab_size", "bit_order"):
+        if getattr(spec, name) != getattr(own, name):
+            raise BadInput(
+                f"{store.root}: its {name} is {getattr(spec, name)}, this tokenizer's "
+                f"{getattr(own, name)}; give the tokenizer with the options that encoded it"
+            )
 
 
-@command("decode")
+@command("decode", files="ckpt")
 def main(cfg: DictConfig) -> None:
-    store, tokenizer = TokenStore(Path(cfg.store)), load_tokenizer(cfg.tokenizer)
+    values, store = plain(cfg), TokenStore(Path(cfg.store))
+    tokenizer = load_tokenizer(opened_name(cfg.tokenizer, values["ckpt"], values["options"]))
     check_pair(store, tokenizer)
-    drives = {d.id: d for split in ("train", "val", "test") for d in store.drives(split)}
+    splits = {entry["split"] for entry in store.manifest["drives"].values()}
+    drives = {d.id: d for split in splits for d in store.drives(split)}
     if cfg.drive not in drives:
-        raise BadInput(f"drive={cfg.drive}: not in {cfg.store}; there: {', '.join(drives)}")
+        raise BadInput(f"drive={cfg.drive}: not in {cfg.store}; there: {', '.join(sorted(drives))}")
     out = Path(cfg.out)
     if out.exists():
         raise BadInput(f"out={out}: exists already; nothing is overwritten")

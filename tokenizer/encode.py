@@ -18,11 +18,12 @@ from jaxtyping import Float, Integer
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from tokenizer.data import resize, to_pixels
+from tokenizer.data import to_pixels
 from tokenizer.drives import Drive
 from tokenizer.load import Tokenizer, load_tokenizer
+from tokenizer.published import opened_name
 from tokenizer.token_store import TokenSpec, TokenStore, TokenStoreWriter
-from training.cli import command
+from training.cli import command, plain
 from training.errors import BadInput
 
 
@@ -84,11 +85,10 @@ def encode_drive(
 ) -> Integer[np.ndarray, "step gh gw"]:
     """Tokens of every `config.every`-th frame of one drive."""
     device = tokenizer.device
-    size = tokenizer.autoencoder.config.image_size
     frames = islice(drive.frames(), 0, None, config.every)
     chunks = []
     for batch in batched(frames, config.batch_size):
-        pixels = to_pixels(resize(np.stack(batch), size).to(device))
+        pixels = to_pixels(tokenizer.fit(np.stack(batch)).to(device))
         chunks.append(tokenizer.encode(pixels).cpu().numpy())
     return np.concatenate(chunks)
 
@@ -134,15 +134,17 @@ def _encode_in_worker(drive: Drive, config: EncodeConfig) -> np.ndarray:
     return encode_drive(drive, _worker_tokenizer[0], config)
 
 
-@command("encode")
+@command("encode", files="ckpt")
 def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     source = instantiate(cfg.data, _convert_="object")
+    values = plain(cfg)
+    tokenizer = opened_name(cfg.tokenizer, values["ckpt"], values["options"])
     drives = source.open()
     names = source.action_names(drives)
     config = EncodeConfig(cfg.every, cfg.batch_size, cfg.num_workers)
-    store = encode_drives(drives, cfg.tokenizer, Path(cfg.out), names, config)
+    store = encode_drives(drives, tokenizer, Path(cfg.out), names, config)
     steps = sum(entry["num_steps"] for entry in store.manifest["drives"].values())
     print(f"{cfg.out}: {len(drives)} drives, {steps} steps of {store.spec.grid} tokens")
 

@@ -10,7 +10,7 @@ from einops import rearrange
 from PIL import Image
 from tqdm import tqdm
 
-from tokenizer.data import resize, to_pixels, to_uint8
+from tokenizer.data import to_pixels, to_uint8
 from tokenizer.drives import Drive
 from tokenizer.load import Tokenizer
 from tokenizer.lpips_weights import PerceptualDistance
@@ -31,7 +31,6 @@ def evaluate_tokenizer(
     With `out`, `reconstructions.png` there shows frames above their reconstructions.
     """
     tokenizer = tokenizer.to(device)
-    size = tokenizer.autoencoder.config.image_size
     stats = CodebookStats(tokenizer.autoencoder.quantizer.vocab_size)
     total = sum(len(drive.actions) for drive in drives)
     stride = max(1, -(-total // max_frames))
@@ -39,7 +38,7 @@ def evaluate_tokenizer(
     shown: list[torch.Tensor] = []
     for drive in tqdm(drives, "reconstructing", unit="drive"):
         frames = np.stack([f for i, f in enumerate(drive.frames()) if i % stride == 0])
-        for chunk in resize(frames, size).split(32):
+        for chunk in tokenizer.fit(frames).split(32):
             pixels = to_pixels(chunk.to(device))
             tokens = tokenizer.encode(pixels)
             stats.update(tokens)

@@ -1,16 +1,20 @@
 """Opens a trained tokenizer: a run, a checkpoint, an export, or one that ships with the package."""
 
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from tokenizer.quantizers import describe, from_description
 from tokenizer.token_store import TokenSpec
+from tokenizer.transforms import Preprocessing
+from tokenizer.vqgan import VQGAN, VQGANConfig
 from training.checkpoints import (
     find_checkpoint,
     read_manifest,
@@ -21,6 +25,13 @@ from training.errors import BadInput
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 KIND = "tokenizer"
+# Configs of networks by the name that a checkpoint gives them; each builds its network.
+Network = Autoencoder | VQGAN
+NetworkConfig = AutoencoderConfig | VQGANConfig
+NETWORKS: dict[str, type[NetworkConfig]] = {
+    "autoencoder": AutoencoderConfig,
+    "vqgan": VQGANConfig,
+}
 
 
 class Tokenizer(nn.Module):
@@ -29,12 +40,19 @@ class Tokenizer(nn.Module):
     Attributes:
         hash: sha256 of the weights file: what token stores and world models refer to.
         manifest: what the checkpoint says about itself (config, figures, data).
+        preprocessing: what the network was trained on; `fit` and `encode` apply it.
     """
 
-    def __init__(self, autoencoder: Autoencoder, hash: str, manifest: dict[str, Any]) -> None:
+    def __init__(self, autoencoder: Network, hash: str, manifest: dict[str, Any]) -> None:
         super().__init__()
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.hash, self.manifest = hash, manifest
+        self.preprocessing = Preprocessing.from_dict(manifest.get("preprocessing", {}))
+
+    @cached_property
+    def published_as(self) -> str:
+        """The name under which its weights were published; "" for those trained here."""
+        return str(self.manifest.get("published", {}).get("name", ""))
 
     def spec(self, fps: float) -> TokenSpec:
         """What its tokens mean at a frame rate."""
@@ -49,24 +67,63 @@ class Tokenizer(nn.Module):
             tokenizer=self.hash,
             factors=quantizer.factors,
             bit_order=quantizer.bit_order,
+            preprocessing=self.preprocessing,
         )
 
     @property
     def device(self) -> torch.device:
         return next(self.autoencoder.parameters()).device
 
+    def fit(
+        self, frames: UInt8[np.ndarray, "n recorded_h recorded_w 3"]
+    ) -> UInt8[Tensor, "n 3 h w"]:
+        """Recorded frames, cut and scaled as those that it was trained on.
+
+        Raises:
+            BadInput: no frames, not RGB, or too small for its window.
+        """
+        return self.preprocessing.fit(frames, self.autoencoder.config.image_size)
+
     def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
-        return self.autoencoder.encode(frames)
+        """Tokens of frames in [-1, 1], which `fit` has made.
+
+        Raises:
+            BadInput: no frames, not RGB, of another size, or in another range.
+        """
+        if not len(frames) or frames.ndim < 4 or frames.shape[-3] != 3:
+            raise BadInput(f"frames are {tuple(frames.shape)}; give at least one, [n 3 h w] in RGB")
+        low, high = (float(x) for x in frames.aminmax())
+        if not -1.01 < low <= high < 1.01:
+            raise BadInput(f"frames are in [{low:g}, {high:g}]; give them in [-1, 1]")
+        return self.autoencoder.encode(self.preprocessing.to_network(frames))
 
     def decode(self, tokens: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
-        return self.autoencoder.decode(tokens)
+        """Frames in [-1, 1] of token grids.
+
+        Raises:
+            BadInput: no tokens, or one outside of the vocabulary.
+        """
+        if not tokens.numel():
+            raise BadInput(f"tokens are {tuple(tokens.shape)}; give at least one grid")
+        size = self.autoencoder.quantizer.vocab_size
+        low, high = (int(x) for x in tokens.aminmax())
+        if low < 0 or high >= size:
+            raise BadInput(
+                f"tokens are in {low}..{high}, this tokenizer has 0..{size - 1}; "
+                "were they made by another one?"
+            )
+        return self.autoencoder.decode(tokens).float()
 
 
-def manifest_of(config: AutoencoderConfig) -> dict[str, Any]:
+def manifest_of(
+    config: NetworkConfig, preprocessing: Preprocessing | None = None
+) -> dict[str, Any]:
     """What a checkpoint must say for `load_tokenizer` to rebuild the network."""
+    (name,) = (name for name, kind in NETWORKS.items() if isinstance(config, kind))
     plain = {k: list(v) if isinstance(v, list | tuple) else v for k, v in asdict(config).items()}
     plain["quantizer"] = describe(config.quantizer)
-    return {"kind": KIND, "network": {"name": "autoencoder", **plain}}
+    manifest = {"kind": KIND, "network": {"name": name, **plain}}
+    return manifest | ({"preprocessing": asdict(preprocessing)} if preprocessing else {})
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
@@ -88,12 +145,13 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     if manifest.get("kind") != KIND:
         raise BadInput(f"{path}: is a {manifest.get('kind')} checkpoint, a tokenizer is needed")
     network = dict(manifest["network"])
-    if network.pop("name") != "autoencoder":
-        raise BadInput(f"{path}: holds an unknown network {manifest['network']['name']!r}")
+    name = network.pop("name")
+    if name not in NETWORKS:
+        raise BadInput(f"{path}: holds an unknown network {name!r}; known: {', '.join(NETWORKS)}")
     if "levels" in network:  # written when FSQ was the only quantizer
         network["quantizer"] = {"name": "fsq", "levels": network.pop("levels")}
     quantizer = from_description(network.pop("quantizer"))
-    autoencoder = Autoencoder(AutoencoderConfig(**network, quantizer=quantizer))
+    autoencoder = NETWORKS[name](**network, quantizer=quantizer).build()
     weights = {
         key.removeprefix("ema.module."): value.float()
         for key, value in read_weights(path).items()

@@ -9,10 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from tokenizer.data import Clip
 from tokenizer.discriminator import PatchDiscriminator
-from tokenizer.load import manifest_of
+from tokenizer.load import NetworkConfig, manifest_of
 from tokenizer.losses import (
     LossConfig,
     adaptive_weight,
@@ -33,7 +32,7 @@ class TokenizerModule(L.LightningModule):
 
     def __init__(
         self,
-        autoencoder: AutoencoderConfig,
+        autoencoder: NetworkConfig,
         loss: LossConfig,
         optimizer: AdamWConfig,
         ema_decay: float = 0.999,
@@ -44,7 +43,7 @@ class TokenizerModule(L.LightningModule):
         self.guard, self.critic_guard = FiniteGuard(), FiniteGuard()
         self.guards = (self.guard, self.critic_guard)
         self.config, self.loss, self.optimizer_config = autoencoder, loss, optimizer
-        self.autoencoder = Autoencoder(autoencoder)
+        self.autoencoder = autoencoder.build()
         self.ema_decay = ema_decay
         self.ema = AveragedModel(
             self.autoencoder, multi_avg_fn=self._average, use_buffers=True

@@ -21,6 +21,7 @@ from datasets.arrow_writer import ArrowWriter
 from jaxtyping import Float, Integer
 
 from tokenizer.drives import SPLITS
+from tokenizer.transforms import Preprocessing
 from training.errors import BadInput
 from training.hashing import file_sha256
 
@@ -40,6 +41,7 @@ class TokenSpec:
         tokenizer: what made the tokens: a sha256, or a published tokenizer's name.
         factors: sizes whose product is the vocabulary, where it is factorised.
         bit_order: "little" or "big" for binary (LFQ) codes, else "".
+        preprocessing: what was done to a recorded frame before it was encoded.
     """
 
     grid: tuple[int, int, int]
@@ -50,6 +52,7 @@ class TokenSpec:
     tokenizer: str
     factors: tuple[int, ...] = ()
     bit_order: str = ""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @property
     def tokens_per_step(self) -> int:
@@ -61,6 +64,8 @@ class TokenSpec:
         fields: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
+        if "preprocessing" in fields:
+            fields["preprocessing"] = Preprocessing.from_dict(fields["preprocessing"])
         return TokenSpec(**fields)
 
 
@@ -184,8 +189,13 @@ class TokenStoreWriter:
         }
         if (self.root / "manifest.json").exists():
             self.manifest = _read_manifest(self.root)
-            for key, value in head.items():
-                if self.manifest[key] != value:
+            # Older stores lack the fields that came later; their spec may still be the same.
+            found, asked = (
+                {**values, "spec": TokenSpec.from_dict(values["spec"])}
+                for values in (self.manifest, head)
+            )
+            for key, value in asked.items():
+                if found[key] != value:
                     raise BadInput(
                         f"{self.root}: holds a store with another {key} ({self.manifest[key]} "
                         f"instead of {value}); choose another folder"

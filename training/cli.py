@@ -27,8 +27,14 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 BAD_INPUT, FAULT = 2, 1
 
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Turn `task(cfg)` into a command line over `configs/<config_name>.yaml`."""
+def command(
+    config_name: str, files: str = ""
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Turn `task(cfg)` into a command line over `configs/<config_name>.yaml`.
+
+    Args:
+        files: a setting in which a comma separates files; elsewhere Hydra sees a choice in it.
+    """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def checked(cfg: DictConfig) -> Any:
@@ -61,6 +67,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             # Hydra shortens tracebacks and exits with 1 for everything; we want to see
             # composition errors here, and whole tracebacks of real faults.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+            if files:
+                sys.argv[1:] = [_as_list(argument, files) for argument in sys.argv[1:]]
             try:
                 entry(checked)()
             except InstantiationException:
@@ -71,6 +79,13 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         return run
 
     return decorate
+
+
+def _as_list(argument: str, setting: str) -> str:
+    """`ckpt=a,b` as Hydra writes a list; other arguments as they are."""
+    key, _, value = argument.partition("=")
+    plain = key == setting and "," in value and value[0] not in "['\""
+    return f"{key}=[{value}]" if plain else argument
 
 
 def fail(message: str, cfg: DictConfig | None = None, code: int = BAD_INPUT) -> NoReturn:

@@ -30,6 +30,7 @@ MAY_IMPORT_HYDRA = {
     "eval.py",
     "training/cli.py",
     "tokenizer/encode.py",
+    "tokenizer/convert.py",
     "tokenizer/decode.py",
     "tokenizer/export.py",
     "training/run.py",

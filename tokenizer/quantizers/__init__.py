@@ -5,12 +5,17 @@ from typing import Any
 
 from tokenizer.quantizers.base import Quantized, Quantizer
 from tokenizer.quantizers.fsq import FSQ, FSQConfig
+from tokenizer.quantizers.lookup import NearestConfig, SignConfig
 from training.errors import BadInput
 
 __all__ = ["FSQ", "FSQConfig", "Quantized", "Quantizer", "QuantizerConfig"]
 
-QuantizerConfig = FSQConfig
-CONFIGS: dict[str, type[QuantizerConfig]] = {"fsq": FSQConfig}
+QuantizerConfig = FSQConfig | NearestConfig | SignConfig
+CONFIGS: dict[str, type[QuantizerConfig]] = {
+    "fsq": FSQConfig,
+    "nearest": NearestConfig,
+    "sign": SignConfig,
+}
 
 
 def describe(config: QuantizerConfig) -> dict[str, Any]:

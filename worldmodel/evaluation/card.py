@@ -12,7 +12,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from tokenizer.data import resize
 from tokenizer.drives import Drive
 from tokenizer.load import Tokenizer
 from tokenizer.lpips_weights import load_lpips
@@ -136,13 +135,14 @@ def _clips(evidence: Evidence, config: EvalConfig, length: int) -> tuple[TokenCl
     ids = np.unique(np.linspace(0, len(windows) - 1, config.num_clips + 2).astype(int)[1:-1])
     clip = collate([windows[int(i)] for i in ids])
     by_id = {drive.id: drive for drive in evidence.drives}
-    size, frames = evidence.store.spec.image_size, []
+    spec, frames = evidence.store.spec, []
     for index in ids:
         place = int(np.searchsorted(windows.ends, index, side="right"))
         start = int(index) - (int(windows.ends[place - 1]) if place else 0)
         every = evidence.every
         seen = by_id[held[place].id].frames(start * every, (start + length - 1) * every + 1)
-        frames.append(resize(np.stack(list(islice(seen, 0, None, every))), size))
+        taken = np.stack(list(islice(seen, 0, None, every)))
+        frames.append(spec.preprocessing.fit(taken, spec.image_size))
     return clip, torch.stack(frames)
 
 

@@ -1,0 +1,72 @@
+"""Encoding and decoding with the architecture of commaVQ's tokenizer at 128 x 256.
+
+Peer: the same weights in plain PyTorch, as upstream runs them: float32, contiguous, eager. The
+weights are random, and so is how often two codes lie equally near: the share of equal tokens is
+that of this network, not of the published one.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import Row, interleaved, seconds
+from tokenizer.inference import InferenceConfig, for_inference, share_changed
+from tokenizer.load import Tokenizer, manifest_of
+from tokenizer.quantizers.lookup import NearestConfig
+from tokenizer.transforms import COMMA_CAMERA
+from tokenizer.vqgan import VQGAN, VQGANConfig
+
+REPEATS = 3
+
+
+def rows() -> Iterator[Row]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    batch = 32 if device == "cuda" else 4
+    torch.manual_seed(0)
+    plain = random_tokenizer().to(device)
+    frames = torch.rand(batch, 3, 128, 256, device=device) * 2 - 1
+    tokens = plain.encode(frames)
+    ours = {
+        dtype: for_inference(plain, InferenceConfig(dtype, compile=device == "cuda"))
+        for dtype in ("float32", "bfloat16")
+    }
+    for work in ("encode", "decode"):
+        given = frames if work == "encode" else tokens
+        contestants = {"plain": measure(getattr(plain, work), given)}
+        contestants |= {dtype: measure(getattr(t, work), given) for dtype, t in ours.items()}
+        best = interleaved(contestants, REPEATS)
+        for dtype, tokenizer in ours.items():
+            name = f"commaVQ {work}, batch {batch}, {dtype}"
+            if work == "encode":
+                equal = 1 - share_changed(plain, tokenizer, frames)
+                name += f" ({equal:.1%} equal tokens)"
+            rival = f"plain PyTorch, float32, {batch / best['plain']:.2f}"
+            ratio = best["plain"] / best[dtype]
+            yield Row(name, f"{batch / best[dtype]:.2f} frames/s", rival, ratio, 1.5)
+
+
+def random_tokenizer() -> Tokenizer:
+    """commaVQ's network with random weights and a codebook of latents that it really has."""
+    config = VQGANConfig(quantizer=NearestConfig(1024, 256))
+    network = VQGAN(config).eval()
+    with torch.no_grad():
+        network.encoder.layers.conv_in.weight /= 127.5  # it takes 0..255
+        frames = COMMA_CAMERA.to_network(torch.rand(8, 3, 128, 256) * 2 - 1)
+        network.quantizer.codebook.copy_(network.latents(frames).flatten(0, 2))
+    return Tokenizer(network, "random", manifest_of(config, COMMA_CAMERA))
+
+
+def measure(work: Callable[[Tensor], Any], given: Tensor) -> Callable[[], float]:
+    @torch.inference_mode()
+    def run() -> float:
+        return seconds(lambda: _finish(work(given)))
+
+    run()  # compile, pack weights, choose kernels
+    return run
+
+
+def _finish(result: Any) -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,118 @@
+"""The VQGAN blocks train, and compute the same in every way of computing faster."""
+
+import pytest
+import torch
+
+from tokenizer.inference import InferenceConfig, folded, for_inference, share_changed
+from tokenizer.load import Tokenizer, manifest_of
+from tokenizer.losses import LossConfig
+from tokenizer.module import TokenizerModule
+from tokenizer.quantizers import FSQConfig
+from tokenizer.quantizers.lookup import NearestConfig, SignConfig
+from tokenizer.vqgan import NearestUpsample, VQGANConfig
+from training.errors import BadInput
+from training.optimizers import AdamWConfig
+
+TINY = {"image_size": (16, 32), "width": 32, "multipliers": (1, 2), "num_res_blocks": 1}
+
+
+def config(style: str = "taming", **changes) -> VQGANConfig:
+    given = {"z_channels": 8, "attention_levels": (1,), "style": style, **TINY, **changes}
+    return VQGANConfig(**given)
+
+
+@pytest.fixture
+def tokenizer():
+    torch.manual_seed(0)
+    network = config().build()
+    return Tokenizer(network, "test", manifest_of(network.config))
+
+
+@pytest.mark.parametrize("style", ["taming", "magvit2"])
+@pytest.mark.parametrize("quantizer", [FSQConfig(), NearestConfig(64, 5), SignConfig(7)])
+def test_shapes_and_gradients(style, quantizer):
+    network = config(style, quantizer=quantizer).build()
+    frames = torch.rand(2, 3, 16, 32) * 2 - 1
+    fake, quantized = network(frames)
+    fake.square().mean().backward()
+    assert fake.shape == frames.shape
+    assert quantized.indices.shape == (2, 8, 16)
+    assert torch.equal(quantized.indices, network.encode(frames))
+    assert [name for name, p in network.named_parameters() if p.grad is None] == []
+    assert network.flops_per_frame > 0
+
+
+def test_the_module_trains_it_as_any_autoencoder():
+    loss = LossConfig(perceptual_net="", gan_start=0, discriminator_channels=8)
+    module = TokenizerModule(config(), loss, AdamWConfig())
+    module.speed_up(compile=False, recompute=True)
+    assert module.manifest["network"]["name"] == "vqgan"
+    fake, _ = module.autoencoder(torch.rand(1, 3, 16, 32))
+    weight = module.autoencoder.decoder.conv_out.weight
+    pixels = torch.randn_like(fake)
+    (expected,) = torch.autograd.grad((fake * pixels).sum(), weight)
+    ours = module.autoencoder.decoder.last_layer_gradient(pixels)
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"style": "stable"}, "taming, magvit2"),
+        ({"width": 48}, "multiple of 32"),
+        ({"image_size": (15, 32)}, "multiples of 2"),
+    ],
+)
+def test_impossible_shapes_are_refused(changes, words):
+    with pytest.raises(BadInput, match=words):
+        config(**changes)
+
+
+def test_attention_stands_where_it_is_asked_for():
+    names = [n for n, _ in config(attention_levels=(0,)).build().named_modules()]
+    assert any("down_0_attention_0" in n for n in names)
+    assert not any("down_1_attention" in n for n in names)
+
+
+def test_folded_upsampling_is_the_same_function():
+    torch.manual_seed(0)
+    layer, x = NearestUpsample(6), torch.randn(2, 6, 5, 7)
+    torch.testing.assert_close(folded(layer)(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", ["fold", "channels_last"])
+def test_float32_stays_what_it_is_to_rounding(tokenizer, change):
+    frames = torch.rand(2, 3, 16, 32) * 2 - 1
+    off = {"fold": False, "channels_last": False}
+    fast = for_inference(tokenizer, InferenceConfig(**{**off, change: True}))
+    assert share_changed(tokenizer, fast, frames) == 0
+    tokens = tokenizer.encode(frames)
+    torch.testing.assert_close(fast.decode(tokens), tokenizer.decode(tokens), atol=1e-5, rtol=0)
+    parts = list(fast.autoencoder.modules())
+    if change == "fold":
+        assert not any(isinstance(m, NearestUpsample) for m in parts)
+        assert any(isinstance(m, NearestUpsample) for m in tokenizer.autoencoder.modules())
+    else:
+        assert fast.autoencoder.decoder.conv_out.weight.is_contiguous(
+            memory_format=torch.channels_last
+        )
+
+
+@torch.no_grad()
+def test_bfloat16_changes_some_tokens_and_says_how_many(tokenizer):
+    frames = torch.rand(8, 3, 16, 32) * 2 - 1
+    fast = for_inference(tokenizer, InferenceConfig("bfloat16"))
+    assert fast.autoencoder.encoder.conv_out.weight.dtype == torch.bfloat16
+    assert 0 < share_changed(tokenizer, fast, frames) < 0.2
+    tokens = tokenizer.encode(frames)
+    assert fast.decode(tokens).dtype == torch.float32
+    torch.testing.assert_close(fast.decode(tokens), tokenizer.decode(tokens), atol=0.05, rtol=0)
+    with pytest.raises(BadInput, match="float32, bfloat16"):
+        InferenceConfig("float16")
+
+
+def test_compile_compiles_both_halves(tokenizer):
+    fast = for_inference(tokenizer, InferenceConfig(compile=True))
+    compiled = [n for n, m in fast.autoencoder.named_children() if m._compiled_call_impl]
+    assert {"encoder", "decoder"} <= set(compiled)

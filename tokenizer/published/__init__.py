@@ -1,0 +1,128 @@
+"""Published tokenizers open as they are: one adapter per format; nothing else knows those formats.
+
+An adapter is a small dataclass of options with `open(files) -> Opened`, and a line in `ADAPTERS`.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock
+from safetensors.torch import save
+
+from tokenizer.load import Tokenizer, manifest_of
+from tokenizer.published.commavq import CommaVQ
+from tokenizer.published.driving_simulator import DrivingSimulator
+from tokenizer.published.magvit2 import Magvit2
+from tokenizer.published.opened import Opened
+from tokenizer.published.taming import Taming
+from training.checkpoints import WEIGHTS, write_checkpoint
+from training.errors import BadInput
+from training.hashing import file_sha256
+
+
+class Adapter(Protocol):
+    def open(self, files: Sequence[Path]) -> Opened: ...
+
+
+ADAPTERS: dict[str, type[Any]] = {
+    "commavq": CommaVQ,
+    "magvit2": Magvit2,
+    "taming": Taming,
+    "driving_simulator": DrivingSimulator,
+}
+
+
+def adapter(name: str, options: Mapping[str, Any]) -> Adapter:
+    """The adapter called `name`; options that are None keep their defaults.
+
+    Raises:
+        BadInput: no such adapter, or an option that it does not have.
+    """
+    if name not in ADAPTERS:
+        raise BadInput(f"tokenizer={name}: no such published one; there are: {', '.join(ADAPTERS)}")
+    given = {key: value for key, value in options.items() if value is not None}
+    known = [field.name for field in fields(ADAPTERS[name])]
+    for key, value in given.items():
+        if key not in known:
+            raise BadInput(f"{key}={value}: {name} has no such option; it has: {', '.join(known)}")
+    found: Adapter = ADAPTERS[name](**given)
+    return found
+
+
+def open_published(name: str, files: Sequence[Path], **options: Any) -> Tokenizer:
+    """The tokenizer in published files; it has the hash that its converted checkpoint has.
+
+    Raises:
+        BadInput: as `adapter`, and where the files are not what the adapter reads.
+    """
+    opened = adapter(name, options).open(files)
+    network = opened.config.build()
+    network.load_state_dict(opened.weights)
+    identity = hashlib.sha256(save(_stored(opened))).hexdigest()
+    manifest = {**_manifest(name, files, opened), "files": {WEIGHTS: identity}}
+    return Tokenizer(network, identity, manifest)
+
+
+def convert(name: str, files: Sequence[Path], out: Path, **options: Any) -> list[str]:
+    """Write published files as a checkpoint of ours; returns the names of what was left out.
+
+    Raises:
+        BadInput: as `open_published`, or `out` exists.
+    """
+    if out.exists():
+        raise BadInput(f"out={out}: exists already; nothing is overwritten")
+    opened = adapter(name, options).open(files)
+    write_checkpoint(out, _stored(opened), _manifest(name, files, opened))
+    return opened.left_out
+
+
+def opened_name(name: str, ckpt: Any, options: Mapping[str, Any]) -> str:
+    """The name under which `load_tokenizer` opens `tokenizer=name ckpt=...` of a command line.
+
+    Published files are converted once, into the cache (DASHCAST_CACHE, else ~/.cache/dashcast).
+
+    Raises:
+        BadInput: as `convert`.
+    """
+    if ckpt is None:
+        return name
+    files = paths(ckpt)
+    adapter(name, options)
+    for file in files:
+        if not file.is_file():
+            raise BadInput(f"ckpt={file}: no such file")
+    given = sorted((k, str(v)) for k, v in options.items() if v is not None)
+    key = json.dumps([sorted(file_sha256(file) for file in files), given])
+    root = Path(os.environ.get("DASHCAST_CACHE", "~/.cache/dashcast"))
+    out = (
+        root.expanduser() / "tokenizers" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{out}.lock"):
+        if not out.exists():
+            convert(name, files, out, **options)
+    return str(out)
+
+
+def paths(ckpt: Any) -> list[Path]:
+    """One file, or a list of them, as a command line gives it."""
+    return [Path(str(file)) for file in (ckpt if isinstance(ckpt, list | tuple) else [ckpt])]
+
+
+def _stored(opened: Opened) -> dict[str, Any]:
+    """As checkpoints name them: these weights are what is used, like averaged ones."""
+    return {f"ema.module.{key}": tensor.contiguous() for key, tensor in opened.weights.items()}
+
+
+def _manifest(name: str, files: Sequence[Path], opened: Opened) -> dict[str, Any]:
+    source = {
+        "name": name,
+        "files": {file.name: file_sha256(file) for file in files},
+        "left_out": opened.left_out,
+    }
+    return {**manifest_of(opened.config, opened.preprocessing), "published": source}

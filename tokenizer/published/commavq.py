@@ -1,0 +1,80 @@
+"""commaVQ's frame tokenizer: two flat state dicts (MIT, github.com/commaai/commavq)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from tokenizer.published.opened import Opened
+from tokenizer.published.vqgan_keys import CODEBOOK, architecture, load
+from tokenizer.published.weights import Tensors, read_file, state_dict
+from tokenizer.quantizers.lookup import NearestConfig
+from tokenizer.transforms import COMMA_CAMERA
+from tokenizer.vqgan import VQGANConfig
+from training.errors import BadInput
+
+FILES = "encoder_pytorch_model.bin,decoder_pytorch_model.bin"
+
+
+@dataclass(frozen=True)
+class CommaVQ:
+    """How to open it.
+
+    Attributes:
+        image_size: (height, width) in pixels that it is used at.
+        crop: "comma" cuts what comma's road camera sees as the published tokens show it; "cover"
+            takes all of a frame that fits the aspect, for other cameras.
+    """
+
+    image_size: Sequence[int] = (128, 256)
+    crop: str = "comma"
+
+    def open(self, files: Sequence[Path]) -> Opened:
+        """Both halves, in any order; the codebook, which each of them holds, must be the same.
+
+        Raises:
+            BadInput: not two files, not these halves, or halves of two tokenizers.
+        """
+        if self.crop not in ("comma", "cover"):
+            raise BadInput(f"crop={self.crop}: use comma or cover")
+        if len(files) != 2:
+            raise BadInput(f"ckpt: {len(files)} files; commavq needs two: {FILES}")
+        where = " and ".join(str(file) for file in files)
+        halves = dict(_half(file) for file in files)
+        if len(halves) != 2:
+            raise BadInput(f"{where}: are both the {next(iter(halves))}; commavq needs {FILES}")
+        tensors = _join(halves, where)
+        config = VQGANConfig(
+            image_size=tuple(self.image_size),
+            quantizer=NearestConfig(*tensors[CODEBOOK].shape),
+            **architecture(tensors, "taming", where),
+        )
+        weights, left_out = load(config, tensors, where)
+        window = COMMA_CAMERA.window if self.crop == "comma" else ()
+        preprocessing = replace(COMMA_CAMERA, window=window, antialias=self.crop == "cover")
+        return Opened(config, weights, preprocessing, left_out)
+
+
+def _half(file: Path) -> tuple[str, Tensors]:
+    tensors = state_dict(read_file(file), file)
+    names = {"quant_conv.weight": "encoder", "post_quant_conv.weight": "decoder"}
+    found = [half for key, half in names.items() if key in tensors]
+    if len(found) != 1:
+        raise BadInput(f"{file}: is neither the encoder nor the decoder of commaVQ; give {FILES}")
+    return found[0], tensors
+
+
+def _join(halves: dict[str, Tensors], where: str) -> Tensors:
+    """Both halves under the names that taming gives them."""
+    books = [half.pop("quantize._embedding.weight", None) for half in halves.values()]
+    if books[0] is None or books[1] is None:
+        raise BadInput(f"{where}: quantize._embedding.weight is missing; give the published files")
+    if not torch.equal(books[0], books[1]):
+        raise BadInput(f"{where}: their codebooks differ; give both halves of one tokenizer")
+    tensors = {CODEBOOK: books[0]}
+    for half, own in halves.items():
+        for key, tensor in own.items():
+            common = key.startswith(("quant_conv.", "post_quant_conv."))
+            tensors[key if common else f"{half}.{key}"] = tensor
+    return tensors

@@ -1,0 +1,49 @@
+"""Driving_Simulator's FSQ-VQGAN (github.com/fabP258/Driving_Simulator)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizer.published.opened import Opened
+from tokenizer.published.taming import one
+from tokenizer.published.vqgan_keys import architecture, load
+from tokenizer.published.weights import read_file, state_dict
+from tokenizer.quantizers import FSQConfig
+from tokenizer.transforms import Preprocessing
+from tokenizer.vqgan import VQGANConfig
+from training.errors import BadInput
+
+
+@dataclass(frozen=True)
+class DrivingSimulator:
+    """How to open it.
+
+    Attributes:
+        image_size: (height, width) in pixels that it is used at.
+        levels: of its FSQ; () reads them from the checkpoint's own hyper-parameters.
+    """
+
+    image_size: Sequence[int] = (288, 512)
+    levels: Sequence[int] = ()
+
+    def open(self, files: Sequence[Path]) -> Opened:
+        """The project's own checkpoint, or a flat state dict and `levels`.
+
+        Raises:
+            BadInput: not one file, levels that are unknown or do not fit, or another family.
+        """
+        (file,) = one(files, "driving_simulator")
+        values = read_file(file)
+        tensors = state_dict(values, file)
+        shape = architecture(tensors, "taming", str(file))
+        noted = values.get("hparams")
+        levels = self.levels or (noted.get("fsq_levels", ()) if isinstance(noted, dict) else ())
+        if not levels:
+            raise BadInput(f"{file}: does not say its fsq_levels; give levels=[8,8,8,6,5]")
+        if "quant_conv.weight" not in tensors or len(tensors["quant_conv.weight"]) != len(levels):
+            raise BadInput(f"{file}: quant_conv does not lead to the {len(levels)} levels {levels}")
+        config = VQGANConfig(
+            image_size=tuple(self.image_size), quantizer=FSQConfig(tuple(levels)), **shape
+        )
+        weights, left_out = load(config, tensors, str(file), ("loss.",))
+        return Opened(config, weights, Preprocessing(), left_out)

@@ -1,0 +1,24 @@
+"""What an adapter makes of published files."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from tokenizer.load import NetworkConfig
+from tokenizer.transforms import Preprocessing
+
+
+class Opened(NamedTuple):
+    """A published tokenizer in our terms.
+
+    Attributes:
+        config: of the network.
+        weights: float32, by the network's own names.
+        preprocessing: what the network was trained on.
+        left_out: foreign names of what is no part of the tokenizer, such as losses.
+    """
+
+    config: NetworkConfig
+    weights: dict[str, Tensor]
+    preprocessing: Preprocessing
+    left_out: list[str]

@@ -1,0 +1,53 @@
+"""taming-transformers' VQGAN with one codebook (MIT, github.com/CompVis/taming-transformers)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizer.published.opened import Opened
+from tokenizer.published.vqgan_keys import CODEBOOK, architecture, load
+from tokenizer.published.weights import read_file, state_dict
+from tokenizer.quantizers.lookup import NearestConfig
+from tokenizer.transforms import Preprocessing
+from tokenizer.vqgan import VQGANConfig
+from training.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Taming:
+    """How to open it.
+
+    Attributes:
+        image_size: (height, width) in pixels that it is used at.
+    """
+
+    image_size: Sequence[int] = (256, 256)
+
+    def open(self, files: Sequence[Path]) -> Opened:
+        """A Lightning checkpoint, or a flat state dict.
+
+        Raises:
+            BadInput: not one file, another quantizer, or another family.
+        """
+        (file,) = one(files, "taming")
+        tensors = state_dict(read_file(file), file)
+        shape = architecture(tensors, "taming", str(file))
+        if CODEBOOK not in tensors:
+            others = sorted(key for key in tensors if key.startswith("quantize."))
+            raise BadInput(
+                f"{file}: has no codebook {CODEBOOK} (but {', '.join(others) or 'none at all'}); "
+                "tokenizer=taming opens those with a VectorQuantizer"
+            )
+        config = VQGANConfig(
+            image_size=tuple(self.image_size),
+            quantizer=NearestConfig(*tensors[CODEBOOK].shape),
+            **shape,
+        )
+        weights, left_out = load(config, tensors, str(file), ("loss.",))
+        return Opened(config, weights, Preprocessing(), left_out)
+
+
+def one(files: Sequence[Path], name: str) -> Sequence[Path]:
+    if len(files) != 1:
+        raise BadInput(f"ckpt: {len(files)} files; {name} needs one")
+    return files

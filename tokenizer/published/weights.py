@@ -1,0 +1,123 @@
+"""Foreign weight files: read without running anything of theirs, every key accounted for."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from training.errors import BadInput
+
+Tensors = dict[str, Tensor]
+INSIDE = ("state_dict", "model_state")  # where Lightning, and Driving_Simulator, keep the weights
+# Lightning notes its callbacks in a checkpoint by their class. They become this one, which does
+# nothing; whatever else a file names that is neither a tensor nor a plain value is refused.
+HARMLESS = re.compile(r"(pytorch_lightning|lightning)\.[\w.]+$")
+
+
+class LeftAside(dict):
+    """In place of an object that has nothing to do with the weights."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, _: Any) -> None:
+        """Its state is not kept."""
+
+
+def read_file(file: Path) -> dict[str, Any]:
+    """What a file of safetensors or of `torch.save` holds; only tensors and plain values.
+
+    Raises:
+        BadInput: missing, damaged, a TorchScript archive, or it holds more than that.
+    """
+    if not file.is_file():
+        raise BadInput(f"ckpt={file}: no such file")
+    try:
+        found = load_file(file) if file.suffix == ".safetensors" else _unpickle(file)
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{file}: cannot be read ({error}); download it again") from error
+    except Exception as error:  # torch raises many kinds; none of them may pass as another fault
+        raise BadInput(
+            f"{file}: refused, it is no weights file, is damaged, or holds more than tensors and "
+            f"plain values ({str(error).splitlines()[0]}); give the published file"
+        ) from error
+    if not isinstance(found, dict):
+        raise BadInput(f"{file}: holds a {type(found).__name__}; give a state dict")
+    return found
+
+
+def _unpickle(file: Path) -> Any:
+    harmless: list[Any] = []
+    if _is_zip(file):
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+        harmless = [(LeftAside, name) for name in names if HARMLESS.match(name)]
+    with torch.serialization.safe_globals(harmless):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _is_zip(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(2) == b"PK"
+
+
+def state_dict(values: dict[str, Any], file: Path) -> Tensors:
+    """The tensors of a file, which are its own values or lie under one of the keys `INSIDE`.
+
+    Raises:
+        BadInput: there are none.
+    """
+    for key in INSIDE:
+        if isinstance(values.get(key), dict):
+            values = values[key]
+            break
+    tensors = {str(k): v for k, v in values.items() if isinstance(v, Tensor)}
+    if not tensors or len(tensors) != len(values):
+        odd = sorted(str(k) for k, v in values.items() if not isinstance(v, Tensor))
+        raise BadInput(f"{file}: is no state dict; not tensors are: {', '.join(odd) or 'nothing'}")
+    return tensors
+
+
+def fill(
+    targets: Tensors, sources: dict[str, str], tensors: Tensors, left_out: Iterable[str], where: str
+) -> tuple[Tensors, list[str]]:
+    """Weights under our names in float32, and the names of what was left out.
+
+    Args:
+        targets: the network's own tensors, for their shapes.
+        sources: for each of them the foreign name; no two of them the same.
+        tensors: the foreign tensors, of which every one is used or left out.
+        left_out: how the names begin of what may be left out.
+        where: the file, for messages.
+
+    Raises:
+        BadInput: a weight is missing, has another shape, is not finite, or is left over.
+    """
+    assert set(sources) == set(targets)
+    assert len(set(sources.values())) == len(sources)
+    missing = sorted(set(sources.values()) - set(tensors))
+    if missing:
+        raise BadInput(f"{where}: lacks {', '.join(missing)}; give the whole checkpoint")
+    unused = set(tensors) - set(sources.values())
+    ignored = {key for key in unused if key.startswith(tuple(left_out))}
+    if unused - ignored:
+        raise BadInput(
+            f"{where}: holds what this network has no place for: "
+            f"{', '.join(sorted(unused - ignored))}; is it of another family?"
+        )
+    weights = {}
+    for key, target in targets.items():
+        tensor = tensors[sources[key]]
+        if tensor.shape != target.shape:
+            raise BadInput(
+                f"{where}: {sources[key]} is {tuple(tensor.shape)}, {tuple(target.shape)} is "
+                "needed beside the other weights; do the parts belong together?"
+            )
+        if not tensor.isfinite().all():
+            raise BadInput(f"{where}: {sources[key]} is not finite; download the file again")
+        weights[key] = tensor.float()
+    return weights, sorted(ignored)

@@ -1,0 +1,106 @@
+"""What happens to a recorded frame before a tokenizer sees it: cut, scaled, brought into range."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From recorded frames to what a tokenizer's network was trained on.
+
+    Attributes:
+        window: (height, width) in pixels that is cut from a recorded frame; () for all of it.
+        offset: pixels (down, right) by which the window lies off the centre.
+        antialias: blur before scaling down, as image libraries do and cv2.resize does not.
+        value_range: what black and white become.
+        mean, std: per channel, in units of `value_range`: subtracted, then divided by.
+    """
+
+    window: tuple[int, ...] = ()
+    offset: tuple[int, ...] = (0, 0)
+    antialias: bool = True
+    value_range: tuple[float, ...] = (-1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "Preprocessing":
+        """As a manifest holds it; TypeError where a field is unknown."""
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return Preprocessing(**fields)
+
+    def fit(
+        self, frames: UInt8[np.ndarray, "time h w 3"], size: Sequence[int]
+    ) -> UInt8[Tensor, "time 3 height width"]:
+        """Cut and scale to (height, width); frames of that size already are taken as they are.
+
+        Raises:
+            BadInput: there are no frames, they are not RGB, or are smaller than the window.
+        """
+        if frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+            raise BadInput(f"frames are {frames.shape}; give at least one, as [time h w 3] RGB")
+        if self.window and frames.shape[1:3] != tuple(size):
+            frames = self.cut(frames)
+        return resize(frames, size, self.antialias)
+
+    def cut(
+        self, frames: UInt8[np.ndarray, "time h w 3"]
+    ) -> UInt8[np.ndarray, "time height width 3"]:
+        """The window of the frames."""
+        starts = [
+            n // 2 - side // 2 + move
+            for n, side, move in zip(frames.shape[1:3], self.window, self.offset, strict=True)
+        ]
+        ends = [start + side for start, side in zip(starts, self.window, strict=True)]
+        if min(starts) < 0 or any(e > n for e, n in zip(ends, frames.shape[1:3], strict=True)):
+            raise BadInput(
+                f"frames are {frames.shape[1:3]} (height, width): too small for this tokenizer, "
+                f"which cuts {self.window} from {self.offset} (down, right) off the centre; give "
+                "the camera's own frames, or frames that are cut and scaled already"
+            )
+        return frames[:, starts[0] : ends[0], starts[1] : ends[1]]
+
+    def to_network(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+        """Pixels in [-1, 1] in the units of the network."""
+        low, high = self.value_range
+        if (low, high) != (-1.0, 1.0):
+            pixels = (pixels + 1) * ((high - low) / 2) + low
+        if any(self.mean) or set(self.std) != {1.0}:
+            mean, std = (pixels.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
+            pixels = (pixels - mean) / std
+        return pixels
+
+
+# commaVQ's crop of comma's road camera (1928x1208): 512x256 pixels of a camera of focal length
+# 455, seen with one of 567, and 59/2 pixels above the centre. github.com/commaai/commavq
+COMMA_CAMERA = Preprocessing(
+    window=(319, 638), offset=(-29, 0), antialias=False, value_range=(0.0, 255.0)
+)
+
+
+def resize(
+    frames: UInt8[np.ndarray, "time h w 3"], size: Sequence[int], antialias: bool = True
+) -> UInt8[Tensor, "time 3 height width"]:
+    """Scale to cover (height, width), then crop the centre."""
+    images = rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "t h w c -> t c h w")
+    height, width = size
+    if images.shape[-2:] == (height, width):
+        return images
+    scale = max(height / images.shape[-2], width / images.shape[-1])
+    covered = [max(s, round(n * scale)) for s, n in zip(size, images.shape[-2:], strict=True)]
+    scaled = F.interpolate(images.float(), covered, mode="bilinear", antialias=antialias)
+    top, left = (covered[0] - height) // 2, (covered[1] - width) // 2
+    cropped = scaled[..., top : top + height, left : left + width]
+    return cropped.round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,308 @@
+"""The VQGAN family: taming (Esser et al. 2021, arXiv 2012.09841) and Open-MAGVIT2 (2409.04410).
+
+Both are one U-shape without skips; a `style` says what their authors did differently. commaVQ and
+Driving_Simulator are of the taming style. The published weights open through
+`tokenizer.published`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokenizer.autoencoder import Layers
+from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
+from training.errors import BadInput
+
+GROUPS, EPS = 32, 1e-6  # of every GroupNorm in the family
+
+
+@dataclass(frozen=True)
+class Style:
+    """What the two codebases do differently.
+
+    Attributes:
+        attention: in the middle, and after the residual blocks of `attention_levels`.
+        bias: of the convolutions in residual blocks and of the encoder's first.
+        centred: strided convolutions pad all sides; else only below and to the right.
+        shuffle: upsampling is a convolution to four times the channels, then depth to space;
+            else nearest neighbours, then a convolution.
+        extra_blocks: residual blocks that a resolution of the decoder has more.
+        projected: 3x3 to `z_channels` and 1x1 to the code, and back; else 1x1 to the code.
+    """
+
+    attention: bool
+    bias: bool
+    centred: bool
+    shuffle: bool
+    extra_blocks: int
+    projected: bool
+
+
+STYLES = {
+    "taming": Style(True, True, False, False, extra_blocks=1, projected=True),
+    "magvit2": Style(False, False, True, True, extra_blocks=0, projected=False),
+}
+
+
+@dataclass(frozen=True)
+class VQGANConfig:
+    """Shape of a VQGAN; the token grid is image_size / 2^(levels - 1).
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        quantizer: turns latents into integers; it decides the vocabulary.
+        style: "taming" or "magvit2".
+        width: channels after the encoder's first convolution, a multiple of 32.
+        multipliers: of the width, one per resolution, from the image down.
+        num_res_blocks: residual blocks per resolution.
+        z_channels: channels of the latents before their projection to codes (taming).
+        attention_levels: resolutions with self-attention, 0 is the image's own (taming).
+    """
+
+    image_size: Sequence[int] = (128, 256)
+    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
+    style: str = "taming"
+    width: int = 128
+    multipliers: Sequence[int] = (1, 1, 2, 2, 4)
+    num_res_blocks: int = 2
+    z_channels: int = 256
+    attention_levels: Sequence[int] = (4,)
+
+    def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise BadInput(f"style={self.style}: use one of {', '.join(STYLES)}")
+        if self.width % GROUPS:
+            raise BadInput(f"width={self.width}: give a multiple of {GROUPS} (GroupNorm's groups)")
+        if any(side % self.downsampling for side in self.image_size):
+            raise BadInput(
+                f"image_size={list(self.image_size)}: both sides must be multiples of "
+                f"{self.downsampling} ({len(self.multipliers)} resolutions)"
+            )
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels at each resolution, from the image down."""
+        return tuple(self.width * m for m in self.multipliers)
+
+    @property
+    def downsampling(self) -> int:
+        return int(2 ** (len(self.multipliers) - 1))
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        height, width = self.image_size
+        return 1, height // self.downsampling, width // self.downsampling
+
+    @property
+    def tokens_per_frame(self) -> float:
+        return float(math.prod(self.grid))
+
+    def build(self) -> "VQGAN":
+        return VQGAN(self)
+
+
+class VQGAN(nn.Module):
+    """Encode to token grids, decode to frames in [-1, 1].
+
+    What it encodes is in the units that its `Preprocessing` makes: commaVQ was trained on 0..255.
+    """
+
+    def __init__(self, config: VQGANConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.quantizer = config.quantizer.build()
+        projected, dim = STYLES[config.style].projected, self.quantizer.dim
+        latent = config.z_channels if projected else dim
+        self.encoder = Encoder(config, latent)
+        self.decoder = Decoder(config, latent)
+        self.quant_conv = nn.Conv2d(latent, dim, 1) if projected else nn.Identity()
+        self.post_quant_conv = nn.Conv2d(dim, latent, 1) if projected else nn.Identity()
+
+    @cached_property
+    def flops_per_frame(self) -> int:
+        """FLOPs of one forward pass (encode and decode), counted by running one frame."""
+        device = self.decoder.conv_out.weight.device
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self(torch.zeros(1, 3, *self.config.image_size, device=device))
+        return int(counter.get_total_flops())
+
+    def forward(
+        self, frames: Float[Tensor, "n 3 h w"]
+    ) -> tuple[Float[Tensor, "n 3 h w"], Quantized]:
+        """Reconstruction and what it was made from: codes [n gh gw dim], tokens [n gh gw]."""
+        quantized = self.quantizer(self.latents(frames))
+        return self.reconstruct(quantized.codes), quantized
+
+    def latents(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw dim"]:
+        """What the quantizer sees of frames."""
+        return rearrange(self.quant_conv(self.encoder(frames)), "n c h w -> n h w c")
+
+    def reconstruct(self, codes: Float[Tensor, "n gh gw dim"]) -> Float[Tensor, "n 3 h w"]:
+        """Frames of codes, not clamped."""
+        return self.decoder(self.post_quant_conv(rearrange(codes, "n h w c -> n c h w")))
+
+    @torch.no_grad()
+    def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
+        """Tokens of frames.
+
+        Raises:
+            BadInput: the frames have another size than the tokenizer was made for.
+        """
+        if tuple(frames.shape[-2:]) != tuple(self.config.image_size):
+            raise BadInput(
+                f"frames are {tuple(frames.shape[-2:])}, this tokenizer takes "
+                f"{tuple(self.config.image_size)} (height, width)"
+            )
+        return self.quantizer.encode(self.latents(frames))
+
+    @torch.no_grad()
+    def decode(self, tokens: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
+        """Frames in [-1, 1] (clamped) of token grids."""
+        return self.reconstruct(self.quantizer.decode(tokens)).clamp(-1, 1)
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: VQGANConfig, latent: int) -> None:
+        super().__init__()
+        style = STYLES[config.style]
+        width, last = config.width, len(config.channels) - 1
+        layers: dict[str, nn.Module] = {}
+        layers["conv_in"] = nn.Conv2d(3, width, 3, padding=1, bias=style.bias)
+        for level, channels in enumerate(config.channels):
+            attends = style.attention and level in config.attention_levels
+            for i in range(config.num_res_blocks):
+                layers[f"down_{level}_block_{i}"] = ResBlock(width, channels, style.bias)
+                width = channels
+                if attends:
+                    layers[f"down_{level}_attention_{i}"] = SpatialAttention(width)
+            if level < last:
+                layers[f"down_{level}_resample"] = Downsample(width, style.centred)
+        layers |= middle(config)
+        self.layers = named(layers)
+        self.norm_out = nn.GroupNorm(GROUPS, width, EPS)
+        size = 3 if style.projected else 1
+        self.conv_out = nn.Conv2d(width, latent, size, padding=size // 2)
+
+    def forward(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n latent gh gw"]:
+        return self.conv_out(F.silu(self.norm_out(self.layers(frames))))
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: VQGANConfig, latent: int) -> None:
+        super().__init__()
+        style = STYLES[config.style]
+        width = config.channels[-1]
+        layers: dict[str, nn.Module] = {"conv_in": nn.Conv2d(latent, width, 3, padding=1)}
+        layers |= middle(config)
+        for level, channels in reversed(list(enumerate(config.channels))):
+            attends = style.attention and level in config.attention_levels
+            for i in range(config.num_res_blocks + style.extra_blocks):
+                layers[f"up_{level}_block_{i}"] = ResBlock(width, channels, style.bias)
+                width = channels
+                if attends:
+                    layers[f"up_{level}_attention_{i}"] = SpatialAttention(width)
+            if level:
+                upsample = ShuffleUpsample if style.shuffle else NearestUpsample
+                layers[f"up_{level}_resample"] = upsample(width)
+        self.layers = named(layers)
+        self.norm_out = nn.GroupNorm(GROUPS, width, EPS)
+        self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, latents: Float[Tensor, "n latent gh gw"]) -> Float[Tensor, "n 3 h w"]:
+        self.features = F.silu(self.norm_out(self.layers(latents)))
+        return self.conv_out(self.features)
+
+    def last_layer_gradient(
+        self, gradient: Float[Tensor, "n 3 h w"]
+    ) -> Float[Tensor, "out in k k"]:
+        """Gradient of the last layer's weight, given that of the pixels of the last forward."""
+        shape = tuple(self.conv_out.weight.shape)
+        return conv2d_weight(self.features.detach().float(), shape, gradient.float(), padding=1)
+
+
+class ResBlock(nn.Module):
+    """Pre-activation residual block; 1x1 shortcut where the number of channels changes."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(GROUPS, in_channels, EPS)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
+        self.norm2 = nn.GroupNorm(GROUPS, out_channels, EPS)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias)
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        return self.shortcut(x) + self.conv2(F.silu(self.norm2(hidden)))
+
+
+class SpatialAttention(nn.Module):
+    """Single-head self-attention over the positions of one frame, scaled by channels^-0.5."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, channels, EPS)
+        self.q, self.k, self.v, self.proj = (nn.Conv2d(channels, channels, 1) for _ in range(4))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        seen = self.norm(x)
+        q, k, v = (rearrange(f(seen), "n c h w -> n 1 (h w) c") for f in (self.q, self.k, self.v))
+        out = F.scaled_dot_product_attention(q, k, v)
+        return x + self.proj(rearrange(out, "n 1 (h w) c -> n c h w", h=x.shape[-2]))
+
+
+class Downsample(nn.Conv2d):
+    """Strided 3x3; where it is not centred, it sees one row below and one column to the right."""
+
+    def __init__(self, channels: int, centred: bool) -> None:
+        super().__init__(channels, channels, 3, stride=2, padding=1 if centred else 0)
+        self.centred = centred
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if self.centred else F.pad(x, (0, 1, 0, 1)))
+
+
+class NearestUpsample(nn.Conv2d):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class ShuffleUpsample(nn.Conv2d):
+    """To four times the channels, then depth to space; the block's row and column come first."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, 4 * channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rearrange(super().forward(x), "n (by bx c) h w -> n c (h by) (w bx)", by=2, bx=2)
+
+
+def middle(config: VQGANConfig) -> dict[str, nn.Module]:
+    """Blocks at the lowest resolution: two around an attention, or residual ones alone."""
+    style, width = STYLES[config.style], config.channels[-1]
+    count = 2 if style.attention else config.num_res_blocks
+    blocks: dict[str, nn.Module] = {"mid_block_0": ResBlock(width, width, style.bias)}
+    if style.attention:
+        blocks["mid_attention"] = SpatialAttention(width)
+    return blocks | {f"mid_block_{i}": ResBlock(width, width, style.bias) for i in range(1, count)}
+
+
+def named(layers: dict[str, nn.Module]) -> Layers:
+    row = Layers()
+    for name, layer in layers.items():
+        row.add_module(name, layer)
+    return row
