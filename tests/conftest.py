@@ -22,6 +22,7 @@ CHECKED = (
     "tokenizer.metrics",
     "tokenizer.quantizers",
     "tokenizer.vqgan",
+    "tokenizer.winograd",
     "worldmodel.decoding",
     "worldmodel.evaluation",
 )

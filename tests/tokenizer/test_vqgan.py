@@ -10,6 +10,7 @@ from tokenizer.module import TokenizerModule
 from tokenizer.quantizers import FSQConfig
 from tokenizer.quantizers.lookup import NearestConfig, SignConfig
 from tokenizer.vqgan import NearestUpsample, VQGANConfig
+from tokenizer.winograd import WinogradConv2d
 from training.errors import BadInput
 from training.optimizers import AdamWConfig
 
@@ -78,6 +79,33 @@ def test_folded_upsampling_is_the_same_function():
     torch.manual_seed(0)
     layer, x = NearestUpsample(6), torch.randn(2, 6, 5, 7)
     torch.testing.assert_close(folded(layer)(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("height", "width"), [(16, 32), (5, 3), (1, 70)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_winograd_is_the_same_convolution(height, width, bias):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(6, 9, 3, padding=1, bias=bias)
+    x = torch.randn(3, 6, height, width)
+    torch.testing.assert_close(WinogradConv2d(conv)(x), conv(x), atol=2e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_winograd_is_used_where_it_pays_and_the_tokens_stay():
+    torch.manual_seed(0)
+    network = config(width=64, multipliers=(1, 8)).build()
+    tokenizer = Tokenizer(network, "test", manifest_of(network.config))
+    fast = for_inference(tokenizer, InferenceConfig(winograd=True))
+    used = [n for n, m in fast.autoencoder.named_modules() if isinstance(m, WinogradConv2d)]
+    assert "encoder.layers.down_0_block_0.conv1" in used
+    assert not [n for n in used if "conv_in" in n or "down_1" in n or "shortcut" in n]
+    frames = torch.rand(2, 3, 16, 32) * 2 - 1
+    tokens = tokenizer.encode(frames)
+    assert torch.equal(fast.encode(frames), tokens)
+    torch.testing.assert_close(fast.decode(tokens), tokenizer.decode(tokens), atol=1e-4, rtol=0)
+    with pytest.raises(BadInput, match="float32"):
+        InferenceConfig("bfloat16", winograd=True)
 
 
 @torch.no_grad()
