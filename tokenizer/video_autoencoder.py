@@ -1,0 +1,301 @@
+"""The causal video autoencoder: clips <-> a grid of integers for one frame, then for every few.
+
+The architecture of the Cosmos discrete video tokenizer (arXiv 2501.03575, section 4): Haar patches,
+factorised causal convolutions, attention over space and over past time. The first frame stands
+alone: it is an image to the network, so that 1 + k n frames make 1 + n token grids.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokenizer.causal_conv import CausalConv, CausalLayers, FactorizedConv, Past, at_start
+from tokenizer.haar import haar, inverse_haar
+from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
+from tokenizer.video_blocks import (
+    Downsample,
+    FrameNorm,
+    Upsample,
+    VideoAttention,
+    VideoResBlock,
+)
+from training.errors import BadInput
+
+
+@dataclass(frozen=True)
+class VideoAutoencoderConfig:
+    """Shape of the video autoencoder; the defaults are those of the published 8x16x16.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        quantizer: turns latents into integers; it decides the vocabulary.
+        clip_frames: frames of a training clip, 1 + a multiple of `time_downsampling`.
+        time_downsampling: frames per token grid after the first.
+        space_downsampling: pixels per token along each side.
+        patch: side of the Haar patches, in pixels and in frames; a power of two.
+        channels: width of the first convolution.
+        multipliers: width at each resolution, as a multiple of `channels`.
+        num_res_blocks: residual blocks per resolution (the decoder has one more).
+        latent_channels: width between the two halves and the quantizer's own.
+        attention_levels: resolutions with attention; the lowest has it always, in the middle.
+        attention_steps: latent frames that attention looks back on; 0: all there are.
+        early_upsampling: the decoder doubles time one level earlier (the first release).
+    """
+
+    image_size: Sequence[int] = (256, 256)
+    quantizer: QuantizerConfig = field(default_factory=lambda: FSQConfig((8, 8, 8, 5, 5, 5)))
+    clip_frames: int = 17
+    time_downsampling: int = 8
+    space_downsampling: int = 16
+    patch: int = 4
+    channels: int = 128
+    multipliers: Sequence[int] = (2, 4, 4)
+    num_res_blocks: int = 2
+    latent_channels: int = 16
+    attention_levels: Sequence[int] = ()
+    attention_steps: int = 0
+    early_upsampling: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("patch", "time_downsampling", "space_downsampling"):
+            value = getattr(self, name)
+            if value < 1 or value & (value - 1):
+                raise BadInput(f"{name}={value}: must be a power of two")
+        levels = len(self.multipliers) - 1
+        for name in ("time_downsampling", "space_downsampling"):
+            low, high = self.patch, self.patch * 2**levels
+            if not low <= getattr(self, name) <= high:
+                raise BadInput(
+                    f"{name}={getattr(self, name)}: patch={self.patch} and {levels + 1} "
+                    f"multipliers give {low} to {high}"
+                )
+        if any(side % self.space_downsampling for side in self.image_size):
+            raise BadInput(
+                f"image_size={list(self.image_size)}: both sides must be multiples of "
+                f"space_downsampling={self.space_downsampling}"
+            )
+        if self.clip_frames % self.time_downsampling != 1 % self.time_downsampling:
+            raise BadInput(
+                f"clip_frames={self.clip_frames}: the first frame stands alone; give 1 + a "
+                f"multiple of time_downsampling={self.time_downsampling}"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """(1, height, width) tokens of a step: one frame first, then `time_downsampling` each."""
+        height, width = self.image_size
+        return 1, height // self.space_downsampling, width // self.space_downsampling
+
+    @property
+    def frames_per_step(self) -> int:
+        return self.time_downsampling
+
+    @property
+    def tokens_per_frame(self) -> float:
+        """Of a training clip, whose first frame costs as much as a whole step."""
+        return self.steps_per_clip * math.prod(self.grid) / self.clip_frames
+
+    @property
+    def widths(self) -> list[int]:
+        return [self.channels * multiplier for multiplier in self.multipliers]
+
+    @property
+    def steps_per_clip(self) -> int:
+        return 1 + (self.clip_frames - 1) // self.time_downsampling
+
+    def halvings(self, level: int) -> tuple[bool, bool]:
+        """Whether (space, time) are halved after a level of the encoder."""
+        space = self.patch * 2**level < self.space_downsampling
+        return space, self.patch * 2**level < self.time_downsampling
+
+    def doublings(self, level: int) -> tuple[bool, bool]:
+        """Whether (space, time) are doubled after a level of the decoder."""
+        from_below = len(self.multipliers) - 1 - level
+        in_space = int(math.log2(self.space_downsampling // self.patch))
+        in_time = int(math.log2(self.time_downsampling // self.patch))
+        time = from_below < in_time if self.early_upsampling else 0 < from_below <= in_time
+        return time or from_below < in_space > in_time, time
+
+    def build(self) -> "VideoAutoencoder":
+        return VideoAutoencoder(self)
+
+
+class VideoEncoder(nn.Module):
+    def __init__(self, config: VideoAutoencoderConfig, code_dim: int) -> None:
+        super().__init__()
+        self.patch = config.patch
+        width = config.channels
+        layers: list[nn.Module] = [FactorizedConv(3 * config.patch**3, width)]
+        for level, channels in enumerate(config.widths):
+            for _ in range(config.num_res_blocks):
+                layers.append(VideoResBlock(width, channels))
+                width = channels
+                if level in config.attention_levels:
+                    layers.append(VideoAttention(width, config.attention_steps))
+            last = level == len(config.widths) - 1
+            if not last and any(config.halvings(level)):
+                layers.append(Downsample(width, *config.halvings(level)))
+        self.layers = CausalLayers(*layers, *middle(width, config.attention_steps))
+        self.norm_out = FrameNorm(width)
+        self.conv_out = FactorizedConv(width, config.latent_channels)
+        self.to_codes = CausalConv(config.latent_channels, code_dim)
+
+    def forward(
+        self, frames: Float[Tensor, "b 3 t h w"], past: Past | None = None
+    ) -> Float[Tensor, "b d steps gh gw"]:
+        if at_start(past):
+            repeated = frames[:, :, :1].expand(-1, -1, self.patch - 1, -1, -1)
+            frames = torch.cat([repeated, frames], 2)
+        for _ in range(int(math.log2(self.patch))):
+            frames = haar(frames)
+        hidden = F.silu(self.norm_out(self.layers(frames, past)))
+        return self.to_codes(self.conv_out(hidden, past))
+
+
+class VideoDecoder(nn.Module):
+    def __init__(self, config: VideoAutoencoderConfig, code_dim: int) -> None:
+        super().__init__()
+        self.patch = config.patch
+        width = config.widths[-1]
+        self.from_codes = CausalConv(code_dim, config.latent_channels)
+        layers: list[nn.Module] = [FactorizedConv(config.latent_channels, width)]
+        layers += middle(width, config.attention_steps)
+        for level, channels in reversed(list(enumerate(config.widths))):
+            for _ in range(config.num_res_blocks + 1):
+                layers.append(VideoResBlock(width, channels))
+                width = channels
+                if level in config.attention_levels:
+                    layers.append(VideoAttention(width, config.attention_steps))
+            if level and any(config.doublings(level)):
+                layers.append(Upsample(width, *config.doublings(level)))
+        self.layers = CausalLayers(*layers)
+        self.norm_out = FrameNorm(width)
+        self.conv_out = FactorizedConv(width, 3 * config.patch**3)
+
+    def forward(
+        self, codes: Float[Tensor, "b d steps gh gw"], past: Past | None = None
+    ) -> Float[Tensor, "b 3 t h w"]:
+        hidden = F.silu(self.norm_out(self.layers(self.from_codes(codes), past)))
+        self.features = self.conv_out.space(hidden)
+        return self.unpatch(self.conv_out.time(self.features, past), at_start(past))
+
+    def unpatch(
+        self, patches: Float[Tensor, "b c steps ph pw"], start: bool = True
+    ) -> Float[Tensor, "b 3 t h w"]:
+        """Pixels of Haar patches; at the start of a clip, without the copies of its first frame."""
+        for _ in range(int(math.log2(self.patch))):
+            patches = inverse_haar(patches)
+        return patches[:, :, self.patch - 1 :] if start else patches
+
+    def last_layer_gradient(
+        self, gradient: Float[Tensor, "n 3 h w"]
+    ) -> Float[Tensor, "out in 1 1"]:
+        """Gradient of the last layer's weight, given that of the pixels of the last forward."""
+        clips = rearrange(gradient.float(), "(b t) c h w -> b c t h w", b=len(self.features))
+        conv = self.conv_out.time
+        with torch.enable_grad(), torch.autocast(gradient.device.type, enabled=False):
+            weight = conv.weight.detach().float().requires_grad_()
+            features = conv.with_past(self.features.detach().float(), None)
+            frames = self.unpatch(F.conv3d(features, weight))
+            (result,) = torch.autograd.grad(frames, weight, clips)
+        return result.flatten(1)[:, :, None, None]
+
+
+class VideoAutoencoder(nn.Module):
+    """Video autoencoder: clips to token grids and back; values are in [-1, 1]."""
+
+    def __init__(self, config: VideoAutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.quantizer = config.quantizer.build()
+        self.encoder = VideoEncoder(config, self.quantizer.dim)
+        self.decoder = VideoDecoder(config, self.quantizer.dim)
+
+    @property
+    def last_layer(self) -> Tensor:
+        """Weight where the adaptive GAN weight compares gradients (Esser et al. 2021, eq. 7)."""
+        return self.decoder.conv_out.time.weight
+
+    @cached_property
+    def flops_per_frame(self) -> int:
+        """FLOPs per frame of one forward pass, counted by running one training clip."""
+        frames = torch.zeros(self.config.clip_frames, 3, *self.config.image_size)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self(frames.to(self.last_layer.device))
+        return int(counter.get_total_flops()) // self.config.clip_frames
+
+    def forward(
+        self, frames: Float[Tensor, "n 3 h w"]
+    ) -> tuple[Float[Tensor, "n 3 h w"], Quantized]:
+        """Reconstruction and what it was made from, for clips laid one after another.
+
+        Every `clip_frames` frames are a clip, so that the losses and metrics of image tokenizers
+        serve; codes are [clip step gh gw dim], tokens [clip step gh gw].
+
+        Raises:
+            BadInput: the frames are no whole number of clips.
+        """
+        length = self.config.clip_frames
+        if not len(frames) or len(frames) % length:
+            raise BadInput(f"{len(frames)} frames are no whole number of clips of {length}")
+        clips = rearrange(frames, "(b t) c h w -> b c t h w", t=length)
+        quantized = self.quantizer(rearrange(self.encoder(clips), "b d t h w -> b t h w d"))
+        fake = self.decoder(rearrange(quantized.codes, "b t h w d -> b d t h w"))
+        return rearrange(fake, "b c t h w -> (b t) c h w"), quantized
+
+    @torch.no_grad()
+    def encode(
+        self, frames: Float[Tensor, "*batch t 3 h w"], past: Past | None = None
+    ) -> Int[Tensor, "*batch steps gh gw"]:
+        """Tokens of a clip (or a batch of clips) of any length in [-1, 1].
+
+        Args:
+            past: what the chunk before left; with it, this chunk goes on where that one ended.
+
+        Raises:
+            BadInput: another size than the autoencoder was made for, or a number of frames
+                that is not 1 + k n (k n where a chunk goes on), k = `time_downsampling`.
+        """
+        if tuple(frames.shape[-2:]) != tuple(self.config.image_size):
+            raise BadInput(
+                f"frames are {tuple(frames.shape[-2:])}, this tokenizer takes "
+                f"{tuple(self.config.image_size)} (height, width)"
+            )
+        count, factor, first = frames.shape[-4], self.config.time_downsampling, at_start(past)
+        if not count or (count - first) % factor:
+            raise BadInput(
+                f"{count} frames: this tokenizer takes {'1 + ' * first}a multiple of {factor}"
+            )
+        batch = frames.shape[:-4]
+        clips = rearrange(frames.reshape(-1, *frames.shape[-4:]), "b t c h w -> b c t h w")
+        latents = rearrange(self.encoder(clips, past), "b d t h w -> b t h w d")
+        if past is not None:
+            past.begun = True
+        tokens = self.quantizer.encode(latents)
+        return tokens.reshape(*batch, *tokens.shape[1:])
+
+    @torch.no_grad()
+    def decode(
+        self, tokens: Int[Tensor, "*batch steps gh gw"], past: Past | None = None
+    ) -> Float[Tensor, "*batch t 3 h w"]:
+        """Frames in [-1, 1] (clamped) of a clip's token grids, or of those that go on with it."""
+        batch = tokens.shape[:-3]
+        codes = self.quantizer.decode(tokens.reshape(-1, *tokens.shape[-3:]))
+        clips = self.decoder(rearrange(codes, "b t h w d -> b d t h w"), past).clamp(-1, 1)
+        if past is not None:
+            past.begun = True
+        frames = rearrange(clips, "b c t h w -> b t c h w")
+        return frames.reshape(*batch, *frames.shape[1:])
+
+
+def middle(channels: int, attention_steps: int) -> list[nn.Module]:
+    attention = VideoAttention(channels, attention_steps)
+    return [VideoResBlock(channels, channels), attention, VideoResBlock(channels, channels)]

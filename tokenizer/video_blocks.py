@@ -1,0 +1,154 @@
+"""The blocks of the video autoencoder; all are causal, and all take (x, past)."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokenizer.causal_conv import CausalConv, FactorizedConv, Past, at_start
+
+
+class FrameNorm(nn.GroupNorm):
+    """Normalises every frame by itself, over channels and positions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels, eps=1e-6)
+
+    def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
+        frames = rearrange(x, "b c t h w -> (b t) c h w")
+        return rearrange(super().forward(frames), "(b t) c h w -> b c t h w", t=x.shape[2])
+
+
+class VideoResBlock(nn.Module):
+    """Pre-activation residual block with factorised convolutions."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm1 = FrameNorm(in_channels)
+        self.conv1 = FactorizedConv(in_channels, out_channels)
+        self.norm2 = FrameNorm(out_channels)
+        self.conv2 = FactorizedConv(out_channels, out_channels)
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else CausalConv(in_channels, out_channels)
+
+    def forward(
+        self, x: Float[Tensor, "b c t h w"], past: Past | None = None
+    ) -> Float[Tensor, "b d t h w"]:
+        hidden = self.conv1(F.silu(self.norm1(x)), past)
+        return self.shortcut(x) + self.conv2(F.silu(self.norm2(hidden)), past)
+
+
+class VideoAttention(nn.Module):
+    """Single-head attention over a frame's positions, then over a position's past.
+
+    Args:
+        attention_steps: latent frames that a position looks back on, itself included; 0: all.
+    """
+
+    def __init__(self, channels: int, attention_steps: int = 0) -> None:
+        super().__init__()
+        self.space = SpaceAttention(channels)
+        self.time = TimeAttention(channels, attention_steps)
+
+    def forward(
+        self, x: Float[Tensor, "b c t h w"], past: Past | None = None
+    ) -> Float[Tensor, "b c t h w"]:
+        return self.time(self.space(x), past)
+
+
+class SpaceAttention(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = FrameNorm(channels)
+        self.qkv = CausalConv(channels, 3 * channels)
+        self.proj = CausalConv(channels, channels)
+
+    def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
+        pattern = "b (three c) t h w -> three (b t) 1 (h w) c"
+        q, k, v = rearrange(self.qkv(self.norm(x)), pattern, three=3)
+        out = F.scaled_dot_product_attention(q, k, v)
+        _, _, t, h, _ = x.shape
+        return x + self.proj(rearrange(out, "(b t) 1 (h w) c -> b c t h w", t=t, h=h))
+
+
+class TimeAttention(nn.Module):
+    """Attention of every position to itself in the frames up to now; its past grows with them."""
+
+    def __init__(self, channels: int, attention_steps: int) -> None:
+        super().__init__()
+        self.norm = FrameNorm(channels)
+        self.qkv = CausalConv(channels, 3 * channels)
+        self.proj = CausalConv(channels, channels)
+        self.attention_steps = attention_steps
+
+    def forward(
+        self, x: Float[Tensor, "b c t h w"], past: Past | None = None
+    ) -> Float[Tensor, "b c t h w"]:
+        _, _, t, h, w = x.shape
+        pattern = "b (three c) t h w -> three (b h w) 1 t c"
+        q, *kv = rearrange(self.qkv(self.norm(x)), pattern, three=3)
+        keys_values = torch.stack(kv)
+        if past is not None:
+            if self in past:
+                keys_values = torch.cat([past[self], keys_values], 3)
+            past[self] = keys_values[:, :, :, self._first_kept(keys_values.shape[3]) :].clone()
+        k, v = keys_values
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(t, k.shape[2], x.device))
+        return x + self.proj(rearrange(out, "(b h w) 1 t c -> b c t h w", h=h, w=w))
+
+    def _first_kept(self, num_keys: int) -> int:
+        return max(0, num_keys - self.attention_steps + 1) if self.attention_steps else 0
+
+    def _mask(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
+        """True where a query may look; the last query is that of the last key."""
+        seen = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
+        mask = seen.tril(num_keys - num_queries)
+        if self.attention_steps:
+            mask = mask.triu(num_keys - num_queries - self.attention_steps + 1)
+        return mask
+
+
+class Downsample(nn.Module):
+    """Halves height and width, then time (1 + 2n frames become 1 + n); pooling joins each step."""
+
+    def __init__(self, channels: int, space: bool, time: bool) -> None:
+        super().__init__()
+        self.space = CausalConv(channels, channels, (1, 3, 3), (1, 2, 2)) if space else None
+        self.time = CausalConv(channels, channels, (3, 1, 1), (2, 1, 1)) if time else None
+        self.mix = CausalConv(channels, channels)
+
+    def forward(
+        self, x: Float[Tensor, "b c t h w"], past: Past | None = None
+    ) -> Float[Tensor, "b c t2 h2 w2"]:
+        if self.space is not None:
+            x = F.pad(x, (0, 1, 0, 1, 0, 0))
+            x = self.space(x) + F.avg_pool3d(x, (1, 2, 2))
+        if self.time is not None:
+            if at_start(past):
+                x = torch.cat([x[:, :, :1], x], 2)
+            x = self.time(x, past) + F.avg_pool3d(x, (2, 1, 1))
+        return self.mix(x)
+
+
+class Upsample(nn.Module):
+    """Doubles time (1 + n frames become 1 + 2n), then height and width."""
+
+    def __init__(self, channels: int, space: bool, time: bool) -> None:
+        super().__init__()
+        self.time = CausalConv(channels, channels, (3, 1, 1)) if time else None
+        self.space = CausalConv(channels, channels, (1, 3, 3), padding=1) if space else None
+        self.mix = CausalConv(channels, channels)
+
+    def forward(
+        self, x: Float[Tensor, "b c t h w"], past: Past | None = None
+    ) -> Float[Tensor, "b c t2 h2 w2"]:
+        if self.time is not None:
+            x = x.repeat_interleave(2, 2)
+            if at_start(past):
+                x = x[:, :, 1:]
+            x = self.time(x, past) + x
+        if self.space is not None:
+            x = x.repeat_interleave(2, 3).repeat_interleave(2, 4)
+            x = self.space(x) + x
+        return self.mix(x)
