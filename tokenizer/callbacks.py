@@ -8,8 +8,9 @@ import lightning as L
 import torch
 from einops import rearrange
 from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
 
-from tokenizer.autoencoder import Autoencoder
 from tokenizer.data import ClipDataModule, collate, to_uint8
 from training.loggers import log_media
 from training.sharded import whole
@@ -25,7 +26,7 @@ class ReconstructionMedia(L.Callback):
         step = trainer.global_step
         if step and step % self.every_steps == 0 and (args[-1] + 1) % module.accumulate == 0:
             average = module.ema.module
-            network = whole(average, lambda: Autoencoder(module.config), trainer)
+            network = whole(average, module.config.build, trainer)
             if trainer.is_global_zero:
                 self.draw(trainer, module, network)
 
@@ -35,9 +36,29 @@ class ReconstructionMedia(L.Callback):
         dataset = data.dataset("val")
         ids = torch.linspace(0, len(dataset) - 1, self.num_frames).long().tolist()
         frames = collate([dataset[i] for i in ids]).to(module.device).pixels()[: self.num_frames]
-        fake, _ = network(frames)
-        grid = rearrange(to_uint8(torch.stack([frames, fake])), "row n c h w -> (row h) (n w) c")
+        grid = rearrange(
+            to_uint8(torch.stack([frames, self.shown(network, frames)])),
+            "row n c h w -> (row h) (n w) c",
+        )
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "reconstructions.png"
             Image.fromarray(grid.cpu().numpy()).save(file)
             log_media(trainer, "rollout/reconstructions", [file])
+
+    def shown(self, network: Any, frames: Tensor) -> Tensor:
+        """What stands below the frames: their reconstructions, in [-1, 1]."""
+        return network(frames)[0]
+
+
+class CodeMedia(ReconstructionMedia):
+    """Every so often: validation frames, above their codes, for tokenizers without a way back.
+
+    Equal codes have equal colours; near colours mean nothing.
+    """
+
+    def shown(self, network: Any, frames: Tensor) -> Tensor:
+        tokens = network.encode(frames)[:, None]
+        # Multiples of irrational numbers, modulo 1: neighbouring codes get far colours.
+        steps = torch.tensor([0.618034, 0.754878, 0.569840], device=frames.device)
+        colours = (tokens * steps.view(1, 3, 1, 1)) % 1 * 2 - 1
+        return F.interpolate(colours.to(frames), frames.shape[-2:], mode="nearest")

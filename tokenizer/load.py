@@ -1,5 +1,6 @@
 """Opens a trained tokenizer: a run, a checkpoint, an export, or one that ships with the package."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +12,13 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from tokenizer.autoencoder import Autoencoder, AutoencoderConfig
+from tokenizer.musik import Musik, MusikConfig
 from tokenizer.quantizers import describe, from_description
+from tokenizer.semantic import SemanticConfig, SemanticTokenizer
 from tokenizer.token_store import TokenSpec
 from tokenizer.transforms import Preprocessing
+from tokenizer.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
+from tokenizer.video_stream import decode_stream, encode_stream
 from tokenizer.vqgan import VQGAN, VQGANConfig
 from training.checkpoints import (
     find_checkpoint,
@@ -26,11 +31,15 @@ from training.errors import BadInput
 PRETRAINED = Path(__file__).parent / "pretrained"
 KIND = "tokenizer"
 # Configs of networks by the name that a checkpoint gives them; each builds its network.
-Network = Autoencoder | VQGAN
-NetworkConfig = AutoencoderConfig | VQGANConfig
+Network = Autoencoder | VQGAN | VideoAutoencoder | SemanticTokenizer | Musik
+PixelConfig = AutoencoderConfig | VQGANConfig | VideoAutoencoderConfig  # with a way back
+NetworkConfig = PixelConfig | SemanticConfig | MusikConfig
 NETWORKS: dict[str, type[NetworkConfig]] = {
     "autoencoder": AutoencoderConfig,
     "vqgan": VQGANConfig,
+    "video_autoencoder": VideoAutoencoderConfig,
+    "semantic": SemanticConfig,
+    "musik": MusikConfig,
 }
 
 
@@ -62,13 +71,23 @@ class Tokenizer(nn.Module):
             grid=config.grid,
             vocab_size=quantizer.vocab_size,
             fps=fps,
-            frames_per_step=1,
+            frames_per_step=self.frames_per_step,
             image_size=(height, width),
             tokenizer=self.hash,
             factors=quantizer.factors,
             bit_order=quantizer.bit_order,
             preprocessing=self.preprocessing,
         )
+
+    @property
+    def frames_per_step(self) -> int:
+        """Frames of every token step but a drive's first, which holds one."""
+        return getattr(self.autoencoder.config, "frames_per_step", 1)
+
+    @property
+    def clip_frames(self) -> int:
+        """Consecutive frames that it was trained on at once."""
+        return getattr(self.autoencoder.config, "clip_frames", 1)
 
     @property
     def device(self) -> torch.device:
@@ -84,25 +103,52 @@ class Tokenizer(nn.Module):
         """
         return self.preprocessing.fit(frames, self.autoencoder.config.image_size)
 
-    def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
-        """Tokens of frames in [-1, 1], which `fit` has made.
+    def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "steps gh gw"]:
+        """Tokens of frames in [-1, 1], which `fit` has made; a video tokenizer's are one clip.
 
         Raises:
             BadInput: no frames, not RGB, of another size, or in another range.
         """
+        return self.autoencoder.encode(self._to_network(frames))
+
+    def decode(self, tokens: Int[Tensor, "steps gh gw"]) -> Float[Tensor, "n 3 h w"]:
+        """Frames in [-1, 1] of token grids; a video tokenizer's are one clip.
+
+        Raises:
+            BadInput: no tokens, or one outside of the vocabulary.
+        """
+        return self.autoencoder.decode(self._known(tokens)).float()
+
+    def encode_stream(
+        self, batches: Iterable[Float[Tensor, "n 3 h w"]]
+    ) -> Iterator[Int[Tensor, "steps gh gw"]]:
+        """Tokens of a drive's consecutive frames, however they are cut into batches; as `encode`.
+
+        A video tokenizer remembers what came before a batch; frames at the end that are fewer than
+        a step have no tokens.
+        """
+        if isinstance(self.autoencoder, VideoAutoencoder):
+            return encode_stream(self.autoencoder, map(self._to_network, batches))
+        return map(self.encode, batches)
+
+    def decode_stream(
+        self, batches: Iterable[Int[Tensor, "steps gh gw"]]
+    ) -> Iterator[Float[Tensor, "n 3 h w"]]:
+        """Frames of a drive's consecutive token grids, however they are cut; as `decode`."""
+        if isinstance(self.autoencoder, VideoAutoencoder):
+            frames = decode_stream(self.autoencoder, map(self._known, batches))
+            return (batch.float() for batch in frames)
+        return map(self.decode, batches)
+
+    def _to_network(self, frames: Tensor) -> Tensor:
         if not len(frames) or frames.ndim < 4 or frames.shape[-3] != 3:
             raise BadInput(f"frames are {tuple(frames.shape)}; give at least one, [n 3 h w] in RGB")
         low, high = (float(x) for x in frames.aminmax())
         if not -1.01 < low <= high < 1.01:
             raise BadInput(f"frames are in [{low:g}, {high:g}]; give them in [-1, 1]")
-        return self.autoencoder.encode(self.preprocessing.to_network(frames))
+        return self.preprocessing.to_network(frames)
 
-    def decode(self, tokens: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
-        """Frames in [-1, 1] of token grids.
-
-        Raises:
-            BadInput: no tokens, or one outside of the vocabulary.
-        """
+    def _known(self, tokens: Tensor) -> Tensor:
         if not tokens.numel():
             raise BadInput(f"tokens are {tuple(tokens.shape)}; give at least one grid")
         size = self.autoencoder.quantizer.vocab_size
@@ -112,7 +158,7 @@ class Tokenizer(nn.Module):
                 f"tokens are in {low}..{high}, this tokenizer has 0..{size - 1}; "
                 "were they made by another one?"
             )
-        return self.autoencoder.decode(tokens).float()
+        return tokens
 
 
 def manifest_of(

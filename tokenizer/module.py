@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from tokenizer.data import Clip
 from tokenizer.discriminator import PatchDiscriminator
-from tokenizer.load import NetworkConfig, manifest_of
+from tokenizer.load import PixelConfig, manifest_of
 from tokenizer.losses import (
     LossConfig,
     adaptive_weight,
@@ -20,6 +20,7 @@ from tokenizer.losses import (
 )
 from tokenizer.lpips_weights import PerceptualDistance, load_lpips
 from tokenizer.metrics import CodebookStats, psnr, ssim
+from training.averaging import average_
 from training.checkpoints import MANIFEST_KEY
 from training.gradients import FiniteGuard
 from training.optimizers import AdamWConfig, build_optimizer
@@ -32,7 +33,7 @@ class TokenizerModule(L.LightningModule):
 
     def __init__(
         self,
-        autoencoder: NetworkConfig,
+        autoencoder: PixelConfig,
         loss: LossConfig,
         optimizer: AdamWConfig,
         ema_decay: float = 0.999,
@@ -172,15 +173,8 @@ class TokenizerModule(L.LightningModule):
             }
         )
 
-    @torch.no_grad()
     def _average(self, averages: Any, currents: Any, num_averaged: Any) -> None:
-        """EMA whose decay grows to `ema_decay`, so that a short run is not mostly its start."""
-        steps = self.global_step
-        decay = min(self.ema_decay, (1 + steps) / (10 + steps))
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, currents, 1 - decay)
-        else:  # tables of the quantizer
-            torch._foreach_copy_(averages, currents)
+        average_(averages, currents, self.global_step, self.ema_decay)
 
     def on_validation_epoch_start(self) -> None:
         self.codebook.reset()
@@ -214,6 +208,5 @@ class TokenizerModule(L.LightningModule):
     def work(self, batch: Clip) -> Work:
         """Frames, tokens, and 3x the forward FLOPs of the autoencoder (backward = 2 forward)."""
         frames = batch.frames.shape[0] * batch.frames.shape[1]
-        grid = self.config.grid
         flops = 3 * frames * self.autoencoder.flops_per_frame
-        return Work(frames, frames * grid[1] * grid[2], flops)
+        return Work(frames, round(frames * self.config.tokens_per_frame), flops)

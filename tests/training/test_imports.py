@@ -19,6 +19,7 @@ ENTRY_POINTS = {"train", "eval", "configs", "tests", "benchmarks"}
 # Files of tokenizer/ and worldmodel/ that may import lightning; all of training/ may.
 MAY_IMPORT_LIGHTNING = {
     "module.py",
+    "semantic_module.py",
     "data.py",
     "callbacks.py",
     "__main__.py",

@@ -1,0 +1,182 @@
+"""MUSIK: tokens that hold what actions change (multi-step inverse kinematics). No pixels back.
+
+From the codes of two frames k steps apart, tell the first action taken among false ones: what the
+driver cannot influence (clouds, other traffic's colours) need not be kept (Lamb et al. 2022, arXiv
+2207.08229; with discrete codes in Tomar et al. 2024, video occupancy models).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokenizer.autoencoder import AutoencoderConfig, Encoder, Layers
+from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
+from tokenizer.semantic import MeaningOnly, check_size
+from training.errors import BadInput
+
+
+@dataclass(frozen=True)
+class MusikConfig:
+    """Shape of the encoder (as `AutoencoderConfig`) and of the energy model that trains it.
+
+    Attributes:
+        num_actions: columns of the actions; comes from the data.
+        clip_frames: frames of a training clip; the second frame is 1 .. clip_frames - 1 later.
+        num_negatives: false actions beside the true one, uniform over the range of those seen.
+        hidden: width of the energy model.
+    """
+
+    image_size: Sequence[int] = (64, 64)
+    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
+    patch: int = 2
+    channels: Sequence[int] = (48, 96, 128)
+    num_res_blocks: int = 1
+    attention: bool = True
+    num_actions: int = 0
+    clip_frames: int = 15
+    num_negatives: int = 256
+    hidden: int = 256
+
+    def __post_init__(self) -> None:
+        _ = self.encoder  # checks the image size
+        if self.clip_frames < 2:
+            raise BadInput(f"clip_frames={self.clip_frames}: two frames apart need at least 2")
+
+    @property
+    def encoder(self) -> AutoencoderConfig:
+        return AutoencoderConfig(
+            self.image_size,
+            self.quantizer,
+            self.patch,
+            self.channels,
+            self.num_res_blocks,
+            self.attention,
+        )
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        return self.encoder.grid
+
+    @property
+    def tokens_per_frame(self) -> float:
+        return float(self.grid[1] * self.grid[2])
+
+    def build(self) -> "Musik":
+        return Musik(self)
+
+
+class ActionEnergy(nn.Module):
+    """Low where an action explains how one state became another."""
+
+    def __init__(self, state_dim: int, num_actions: int, hidden: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(2 * state_dim + num_actions, hidden, bias=False)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.out = nn.Linear(hidden, 1)
+
+    def forward(
+        self,
+        first: Float[Tensor, "b d"],
+        later: Float[Tensor, "b d"],
+        actions: Float[Tensor, "b candidates a"],
+    ) -> Float[Tensor, "b candidates"]:
+        """Energy of every candidate action."""
+        num_actions = actions.shape[-1]
+        # The states' share of the first layer is the same for all candidates.
+        of_states, of_actions = self.project.weight.split(
+            [self.project.in_features - num_actions, num_actions], 1
+        )
+        states = F.linear(torch.cat([first, later], -1), of_states)
+        hidden = states[:, None] + F.linear(actions, of_actions)
+        energies = self.out(F.relu(self.norm(hidden.flatten(0, 1))))
+        return rearrange(energies, "(b n) 1 -> b n", b=len(first))
+
+
+class Musik(MeaningOnly):
+    """Encoder and quantizer, trained to tell the first action between two frames.
+
+    Raises:
+        BadInput: the data has no actions to tell.
+    """
+
+    def __init__(self, config: MusikConfig) -> None:
+        super().__init__()
+        if not config.num_actions:
+            raise BadInput("MUSIK learns from actions, and the data has none; take another recipe")
+        self.config = config
+        self.quantizer = config.quantizer.build()
+        self.encoder = Encoder(config.encoder, self.quantizer.dim)
+        state_dim = int(config.tokens_per_frame) * self.quantizer.dim
+        self.energy = ActionEnergy(state_dim, config.num_actions, config.hidden)
+        self.low: Tensor
+        self.high: Tensor
+        self.register_buffer("low", torch.full((config.num_actions,), torch.inf))
+        self.register_buffer("high", torch.full((config.num_actions,), -torch.inf))
+
+    @property
+    def trained_layers(self) -> list[Layers]:
+        return [self.encoder.layers]
+
+    def frames_used(self, clip_frames: int) -> int:
+        """How many frames of a training clip are encoded."""
+        return 2
+
+    def forward(self, frames: Float[Tensor, "n 3 h w"]) -> Quantized:
+        """Codes [n gh gw dim] and tokens [n gh gw] of frames in [-1, 1]."""
+        return self.quantizer(rearrange(self.encoder(frames), "n c h w -> n h w c"))
+
+    def logits(
+        self,
+        first: Float[Tensor, "b gh gw d"],
+        later: Float[Tensor, "b gh gw d"],
+        actions: Float[Tensor, "b a"],
+    ) -> Float[Tensor, "b candidates"]:
+        """-energy of the true action (candidate 0) and of false ones (InfoNCE)."""
+        if self.training:
+            self.low.copy_(torch.minimum(self.low, actions.amin(0)))
+            self.high.copy_(torch.maximum(self.high, actions.amax(0)))
+        span = (self.high - self.low).clamp(min=1e-6)
+        true = 2 * (actions - self.low) / span - 1
+        false = torch.rand(len(true), self.config.num_negatives, true.shape[-1]).to(true) * 2 - 1
+        candidates = torch.cat([true[:, None], false], 1)
+        return -self.energy(first.flatten(1), later.flatten(1), candidates)
+
+    def loss(
+        self, frames: Float[Tensor, "b t 3 h w"], actions: Float[Tensor, "b t a"]
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Int[Tensor, "..."]]:
+        """InfoNCE of the first action plus the quantizer's own terms; accuracy; the tokens.
+
+        The later frame is drawn anew for every clip. Chance is 1 / (1 + num_negatives).
+        """
+        count, length = frames.shape[:2]
+        steps = torch.randint(1, length, (count,), device=frames.device)
+        later = frames[torch.arange(count, device=frames.device), steps]
+        quantized = self(torch.cat([frames[:, 0], later]))
+        first, last = quantized.codes.chunk(2)
+        logits = self.logits(first, last, actions[:, 0])
+        target = torch.zeros(count, dtype=torch.long, device=frames.device)
+        accuracy = (logits.argmax(1) == 0).float().mean()
+        total = F.cross_entropy(logits, target)
+        logs = {"info_nce": total, "accuracy": accuracy, **quantized.losses}
+        return total + sum(quantized.losses.values()), logs, quantized.indices
+
+    @torch.no_grad()
+    def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
+        """Tokens of frames in [-1, 1]; BadInput where they have another size."""
+        check_size(frames, self.config.image_size)
+        return self.quantizer.encode(rearrange(self.encoder(frames), "n c h w -> n h w c"))
+
+    @cached_property
+    def flops_per_frame(self) -> int:
+        """FLOPs of the encoder, counted by running one frame."""
+        frames = torch.zeros(1, 3, *self.config.image_size, device=self.low.device)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self.encoder(frames)
+        return int(counter.get_total_flops())

@@ -1,0 +1,199 @@
+"""Tokens of meaning: the features of a frozen vision transformer, quantised. No pixels back.
+
+Codes are judged by how well a small decoder recovers the features, by their cosine. With an encoder
+of its own that learns from pixels, this is the VQ-KD tokenizer of BEiT v2 (Peng et al. 2022, arXiv
+2208.06366, section 3.1), which the video occupancy models use (Tomar et al. 2024).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokenizer.autoencoder import Layers
+from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
+from tokenizer.vision_transformer import VisionTransformer, ViTBlock, load_vit
+from training.errors import BadInput
+
+
+@dataclass(frozen=True)
+class SemanticConfig:
+    """Shape of the transformer and of what is around its features; defaults: DINO ViT-S/16.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        quantizer: turns projected features into integers.
+        patch: side of a patch, and so of a token, in pixels.
+        dim: width of the transformer.
+        depth: its blocks.
+        heads: its attention heads.
+        registers: its register tokens.
+        layer_scale: whether its residual branches are scaled (DINOv2).
+        mean: of the pixels (in [0, 1]) that its weights were trained on, by channel.
+        std: their standard deviation.
+        encoder_depth: blocks of a transformer that learns to see what is coded (VQ-KD); 0: codes
+            are of the frozen features themselves (quantised DINO).
+        decoder_depth: blocks that recover the features from the codes.
+    """
+
+    image_size: Sequence[int] = (224, 224)
+    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
+    patch: int = 16
+    dim: int = 384
+    depth: int = 12
+    heads: int = 6
+    registers: int = 0
+    layer_scale: bool = False
+    mean: Sequence[float] = (0.485, 0.456, 0.406)
+    std: Sequence[float] = (0.229, 0.224, 0.225)
+    encoder_depth: int = 0
+    decoder_depth: int = 1
+
+    def __post_init__(self) -> None:
+        if any(side % self.patch for side in self.image_size):
+            raise BadInput(
+                f"image_size={list(self.image_size)}: both sides must be multiples of "
+                f"patch={self.patch}"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        height, width = self.image_size
+        return 1, height // self.patch, width // self.patch
+
+    @property
+    def tokens_per_frame(self) -> float:
+        return float(self.grid[1] * self.grid[2])
+
+    def build(self) -> "SemanticTokenizer":
+        return SemanticTokenizer(self)
+
+
+class MeaningOnly(nn.Module):
+    """Base of the tokenizers that have no way back to pixels."""
+
+    def decode(self, tokens: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
+        raise BadInput(
+            "this tokenizer keeps what frames mean, not how they look: its tokens have no pixels; "
+            "take an autoencoder's tokens to see frames"
+        )
+
+
+def check_size(frames: Tensor, image_size: Sequence[int]) -> None:
+    """BadInput unless frames have the (height, width) that a tokenizer was made for."""
+    if tuple(frames.shape[-2:]) != tuple(image_size):
+        raise BadInput(
+            f"frames are {tuple(frames.shape[-2:])}, this tokenizer takes "
+            f"{tuple(image_size)} (height, width)"
+        )
+
+
+class SemanticTokenizer(MeaningOnly):
+    """Frames -> codes -> the features of a frozen transformer, the teacher."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: SemanticConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.quantizer = config.quantizer.build()
+        dim, code_dim, (_, *grid) = config.dim, self.quantizer.dim, config.grid
+        self.teacher = VisionTransformer(
+            (grid[0], grid[1]),
+            config.patch,
+            dim,
+            config.depth,
+            config.heads,
+            config.registers,
+            config.layer_scale,
+        ).requires_grad_(False)
+        self.encoder: VisionTransformer | None = None
+        if config.encoder_depth:
+            self.encoder = VisionTransformer(
+                (grid[0], grid[1]), config.patch, dim, config.encoder_depth, config.heads
+            )
+        self.to_codes = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, code_dim))
+        self.from_codes = nn.Linear(code_dim, dim)
+        self.positions = nn.Parameter(0.02 * torch.randn(1, grid[0] * grid[1], dim))
+        self.layers = Layers(*(ViTBlock(dim, config.heads) for _ in range(config.decoder_depth)))
+        self.head = nn.Linear(dim, dim)
+        for name, values in (("mean", config.mean), ("std", config.std)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    @property
+    def trained_layers(self) -> list[Layers]:
+        return [self.layers] if self.encoder is None else [self.encoder.blocks, self.layers]
+
+    def load_weights(self, weights: str | None) -> None:
+        """Give the transformer its meaning: a file, "timm:NAME", or "random" (the floor).
+
+        Raises:
+            BadInput: no weights are named, or as `load_vit`.
+        """
+        if weights is None:
+            raise BadInput(
+                "model.weights: a frozen transformer needs weights; give a file, timm:NAME, or "
+                "random for the floor that they have to beat"
+            )
+        if weights != "random":
+            load_vit(self.teacher, weights)
+
+    def frames_used(self, clip_frames: int) -> int:
+        """How many frames of a training clip are encoded."""
+        return clip_frames
+
+    def features(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw dim"]:
+        """What the transformer says of frames in [-1, 1]."""
+        with torch.no_grad():
+            return self.teacher(self.normalised(frames))
+
+    def normalised(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+        """Frames in [-1, 1] as the teacher's weights want them."""
+        return ((frames + 1) / 2 - self.mean) / self.std
+
+    def recover(self, codes: Float[Tensor, "n gh gw d"]) -> Float[Tensor, "n gh gw dim"]:
+        """Features as far as codes tell."""
+        tokens = rearrange(self.from_codes(codes), "n gh gw d -> n (gh gw) d") + self.positions
+        out = self.head(self.layers(tokens))
+        return rearrange(out, "n (gh gw) d -> n gh gw d", gh=codes.shape[1])
+
+    def forward(
+        self, frames: Float[Tensor, "n 3 h w"]
+    ) -> tuple[Float[Tensor, "n gh gw"], Quantized]:
+        """Cosine between features and what is recovered of them, by position; and the codes."""
+        features = self.features(frames)
+        seen = features if self.encoder is None else self.encoder(self.normalised(frames))
+        quantized = self.quantizer(self.to_codes(seen))
+        return F.cosine_similarity(self.recover(quantized.codes), features, dim=-1), quantized
+
+    def loss(
+        self, frames: Float[Tensor, "b t 3 h w"], actions: Float[Tensor, "b t a"]
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Int[Tensor, "..."]]:
+        """1 - cosine plus the quantizer's own terms; the cosine; the tokens."""
+        cosine, quantized = self(frames.flatten(0, 1))
+        logs = {"cosine": cosine.mean(), **quantized.losses}
+        total = 1 - cosine.mean() + sum(quantized.losses.values())
+        return total, logs, quantized.indices
+
+    @torch.no_grad()
+    def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
+        """Tokens of frames in [-1, 1]; BadInput where they have another size."""
+        check_size(frames, self.config.image_size)
+        if self.encoder is None:
+            return self.quantizer.encode(self.to_codes(self.features(frames)))
+        return self.quantizer.encode(self.to_codes(self.encoder(self.normalised(frames))))
+
+    @cached_property
+    def flops_per_frame(self) -> int:
+        """FLOPs of one forward pass, counted by running one frame."""
+        frames = torch.zeros(1, 3, *self.config.image_size, device=self.positions.device)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self(frames)
+        return int(counter.get_total_flops())

@@ -1,0 +1,174 @@
+"""A plain vision transformer: what patches mean, from weights in timm's layout or none."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokenizer.autoencoder import Layers
+from training.errors import BadInput
+
+IGNORED = ("head.", "fc_norm.", "mask_token")
+RENAMED = {"register_tokens": "reg_token"}  # in the files of DINOv2's authors
+
+
+class VisionTransformer(nn.Module):
+    """Pre-norm transformer over image patches (Dosovitskiy et al. 2020, arXiv 2010.11929).
+
+    Names are timm's, which the weights of DINO, DINOv2 (layer scale, registers) and MAE share.
+
+    Args:
+        grid: (rows, columns) of patches.
+        registers: extra tokens without a place (DINOv2 with registers).
+        layer_scale: a learned factor on every residual branch (DINOv2).
+    """
+
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        patch: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        registers: int = 0,
+        layer_scale: bool = False,
+    ) -> None:
+        super().__init__()
+        if dim % heads:
+            raise BadInput(f"dim={dim}: must be a multiple of heads={heads}")
+        self.grid, self.registers = grid, registers
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, dim, patch, patch)})
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        if registers:
+            self.reg_token = nn.Parameter(torch.zeros(1, registers, dim))
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + grid[0] * grid[1], dim))
+        self.blocks = Layers(*(ViTBlock(dim, heads, layer_scale) for _ in range(depth)))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw dim"]:
+        """Features of the patches; images are normalised as the weights want them."""
+        patches = rearrange(self.patch_embed["proj"](images), "n d gh gw -> n (gh gw) d")
+        x = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], 1) + self.pos_embed
+        if self.registers:
+            registers = self.reg_token.expand(len(images), -1, -1)
+            x = torch.cat([x[:, :1], registers, x[:, 1:]], 1)
+        features = self.norm(self.blocks(x))[:, 1 + self.registers :]
+        return rearrange(features, "n (gh gw) d -> n gh gw d", gh=self.grid[0])
+
+
+class ViTBlock(nn.Module):
+    """Attention and an MLP of four times the width, each added to what it read."""
+
+    def __init__(self, dim: int, heads: int, layer_scale: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
+        self.attn = nn.ModuleDict({"qkv": nn.Linear(dim, 3 * dim), "proj": nn.Linear(dim, dim)})
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(dim, 4 * dim), "fc2": nn.Linear(4 * dim, dim)})
+        scale = LayerScale if layer_scale else nn.Identity
+        self.ls1, self.ls2 = scale(dim), scale(dim)
+
+    def forward(self, x: Float[Tensor, "n tokens dim"]) -> Float[Tensor, "n tokens dim"]:
+        pattern = "n t (three heads c) -> three n heads t c"
+        q, k, v = rearrange(self.attn["qkv"](self.norm1(x)), pattern, three=3, heads=self.heads)
+        out = rearrange(F.scaled_dot_product_attention(q, k, v), "n heads t c -> n t (heads c)")
+        x = x + self.ls1(self.attn["proj"](out))
+        hidden = F.gelu(self.mlp["fc1"](self.norm2(x)))
+        return x + self.ls2(self.mlp["fc2"](hidden))
+
+
+class LayerScale(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), 1e-5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+def load_vit(network: VisionTransformer, weights: str) -> None:
+    """Fill a transformer from "FILE" (.safetensors, .pth) or "timm:NAME" (needs timm).
+
+    A table of positions for another grid is interpolated (bicubic, as DINO does); where the class
+    token has no place in it (timm's DINOv2 with registers), nothing is added to that token.
+
+    Raises:
+        BadInput: an unreadable file, missing or leftover keys, or other shapes, by name.
+    """
+    source = {RENAMED.get(k, k): v for k, v in _read(weights).items() if not k.startswith(IGNORED)}
+    target = network.state_dict()
+    if "pos_embed" in source:
+        source["pos_embed"] = fit_positions(source["pos_embed"], network.grid, weights)
+    left, missing = sorted(source.keys() - target.keys()), sorted(target.keys() - source.keys())
+    if left or missing:
+        raise BadInput(
+            f"weights={weights}: are of another transformer; missing: "
+            f"{', '.join(missing) or 'none'}; left over: {', '.join(left) or 'none'}"
+        )
+    for key, value in source.items():
+        if value.shape != target[key].shape:
+            raise BadInput(
+                f"weights={weights}: {key} has shape {tuple(value.shape)}, the configured "
+                f"transformer has {tuple(target[key].shape)}"
+            )
+    network.load_state_dict(source)
+
+
+def fit_positions(
+    table: Float[Tensor, "1 n dim"], grid: Sequence[int], weights: str = "weights"
+) -> Float[Tensor, "1 m dim"]:
+    """A table (a square of positions, mostly after one of the class token) for another grid.
+
+    Raises:
+        BadInput: its positions are no square.
+    """
+    count = table.shape[1]
+    side = math.isqrt(count)
+    if side**2 == count:
+        table = F.pad(table, (0, 0, 1, 0))
+    else:
+        side = math.isqrt(count - 1)
+    if side**2 + 1 != table.shape[1]:
+        raise BadInput(f"weights={weights}: its {count} positions are no square; give square ones")
+    if (side, side) == tuple(grid):
+        return table
+    places = rearrange(table[:, 1:], "1 (h w) d -> 1 d h w", h=side).float()
+    fitted = F.interpolate(places, tuple(grid), mode="bicubic", antialias=False)
+    return torch.cat([table[:, :1].float(), rearrange(fitted, "1 d h w -> 1 (h w) d")], 1)
+
+
+def _read(weights: str) -> dict[str, Tensor]:
+    if weights.startswith("timm:"):
+        return _from_timm(weights.removeprefix("timm:"))
+    path = Path(weights)
+    if not path.is_file():
+        raise BadInput(f"weights={weights}: no such file; give one, or timm:NAME")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        values: Any = torch.load(path, map_location="cpu", weights_only=True)
+        return {str(k): v for k, v in values.items() if isinstance(v, Tensor)}
+    except Exception as error:  # torch raises many kinds; none of them may pass as another fault
+        raise BadInput(f"{path}: is no readable state dict ({error})") from error
+
+
+def _from_timm(name: str) -> dict[str, Tensor]:
+    try:
+        import timm
+    except ImportError as error:
+        raise BadInput(f"weights=timm:{name}: needs timm (pip install timm)") from error
+    try:
+        network = timm.create_model(name, pretrained=True, num_classes=0)
+    except (RuntimeError, TypeError, OSError, ValueError) as error:
+        raise BadInput(
+            f"weights=timm:{name}: timm cannot make it ({str(error).splitlines()[0]}); give a name "
+            "that timm has, or a file where the hub is not reached"
+        ) from error
+    return dict(network.state_dict())
