@@ -13,6 +13,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 # Added to a command, so that it takes seconds: sizes only, never what it does.
 SHORT = {
+    "train.py +experiment=tokenizer_video": ["+debug=tokenizer_video"],
+    "train.py +experiment=musik": ["+debug=fast", "loader.batch_size=4", "loader.num_val_clips=4"],
     "train.py +experiment=tokenizer": ["+debug=tokenizer"],
     "train.py +experiment=gpt": ["+debug=worldmodel"],
     "eval.py": ["num_clips=1", "horizon_s=0.2", "num_windows=4"],
@@ -43,7 +45,7 @@ def shortened(line: str, folder: Path) -> str:
             name = re.search(r"run=\S+", line)
             keep = [] if name else ["run='${paths.runs}/${name}'"]
             extra = [*extra, *(keep if "train.py" in start and " -m " not in line else [])]
-            line = f"{line} {' '.join(extra)}"
+            return f"{line} {' '.join(extra)}"
     return line
 
 

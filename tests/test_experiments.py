@@ -21,6 +21,32 @@ CUT = {
         "loader.num_val_clips=2",
         "loader.num_workers=0",
     ],
+    "tokenizer_video": [
+        "model.autoencoder.image_size=[32,32]",
+        "model.autoencoder.channels=8",
+        "model.loss.perceptual_net=alex",
+        "model.loss.gan_start=0",
+        "loader.batch_size=2",
+        "loader.num_val_clips=2",
+        "loader.num_workers=0",
+    ],
+    "musik": [
+        "model.autoencoder.channels=[8,16]",
+        "model.autoencoder.num_negatives=15",
+        "loader.batch_size=2",
+        "loader.num_val_clips=2",
+        "loader.num_workers=0",
+    ],
+    "dino": [
+        "model.weights=random",
+        "model.autoencoder.image_size=[64,64]",
+        "model.autoencoder.dim=32",
+        "model.autoencoder.depth=1",
+        "model.autoencoder.heads=2",
+        "loader.batch_size=2",
+        "loader.num_val_clips=2",
+        "loader.num_workers=0",
+    ],
     "gpt": [
         "model.network.dim=48",
         "model.network.num_layers=1",
@@ -30,11 +56,12 @@ CUT = {
         "loader.num_workers=0",
     ],
 }
+CUT["vqkd"] = [*CUT["dino"], "model.autoencoder.encoder_depth=1"]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_takes_a_step(experiment, composed, fit):
-    cut = CUT[experiment.split("_")[0]]
+    cut = CUT["tokenizer_video" if "video" in experiment else experiment.split("_")[0]]
     _, run, trainer = fit(composed(experiment, *ONE_STEP, *cut, "media.every_steps=1"))
     assert trainer.global_step == 1
     names = {p.name for p in run.folder.iterdir()}

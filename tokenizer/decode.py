@@ -21,12 +21,13 @@ from training.errors import BadInput
 def decode_frames(
     tokens: Integer[np.ndarray, "step gh gw"], tokenizer: Tokenizer, batch_size: int = 64
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-    """Yield the RGB frame of every token grid."""
-    device = tokenizer.device
-    for start in range(0, len(tokens), batch_size):
-        chunk = torch.from_numpy(tokens[start : start + batch_size].astype(np.int64)).to(device)
-        frames = to_uint8(tokenizer.decode(chunk))
-        yield from rearrange(frames, "n c h w -> n h w c").cpu().numpy()
+    """Yield the RGB frames of a drive's token grids."""
+    chunks = (
+        torch.from_numpy(tokens[start : start + batch_size].astype(np.int64)).to(tokenizer.device)
+        for start in range(0, len(tokens), batch_size)
+    )
+    for pixels in tokenizer.decode_stream(chunks):
+        yield from rearrange(to_uint8(pixels), "n c h w -> n h w c").cpu().numpy()
 
 
 def check_pair(store: TokenStore, tokenizer: Tokenizer) -> None:

@@ -63,7 +63,9 @@ def encode_drives(
         jobs = _encode_all(todo, str(tokenizer), opened, config)
         progress = tqdm(zip(todo, jobs, strict=True), "encoding", len(todo), unit="drive")
         for drive, tokens in progress:
-            actions = average_rows(drive.select_actions(action_names), config.every)
+            # A step's row explains the next step: all that happens from its last frame on.
+            frames = config.every * opened.frames_per_step
+            actions = average_rows(drive.select_actions(action_names), frames)
             facts = {str(k): drive.meta[k] for k in ("source", "licence") if k in drive.meta}
             writer.write(drive.id, str(drive.split), tokens, actions, facts)
     return TokenStore(out, on_corrupt=on_corrupt)
@@ -86,11 +88,11 @@ def encode_drive(
     """Tokens of every `config.every`-th frame of one drive."""
     device = tokenizer.device
     frames = islice(drive.frames(), 0, None, config.every)
-    chunks = []
-    for batch in batched(frames, config.batch_size):
-        pixels = to_pixels(tokenizer.fit(np.stack(batch)).to(device))
-        chunks.append(tokenizer.encode(pixels).cpu().numpy())
-    return np.concatenate(chunks)
+    batches = (
+        to_pixels(tokenizer.fit(np.stack(batch)).to(device))
+        for batch in batched(frames, config.batch_size)
+    )
+    return np.concatenate([t.cpu().numpy() for t in tokenizer.encode_stream(batches)])
 
 
 def average_rows(

@@ -33,12 +33,13 @@ def evaluate_tokenizer(
     tokenizer = tokenizer.to(device)
     stats = CodebookStats(tokenizer.autoencoder.quantizer.vocab_size)
     total = sum(len(drive.actions) for drive in drives)
-    stride = max(1, -(-total // max_frames))
+    stride, length = max(1, -(-total // max_frames)), tokenizer.clip_frames
     scores: dict[str, list[torch.Tensor]] = {"psnr": [], "ssim": [], "lpips": []}
     shown: list[torch.Tensor] = []
     for drive in tqdm(drives, "reconstructing", unit="drive"):
-        frames = np.stack([f for i, f in enumerate(drive.frames()) if i % stride == 0])
-        for chunk in tokenizer.fit(frames).split(32):
+        chosen = [f for i, f in enumerate(drive.frames()) if i // length % stride == 0]
+        frames = np.stack(chosen[: len(chosen) // length * length])
+        for chunk in tokenizer.fit(frames).split(length if length > 1 else 32):
             pixels = to_pixels(chunk.to(device))
             tokens = tokenizer.encode(pixels)
             stats.update(tokens)
@@ -48,8 +49,8 @@ def evaluate_tokenizer(
             scores["lpips"].append(perceptual(fake, pixels))
             shown.append(to_uint8(torch.stack([pixels[0], fake[0]])).cpu())
     if out is not None:
-        chosen = [shown[i] for i in np.linspace(0, len(shown) - 1, min(8, len(shown))).astype(int)]
-        grid = rearrange(torch.stack(chosen), "n row c h w -> (row h) (n w) c").numpy()
+        samples = [shown[i] for i in np.linspace(0, len(shown) - 1, min(8, len(shown))).astype(int)]
+        grid = rearrange(torch.stack(samples), "n row c h w -> (row h) (n w) c").numpy()
         Image.fromarray(grid).resize((grid.shape[1] * 2, grid.shape[0] * 2), 0).save(
             out / "reconstructions.png"
         )
@@ -60,6 +61,6 @@ def evaluate_tokenizer(
         "codebook_usage": stats.usage.item(),
         "codebook_perplexity": stats.perplexity.item(),
         "codebook_entropy_bits": stats.entropy_bits.item(),
-        "bits_per_frame": tokenizer.spec(1.0).tokens_per_step
+        "bits_per_frame": tokenizer.autoencoder.config.tokens_per_frame
         * float(np.log2(tokenizer.autoencoder.quantizer.vocab_size)),
     }

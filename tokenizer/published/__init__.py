@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 from tokenizer.load import Tokenizer, manifest_of
 from tokenizer.published.commavq import CommaVQ
+from tokenizer.published.cosmos_dv import CosmosDV
 from tokenizer.published.driving_simulator import DrivingSimulator
 from tokenizer.published.magvit2 import Magvit2
 from tokenizer.published.opened import Opened
@@ -34,6 +35,7 @@ ADAPTERS: dict[str, type[Any]] = {
     "magvit2": Magvit2,
     "taming": Taming,
     "driving_simulator": DrivingSimulator,
+    "cosmos_dv": CosmosDV,
 }
 
 

@@ -1,0 +1,245 @@
+"""Cosmos discrete video tokenizers: upstream's numbers, strict keys, archives never run."""
+
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from einops import rearrange
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tokenizer import convert
+from tokenizer.haar import haar, inverse_haar
+from tokenizer.load import load_tokenizer
+from tokenizer.published import cosmos_dv, open_published
+from tokenizer.published.cosmos_dv import CosmosDV
+from tokenizer.quantizers import FSQConfig
+from tokenizer.video_autoencoder import VideoAutoencoder
+from training.errors import BadInput
+
+TOLERANCE = {"atol": 2e-4, "rtol": 0}
+
+
+def opened(folder: Path, variant: str) -> VideoAutoencoder:
+    size = load_file(folder / f"io_{variant}.safetensors")["video"].shape[-2:]
+    files = [folder / f"weights_{variant}.safetensors"]
+    network = open_published("cosmos_dv", files, image_size=size).autoencoder
+    assert isinstance(network, VideoAutoencoder)
+    return network
+
+
+@pytest.mark.parametrize("variant", ["a", "b"])
+def test_numbers_are_upstreams(shared, variant):
+    folder = shared / "parity/cosmos_dv"
+    io, network = load_file(folder / f"io_{variant}.safetensors"), opened(folder, variant)
+    facts = json.loads((folder / "config.json").read_text())["variants"][variant]["model"]
+    assert tuple(network.config.quantizer.levels) == tuple(facts["levels"])
+    assert network.config.time_downsampling == facts["temporal_compression"]
+    assert network.config.space_downsampling == facts["spatial_compression"]
+    with torch.no_grad():
+        torch.testing.assert_close(network.encoder(io["video"]), io["latent"], **TOLERANCE)
+    frames = rearrange(io["video"], "b c t h w -> b t c h w")
+    assert torch.equal(network.encode(frames), io["indices"])
+    assert torch.equal(network.encode(frames[:, :1]), io["image_indices"])
+
+
+@pytest.mark.parametrize("variant", ["a", "b"])
+@pytest.mark.parametrize(
+    ("tokens", "pixels"),
+    [
+        ("indices", "reconstruction"),
+        ("random_indices", "decoded"),
+        ("image_indices", "image_reconstruction"),
+    ],
+)
+def test_decoded_pixels_are_upstreams(shared, variant, tokens, pixels):
+    folder = shared / "parity/cosmos_dv"
+    io, network = load_file(folder / f"io_{variant}.safetensors"), opened(folder, variant)
+    codes = rearrange(network.quantizer.decode(io[tokens]), "b t h w d -> b d t h w")
+    with torch.no_grad():
+        # Random weights leave [-1, 1]: what `decode` clamps is compared before.
+        torch.testing.assert_close(network.decoder(codes), io[pixels], **TOLERANCE)
+    clamped = rearrange(io[pixels], "b c t h w -> b t c h w").clamp(-1, 1)
+    torch.testing.assert_close(network.decode(io[tokens]), clamped, **TOLERANCE)
+
+
+def test_haar_patches_are_upstreams(shared):
+    io = load_file(shared / "parity/cosmos_dv/io_b.safetensors")
+    first = io["video"][:, :, :1]
+    patches = haar(torch.cat([first, io["video"]], 2))
+    torch.testing.assert_close(patches, io["patches"], **TOLERANCE)
+    torch.testing.assert_close(inverse_haar(patches)[:, :, 1:], io["unpatched"], **TOLERANCE)
+
+
+class Tree(nn.Module):
+    """Modules nested as the keys of a state dict say, with a forward that would betray itself."""
+
+    def __init__(self, weights: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        for name in {key.split(".")[0] for key in weights if "." in key}:
+            inner = {k.split(".", 1)[1]: v for k, v in weights.items() if k.startswith(f"{name}.")}
+            self.add_module(name, Tree(inner))
+        for name, value in weights.items():
+            if "." not in name and value.is_floating_point():
+                self.register_parameter(name, nn.Parameter(value))
+            elif "." not in name:
+                self.register_buffer(name, value)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("the archive's code ran")
+
+
+HALVES = {
+    "encoder.jit": ("encoder.", "quant_conv.", "quantizer."),
+    "decoder.jit": ("post_quant_conv.", "decoder."),
+}
+
+
+@pytest.fixture(scope="module")
+def pair(shared, tmp_path_factory):
+    """A TorchScript pair with the published names, in bfloat16 as published."""
+    weights = load_file(shared / "parity/cosmos_dv/weights_b.safetensors")
+    folder = tmp_path_factory.mktemp("cosmos")
+    for name, starts in HALVES.items():
+        half = {
+            k: v.bfloat16() if v.is_floating_point() else v
+            for k, v in weights.items()
+            if k.startswith(starts)
+        }
+        torch.jit.script(Tree(half)).save(str(folder / name))
+    return [folder / name for name in HALVES]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_a_torchscript_pair_opens_without_being_run(pair, shared, monkeypatch):
+    monkeypatch.setattr(torch.jit, "load", None)
+    opened = CosmosDV((16, 24)).open(pair)
+    expected = CosmosDV((16, 24)).open([shared / "parity/cosmos_dv/weights_b.safetensors"])
+    assert opened.config == expected.config
+    assert opened.left_out == expected.left_out
+    assert opened.weights.keys() == expected.weights.keys()
+    for key, value in opened.weights.items():
+        assert torch.equal(value, expected.weights[key].bfloat16().float()), key
+
+
+def test_a_pickled_state_dict_opens_as_well(shared, tmp_path):
+    file = shared / "parity/cosmos_dv/weights_a.safetensors"
+    torch.save(load_file(file), tmp_path / "both.pt")
+    opened, expected = CosmosDV().open([tmp_path / "both.pt"]), CosmosDV().open([file])
+    assert opened.config == expected.config
+    assert all(torch.equal(value, expected.weights[key]) for key, value in opened.weights.items())
+    assert tuple(opened.config.image_size) == (640, 1024)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_the_convert_command_writes_a_tokenizer_that_is_the_published_one(
+    pair, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "out"
+    arguments = [f"ckpt={pair[0]},{pair[1]}", "options.image_size=[16,24]", f"out={out}"]
+    monkeypatch.setattr("sys.argv", ["convert", "tokenizer=cosmos_dv", *arguments])
+    convert.main()
+    assert "2x3 tokens" in capsys.readouterr().out
+    opened = load_tokenizer(out)
+    direct = open_published("cosmos_dv", pair, image_size=(16, 24))
+    assert opened.hash == direct.hash
+    assert opened.spec(10.0) == direct.spec(10.0)
+    assert opened.frames_per_step == 4
+    frames = torch.rand(9, 3, 16, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    tokens = torch.cat(list(opened.encode_stream(frames.split(4))))
+    assert torch.equal(tokens, direct.encode(frames))
+    pixels = torch.cat(list(opened.decode_stream(tokens.split(1))))
+    torch.testing.assert_close(pixels, direct.decode(tokens), **TOLERANCE)
+    with pytest.raises(BadInput, match=r"0\.\.199"):
+        list(opened.decode_stream([tokens + 200]))
+    with pytest.raises(BadInput, match="in \\[-1, 1\\]"):
+        list(opened.encode_stream([frames * 255]))
+
+
+class Harm:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_an_archive_that_wants_to_run_something_is_refused(pair, tmp_path):
+    bad = tmp_path / "encoder.jit"
+    with zipfile.ZipFile(pair[0]) as good, zipfile.ZipFile(bad, "w") as archive:
+        for name in good.namelist():
+            content = good.read(name)
+            if name.endswith("data.pkl"):
+                content = pickle.dumps(Harm(tmp_path / "harm"), protocol=2)
+            archive.writestr(name, content)
+    with pytest.raises(BadInput, match=r"encoder.jit.*mkdir.*refused"):
+        CosmosDV((16, 24)).open([bad, pair[1]])
+    assert not (tmp_path / "harm").exists()
+    torch.save({"encoder": Harm(tmp_path / "harm")}, tmp_path / "bad.pt")
+    with pytest.raises(BadInput, match=r"bad\.pt"):
+        CosmosDV().open([tmp_path / "bad.pt"])
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_half_a_pair_and_damaged_files_are_named(pair, tmp_path):
+    with pytest.raises(BadInput, match=r"decoder.conv_in.*encoder.jit and decoder.jit"):
+        CosmosDV().open(pair[:1])
+    with pytest.raises(BadInput, match="again"):
+        CosmosDV().open([*pair, pair[0]])
+    with pytest.raises(BadInput, match="no such file"):
+        CosmosDV().open([tmp_path / "absent.jit"])
+    broken = tmp_path / "encoder.jit"
+    with zipfile.ZipFile(pair[0]) as good, zipfile.ZipFile(broken, "w") as archive:
+        for name in good.namelist():
+            content = good.read(name)
+            archive.writestr(name, content[:-3] if "/data/" in name else content)
+    with pytest.raises(BadInput, match=r"encoder.jit.*bytes"):
+        CosmosDV().open([broken, pair[1]])
+    broken.write_bytes(pair[0].read_bytes()[:5000])
+    with pytest.raises(BadInput, match=r"encoder\.jit"):
+        CosmosDV().open([broken, pair[1]])
+
+
+def test_leftover_missing_and_misshapen_keys_are_named(shared, tmp_path):
+    weights = load_file(shared / "parity/cosmos_dv/weights_a.safetensors")
+    key = "decoder.mid.block_2.conv1.1.conv3d.weight"
+    for change, message in [
+        ({"decoder.extra.weight": torch.zeros(1)}, r"no place for: decoder\.extra"),
+        ({key: None}, f"lacks {key};"),
+        ({key: torch.zeros(1, 2)}, f"{key} is"),
+        ({"quantizer.project_in.weight": torch.zeros(1)}, r"no place for: quantizer\.project_in"),
+        ({"quantizer._levels": torch.tensor([8, 8])}, "FSQ levels"),
+    ]:
+        changed = {k: v for k, v in {**weights, **change}.items() if v is not None}
+        save_file(changed, tmp_path / "changed.safetensors")
+        with pytest.raises(BadInput, match=message):
+            CosmosDV().open([tmp_path / "changed.safetensors"])
+
+
+def test_levels_are_the_files_or_the_ones_given(shared, tmp_path):
+    file = shared / "parity/cosmos_dv/weights_b.safetensors"
+    with pytest.raises(BadInput, match=r"\[9, 9, 9\].*which have"):
+        CosmosDV(levels=(9, 9, 9)).open([file])
+    weights = {k: v for k, v in load_file(file).items() if not k.startswith("quantizer.")}
+    save_file(weights, tmp_path / "bare.safetensors")
+    with pytest.raises(BadInput, match="3 channels of codes; give"):
+        CosmosDV().open([tmp_path / "bare.safetensors"])
+    opened = CosmosDV(levels=(9, 9, 9)).open([tmp_path / "bare.safetensors"])
+    assert opened.config.quantizer == FSQConfig((9, 9, 9))
+
+
+@pytest.mark.parametrize("variant", ["a", "b"])
+def test_every_published_key_is_used_once(shared, variant):
+    path = shared / f"parity/cosmos_dv/weights_{variant}.safetensors"
+    opened = CosmosDV().open([path])
+    used = [k for ours in opened.weights for k in cosmos_dv.published_keys(ours, opened.config)]
+    assert len(used) == len(set(used))
+    rest = load_file(path).keys() - set(used)
+    assert sorted(rest) == opened.left_out
+    assert all("patcher3d" in key or key.startswith("quantizer.") for key in rest)

@@ -1,0 +1,91 @@
+"""A video tokenizer is a tokenizer: saved, opened, and taking drives to a token store and back."""
+
+import numpy as np
+import pytest
+import torch
+
+from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drive
+from tokenizer.data import resize, to_pixels, to_uint8
+from tokenizer.decode import decode_frames
+from tokenizer.drives import open_drives, write_drive
+from tokenizer.encode import EncodeConfig, encode_drives
+from tokenizer.evaluation import evaluate_tokenizer
+from tokenizer.load import load_tokenizer, manifest_of
+from tokenizer.lpips_weights import load_lpips
+from tokenizer.quantizers import FSQConfig
+from tokenizer.video_autoencoder import VideoAutoencoderConfig
+from training.checkpoints import write_checkpoint
+from training.errors import BadInput
+
+CONFIG = VideoAutoencoderConfig(
+    image_size=(32, 32),
+    quantizer=FSQConfig((8, 5, 5)),
+    clip_frames=9,
+    time_downsampling=4,
+    space_downsampling=8,
+    channels=8,
+    multipliers=(1, 2),
+    num_res_blocks=1,
+)
+
+
+@pytest.fixture(scope="module")
+def drives(tmp_path_factory):
+    root = tmp_path_factory.mktemp("drives")
+    made = make_drive(CarRacingConfig(seed=5, num_train=1, num_val=0, num_test=0, seconds=3.0), 0)
+    frames, actions, meta = made
+    write_drive(root / "one", frames, actions, ACTION_NAMES, {**meta, "split": "train"})
+    return open_drives(root)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "video"
+    torch.manual_seed(0)
+    network = CONFIG.build()
+    for parameter in network.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    network.encoder.to_codes.weight.data *= 30  # spread over the codebook
+    weights = {f"ema.module.{k}": v for k, v in network.state_dict().items()}
+    write_checkpoint(path, weights, manifest_of(CONFIG))
+    opened = load_tokenizer(path)
+    assert isinstance(opened.autoencoder.config, VideoAutoencoderConfig)
+    return path
+
+
+@pytest.mark.parametrize(("every", "batch_size"), [(1, 64), (1, 5), (2, 64)])
+def test_a_drive_becomes_one_step_per_latent_frame(drives, tokenizer, tmp_path, every, batch_size):
+    config = EncodeConfig(every=every, batch_size=batch_size)
+    store = encode_drives(drives, tokenizer, tmp_path / "store", ACTION_NAMES, config)
+    opened, (encoded,), drive = load_tokenizer(tokenizer), store.drives("train"), drives[0]
+    kept = np.stack(list(drive.frames()))[::every]
+    steps = 1 + (len(kept) - 1) // 4
+    assert store.spec.grid == (1, 4, 4)
+    assert store.spec.frames_per_step == 4
+    assert store.spec.fps == drive.fps / every
+    assert encoded.tokens.shape == (steps, 4, 4)
+    pixels = to_pixels(resize(kept[: 1 + 4 * (steps - 1)], (32, 32)))
+    whole = opened.encode(pixels)
+    assert torch.equal(whole, torch.from_numpy(encoded.tokens.astype(int)))
+    assert len(whole.unique()) > 10
+    # Row 1 is in force between the last frames of steps 1 and 2.
+    span = drive.actions[4 * every : 8 * every]
+    np.testing.assert_allclose(encoded.actions[1], span.mean(0), rtol=1e-5)
+    decoded = np.stack(list(decode_frames(encoded.tokens, opened, batch_size=2)))
+    assert len(decoded) == len(pixels)
+    expected = to_uint8(opened.decode(whole)).permute(0, 2, 3, 1).numpy()
+    assert np.abs(decoded.astype(int) - expected).max() <= 1
+
+
+def test_its_reconstructions_are_judged_clip_by_clip(drives, tokenizer):
+    scores = evaluate_tokenizer(load_tokenizer(tokenizer), drives, load_lpips("alex"), "cpu")
+    assert scores["num_frames"] == len(drives[0].actions) // 9 * 9
+    assert scores["bits_per_frame"] == pytest.approx(3 * 16 / 9 * np.log2(200))
+
+
+def test_a_checkpoint_of_an_unknown_network_is_refused(tmp_path):
+    manifest = manifest_of(CONFIG)
+    manifest["network"]["name"] = "hologram"
+    write_checkpoint(tmp_path / "x", {}, manifest)
+    with pytest.raises(BadInput, match="unknown network"):
+        load_tokenizer(tmp_path / "x")

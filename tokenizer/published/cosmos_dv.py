@@ -1,0 +1,188 @@
+"""The discrete video tokenizers of NVIDIA Cosmos (nvidia-cosmos/cosmos-predict1).
+
+Published as a TorchScript pair (encoder.jit, decoder.jit); a plain state dict of both opens as
+well. Every width is read off the tensors, so that all sizes of the family open.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tokenizer.published.opened import Opened
+from tokenizer.published.torchscript import is_torchscript, read_torchscript
+from tokenizer.published.weights import Tensors, fill, read_file, state_dict
+from tokenizer.quantizers import FSQConfig
+from tokenizer.transforms import Preprocessing
+from tokenizer.video_autoencoder import VideoAutoencoderConfig
+from training.errors import BadInput
+
+# Buffers that say nothing which the config does not: wavelets and tables.
+QUANTIZERS = ("quantizer", "inv_quant")
+TABLES = [
+    f"{q}.{table}" for q in QUANTIZERS for table in ("_levels", "_basis", "implicit_codebook")
+]
+CONSTANTS = ("encoder.patcher3d.", "decoder.unpatcher3d.", *TABLES)
+LEVELS = {6: (8, 8, 8, 5, 5, 5)}  # the published models, should their tables be missing
+IMAGE_SIZES = {8: (256, 256), 16: (640, 1024)}
+CONV = {"space": "0", "time": "1"}
+RES_BLOCK = {
+    "norm1": "norm1.norm",
+    "norm2": "norm2.norm",
+    "conv1.space": "conv1.0.conv3d",
+    "conv1.time": "conv1.1.conv3d",
+    "conv2.space": "conv2.0.conv3d",
+    "conv2.time": "conv2.1.conv3d",
+    "shortcut": "nin_shortcut.conv3d",
+}
+DOWNSAMPLE = {"space": "conv1.conv3d", "time": "conv2.conv3d", "mix": "conv3.conv3d"}
+UPSAMPLE = {"time": "conv1.conv3d", "space": "conv2.conv3d", "mix": "conv3.conv3d"}
+
+
+@dataclass(frozen=True)
+class CosmosDV:
+    """How to open it.
+
+    Attributes:
+        image_size: (height, width) in pixels that it is used at, which no file says; (): 256x256
+            where a token is 8 pixels wide, 640x1024 where it is 16.
+        levels: of its FSQ; (): as the file says, else those of the published models.
+    """
+
+    image_size: Sequence[int] = ()
+    levels: Sequence[int] = ()
+
+    def open(self, files: Sequence[Path]) -> Opened:
+        """encoder.jit and decoder.jit, or state dicts (.safetensors, .pt) holding both halves.
+
+        Raises:
+            BadInput: an unreadable file, a missing half, another family, or leftover keys, by name.
+        """
+        tensors: Tensors = {}
+        for file in files:
+            for key, value in read_tensors(file).items():
+                if key in tensors and not key.startswith(CONSTANTS):
+                    raise BadInput(f"{file}: holds {key} again; give each half once")
+                tensors[key] = value
+        where = ", ".join(map(str, files))
+        config = self.architecture(tensors, where)
+        weights, left_out = convert(tensors, config, where)
+        return Opened(config, weights, Preprocessing(), left_out)
+
+    def architecture(self, tensors: Tensors, where: str) -> VideoAutoencoderConfig:
+        """What the tensors' names and shapes show."""
+
+        def shape(key: str) -> tuple[int, ...]:
+            if key not in tensors:
+                raise BadInput(
+                    f"{where}: no tensor {key}; give the encoder.jit and decoder.jit of a "
+                    "Cosmos discrete video tokenizer"
+                )
+            return tuple(tensors[key].shape)
+
+        def count(pattern: str) -> int:
+            return len({m[1] for key in tensors if (m := re.match(pattern, key))})
+
+        first, dim = shape("encoder.conv_in.0.conv3d.weight"), shape("quant_conv.conv3d.weight")
+        shape("decoder.conv_in.0.conv3d.weight")
+        patch = round((first[1] / 3) ** (1 / 3))
+        levels = count(r"encoder\.down\.(\d+)\.")
+        blocks = (f"encoder.down.{i}.block.0.conv1.0.conv3d.weight" for i in range(levels))
+        space = patch * 2 ** count(r"encoder\.down\.(\d+)\.downsample\.conv1\.")
+        time = patch * 2 ** count(r"encoder\.down\.(\d+)\.downsample\.conv2\.")
+        attention = (f"encoder.down.{i}.attn.0.0.q.conv3d.weight" for i in range(levels))
+        return VideoAutoencoderConfig(
+            image_size=tuple(self.image_size) or IMAGE_SIZES.get(space, (256, 256)),
+            quantizer=FSQConfig(self.fsq_levels(tensors, dim[0], where)),
+            clip_frames=1 + 2 * time,
+            time_downsampling=time,
+            space_downsampling=space,
+            patch=patch,
+            channels=first[0],
+            multipliers=tuple(shape(key)[0] // first[0] for key in blocks),
+            num_res_blocks=count(r"encoder\.down\.0\.block\.(\d+)\."),
+            latent_channels=dim[1],
+            attention_levels=tuple(i for i, key in enumerate(attention) if key in tensors),
+            early_upsampling=f"decoder.up.{levels - 1}.upsample.conv1.conv3d.weight" in tensors,
+        )
+
+    def fsq_levels(self, tensors: Tensors, dim: int, where: str) -> tuple[int, ...]:
+        """Those of the file, which the option must not contradict."""
+        tables = (tensors.get(f"{quantizer}._levels") for quantizer in QUANTIZERS)
+        noted = next((tuple(t.tolist()) for t in tables if t is not None), ())
+        levels = tuple(self.levels) or noted or LEVELS.get(dim, ())
+        if len(levels) != dim or (noted and levels != noted):
+            raise BadInput(
+                f"{where}: FSQ levels {list(levels)} do not fit its {dim} channels of codes"
+                + f", which have {list(noted)} levels" * bool(noted)
+                + "; give the model's levels=[8,8,8,5,5,5]"
+            )
+        return levels
+
+
+def read_tensors(file: Path) -> Tensors:
+    """All tensors of a TorchScript archive, a safetensors file or a pickled state dict."""
+    if is_torchscript(file):
+        return read_torchscript(file)
+    return state_dict(read_file(file), file)
+
+
+def convert(
+    tensors: Tensors, config: VideoAutoencoderConfig, where: str
+) -> tuple[Tensors, list[str]]:
+    """Their tensors under our names, and the names of those left out; as `weights.fill`."""
+    with torch.device("meta"):
+        targets = config.build().state_dict()
+    keys = {ours: published_keys(ours, config) for ours in targets}
+    parts: Tensors = {}
+    for ours, theirs in keys.items():
+        parts |= dict(zip(theirs, targets[ours].chunk(len(theirs)), strict=True))
+    found, left_out = fill(parts, {key: key for key in parts}, tensors, CONSTANTS, where)
+    return {ours: torch.cat([found[k] for k in theirs]) for ours, theirs in keys.items()}, left_out
+
+
+def published_keys(ours: str, config: VideoAutoencoderConfig) -> list[str]:
+    """The published names of one of our tensors; three (q, k, v) where ours holds all."""
+    module, leaf = ours.rsplit(".", 1)
+    half, part = module.split(".", 1)
+    if part in ("to_codes", "from_codes"):
+        return [f"{'quant_conv' if half == 'encoder' else 'post_quant_conv'}.conv3d.{leaf}"]
+    if part == "norm_out":
+        return [f"{half}.norm_out.norm.{leaf}"]
+    if part.startswith("conv_out."):
+        return [f"{half}.conv_out.{CONV[part.split('.')[1]]}.conv3d.{leaf}"]
+    _, index, *inner = part.split(".")
+    block = _blocks(half, config)[int(index)]
+    if "attn" in block:
+        space_or_time, name = inner
+        parts = {"norm": ["norm.norm"], "proj": ["proj_out.conv3d"]}.get(name)
+        parts = parts or [f"{x}.conv3d" for x in "qkv"]
+        return [f"{half}.{block}.{CONV[space_or_time]}.{p}.{leaf}" for p in parts]
+    name = ".".join(inner)
+    if block == "conv_in":
+        renamed = f"{CONV[name]}.conv3d"
+    elif block.endswith("downsample"):
+        renamed = DOWNSAMPLE[name]
+    else:
+        renamed = UPSAMPLE[name] if block.endswith("upsample") else RES_BLOCK[name]
+    return [f"{half}.{block}.{renamed}.{leaf}"]
+
+
+def _blocks(half: str, config: VideoAutoencoderConfig) -> list[str]:
+    """The published name of every one of our layers, in order."""
+    down, levels = half == "encoder", len(config.multipliers)
+    middle = ["mid.block_1", "mid.attn_1", "mid.block_2"]
+    names = ["conv_in"] if down else ["conv_in", *middle]
+    for level in range(levels) if down else reversed(range(levels)):
+        where = f"{'down' if down else 'up'}.{level}"
+        for block in range(config.num_res_blocks + (not down)):
+            names.append(f"{where}.block.{block}")
+            if level in config.attention_levels:
+                names.append(f"{where}.attn.{block}")
+        if down and level < levels - 1 and any(config.halvings(level)):
+            names.append(f"{where}.downsample")
+        if not down and level and any(config.doublings(level)):
+            names.append(f"{where}.upsample")
+    return names + (middle if down else [])
