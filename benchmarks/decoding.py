@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks import Row, interleaved, seconds
 from tokenizer.token_store import TokenSpec
 from worldmodel.decoding import Decoder, for_decoding, sample
-from worldmodel.gpt import GPT, GPTConfig
+from worldmodel.dynamics.gpt import GPT, GPTConfig
 
 LAYERS, DIM, HEADS, VOCAB, STEPS, GRID = 24, 1024, 16, 1024, 20, (1, 8, 16)
 NEW_TOKENS, REPEATS = 11, 3  # 33 tokens each, in turns

@@ -7,7 +7,7 @@ from torch import nn
 
 from benchmarks import Row, interleaved, seconds
 from tokenizer.token_store import TokenSpec
-from worldmodel.gpt import GPT, GPTConfig
+from worldmodel.dynamics.gpt import GPT, GPTConfig
 
 LAYERS, DIM, HEADS, VOCAB = 6, 384, 6, 1024
 BATCH, STEPS, GRID = 4, 4, (1, 8, 16)  # 4 frames x (1 + 128) = 516 positions
@@ -46,7 +46,7 @@ def rows() -> Iterator[Row]:
             print("training step, bfloat16: left out, AVX2 only emulates it", flush=True)
             continue
         contestants = {
-            "ours": _step(ours, lambda: ours.loss(tokens).mean(), precision),
+            "ours": _step(ours, lambda: ours.loss(tokens), precision),
             "peer": _step(peer, lambda: peer(ids, labels=ids).loss, precision),
         }
         best = interleaved(contestants, REPEATS)

@@ -119,8 +119,7 @@ def _bare(cfg: DictConfig) -> float:
         ids = sample_ids(0, step * datamodule.batch_size, datamodule.batch_size, len(windows))
         clip = collate([windows[i] for i in ids])
         drop = torch.rand(len(clip.tokens)) < module.action_dropout
-        losses = network.loss(clip.tokens, clip.actions, drop)
-        losses[:, network.config.layout.first_target_step :].mean().backward()
+        network.loss(clip.tokens, clip.actions, drop).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -266,6 +266,6 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
+        else:  # a class may move to another module; its name stays
+            flat[f"{prefix}{key}"] = value.split(".")[-1] if key == "_target_" else value
     return flat

@@ -8,8 +8,7 @@ from typing import Any
 from tokenizer.token_store import TokenSpec, TokenStore
 from training.checkpoints import find_checkpoint, read_manifest, read_weights
 from training.errors import BadInput
-from worldmodel.gpt import GPT, GPTConfig
-from worldmodel.layout import LayoutConfig
+from worldmodel.dynamics import Dynamics, DynamicsConfig, describe, from_description
 
 KIND = "worldmodel"
 
@@ -23,7 +22,7 @@ class WorldModel:
         action_names: columns of the actions that it expects.
     """
 
-    network: GPT
+    network: Dynamics
     spec: TokenSpec
     action_names: tuple[str, ...]
     path: Path
@@ -44,11 +43,13 @@ class WorldModel:
                 )
 
 
-def manifest_of(config: GPTConfig, spec: TokenSpec, action_names: Sequence[str]) -> dict[str, Any]:
+def manifest_of(
+    config: DynamicsConfig, spec: TokenSpec, action_names: Sequence[str]
+) -> dict[str, Any]:
     """What a checkpoint must say for `load_world_model` to rebuild the network."""
     return {
         "kind": KIND,
-        "network": {"name": "gpt", **asdict(config)},
+        "network": describe(config),
         "spec": asdict(spec),
         "action_names": list(action_names),
     }
@@ -64,13 +65,13 @@ def load_world_model(path: str | Path) -> WorldModel:
     manifest = read_manifest(folder)
     if manifest.get("kind") != KIND:
         raise BadInput(f"{folder}: is a {manifest.get('kind')} checkpoint, a world model is needed")
-    config = dict(manifest["network"])
-    if config.pop("name") != "gpt":
-        raise BadInput(f"{folder}: holds an unknown network {manifest['network']['name']!r}")
-    layout = LayoutConfig(**config.pop("layout"))
     spec = TokenSpec.from_dict(manifest["spec"])
     names = tuple(manifest["action_names"])
-    network = GPT(GPTConfig(layout=layout, **config), spec, len(names))
+    try:
+        config = from_description(manifest["network"])
+    except BadInput as error:
+        raise BadInput(f"{folder}: {error}") from error
+    network = config.build(spec, len(names))
     weights = {k.removeprefix("network."): v for k, v in read_weights(folder).items()}
     try:
         network.load_state_dict(weights)

@@ -1,7 +1,6 @@
 """Trains a world model: teacher-forced cross entropy of the next token grid."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -15,12 +14,12 @@ from training.optimizers import AdamWConfig, build_optimizer
 from training.sharded import shard
 from training.throughput import Work
 from worldmodel.data import TokenClip
-from worldmodel.gpt import GPT, GPTConfig
+from worldmodel.dynamics import Dynamics, DynamicsConfig
 from worldmodel.load import manifest_of
 
 
 class WorldModelModule(L.LightningModule):
-    """A GPT over token grids and actions.
+    """A world model of any kind (`worldmodel.dynamics`).
 
     Args:
         spec: what the tokens mean; comes from the token store.
@@ -32,7 +31,7 @@ class WorldModelModule(L.LightningModule):
 
     def __init__(
         self,
-        network: GPTConfig,
+        network: DynamicsConfig,
         optimizer: AdamWConfig,
         spec: TokenSpec,
         action_names: tuple[str, ...],
@@ -43,10 +42,11 @@ class WorldModelModule(L.LightningModule):
         self.accumulate = 1  # batches per step, done by Lightning
         self.guard = FiniteGuard()
         self.guards = (self.guard,)
-        if not action_names and network.layout.actions != "none":
+        unconditioned = network.without_actions()
+        if not action_names and network != unconditioned:
             print("note: the data has no actions, so the world model is not conditioned on any")
-            network = replace(network, layout=replace(network.layout, actions="none"))
-        self.network = GPT(network, spec, len(action_names))
+            network = unconditioned
+        self.network: Dynamics = network.build(spec, len(action_names))
         self.manifest: dict[str, Any] = manifest_of(network, spec, action_names)
 
     def speed_up(self, compile: bool, recompute: bool) -> None:
@@ -67,16 +67,11 @@ class WorldModelModule(L.LightningModule):
 
     def training_step(self, batch: TokenClip, batch_idx: int) -> Tensor:
         drop = torch.rand(len(batch.tokens), device=self.device) < self.action_dropout
-        loss = self.token_losses(batch, drop).mean()
+        loss = self.network.loss(batch.tokens, batch.actions, drop)
         self.guard.see(loss)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log("train/bits_per_token", loss.detach() / math.log(2))
         return loss
-
-    def token_losses(self, batch: TokenClip, drop_actions: Tensor | None = None) -> Tensor:
-        """Cross entropy in nats [batch step space] of the steps that count (not the first)."""
-        losses = self.network.loss(batch.tokens, batch.actions, drop_actions)
-        return losses[:, self.network.config.layout.first_target_step :]
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Ours: Lightning's refuses fused AdamW under bf16-mixed, and lets NaN pass."""
@@ -89,7 +84,8 @@ class WorldModelModule(L.LightningModule):
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def validation_step(self, batch: TokenClip, batch_idx: int) -> None:
-        loss = self.token_losses(batch).mean()
+        scores = self.network.score(batch.tokens, batch.actions)
+        loss = scores.nats[:, self.network.first_target_step :].mean()
         logs = {"val/loss": loss, "val/bits_per_token": loss / math.log(2)}
         self.log("step", float(self.global_step))  # or Lightning counts from 0
         self.log_dict(logs, batch_size=len(batch.tokens), sync_dist=True)
@@ -98,12 +94,8 @@ class WorldModelModule(L.LightningModule):
         checkpoint[MANIFEST_KEY] = self.manifest
 
     def work(self, batch: TokenClip) -> Work:
-        """Frames, real tokens, and FLOPs: 6N + 12 L d T per token, causally 6N + 6 L d T.
-
-        Source: PaLM (arXiv 2204.02311), appendix B.
-        """
+        """Frames, real tokens, and FLOPs: of all attention, and of what its masks leave."""
         num, steps = batch.tokens.shape[:2]
         tokens = num * steps * self.network.spec.tokens_per_step
-        slots = num * self.network.layout.sequence_length(steps)
-        full, causal = (self.network.flops_per_token(steps, causal=c) for c in (False, True))
-        return Work(num * steps, tokens, slots * full, slots * causal)
+        full, causal = (self.network.flops(num, steps, causal=c) for c in (False, True))
+        return Work(num * steps, tokens, full, causal)

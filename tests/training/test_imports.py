@@ -95,9 +95,9 @@ def test_packages_import_training_first(package: str) -> None:
     ("path", "source"),
     [
         ("training/order.py", "from tokenizer.drives import Drive"),
-        ("training/order.py", "def f():\n    import worldmodel.gpt"),
+        ("training/order.py", "def f():\n    import worldmodel.dynamics.gpt"),
         ("tokenizer/drives.py", "import worldmodel"),
-        ("worldmodel/gpt.py", "import train"),
+        ("worldmodel/dynamics/gpt.py", "import train"),
         ("tokenizer/autoencoder.py", "import lightning.pytorch as pl"),
         ("worldmodel/gpt/network.py", "from lightning import LightningModule"),
         ("worldmodel/module.py", "from hydra.utils import instantiate"),
@@ -112,7 +112,7 @@ def test_violations_are_found(path: str, source: str) -> None:
     ("path", "source"),
     [
         (
-            "worldmodel/gpt.py",
+            "worldmodel/dynamics/gpt.py",
             "import tokenizer.drives\nfrom training.errors import BadInput",
         ),
         ("worldmodel/module.py", "from lightning import LightningModule"),

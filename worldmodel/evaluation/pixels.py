@@ -16,7 +16,7 @@ from tokenizer.lpips_weights import PerceptualDistance
 from tokenizer.metrics import psnr, ssim
 from worldmodel.data import TokenClip
 from worldmodel.decoding import Sampling, rollout
-from worldmodel.gpt import GPT
+from worldmodel.dynamics import Dynamics
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Futures:
 
 
 def imagine(
-    network: GPT,
+    network: Dynamics,
     clips: TokenClip,
     prompt_steps: int,
     sampling: Sampling,
@@ -61,7 +61,7 @@ def imagine(
 
 
 def one_step_ahead(
-    network: GPT, clips: TokenClip, prompt_steps: int, sampling: Sampling
+    network: Dynamics, clips: TokenClip, prompt_steps: int, sampling: Sampling
 ) -> Int[Tensor, "clip horizon height width"]:
     """Temporally teacher-forced: each frame sampled after the *real* frames before it."""
     horizon = clips.tokens.shape[1] - prompt_steps

@@ -9,12 +9,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from worldmodel.data import TokenClip
-from worldmodel.gpt import GPT
+from worldmodel.dynamics import Dynamics
 
 
 @torch.no_grad()
 def teacher_forced(
-    network: GPT, loader: DataLoader[TokenClip], device: str
+    network: Dynamics, loader: DataLoader[TokenClip], device: str
 ) -> dict[str, float | list[float]]:
     """Cross entropy and accuracy over all real tokens that count, and by time step.
 
@@ -26,14 +26,10 @@ def teacher_forced(
     hits: list[Float[Tensor, "batch step"]] = []
     for batch in tqdm(loader, "teacher-forced", unit="batch"):
         clip = batch.to(device)
-        logits = network(clip.tokens, clip.actions if network.num_actions else None).float()
-        target = clip.tokens.flatten(2)
-        losses = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 2), target.flatten(), reduction="none"
-        )
-        nats.append(losses.view(target.shape).mean(-1).cpu())
-        hits.append((logits.argmax(-1) == target).float().mean(-1).cpu())
-    first = network.config.layout.first_target_step
+        scores = network.score(clip.tokens, clip.actions if network.num_actions else None)
+        nats.append(scores.nats.mean(-1).cpu())
+        hits.append(scores.hits.float().mean(-1).cpu())
+    first = network.first_target_step
     nats_by_step = torch.cat(nats).mean(0)[first:]
     hits_by_step = torch.cat(hits).mean(0)[first:]
     return {

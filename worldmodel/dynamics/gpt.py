@@ -1,11 +1,12 @@
 """A GPT over token grids and actions: the autoregressive world model.
 
 The network of GPT-2 (Radford et al. 2019) with optional rotary positions over time, row and
-column, and optional query-key norm. What stands where in its sequence is `worldmodel.layout`.
+column, and optional query-key norm. What stands where in its sequence is
+`worldmodel.dynamics.layout`.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from training.recompute import call
-from worldmodel.attention import Attention, KVCache, Rotation, axis_pairs, linear, rotation
-from worldmodel.layout import LayoutConfig, SequenceLayout, symlog
-from worldmodel.mup import is_hidden, lr_multipliers, width_ratio
+from worldmodel.dynamics.attention import Attention, KVCache, Rotation, axis_pairs, linear, rotation
+from worldmodel.dynamics.base import Dynamics, TokenScores
+from worldmodel.dynamics.layout import LayoutConfig, SequenceLayout, symlog
+from worldmodel.dynamics.mup import is_hidden, lr_multipliers, width_ratio
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class GPTConfig:
             that cell by attention. Most of a driving scene moves by less than a cell, so this
             is where most of the answer lies.
         mup_base_width: `dim` for which the learning rate was found; other widths then scale
-            rates, starts and logits from it (`worldmodel.mup`). 0 is off.
+            rates, starts and logits from it (`worldmodel.dynamics.mup`). 0 is off.
     """
 
     dim: int = 512
@@ -84,6 +86,12 @@ class GPTConfig:
     def width_ratio(self) -> float:
         return width_ratio(self.mup_base_width, self.dim)
 
+    def without_actions(self) -> "GPTConfig":
+        return replace(self, layout=replace(self.layout, actions="none"))
+
+    def build(self, spec: TokenSpec, num_actions: int) -> "GPT":
+        return GPT(self, spec, num_actions)
+
 
 class Block(nn.Module):
     """Pre-norm transformer block."""
@@ -122,7 +130,7 @@ class Block(nn.Module):
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
-class GPT(nn.Module):
+class GPT(Dynamics):
     """Predicts every frame token from all earlier tokens and actions.
 
     Raises:
@@ -134,8 +142,10 @@ class GPT(nn.Module):
 
     def __init__(self, config: GPTConfig, spec: TokenSpec, num_actions: int) -> None:
         super().__init__()
-        self.config, self.spec, self.num_actions = config, spec, num_actions
-        self.recompute = False  # activations of the blocks, in the backward pass
+        self.config: GPTConfig = config
+        self.spec, self.num_actions = spec, num_actions
+        self.conditioned = config.layout.actions != "none"
+        self.first_target_step = config.layout.first_target_step
         self.layout = SequenceLayout(config.layout, spec, num_actions)
         self.num_slots = self.layout.sequence_length(config.context_steps)
         self.embed = nn.Embedding(self.layout.num_ids, config.dim)
@@ -158,10 +168,6 @@ class GPT(nn.Module):
         if not config.tie_embeddings:
             self.head = nn.Linear(config.dim, spec.vocab_size, bias=False)
         self.init_weights()
-
-    def fresh(self) -> "GPT":
-        """Another network of the same shape, as it starts."""
-        return GPT(self.config, self.spec, self.num_actions)
 
     def forward(
         self,
@@ -191,9 +197,26 @@ class GPT(nn.Module):
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
-    ) -> Float[Tensor, "batch time space"]:
-        """Cross entropy of every frame token in nats; average it over `layout.counted_steps`."""
+    ) -> Float[Tensor, ""]:
+        """Mean cross entropy of the frame tokens that count."""
         logits = self(tokens, actions, drop_actions)
+        return self._nats(logits, tokens)[:, self.first_target_step :].mean()
+
+    def score(
+        self,
+        tokens: Int[Tensor, "batch time height width"],
+        actions: Float[Tensor, "batch step action"] | None = None,
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> TokenScores:
+        """Exact: every token given all earlier ones, those of its own frame included."""
+        logits = self(tokens, actions, drop_actions).float()
+        return TokenScores(self._nats(logits, tokens), logits.argmax(-1) == tokens.flatten(2))
+
+    @staticmethod
+    def _nats(
+        logits: Float[Tensor, "batch time space vocab"],
+        tokens: Int[Tensor, "batch time height width"],
+    ) -> Float[Tensor, "batch time space"]:
         flat = F.cross_entropy(logits.flatten(0, 2).float(), tokens.flatten(), reduction="none")
         return flat.view(logits.shape[:3])
 
@@ -272,7 +295,7 @@ class GPT(nn.Module):
         | biases                                      | 0                                    |
 
         Source: GPT-2 (Radford et al. 2019, section 2.3). `mup_base_width` multiplies the std of
-        hidden matrices (`worldmodel.mup`).
+        hidden matrices (`worldmodel.dynamics.mup`).
         """
         residual_std = 0.02 / math.sqrt(2 * self.config.num_layers)
         for name, parameter in self.named_parameters():
@@ -320,3 +343,7 @@ class GPT(nn.Module):
         length = self.layout.sequence_length(num_steps)
         attention = 12 * self.config.num_layers * self.config.dim * length
         return 6 * self.num_parameters(embeddings=False) + attention / (2 if causal else 1)
+
+    def flops(self, num_clips: int, num_steps: int, causal: bool = False) -> float:
+        slots = num_clips * self.layout.sequence_length(num_steps)
+        return slots * self.flops_per_token(num_steps, causal)

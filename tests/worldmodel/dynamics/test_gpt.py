@@ -8,9 +8,9 @@ import torch
 
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
-from worldmodel.attention import rotate, rotation
-from worldmodel.gpt import GPT, GPTConfig
-from worldmodel.layout import LayoutConfig
+from worldmodel.dynamics.attention import rotate, rotation
+from worldmodel.dynamics.gpt import GPT, GPTConfig
+from worldmodel.dynamics.layout import LayoutConfig
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 LAYOUTS = ["none", "continuous", "binned"]
@@ -70,7 +70,10 @@ def test_loss_is_the_cross_entropy_of_the_logits() -> None:
     tokens, actions = make_clip()
     log_probs = model(tokens, actions).log_softmax(-1)
     expected = -log_probs.gather(-1, tokens.flatten(2)[..., None])[..., 0]
-    torch.testing.assert_close(model.loss(tokens, actions), expected)
+    scores = model.score(tokens, actions)
+    torch.testing.assert_close(scores.nats, expected)
+    assert torch.equal(scores.hits, log_probs.argmax(-1) == tokens.flatten(2))
+    torch.testing.assert_close(model.loss(tokens, actions), expected[:, 1:].mean())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -79,7 +82,7 @@ def test_every_parameter_learns(layout: str) -> None:
     config = replace(CONFIG, positions="learned", bias=True)
     model = make_model(layout, config)
     tokens, actions = make_clip()
-    model.loss(tokens, actions, torch.tensor([True, False])).mean().backward()
+    model.loss(tokens, actions, torch.tensor([True, False])).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
@@ -100,7 +103,7 @@ def test_learns_a_rule_that_needs_past_and_action(precision: torch.dtype) -> Non
         tokens = values[:, :, None, None].expand(-1, -1, 2, 3).contiguous()
         actions = shift[..., None].float().expand(-1, -1, 2)
         with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
-            loss = model.loss(tokens, actions)[:, 1:].mean()
+            loss = model.loss(tokens, actions)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -157,10 +160,11 @@ def test_flops_count_matches_a_profile_of_forward_and_backward() -> None:
         FlopCounterMode(display=False) as counter,
         torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
     ):
-        model.loss(tokens).mean().backward()
+        model.loss(tokens).backward()
     measured = counter.get_total_flops() / (2 * model.layout.sequence_length(4))
     assert measured == pytest.approx(model.flops_per_token(4), rel=0.08)
     attention = 12 * 2 * 96 * 28
+    assert model.flops(2, 4) == pytest.approx(2 * 28 * model.flops_per_token(4))
     assert model.flops_per_token(4) - model.flops_per_token(4, causal=True) == attention / 2
 
 

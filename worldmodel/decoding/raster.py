@@ -1,9 +1,8 @@
-"""Futures from a prompt: sampling, a key-value cache, and rollouts of many futures at once."""
+"""Autoregressive decoding in raster order with a key-value cache, many futures at once."""
 
 import copy
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -11,70 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from training.errors import BadInput
-from worldmodel.attention import KVCache
-from worldmodel.gpt import GPT, Block
-
-__all__ = ["Decoder", "KVCache", "Sampling", "for_decoding", "rollout", "sample"]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is drawn from the logits.
-
-    Attributes:
-        temperature: divides the logits; below 1 sharpens, above 1 flattens.
-        top_k: only the k likeliest tokens; 0 keeps all.
-        top_p: only the fewest likeliest tokens whose probabilities sum to p; 1 keeps all.
-        greedy: always the likeliest token; the other settings then have to stay at rest.
-        seed: the same seed gives the same futures.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    greedy: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise BadInput(
-                f"sampling.temperature={self.temperature}; give a positive number, "
-                "or greedy=true for the limit 0"
-            )
-        if self.top_k < 0:
-            raise BadInput(f"sampling.top_k={self.top_k}; give 1 or more, or 0 for all tokens")
-        if not 0 < self.top_p <= 1:
-            raise BadInput(f"sampling.top_p={self.top_p}; give 0 < top_p <= 1")
-        if self.greedy and (self.temperature, self.top_k, self.top_p) != (1.0, 0, 1.0):
-            raise BadInput(
-                "sampling.greedy=true ignores temperature, top_k and top_p; leave them out"
-            )
-
-
-def sample(
-    logits: Float[Tensor, "row vocab"], sampling: Sampling, uniform: Float[Tensor, " row"]
-) -> Int[Tensor, " row"]:
-    """Draw one token per row by inverting its distribution function at `uniform` in [0, 1).
-
-    One uniform number per token, drawn beforehand on the CPU, makes futures the same on every
-    device and leaves nothing for the host to wait for.
-    """
-    if sampling.greedy:
-        return logits.argmax(dim=-1)
-    logits = logits.float() / sampling.temperature
-    if 0 < sampling.top_k < logits.shape[-1]:
-        kth = logits.topk(sampling.top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < kth, -torch.inf)
-    probs = logits.softmax(dim=-1)
-    if sampling.top_p < 1:
-        ordered, order = probs.sort(dim=-1, descending=True)
-        before = ordered.cumsum(dim=-1) - ordered  # the likeliest token always stays
-        ordered = ordered.masked_fill(before >= sampling.top_p, 0.0)
-        probs = torch.zeros_like(probs).scatter(-1, order, ordered)
-    total = probs.cumsum(dim=-1)
-    # Below 1 by more than a rounding error: the end of the sum may hold only excluded tokens.
-    level = uniform.clamp(max=1 - 1e-6)[:, None] * total[:, -1:]
-    return torch.searchsorted(total, level, right=True).squeeze(-1)
+from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.sampling import Sampling, sample
+from worldmodel.dynamics.attention import KVCache
+from worldmodel.dynamics.gpt import GPT, Block
 
 
 def for_decoding(model: GPT, dtype: torch.dtype | None = None) -> GPT:
@@ -99,8 +38,8 @@ def for_decoding(model: GPT, dtype: torch.dtype | None = None) -> GPT:
     return model
 
 
-class Decoder:
-    """A running set of futures, extended frame by frame; `rollout` is the short way.
+class Decoder(FrameDecoder):
+    """A running set of futures of a GPT.
 
     When the context is full, the oldest `slide_steps` frames are dropped and the others are
     read in anew, because their positions change. The default, a quarter of the context, keeps
@@ -248,47 +187,6 @@ class Decoder:
             return [model.embed_actions(self.actions[:, -1:], drop)]
         x = model.embed(self.layout.action_ids(self.actions[:, -1:], drop)[:, 0])
         return list(x.split(1, dim=1))
-
-
-def rollout(
-    model: GPT,
-    prompt_tokens: Int[Tensor, "batch time height width"],
-    actions: Float[Tensor, "batch step action"] | None,
-    horizon: int,
-    sampling: Sampling | None = None,
-    num_futures: int = 1,
-    drop_actions: Bool[Tensor, " batch"] | None = None,
-    slide_steps: int | None = None,
-    dtype: torch.dtype | None = None,
-) -> Int[Tensor, "batch future horizon height width"]:
-    """Several futures of `horizon` frames for every prompt, decoded in one batch.
-
-    Args:
-        actions: row t explains frame t + 1, so prompt + horizon - 1 rows; all futures of an
-            example share them. Not read where the layout has no actions.
-        slide_steps: frames dropped when the context is full (see `Decoder`).
-        dtype: precision of the weights while decoding (see `for_decoding`).
-    Raises:
-        BadInput: a prompt longer than the context, too few actions, or wrong shapes.
-    """
-    if horizon < 1:
-        raise BadInput(f"horizon={horizon}; give 1 or more frames")
-    time = prompt_tokens.shape[1]
-    conditioned = model.layout.config.actions != "none"
-    if conditioned and actions is not None and actions.shape[1] < time + horizon - 1:
-        raise BadInput(
-            f"{actions.shape[1]} action rows for a prompt of {time} frames and a horizon of "
-            f"{horizon}; give {time + horizon - 1}, or shorten the horizon"
-        )
-    decoder = Decoder(for_decoding(model, dtype), sampling, slide_steps)
-    decoder.start(prompt_tokens, actions, num_futures, drop_actions)
-    frames = []
-    for step in range(horizon):
-        action = None
-        if conditioned and actions is not None:
-            action = actions[:, time - 1 + step].repeat_interleave(num_futures, dim=0)
-        frames.append(decoder.next_frame(action))
-    return torch.stack(frames, dim=1).unflatten(0, (len(prompt_tokens), num_futures))
 
 
 def _newest(actions: Tensor, tokens: Tensor, num_steps: int) -> Tensor:

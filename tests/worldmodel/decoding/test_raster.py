@@ -6,8 +6,8 @@ import torch
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from worldmodel.decoding import Decoder, Sampling, for_decoding, rollout, sample
-from worldmodel.gpt import GPT, GPTConfig
-from worldmodel.layout import LayoutConfig
+from worldmodel.dynamics.gpt import GPT, GPTConfig
+from worldmodel.dynamics.layout import LayoutConfig
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 LAYOUTS = ["none", "continuous", "binned"]

@@ -5,7 +5,7 @@ import torch
 
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
-from worldmodel.layout import LayoutConfig, SequenceLayout, symlog
+from worldmodel.dynamics.layout import LayoutConfig, SequenceLayout, symlog
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 

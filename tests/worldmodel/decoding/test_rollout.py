@@ -1,0 +1,38 @@
+"""The one door to decoding, and what it refuses."""
+
+import pytest
+import torch
+
+from tokenizer.token_store import TokenSpec
+from training.errors import BadInput
+from worldmodel.decoding import Sampling, open_decoder, rollout
+from worldmodel.dynamics import describe, from_description
+from worldmodel.dynamics.gpt import GPTConfig
+
+SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
+CONFIG = GPTConfig(dim=24, num_layers=1, num_heads=2, context_steps=3)
+
+
+def test_auto_is_the_first_method_of_the_kind():
+    torch.manual_seed(0)
+    model = CONFIG.build(SPEC, 0).eval()
+    tokens = torch.randint(0, 11, (2, 2, 2, 3))
+    greedy = Sampling(greedy=True)
+    auto, raster = (rollout(model, tokens, None, 3, greedy, method=m) for m in ("auto", "raster"))
+    assert torch.equal(auto, raster)
+
+
+def test_what_cannot_be_done_says_what_can():
+    model = CONFIG.build(SPEC, 0).eval()
+    with pytest.raises(BadInput, match=r"decoding=diagonal: GPT can be decoded by: raster"):
+        open_decoder(model, method="diagonal")
+    with pytest.raises(BadInput, match=r"num_iterations=3: raster has no such option.*slide_steps"):
+        open_decoder(model, num_iterations=3)
+
+
+def test_a_description_makes_the_config_again():
+    assert from_description(describe(CONFIG)) == CONFIG
+    with pytest.raises(BadInput, match="unknown network 'rnn'; known: gpt"):
+        from_description({"name": "rnn"})
+    with pytest.raises(BadInput, match="the network gpt has no wings"):
+        from_description({**describe(CONFIG), "wings": 2})

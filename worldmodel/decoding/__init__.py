@@ -1,0 +1,18 @@
+"""From a distribution over the next grid to futures: every way to decode, behind one door."""
+
+from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.raster import Decoder, for_decoding
+from worldmodel.decoding.rollout import METHODS, Method, open_decoder, rollout
+from worldmodel.decoding.sampling import Sampling, sample
+
+__all__ = [
+    "METHODS",
+    "Decoder",
+    "FrameDecoder",
+    "Method",
+    "Sampling",
+    "for_decoding",
+    "open_decoder",
+    "rollout",
+    "sample",
+]

@@ -1,0 +1,111 @@
+"""Futures of a world model of any kind: many at once, frame by frame."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from training.errors import BadInput
+from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.raster import Decoder, for_decoding
+from worldmodel.decoding.sampling import Sampling
+from worldmodel.dynamics import Dynamics
+from worldmodel.dynamics.gpt import GPT
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to decode.
+
+    Attributes:
+        kind: the networks that can be decoded so.
+        open: makes the decoder of (network, sampling, options).
+    """
+
+    kind: type[Dynamics]
+    open: Callable[..., FrameDecoder]
+
+
+def raster(
+    model: GPT,
+    sampling: Sampling | None = None,
+    slide_steps: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> FrameDecoder:
+    """Token by token in raster order, exactly as the model was trained (see `Decoder`)."""
+    return Decoder(for_decoding(model, dtype), sampling, slide_steps)
+
+
+# The first method of a kind is its own choice ("auto").
+METHODS = {"raster": Method(GPT, raster)}
+
+
+def open_decoder(
+    model: Dynamics, sampling: Sampling | None = None, method: str = "auto", **options: Any
+) -> FrameDecoder:
+    """A decoder of this model.
+
+    Args:
+        method: a name in `METHODS`, or "auto".
+        options: of the method; see its function.
+
+    Raises:
+        BadInput: a method that this kind of model cannot do (says which can), or an option that
+            the method does not have.
+    """
+    able = [name for name, known in METHODS.items() if isinstance(model, known.kind)]
+    chosen = able[0] if method == "auto" and able else method
+    if chosen not in able:
+        raise BadInput(
+            f"decoding={method}: {type(model).__name__} can be decoded by: {', '.join(able)}"
+        )
+    known = list(signature(METHODS[chosen].open).parameters)[2:]
+    for name, value in options.items():
+        if name not in known:
+            raise BadInput(f"{name}={value}: {chosen} has no such option; it has: {known}")
+    return METHODS[chosen].open(model, sampling, **options)
+
+
+def rollout(
+    model: Dynamics,
+    prompt_tokens: Int[Tensor, "batch time height width"],
+    actions: Float[Tensor, "batch step action"] | None,
+    horizon: int,
+    sampling: Sampling | None = None,
+    num_futures: int = 1,
+    drop_actions: Bool[Tensor, " batch"] | None = None,
+    method: str = "auto",
+    **options: Any,
+) -> Int[Tensor, "batch future horizon height width"]:
+    """Several futures of `horizon` frames for every prompt, decoded in one batch.
+
+    Args:
+        actions: row t explains frame t + 1, so prompt + horizon - 1 rows; all futures of an
+            example share them. Not read where nothing conditions on actions.
+        method, options: how to decode (see `open_decoder`).
+    Raises:
+        BadInput: a prompt longer than the context, too few actions, wrong shapes, or a method
+            that this model cannot do.
+    """
+    if horizon < 1:
+        raise BadInput(f"horizon={horizon}; give 1 or more frames")
+    time = prompt_tokens.shape[1]
+    given = actions if model.conditioned else None
+    if given is not None and given.shape[1] < time + horizon - 1:
+        raise BadInput(
+            f"{given.shape[1]} action rows for a prompt of {time} frames and a horizon of "
+            f"{horizon}; give {time + horizon - 1}, or shorten the horizon"
+        )
+    decoder = open_decoder(model, sampling, method, **options)
+    decoder.start(prompt_tokens, given, num_futures, drop_actions)
+    frames = []
+    for step in range(horizon):
+        action = None
+        if given is not None:
+            action = given[:, time - 1 + step].repeat_interleave(num_futures, dim=0)
+        frames.append(decoder.next_frame(action))
+    return torch.stack(frames, dim=1).unflatten(0, (len(prompt_tokens), num_futures))

@@ -1,0 +1,107 @@
+"""What every world model answers, whatever its network: losses, scores, its own cost."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tokenizer.token_store import TokenSpec
+
+
+class DynamicsConfig(Protocol):
+    """A frozen dataclass that describes one network; a line in `KINDS` names it."""
+
+    @property
+    def context_steps(self) -> int:
+        """Time steps that the network can see at once, the predicted one included."""
+        ...
+
+    def without_actions(self) -> "DynamicsConfig":
+        """The same network, not conditioned on any action."""
+        ...
+
+    def build(self, spec: TokenSpec, num_actions: int) -> "Dynamics": ...
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """How well the real tokens were predicted from the real past (fully teacher-forced).
+
+    Attributes:
+        nats: the cross entropy of every token.
+        hits: whether the most probable token is the real one.
+    """
+
+    nats: Float[Tensor, "batch time space"]
+    hits: Bool[Tensor, "batch time space"]
+
+
+class Dynamics(nn.Module, ABC):
+    """Tokens and actions in, a distribution over the next token grid out.
+
+    Decoding is asked of `worldmodel.decoding.open_decoder`, which knows what each kind can do.
+
+    Attributes:
+        spec: what the tokens mean.
+        num_actions: columns of the actions in the data; 0 for none.
+        conditioned: whether the network reads actions at all.
+        first_target_step: first time step whose tokens count; frame 0 may have no past.
+        blocks: the repeated layers, which are compiled, sharded and recomputed one by one.
+        recompute: whether to compute the activations of the blocks again in the backward pass.
+    """
+
+    config: DynamicsConfig
+    spec: TokenSpec
+    num_actions: int
+    conditioned: bool
+    first_target_step: int
+    blocks: nn.ModuleList
+    recompute: bool = False
+
+    @abstractmethod
+    def loss(
+        self,
+        tokens: Int[Tensor, "batch time height width"],
+        actions: Float[Tensor, "batch step action"] | None = None,
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """What training minimises, in nats per token.
+
+        Args:
+            actions: row t is in force between frame t and t + 1; at least time - 1 rows.
+            drop_actions: examples whose actions are all replaced by a learned "no action".
+
+        Raises:
+            BadInput: wrong grid, wrong action width, or more frames than `context_steps`.
+        """
+
+    @abstractmethod
+    def score(
+        self,
+        tokens: Int[Tensor, "batch time height width"],
+        actions: Float[Tensor, "batch step action"] | None = None,
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> TokenScores:
+        """How well every frame is predicted from the frames before it; same arguments and errors.
+
+        Kinds that draw the tokens of a frame independently score them so: nats are then those
+        of a product of distributions, given the past frames alone.
+        """
+
+    @abstractmethod
+    def num_parameters(self, embeddings: bool = True) -> int:
+        """Weights; without embeddings, those that only look up are left out."""
+
+    @abstractmethod
+    def flops(self, num_clips: int, num_steps: int, causal: bool = False) -> float:
+        """Floating-point operations of one training step, forward and backward.
+
+        Args:
+            causal: count only the part of attention that masks leave.
+        """
+
+    def fresh(self) -> "Dynamics":
+        """Another network of the same shape, as it starts."""
+        return self.config.build(self.spec, self.num_actions)
