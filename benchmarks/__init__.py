@@ -21,6 +21,7 @@ SUITES = (
     "goodput",
     "peak_memory",
     "tokenizer_speed",
+    "encode",
 )
 
 

@@ -24,6 +24,7 @@ from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from tokenizer import video
+from tokenizer.frame_drops import TIME_COLUMNS, Drop, describe, find_drops, holes
 from training.errors import BadInput
 from training.hashing import file_sha256
 
@@ -68,6 +69,17 @@ class Drive:
     def num_frames(self) -> int:
         source = self.source
         return len(source) if isinstance(source, list) else video.num_frames(source)
+
+    @property
+    def drops(self) -> list[Drop]:
+        """Frames that the recorder left out, by the frames' times or, without such, the rows'."""
+        found = find_drops(self.source)
+        column = next((name for name in TIME_COLUMNS if name in self.action_names), None)
+        if found or column is None:
+            return found
+        file = _actions_file(self.path)
+        # Not `actions`: float32 does not tell apart the seconds since 1970.
+        return holes(read_table(file)[1][:, self.action_names.index(column)])
 
     def frames(
         self, start: int = 0, stop: int | None = None
@@ -129,9 +141,10 @@ def open_drive(path: Path, action_names: Sequence[str] | None = None) -> Drive:
     if action_names is not None:
         drive.select_actions(action_names)
     if drive.num_frames != len(actions):
+        drops = drive.drops
         raise BadInput(
-            f"{path}: {len(actions)} action rows for {drive.num_frames} frames; "
-            "give exactly one row per frame"
+            f"{path}: {len(actions)} action rows for {drive.num_frames} frames"
+            f"{f' ({describe(drops)})' if drops else ''}; give exactly one row per frame"
         )
     return drive
 
@@ -255,10 +268,15 @@ def _check_meta(file: Path, meta: Any) -> dict[str, Any]:
     return meta
 
 
-def _read_actions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+def _actions_file(path: Path) -> Path:
     file = next((f for f in (path / "actions.parquet", path / "actions.csv") if f.exists()), None)
     if file is None:
         raise BadInput(f"{path}: has neither actions.csv nor actions.parquet; one row per frame")
+    return file
+
+
+def _read_actions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    file = _actions_file(path)
     names, values = read_table(file)
     actions = values.astype(np.float32)
     check_actions(file, names, actions)

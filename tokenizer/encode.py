@@ -1,30 +1,38 @@
 """Drives -> token store: python -m tokenizer.encode data.root=/path out=tokens/mine
 
-Encodes drive by drive in several processes; a finished drive is never encoded again, so an
-interrupted run goes on where it stopped.
+Worker processes decode video ahead of the model. A finished drive is never encoded again, so an
+interrupted run goes on where it stopped. Several processes (shards) fill one store together:
+`shard=0 num_shards=4`, a Slurm array, or torchrun.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
-from multiprocessing import get_context
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Integer
 from omegaconf import DictConfig
+from torch import Tensor
 from tqdm import tqdm
 
-from tokenizer.data import to_pixels
 from tokenizer.drives import Drive
+from tokenizer.frame_drops import Drop, describe
+from tokenizer.frame_encoder import AS_TRAINED, FrameEncoder, changed_share, name_of, sample_frames
+from tokenizer.frame_stream import FrameStream, fit_of, read_ahead
+from tokenizer.inference import InferenceConfig
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.published import opened_name
+from tokenizer.shards import Shard, find_shard
 from tokenizer.token_store import TokenSpec, TokenStore, TokenStoreWriter
 from training.cli import command, plain
 from training.errors import BadInput
+
+COMPARED_FRAMES = 256
 
 
 @dataclass(frozen=True)
@@ -34,12 +42,46 @@ class EncodeConfig:
     Attributes:
         every: keep every N-th frame; actions are averaged over the frames left out.
         batch_size: frames per forward pass.
-        num_workers: processes on a CPU; on a GPU one process feeds the device.
+        num_workers: processes that decode video ahead of the model; 0: this one does.
+        dtype, channels_last, winograd, compile: see `InferenceConfig`.
+        on_gap: where the recorder dropped frames: "warn" and go on, or "stop".
+        device: null: a GPU if there is one.
     """
 
     every: int = 1
     batch_size: int = 64
     num_workers: int = 2
+    dtype: str = "float32"
+    channels_last: bool = False
+    winograd: bool = False
+    compile: bool = False
+    on_gap: str = "warn"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("every", "batch_size"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name}={getattr(self, name)}: give at least 1")
+        if self.on_gap not in ("warn", "stop"):
+            raise BadInput(f"on_gap={self.on_gap!r}: choose warn or stop")
+        _ = self.inference  # judges its part
+
+    @property
+    def inference(self) -> InferenceConfig:
+        return replace(
+            AS_TRAINED,
+            dtype=self.dtype,
+            channels_last=self.channels_last,
+            winograd=self.winograd,
+            compile=self.compile,
+        )
+
+    @property
+    def where(self) -> str:
+        """The device; under torchrun every process has its own."""
+        if self.device:
+            return self.device
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 def encode_drives(
@@ -49,25 +91,36 @@ def encode_drives(
     action_names: Sequence[str],
     config: EncodeConfig | None = None,
     on_corrupt: str = "stop",
+    shard: Shard | None = None,
 ) -> TokenStore:
-    """Encode all drives that the store at `out` does not hold yet, and open it.
+    """Encode all drives of the shard that the store at `out` does not hold yet, and open it.
 
     Raises:
-        BadInput: drives of different frame rates, or a store made by another tokenizer.
+        BadInput: drives of different frame rates, a drive that cannot be read, a store made by
+            another tokenizer, or no GPU where one is asked for.
     """
     config = config or EncodeConfig()
     opened = load_tokenizer(tokenizer)
     writer = TokenStoreWriter(out, store_spec(drives, opened, config.every), action_names)
-    todo = [drive for drive in drives if not writer.has(drive.id)]
+    shard = shard or Shard()
+    mine = shard.take(drives)
+    if not mine:
+        raise BadInput(
+            f"num_shards={shard.count}: there are {len(drives)} drives; use fewer shards"
+        )
+    todo = [drive for drive in mine if not writer.has(drive.id)]
     if todo:
-        jobs = _encode_all(todo, str(tokenizer), opened, config)
-        progress = tqdm(zip(todo, jobs, strict=True), "encoding", len(todo), unit="drive")
-        for drive, tokens in progress:
+        encoder = _ready(opened, config)
+        facts: dict[str, object] = {}
+        if config.inference != AS_TRAINED:
+            facts["encoded_with"] = _note_changes(writer, todo, opened, encoder, config)
+        for drive, tokens, drops in _encode_all(todo, encoder, config):
             # A step's row explains the next step: all that happens from its last frame on.
             frames = config.every * opened.frames_per_step
             actions = average_rows(drive.select_actions(action_names), frames)
-            facts = {str(k): drive.meta[k] for k in ("source", "licence") if k in drive.meta}
-            writer.write(drive.id, str(drive.split), tokens, actions, facts)
+            kept = {str(k): drive.meta[k] for k in ("source", "licence") if k in drive.meta}
+            gaps = {"dropped_frames": [list(drop) for drop in drops]} if drops else {}
+            writer.write(drive.id, str(drive.split), tokens, actions, {**kept, **gaps, **facts})
     return TokenStore(out, on_corrupt=on_corrupt)
 
 
@@ -82,17 +135,33 @@ def store_spec(drives: Sequence[Drive], tokenizer: Tokenizer, every: int) -> Tok
     return tokenizer.spec(drives[0].fps / every)
 
 
-def encode_drive(
-    drive: Drive, tokenizer: Tokenizer, config: EncodeConfig
-) -> Integer[np.ndarray, "step gh gw"]:
-    """Tokens of every `config.every`-th frame of one drive."""
-    device = tokenizer.device
-    frames = islice(drive.frames(), 0, None, config.every)
-    batches = (
-        to_pixels(tokenizer.fit(np.stack(batch)).to(device))
-        for batch in batched(frames, config.batch_size)
-    )
-    return np.concatenate([t.cpu().numpy() for t in tokenizer.encode_stream(batches)])
+def encode_frames(
+    drives: Sequence[Drive], encoder: FrameEncoder, config: EncodeConfig
+) -> Iterator[tuple[int, Integer[np.ndarray, "step gh gw"], list[Drop], int]]:
+    """As each becomes ready: a drive's number, its tokens, its dropped frames, its frames.
+
+    Raises:
+        BadInput: a frame cannot be read (named), or frames were dropped and `on_gap` is "stop".
+    """
+    fit = fit_of(encoder.tokenizer)
+    stream = FrameStream(drives, fit, config.batch_size, config.every, config.on_gap)
+    parts: dict[int, list[Tensor]] = defaultdict(list)
+    # Batches of several drives arrive in turns.
+    encoders: dict[int, Any] = defaultdict(encoder.drive)
+    counts: dict[int, int] = defaultdict(int)
+    on_gpu = encoder.device.type == "cuda"
+    for batch in read_ahead(stream, config.num_workers, pin_memory=on_gpu):
+        if batch.problem:
+            raise BadInput(batch.problem)
+        if len(batch.frames):
+            # They stay on the device until the drive is complete: one wait per drive.
+            counts[batch.drive] += len(batch.frames)
+            tokens = encoders[batch.drive](batch.frames)
+            parts[batch.drive] += [] if tokens is None else [tokens]
+            continue
+        del encoders[batch.drive]
+        whole = torch.cat(parts.pop(batch.drive)).cpu().numpy()
+        yield batch.drive, whole, batch.drops, counts.pop(batch.drive)
 
 
 def average_rows(
@@ -104,51 +173,67 @@ def average_rows(
     return sums / np.diff(np.append(starts, len(actions)))[:, None]
 
 
-def batched(items: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
-
-
 def _encode_all(
-    drives: Sequence[Drive], name: str, opened: Tokenizer, config: EncodeConfig
-) -> Iterator[np.ndarray]:
-    """Tokens of the drives in order, as they become ready."""
-    if torch.cuda.is_available() or config.num_workers < 2 or len(drives) < 4:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        tokenizer = opened.to(device)
-        yield from (encode_drive(drive, tokenizer, config) for drive in drives)
-        return
-    workers = min(config.num_workers, len(drives))
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (name,)) as pool:
-        yield from pool.map(partial(_encode_in_worker, config=config), drives)
+    drives: Sequence[Drive], encoder: FrameEncoder, config: EncodeConfig
+) -> Iterator[tuple[Drive, np.ndarray, list[Drop]]]:
+    """Drives with their tokens, with a progress bar in frames and warnings about gaps."""
+    total = sum(-(-len(drive.actions) // config.every) for drive in drives)
+    began, done = time.perf_counter(), 0
+    with tqdm(desc="encoding", total=total, unit="frame") as progress:
+        for number, tokens, drops, count in encode_frames(drives, encoder, config):
+            if drops:
+                tqdm.write(f"warning: {drives[number].path}: {describe(drops)}")
+            yield drives[number], tokens, drops
+            done += count
+            progress.update(count)
+    rate = done / (time.perf_counter() - began)
+    print(f"{done} frames of {len(drives)} drives, {rate:.0f} frames/s on {encoder.device}")
 
 
-_worker_tokenizer: list[Tokenizer] = []
+def _ready(opened: Tokenizer, config: EncodeConfig) -> FrameEncoder:
+    try:
+        return FrameEncoder(opened, config.where, config.inference)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"device={config.where}: cannot be used ({error})") from error
 
 
-def _start_worker(name: str) -> None:
-    torch.set_num_threads(1)
-    _worker_tokenizer.append(load_tokenizer(name))
-
-
-def _encode_in_worker(drive: Drive, config: EncodeConfig) -> np.ndarray:
-    return encode_drive(drive, _worker_tokenizer[0], config)
+def _note_changes(
+    writer: TokenStoreWriter,
+    drives: Sequence[Drive],
+    opened: Tokenizer,
+    encoder: FrameEncoder,
+    config: EncodeConfig,
+) -> str:
+    """Measure, print and note in the manifest how many tokens the speed changes."""
+    frames = sample_frames(drives, fit_of(opened), COMPARED_FRAMES)
+    share = changed_share(opened, encoder, frames, config.batch_size)
+    name = f"{name_of(config.inference)} on {encoder.device.type}"
+    writer.note(name, share)
+    print(
+        f"{name}: {share['changed_token_share']:.3%} of {share['num_tokens_compared']} sampled "
+        "tokens differ from float32 as trained"
+    )
+    return name
 
 
 @command("encode", files="ckpt")
 def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
-    source = instantiate(cfg.data, _convert_="object")
+    fields = EncodeConfig.__dataclass_fields__
+    config = EncodeConfig(**{str(key): cfg[key] for key in cfg if key in fields})
+    shard = find_shard(cfg.shard, cfg.num_shards)
     values = plain(cfg)
     tokenizer = opened_name(cfg.tokenizer, values["ckpt"], values["options"])
+    source = instantiate(cfg.data, _convert_="object")
     drives = source.open()
     names = source.action_names(drives)
-    config = EncodeConfig(cfg.every, cfg.batch_size, cfg.num_workers)
-    store = encode_drives(drives, tokenizer, Path(cfg.out), names, config)
-    steps = sum(entry["num_steps"] for entry in store.manifest["drives"].values())
-    print(f"{cfg.out}: {len(drives)} drives, {steps} steps of {store.spec.grid} tokens")
+    store = encode_drives(drives, tokenizer, Path(cfg.out), names, config, shard=shard)
+    entries = store.manifest["drives"]
+    steps = sum(entry["num_steps"] for entry in entries.values())
+    if shard.count > 1:
+        print(f"shard {shard.index} of {shard.count}: {len(shard.take(drives))} drives, done")
+    print(f"{cfg.out}: {len(entries)} drives, {steps} steps of {store.spec.grid} tokens")
 
 
 if __name__ == "__main__":

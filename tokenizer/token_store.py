@@ -8,7 +8,8 @@ Nothing that the manifest says is ever typed into a config.
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, Value
 from datasets import Sequence as ListOf
 from datasets.arrow_writer import ArrowWriter
+from filelock import FileLock
 from jaxtyping import Float, Integer
 
 from tokenizer.drives import SPLITS
@@ -176,32 +178,20 @@ class TokenStore:
 class TokenStoreWriter:
     """Writes a token store drive by drive; every finished drive survives an interruption.
 
+    Several processes may write different drives into one store at the same time.
+
     Raises:
         BadInput: the folder holds a store of another spec or other action columns.
     """
 
     def __init__(self, root: Path, spec: TokenSpec, action_names: Sequence[str]) -> None:
         self.root, self.spec = Path(root), spec
-        head = {
+        self.head: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "spec": json.loads(json.dumps(asdict(spec))),
             "action_names": list(action_names),
         }
-        if (self.root / "manifest.json").exists():
-            self.manifest = _read_manifest(self.root)
-            # Older stores lack the fields that came later; their spec may still be the same.
-            found, asked = (
-                {**values, "spec": TokenSpec.from_dict(values["spec"])}
-                for values in (self.manifest, head)
-            )
-            for key, value in asked.items():
-                if found[key] != value:
-                    raise BadInput(
-                        f"{self.root}: holds a store with another {key} ({self.manifest[key]} "
-                        f"instead of {value}); choose another folder"
-                    )
-        else:
-            self.manifest = {**head, "drives": {}}
+        self.manifest = self._read()
 
     def has(self, drive_id: str) -> bool:
         """Whether the drive is written, so that an interrupted run can go on after it."""
@@ -235,22 +225,59 @@ class TokenStoreWriter:
             raise BadInput(f"{drive_id}: actions of step {step} are not finite; correct the drive")
         self.root.mkdir(parents=True, exist_ok=True)
         file = self.root / f"{drive_id}.arrow"
-        partial = file.with_suffix(".partial")
+        partial = file.with_suffix(f".{os.getpid()}.partial")
         kind = "uint16" if self.spec.vocab_size <= 2**16 else "uint32"
         table, features = _table(kind, tokens.reshape(len(tokens), -1), actions)
         with ArrowWriter(features=features, path=str(partial)) as writer:
             # One batch: a column of several could not be read without copying it together.
             writer.write_table(table, writer_batch_size=len(tokens))
             writer.finalize()
-        partial.replace(file)
-        self.manifest["drives"][drive_id] = {
+        entry = {
             "split": split,
             "file": file.name,
             "num_steps": len(tokens),
-            "sha256": file_sha256(file),
+            "sha256": file_sha256(partial),
             "meta": meta or {},
         }
-        self._write_manifest()
+
+        def enter() -> None:
+            if self.has(drive_id):  # by another process, in the meantime
+                partial.unlink()
+                return
+            partial.replace(file)
+            self.manifest["drives"][drive_id] = entry
+
+        self._change(enter)
+
+    def note(self, name: str, value: Any) -> None:
+        """Write a fact about the making of the store, plain JSON, under `notes` of the manifest."""
+        self._change(lambda: self.manifest.setdefault("notes", {}).update({name: value}))
+
+    def _read(self) -> dict[str, Any]:
+        """The manifest on disk, if it is one of this store; a fresh one where there is none."""
+        if not (self.root / "manifest.json").exists():
+            return {**self.head, "drives": {}}
+        manifest = _read_manifest(self.root)
+        # Older stores lack the fields that came later; their spec may still be the same.
+        found, asked = (
+            {**values, "spec": TokenSpec.from_dict(values["spec"])}
+            for values in (manifest, self.head)
+        )
+        for key, value in self.head.items():
+            if found[key] != asked[key]:
+                raise BadInput(
+                    f"{self.root}: holds a store with another {key} ({manifest[key]} "
+                    f"instead of {value}); choose another folder"
+                )
+        return manifest
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Change the manifest as it is now: other processes write into the same store."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / ".manifest.lock"):
+            self.manifest = self._read()
+            change()
+            self._write_manifest()
 
     def _write_manifest(self) -> None:
         self.manifest["drives"] = dict(sorted(self.manifest["drives"].items()))

@@ -55,6 +55,15 @@ def frame_rate(path: Path) -> float:
     return _index(path).fps
 
 
+def time_stamps(path: Path) -> Int64[np.ndarray, " frame"] | None:
+    """When each frame is shown, in the container's own unit; None where it does not say.
+
+    Raises:
+        BadInput: as in `num_frames`.
+    """
+    return _index(path).stamps
+
+
 def read_frames(
     path: Path, start: int = 0, stop: int | None = None
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:

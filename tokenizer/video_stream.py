@@ -10,23 +10,34 @@ from tokenizer.causal_conv import Past
 from tokenizer.video_autoencoder import VideoAutoencoder
 
 
-def encode_stream(
-    network: VideoAutoencoder, batches: Iterable[Float[Tensor, "n 3 h w"]]
-) -> Iterator[Int[Tensor, "steps gh gw"]]:
-    """Tokens of a drive's consecutive frames, as soon as they are complete.
+class EncodeStream:
+    """One drive's consecutive frames to tokens, as soon as they are complete.
 
     The first frame makes the first token grid, every `frames_per_step` further ones the next;
     what remains at the end (fewer than a step) makes none.
     """
-    past, factor = Past(), network.config.frames_per_step
-    waiting: Tensor | None = None
-    for batch in batches:
-        frames = batch if waiting is None else torch.cat([waiting, batch])
-        first = 0 if past.begun else 1
+
+    def __init__(self, network: VideoAutoencoder) -> None:
+        self.network, self.past = network, Past()
+        self.waiting: Tensor | None = None
+
+    def __call__(self, batch: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "steps gh gw"] | None:
+        """Tokens of the steps that the batch completes; None where it completes none."""
+        factor = self.network.config.frames_per_step
+        frames = batch if self.waiting is None else torch.cat([self.waiting, batch])
+        first = 0 if self.past.begun else 1
         usable = (len(frames) - first) // factor * factor + first
-        waiting = frames[max(0, usable) :]
-        if usable > 0:
-            yield network.encode(frames[:usable], past)
+        self.waiting = frames[max(0, usable) :]
+        return self.network.encode(frames[:usable], self.past) if usable > 0 else None
+
+
+def encode_stream(
+    network: VideoAutoencoder, batches: Iterable[Float[Tensor, "n 3 h w"]]
+) -> Iterator[Int[Tensor, "steps gh gw"]]:
+    """Tokens of a drive's consecutive frames; see `EncodeStream`."""
+    for tokens in map(EncodeStream(network), batches):
+        if tokens is not None:
+            yield tokens
 
 
 def decode_stream(

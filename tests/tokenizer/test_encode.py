@@ -1,22 +1,42 @@
 """Drives to tokens and back: complete, resumable, checked; the shipped tokenizer holds its word."""
 
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from tokenizer import video
 from tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drive
 from tokenizer.data import resize, to_pixels, to_uint8
 from tokenizer.decode import check_pair, decode_frames
-from tokenizer.drives import open_drives, write_drive
+from tokenizer.drives import Drive, open_drives, write_drive
 from tokenizer.encode import EncodeConfig, average_rows, encode_drives
 from tokenizer.evaluation import evaluate_tokenizer
+from tokenizer.frame_drops import Drop, find_drops, holes
+from tokenizer.frame_encoder import AS_TRAINED, FrameEncoder
+from tokenizer.frame_stream import FrameStream, read_ahead
 from tokenizer.load import PRETRAINED, load_tokenizer
 from tokenizer.lpips_weights import load_lpips
+from tokenizer.shards import Shard, find_shard
+from tokenizer.token_store import TokenSpec, TokenStore, TokenStoreWriter
+from tokenizer.winograd import WinogradConv2d
 from training.errors import BadInput
 
 # Tracks that neither the training nor the figures in the manifest have seen.
 FRESH = CarRacingConfig(seed=77, num_train=2, num_val=0, num_test=0, seconds=6.0)
+
+SMALL = partial(resize, size=(64, 64))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +67,7 @@ def test_a_store_holds_every_step_and_is_not_encoded_twice(drives, tmp_path, mon
         pixels = to_pixels(resize(np.stack(list(drive.frames())), (64, 64)))
         assert torch.equal(tokenizer.encode(pixels), torch.from_numpy(tokens.tokens.astype(int)))
         np.testing.assert_array_equal(tokens.actions, drive.actions)
-    monkeypatch.setattr("tokenizer.encode.encode_drive", None)  # must not be called again
+    monkeypatch.setattr("tokenizer.encode.encode_frames", None)  # must not be called again
     again = encode_drives(drives, "carracing", tmp_path / "store", ACTION_NAMES)
     assert again.hash == store.hash
 
@@ -55,32 +75,239 @@ def test_a_store_holds_every_step_and_is_not_encoded_twice(drives, tmp_path, mon
 def test_an_interrupted_encoding_goes_on_where_it_stopped(drives, tmp_path, monkeypatch):
     import tokenizer.encode as encode
 
-    real, seen = encode.encode_drive, []
+    real, seen = encode.encode_frames, []
 
-    def dies_on_the_second(drive, *args):
-        if drive.id.endswith("1"):
-            raise KeyboardInterrupt
-        seen.append(drive.id)
-        return real(drive, *args)
+    def stops_after_one(todo, *args):
+        for number, *rest in real(todo, *args):
+            seen.append(todo[number].id)
+            yield number, *rest
+            if stop:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(encode, "encode_drive", dies_on_the_second)
+    stop = True
+    monkeypatch.setattr(encode, "encode_frames", stops_after_one)
     with pytest.raises(KeyboardInterrupt):
         encode_drives(drives, "carracing", tmp_path / "store", ACTION_NAMES)
-    monkeypatch.setattr(encode, "encode_drive", lambda d, *a: seen.append(d.id) or real(d, *a))
+    stop = False
     store = encode_drives(drives, "carracing", tmp_path / "store", ACTION_NAMES)
     assert seen == ["fresh-0", "fresh-1"]
     assert len(store.drives("train")) == 2
 
 
-def test_worker_processes_give_the_same_tokens(drives, tmp_path):
-    many = [*drives, *drives]  # four drives are enough for the workers to start
-    import tokenizer.encode as encode
+def test_every_drive_is_decoded_by_one_worker(drives, monkeypatch):
+    stream = FrameStream([*drives, drives[0]], SMALL, 16, every=20)
+    found = []
+    for number in (0, 1):
+        worker = SimpleNamespace(id=number, num_workers=2)
+        monkeypatch.setattr("tokenizer.frame_stream.get_worker_info", lambda w=worker: w)
+        found.append(sorted({batch.drive for batch in stream}))
+    assert found == [[0, 2], [1]]
 
-    config = EncodeConfig(num_workers=2)
-    opened = load_tokenizer("carracing")
-    together = list(encode._encode_all(many, "carracing", opened, config))
-    for drive, tokens in zip(many, together, strict=True):
-        assert np.array_equal(tokens, encode.encode_drive(drive, opened, config))
+
+@pytest.mark.slow
+def test_worker_processes_decode_the_same_frames_ahead(drives, monkeypatch):
+    stream = FrameStream(drives, SMALL, 16, every=3)
+    here = {(b.drive, tuple(b.frames.shape), int(b.frames.sum())) for b in read_ahead(stream, 0)}
+    monkeypatch.setattr("tokenizer.frame_stream.WORTH_A_PROCESS", 1)
+    loader = read_ahead(stream, 2)
+    assert loader.num_workers == 2
+    there = {(b.drive, tuple(b.frames.shape), int(b.frames.sum())) for b in loader}
+    assert there == here
+    assert sum(shape[0] for _, shape, _ in here) == sum(-(-len(d.actions) // 3) for d in drives)
+
+
+def test_a_drive_that_cannot_be_read_is_named(drives, tmp_path, monkeypatch):
+    monkeypatch.setattr(Drive, "frames", lambda *args: video.read_frames(tmp_path / "gone.mp4"))
+    with pytest.raises(BadInput, match=r"gone\.mp4: cannot be read as a video"):
+        encode_drives(drives, "carracing", tmp_path / "store", ACTION_NAMES)
+
+
+def test_shards_share_the_drives_and_fill_one_store(drives, tmp_path):
+    whole = encode_drives(drives, "carracing", tmp_path / "whole", ACTION_NAMES)
+    for index in (0, 1):
+        store = encode_drives(
+            drives, "carracing", tmp_path / "parts", ACTION_NAMES, shard=Shard(index, 2)
+        )
+        assert len(store.manifest["drives"]) == index + 1
+    assert store.hash == whole.hash
+    with pytest.raises(BadInput, match="num_shards=3: there are 2 drives"):
+        encode_drives(drives, "carracing", tmp_path / "x", ACTION_NAMES, shard=Shard(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("environment", "shard"),
+    [
+        ({}, Shard()),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "5",
+                "SLURM_ARRAY_TASK_MIN": "3",
+                "SLURM_ARRAY_TASK_COUNT": "4",
+            },
+            Shard(2, 4),
+        ),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, Shard(1, 2)),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "1",
+                "SLURM_ARRAY_TASK_COUNT": "3",
+                "RANK": "1",
+                "WORLD_SIZE": "2",
+            },
+            Shard(3, 6),
+        ),
+    ],
+)
+def test_the_shard_comes_from_slurm_or_torchrun_unless_it_is_given(environment, shard):
+    assert find_shard(None, None, environment) == shard
+    assert find_shard(1, 7, environment) == Shard(1, 7)
+    with pytest.raises(BadInput, match="give both"):
+        find_shard(1, None, environment)
+    with pytest.raises(BadInput, match="numbered 0 to"):
+        find_shard(7, 7, environment)
+
+
+def test_every_drive_is_in_exactly_one_shard_of_about_equal_length(drives):
+    many = [
+        replace(drives[0], path=Path(f"d{i}"), actions=np.zeros((10 * (i + 1), 1)))
+        for i in range(9)
+    ]
+    shares = [Shard(i, 4).take(many) for i in range(4)]
+    assert sorted(d.id for share in shares for d in share) == [d.id for d in many]
+    lengths = [sum(len(d.actions) for d in share) for share in shares]
+    assert max(lengths) - min(lengths) <= 90
+
+
+def test_processes_that_write_one_store_lose_nothing_and_write_nothing_twice(tmp_path):
+    spec = TokenSpec((1, 2, 2), 9, 10.0, 1, (8, 8), "t")
+    writers = [TokenStoreWriter(tmp_path, spec, []) for _ in range(2)]
+    tokens, actions = np.ones((3, 2, 2), int), np.zeros((3, 0))
+    writers[0].write("a", "train", tokens, actions)
+    writers[1].write("b", "train", tokens, actions)
+    before = (tmp_path / "a.arrow").stat().st_mtime_ns
+    writers[1].write("a", "train", tokens * 2, actions)
+    drives = TokenStore(tmp_path).drives("train")
+    assert [d.id for d in drives] == ["a", "b"]
+    assert int(drives[0].tokens[0, 0, 0]) == 1
+    assert (tmp_path / "a.arrow").stat().st_mtime_ns == before
+    assert list(tmp_path.glob("*.partial")) == []
+
+
+def test_what_speed_changes_is_measured_and_noted(drives, tmp_path, capsys, monkeypatch):
+    drives = drives[:1]
+    monkeypatch.setattr("tokenizer.encode.COMPARED_FRAMES", 40)
+    config = EncodeConfig(dtype="bfloat16", channels_last=True)
+    store = encode_drives(drives, "carracing", tmp_path / "bf16", ACTION_NAMES, config)
+    exact = encode_drives(drives, "carracing", tmp_path / "fp32", ACTION_NAMES)
+    pairs = zip(store.drives("train"), exact.drives("train"), strict=True)
+    changed = np.mean([np.mean(a.tokens != b.tokens) for a, b in pairs])
+    assert 0.001 < changed < 0.5
+    (name, noted), *_ = store.manifest["notes"].items()
+    assert name == "bfloat16 channels_last on cpu"
+    assert noted["changed_token_share"] == pytest.approx(changed, rel=0.3)
+    assert f"{noted['changed_token_share']:.3%} of 2560 sampled" in capsys.readouterr().out
+    assert all(e["meta"]["encoded_with"] == name for e in store.manifest["drives"].values())
+    assert "notes" not in exact.manifest
+
+
+def test_speed_settings_reach_the_model():
+    tokenizer = load_tokenizer("carracing")
+    frames = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8)
+    layouts = []
+
+    def see(module, args):
+        layouts.append((args[0].is_contiguous(memory_format=torch.channels_last), len(args[0])))
+
+    for config in (EncodeConfig(), EncodeConfig(channels_last=True), EncodeConfig(winograd=True)):
+        encoder = FrameEncoder(tokenizer, "cpu", config.inference)
+        encoder.tokenizer.autoencoder.encoder.register_forward_pre_hook(see)
+        tokens = encoder(frames)
+        assert torch.equal(tokens, FrameEncoder(tokenizer, "cpu")(frames))
+    assert layouts == [(False, 5), (True, 5), (False, 5)]
+    assert any(isinstance(m, WinogradConv2d) for m in encoder.tokenizer.modules())
+    assert next(tokenizer.parameters()).is_contiguous()
+    with pytest.raises(BadInput, match="dtype=float8"):
+        EncodeConfig(dtype="float8")
+
+
+def test_compiled_batches_have_one_size(monkeypatch):
+    sizes = []
+
+    def compile(part):
+        part.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile)
+    tokenizer = load_tokenizer("carracing")
+    encoder = FrameEncoder(tokenizer, "cpu", replace(AS_TRAINED, compile=True))
+    frames = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8)
+    whole = encoder(frames)
+    assert torch.equal(encoder(frames[:2]), whole[:2])
+    assert sizes == [5, 5]
+
+
+COMPILED = """
+import torch
+from tokenizer.frame_encoder import FrameEncoder, changed_share
+from tokenizer.inference import InferenceConfig
+from tokenizer.load import load_tokenizer
+tokenizer = load_tokenizer("carracing")
+frames = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8)
+encoder = FrameEncoder(tokenizer, "cpu", InferenceConfig(compile=True))
+share = changed_share(tokenizer, encoder, frames, 6)
+assert share["num_tokens_compared"] == 512
+assert share["changed_token_share"] < 0.01, share
+"""
+
+
+@pytest.mark.slow
+def test_compiled_tokens_are_nearly_the_same():
+    # A process of its own: the compiler cannot trace the shape checks of a test run.
+    subprocess.run([sys.executable, "-c", COMPILED], check=True)
+
+
+def test_dropped_frames_are_named_and_noted(drives, tmp_path, capsys):
+    path = tmp_path / "drives" / "gappy"
+    shutil.copytree(drives[0].path, path)
+    (path / "video.mp4").unlink()
+    (path / "frames").mkdir()
+    for number, frame in enumerate(drives[0].frames()):
+        # As if frames 11, 12 and 41 had been lost.
+        name = number + (2 if number > 10 else 0) + (1 if number > 38 else 0)
+        Image.fromarray(frame).save(path / "frames" / f"frame_{name:04}.png")
+    gappy = open_drives(tmp_path / "drives")
+    store = encode_drives(gappy, "carracing", tmp_path / "store", ACTION_NAMES)
+    said = capsys.readouterr()
+    assert "3 frames are missing: 2 after frame 10, 1 after frame 38" in said.out + said.err
+    assert store.manifest["drives"]["gappy"]["meta"]["dropped_frames"] == [[10, 2], [38, 1]]
+    with pytest.raises(BadInput, match="2 after frame 10"):
+        encode_drives(gappy, "carracing", tmp_path / "s", ACTION_NAMES, EncodeConfig(on_gap="stop"))
+    rows = (path / "actions.csv").read_text().splitlines()
+    (path / "actions.csv").write_text("\n".join([*rows, *rows[-3:]]) + "\n")
+    with pytest.raises(BadInput, match=r"63 action rows for 60 frames \(3 frames are missing"):
+        open_drives(tmp_path / "drives")
+
+
+def test_holes_in_video_times_and_in_time_columns_are_found(drives, tmp_path):
+    assert drives[0].drops == []
+    with av.open(str(tmp_path / "v.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height = stream.width = 64
+        for number, frame in enumerate(islice(drives[0].frames(), 20)):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture.pts = number + (3 if number > 6 else 0)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    assert find_drops(tmp_path / "v.mp4") == [Drop(6, 3)]
+    path = tmp_path / "drives" / "timed"
+    shutil.copytree(drives[0].path, path)
+    head, *rows = (path / "actions.csv").read_text().splitlines()
+    times = [1.7e9 + 0.1 * (i + (4 if i > 20 else 0)) for i in range(len(rows))]
+    timed = [f"{row},{time:.2f}" for row, time in zip(rows, times, strict=True)]
+    (path / "actions.csv").write_text("\n".join([f"{head},time_s", *timed]) + "\n")
+    assert open_drives(tmp_path / "drives")[0].drops == [Drop(20, 4)]
+    # Jitter below half a frame is none, and neither are times that do not ascend.
+    assert holes(np.array([0.0, 1.1, 2.0, 3.4, 4.0])) == []
+    assert holes(np.array([0.0, 1.0, 1.0, 9.0])) == []
 
 
 def test_every_second_frame_keeps_the_mean_of_the_actions_between(drives, tmp_path):

@@ -10,6 +10,7 @@ from tokenizer.decode import decode_frames
 from tokenizer.drives import open_drives, write_drive
 from tokenizer.encode import EncodeConfig, encode_drives
 from tokenizer.evaluation import evaluate_tokenizer
+from tokenizer.frame_encoder import FrameEncoder
 from tokenizer.load import load_tokenizer, manifest_of
 from tokenizer.lpips_weights import load_lpips
 from tokenizer.quantizers import FSQConfig
@@ -75,6 +76,22 @@ def test_a_drive_becomes_one_step_per_latent_frame(drives, tokenizer, tmp_path, 
     assert len(decoded) == len(pixels)
     expected = to_uint8(opened.decode(whole)).permute(0, 2, 3, 1).numpy()
     assert np.abs(decoded.astype(int) - expected).max() <= 1
+
+
+def test_drives_that_are_decoded_in_turns_do_not_mix(drives, tokenizer):
+    opened = load_tokenizer(tokenizer)
+    frames = resize(np.stack(list(drives[0].frames())), (32, 32))
+    apart = [FrameEncoder(opened, "cpu")(part) for part in (frames, frames.flip(0))]
+    encoder = FrameEncoder(opened, "cpu")
+    streams, parts = (encoder.drive(), encoder.drive()), ([], [])
+    for start in range(0, len(frames), 3):
+        for stream, part, whole in zip(streams, parts, (frames, frames.flip(0)), strict=True):
+            tokens = stream(whole[start : start + 3])
+            part += [] if tokens is None else [tokens]
+    for part, whole in zip(parts, apart, strict=True):
+        assert torch.equal(torch.cat(part), whole)
+    with pytest.raises(BadInput, match="bfloat16: is for image tokenizers"):
+        FrameEncoder(opened, "cpu", EncodeConfig(dtype="bfloat16").inference)
 
 
 def test_its_reconstructions_are_judged_clip_by_clip(drives, tokenizer):

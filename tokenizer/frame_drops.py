@@ -1,0 +1,53 @@
+"""Frames that a recorder left out: holes in the times or the numbers of a drive's frames."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Num
+
+from tokenizer import video
+
+TIME_COLUMNS = ("time_s", "timestamp_s")
+
+
+class Drop(NamedTuple):
+    """Missing frames, and the frame that they should have followed."""
+
+    after_frame: int
+    num_missing: int
+
+
+def find_drops(source: Path | Sequence[Path]) -> list[Drop]:
+    """Holes in the time stamps of a video, or in the numbers in the names of images.
+
+    A video without stamps, and images whose names are no numbers, show none.
+
+    Raises:
+        BadInput: the video cannot be read.
+    """
+    if isinstance(source, Path):
+        stamps = video.time_stamps(source)
+        return [] if stamps is None else holes(stamps)
+    numbers = [re.search(r"(\d+)$", path.stem) for path in source]
+    found = [int(number[1]) for number in numbers if number]
+    return holes(np.array(found)) if len(found) == len(source) else []
+
+
+def holes(times: Num[np.ndarray, " frame"]) -> list[Drop]:
+    """Where the distance to the next time is at least 1.5 times the usual (median) one."""
+    gaps = np.diff(times)
+    if len(gaps) < 2 or (gaps <= 0).any():
+        return []
+    missing = np.floor(gaps / np.median(gaps) + 0.5).astype(int) - 1
+    return [Drop(int(i), int(missing[i])) for i in np.flatnonzero(missing > 0)]
+
+
+def describe(drops: Sequence[Drop]) -> str:
+    """ "5 frames are missing: 3 after frame 41, 2 after frame 90"; at most five places."""
+    total = sum(drop.num_missing for drop in drops)
+    places = [f"{drop.num_missing} after frame {drop.after_frame}" for drop in drops[:5]]
+    more = [f"and {len(drops) - 5} more holes"] if len(drops) > 5 else []
+    return f"{total} frame{'s are' if total > 1 else ' is'} missing: {', '.join(places + more)}"

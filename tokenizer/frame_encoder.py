@@ -1,0 +1,114 @@
+"""Frames to tokens, as fast as the device allows, and what that does to the tokens."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from tokenizer.data import to_pixels
+from tokenizer.drives import Drive
+from tokenizer.frame_stream import Fit
+from tokenizer.inference import InferenceConfig, for_inference
+from tokenizer.load import Tokenizer
+from tokenizer.video_autoencoder import VideoAutoencoder
+from tokenizer.video_stream import EncodeStream
+from training.errors import BadInput
+
+# Nothing is computed in another way than it was while training; folding concerns decoders alone.
+AS_TRAINED = InferenceConfig(channels_last=False, fold=False)
+SWITCHES = ("channels_last", "winograd", "compile")
+
+
+def name_of(config: InferenceConfig) -> str:
+    """ "bfloat16 channels_last compile": what is switched on, of that which concerns encoding."""
+    return " ".join([config.dtype, *(key for key in SWITCHES if getattr(config, key))])
+
+
+class FrameEncoder:
+    """uint8 frames of the tokenizer's size to tokens; the tokenizer given is left as it is.
+
+    Raises:
+        BadInput: a video tokenizer that is to compute in another way than as trained.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        device: str | torch.device,
+        config: InferenceConfig = AS_TRAINED,
+    ) -> None:
+        if isinstance(tokenizer.autoencoder, VideoAutoencoder) and config != AS_TRAINED:
+            raise BadInput(
+                f"{name_of(config)}: is for image tokenizers; a video tokenizer encodes in float32 "
+                "as it was trained: leave these settings out"
+            )
+        self.config, self.device = config, torch.device(device)
+        self.tokenizer = for_inference(tokenizer, config).to(self.device)
+        self.full_size = 0
+
+    def drive(self) -> Callable[[UInt8[Tensor, "n 3 h w"]], Int[Tensor, "steps gh gw"] | None]:
+        """What encodes one drive's consecutive batches: video tokenizers remember what came before.
+
+        It returns tokens on the device, or None where a batch completes no step.
+        """
+        network = self.tokenizer.autoencoder
+        # Not Tokenizer.encode: it looks at the range of values, and waits for the GPU.
+        video = isinstance(network, VideoAutoencoder)
+        encode = EncodeStream(network) if video else network.encode  # type: ignore[arg-type]
+        return partial(self._encode, encode)
+
+    def __call__(self, frames: UInt8[Tensor, "n 3 h w"]) -> Int[Tensor, "steps gh gw"]:
+        """Tokens of frames that are a drive of their own, on the device."""
+        tokens = self.drive()(frames)
+        assert tokens is not None, "the first frame is a step"
+        return tokens
+
+    @torch.no_grad()
+    def _encode(self, encode: Any, frames: UInt8[Tensor, "n 3 h w"]) -> Any:
+        count = len(frames)
+        if self.config.compile:  # a smaller last batch would be compiled anew
+            self.full_size = max(self.full_size, count)
+            frames = torch.cat([frames, frames[-1:].expand(self.full_size - count, -1, -1, -1)])
+        pixels = to_pixels(frames.to(self.device, non_blocking=True))
+        pixels = self.tokenizer.preprocessing.to_network(pixels)
+        if self.config.channels_last:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with self._exact():
+            tokens = encode(pixels)
+        return tokens[:count] if self.config.compile else tokens
+
+    def _exact(self) -> Any:
+        """Float32 as it says: on GPUs, cuDNN's convolutions otherwise run in TF32."""
+        if self.device.type != "cuda":
+            return contextlib.nullcontext()
+        return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
+def sample_frames(drives: Sequence[Drive], fit: Fit, count: int) -> UInt8[Tensor, "n 3 h w"]:
+    """About `count` frames, evenly spread over at most 16 evenly spread drives."""
+    chosen = np.unique(np.linspace(0, len(drives) - 1, min(16, len(drives))).astype(int))
+    each = -(-count // len(chosen))
+    images = []
+    for drive in (drives[i] for i in chosen):
+        places = np.unique(np.linspace(0, len(drive.actions) - 1, each).astype(int))
+        for place in places.tolist():
+            (image,) = drive.frames(place, place + 1)
+            images.append(fit(image[None]))
+    return torch.cat(images)[:count]
+
+
+def changed_share(
+    tokenizer: Tokenizer, fast: FrameEncoder, frames: UInt8[Tensor, "n 3 h w"], batch_size: int
+) -> dict[str, float]:
+    """How many of the tokens of `frames` differ from those of plain float32 on the same device."""
+    exact = FrameEncoder(tokenizer, fast.device)
+    changed = total = 0
+    for chunk in frames.split(batch_size):
+        differs = fast(chunk) != exact(chunk)
+        changed, total = changed + int(differs.sum()), total + differs.numel()
+    return {"changed_token_share": changed / total, "num_tokens_compared": total}

@@ -1,0 +1,110 @@
+"""Frames of many drives, decoded and resized by worker processes ahead of whoever wants them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from tokenizer.drives import Drive
+from tokenizer.frame_drops import Drop, describe
+from tokenizer.load import Tokenizer
+from training.errors import BadInput
+
+# Starting a process costs seconds, in which one decodes about this many frames.
+WORTH_A_PROCESS = 2000
+
+Fit = Callable[[UInt8[np.ndarray, "n recorded_h recorded_w 3"]], UInt8[Tensor, "n 3 h w"]]
+
+
+def fit_of(tokenizer: Tokenizer) -> Fit:
+    """`Tokenizer.fit` without the weights, for workers."""
+    spec = tokenizer.spec(1.0)
+    return partial(spec.preprocessing.fit, size=spec.image_size)
+
+
+class FrameBatch(NamedTuple):
+    """Consecutive frames of one drive; the last one of a drive is empty.
+
+    Attributes:
+        drive: its number in the sequence given.
+        frames: uint8 [n 3 height width].
+        drops: frames that the recorder left out; told with the last batch.
+        problem: why the drive cannot be read; nothing of it follows.
+    """
+
+    drive: int
+    frames: UInt8[Tensor, "n 3 height width"]
+    drops: list[Drop]
+    problem: str = ""
+
+
+class FrameStream(IterableDataset[FrameBatch]):
+    """Batches of every `every`-th frame, drive after drive; each worker has drives of its own.
+
+    A batch never holds frames of two drives, so that what a drive becomes does not depend on
+    its neighbours.
+    """
+
+    def __init__(
+        self,
+        drives: Sequence[Drive],
+        fit: Fit,
+        batch_size: int,
+        every: int = 1,
+        on_gap: str = "warn",
+    ) -> None:
+        self.drives, self.fit, self.batch_size = list(drives), fit, batch_size
+        self.every, self.on_gap = every, on_gap
+
+    def __iter__(self) -> Iterator[FrameBatch]:
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        nothing = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+        for number in range(first, len(self.drives), step):
+            try:
+                drops = self._drops(self.drives[number])
+                for frames in self._batches(self.drives[number]):
+                    yield FrameBatch(number, frames, [])
+            except BadInput as error:  # an exception would lose its message on the way
+                yield FrameBatch(number, nothing, [], str(error))
+            else:
+                yield FrameBatch(number, nothing, drops)
+
+    def _drops(self, drive: Drive) -> list[Drop]:
+        drops = drive.drops
+        if drops and self.on_gap == "stop":
+            raise BadInput(
+                f"{drive.path}: {describe(drops)}; record it again, cut it there, or give "
+                "on_gap=warn to go over the gap as if it were one step"
+            )
+        return drops
+
+    def _batches(self, drive: Drive) -> Iterator[Tensor]:
+        frames = islice(drive.frames(), 0, None, self.every)
+        while chunk := list(islice(frames, self.batch_size)):
+            yield self.fit(np.stack(chunk))
+
+
+def read_ahead(stream: FrameStream, num_workers: int, pin_memory: bool = False) -> Any:
+    """Iterate over a stream's batches; up to three wait per worker.
+
+    Few frames are decoded in this process, however many workers are allowed.
+    """
+    frames = sum(len(drive.actions) for drive in stream.drives)
+    workers = min(num_workers, len(stream.drives), frames // WORTH_A_PROCESS)
+    return DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=3 if workers else None,
+        # Forking a process with threads can hang.
+        multiprocessing_context="spawn" if workers else None,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # or starting it draws from the global one
+    )
