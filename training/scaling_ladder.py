@@ -79,9 +79,18 @@ class Ladder:
             BadInput: a setting that does not exist.
         """
         try:
-            return copy.deepcopy(_compose(tuple(self.arguments(rung))))
+            return compose_train(self.arguments(rung))
         except BadInput as error:
             raise BadInput(f"{self.name}, {rung.name}: {error}") from error
+
+
+def compose_train(arguments: Sequence[str]) -> DictConfig:
+    """The config that train.py would see, given these arguments.
+
+    Raises:
+        BadInput: a setting that does not exist.
+    """
+    return copy.deepcopy(_compose(tuple(arguments)))
 
 
 @lru_cache(maxsize=256)
@@ -158,13 +167,13 @@ def _rungs(
                 f"{file}: {key}.{name}: {settings!r}; give settings, such as "
                 "{model.network.dim: 16}"
             )
-        own = tuple(f"{k}={_text(v)}" for k, v in settings.items())
+        own = tuple(f"{k}={as_argument(v)}" for k, v in settings.items())
         for seed in seeds:
             rungs.append(Rung(f"{name}-seed{seed}", (*common, f"seed={seed}", *own)))
     return tuple(rungs)
 
 
-def _text(value: Any) -> str:
+def as_argument(value: Any) -> str:
     """A value as Hydra reads it from a command line."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()

@@ -1,27 +1,12 @@
 """A self-contained HTML report: videos, curves, tables, the exact config. Opens from disk."""
 
-import base64
 import html
-import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from training.html_page import curves, page, picture, table, video
 
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
-
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1060px;margin:2em auto;padding:0 1em;color:#222}
-h1{font-size:1.5em} h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #ddd}
-table{border-collapse:collapse;margin:.6em 0} td,th{padding:.25em .9em;text-align:right;
-border-bottom:1px solid #eee} td:first-child,th:first-child{text-align:left}
-.model td{font-weight:600;background:#eef7f0} video,img{max-width:100%;image-rendering:pixelated}
-figure{margin:.8em 0} figcaption{color:#666;font-size:.9em} pre{background:#f6f6f6;padding:1em;
-overflow:auto;font-size:12px} .charts svg{width:32%;height:auto} small{color:#666}
-"""
 LABELS = {
     "autoregressive": "world model, autoregressive",
     "temporally_teacher_forced": "world model, one step ahead",
@@ -40,12 +25,8 @@ def write_report(
     else:
         body += _cross_entropy(card) + _pixels(folder, card) + _steering(folder, card)
     body += _provenance(manifest, settings)
-    page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>dashcast evaluation</title>"
-        f"<style>{STYLE}</style><body>{''.join(body)}</body></html>"
-    )
     path = folder / "report.html"
-    path.write_text(page)
+    path.write_text(page("dashcast evaluation", body))
     return path
 
 
@@ -68,13 +49,13 @@ def _cross_entropy(card: dict[str, Any]) -> list[str]:
         [f"floor: {name.replace('_', ' ')}", f["nats_per_token"], f["bits_per_token"]]
         for name, f in floors
     ]
-    chart = _chart(
+    chart = curves(
         "bits per token", "frames seen", {"world model": scores["bits_by_step"]}, start=1
     )
     return [
         "<h2>Cross entropy</h2><p>Fully teacher-forced: every real token is predicted from the "
         "real past; separators are not counted.</p>",
-        _table(["", "nats per token", "bits per token"], rows, highlight=1),
+        table(["", "nats per token", "bits per token"], rows, highlight=1),
         f"<p>Accuracy of the most probable token: {scores['accuracy']:.1%}. "
         f"A uniform guess costs {card['uniform_bits']:.2f} bits.</p>"
         f"<div class=charts>{chart}</div>",
@@ -89,19 +70,19 @@ def _pixels(folder: Path, card: dict[str, Any]) -> list[str]:
     rows = [[LABELS[n], *(pixels["mean"][n][m] for m in ("psnr", "ssim", "lpips"))] for n in names]
     seconds = [step / pixels["fps"] for step in range(1, pixels["horizon_steps"] + 1)]
     charts = [
-        _chart(
+        curves(
             metric, "s ahead", {LABELS[n]: pixels["by_horizon"][n][metric] for n in names}, seconds
         )
         for metric in ("psnr", "ssim", "lpips")
     ]
     return [
-        f"<h2>Rollouts</h2><figure>{_video(folder / 'rollouts.mp4')}<figcaption>Grey bar: prompt "
+        f"<h2>Rollouts</h2><figure>{video(folder / 'rollouts.mp4')}<figcaption>Grey bar: prompt "
         f"({card['prompt_steps']} frames). Green bar: imagined. {pixels['fps']:g} frames per "
         f"second.</figcaption></figure>",
         f"<h2>Predicted frames</h2><p>{pixels['num_clips']} clips, "
         f"{pixels['horizon_steps']} frames ahead, against what the camera saw. "
         f"{card['seconds_per_frame']:.3f} s per imagined frame.</p>",
-        _table(["", "PSNR (dB)", "SSIM", "LPIPS"], rows, highlight=2),
+        table(["", "PSNR (dB)", "SSIM", "LPIPS"], rows, highlight=2),
         f"<div class=charts>{''.join(charts)}</div>",
     ]
 
@@ -116,9 +97,9 @@ def _steering(folder: Path, card: dict[str, Any]) -> list[str]:
     ]
     calibration = steering["calibration"]
     return [
-        f"<h2>Steering</h2><figure>{_video(folder / 'steering.mp4')}<figcaption>The same prompts "
+        f"<h2>Steering</h2><figure>{video(folder / 'steering.mp4')}<figcaption>The same prompts "
         "under three actions.</figcaption></figure>",
-        _table(["", "scene motion (px per frame)", "standard error"], rows),
+        table(["", "scene motion (px per frame)", "standard error"], rows),
         "<p>Horizontal motion of the scene ahead, by phase correlation in the upper half of the "
         "image (median over a future, mean over clips). On real frames it correlates with "
         f"<code>{html.escape(calibration['column'])}</code> at "
@@ -128,11 +109,10 @@ def _steering(folder: Path, card: dict[str, Any]) -> list[str]:
 
 def _reconstruction(folder: Path, card: dict[str, Any]) -> list[str]:
     rows = [[name.replace("_", " "), value] for name, value in card["reconstruction"].items()]
-    picture = base64.b64encode((folder / "reconstructions.png").read_bytes()).decode()
     return [
-        "<h2>Reconstructions</h2><p>Frames above what the tokenizer makes of them.</p>"
-        f"<img src='data:image/png;base64,{picture}' alt='frames and reconstructions'>",
-        _table(["", ""], rows),
+        "<h2>Reconstructions</h2><p>Frames above what the tokenizer makes of them.</p>",
+        picture(folder / "reconstructions.png", "frames and reconstructions"),
+        table(["", ""], rows),
     ]
 
 
@@ -148,41 +128,3 @@ def _provenance(manifest: dict[str, Any], settings: dict[str, Any]) -> list[str]
         "</details>"
         for name, value in parts.items()
     ]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], highlight: int = 0) -> str:
-    def cell(value: Any) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else html.escape(str(value))
-
-    lines = [f"<tr>{''.join(f'<th>{html.escape(h)}</th>' for h in head)}</tr>"]
-    for index, row in enumerate(rows):
-        mark = " class=model" if index < highlight else ""
-        lines.append(f"<tr{mark}>{''.join(f'<td>{cell(v)}</td>' for v in row)}</tr>")
-    return f"<table>{''.join(lines)}</table>"
-
-
-def _video(path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f"<video controls autoplay loop muted src='data:video/mp4;base64,{data}'></video>"
-
-
-def _chart(
-    title: str,
-    xlabel: str,
-    curves: dict[str, Sequence[float]],
-    x: Sequence[float] | None = None,
-    start: int = 1,
-) -> str:
-    figure, axes = plt.subplots(figsize=(4, 3))
-    for name, values in curves.items():
-        axes.plot(x or range(start, start + len(values)), values, label=name, marker=".")
-    axes.set(title=title, xlabel=xlabel)
-    axes.grid(alpha=0.3)
-    if len(curves) > 1:
-        axes.legend(fontsize=6)
-    figure.tight_layout()
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    plt.close(figure)
-    svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]

@@ -1,0 +1,243 @@
+"""Which tokenizer? python -m tokenizer.compare runs/a runs/b carracing [setting=value ...]
+
+runs/compare/
+    compare.json        every figure, and what it was measured on
+    compare.html        one page: table, charts, video; opens from disk
+    side_by_side.mp4
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from tokenizer import video
+from tokenizer.compare_page import text_table, write_page
+from tokenizer.compare_scores import Clips, Judge, reconstruct, score_tokenizer
+from tokenizer.data import to_uint8
+from tokenizer.drives import Drive
+from tokenizer.fid import PUBLISHED, load_inception, origin
+from tokenizer.frame_stream import fit_of
+from tokenizer.load import Tokenizer, load_tokenizer
+from tokenizer.lpips_weights import load_lpips
+from tokenizer.panels import Panel, draw_panels, scale_of
+from tokenizer.sources import DriveSource, source_from_dict
+from tokenizer.transforms import Preprocessing
+from training.cli import command
+from training.errors import BadInput
+from training.machine import hardware
+
+
+def compare(
+    tokenizers: dict[str, Tokenizer], clips: Clips, judge: Judge
+) -> dict[str, dict[str, Any]]:
+    """The row of every tokenizer, by name."""
+    rows = {}
+    with tqdm(total=len(tokenizers) * len(clips.places), unit="clip") as progress:
+        for name, tokenizer in tokenizers.items():
+            progress.set_description(name)
+            scores = score_tokenizer(tokenizer, clips, judge, progress.update)
+            rows[name] = {"hash": tokenizer.hash, **scores.as_dict()}
+    return rows
+
+
+def open_tokenizers(names: Sequence[str]) -> dict[str, tuple[str, Tokenizer]]:
+    """Where each came from, and itself, by a short name that no other has.
+
+    Raises:
+        BadInput: none or one of them twice is given, or one does not open.
+    """
+    if not names:
+        raise BadInput("name tokenizers: python -m tokenizer.compare runs/a runs/b carracing")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise BadInput(f"{twice[0]}: is given twice; name each tokenizer once")
+    short = [Path(name).name for name in names]
+    labels = short if len(set(short)) == len(names) else list(names)
+    return {label: (name, load_tokenizer(name)) for label, name in zip(labels, names, strict=True)}
+
+
+def common_view(tokenizers: dict[str, Tokenizer]) -> tuple[tuple[int, int], Preprocessing]:
+    """(height, width) of the largest, and how it cuts frames: where those of all are compared.
+
+    Raises:
+        BadInput: shapes or windows differ, so that they do not show the same part of a frame.
+    """
+    specs = {name: tokenizer.spec(1.0) for name, tokenizer in tokenizers.items()}
+    first, spec = next(iter(specs.items()))
+    (height, width), cut = spec.image_size, spec.preprocessing
+    for name, other in specs.items():
+        h, w = other.image_size
+        if h * width != w * height:
+            raise BadInput(
+                f"{first} takes frames of {height}x{width}, {name} of {h}x{w}: they see different "
+                "parts of a picture; compare tokenizers of one shape"
+            )
+        its = other.preprocessing
+        if (its.window, its.offset) != (cut.window, cut.offset):
+            raise BadInput(
+                f"{first} cuts {cut.window or 'nothing'} from a frame, {name} "
+                f"{its.window or 'nothing'}: they see different parts of a picture; convert "
+                "published ones with options.crop=cover"
+            )
+    largest = max(specs.values(), key=lambda s: s.image_size)
+    return largest.image_size, largest.preprocessing
+
+
+def choose_clips(
+    drives: Sequence[Drive],
+    num_clips: int,
+    num_frames: int,
+    size: tuple[int, int],
+    preprocessing: Preprocessing | None = None,
+) -> Clips:
+    """Clips evenly spread over all frames of the drives; none crosses between drives.
+
+    Raises:
+        BadInput: no drive is long enough.
+    """
+    starts = [
+        (number, start)
+        for number, drive in enumerate(drives)
+        for start in range(0, len(drive.actions) - num_frames + 1, num_frames)
+    ]
+    if not starts:
+        longest = max(len(drive.actions) for drive in drives)
+        raise BadInput(
+            f"clip_frames={num_frames}: the longest drive of the split has {longest} frames; "
+            "give fewer"
+        )
+    chosen = np.unique(np.linspace(0, len(starts) - 1, min(num_clips, len(starts))).astype(int))
+    places = [starts[i] for i in chosen]
+    return Clips(drives, places, num_frames, size, preprocessing or Preprocessing())
+
+
+def side_by_side(file: Path, tokenizers: dict[str, Tokenizer], clips: Clips, fps: float) -> None:
+    """A column of recorded frames, one per tokenizer beside it; a row per clip."""
+    shown: dict[str, list[torch.Tensor]] = {"recorded": [], **{name: [] for name in tokenizers}}
+    for frames in clips:
+        shown["recorded"].append(clips.fit(frames))
+        for name, tokenizer in tokenizers.items():
+            fitted = fit_of(tokenizer)(frames).to(tokenizer.device)
+            shown[name].append(to_uint8(reconstruct(tokenizer, fitted, clips.size)[1]).cpu())
+    shortest = min(len(row) for rows in shown.values() for row in rows)
+    panels: list[Panel] = [
+        (name, torch.stack([row[:shortest] for row in rows])) for name, rows in shown.items()
+    ]
+    video.write_video(file, draw_panels(panels, scale_of(panels, 192)), fps, crf=18)
+
+
+def choose_source(tokenizers: dict[str, Tokenizer], root: str | None, cache: str) -> DriveSource:
+    """The drives asked for, or those that the tokenizers were trained on.
+
+    Raises:
+        BadInput: they were trained on different drives, and none are asked for.
+    """
+    if root is not None:
+        return DriveSource(root, cache)
+    found: dict[str, DriveSource] = {}
+    for name, tokenizer in tokenizers.items():
+        values = (tokenizer.manifest.get("config") or {}).get("data")
+        source = source_from_dict(values) if values else None
+        if isinstance(source, DriveSource):
+            found[name] = replace(source, cache=cache)
+    folders = {str(source.folder): name for name, source in found.items()}
+    if len(folders) > 1:
+        (a, name_a), (b, name_b), *_ = folders.items()
+        raise BadInput(
+            f"{name_a} was trained on {a}, {name_b} on {b}; say on which drives to compare them: "
+            "data.root=FOLDER"
+        )
+    return next(iter(found.values()), DriveSource(cache=cache))
+
+
+def as_overrides(arguments: Sequence[str]) -> list[str]:
+    """The command line for Hydra: what is no setting and no option is a tokenizer."""
+    names = [a for a in arguments if not a.startswith("-") and ("=" not in a or Path(a).exists())]
+    rest = [a for a in arguments if a not in names]
+    quoted = ",".join("'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'" for name in names)
+    return [*rest, *([f"tokenizers=[{quoted}]"] if names else [])]
+
+
+@command("compare")
+def _compare(cfg: DictConfig) -> None:
+    out = Path(cfg.out)
+    if out.exists() and not (out / "compare.json").exists():
+        raise BadInput(f"out={out}: exists and is no comparison of ours; choose another folder")
+    opened = open_tokenizers([str(name) for name in cfg.tokenizers or ()])
+    tokenizers = {label: tokenizer for label, (_, tokenizer) in opened.items()}
+    view = common_view(tokenizers)
+    judge, rfid = make_judge(cfg, cfg.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    source = choose_source(tokenizers, cfg.data.root, cfg.paths.data)
+    drives = [drive for drive in source.open() if drive.split == cfg.split]
+    if not drives:
+        raise BadInput(f"{source.folder}: no drive is in the {cfg.split} split; choose another")
+    clips = choose_clips(drives, cfg.num_clips, cfg.clip_frames, *view)
+    rows = compare(tokenizers, clips, judge)
+    result = {
+        "tokenizers": {k: {"path": opened[k][0], **row} for k, row in rows.items()},
+        "data": {"drives": str(source.folder), "split": cfg.split, **describe(clips)},
+        "rfid": rfid,
+        "where": hardware(),
+    }
+    shortest = min(len(drives[drive].actions) for drive, _ in clips.places)
+    shown = max(1, min(round(cfg.video_s * drives[0].fps), shortest))
+    write(out, result, tokenizers, choose_clips(drives, cfg.video_clips, shown, *view))
+    print(f"\n{text_table(rows)}\n\nrFID: {rfid}\n{out / 'compare.html'}")
+
+
+def describe(clips: Clips) -> dict[str, Any]:
+    """What was looked at, for readers of the comparison."""
+    return {
+        "num_drives": len({drive for drive, _ in clips.places}),
+        "num_clips": len(clips.places),
+        "num_frames": len(clips.places) * clips.num_frames,
+        "size": list(clips.size),
+        "fps": clips.drives[0].fps,
+    }
+
+
+def write(
+    out: Path, result: dict[str, Any], tokenizers: dict[str, Tokenizer], shown: Clips
+) -> None:
+    """The folder with JSON, page and video, whole or not at all; it takes an older one's place."""
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    side_by_side(partial / "side_by_side.mp4", tokenizers, shown, result["data"]["fps"])
+    (partial / "compare.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_page(partial, result)
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+
+
+def make_judge(cfg: DictConfig, device: str) -> tuple[Judge, str]:
+    """What measures, and what the rFID was measured with, or why it was not."""
+    try:
+        perceptual = load_lpips(
+            cfg.lpips_net, Path(cfg.lpips_weights) if cfg.lpips_weights else None
+        )
+        perceptual = perceptual.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"device={device}: cannot be used ({error})") from error
+    if cfg.inception is None:
+        return Judge(perceptual, device), f"not measured, it needs inception=FILE ({PUBLISHED})"
+    file = Path(cfg.inception)
+    return Judge(perceptual, device, load_inception(file).to(device)), origin(file)
+
+
+def main() -> None:
+    sys.argv[1:] = as_overrides(sys.argv[1:])
+    _compare()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""FID: the Frechet distance between two sets of images, seen as Gaussians of features.
+
+Source: Heusel et al. 2017 (arXiv:1706.08500), eq. 6. Between recordings and reconstructions of
+the same frames it is called rFID.
+"""
+
+import pickle
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from torch import Tensor
+
+from tokenizer.inception import Inception
+from training.errors import BadInput
+from training.hashing import file_sha256
+
+PUBLISHED = "pt_inception-2015-12-05-6726825d.pth"
+PUBLISHED_SHA256 = "6726825d"  # the beginning: torch hub's habit of naming files
+NOT_FEATURES = ("fc.", "AuxLogits.")
+
+
+class FeatureStats:
+    """Mean and covariance of feature vectors, in float64, without keeping them.
+
+    Attributes:
+        count: number of vectors seen.
+    """
+
+    def __init__(self, dim: int, device: str | torch.device = "cpu") -> None:
+        self.count = 0
+        self.sum: Float[Tensor, " d"] = torch.zeros(dim, dtype=torch.float64, device=device)
+        self.products = torch.zeros(dim, dim, dtype=torch.float64, device=device)
+
+    def update(self, features: Float[Tensor, "n d"]) -> None:
+        features = features.to(self.sum)
+        self.count += len(features)
+        self.sum += features.sum(0)
+        self.products += features.T @ features
+
+    @property
+    def mean(self) -> Float[Tensor, " d"]:
+        return self.sum / self.count
+
+    @property
+    def covariance(self) -> Float[Tensor, "d d"]:
+        """Unbiased; ValueError for fewer than two vectors."""
+        if self.count < 2:
+            raise ValueError(f"{self.count} feature vectors have no covariance; give at least 2")
+        outer = torch.outer(self.sum, self.sum) / self.count
+        return (self.products - outer) / (self.count - 1)
+
+
+def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:
+    """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2); 0 for equal sets.
+
+    With fewer vectors than dimensions it is finite and too high: compare only equal counts.
+    """
+    root = _square_root(a.covariance)
+    # S_a S_b and its symmetric sibling have the same eigenvalues.
+    product = torch.linalg.eigvalsh(root @ b.covariance @ root)
+    trace = torch.trace(a.covariance) + torch.trace(b.covariance)
+    distance = (a.mean - b.mean).square().sum() + trace - 2 * product.clamp(min=0).sqrt().sum()
+    return max(0.0, float(distance))
+
+
+def _square_root(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """Of a symmetric matrix without negative eigenvalues (but for rounding)."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def load_inception(file: Path) -> Inception:
+    """FID's network, in eval mode, with the weights of `file` (`PUBLISHED`, or safetensors).
+
+    Raises:
+        BadInput: it cannot be read, or does not hold exactly the network's tensors (the
+            classifier's may be there too).
+    """
+    hint = f"give {PUBLISHED} as the pytorch-fid project publishes it"
+    try:
+        if file.suffix == ".safetensors":
+            tensors = safetensors.torch.load_file(file)
+        else:
+            tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"inception={file}: cannot be read ({reason}); {hint}") from error
+    if not isinstance(tensors, dict):
+        raise BadInput(f"inception={file}: is no state dict but {type(tensors).__name__}; {hint}")
+    kept = {k: v for k, v in tensors.items() if not str(k).startswith(NOT_FEATURES)}
+    with torch.device("meta"):
+        network = Inception()
+    try:
+        network.load_state_dict(kept, assign=True)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[1 if "\n" in str(error) else 0].strip()[:200]
+        raise BadInput(f"inception={file}: is not FID's network ({reason}); {hint}") from error
+    return network.eval().requires_grad_(False)
+
+
+def origin(file: Path) -> str:
+    """What the weights are, for whoever reads an rFID: only the published ones compare."""
+    digest = file_sha256(file)
+    published = digest.startswith(PUBLISHED_SHA256)
+    return "FID's published Inception-v3" if published else f"weights of sha256 {digest[:12]}"

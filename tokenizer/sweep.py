@@ -1,0 +1,225 @@
+"""Rate, distortion, predictability: python -m tokenizer.sweep SWEEP.yaml [setting=value ...]
+
+Trains some tokenizers, and on the tokens of each a small probe world model, with equal steps. A
+world model does not pay for the bits that a tokenizer emits, but for those that it cannot
+predict: LPIPS over the probe's cross entropy in bits per frame is what decides between them.
+
+    runs/tokenizer_sweep/<name of the file>/
+        <tokenizer>/tokenizer/, <tokenizer>/probe/     run folders like any other
+        sweep.json, sweep.txt, sweep.png
+
+What is finished is read, what is not is trained, one after the other in this process: the same
+command goes on where it stopped. All is measured on the val split. What a sweep file says is in
+tokenizer/sweep_plan.py.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from tokenizer.sweep_plan import SweepPlan, read_plan
+from training.cli import fail, plain
+from training.errors import BadInput
+from training.status import STOPPED, read_status
+
+PROBE_METRIC = "val/loss"  # nats per real token, teacher-forced
+SPLIT = "val"  # the same drives
+CLIPS, CLIP_FRAMES = 32, 17
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tokenizer of a sweep.
+
+    Attributes:
+        scores: a row of `python -m tokenizer.compare`.
+        probe_nats: of the probe, per token.
+        probe_steps, probe_windows: what it was trained on; equal for all.
+    """
+
+    scores: dict[str, Any]
+    probe_nats: float
+    probe_steps: int
+    probe_windows: int
+
+    @property
+    def predicted_bits_per_frame(self) -> float:
+        """What a frame costs whoever knows the past as the probe does."""
+        return self.probe_nats / math.log(2) * float(self.scores["tokens_per_frame"])
+
+
+def sweep(plan: SweepPlan) -> dict[str, Any]:
+    """Train or read everything, measure, and write the report.
+
+    Returns:
+        What sweep.json holds.
+    Raises:
+        BadInput: an unusable setting, or a folder with a run of other settings.
+    """
+    configs = {name: plan.tokenizer_config(name) for name in plan.entries}
+    for name, cfg in configs.items():  # everything is judged before anything is trained
+        check(cfg)
+        plan.probe_config(name, Path(cfg.run))
+    entries = {}
+    for name, cfg in configs.items():
+        reach(cfg, None)
+        probe = plan.probe_config(name, Path(cfg.run))
+        print(f"{name}: the probe")
+        nats = reach(probe, PROBE_METRIC)
+        windows = int(probe.trainer.max_steps) * int(probe.loader.batch_size)
+        entries[name] = Entry(measure(cfg), nats, int(probe.trainer.max_steps), windows)
+        print(f"{name}: {entries[name].predicted_bits_per_frame:.0f} bits per frame")
+    return write(_folder(configs), plan, entries)
+
+
+def check(cfg: DictConfig) -> Any:
+    """The checks of train.py, without its message that a finished run would be resumed."""
+    import training.run as runs  # torch and lightning load here
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        return runs.open_run(cfg)
+
+
+def reach(cfg: DictConfig, metric: str | None) -> float:
+    """The last value of a metric of a run that has taken all its steps, trained where needed.
+
+    Raises:
+        BadInput: the folder holds a run of other settings, or of another length.
+        SystemExit: with code 75, where a signal stopped the training.
+    """
+    from training.scaling import train
+
+    # One validation after the last step, however many there are before.
+    batches = int(cfg.trainer.max_steps) * int(cfg.trainer.accumulate_grad_batches)
+    if batches % int(cfg.trainer.val_check_interval):
+        cfg.trainer.val_check_interval = batches
+    check(cfg)
+    value = reached(cfg, metric)
+    if value is None:
+        print(f"training {cfg.run}")
+        train(cfg, metric or "val/psnr")
+        value = reached(cfg, metric)
+    if value is None:
+        print(f"{cfg.run}: stopped before its end; the same command continues")
+        raise SystemExit(STOPPED)
+    return value
+
+
+def reached(cfg: DictConfig, metric: str | None) -> float | None:
+    """The metric after the last step (0.0 where none is asked for); None if it is not there."""
+    folder, steps = Path(cfg.run), int(cfg.trainer.max_steps)
+    status = read_status(folder)
+    if status.get("max_steps") not in (None, steps):
+        raise BadInput(
+            f"{folder}: is a run of {status['max_steps']} steps, the sweep asks for {steps}; give "
+            "it this length, or the sweep file another name"
+        )
+    if status.get("state") != "finished":
+        return None
+    if metric is None:
+        return 0.0
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if metric in row]
+    # Lightning may count the validation after the last step as that of the step before.
+    if not rows or rows[-1]["step"] < steps - 1:
+        return None
+    return float(rows[-1][metric])
+
+
+def measure(cfg: DictConfig) -> dict[str, Any]:
+    """The scores of a trained tokenizer; kept beside its run, and read where they are."""
+    import torch
+
+    from tokenizer.compare import choose_clips
+    from tokenizer.compare_scores import Judge, score_tokenizer
+    from tokenizer.load import load_tokenizer
+    from tokenizer.lpips_weights import load_lpips
+    from tokenizer.sources import DriveSource, source_from_dict
+
+    tokenizer = load_tokenizer(cfg.run)
+    file = Path(cfg.run) / "scores.json"
+    if file.exists():
+        known: dict[str, Any] = json.loads(file.read_text())
+        if known["hash"] == tokenizer.hash:
+            return known
+    source = source_from_dict(plain(cfg.data))
+    assert isinstance(source, DriveSource)
+    drives = [drive for drive in source.open() if drive.split == SPLIT]
+    if not drives:
+        raise BadInput(f"{source.folder}: no drive is in the {SPLIT} split; give it some")
+    spec = tokenizer.spec(1.0)
+    clips = choose_clips(drives, CLIPS, CLIP_FRAMES, spec.image_size, spec.preprocessing)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    weights = cfg.model.loss.lpips_weights
+    judge = Judge(load_lpips("alex", Path(weights) if weights else None).to(device), device)
+    with tqdm(total=len(clips.places), desc="measuring", unit="clip") as progress:
+        scores = score_tokenizer(tokenizer, clips, judge, progress.update)
+    row = {"hash": tokenizer.hash, **scores.as_dict()}
+    file.write_text(json.dumps(row, indent=1) + "\n")
+    return row
+
+
+def write(folder: Path, plan: SweepPlan, entries: dict[str, Entry]) -> dict[str, Any]:
+    """sweep.json, sweep.txt and sweep.png."""
+    from tokenizer.sweep_report import plot, table  # matplotlib loads here
+
+    rows = {
+        name: {
+            "settings": list(plan.entries[name]),
+            "predicted_bits_per_frame": entry.predicted_bits_per_frame,
+            **asdict(entry),
+        }
+        for name, entry in entries.items()
+    }
+    result = {
+        "name": plan.name,
+        "split": SPLIT,
+        "tokenizer": list(plan.tokenizer),
+        "probe": list(plan.probe),
+        "overrides": list(plan.overrides),
+        "entries": rows,
+    }
+    (folder / "sweep.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "sweep.txt").write_text(table(rows))
+    plot(folder / "sweep.png", plan.name, rows)
+    return result
+
+
+def _folder(configs: dict[str, DictConfig]) -> Path:
+    return Path(next(iter(configs.values())).run).parent.parent
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tokenizer.sweep",
+        description="Rate, distortion and predictability of tokenizers; the same command goes on.",
+    )
+    parser.add_argument("sweep", type=Path, help="such as configs/tokenizer_sweep/levels.yaml")
+    parser.add_argument("overrides", nargs="*", help="settings of every run: key=value")
+    asked = parser.parse_args(arguments)
+    try:
+        plan = read_plan(asked.sweep, asked.overrides)
+        sweep(plan)
+        folder = _folder({name: plan.tokenizer_config(name) for name in plan.entries})
+        print(f"\n{(folder / 'sweep.txt').read_text()}\n{folder / 'sweep.png'}")
+    except Exception as error:
+        cause: BaseException | None = error  # Hydra wraps what a constructor raises
+        while cause is not None and not isinstance(cause, BadInput):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        fail(str(cause))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

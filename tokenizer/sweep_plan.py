@@ -1,0 +1,116 @@
+"""What a tokenizer sweep is: a YAML file with two recipes, and the tokenizers to be trained.
+
+tokenizer: {experiment: tokenizer_tiny, overrides: []}
+probe: {experiment: gpt_tiny, overrides: []}    trained on the tokens of each
+overrides: []                                   of both
+tokenizers:                                     settings of each
+  fsq-240: {"quantizer.levels": [8, 6, 5]}
+  fsq-1000: {"quantizer.levels": [8, 5, 5, 5]}
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from training.errors import BadInput
+from training.scaling_ladder import as_argument, compose_train
+
+REQUIRED = ("tokenizer", "probe", "tokenizers")
+DEFAULTS: dict[str, Any] = {"overrides": []}
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep file, checked. `name` is the file's name without its ending.
+
+    Attributes:
+        tokenizer, probe: arguments of train.py.
+        entries: the arguments of each tokenizer, by name.
+        overrides: those of the command line, which win over all others, for both.
+    """
+
+    name: str
+    tokenizer: tuple[str, ...]
+    probe: tuple[str, ...]
+    entries: dict[str, tuple[str, ...]]
+    overrides: tuple[str, ...] = ()
+
+    def tokenizer_config(self, entry: str) -> DictConfig:
+        """What train.py would see; BadInput for a setting that does not exist."""
+        own = self.entries[entry]
+        return self._compose(entry, "tokenizer", [*self.tokenizer, *own, *self.overrides])
+
+    def probe_config(self, entry: str, tokenizer: Path) -> DictConfig:
+        """The same for the probe on this tokenizer; it takes all its steps, whatever the data."""
+        own = [f"loader.tokenizer='{tokenizer}'", "max_passes=null"]
+        return self._compose(entry, "probe", [*self.probe, *own, *self.overrides])
+
+    def _compose(self, entry: str, part: str, arguments: Sequence[str]) -> DictConfig:
+        run = f"run=${{paths.runs}}/tokenizer_sweep/{self.name}/{entry}/{part}"
+        try:
+            return compose_train([*arguments, run])
+        except BadInput as error:
+            raise BadInput(f"{self.name}, {part} of {entry}: {error}") from error
+
+
+def read_plan(file: Path, overrides: Sequence[str] = ()) -> SweepPlan:
+    """A sweep file.
+
+    Raises:
+        BadInput: no such file, no YAML, an unknown or missing key, or an unusable value.
+    """
+    values = {**DEFAULTS, **_load(file)}
+    unknown = sorted(values.keys() - {*REQUIRED, *DEFAULTS})
+    missing = [key for key in REQUIRED if key not in values]
+    if unknown or missing:
+        what = f"{unknown[0]}: no such key" if unknown else f"{missing[0]}: missing"
+        raise BadInput(f"{file}: {what}; there are: {', '.join([*REQUIRED, *DEFAULTS])}")
+    entries = values["tokenizers"]
+    if not isinstance(entries, Mapping) or len(entries) < 2:
+        raise BadInput(f"{file}: tokenizers: give at least two names with their settings")
+    return SweepPlan(
+        name=file.stem,
+        tokenizer=_recipe(file, "tokenizer", values),
+        probe=_recipe(file, "probe", values),
+        entries={str(name): _settings(file, str(name), entries[name]) for name in entries},
+        overrides=tuple(overrides),
+    )
+
+
+def _load(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        known = ", ".join(sorted(str(p) for p in Path("configs/tokenizer_sweep").glob("*.yaml")))
+        raise BadInput(f"{file}: no such file" + (f"; there are: {known}" if known else ""))
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(file))
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file}: is no YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise BadInput(f"{file}: is no mapping; see configs/tokenizer_sweep/levels.yaml")
+    return {str(key): value for key, value in values.items()}
+
+
+def _recipe(file: Path, key: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Arguments of train.py: the experiment, what both share, and its own."""
+    recipe, shared = values[key], values["overrides"]
+    if not isinstance(recipe, Mapping) or set(recipe) - {"overrides"} != {"experiment"}:
+        raise BadInput(f"{file}: {key}: {recipe!r}; give {{experiment: NAME, overrides: [...]}}")
+    own = recipe.get("overrides", [])
+    for name, given in (("overrides", shared), (f"{key}.overrides", own)):
+        if not isinstance(given, list):
+            raise BadInput(f"{file}: {name}: {given!r}; give a list")
+    return (f"+experiment={recipe['experiment']}", *map(str, shared), *map(str, own))
+
+
+def _settings(file: Path, name: str, settings: Any) -> tuple[str, ...]:
+    if not isinstance(settings, Mapping):
+        raise BadInput(
+            f"{file}: tokenizers.{name}: {settings!r}; give settings, such as "
+            "{quantizer.levels: [8, 5, 5, 5]}, or {} for the recipe as it is"
+        )
+    return tuple(f"{key}={as_argument(value)}" for key, value in settings.items())
