@@ -78,6 +78,7 @@ class Drive:
         if found or column is None:
             return found
         file = _actions_file(self.path)
+        assert file is not None, "it has a column"
         # Not `actions`: float32 does not tell apart the seconds since 1970.
         return holes(read_table(file)[1][:, self.action_names.index(column)])
 
@@ -138,9 +139,11 @@ def open_drive(path: Path, action_names: Sequence[str] | None = None) -> Drive:
     meta = _read_meta(path)
     names, actions = _read_actions(path)
     drive = Drive(path, float(meta["fps"]), meta.get("split"), names, actions, meta)
+    if not names:
+        drive = replace(drive, actions=np.zeros((drive.num_frames, 0), dtype=np.float32))
     if action_names is not None:
         drive.select_actions(action_names)
-    if drive.num_frames != len(actions):
+    if drive.num_frames != len(drive.actions):
         drops = drive.drops
         raise BadInput(
             f"{path}: {len(actions)} action rows for {drive.num_frames} frames"
@@ -216,8 +219,9 @@ def write_drive(
         count = video.write_video(partial / "video.mp4", frames, meta["fps"])
         if count != len(actions):
             raise BadInput(f"{path}: {len(actions)} action rows for {count} frames; give one each")
-        table = pa.table({n: actions[:, i].astype(np.float32) for i, n in enumerate(action_names)})
-        pa.csv.write_csv(table, partial / "actions.csv")
+        columns = {n: actions[:, i].astype(np.float32) for i, n in enumerate(action_names)}
+        if columns:
+            pa.csv.write_csv(pa.table(columns), partial / "actions.csv")
         meta = {**meta, "video_sha256": file_sha256(partial / "video.mp4")}
         (partial / "drive.json").write_text(json.dumps(meta, indent=2) + "\n")
         partial.rename(path)
@@ -268,15 +272,15 @@ def _check_meta(file: Path, meta: Any) -> dict[str, Any]:
     return meta
 
 
-def _actions_file(path: Path) -> Path:
-    file = next((f for f in (path / "actions.parquet", path / "actions.csv") if f.exists()), None)
-    if file is None:
-        raise BadInput(f"{path}: has neither actions.csv nor actions.parquet; one row per frame")
-    return file
+def _actions_file(path: Path) -> Path | None:
+    return next((f for f in (path / "actions.parquet", path / "actions.csv") if f.exists()), None)
 
 
 def _read_actions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """Column names and values; none of either for frames alone."""
     file = _actions_file(path)
+    if file is None:
+        return (), np.zeros((0, 0), dtype=np.float32)
     names, values = read_table(file)
     actions = values.astype(np.float32)
     check_actions(file, names, actions)
