@@ -19,10 +19,14 @@ log V nats each, whatever the model. Per counted token, in nats, an optimal mode
     H1 = -m log m - (V - 1) n log n                  seeing frames and actions        (3)
     H0 = E[-log sum_a p(a) p(x' | x, a)] / (H W)     seeing frames alone              (4)
     H1 + P(a != a') (C - H1)                         believing an independent a'      (5)
+    HP = E[-sum_y q(y) log q(y)],  q(y) = sum_a p(a) f(y | roll_a(x)[i])
+                                  seeing frames alone, a product over the cells       (6)
 
 where C = -(1/V) log m - (1 - 1/V) log n: a token and one of an unrelated cell match by
 chance. H0 exceeds H1 by the information one frame carries about its action, at most
-H(a) / (H W), paid within the first tokens in raster order.
+H(a) / (H W), paid within the first tokens in raster order. A model that draws the cells of a
+frame independently cannot learn the action from them and pays for it in every cell: HP >= H0,
+equal where a frame has one cell. Given actions the cells are independent: it reaches H1.
 """
 
 import hashlib
@@ -124,6 +128,23 @@ class KnownEntropyWorld:
             return -self._match * math.log(self._match) - others * math.log(self._mismatch)
         return self._prefix_entropy(self.height, 0) / (self.height * self.width)
 
+    def entropy_product(self) -> float:
+        """Nats per token of the best product of one distribution per cell, without actions: (6).
+
+        The sources of a cell, one per shift, are independent uniform tokens of the frame before.
+        A token that is the source of the shifts B has q = n + (m - n) P(B), any other has n; the
+        average runs over the set partitions of the shifts, V! / (V - blocks)! tokens in each.
+        """
+        vocab, num = self.config.vocab_size, len(self._shifts)
+        total = 0.0
+        for blocks in _partitions(num):
+            probs = np.bincount(blocks, weights=self._shift_probs)
+            seen = self._mismatch + (self._match - self._mismatch) * probs
+            unseen = (vocab - len(probs)) * self._mismatch
+            nats = -(seen @ np.log(seen)) - unseen * math.log(self._mismatch)
+            total += math.perm(vocab, len(probs)) / vocab**num * nats
+        return total
+
     def entropy_bits(self, with_actions: bool = True) -> float:
         """Bits per token: `entropy` / log 2."""
         return self.entropy(with_actions) / NATS_PER_BIT
@@ -200,6 +221,17 @@ class KnownEntropyWorld:
             prior = np.log(self._shift_probs)[:, None]
         log_before = np.logaddexp.reduce(prior + before, axis=-2)
         return (log_before - np.logaddexp.reduce(prior + read, axis=-2)).reshape(target.shape)
+
+    def product_nll(
+        self, tokens: Integer[np.ndarray, "*batch step height width"]
+    ) -> Float[np.ndarray, "*batch step-1 height width"]:
+        """Nats that the best product over cells pays for every token of frames 1..: (6)."""
+        past, target = tokens[..., :-1, :, :], tokens[..., 1:, :, :]
+        likelihood = np.zeros(target.shape)
+        for shift, prob in zip(self._shifts, self._shift_probs, strict=True):
+            is_match = np.roll(past, shift, axis=-1) == target
+            likelihood += prob * np.where(is_match, self._match, self._mismatch)
+        return -np.log(likelihood)
 
     def write_store(self, root: Path, num_train: int, num_test: int, steps: int, seed: int) -> None:
         """Write a token store of `num_train` and `num_test` drives of `steps` frames each.

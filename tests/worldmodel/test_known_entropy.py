@@ -92,6 +92,30 @@ def test_optimal_nll_equals_enumeration_on_every_pair_of_frames() -> None:
     np.testing.assert_allclose(nll, -np.log(joint), atol=1e-12)  # the chain rule
 
 
+@pytest.mark.parametrize("config", [*TINY, replace(TINY[5], grid=(1, 1, 1))], ids=str)
+def test_the_best_product_over_cells_equals_enumeration(config: KnownEntropyConfig) -> None:
+    world, frames = KnownEntropyWorld(config), all_frames(config)
+    factors = likelihoods(config).reshape(3, len(frames), len(frames), -1)
+    yaw_probs = np.array(config.yaw_probs)
+    joint = np.einsum("a,apn->pn", yaw_probs, factors.prod(-1)) / len(frames)
+    marginals = np.einsum("a,apni->pni", yaw_probs, factors)  # q of the cell's token
+    expected = -np.einsum("pn,pni->", joint, np.log(marginals)) / factors.shape[-1]
+    assert world.entropy_product() == pytest.approx(expected, abs=1e-12)
+    past, following = np.meshgrid(np.arange(len(frames)), np.arange(len(frames)), indexing="ij")
+    nll = world.product_nll(np.stack([frames[past], frames[following]], axis=2))
+    np.testing.assert_allclose(nll.reshape(marginals.shape), -np.log(marginals), atol=1e-12)
+    assert world.entropy_product() >= world.entropy(with_actions=False) - 1e-12
+
+
+def test_what_a_product_over_cells_pays_for_not_knowing_the_action() -> None:
+    world = KnownEntropyWorld()
+    assert world.entropy_product() > 1.2 * world.entropy(with_actions=False)
+    lone = KnownEntropyWorld(replace(world.config, grid=(1, 1, 1)))  # nothing to be learned
+    assert lone.entropy_product() == pytest.approx(lone.entropy(with_actions=False))
+    tokens, _ = world.sample(20_000, seed=0)
+    assert within_standard_errors(world.product_nll(tokens), world.entropy_product())
+
+
 def within_standard_errors(nll: np.ndarray, expected: float, num: float = 4.0) -> bool:
     """Whether the mean lies near `expected`; frames, unlike tokens, are independent draws."""
     frames = nll.mean((-2, -1)).ravel()
