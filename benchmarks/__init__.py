@@ -17,6 +17,7 @@ SUITES = (
     "train_step",
     "decoding",
     "data_path",
+    "video_clips",
     "training_loop",
     "goodput",
     "peak_memory",

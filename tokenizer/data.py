@@ -17,13 +17,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from tokenizer.balance import BalanceConfig
 from tokenizer.drives import Drive
 from tokenizer.sources import DriveSource, drives_hash
 from tokenizer.transforms import resize
 from training.errors import BadInput, CorruptSample
 from training.hashing import file_sha256
 from training.loader import OrderedLoader, fixed_loader
-from training.order import DataOrder
+from training.order import DataOrder, Weights
+
+FRAMES = ("cache", "video")
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,42 @@ class FrameCache:
         return self.root / f"{drive.id}-{drives_hash([drive])[:12]}-{height}x{width}.npy"
 
 
+class VideoFrames:
+    """Frames decoded when they are asked for; nothing is written.
+
+    The same pixels as those of `FrameCache`, bit by bit. `loader.num_workers` processes decode
+    ahead of the step.
+    """
+
+    def __init__(self, size: Sequence[int]) -> None:
+        self.size = tuple(size)
+
+    def prepare(self, drives: Sequence[Drive], num_workers: int) -> None:
+        """Nothing to do: opening a drive has counted its frames."""
+
+    def open(self, drive: Drive) -> "DriveFrames":
+        return DriveFrames(drive, self.size)
+
+
+class DriveFrames:
+    """Slices of a drive's frames, decoded from the keyframe before.
+
+    Raises:
+        CorruptSample: a frame of the slice cannot be decoded (named by its number).
+    """
+
+    def __init__(self, drive: Drive, size: Sequence[int]) -> None:
+        self.drive, self.size = drive, size
+
+    def __getitem__(self, window: slice) -> UInt8[np.ndarray, "time 3 height width"]:
+        try:
+            frames = np.stack(list(self.drive.frames(window.start, window.stop)))
+        except BadInput as error:
+            raise CorruptSample(str(error)) from error
+        # In the cache's order of memory: another one would round other sums in the network.
+        return np.ascontiguousarray(resize(frames, self.size).numpy())
+
+
 class ClipDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
     """All clips of `clip_frames` consecutive frames; none crosses from one drive to the next.
 
@@ -126,10 +165,14 @@ class ClipDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
     """
 
     def __init__(
-        self, drives: Sequence[Drive], cache: FrameCache, clip_frames: int, names: Sequence[str]
+        self,
+        drives: Sequence[Drive],
+        cache: "FrameCache | VideoFrames",
+        clip_frames: int,
+        names: Sequence[str],
     ) -> None:
         self.clip_frames, self.drives, self.cache = clip_frames, list(drives), cache
-        self.frames: dict[int, np.ndarray] = {}
+        self.frames: dict[int, np.ndarray | DriveFrames] = {}
         self.actions = [drive.select_actions(names) for drive in drives]
         counts = [max(0, len(actions) - clip_frames + 1) for actions in self.actions]
         self.ends = np.cumsum(counts)
@@ -152,6 +195,11 @@ class ClipDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         frames = [start, start + self.clip_frames - 1]
         return {"drive": self.drives[drive].id, "frames": frames}
 
+    @property
+    def counts(self) -> list[int]:
+        """Clips of each drive."""
+        return np.diff(self.ends, prepend=0).tolist()
+
     def _locate(self, index: int) -> tuple[int, int]:
         drive = int(np.searchsorted(self.ends, index, side="right"))
         return drive, index - (int(self.ends[drive - 1]) if drive else 0)
@@ -163,7 +211,13 @@ def collate(samples: list[tuple[np.ndarray, np.ndarray]]) -> Clip:
 
 
 class ClipDataModule(L.LightningDataModule):
-    """Train and validation clips of a `DriveSource`, in the exact order of `DataOrder`."""
+    """Train and validation clips of a `DriveSource`, in the exact order of `DataOrder`.
+
+    Args:
+        frames: "cache" (decode all of them once, onto the disk) or "video" (decode them as they
+            are needed, from the videos themselves).
+        balance: which training clips come more often than others.
+    """
 
     def __init__(
         self,
@@ -175,13 +229,21 @@ class ClipDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         on_corrupt: str = "stop",
+        frames: str = "cache",
+        balance: BalanceConfig | None = None,
     ) -> None:
         super().__init__()
-        self.on_corrupt = on_corrupt
+        if frames not in FRAMES:
+            raise BadInput(f"loader.frames={frames!r}; choose one of {', '.join(FRAMES)}")
+        self.on_corrupt, self.balance = on_corrupt, balance or BalanceConfig()
         self.source, self.image_size = source, tuple(image_size)
         self.batch_size, self.clip_frames = batch_size, clip_frames
         self.num_val_clips, self.num_workers, self.seed = num_val_clips, num_workers, seed
-        self.cache = FrameCache(Path(source.cache) / "frames", image_size)
+        self.cache: FrameCache | VideoFrames
+        if frames == "cache":
+            self.cache = FrameCache(Path(source.cache) / "frames", image_size)
+        else:
+            self.cache = VideoFrames(image_size)
         self.drives: list[Drive] = []
 
     def prepare_data(self) -> None:
@@ -217,8 +279,16 @@ class ClipDataModule(L.LightningDataModule):
         module: Any = self.trainer.lightning_module
         steps = self.trainer.max_steps * module.accumulate
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        order = DataOrder(len(dataset), steps, self.batch_size, self.seed, rank, world)
+        order = DataOrder(
+            len(dataset), steps, self.batch_size, self.seed, rank, world, self.weights(dataset)
+        )
         return OrderedLoader(dataset, order, collate, self.num_workers, self.on_corrupt)
+
+    def weights(self, dataset: ClipDataset) -> Weights | None:
+        """What balancing makes of the clips; None where no feature is to be balanced."""
+        if not self.balance.features:
+            return None
+        return Weights(self.balance.weights(dataset.drives, dataset.counts, dataset.clip_frames))
 
     def val_dataloader(self) -> DataLoader:
         assert self.trainer is not None

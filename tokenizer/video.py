@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import av
@@ -174,7 +174,8 @@ def _index(path: Path) -> _Index:
     return index
 
 
-@lru_cache(maxsize=256)
+# Without limit: some 16 bytes per frame, and a clip of a file that fell out would read all of it.
+@cache
 def _read_index(path: str, _mtime_ns: int, _size: int) -> tuple[_Index, int]:
     """The index of a file and the number of frames that its header promises (0: nothing)."""
     with av.open(path) as container:

@@ -1,31 +1,62 @@
 """The order of data: a pure function of (seed, samples consumed). No rank, no worker, no luck."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
 
+class Weights:
+    """How often each sample is to come, relative to the others.
+
+    An epoch then holds sample i `n * w_i / sum(w)` times, rounded up or down by systematic
+    sampling (Madow 1949): one uniform number per epoch, so that the mean over epochs is exact.
+
+    Raises:
+        ValueError: no weights, or one that is not a positive number.
+    """
+
+    def __init__(self, values: Sequence[float] | np.ndarray) -> None:
+        weights = np.asarray(values, np.float64)
+        if not len(weights) or not (np.isfinite(weights) & (weights > 0)).all():
+            raise ValueError("weights must be positive numbers, one per sample")
+        self._ends = np.cumsum(weights) * (len(weights) / weights.sum())
+        self._ends[-1] = np.inf  # whatever rounding made of it
+
+    def chosen(self, generator: torch.Generator) -> torch.Tensor:
+        """As many ids as there are samples, ascending; equal weights: every id once."""
+        # 24 bits, so that adding them to a place of a large data set is exact.
+        offset = torch.randint(2**24, (), generator=generator).item() / 2**24
+        places = np.arange(len(self._ends)) + offset
+        return torch.from_numpy(np.searchsorted(self._ends, places, side="right"))
+
+
 @lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, num_samples: int) -> torch.Tensor:
+def _epoch(seed: int, epoch: int, num_samples: int, weights: Weights | None) -> torch.Tensor:
     # Hashed, because torch takes only the low 32 bits of a seed.
     digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
-    return torch.randperm(num_samples, generator=generator)
+    # The permutation is drawn first: with equal weights the order is the one without any.
+    order = torch.randperm(num_samples, generator=generator)
+    return order if weights is None else weights.chosen(generator)[order]
 
 
-def sample_ids(seed: int, start: int, count: int, num_samples: int) -> list[int]:
+def sample_ids(
+    seed: int, start: int, count: int, num_samples: int, weights: Weights | None = None
+) -> list[int]:
     """Ids of samples `start .. start + count - 1` of the endless stream over the data set.
 
-    Epoch e is the permutation seeded by (seed, e); epochs follow each other without gap.
+    Epoch e is the permutation seeded by (seed, e), of all samples once or of as many as their
+    weights say; epochs follow each other without gap.
     """
     ids: list[int] = []
     while len(ids) < count:
         epoch, offset = divmod(start + len(ids), num_samples)
         rest = count - len(ids)
-        ids += _permutation(seed, epoch, num_samples)[offset : offset + rest].tolist()
+        ids += _epoch(seed, epoch, num_samples, weights)[offset : offset + rest].tolist()
     return ids
 
 
@@ -39,6 +70,7 @@ class DataOrder(Sampler[list[int]]):
         num_samples: size of the data set.
         num_batches: batches in the whole run (its length, also after a resume).
         batch_size: samples per rank and batch.
+        weights: of the samples; None is all alike.
     """
 
     def __init__(
@@ -49,11 +81,13 @@ class DataOrder(Sampler[list[int]]):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        weights: Weights | None = None,
     ) -> None:
         if num_samples < 1:
             raise ValueError("the data set is empty")
         self.num_samples, self.num_batches, self.batch_size = num_samples, num_batches, batch_size
         self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.weights = weights
         self.samples_consumed = 0
 
     @property
@@ -67,8 +101,11 @@ class DataOrder(Sampler[list[int]]):
         end = self.num_batches * self.global_batch
         for position in range(self.samples_consumed, end, self.global_batch):
             start = position + self.rank * self.batch_size
-            yield sample_ids(self.seed, start, self.batch_size, self.num_samples)
+            yield self._ids(start, self.batch_size)
 
     def global_ids(self, batch: int) -> list[int]:
         """Ids of all ranks' samples of the run's batch number `batch`, in order."""
-        return sample_ids(self.seed, batch * self.global_batch, self.global_batch, self.num_samples)
+        return self._ids(batch * self.global_batch, self.global_batch)
+
+    def _ids(self, start: int, count: int) -> list[int]:
+        return sample_ids(self.seed, start, count, self.num_samples, self.weights)

@@ -53,6 +53,7 @@ FREE = (
     "paths",
     "ckpt",
     "media",
+    "doctor",
     "hydra",
     "name",
     "run",
@@ -68,6 +69,7 @@ FREE = (
     "loader.source.cache",
     "loader.num_workers",
     "loader.on_corrupt",
+    "loader.frames",
     "loader.batch_size",  # of one process; the global batch has to stay
 )
 

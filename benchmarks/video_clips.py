@@ -1,0 +1,67 @@
+"""Random clips straight from videos: does decoding keep ahead of a GPU's step?"""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import Row, seconds
+from tokenizer.data import ClipDataset, VideoFrames, collate
+from tokenizer.drives import open_drives, write_drive
+from training.loader import OrderedLoader
+from training.order import DataOrder
+
+BATCH, SIZE, DRIVES, FRAMES = 16, (128, 256), 4, 400  # batch and size of tokenizer_base
+# 9.2 TFLOP of tokenizer_base's autoencoder for 16 frames (3 x forward; its `flops_per_frame`),
+# 1.3 of VGG LPIPS, at 40 % of the dense bf16 peak of an A100 (312 TFLOP/s).
+STEP_S = (9.2e12 + 1.3e12) / (0.4 * 312e12)
+STEPS, LIMIT = 40, 0.02
+
+
+def rows() -> Iterator[Row]:
+    """The loop sleeps for the step, so that only decoding needs the cores."""
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = _dataset(Path(folder))
+        alone = seconds(lambda: [dataset[i] for i in range(0, len(dataset), 53)])
+        per_clip = alone / len(range(0, len(dataset), 53))
+        share = wait_share(dataset, cores)
+    needed = BATCH * per_clip / STEP_S
+    yield Row(
+        f"clips from 128x256 H.264, keyframe every 16, {cores} workers, a step of tokenizer_base "
+        f"assumed to take {STEP_S * 1e3:.0f} ms (A100 at 40 %)",
+        f"{share:.1%} of the time waiting; {per_clip * 1e3:.1f} ms of a core per clip, "
+        f"so {needed:.1f} cores needed",
+        f"limit {LIMIT:.0%}",
+        LIMIT / max(share, 1e-4),
+        1.0,
+    )
+
+
+def wait_share(dataset: ClipDataset, num_workers: int) -> float:
+    """Share of the time that a loop with steps of `STEP_S` waits, after its first steps."""
+    order = DataOrder(len(dataset), STEPS, BATCH, seed=0)
+    loader = OrderedLoader(dataset, order, collate, num_workers)
+    began = waited = 0.0
+    for step, _ in enumerate(loader):
+        if step == 5:  # workers have started
+            began, waited = time.perf_counter(), loader.wait_s
+        time.sleep(STEP_S)
+    return (loader.wait_s - waited) / (time.perf_counter() - began)
+
+
+def _dataset(root: Path) -> ClipDataset:
+    """Panning texture: as hard to decode as a moving camera, unlike noise or a still."""
+    rng = np.random.default_rng(0)
+    for drive in range(DRIVES):
+        coarse = rng.integers(0, 256, (40, 80, 3), np.uint8)
+        texture = coarse.repeat(16, 0).repeat(16, 1)[:, : SIZE[1] + FRAMES]
+        frames = (texture[:128, i : i + SIZE[1]] for i in range(FRAMES))
+        write_drive(
+            root / str(drive), frames, np.zeros((FRAMES, 1)), ["steering"],
+            {"fps": 20, "split": "train"},
+        )  # fmt: skip
+    return ClipDataset(open_drives(root), VideoFrames(SIZE), 1, ["steering"])

@@ -1,0 +1,91 @@
+"""Clips: the same pixels and the same order from a cache and straight from the videos."""
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from tokenizer.data import ClipDataModule, FrameCache, VideoFrames
+from tokenizer.drives import open_drives, write_drive
+from tokenizer.sources import DriveSource
+from training.checkpoints import newest_first, read_weights
+from training.errors import BadInput, CorruptSample
+
+CUT = (
+    "+debug=tokenizer",
+    "media=none",
+    "trainer.max_steps=3",
+    "trainer.log_every_n_steps=1",
+    "checkpoints.every_steps=3",
+)
+
+
+@pytest.fixture
+def drives(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        frames = rng.integers(0, 256, (40, 24, 40, 3), np.uint8)
+        write_drive(tmp_path / name, frames, np.zeros((40, 1)), ["steering"], {"fps": 10})
+    return open_drives(tmp_path)
+
+
+def test_frames_from_the_video_are_those_of_the_cache(drives, tmp_path):
+    cache, videos = FrameCache(tmp_path / "cache", (16, 32)), VideoFrames((16, 32))
+    for drive in drives:
+        cache._decode(drive)  # without the processes that `prepare` starts
+        cached, decoded = cache.open(drive), videos.open(drive)
+        for start in (0, 15, 16, 17, 31, 37):  # around the keyframes, in no order of decoding
+            np.testing.assert_array_equal(
+                cached[start : start + 3], decoded[start : start + 3], strict=True
+            )
+
+
+def test_a_run_on_videos_equals_the_one_on_the_cache_and_writes_no_frames(composed, fit, tmp_path):
+    weights, orders = [], []
+    for frames in ("cache", "video"):
+        cfg = composed(
+            "tokenizer_tiny", *CUT, f"loader.frames={frames}", f"run={tmp_path}/{frames}"
+        )
+        if frames == "video":
+            cfg.data.root = str(instantiate(cfg.data).folder.resolve())
+            cfg.data.cache = str(tmp_path / "none")
+            cfg.loader.num_workers = 2
+        _, run, trainer = fit(cfg)
+        weights.append(read_weights(newest_first(run.folder)[0]))
+        orders.append(trainer.train_dataloader.order.samples_consumed)
+    assert not (tmp_path / "none").exists()
+    assert orders[0] == orders[1] == 12
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_damaged_frame_is_a_corrupt_sample_with_its_name(drives, tmp_path):
+    class Broken:
+        def __getattr__(self, name):
+            return getattr(drives[0], name)
+
+        def frames(self, start, stop):
+            raise BadInput(f"video.mp4: frame {start} cannot be decoded")
+
+    with pytest.raises(CorruptSample, match="frame 5 cannot"):
+        VideoFrames((16, 32)).open(Broken())[5:6]
+    with pytest.raises(BadInput, match=r"loader\.frames='disk'; choose one of cache, video"):
+        ClipDataModule(DriveSource(str(tmp_path)), (16, 32), frames="disk")
+
+
+def test_balanced_training_draws_other_clips(composed, fit, tmp_path):
+    ids = {}
+    for name, extra in {
+        "plain": [],
+        "zero": ["loader.balance.features=[steering]", "loader.balance.alpha=0"],
+        "even": ["loader.balance.features=[steering]", "loader.balance.alpha=1"],
+    }.items():
+        cut = [*CUT, "trainer.max_steps=1", f"run={tmp_path}/{name}"]
+        _, _, trainer = fit(composed("tokenizer_tiny", *cut, *extra))
+        loader = trainer.train_dataloader
+        size = len(loader.samples)
+        drawn = np.array([i for batch in range(size // 4) for i in loader.order.global_ids(batch)])
+        steering = np.concatenate(loader.samples.actions)[drawn, 0]
+        ids[name] = (drawn.tolist(), np.abs(steering).mean())
+    assert ids["plain"] == ids["zero"]
+    assert ids["even"][0] != ids["plain"][0]
+    assert ids["even"][1] > 1.2 * ids["plain"][1]  # turns are rarer than straight road

@@ -1,0 +1,90 @@
+"""Balanced sampling: rare weather and rare turns come more often than they were driven."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.lib.stride_tricks import sliding_window_view
+
+from tokenizer.drives import Drive
+from training.errors import BadInput
+
+
+@dataclass(frozen=True)
+class BalanceConfig:
+    """Which features to balance, and how far (GAIA-1, Hu et al. 2023, arXiv 2309.17080, sec. 4.1).
+
+    A clip's weight is p^-alpha, where p is the empirical probability of the cell that it falls
+    into: the joint one of all features. A cell is then drawn in proportion to p^(1 - alpha).
+
+    Attributes:
+        features: action columns (the mean over the clip counts), or entries of `drive.json`
+            (numbers and names; "weather.rain" is the entry rain of the entry weather).
+        alpha: 0 leaves the data as it was driven (the very order without balancing), 1 makes
+            all cells equally frequent.
+        bins: equally wide ones, into which a number with more different values is sorted.
+
+    Raises:
+        BadInput: alpha outside [0, 1], or fewer than two bins.
+    """
+
+    features: Sequence[str] = ()
+    alpha: float = 0.5
+    bins: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise BadInput(
+                f"loader.balance.alpha={self.alpha}: give a number from 0 (as driven) to 1 (even)"
+            )
+        if self.bins < 2:
+            raise BadInput(f"loader.balance.bins={self.bins}: give at least 2")
+
+    def weights(
+        self, drives: Sequence[Drive], clips: Sequence[int], clip_frames: int
+    ) -> Float[np.ndarray, " clip"]:
+        """The weight of every clip, drive after drive.
+
+        Args:
+            clips: number of clips of each drive; clip s of a drive begins at its frame s.
+        Raises:
+            BadInput: a drive has no such feature, or one that is neither number nor name.
+        """
+        cells = np.zeros(sum(clips), np.int64)
+        for name in self.features:
+            values = np.concatenate(
+                [
+                    _values(drive, name, count, clip_frames)
+                    for drive, count in zip(drives, clips, strict=True)
+                ]
+            )
+            feature = self._binned(values)
+            cells = np.unique(cells * (feature.max() + 1) + feature, return_inverse=True)[1]
+        return (np.bincount(cells)[cells] / len(cells)) ** -self.alpha
+
+    def _binned(self, values: np.ndarray) -> Int[np.ndarray, " clip"]:
+        different, numbers = np.unique(values, return_inverse=True)
+        if values.dtype.kind in "US" or len(different) <= self.bins:
+            return numbers
+        edges = np.linspace(different[0], different[-1], self.bins + 1)
+        return np.searchsorted(edges[1:-1], values, side="right")
+
+
+def _values(drive: Drive, name: str, count: int, clip_frames: int) -> np.ndarray:
+    """A feature of each of the first `count` clips of a drive: numbers, or names."""
+    if name in drive.action_names:
+        column = drive.select_actions([name])[:, 0].astype(np.float64)
+        return sliding_window_view(column, clip_frames).mean(-1)[:count]
+    value: Any = drive.meta
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, int | float | str):
+        there = [k for k, v in drive.meta.items() if isinstance(v, int | float | str)]
+        raise BadInput(
+            f"loader.balance.features: {drive.path}/drive.json gives {name}={value!r}, a number or "
+            f"a name is needed; there are {', '.join(there)}, and the actions "
+            f"{', '.join(drive.action_names)}"
+        )
+    return np.full(count, value)
