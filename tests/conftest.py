@@ -17,6 +17,7 @@ import training  # noqa: F401  (first: it repairs torchvision)
 # whose compiler would trace the checks as well.
 CHECKED = (
     "tokenizer.autoencoder",
+    "tokenizer.balance",
     "tokenizer.causal_conv",
     "tokenizer.discriminator",
     "tokenizer.fid",
@@ -30,9 +31,11 @@ CHECKED = (
     "tokenizer.published.torchscript",
     "tokenizer.quantizers",
     "tokenizer.semantic",
+    "tokenizer.treatment",
     "tokenizer.video_autoencoder",
     "tokenizer.video_blocks",
     "tokenizer.vision_transformer",
+    "tokenizer.vitals",
     "tokenizer.vqgan",
     "tokenizer.winograd",
     "worldmodel.decoding",

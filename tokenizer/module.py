@@ -59,6 +59,7 @@ class TokenizerModule(L.LightningModule):
             )
         self.codebook = CodebookStats(self.autoencoder.quantizer.vocab_size)
         self.manifest: dict[str, Any] = manifest_of(autoencoder)
+        self.observed: dict[str, Tensor] = {}  # of the last batch, for the doctor; no copies
 
     def speed_up(self, compile: bool, recompute: bool) -> None:
         """Compile the two halves in place, and recompute the activations of their layers."""
@@ -84,6 +85,7 @@ class TokenizerModule(L.LightningModule):
 
     def training_step(self, batch: Clip, batch_idx: int) -> None:
         last = (batch_idx + 1) % self.accumulate == 0
+        self.observed = {}
         frames = batch.pixels()
         joined = self.global_step >= self.loss.gan_start  # before the generator's step counts
         fake = self.generator_step(frames, last)
@@ -108,6 +110,7 @@ class TokenizerModule(L.LightningModule):
         optimizer: Any = self.optimizers()[0]  # type: ignore[index]
         fake, quantized = self.autoencoder(frames)
         seen = fake.detach().float().requires_grad_()
+        self.observed = {"frames": frames, "pred": seen.detach(), "indices": quantized.indices}
         nll, logs = self.reconstruction_loss(frames, seen)
         self.guard.see(nll)
         (gradient,) = torch.autograd.grad(nll, seen)
@@ -116,8 +119,11 @@ class TokenizerModule(L.LightningModule):
             self.guard.see(adversarial)
             (opinion,) = torch.autograd.grad(adversarial, seen)
             last_layer = self.autoencoder.decoder.last_layer_gradient
-            weight = adaptive_weight(last_layer(gradient), last_layer(opinion))
+            pulls = last_layer(gradient), last_layer(opinion)
+            weight = adaptive_weight(*pulls)
             gradient = gradient + self.loss.gan_weight * weight * opinion
+            pull = self.loss.gan_weight * weight * pulls[1]
+            self.observed |= {"loss_pull": pulls[0], "gan_pull": pull}
             logs |= {"g_loss": adversarial, "gan_weight": weight}
         # Its gradient in the pixels is `gradient`; the quantizer's own losses join it.
         total = (fake * gradient.to(fake.dtype)).sum() + sum(quantized.losses.values())
@@ -156,6 +162,7 @@ class TokenizerModule(L.LightningModule):
         # The raw optimizer: Lightning counts every wrapped step as a global step.
         optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
         real_logits, fake_logits = self.discriminator(frames), self.discriminator(fake)
+        self.observed |= {"real_logits": real_logits.detach(), "fake_logits": fake_logits.detach()}
         loss = hinge_discriminator_loss(real_logits.float(), fake_logits.float())
         self.critic_guard.see(loss)
         self.manual_backward(loss / self.accumulate)

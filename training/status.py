@@ -4,6 +4,7 @@
     reason      why it stopped or failed, in one line
     exit_code   0 | 2 bad input | 75 stopped, start it again | 1 anything else; null while running
     step, max_steps, metrics (the last validation's), attempts, alive_s (of all attempts), job
+    findings    names of what the doctor found (tokenizer.findings), where it found something
 
 A run that is killed outright stays "running"; its `updated` then grows old.
 """

@@ -69,8 +69,9 @@ def callbacks(cfg: DictConfig, folder: Path, io: FolderCheckpointIO, every: int)
         TQDMProgressBar(refresh_rate=cfg.logger.refresh_rate),
         saver,
     ]
-    if cfg.media.get("_target_"):
-        found.append(instantiate(cfg.media, _convert_="object"))
+    for group in (cfg.get("doctor"), cfg.media):
+        if group and group.get("_target_"):
+            found.append(instantiate(group, _convert_="object"))
     return [*found, StopOnSignal(saver, cfg.requeue)]
 
 

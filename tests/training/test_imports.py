@@ -25,6 +25,8 @@ MAY_IMPORT_LIGHTNING = {
     "__main__.py",
     "encode.py",
     "decode.py",
+    "doctor.py",
+    "treatment.py",
 }
 MAY_IMPORT_HYDRA = {
     "train.py",

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
@@ -46,3 +46,7 @@ class Quantizer(nn.Module):
     def decode(self, indices: Int[Tensor, "..."]) -> Float[Tensor, "... dim"]:
         """Codes of indices, as the decoder of the autoencoder sees them."""
         raise NotImplementedError
+
+    def restart(self, dead: Bool[Tensor, " code"], z: Float[Tensor, "n dim"]) -> bool:
+        """Move dead codes onto latents drawn from `z`; False where there is no codebook to move."""
+        return False

@@ -1,0 +1,216 @@
+"""Watches a tokenizer while it trains, and says, or does, what keeps it from collapsing.
+
+python -m tokenizer.doctor run=RUN     a run's curves beside those of healthy runs
+"""
+
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from omegaconf import DictConfig
+
+from tokenizer.findings import (
+    Finding,
+    Limits,
+    Settings,
+    gan_findings,
+    output_findings,
+    range_finding,
+)
+from tokenizer.quantizers import FSQ
+from tokenizer.reference import examine
+from tokenizer.treatment import TREATMENTS, Case, roll_back
+from tokenizer.vitals import Figures, Vitals
+from training.cli import command
+from training.errors import BadInput
+from training.sharded import FullySharded
+from training.status import write_status
+
+FILE = "doctor.jsonl"
+
+
+class Doctor(L.Callback):
+    """Judges a sliding window of steps, twice per window; a healthy run pays two waits for it.
+
+    Findings are printed once each, logged beside their figures (`doctor/...`), kept in
+    `status.json` and, with what was done, in `doctor.jsonl`. With `treatments`, the run goes
+    back to the newest checkpoint that was healthy and changes one thing (`tokenizer.treatment`).
+    The changes are part of its checkpoints: a resumed run goes on with them.
+
+    Args:
+        window: optimizer steps that are judged together; an even number.
+        grace_steps: steps from the start, or a treatment, before codes and reconstructions are
+            judged; the GAN is judged after one window, the range of the frames at once.
+        treatments: how many times it may act; 0 warns only.
+        delay_steps: how long a GAN that is held back waits.
+
+    Raises:
+        BadInput: an odd window; treatments under FSDP; frames in a wrong range, where it would
+            have to treat them.
+    """
+
+    def __init__(
+        self,
+        window: int = 200,
+        grace_steps: int = 400,
+        treatments: int = 0,
+        delay_steps: int = 1000,
+        limits: Limits | None = None,
+    ) -> None:
+        if window < 2 or window % 2:
+            raise BadInput(f"doctor.window={window}: give an even number of steps")
+        self.window, self.grace_steps, self.treatments = window, grace_steps, treatments
+        self.delay_steps, self.limits = delay_steps, limits or Limits()
+        self.vitals: Vitals | None = None
+        self._pending: dict[str, Any] = {}
+        self.told: list[str] = []
+        self.done: list[dict[str, Any]] = []
+        self.since, self.healthy_until = 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "told": list(self.told),
+            "done": list(self.done),
+            "since": self.since,
+            "healthy_until": self.healthy_until,
+            "vitals": self.vitals.state_dict() if self.vitals else {},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.told, self.done = state_dict["told"], state_dict["done"]
+        self.since, self.healthy_until = state_dict["since"], state_dict["healthy_until"]
+        self._pending = state_dict["vitals"]
+
+    def on_fit_start(self, trainer: L.Trainer, module: Any) -> None:
+        if self.treatments and isinstance(trainer.strategy, FullySharded):
+            raise BadInput(
+                "doctor=treat with trainer=fsdp: shards cannot be rolled back; leave one"
+            )
+        for treatment in self.done:  # rates are in the schedule's own state
+            known = {
+                k: v for k, v in treatment["changes"].items() if k in ("gan_weight", "gan_start")
+            }
+            module.loss = replace(module.loss, **known)
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        self._fresh(module)
+        if self._pending and self.vitals:
+            self.vitals.load_state_dict(self._pending, first=trainer.global_rank == 0)
+            self._pending = {}
+        start = Path(trainer.default_root_dir) / "checkpoints/step-0000000"
+        if self.treatments and trainer.global_step == 0 and not start.exists():
+            trainer.save_checkpoint(start)  # good by definition: the first way back
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert self.vitals is not None
+        self.vitals.update(module.observed)
+        if (batch_idx + 1) % module.accumulate:
+            return
+        step = trainer.global_step
+        if step - self.since == 1:
+            self._report(trainer, module, [range_finding(self.vitals.read())])
+        elif step % (self.window // 2) == 0:
+            figures = self.vitals.read()
+            self._log(trainer, figures)
+            self._report(trainer, module, self.examine(module, figures, step))
+            self.vitals.slide()
+
+    def examine(self, module: Any, figures: Figures, step: int) -> list[Finding | None]:
+        """Everything wrong in the window that ends at `step`, what is to be treated first ahead."""
+        found = [range_finding(figures)]
+        now = self._settings(module, step)
+        if step - self.since >= self.window:
+            found += gan_findings(figures, self.limits, now)
+        if step - self.since >= self.grace_steps:
+            found += output_findings(figures, self.limits, now)
+        if not any(found) and step - self.since >= self.grace_steps:
+            self.healthy_until = step
+        return found
+
+    def _settings(self, module: Any, step: int) -> Settings:
+        schedule: Any = module.trainer.lr_scheduler_configs[0].scheduler
+        return Settings(
+            gan_weight=module.loss.gan_weight,
+            gan_start=module.loss.gan_start,
+            lr=schedule.base_lrs[0],
+            step=step,
+            delay_steps=self.delay_steps,
+            fsq=isinstance(module.autoencoder.quantizer, FSQ),
+        )
+
+    def _report(self, trainer: L.Trainer, module: Any, found: list[Finding | None]) -> None:
+        findings = [finding for finding in found if finding is not None]
+        if not findings:
+            return
+        first = findings[0]
+        if self.treatments and not first.treatments:
+            self._write(trainer, first, {})
+            raise BadInput(str(first))
+        treated = {}
+        if len(self.done) < self.treatments:
+            treated = self.treat(trainer, module, first)
+        for finding in findings:
+            if finding.name not in self.told or (treated and finding is first):
+                self.told.append(finding.name)
+                self._write(trainer, finding, treated if finding is first else {})
+
+    def treat(self, trainer: L.Trainer, module: Any, finding: Finding) -> dict[str, Any]:
+        """Go back, change one thing, and watch anew; the second time, the next thing in line."""
+        assert self.vitals is not None
+        before = sum(1 for treatment in self.done if treatment["finding"] == finding.name)
+        name = finding.treatments[min(before, len(finding.treatments) - 1)]
+        step = trainer.global_step
+        figures, counts = self.vitals.read(), self.vitals.united()["counts"].sum(0)
+        case = Case(
+            trainer, module, figures, self.limits, self._settings(module, step), counts == 0
+        )
+        back = roll_back(trainer, module, self.healthy_until)
+        changes = TREATMENTS[name](case)
+        treated = {
+            "finding": finding.name,
+            "step": step,
+            "treatment": name,
+            "rolled_back_to": back,
+            "changes": changes,
+        }
+        self.done.append(treated)
+        self.since = step
+        self._fresh(module)
+        return treated
+
+    def _fresh(self, module: Any) -> None:
+        self.vitals = Vitals(module.autoencoder.quantizer.vocab_size, module.device)
+
+    def _log(self, trainer: L.Trainer, figures: Figures) -> None:
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(figures.row(), step=trainer.global_step)
+
+    def _write(self, trainer: L.Trainer, finding: Finding, treated: dict[str, Any]) -> None:
+        if not trainer.is_global_zero:
+            return
+        folder, step = Path(trainer.default_root_dir), trainer.global_step
+        shown = {k: v for k, v in asdict(finding).items() if k != "treatments"}
+        row = {"step": step, "time": round(time.time(), 3), **shown, "treated": treated}
+        with (folder / FILE).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        write_status(folder, findings=sorted(set(self.told) | {finding.name}))
+        print(f"\nwarning: step {step}: {finding}")
+        if treated:
+            print(f"doctor: {json.dumps(treated)}")
+        for logger in trainer.loggers:
+            logger.log_metrics({f"doctor/found_{finding.name}": finding.figure}, step=step)
+
+
+@command("examine")
+def main(cfg: DictConfig) -> None:
+    examine(Path(cfg.run), Path(cfg.reference) if cfg.reference else None, cfg.out)
+
+
+if __name__ == "__main__":
+    main()

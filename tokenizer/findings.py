@@ -1,0 +1,149 @@
+"""What is wrong with a tokenizer in training, by its figures, and what to change."""
+
+import math
+from dataclasses import dataclass
+
+from tokenizer.vitals import Figures
+
+RANGE_SLACK = 0.01  # augmentation and interpolation overshoot
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where normal ends. The shipped recipe keeps well inside of all of them.
+
+    Attributes:
+        min_usage, min_perplexity: shares as in `Figures`; below, the codebook has collapsed.
+        min_variance, max_variance: of the reconstruction; below, it is a solid colour.
+        max_gan_ratio: the GAN's gradient over that of the other losses; it is `gan_weight` where
+            the adaptive weight is on (VQGAN: 0.8 at most).
+        max_logit_gap: the hinge loss has nothing more to win beyond 2; far beyond it, the
+            discriminator has won.
+    """
+
+    min_usage: float = 0.1
+    min_perplexity: float = 0.01
+    min_variance: float = 0.1
+    max_variance: float = 4.0
+    max_gan_ratio: float = 2.0
+    max_logit_gap: float = 10.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings in force, as far as an advice needs them, by their names on the command line.
+
+    Attributes:
+        fsq: whether the quantizer is one already that has no codebook to die.
+    """
+
+    gan_weight: float
+    gan_start: int
+    lr: float
+    step: int
+    delay_steps: int
+    fsq: bool
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that does not heal by itself.
+
+    Attributes:
+        name: dead_codes, few_codes, flat_output, wild_output, gan_dominates, critic_wins or
+            input_range.
+        figure, limit: what was measured, and what it must keep to.
+        says: one sentence.
+        advice: overrides for the command line; for `input_range` the change in the data.
+        treatments: names of what may be tried, in this order (`tokenizer.treatment`).
+    """
+
+    name: str
+    figure: float
+    limit: float
+    says: str
+    advice: str
+    treatments: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.says} ({self.figure:.3g}, limit {self.limit:g}); {self.advice}"
+
+
+def range_finding(figures: Figures) -> Finding | None:
+    """Frames that are not in [-1, 1]; it needs one batch."""
+    low, high = figures.low, figures.high
+    remedy = "give frames in [-1, 1], as Clip.pixels() makes them of uint8"
+    if max(-low, high) > 1 + RANGE_SLACK:
+        says, figure, limit = f"frames reach from {low:.3g} to {high:.3g}", max(-low, high), 1.0
+    elif high - low < 0.05:
+        says, limit = f"frames only reach from {low:.3g} to {high:.3g}: scaled twice?", 0.05
+        figure = high - low
+    elif low > -RANGE_SLACK:
+        says, figure, limit = f"no pixel is below {low:.3g}: frames in [0, 1]?", low, -RANGE_SLACK
+    else:
+        return None
+    return Finding("input_range", figure, limit, says, remedy)
+
+
+def gan_findings(figures: Figures, limits: Limits, now: Settings) -> list[Finding]:
+    """An adversarial game that is lost; NaN figures (no GAN yet) find nothing."""
+    found = []
+    if figures.gan_ratio > limits.max_gan_ratio:
+        found.append(
+            Finding(
+                "gan_dominates",
+                figures.gan_ratio,
+                limits.max_gan_ratio,
+                "the GAN's gradient drowns that of the reconstruction",
+                f"model.loss.gan_weight={weaker(figures, limits, now):.3g} "
+                f"model.loss.gan_start={now.step + now.delay_steps}",
+                ("weaken_gan",),
+            )
+        )
+    if figures.logit_gap > limits.max_logit_gap:
+        found.append(
+            Finding(
+                "critic_wins",
+                figures.logit_gap,
+                limits.max_logit_gap,
+                "the discriminator tells every reconstruction, and teaches nothing more",
+                f"model.loss.gan_weight={weaker(figures, limits, now):.3g} "
+                f"model.loss.gan_start={now.step + now.delay_steps}",
+                ("weaken_gan",),
+            )
+        )
+    return found
+
+
+def output_findings(figures: Figures, limits: Limits, now: Settings) -> list[Finding]:
+    """Codes and reconstructions; a run that has just begun has neither, so not before its grace."""
+    found = []
+    slower = f"optimizer.lr={now.lr / 2:g}"
+    codes = ("restart_codes", "lower_rate")
+    for name, figure, limit, says in (
+        ("dead_codes", figures.usage, limits.min_usage, "most codes are never chosen"),
+        ("few_codes", figures.perplexity, limits.min_perplexity, "few codes make up all tokens"),
+    ):
+        if figure < limit:
+            advice = slower if now.fsq else f"{slower}, or quantizer=fsq"
+            found.append(Finding(name, figure, limit, says, advice, codes))
+    gan = not math.isnan(figures.gan_ratio)
+    advice = f"model.loss.gan_start={now.step + now.delay_steps}" if gan else slower
+    tried = ("weaken_gan", "lower_rate") if gan else ("lower_rate",)
+    if figures.variance < limits.min_variance:
+        says = "reconstructions are nearly of one colour"
+        found.append(
+            Finding("flat_output", figures.variance, limits.min_variance, says, advice, tried)
+        )
+    if figures.variance > limits.max_variance:
+        says = "reconstructions vary far more than the frames"
+        found.append(
+            Finding("wild_output", figures.variance, limits.max_variance, says, advice, tried)
+        )
+    return found
+
+
+def weaker(figures: Figures, limits: Limits, now: Settings) -> float:
+    """A weight whose gradient is a tenth of the limit, and at most half of the one in force."""
+    ratio = figures.gan_ratio if figures.gan_ratio > 0 else 0.0
+    return now.gan_weight * min(0.5, 0.1 * limits.max_gan_ratio / max(ratio, 1e-12))

@@ -1,0 +1,206 @@
+"""Curves of healthy runs, and whether another run's are normal beside them.
+
+`references/RECIPE.json` ships with the package; `python -m benchmarks.seeds` makes it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from training.errors import BadInput
+
+REFERENCES = Path(__file__).parent / "references"
+METRICS = (
+    "val/psnr",
+    "val/ssim",
+    "val/lpips",
+    "val/codebook_usage",
+    "val/codebook_perplexity",
+    "train/l1",
+    "doctor/usage",
+    "doctor/perplexity",
+    "doctor/variance",
+    "doctor/gan_ratio",
+    "doctor/logit_gap",
+)
+Curve = dict[int, float]  # by step
+
+
+@dataclass(frozen=True)
+class Band:
+    """Where one metric of several runs lies, step by step; all lists are equally long."""
+
+    steps: list[int]
+    low: list[float]
+    median: list[float]
+    high: list[float]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Runs of one recipe that differ in their seeds alone.
+
+    Attributes:
+        recipe: the experiment's name.
+        runs: how many.
+        made: what else one needs to know: overrides, commit, hardware.
+        bands: least, median and greatest value over the runs, by metric.
+    """
+
+    recipe: str
+    runs: int
+    made: dict[str, Any]
+    bands: dict[str, Band]
+
+    def write(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+
+def read_curves(run: Path) -> dict[str, Curve]:
+    """Every metric of a run folder by step; of steps that were trained twice, the last.
+
+    Raises:
+        BadInput: there is no metrics.jsonl, or it is damaged.
+    """
+    file = run / "metrics.jsonl"
+    if not file.is_file():
+        raise BadInput(f"run={run}: has no metrics.jsonl; give a run folder such as runs/NAME")
+    curves: dict[str, Curve] = {}
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            step = int(row["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"{file}, line {number}: is no row of metrics ({error})") from error
+        for key, value in row.items():
+            if key in METRICS:
+                curves.setdefault(key, {})[step] = float(value)
+    return curves
+
+
+def band_of(runs: Sequence[Path]) -> dict[str, Band]:
+    """The bands over the steps that all runs have."""
+    curves = [read_curves(run) for run in runs]
+    bands = {}
+    for metric in METRICS:
+        each = [curve.get(metric, {}) for curve in curves]
+        steps = sorted(set.intersection(*(set(curve) for curve in each)))
+        if steps:
+            values = np.array([[curve[step] for step in steps] for curve in each])
+            parts = (values.min(0), np.median(values, 0), values.max(0))
+            low, median, high = (np.round(part, 5).tolist() for part in parts)
+            bands[metric] = Band(steps, low, median, high)
+    return bands
+
+
+def shipped_reference(run: Path) -> Path | None:
+    """The reference that ships for the run's recipe, where there is one.
+
+    Raises:
+        BadInput: the run has no config.yaml.
+    """
+    config = run / "config.yaml"
+    if not config.is_file():
+        raise BadInput(f"run={run}: has no config.yaml; give a run folder, or reference=FILE")
+    file = REFERENCES / f"{OmegaConf.select(OmegaConf.load(config), 'name')}.json"
+    return file if file.is_file() else None
+
+
+def open_reference(file: Path) -> Reference:
+    """Read what `Reference.write` wrote.
+
+    Raises:
+        BadInput: there is no such file, or something else is in it.
+    """
+    if not file.is_file():
+        raise BadInput(f"reference={file}: no such file; make one with python -m benchmarks.seeds")
+    try:
+        values = json.loads(file.read_text())
+        bands = {name: Band(**band) for name, band in values.pop("bands").items()}
+        return Reference(**values, bands=bands)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{file}: is no reference ({error}); make it anew") from error
+
+
+def compare(curves: dict[str, Curve], bands: dict[str, Band]) -> list[tuple[str, ...]]:
+    """Rows of metric, last step, value, band there, and how far outside the run has been."""
+    rows: list[tuple[str, ...]] = []
+    for metric in METRICS:
+        curve, band = curves.get(metric, {}), bands.get(metric)
+        if band is not None:
+            rows.append((metric, *_beside(curve, band)))
+        elif curve:
+            rows.append((metric, str(max(curve)), f"{curve[max(curve)]:.4g}", "", ""))
+    return rows
+
+
+def _beside(curve: Curve, band: Band) -> tuple[str, str, str, str]:
+    """Steps that the band does not reach are left out; between its steps it is interpolated."""
+    steps = [step for step in sorted(curve) if band.steps[0] <= step <= band.steps[-1]]
+    if not steps:
+        return "", "", "", "not in this run"
+    low, high = (np.interp(steps, band.steps, edge) for edge in (band.low, band.high))
+    values = np.array([curve[step] for step in steps])
+    # A few seeds do not span all that is normal: half a band on either side is still so.
+    slack = 0.5 * (high - low) + 0.01 * np.abs(high)
+    below, above = values < low - slack, values > high + slack
+    verdict = "below" if below[-1] else "above" if above[-1] else "normal"
+    if (below | above).any():
+        verdict += f", {(below | above).mean():.0%} of the steps outside"
+    return str(steps[-1]), f"{values[-1]:.4g}", f"{low[-1]:.4g} to {high[-1]:.4g}", verdict
+
+
+def examine(run: Path, reference_file: Path | None = None, out: str | None = None) -> None:
+    """Print a run beside its reference, with the doctor's findings, and draw both.
+
+    Where no reference is given and none ships for the recipe, the run stands alone.
+
+    Raises:
+        BadInput: the run or the reference cannot be read, or it is no run of a tokenizer.
+    """
+    curves = read_curves(run)
+    if not curves:
+        raise BadInput(f"run={run}: its metrics.jsonl holds no figures of a tokenizer")
+    file = reference_file or shipped_reference(run)
+    reference = open_reference(file) if file else Reference("", 0, {}, {})
+    beside = f"{reference.runs} healthy runs" if file else "no reference for this recipe"
+    head = ("metric", "step", "this run", beside, "verdict" if file else "")
+    rows = [head, *compare(curves, reference.bands)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row in rows:
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+    findings = run / "doctor.jsonl"
+    lines = findings.read_text().splitlines() if findings.is_file() else []
+    for line in map(json.loads, lines):
+        done = line["treated"].get("treatment", "nothing")
+        print(f"step {line['step']}: {line['name']}, {line['says']}; done: {done}")
+    if not lines:
+        print("the doctor found nothing")
+    picture = Path(out) if out else run / "doctor.png"
+    draw(curves, reference.bands, picture)
+    print(f"curves: {picture}")
+
+
+def draw(curves: dict[str, Curve], bands: dict[str, Band], picture: Path) -> None:
+    """One panel per metric: the band in grey, the run in colour."""
+    from matplotlib.figure import Figure
+
+    shown = [metric for metric in METRICS if metric in bands or curves.get(metric)]
+    figure = Figure(figsize=(12, 2.4 * -(-len(shown) // 3)), layout="constrained")
+    for index, metric in enumerate(shown):
+        axes = figure.add_subplot(-(-len(shown) // 3), 3, index + 1, title=metric)
+        if band := bands.get(metric):
+            axes.fill_between(band.steps, band.low, band.high, color="0.8")
+            axes.plot(band.steps, band.median, color="0.5", linewidth=1)
+        curve = sorted(curves.get(metric, {}).items())
+        axes.plot([s for s, _ in curve], [v for _, v in curve], color="tab:red", marker=".")
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture)
