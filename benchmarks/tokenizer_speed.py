@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks import Row, interleaved, seconds
 from tokenizer.inference import InferenceConfig, for_inference, share_changed
 from tokenizer.load import Tokenizer, manifest_of
-from tokenizer.quantizers.lookup import NearestConfig
+from tokenizer.quantizers import VQConfig
 from tokenizer.transforms import COMMA_CAMERA
 from tokenizer.vqgan import VQGAN, VQGANConfig
 
@@ -56,7 +56,7 @@ def has_bfloat16() -> bool:
 
 def random_tokenizer() -> Tokenizer:
     """commaVQ's network with random weights and a codebook of latents that it really has."""
-    config = VQGANConfig(quantizer=NearestConfig(1024, 256))
+    config = VQGANConfig(quantizer=VQConfig(1024, 256, code_dim=256, normalize=False))
     network = VQGAN(config).eval()
     with torch.no_grad():
         network.encoder.layers.conv_in.weight /= 127.5  # it takes 0..255

@@ -7,8 +7,7 @@ from tokenizer.inference import InferenceConfig, folded, for_inference, share_ch
 from tokenizer.load import Tokenizer, manifest_of
 from tokenizer.losses import LossConfig
 from tokenizer.module import TokenizerModule
-from tokenizer.quantizers import FSQConfig
-from tokenizer.quantizers.lookup import NearestConfig, SignConfig
+from tokenizer.quantizers import FSQConfig, LFQConfig, VQConfig
 from tokenizer.vqgan import NearestUpsample, VQGANConfig
 from tokenizer.winograd import WinogradConv2d
 from training.errors import BadInput
@@ -30,7 +29,7 @@ def tokenizer():
 
 
 @pytest.mark.parametrize("style", ["taming", "magvit2"])
-@pytest.mark.parametrize("quantizer", [FSQConfig(), NearestConfig(64, 5), SignConfig(7)])
+@pytest.mark.parametrize("quantizer", [FSQConfig(), VQConfig(64, 5, 5, kmeans_batches=0, dead_below=0.0), LFQConfig(7)])
 def test_shapes_and_gradients(style, quantizer):
     network = config(style, quantizer=quantizer).build()
     frames = torch.rand(2, 3, 16, 32) * 2 - 1

@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 
 from tokenizer.published.opened import Opened
-from tokenizer.published.vqgan_keys import CODEBOOK, architecture, load
+from tokenizer.published.vqgan_keys import CODEBOOK, architecture, codebook, load
 from tokenizer.published.weights import Tensors, read_file, state_dict
-from tokenizer.quantizers.lookup import NearestConfig
 from tokenizer.transforms import COMMA_CAMERA
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
@@ -47,7 +46,7 @@ class CommaVQ:
         tensors = _join(halves, where)
         config = VQGANConfig(
             image_size=tuple(self.image_size),
-            quantizer=NearestConfig(*tensors[CODEBOOK].shape),
+            quantizer=codebook(tensors),
             **architecture(tensors, "taming", where),
         )
         weights, left_out = load(config, tensors, where)

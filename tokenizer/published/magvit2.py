@@ -8,7 +8,7 @@ from tokenizer.published.opened import Opened
 from tokenizer.published.taming import one
 from tokenizer.published.vqgan_keys import architecture, load
 from tokenizer.published.weights import Tensors, read_file, state_dict
-from tokenizer.quantizers.lookup import SignConfig
+from tokenizer.quantizers import LFQConfig
 from tokenizer.transforms import Preprocessing
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
@@ -45,7 +45,7 @@ class Magvit2:
         shape = architecture(tensors, "magvit2", str(file))
         config = VQGANConfig(
             image_size=tuple(self.image_size),
-            quantizer=SignConfig(shape["z_channels"], self.bit_order),
+            quantizer=LFQConfig(shape["z_channels"], bit_order=self.bit_order),
             **shape,
         )
         if self.weights == "ema":

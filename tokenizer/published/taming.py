@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizer.published.opened import Opened
-from tokenizer.published.vqgan_keys import CODEBOOK, architecture, load
+from tokenizer.published.vqgan_keys import CODEBOOK, architecture, codebook, load
 from tokenizer.published.weights import read_file, state_dict
-from tokenizer.quantizers.lookup import NearestConfig
 from tokenizer.transforms import Preprocessing
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
@@ -40,7 +39,7 @@ class Taming:
             )
         config = VQGANConfig(
             image_size=tuple(self.image_size),
-            quantizer=NearestConfig(*tensors[CODEBOOK].shape),
+            quantizer=codebook(tensors),
             **shape,
         )
         weights, left_out = load(config, tensors, str(file), ("loss.",))

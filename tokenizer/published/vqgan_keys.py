@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from tokenizer.published.weights import Tensors, fill
+from tokenizer.quantizers import VQConfig
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
 
@@ -59,6 +60,25 @@ def load(
     targets = {key: targets[key] for key in sources}
     weights, unused = fill(targets, sources, tensors, left_out, where)
     return weights | fresh, unused
+
+
+def codebook(tensors: Tensors) -> VQConfig:
+    """Of the size of theirs, with taming's own ("legacy") losses.
+
+    It learns by gradients: a running mean without its counts would forget the codes at once.
+    """
+    vocab_size, dim = tensors[CODEBOOK].shape
+    return VQConfig(
+        vocab_size,
+        dim,
+        code_dim=dim,
+        normalize=False,
+        learn="gradient",
+        commitment_weight=1.0,
+        codebook_weight=0.25,
+        kmeans_batches=0,
+        dead_below=0.0,
+    )
 
 
 def architecture(tensors: Tensors, style: str, where: str) -> dict[str, Any]:

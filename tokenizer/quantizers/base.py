@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -36,7 +37,7 @@ class Quantizer(nn.Module):
     bit_order: str = ""
 
     def forward(self, z: Float[Tensor, "... dim"]) -> Quantized:
-        """Quantize for training; a codebook may learn from `z` in training mode."""
+        """Quantize for training; a codebook learns from `z` where `learning` says so."""
         raise NotImplementedError
 
     def encode(self, z: Float[Tensor, "... dim"]) -> Int[Tensor, "..."]:
@@ -50,3 +51,25 @@ class Quantizer(nn.Module):
     def restart(self, dead: Bool[Tensor, " code"], z: Float[Tensor, "n dim"]) -> bool:
         """Move dead codes onto latents drawn from `z`; False where there is no codebook to move."""
         return False
+
+    @property
+    def learning(self) -> bool:
+        """In training mode with gradients on: pictures and FLOP counts must leave no trace."""
+        return self.training and torch.is_grad_enabled()
+
+    @property
+    def writes_parameters(self) -> bool:
+        """Whether `forward` puts values into parameters, which FSDP would lose."""
+        return False
+
+
+class QuantizerConfig:
+    """Base of the quantizers' configs: frozen dataclasses that build theirs."""
+
+    def build(self) -> Quantizer:
+        raise NotImplementedError
+
+
+def at_least_float32(z: Tensor) -> Tensor:
+    """Under bf16 a nearest code, and the average of a codebook, would be another."""
+    return z.to(torch.promote_types(z.dtype, torch.float32))

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tokenizer.quantizers.base import Quantized, Quantizer
+from tokenizer.quantizers.base import Quantized, Quantizer, QuantizerConfig
 
 
 @dataclass(frozen=True)
-class FSQConfig:
+class FSQConfig(QuantizerConfig):
     """Levels per channel; their product is the vocabulary, their number the latent's width."""
 
     levels: Sequence[int] = (8, 5, 5, 5)

@@ -1,0 +1,224 @@
+"""Vector quantization: a learned table of codes (van den Oord et al. 2017, arXiv 1711.00937)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import functional as F
+
+from tokenizer.quantizers.base import Quantized, Quantizer, QuantizerConfig, at_least_float32
+from tokenizer.quantizers.codebook import (
+    choose,
+    from_rank_zero,
+    gathered,
+    kmeans,
+    nearest,
+    normalized,
+    several_processes,
+    summed,
+    sums_by_code,
+)
+from training.errors import BadInput
+
+
+@dataclass(frozen=True)
+class VQConfig(QuantizerConfig):
+    """A codebook and how it learns.
+
+    Attributes:
+        vocab_size: number of codes.
+        dim: channels of the latents.
+        code_dim: channels of the codes; where it is not `dim`, linear projections lead in and
+            out (Yu et al. 2022, arXiv 2110.04627, section 3.2).
+        normalize: latents and codes have length 1, so the nearest has the largest cosine.
+        learn: "ema" (codes are running means of their latents) or "gradient" (of the
+            codebook term).
+        decay: of the running means and of the counts, per batch.
+        commitment_weight: of |z - sg(code)|^2, which moves the encoder.
+        codebook_weight: of |sg(z) - code|^2, which moves the codes; "gradient" only. The
+            published taming code has its beta of 0.25 here ("legacy"), the paper at the
+            commitment.
+        kmeans_batches: first training batches on which k-means places the codes; 0 is off.
+        kmeans_steps: its iterations on each.
+        dead_below: a code whose running count falls below this share of the mean count is put
+            on a random latent of the batch; 0 is off.
+    """
+
+    vocab_size: int = 1024
+    dim: int = 32
+    code_dim: int = 8
+    normalize: bool = True
+    learn: str = "ema"
+    decay: float = 0.99
+    commitment_weight: float = 0.25
+    codebook_weight: float = 1.0
+    kmeans_batches: int = 4
+    kmeans_steps: int = 10
+    dead_below: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.learn not in ("ema", "gradient"):
+            raise BadInput(f"quantizer.learn={self.learn!r}: choose ema or gradient")
+        if min(self.vocab_size, self.dim, self.code_dim) < 1 or self.vocab_size < 2:
+            raise BadInput(
+                f"quantizer.vocab_size={self.vocab_size}, dim={self.dim}, code_dim="
+                f"{self.code_dim}: give at least 2 codes and 1 channel"
+            )
+        if not 0 <= self.decay < 1:
+            raise BadInput(f"quantizer.decay={self.decay}: give a share in [0, 1), such as 0.99")
+        if not 0 <= self.dead_below < 1:
+            raise BadInput(f"quantizer.dead_below={self.dead_below}: give a share in [0, 1)")
+
+    def build(self) -> "VQ":
+        return VQ(self)
+
+
+class VQ(Quantizer):
+    """Replaces every latent by the nearest code; the gradient passes straight through.
+
+    With l2-normalised codes the running means are those of BEiT-v2 (Peng et al. 2022, arXiv
+    2208.06366): a code moves towards the direction of its latents' mean. Else they are the
+    paper's (appendix A.1): ratio of two running sums, here kept as the code and its count.
+    Counts and sums are those of all processes, and all state is in buffers. A batch that holds
+    NaN or infinity changes nothing.
+
+    Attributes:
+        codebook: [vocab_size code_dim]; a buffer ("ema") or a parameter ("gradient").
+        cluster_size: running count of latents per code and batch.
+        num_batches: training batches that it has learned from.
+    """
+
+    codebook: Tensor
+    cluster_size: Tensor
+    num_batches: Tensor
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size, self.dim = config.vocab_size, config.dim
+        projected = config.code_dim != config.dim
+        self.project_in = nn.Linear(config.dim, config.code_dim) if projected else nn.Identity()
+        self.project_out = nn.Linear(config.code_dim, config.dim) if projected else nn.Identity()
+        table = torch.empty(config.vocab_size, config.code_dim)
+        if config.normalize:
+            table = normalized(table.normal_())
+        else:
+            table.uniform_(-1 / config.vocab_size, 1 / config.vocab_size)
+        if config.learn == "ema":
+            self.register_buffer("codebook", table)
+        else:
+            self.codebook = nn.Parameter(table)
+        self.register_buffer("cluster_size", torch.zeros(config.vocab_size))
+        self.register_buffer("num_batches", torch.zeros((), dtype=torch.int64))
+        self._num_batches: int | None = None  # the same, where the host need not wait for it
+
+    @property
+    def table(self) -> Float[Tensor, "v d"]:
+        """The codes as they are looked up; averages of unit vectors get their length back."""
+        return normalized(self.codebook) if self.config.normalize else self.codebook
+
+    @property
+    def writes_parameters(self) -> bool:
+        config = self.config
+        return config.learn == "gradient" and bool(config.kmeans_batches or config.dead_below)
+
+    def forward(self, z: Float[Tensor, "... dim"]) -> Quantized:
+        with torch.autocast(z.device.type, enabled=False):
+            latents = self._latents(z)
+            flat = latents.detach().flatten(0, -2)
+            if self.learning:
+                self._place(flat)
+            indices = nearest(flat, self.table.detach())
+            codes = F.embedding(indices.view(z.shape[:-1]), self.table)
+            losses = self._losses(latents, codes)
+            through = latents + (codes - latents).detach()
+            if self.learning:
+                self._learn(flat, indices)
+            return Quantized(self.project_out(through), indices.view(z.shape[:-1]), losses)
+
+    def encode(self, z: Float[Tensor, "... dim"]) -> Int[Tensor, "..."]:
+        with torch.autocast(z.device.type, enabled=False):
+            flat = self._latents(z).flatten(0, -2)
+            return nearest(flat, self.table).view(z.shape[:-1])
+
+    def decode(self, indices: Int[Tensor, "..."]) -> Float[Tensor, "... dim"]:
+        return self.project_out(F.embedding(indices, self.table))
+
+    def _latents(self, z: Float[Tensor, "... dim"]) -> Float[Tensor, "... d"]:
+        latents = self.project_in(at_least_float32(z))
+        return normalized(latents) if self.config.normalize else latents
+
+    def _losses(
+        self, latents: Float[Tensor, "... d"], codes: Float[Tensor, "... d"]
+    ) -> dict[str, Tensor]:
+        losses, config = {}, self.config
+        if config.commitment_weight:
+            commitment = F.mse_loss(latents, codes.detach())
+            losses["commitment"] = config.commitment_weight * commitment
+        if config.learn == "gradient" and config.codebook_weight:
+            losses["codebook"] = config.codebook_weight * F.mse_loss(codes, latents.detach())
+        return losses
+
+    @torch.no_grad()
+    def _place(self, flat: Float[Tensor, "n d"]) -> None:
+        """Before codes are looked up: k-means on the first batches, then dead-code revival.
+
+        It is no part of `_learn`, because codes that autograd has seen must stay as they are.
+        """
+        config, dead = self.config, self._dead(flat)
+        if self._batches_so_far() < config.kmeans_batches:
+            samples = gathered(flat)
+            first = self._batches_so_far() == 0
+            start = from_rank_zero(choose(samples, self.vocab_size)) if first else self.table
+            means, _ = kmeans(samples, start, config.kmeans_steps, config.normalize)
+            means = from_rank_zero(means)
+            self._put(means, torch.ones_like(dead), flat)
+        elif config.dead_below:
+            self._put(from_rank_zero(choose(flat, self.vocab_size)), dead, flat)
+
+    def _dead(self, flat: Float[Tensor, "n d"]) -> Tensor:
+        return self.cluster_size < self.config.dead_below * self._mean_count(flat)
+
+    def _put(self, codes: Float[Tensor, "v d"], where: Tensor, flat: Float[Tensor, "n d"]) -> None:
+        """Replace some codes; each gets the count of an average one, and so some patience."""
+        where = where & codes.isfinite().all(-1)
+        self.codebook.copy_(torch.where(where[:, None], codes, self.codebook))
+        self.cluster_size.masked_fill_(where, self._mean_count(flat))
+
+    def _mean_count(self, flat: Float[Tensor, "n d"]) -> float:
+        world = torch.distributed.get_world_size() if several_processes() else 1
+        return world * len(flat) / self.vocab_size
+
+    @torch.no_grad()
+    def _learn(self, flat: Float[Tensor, "n d"], indices: Int[Tensor, "n"]) -> None:
+        """Running counts, and with "ema" running means, of what the codes were chosen for."""
+        sums, counts = sums_by_code(flat, indices, self.vocab_size)
+        summed(sums, counts)
+        decay, finite = self.config.decay, sums.isfinite().all()
+        total = decay * self.cluster_size + (1 - decay) * counts
+        if self.config.learn == "ema":
+            used, old = (counts > 0)[:, None], self.table
+            if self.config.normalize:
+                mean = normalized(sums / counts.clamp(min=1)[:, None])
+                new = normalized(torch.lerp(mean, old, decay))
+            else:
+                kept = (decay * self.cluster_size)[:, None] * old
+                new = (kept + (1 - decay) * sums) / total.clamp(min=1e-30)[:, None]
+            self.codebook.copy_(torch.where(used & finite, new, self.codebook))
+        self.cluster_size.copy_(torch.where(finite, total, self.cluster_size))
+        self._num_batches = self._batches_so_far() + 1
+        self.num_batches += 1
+
+    def _batches_so_far(self) -> int:
+        if self._num_batches is None:
+            # A planned run is looked at near its end; its tensors have no values to ask for.
+            fake = isinstance(self.num_batches, FakeTensor)
+            self._num_batches = self.config.kmeans_batches if fake else int(self.num_batches)
+        return self._num_batches
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._num_batches = None
