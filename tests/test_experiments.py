@@ -82,7 +82,10 @@ def test_every_experiment_states_how_it_was_run(experiment):
     assert "TODO" not in header
 
 
-@pytest.mark.parametrize("experiment", ["tokenizer_tiny", "gpt_tiny"])
+@pytest.mark.parametrize(
+    "experiment",
+    ["tokenizer_tiny", pytest.param("tokenizer_tiny_vq", marks=pytest.mark.slow), "gpt_tiny"],
+)
 def test_a_resumed_run_equals_the_one_left_alone_bit_for_bit(experiment, composed, fit):
     cut = [*CUT[experiment.split("_")[0]], "checkpoints.every_steps=3", "checkpoints.keep=9"]
     steps = ["trainer.max_steps=8", "trainer.val_check_interval=3", "media=none"]

@@ -30,6 +30,7 @@ from training.errors import BadInput
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 KIND = "tokenizer"
+QUANTIZER = ".quantizer."
 # Configs of networks by the name that a checkpoint gives them; each builds its network.
 Network = Autoencoder | VQGAN | VideoAutoencoder | SemanticTokenizer | Musik
 PixelConfig = AutoencoderConfig | VQGANConfig | VideoAutoencoderConfig  # with a way back
@@ -213,10 +214,13 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
 def export_tokenizer(
     checkpoint: Path, out: Path, dtype: torch.dtype = torch.float16, **facts: Any
 ) -> None:
-    """Write the averaged weights alone, in half precision, with figures in the manifest."""
+    """Write the averaged weights alone, in half precision, with figures in the manifest.
+
+    The quantizer's stay as they are: it decides by distances, and counts beyond 65504.
+    """
     manifest = {k: v for k, v in read_manifest(checkpoint).items() if k != "files"}
     weights = {
-        key: value.to(dtype) if value.is_floating_point() else value
+        key: value.to(dtype) if value.is_floating_point() and QUANTIZER not in key else value
         for key, value in read_weights(checkpoint).items()
         if key.startswith("ema.module.")
     }

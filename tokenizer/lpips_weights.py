@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
@@ -30,9 +30,10 @@ import torch
 from filelock import FileLock
 from jaxtyping import Float
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from tokenizer.frozen import Frozen
 from training.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -72,36 +73,16 @@ BACKBONES = {
 }
 
 
-class PerceptualDistance(nn.Module):
-    """LPIPS as a fixed measure: gradients reach the images, nothing reaches the weights.
+class PerceptualDistance(Frozen):
+    """LPIPS as a fixed measure: gradients reach the images, nothing reaches the weights."""
 
-    A parent module moves it between devices and dtypes, and otherwise does not know it has
-    weights: they are in no checkpoint, no optimizer, no DDP broadcast, and `train()` does not
-    turn on the Dropout inside LPIPS's heads.
-    """
-
-    def __init__(self, network: lpips.LPIPS) -> None:
-        super().__init__()
-        # In a tuple torch does not register it; `_apply` below is all that a parent may do.
-        self._unregistered = (network.eval().requires_grad_(False),)
-
-    @property
-    def network(self) -> lpips.LPIPS:
-        return self._unregistered[0]
+    network: lpips.LPIPS
 
     def forward(
         self, x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "n 3 h w"]
     ) -> Float[Tensor, "n"]:
         """Distance of each pair of RGB images in [-1, 1]; 0 for equal images, higher is worse."""
         return self.network(x, y).flatten()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PerceptualDistance":
-        # Trap: `to_empty` on a parent applies `empty_like`. Where fn would put a tensor is
-        # followed, what it does to the values is not.
-        probe = fn(next(self.network.parameters()).new_empty(0))
-        self.network.to(probe.device, probe.dtype)
-        super()._apply(fn, recurse)
-        return self
 
 
 def load_lpips(net: str = "alex", weights: Path | None = None) -> PerceptualDistance:

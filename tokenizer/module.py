@@ -6,22 +6,29 @@ from typing import Any
 import lightning as L
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 
 from tokenizer.data import Clip
 from tokenizer.discriminator import PatchDiscriminator
+from tokenizer.distillation import Distillation
 from tokenizer.load import PixelConfig, manifest_of
 from tokenizer.losses import (
+    DISCRIMINATOR_LOSSES,
+    GENERATOR_LOSSES,
+    LeCam,
     LossConfig,
     adaptive_weight,
-    generator_loss,
-    hinge_discriminator_loss,
 )
 from tokenizer.lpips_weights import PerceptualDistance, load_lpips
 from tokenizer.metrics import CodebookStats, psnr, ssim
+from tokenizer.perceptual_features import backbone_features, feature_distance, gram_distance
+from tokenizer.quantizers import Quantized
+from tokenizer.video_autoencoder import VideoAutoencoderConfig
 from training.averaging import average_
 from training.checkpoints import MANIFEST_KEY
+from training.errors import BadInput
 from training.gradients import FiniteGuard
 from training.optimizers import AdamWConfig, build_optimizer
 from training.sharded import shard
@@ -29,7 +36,12 @@ from training.throughput import Work
 
 
 class TokenizerModule(L.LightningModule):
-    """Autoencoder, discriminator, LPIPS and an average of the weights (EMA)."""
+    """Autoencoder, what judges it, and an average of its weights (EMA).
+
+    Attributes:
+        discriminator: None where its weight is 0; so are `lecam` and `distillation`.
+        generator: what the first optimizer trains, by name.
+    """
 
     def __init__(
         self,
@@ -49,14 +61,26 @@ class TokenizerModule(L.LightningModule):
         self.ema = AveragedModel(
             self.autoencoder, multi_avg_fn=self._average, use_buffers=True
         ).requires_grad_(False)
-        self.discriminator = PatchDiscriminator(
-            loss.discriminator_channels, loss.discriminator_layers, loss.discriminator_norm
-        )
+        self.discriminator: PatchDiscriminator | None = None
+        if loss.gan_weight:
+            self.discriminator = PatchDiscriminator(
+                loss.discriminator_channels, loss.discriminator_layers, loss.discriminator_norm
+            )
+        self.lecam = LeCam(loss.lecam_decay) if loss.gan_weight and loss.lecam_weight else None
         self.perceptual: PerceptualDistance | None = None
         if loss.perceptual_net:
             self.perceptual = load_lpips(
                 loss.perceptual_net, Path(loss.lpips_weights) if loss.lpips_weights else None
             )
+        self.distillation: Distillation | None = None
+        if loss.distillation_weight:
+            assert loss.teacher is not None
+            if isinstance(autoencoder, VideoAutoencoderConfig):
+                raise BadInput(
+                    f"model.loss.distillation_weight={loss.distillation_weight}: a teacher sees "
+                    "one frame per token grid, and here a grid holds several; set it to 0"
+                )
+            self.distillation = Distillation(loss.teacher.build(), self.autoencoder.quantizer.dim)
         self.codebook = CodebookStats(self.autoencoder.quantizer.vocab_size)
         self.manifest: dict[str, Any] = manifest_of(autoencoder)
         self.observed: dict[str, Tensor] = {}  # of the last batch, for the doctor; no copies
@@ -69,12 +93,31 @@ class TokenizerModule(L.LightningModule):
                 half.layers.compile(dynamic=False)
 
     def configure_model(self) -> None:
-        for whole in (self.autoencoder, self.ema.module, self.discriminator):
-            shard((), whole, self.trainer)
+        for whole in (self.autoencoder, self.ema.module, self.discriminator, self.distillation):
+            if whole is not None:
+                shard((), whole, self.trainer)
+        codebook = self.autoencoder.quantizer
+        if codebook.writes_parameters and any(
+            isinstance(p, DTensor) for p in codebook.parameters()
+        ):
+            raise BadInput(
+                "trainer=fsdp: a codebook that is a parameter is in pieces, and neither k-means "
+                "nor revival can write to it; use quantizer.learn=ema, trainer=ddp, or "
+                "quantizer.kmeans_batches=0 quantizer.dead_below=0"
+            )
+
+    @property
+    def generator(self) -> nn.Module:
+        """A new list each time: registered here, its parameters would have two names."""
+        if self.distillation is None:
+            return self.autoencoder
+        return nn.ModuleList([self.autoencoder, self.distillation])
 
     def configure_optimizers(self) -> Any:
         steps = self.trainer.max_steps
-        generator, schedule = build_optimizer(self.autoencoder, self.optimizer_config, steps)
+        generator, schedule = build_optimizer(self.generator, self.optimizer_config, steps)
+        if self.discriminator is None:
+            return [generator], [schedule]
         discriminator = torch.optim.Adam(
             self.discriminator.parameters(),
             lr=self.loss.discriminator_lr,
@@ -87,13 +130,17 @@ class TokenizerModule(L.LightningModule):
         last = (batch_idx + 1) % self.accumulate == 0
         self.observed = {}
         frames = batch.pixels()
-        joined = self.global_step >= self.loss.gan_start  # before the generator's step counts
+        joined = self.gan_joined  # before the generator's step counts
         fake = self.generator_step(frames, last)
         if joined:
             self.discriminator_step(frames, fake, last)
         if last:
             self.ema.update_parameters(self.autoencoder)
             self.lr_schedulers().step()  # type: ignore[union-attr]
+
+    @property
+    def gan_joined(self) -> bool:
+        return self.discriminator is not None and self.global_step >= self.loss.gan_start
 
     def generator_step(
         self, frames: Float[Tensor, "n 3 h w"], step: bool = True
@@ -107,53 +154,86 @@ class TokenizerModule(L.LightningModule):
         Args:
             step: whether the optimizer moves now, or gradients are still accumulated.
         """
-        optimizer: Any = self.optimizers()[0]  # type: ignore[index]
         fake, quantized = self.autoencoder(frames)
         seen = fake.detach().float().requires_grad_()
         self.observed = {"frames": frames, "pred": seen.detach(), "indices": quantized.indices}
         nll, logs = self.reconstruction_loss(frames, seen)
         self.guard.see(nll)
         (gradient,) = torch.autograd.grad(nll, seen)
-        if self.global_step >= self.loss.gan_start:
-            adversarial = generator_loss(self.discriminator(seen).float())
-            self.guard.see(adversarial)
-            (opinion,) = torch.autograd.grad(adversarial, seen)
-            last_layer = self.autoencoder.decoder.last_layer_gradient
-            pulls = last_layer(gradient), last_layer(opinion)
-            weight = adaptive_weight(*pulls)
-            gradient = gradient + self.loss.gan_weight * weight * opinion
-            pull = self.loss.gan_weight * weight * pulls[1]
-            self.observed |= {"loss_pull": pulls[0], "gan_pull": pull}
-            logs |= {"g_loss": adversarial, "gan_weight": weight}
-        # Its gradient in the pixels is `gradient`; the quantizer's own losses join it.
-        total = (fake * gradient.to(fake.dtype)).sum() + sum(quantized.losses.values())
-        logs |= quantized.losses
+        if self.gan_joined:
+            opinion, more = self.adversarial_gradient(seen, gradient)
+            gradient, logs = gradient + opinion, logs | more
+        # Its gradient in the pixels is `gradient`; the terms of the features join it.
+        terms = self.feature_terms(frames, quantized)
+        total = (fake * gradient.to(fake.dtype)).sum() + sum(terms.values())
         self.manual_backward(total / self.accumulate)
+        logs |= terms
         if step:
-            logs["grad_norm"] = self.guard.clip(
-                self.autoencoder.parameters(),
-                optimizer,
-                self.optimizer_config.clip_norm,
-                self.global_step,
-            )
-            optimizer.step()
-            optimizer.zero_grad()
+            logs["grad_norm"] = self.step_generator()
         self.log_dict({f"train/{k}": v.detach() for k, v in logs.items()})
         self.log("train/loss", nll.detach(), prog_bar=True)
         return fake.detach()
 
+    def step_generator(self) -> Tensor:
+        """Clip, step, clear; returns the gradient's norm before clipping."""
+        optimizer: Any = self.optimizers()
+        optimizer = optimizer[0] if isinstance(optimizer, list) else optimizer
+        clip_norm, parameters = self.optimizer_config.clip_norm, self.generator.parameters()
+        norm = self.guard.clip(parameters, optimizer, clip_norm, self.global_step)
+        optimizer.step()
+        optimizer.zero_grad()
+        return norm
+
+    def adversarial_gradient(
+        self, seen: Float[Tensor, "n 3 h w"], gradient: Float[Tensor, "n 3 h w"]
+    ) -> tuple[Float[Tensor, "n 3 h w"], dict[str, Tensor]]:
+        """The discriminator's weighted gradient in the pixels, beside the reconstruction's."""
+        assert self.discriminator is not None
+        adversarial = GENERATOR_LOSSES[self.loss.gan_generator](self.discriminator(seen).float())
+        self.guard.see(adversarial)
+        (opinion,) = torch.autograd.grad(adversarial, seen)
+        weight = torch.full_like(adversarial, self.loss.gan_weight)
+        last_layer = self.autoencoder.decoder.last_layer_gradient
+        pulls = last_layer(gradient), last_layer(opinion)
+        if self.loss.gan_adaptive:
+            weight = weight * adaptive_weight(*pulls)
+        self.observed |= {"loss_pull": pulls[0], "gan_pull": weight * pulls[1]}
+        return weight * opinion, {"g_loss": adversarial, "gan_weight": weight.detach()}
+
+    def feature_terms(
+        self, frames: Float[Tensor, "n 3 h w"], quantized: Quantized
+    ) -> dict[str, Tensor]:
+        """Weighted terms of the quantized features: the quantizer's own, and a teacher's."""
+        terms = dict(quantized.losses)
+        if self.distillation is not None:
+            distance = self.distillation(quantized.codes, frames)
+            terms["distillation"] = self.loss.distillation_weight * distance
+        return terms
+
     def reconstruction_loss(
         self, frames: Float[Tensor, "n 3 h w"], fake: Float[Tensor, "n 3 h w"]
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Weighted L1 + LPIPS, and both terms unweighted."""
-        pixel = (frames - fake).abs().mean()
-        logs = {"l1": pixel}
-        total = self.loss.pixel_weight * pixel
-        if self.perceptual is not None:
-            perceptual = self.perceptual(fake, frames).mean()
-            logs["lpips"] = perceptual
-            total = total + self.loss.perceptual_weight * perceptual
-        return total, logs
+        """Weighted sum of the terms in the pixels, and each of them unweighted."""
+        loss, terms, weights = self.loss, {}, {}
+        if loss.pixel_weight:
+            terms["l1"], weights["l1"] = (frames - fake).abs().mean(), loss.pixel_weight
+        if loss.l2_weight:
+            terms["l2"], weights["l2"] = (frames - fake).square().mean(), loss.l2_weight
+        if loss.perceptual_weight and self.perceptual is not None:
+            terms["lpips"] = self.perceptual(fake, frames).mean()
+            weights["lpips"] = loss.perceptual_weight
+        gram_joined = loss.gram_weight and self.global_step >= loss.gram_start
+        if self.perceptual is not None and (loss.features_weight or gram_joined):
+            with torch.no_grad():
+                real = backbone_features(self.perceptual, frames)
+            made = backbone_features(self.perceptual, fake)
+            if loss.features_weight:
+                terms["features"] = feature_distance(real, made)
+                weights["features"] = loss.features_weight
+            if gram_joined:
+                terms["gram"], weights["gram"] = gram_distance(real, made), loss.gram_weight
+        total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+        return total, terms
 
     def discriminator_step(
         self, frames: Float[Tensor, "n 3 h w"], fake: Float[Tensor, "n 3 h w"], step: bool = True
@@ -161,9 +241,15 @@ class TokenizerModule(L.LightningModule):
         """One step of the discriminator on real frames and a detached reconstruction."""
         # The raw optimizer: Lightning counts every wrapped step as a global step.
         optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
+        assert self.discriminator is not None
         real_logits, fake_logits = self.discriminator(frames), self.discriminator(fake)
         self.observed |= {"real_logits": real_logits.detach(), "fake_logits": fake_logits.detach()}
-        loss = hinge_discriminator_loss(real_logits.float(), fake_logits.float())
+        real_logits, fake_logits = real_logits.float(), fake_logits.float()
+        loss = DISCRIMINATOR_LOSSES[self.loss.gan_discriminator](real_logits, fake_logits)
+        if self.lecam is not None:
+            lecam = self.lecam(real_logits, fake_logits)
+            loss = loss + self.loss.lecam_weight * lecam
+            self.log("train/lecam", lecam.detach())
         self.critic_guard.see(loss)
         self.manual_backward(loss / self.accumulate)
         if step:

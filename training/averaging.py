@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 
 @torch.no_grad()
@@ -10,7 +11,17 @@ def average_(averages: Any, currents: Any, step: int, decay: float) -> None:
     """Move averages towards the current values; the decay grows to `decay` with the steps, so that
     a short run is not mostly its start. What is not floating (counts, tables) is copied."""
     decay = min(decay, (1 + step) / (10 + step))
-    if averages[0].is_floating_point():
-        torch._foreach_lerp_(averages, currents, 1 - decay)
-    else:
-        torch._foreach_copy_(averages, currents)
+    # FSDP shards parameters and no buffers, and no kernel takes both at once.
+    for sharded in (True, False):
+        pairs = [p for p in zip(averages, currents, strict=True) if _sharded(p[0]) == sharded]
+        if not pairs:
+            continue
+        ours, new = zip(*pairs, strict=True)
+        if ours[0].is_floating_point():
+            torch._foreach_lerp_(ours, new, 1 - decay)
+        else:
+            torch._foreach_copy_(ours, new)
+
+
+def _sharded(value: torch.Tensor) -> bool:
+    return isinstance(value, DTensor)

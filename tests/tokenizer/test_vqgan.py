@@ -29,9 +29,9 @@ def tokenizer():
 
 
 @pytest.mark.parametrize("style", ["taming", "magvit2"])
-@pytest.mark.parametrize("quantizer", [FSQConfig(), VQConfig(64, 5, 5, kmeans_batches=0, dead_below=0.0), LFQConfig(7)])
+@pytest.mark.parametrize("quantizer", [FSQConfig(), VQConfig(64, 5, 5), LFQConfig(7)])
 def test_shapes_and_gradients(style, quantizer):
-    network = config(style, quantizer=quantizer).build()
+    network = config(style, quantizer=quantizer).build().eval()  # codes stay where they are
     frames = torch.rand(2, 3, 16, 32) * 2 - 1
     fake, quantized = network(frames)
     fake.square().mean().backward()

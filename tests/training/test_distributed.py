@@ -36,6 +36,7 @@ TOKENIZER = (
     "model.loss.gan_start=4",
     "model.loss.discriminator_norm=group",
 )
+CODEBOOK = ("quantizer=vq", "quantizer.kmeans_batches=0", "quantizer.dead_below=0")
 ONE = ("trainer.devices=1", "loader.batch_size=4")
 TWO = ("trainer.devices=2", "loader.batch_size=2")
 
@@ -64,7 +65,9 @@ def weights(run) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [WORLD, TOKENIZER], ids=["gpt", "tokenizer"])
+@pytest.mark.parametrize(
+    "recipe", [WORLD, (*TOKENIZER, *CODEBOOK)], ids=["gpt", "tokenizer-with-a-codebook"]
+)
 def test_two_processes_are_one_with_the_same_global_batch(recipe, tmp_path, data_folder):
     train(tmp_path / "one", data_folder, *recipe, *ONE)
     alone = losses(tmp_path / "one")
@@ -110,6 +113,13 @@ def test_a_sharded_run_draws_pictures_of_the_whole_model(tmp_path, data_folder):
     from worldmodel.load import load_world_model
 
     assert load_world_model(run)
+
+
+@pytest.mark.slow
+def test_a_codebook_in_pieces_that_would_have_to_be_written_is_refused(tmp_path, data_folder):
+    settings = ("quantizer=vq_gradient", *TWO, "trainer=fsdp")
+    with pytest.raises(AssertionError, match=r"a codebook that is a parameter is in pieces"):
+        train(tmp_path / "run", data_folder, *TOKENIZER, *settings)
 
 
 def test_what_excludes_each_other_is_refused(composed):

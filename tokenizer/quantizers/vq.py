@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
@@ -82,8 +82,8 @@ class VQ(Quantizer):
     With l2-normalised codes the running means are those of BEiT-v2 (Peng et al. 2022, arXiv
     2208.06366): a code moves towards the direction of its latents' mean. Else they are the
     paper's (appendix A.1): ratio of two running sums, here kept as the code and its count.
-    Counts and sums are those of all processes, and all state is in buffers. A batch that holds
-    NaN or infinity changes nothing.
+    Counts and sums are those of all processes, and all state is in buffers. No code becomes NaN
+    or infinite, whatever a batch holds.
 
     Attributes:
         codebook: [vocab_size code_dim]; a buffer ("ema") or a parameter ("gradient").
@@ -146,6 +146,12 @@ class VQ(Quantizer):
 
     def decode(self, indices: Int[Tensor, "..."]) -> Float[Tensor, "... dim"]:
         return self.project_out(F.embedding(indices, self.table))
+
+    @torch.no_grad()
+    def restart(self, dead: Bool[Tensor, " code"], z: Float[Tensor, "n dim"]) -> bool:
+        latents = self._latents(z)
+        self._put(choose(latents, self.vocab_size), dead, latents)
+        return True
 
     def _latents(self, z: Float[Tensor, "... dim"]) -> Float[Tensor, "... d"]:
         latents = self.project_in(at_least_float32(z))

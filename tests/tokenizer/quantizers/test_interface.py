@@ -149,6 +149,14 @@ def test_stages_leave_less_and_less():
     assert left[0] > 1.5 * left[1] > 2.25 * left[2]
 
 
+def test_stages_share_one_commitment():
+    z = torch.randn(8, 4)
+    quantizer = built(ResidualConfig(STAGE, commitment_weight=0.5)).eval()
+    codes, _, losses = quantizer(z)
+    torch.testing.assert_close(losses, {"commitment": 0.5 * (z - codes).square().mean()})
+    assert built(ResidualConfig(STAGE, commitment_weight=0.0))(z).losses == {}
+
+
 def test_the_scale_makes_later_stages_finer():
     z = torch.rand(400, 3) * 2 - 1
     left = {}

@@ -147,6 +147,24 @@ def test_kmeans_places_the_codes_on_the_first_batches_only():
     assert (started.table - lost).norm(dim=-1).max() < 0.1
 
 
+def test_kmeans_goes_on_for_its_steps():
+    samples, errors = torch.randn(200, 4), []
+    for steps in (0, 1, 10):
+        vq = small(normalize=False, kmeans_batches=1, kmeans_steps=steps)
+        vq._place(samples)
+        errors.append((vq.decode(vq.encode(samples)) - samples).square().mean().item())
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_a_weight_of_zero_leaves_a_term_out():
+    z = torch.randn(8, 4)
+    assert small()(z).losses.keys() == {"commitment"}
+    assert small(learn="gradient")(z).losses.keys() == {"commitment", "codebook"}
+    for name in ("commitment", "codebook"):
+        losses = small(learn="gradient", **{f"{name}_weight": 0.0})(z).losses
+        assert losses.keys() == {"commitment", "codebook"} - {name}
+
+
 @pytest.mark.parametrize("learn", ["ema", "gradient"])
 def test_dead_codes_come_back_and_living_ones_stay(learn):
     """All latents near one direction: without revival one code is in use."""
@@ -173,6 +191,16 @@ def test_a_revived_code_is_a_latent_of_the_batch_and_has_patience():
     vq._place(z)
     assert any(torch.equal(vq.codebook[3], latent) for latent in z)
     assert vq.cluster_size[3] == 2.0  # 32 latents for 16 codes
+
+
+def test_restarted_codes_are_latents_and_the_others_stay():
+    vq, z = small(dim=6), torch.randn(32, 6)
+    before, dead = vq.codebook.clone(), torch.arange(16) < 5
+    assert vq.restart(dead, z)
+    assert torch.equal(vq.codebook[5:], before[5:])
+    latents = F.normalize(vq.project_in(z), dim=-1)
+    assert torch.cdist(vq.codebook[:5], latents).amin(1).max() < 1e-3
+    assert torch.equal(vq.cluster_size > 0, dead)
 
 
 def test_nothing_learns_outside_of_training():

@@ -1,0 +1,181 @@
+"""Codes that know what a picture shows: distillation of a self-supervised network (DINO).
+
+GAIA-1 (Hu et al. 2023, arXiv 2309.17080, section 2.2) pulls the quantised features towards those of
+DINO by their cosine, so that tokens carry meaning before texture.
+"""
+
+import pickle
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import functional as F
+
+from tokenizer.frozen import Frozen
+from training.errors import BadInput
+
+PACKAGE = "package:"
+
+
+class Teacher(nn.Module):
+    """A network whose patch features are worth having.
+
+    Attributes:
+        dim: channels of its features.
+    """
+
+    dim: int
+
+    def forward(
+        self, frames: Float[Tensor, "n 3 h w"], grid: tuple[int, int]
+    ) -> Float[Tensor, "n gh gw dim"]:
+        """Features of RGB frames in [-1, 1], one per cell of a grid."""
+        raise NotImplementedError
+
+
+class TeacherConfig:
+    """Base of the teachers' configs: frozen dataclasses that build theirs."""
+
+    def build(self) -> Teacher:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TimmTeacherConfig(TeacherConfig):
+    """A vision transformer of `timm`.
+
+    Attributes:
+        name: as `timm.list_models` knows it, such as vit_small_patch14_dinov2.lvd142m.
+        weights: a file (.safetensors, or a state dict in .pth), "package:NAME/PATH" (a file that
+            an installed package ships), or "hub" (timm downloads them).
+    """
+
+    name: str = "vit_small_patch14_dinov2.lvd142m"
+    weights: str = "hub"
+
+    def build(self) -> "TimmTeacher":
+        return TimmTeacher(self)
+
+
+class TimmTeacher(Teacher):
+    """Sees frames in the size at which its patches are the cells of the grid.
+
+    Raises:
+        BadInput: timm is not installed, does not know the name, or the weights do not fit.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: TimmTeacherConfig) -> None:
+        super().__init__()
+        # The planner asks for shapes alone: no weights are looked for.
+        planned = isinstance(torch.empty(0), FakeTensor)
+        self.network = _timm_network(config, config.weights == "hub" and not planned)
+        if config.weights != "hub" and not planned:
+            _load(self.network, config.weights)
+        self.dim = int(self.network.num_features)
+        self.patch: tuple[int, int] = tuple(self.network.patch_embed.patch_size)
+        for name in ("mean", "std"):
+            value = torch.tensor(self.network.pretrained_cfg[name])
+            self.register_buffer(name, value.view(3, 1, 1), persistent=False)
+
+    def forward(
+        self, frames: Float[Tensor, "n 3 h w"], grid: tuple[int, int]
+    ) -> Float[Tensor, "n gh gw dim"]:
+        size = (grid[0] * self.patch[0], grid[1] * self.patch[1])
+        resized = F.interpolate(frames, size, mode="bicubic", antialias=True, align_corners=False)
+        tokens = self.network.forward_features(((resized + 1) / 2 - self.mean) / self.std)
+        patches = tokens[:, self.network.num_prefix_tokens :]
+        return rearrange(patches, "n (gh gw) dim -> n gh gw dim", gh=grid[0])
+
+
+class Distillation(nn.Module):
+    """1 - cosine between projected codes and the teacher's features of the same frames.
+
+    The projection is trained with the autoencoder and saved with the run, and is no part of the
+    tokenizer; the teacher is neither.
+    """
+
+    def __init__(self, teacher: Teacher, dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(dim, teacher.dim)
+        self.teacher = Frozen(teacher)
+
+    def forward(
+        self, codes: Float[Tensor, "n gh gw dim"], frames: Float[Tensor, "n 3 h w"]
+    ) -> Float[Tensor, ""]:
+        with torch.no_grad():
+            target = self.teacher.network(frames, tuple(codes.shape[1:3])).float()
+        return 1 - F.cosine_similarity(self.project(codes).float(), target, dim=-1).mean()
+
+
+def _timm_network(config: TimmTeacherConfig, pretrained: bool) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise BadInput(
+            f"model.loss.teacher={config.name}: needs the package timm; pip install 'dashcast"
+            "[teachers]', or set model.loss.distillation_weight=0"
+        ) from error
+    try:
+        network = timm.create_model(
+            config.name, pretrained=pretrained, num_classes=0, dynamic_img_size=True
+        )
+    except (RuntimeError, TypeError, OSError, ValueError) as error:
+        raise BadInput(
+            f"model.loss.teacher={config.name}: timm cannot make it ({_first_line(error)}); give "
+            "the name of a vision transformer in timm, or weights=FILE where the hub is not reached"
+        ) from error
+    if not all(hasattr(network, name) for name in ("patch_embed", "num_prefix_tokens")):
+        raise BadInput(f"model.loss.teacher={config.name}: is no vision transformer; give one")
+    return network
+
+
+def _load(network: nn.Module, weights: str) -> None:
+    path = _located(weights)
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        raise BadInput(
+            f"model.loss.teacher.weights={weights}: cannot be read ({_first_line(error)}); give a "
+            "state dict of the network that model.loss.teacher.name names"
+        ) from error
+    wanted = network.state_dict()
+    # A classifier on top is all that may be left over.
+    extra = [k for k in state if k not in wanted and not k.startswith(("head", "fc_norm"))]
+    wrong = [k for k, v in wanted.items() if getattr(state.get(k), "shape", None) != v.shape]
+    if extra or wrong:
+        raise BadInput(
+            f"model.loss.teacher.weights={weights}: does not fit the network; missing or of "
+            f"another shape: {wrong[:3]}, unknown: {extra[:3]}; give weights of "
+            "model.loss.teacher.name"
+        )
+    network.load_state_dict({k: state[k] for k in wanted})
+
+
+def _located(weights: str) -> Path:
+    if not weights.startswith(PACKAGE):
+        return Path(weights)
+    package, _, inside = weights.removeprefix(PACKAGE).partition("/")
+    try:
+        return Path(str(resources.files(package))) / inside
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"model.loss.teacher.weights={weights}: the package {package} is not installed"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
