@@ -11,10 +11,12 @@ from torch import Tensor
 
 from training.errors import BadInput
 from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.maskgit import maskgit
 from worldmodel.decoding.raster import Decoder, for_decoding
 from worldmodel.decoding.sampling import Sampling
 from worldmodel.dynamics import Dynamics
 from worldmodel.dynamics.gpt import GPT
+from worldmodel.dynamics.masked import Masked
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def raster(
 
 
 # The first method of a kind is its own choice ("auto").
-METHODS = {"raster": Method(GPT, raster)}
+METHODS = {"raster": Method(GPT, raster), "maskgit": Method(Masked, maskgit)}
 
 
 def open_decoder(

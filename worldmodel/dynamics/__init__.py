@@ -7,6 +7,7 @@ from training.errors import BadInput
 from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
 from worldmodel.dynamics.gpt import GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
+from worldmodel.dynamics.masked import MaskedConfig
 
 __all__ = [
     "KINDS",
@@ -18,7 +19,7 @@ __all__ = [
 ]
 
 # Configs of networks by the name that a checkpoint gives them.
-KINDS: dict[str, type[Any]] = {"gpt": GPTConfig}
+KINDS: dict[str, type[Any]] = {"gpt": GPTConfig, "masked": MaskedConfig}
 
 
 def describe(config: DynamicsConfig) -> dict[str, Any]:

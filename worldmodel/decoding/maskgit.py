@@ -1,0 +1,213 @@
+"""MaskGIT: all tokens of a frame drawn at once, the surest kept, the others drawn again.
+
+Chang et al. 2022 (arXiv 2202.04200, section 3.2), for video as 1X's GENIE does it. Attention over
+time is causal, so what the past frames are to a new one never changes while it is filled in: their
+keys and values are computed once, and each step reads the new frame alone.
+"""
+
+import copy
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from training.errors import BadInput
+from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.sampling import Sampling, sample
+from worldmodel.dynamics.masked import Masked
+from worldmodel.dynamics.space_time import TimeCache, empty_cache
+
+ORDERS = ("random", "confidence")
+
+
+class MaskGIT(FrameDecoder):
+    """A running set of futures of a masked model.
+
+    When the context is full, the oldest `slide_steps` frames are dropped and the others are read
+    in anew, because their positions change.
+
+    Args:
+        sampling: of every factor of every token; `top_k` and `top_p` hold for each factor.
+        num_steps: network passes per frame. A step that would settle no token is left out.
+        order: which tokens settle first: "random" ones (1X's choice: the surest tend to copy the
+            frame before), or by "confidence", the probability of what was drawn.
+        slide_steps: None: a quarter of the context.
+
+    Raises:
+        BadInput: an option out of range.
+    """
+
+    def __init__(
+        self,
+        model: Masked,
+        sampling: Sampling | None = None,
+        num_steps: int = 2,
+        order: str = "random",
+        slide_steps: int | None = None,
+    ) -> None:
+        limit = model.config.context_steps
+        self.slide_steps = max(1, limit // 4) if slide_steps is None else slide_steps
+        if not 1 <= self.slide_steps < limit:
+            raise BadInput(f"slide_steps={slide_steps}; give 1 to {limit - 1} (context_steps - 1)")
+        if num_steps < 1:
+            raise BadInput(f"num_steps={num_steps}; give 1 or more")
+        if order not in ORDERS:
+            raise BadInput(f"order={order!r}; choose one of {', '.join(ORDERS)}")
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.sampling, self.num_steps, self.order = sampling or Sampling(), num_steps, order
+        self.cache: TimeCache
+        self.seen: int  # frames that the cache was brought up to
+        self.generator = torch.Generator().manual_seed(self.sampling.seed)
+
+    @torch.inference_mode()
+    def start(
+        self,
+        tokens: Int[Tensor, "batch time height width"],
+        actions: Float[Tensor, "batch step action"] | None = None,
+        num_futures: int = 1,
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> None:
+        """Read the prompt once and open `num_futures` rows per example, example-major.
+
+        Raises:
+            BadInput: the prompt is empty, longer than the context, or of another shape.
+        """
+        self.model.check(tokens, actions)
+        if num_futures < 1:
+            raise BadInput(f"num_futures={num_futures}; give 1 or more")
+        self.tokens, self.actions, self.drop_actions = tokens, None, drop_actions
+        if self.model.conditioned and actions is not None:
+            self.actions = actions[:, : tokens.shape[1] - 1]
+        self._read_window(tokens.shape[1])
+        if num_futures > 1:
+            self.cache = self.cache.expand(num_futures)
+            self.tokens = tokens.repeat_interleave(num_futures, dim=0)
+            if self.actions is not None:
+                self.actions = self.actions.repeat_interleave(num_futures, dim=0)
+            if drop_actions is not None:
+                self.drop_actions = drop_actions.repeat_interleave(num_futures, dim=0)
+
+    @torch.inference_mode()
+    def next_frame(
+        self, action: Float[Tensor, "row action"] | None = None
+    ) -> Int[Tensor, "row height width"]:
+        """Sample the frame that follows, given the action in force before it."""
+        layout = self.model.layout
+        rows, space = len(self.tokens), layout.tokens_per_step
+        given = None if action is None else tuple(action.shape)
+        if self.actions is not None and given != (rows, layout.num_actions):
+            raise BadInput(f"next_frame needs actions [{rows}, {layout.num_actions}], got {given}")
+        self._catch_up()
+        if self.actions is not None and action is not None:
+            self.actions = torch.cat([self.actions, action[:, None]], dim=1)
+        num_factors = len(self.model.factors.sizes)
+        uniform = torch.rand(self.num_steps, num_factors, rows, space, generator=self.generator)
+        noise = None
+        if self.order == "random":
+            noise = torch.rand(self.num_steps, rows, space, generator=self.generator)
+            noise = noise.to(self.tokens.device)
+        frame = self.fill(uniform.to(self.tokens.device), noise)
+        grid = frame.view(rows, 1, layout.height, layout.width)
+        self.tokens = torch.cat([self.tokens, grid], dim=1)
+        return grid[:, 0]
+
+    @torch.inference_mode()
+    def fill(
+        self,
+        uniform: Float[Tensor, "step factor row space"],
+        noise: Float[Tensor, "draw row space"] | None = None,
+    ) -> Int[Tensor, "row space"]:
+        """The tokens of the next frame, from numbers drawn beforehand.
+
+        Args:
+            uniform: what `sample` inverts each factor's distribution function at.
+            noise: tokens with the highest settle first; None: the most confident.
+        """
+        model = self.model
+        rows, space = uniform.shape[2:]
+        factors = self.tokens.new_zeros(rows, space, len(model.factors.sizes))
+        masked = torch.ones(rows, space, dtype=torch.bool, device=factors.device)
+        for step, num_masked in schedule(self.num_steps, space):
+            drawn, confidence = self._draw(self.logits(factors, masked), uniform[step])
+            factors = torch.where(masked[..., None], drawn, factors)
+            if num_masked:
+                order = confidence if noise is None else noise[step]
+                least = order.masked_fill(~masked, torch.inf).argsort(dim=1)[:, :num_masked]
+                masked = torch.zeros_like(masked).scatter(1, least, True)
+        return model.factors.join(factors)
+
+    @torch.inference_mode()
+    def logits(
+        self, factors: Int[Tensor, "row space factor"], masked: Bool[Tensor, "row space"]
+    ) -> Float[Tensor, "row space logit"]:
+        """Logits of the next frame as far as it is filled in."""
+        cells = self.model.embed_cells(factors[:, None], masked[:, None])
+        return self.model.logits(self._pass(cells, self.tokens[:, -1:]))[:, 0].float()
+
+    def _draw(
+        self, logits: Float[Tensor, "row space logit"], uniform: Float[Tensor, "factor row space"]
+    ) -> tuple[Int[Tensor, "row space factor"], Float[Tensor, "row space"]]:
+        """A value of every factor, and the probability that the model itself gives to them."""
+        values, confidence = [], torch.ones_like(logits[..., 0])
+        for part, level in zip(self.model.factors.parts(logits), uniform, strict=True):
+            value = sample(part.flatten(0, 1), self.sampling, level.flatten()).view(level.shape)
+            chosen = part.softmax(-1).gather(-1, value[..., None])
+            confidence = confidence * chosen[..., 0]
+            values.append(value)
+        return torch.stack(values, dim=-1), confidence
+
+    def _pass(
+        self, cells: Float[Tensor, "row 1 space dim"], before: Int[Tensor, "row 1 height width"]
+    ) -> Float[Tensor, "row 1 space dim"]:
+        """One frame behind those in the cache through all blocks."""
+        model = self.model
+        acting = None
+        if self.actions is not None:
+            acting = model.embed_actions(self.actions[:, -1:], self.drop_actions, 1)
+        past = model.embed_cells(model.factors.split(before.flatten(2)), None)
+        return model.read(model.prepare(cells, past, acting, self.cache.length), self.cache)
+
+    def _catch_up(self) -> None:
+        """Bring the cache up to the newest frame, which nobody needed until now."""
+        newest = self.seen < self.tokens.shape[1]
+        if self.cache.length + newest == self.model.config.context_steps:
+            self._read_window(self.cache.length + newest - self.slide_steps)
+        elif newest:
+            factors = self.model.factors.split(self.tokens[:, -1:].flatten(2))
+            self._pass(self.model.embed_cells(factors, None), self.tokens[:, -2:-1])
+            self.cache.length += 1
+        self.seen = self.tokens.shape[1]
+
+    def _read_window(self, num_steps: int) -> None:
+        """Fill a fresh cache from the newest `num_steps` frames."""
+        model, total = self.model, self.tokens.shape[1]
+        tokens = self.tokens[:, total - num_steps :]
+        acting = None
+        if self.actions is not None:
+            actions = self.actions[:, total - num_steps :]
+            acting = model.embed_actions(actions, self.drop_actions, num_steps - 1)
+        cells = model.embed_cells(model.factors.split(tokens.flatten(2)), None)
+        self.cache = empty_cache(
+            model.config, len(model.blocks), len(tokens), model.config.context_steps, cells
+        )
+        model.read(model.prepare(cells, cells[:, :-1], acting, 0), self.cache)
+        self.cache.length, self.seen = num_steps, total
+
+
+def schedule(num_steps: int, num_tokens: int) -> list[tuple[int, int]]:
+    """Steps that settle a token, and how many are masked after each: ceil(cos(pi k / 2N) S)."""
+    left = [math.ceil(math.cos(k / num_steps * math.pi / 2) * num_tokens) for k in range(num_steps)]
+    left.append(0)
+    return [(k, left[k + 1]) for k in range(num_steps) if left[k + 1] < left[k]]
+
+
+def maskgit(
+    model: Masked,
+    sampling: Sampling | None = None,
+    num_steps: int = 2,
+    order: str = "random",
+    slide_steps: int | None = None,
+) -> FrameDecoder:
+    """A few passes over each frame, more and more of it settled (see `MaskGIT`)."""
+    return MaskGIT(model, sampling, num_steps, order, slide_steps)

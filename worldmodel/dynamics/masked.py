@@ -1,0 +1,324 @@
+"""The masked world model: frames filled in from the past and from what is known of them.
+
+ST-MaskGIT, 1X's GENIE (github.com/1x-technologies/1xgpt): a space-time transformer
+(`worldmodel.dynamics.space_time`) reads a clip whose later tokens are partly masked, and predicts
+the masked ones, all independently of each other, and so the factors of each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tokenizer.token_store import TokenSpec
+from training.errors import BadInput
+from training.recompute import call
+from worldmodel.dynamics.base import Dynamics, TokenScores
+from worldmodel.dynamics.corruption import corrupt
+from worldmodel.dynamics.factors import Factors
+from worldmodel.dynamics.layout import LayoutConfig, SequenceLayout, symlog
+from worldmodel.dynamics.mup import lr_multipliers, width_ratio
+from worldmodel.dynamics.space_time import SpaceTimeBlock, TimeCache
+
+
+@dataclass(frozen=True)
+class MaskedConfig:
+    """Shape of the network, and how its input is corrupted in training.
+
+    Attributes:
+        context_steps: time steps that the network can see at once, the predicted one included.
+        factors: sizes whose product is the vocabulary, the first varies fastest; empty: one.
+        qk_norm: one LayerNorm per head for queries and keys, in place of those before layers.
+        dropout: on embeddings and residual branches.
+        look_back: side (odd) of the window of the previous frame, around a cell, that is added to
+            the cell's input; 0 as published.
+        mup_base_width: `dim` for which the learning rate was found (`worldmodel.dynamics.mup`);
+            attention is then scaled by 8 / head_dim, as published. 0 is off.
+        max_corrupt_rate, non_mlm_ratio, num_prompt_frames: see `worldmodel.dynamics.corruption`.
+        layout: of it only how actions are read; frame 0 is never a target.
+    """
+
+    dim: int = 256
+    num_layers: int = 6
+    num_heads: int = 4
+    mlp_ratio: float = 4.0
+    context_steps: int = 16
+    factors: Sequence[int] = ()
+    qkv_bias: bool = False
+    proj_bias: bool = True
+    mlp_bias: bool = True
+    qk_norm: bool = False
+    dropout: float = 0.0
+    look_back: int = 0
+    mup_base_width: int = 0
+    max_corrupt_rate: float = 0.2
+    non_mlm_ratio: float = 0.5
+    num_prompt_frames: int = 8
+    layout: LayoutConfig = field(default_factory=LayoutConfig)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factors", tuple(self.factors))
+        if self.num_heads < 1 or self.dim % self.num_heads:
+            raise BadInput(f"dim={self.dim} is no multiple of num_heads={self.num_heads}")
+        if self.num_layers < 1 or self.context_steps < 2:
+            raise BadInput(
+                f"num_layers={self.num_layers}, context_steps={self.context_steps}; "
+                "give at least 1 layer and 2 steps"
+            )
+        for name in ("max_corrupt_rate", "non_mlm_ratio", "dropout"):
+            value, limit = getattr(self, name), 0.99 if name == "dropout" else 1
+            if not 0 <= value <= limit:
+                raise BadInput(f"{name}={value}; give a share from 0 to {limit}")
+        if not 1 <= self.num_prompt_frames < self.context_steps:
+            raise BadInput(
+                f"num_prompt_frames={self.num_prompt_frames}; give 1 to {self.context_steps - 1} "
+                "(context_steps - 1)"
+            )
+        if self.look_back and self.look_back % 2 == 0:
+            raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
+        if self.mup_base_width < 0:
+            raise BadInput(f"mup_base_width={self.mup_base_width}; give a width, or 0 (off)")
+        if self.layout.first_target_step != 1:
+            raise BadInput(
+                f"layout.first_target_step={self.layout.first_target_step}: a masked model is "
+                "trained on frames 1 and later; leave it at 1"
+            )
+
+    @property
+    def attention_scale(self) -> float:
+        head_dim = self.dim // self.num_heads
+        return 8 / head_dim if self.mup_base_width else head_dim**-0.5
+
+    @property
+    def width_ratio(self) -> float:
+        return width_ratio(self.mup_base_width, self.dim)
+
+    def without_actions(self) -> "MaskedConfig":
+        return replace(self, layout=replace(self.layout, actions="none"))
+
+    def build(self, spec: TokenSpec, num_actions: int) -> "Masked":
+        return Masked(self, spec, num_actions)
+
+
+class Masked(Dynamics):
+    """Predicts the masked tokens of a clip from all others and from the actions.
+
+    Raises:
+        BadInput: the configuration does not fit the data, or a clip does not fit the model.
+    """
+
+    def __init__(self, config: MaskedConfig, spec: TokenSpec, num_actions: int) -> None:
+        super().__init__()
+        self.config: MaskedConfig = config
+        self.spec, self.num_actions = spec, num_actions
+        self.conditioned = config.layout.actions != "none"
+        self.first_target_step = 1
+        self.layout = SequenceLayout(config.layout, spec, num_actions)
+        self.factors = Factors(config.factors, spec.vocab_size)
+        space = spec.tokens_per_step
+        self.embeds = nn.ModuleList(nn.Embedding(size, config.dim) for size in self.factors.sizes)
+        self.mask_token = nn.Parameter(torch.empty(config.dim))
+        self.position = nn.Parameter(torch.empty(config.context_steps, space, config.dim))
+        if config.layout.actions == "binned":
+            self.bins = nn.Embedding(self.layout.num_ids - spec.vocab_size, config.dim)
+        elif config.layout.actions == "continuous":
+            self.action = nn.Sequential(
+                nn.Linear(num_actions, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
+            )
+            self.no_action = nn.Parameter(torch.empty(config.dim))
+        if config.look_back:
+            side = config.look_back
+            self.look_back = nn.Conv2d(config.dim, config.dim, side, padding=side // 2, bias=False)
+        self.blocks = nn.ModuleList(SpaceTimeBlock(config) for _ in range(config.num_layers))
+        self.head = nn.Linear(config.dim, sum(self.factors.sizes))
+        self.init_weights()
+
+    def forward(
+        self,
+        factors: Int[Tensor, "batch time space factor"],
+        masked: Bool[Tensor, "batch time space"] | None,
+        actions: Float[Tensor, "batch step action"] | None = None,
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch time space logit"]:
+        """Logits of every token's factors, one factor after the other.
+
+        Args:
+            masked: tokens that are not seen; what `factors` holds there has no effect. None: of
+                every frame all tokens are masked, and of those before it none.
+        """
+        time = factors.shape[1]
+        cells, mask = self.embed_cells(factors, masked), None
+        acting = self.embed_actions(actions, drop_actions, time - 1)
+        x = self.prepare(cells, cells[:, :-1], acting, 0)
+        if masked is None:
+            hidden = self.mask_token.expand_as(cells)
+            x = torch.cat([x, self.prepare(hidden, cells[:, :-1], acting, 0)], dim=1)
+            mask = _past_and_self(time).to(x.device)
+        for block in self.blocks:
+            x = call(block, x, mask, recompute=self.recompute)
+        return self.logits(x[:, -time:])
+
+    def loss(
+        self,
+        tokens: Int[Tensor, "batch time height width"],
+        actions: Float[Tensor, "batch step action"] | None = None,
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Mean cross entropy of the tokens masked by `corruption.corrupt`, in nats per token."""
+        self.check(tokens, actions)
+        if tokens.shape[1] < 2:
+            raise BadInput("1 frame; a masked model learns frames 1 and later: give 2 or more")
+        real = self.factors.split(tokens.flatten(2))
+        shown, masked = corrupt(real, self.factors.sizes, self.config)
+        logits = self(shown, masked, actions, drop_actions)
+        return self.factors.nats(logits, real)[masked].mean()
+
+    def score(
+        self,
+        tokens: Int[Tensor, "batch time height width"],
+        actions: Float[Tensor, "batch step action"] | None = None,
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> TokenScores:
+        """Temporally teacher-forced: a frame whose tokens are all masked, after the real past.
+
+        As genie/evaluate.py of 1X, with the logits of the first step, but for all frames at once.
+        Nats are those of a product of distributions over all cells and factors.
+        """
+        self.check(tokens, actions)
+        real = self.factors.split(tokens.flatten(2))
+        logits = self(real, None, actions, drop_actions)
+        hits = (self.factors.best(logits) == real).all(-1)
+        return TokenScores(self.factors.nats(logits, real), hits)
+
+    def embed_cells(
+        self,
+        factors: Int[Tensor, "batch time space factor"],
+        masked: Bool[Tensor, "batch time space"] | None,
+    ) -> Float[Tensor, "batch time space dim"]:
+        """The sum of the factors' embeddings, or the mask's."""
+        parts = [embed(factors[..., k]) for k, embed in enumerate(self.embeds)]
+        x = torch.stack(parts).sum(0)
+        return x if masked is None else torch.where(masked[..., None], self.mask_token, x)
+
+    def prepare(
+        self,
+        cells: Float[Tensor, "batch time space dim"],
+        before: Float[Tensor, "batch past space dim"],
+        acting: Float[Tensor, "batch past dim"] | None,
+        start: int,
+    ) -> Float[Tensor, "batch time space dim"]:
+        """What the first block reads: embedded cells, positions, actions, the frame before.
+
+        Args:
+            before, acting: the frame before each frame, and the action between the two; of step 0,
+                which has neither, nothing is given.
+            start: time step of the first frame.
+        """
+        config = self.config
+        x = cells + self.position[start : start + cells.shape[1]]
+        missing = (0, 0, 0, 0, cells.shape[1] - before.shape[1], 0)
+        if acting is not None:
+            x = x + F.pad(acting[:, :, None].to(x.dtype), missing)
+        if config.look_back and before.shape[1]:
+            grid = (self.layout.height, self.layout.width)
+            image = before.flatten(0, 1).unflatten(1, grid).permute(0, 3, 1, 2)
+            hints = self.look_back(image).flatten(2).transpose(1, 2)
+            x = x + F.pad(before + hints.view(before.shape), missing)
+        return F.dropout(x, config.dropout, self.training) if config.dropout else x
+
+    def embed_actions(
+        self,
+        actions: Float[Tensor, "batch step action"] | None,
+        drop_actions: Bool[Tensor, " batch"] | None,
+        num_steps: int,
+    ) -> Float[Tensor, "batch step dim"] | None:
+        """What the cells of later frames are told of the first `num_steps` actions."""
+        if not self.conditioned:
+            return None
+        assert actions is not None
+        actions = actions[:, :num_steps]
+        if self.config.layout.actions == "binned":
+            ids = self.layout.action_ids(actions, drop_actions) - self.spec.vocab_size
+            return self.bins(ids).sum(2)
+        x = self.action(symlog(actions).to(self.no_action.dtype))
+        if drop_actions is None:
+            return x
+        return torch.where(drop_actions[:, None, None], self.no_action.to(x.dtype), x)
+
+    def read(
+        self, x: Float[Tensor, "batch time space dim"], cache: TimeCache
+    ) -> Float[Tensor, "batch time space dim"]:
+        """All blocks, after the frames in the cache; the new ones are written behind them."""
+        for layer, block in enumerate(self.blocks):
+            x = block(x, None, cache, layer)
+        return x
+
+    def logits(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape logit"]:
+        return self.head(x * self.config.width_ratio)
+
+    def check(self, tokens: Tensor, actions: Tensor | None) -> None:
+        """BadInput unless a clip fits the model."""
+        self.layout.check(tokens, actions)
+        time, limit = tokens.shape[1], self.config.context_steps
+        if not 1 <= time <= limit:
+            raise BadInput(f"{time} frames, but the model sees 1 to {limit}; shorten the clips")
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Initialise every parameter; nothing else does.
+
+        | parameter                                        | start                          |
+        |--------------------------------------------------|--------------------------------|
+        | embeddings of factors and of binned actions      | normal, std 1                  |
+        | linear and convolution: weights, biases          | uniform within 1/sqrt(inputs)  |
+        | norms: weights, biases                           | 1, 0                           |
+        | positions, mask token, no action                 | 0                              |
+
+        As published: torch's own, and zeros. Uniform starts shrink with the width as width
+        transfer asks; the head's must not, and is multiplied by sqrt(dim / mup_base_width).
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding | nn.LayerNorm):
+                module.reset_parameters()
+        self.head.weight.mul_(self.config.width_ratio**-0.5)
+        for name, parameter in self.named_parameters(recurse=False):
+            assert name in ("position", "mask_token", "no_action")
+            parameter.zero_()
+
+    def lr_multipliers(self) -> dict[str, float]:
+        """Learning rate of every parameter as a multiple of `optimizer.lr`."""
+        return lr_multipliers(self.named_parameters(), self.config.width_ratio)
+
+    def num_parameters(self, embeddings: bool = True) -> int:
+        """Number of parameters; without embeddings, lookups and positions are left out."""
+        total = sum(p.numel() for p in self.parameters())
+        if embeddings:
+            return total
+        looked_up: list[Tensor] = [*self.embeds.parameters(), self.position, self.mask_token]
+        if self.config.layout.actions == "binned":
+            looked_up += [self.bins.weight]
+        elif self.conditioned:
+            looked_up += [self.no_action]
+        return total - sum(p.numel() for p in looked_up)
+
+    def flops(self, num_clips: int, num_steps: int, causal: bool = False) -> float:
+        """6 N + 12 L d (S + T) per token: S cells of a frame, and T steps or half of them.
+
+        N = `num_parameters(embeddings=False)`, L layers of width d; as PaLM (arXiv 2204.02311,
+        appendix B) counts, with both attentions.
+        """
+        space = self.spec.tokens_per_step
+        keys = space + num_steps / (2 if causal else 1)
+        attention = 12 * self.config.num_layers * self.config.dim * keys
+        tokens = num_clips * num_steps * space
+        return tokens * (6 * self.num_parameters(embeddings=False) + attention)
+
+
+def _past_and_self(time: int) -> Bool[Tensor, "both past"]:
+    """Two clips side by side: the second's frames see the first's before them, and themselves."""
+    past, alone = torch.ones(time, time).tril(), torch.eye(time)
+    rows = [[past, torch.zeros_like(past)], [past - alone, alone]]
+    return torch.cat([torch.cat(row, dim=1) for row in rows]).bool()

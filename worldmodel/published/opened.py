@@ -1,0 +1,26 @@
+"""What an adapter makes of published files."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from tokenizer.token_store import TokenSpec
+from worldmodel.dynamics import DynamicsConfig
+
+
+class Opened(NamedTuple):
+    """A published world model in our terms.
+
+    Attributes:
+        config: of the network.
+        spec: what its tokens mean.
+        action_names: columns of the actions that it reads.
+        weights: float32, by the network's own names.
+        left_out: foreign names of what is no part of the network.
+    """
+
+    config: DynamicsConfig
+    spec: TokenSpec
+    action_names: tuple[str, ...]
+    weights: dict[str, Tensor]
+    left_out: list[str]
