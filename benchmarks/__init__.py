@@ -16,6 +16,7 @@ import training  # noqa: F401  (first: it repairs torchvision, without which lig
 SUITES = (
     "train_step",
     "decoding",
+    "maskgit",
     "data_path",
     "video_clips",
     "training_loop",

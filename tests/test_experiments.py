@@ -57,6 +57,7 @@ CUT = {
     ],
 }
 CUT["vqkd"] = [*CUT["dino"], "model.autoencoder.encoder_depth=1"]
+CUT["masked"] = CUT["gpt"]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -1,0 +1,96 @@
+"""Generating frames with the architecture of GENIE_35M at its full window of 16 frames.
+
+Peer: the same weights in plain PyTorch, as upstream runs them: every MaskGIT step of every frame
+reads the whole window. Weights are random; both must generate the same tokens, or there is no row.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks import Row, interleaved, seconds
+from tokenizer.token_store import TokenSpec
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.maskgit import MaskGIT
+from worldmodel.dynamics.masked import Masked, MaskedConfig
+
+LAYERS, PROMPT, FRAMES, STEPS, REPEATS = 32, 8, 2, 2, 2
+SPEC = TokenSpec((1, 16, 16), 2**18, 2.0, 1, (256, 256), "random")
+
+
+def rows() -> Iterator[Row]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    config = MaskedConfig(256, LAYERS, 8, context_steps=16, factors=(512, 512))
+    model = config.build(SPEC, 0).eval().requires_grad_(False).to(device)
+    model.position.normal_()
+    prompt = torch.randint(0, 2**18, (1, PROMPT, 16, 16), device=device)
+    decoder = MaskGIT(model, Sampling(greedy=True), STEPS, order="confidence")
+
+    def ours() -> Tensor:
+        decoder.start(prompt)
+        frames = torch.stack([decoder.next_frame() for _ in range(FRAMES)], dim=1)
+        return frames.cpu()
+
+    def peer() -> Tensor:
+        return generate(model, prompt).cpu()
+
+    share = (ours() == peer()).float().mean().item()
+    if share < 0.99:  # a rounding error may turn a token, and then what depends on it
+        raise AssertionError(f"only {share:.1%} of the tokens are equal")
+    best = interleaved({"ours": lambda: seconds(ours), "peer": lambda: seconds(peer)}, REPEATS)
+    yield Row(
+        f"GENIE_35M's shape: {FRAMES} frames after {PROMPT}, {STEPS} MaskGIT steps each",
+        f"{best['ours'] / FRAMES:.2f} s per frame",
+        f"plain PyTorch, whole windows, {best['peer'] / FRAMES:.2f} s",
+        best["peer"] / best["ours"],
+        goal=1.5,
+    )
+
+
+@torch.inference_mode()
+def generate(model: Masked, prompt: Tensor) -> Tensor:
+    """Greedy frames behind the prompt, the surest tokens first; what is unknown is masked."""
+    space = SPEC.tokens_per_step
+    limit = model.config.context_steps
+    tokens = F.pad(prompt.flatten(2), (0, 0, 0, limit - PROMPT))
+    masked = torch.zeros_like(tokens, dtype=torch.bool)
+    masked[:, PROMPT:] = True
+    for frame in range(PROMPT, PROMPT + FRAMES):
+        for step in range(STEPS):
+            logits = plain_logits(model, tokens, masked)[:, frame].unflatten(-1, (2, 512))
+            chance, value = logits.softmax(-1).max(-1)
+            drawn = value[..., 0] + 512 * value[..., 1]
+            hidden = masked[:, frame].clone()
+            tokens[:, frame] = torch.where(hidden, drawn, tokens[:, frame])
+            left = math.ceil(math.cos((step + 1) / STEPS * math.pi / 2) * space)
+            left = left if step < STEPS - 1 else 0
+            sure = chance.prod(-1).masked_fill(~hidden, torch.inf)
+            masked[:, frame] = False
+            masked[:, frame].scatter_(1, sure.argsort(1)[:, :left], True)
+    return tokens[:, PROMPT : PROMPT + FRAMES].unflatten(2, (16, 16))
+
+
+def plain_logits(model: Masked, tokens: Tensor, masked: Tensor) -> Tensor:
+    """The whole window through the layers, as one would write them down."""
+    low, high = (embed.weight for embed in model.embeds)
+    x = low[tokens % 512] + high[tokens // 512]
+    x = torch.where(masked[..., None], model.mask_token, x) + model.position
+    for block in model.blocks:
+        x = x + attend(block.space, block.space_norm(x), causal=False)
+        x = x + attend(block.time, x.transpose(1, 2), causal=True).transpose(1, 2)
+        x = x + block.down(F.gelu(block.up(block.mlp_norm(x))))
+    return model.head(x)
+
+
+def attend(attention: torch.nn.Module, x: Tensor, causal: bool) -> Tensor:
+    batch, rows, length, dim = x.shape
+    query, key, value = (
+        part.view(batch * rows, length, 8, dim // 8).transpose(1, 2)
+        for part in attention.qkv(x).chunk(3, dim=-1)
+    )
+    out = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+    return attention.proj(out.transpose(1, 2).reshape(batch, rows, length, dim))
