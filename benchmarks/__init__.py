@@ -22,6 +22,7 @@ SUITES = (
     "training_loop",
     "goodput",
     "peak_memory",
+    "head_memory",
     "tokenizer_speed",
     "encode",
 )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from training.errors import BadInput
 from worldmodel.decoding.base import FrameDecoder
 from worldmodel.decoding.sampling import Sampling, sample
-from worldmodel.dynamics.attention import KVCache
+from worldmodel.dynamics.attention import KVCache, Text, Words
 from worldmodel.dynamics.gpt import GPT, Block
 
 
@@ -34,7 +34,9 @@ def for_decoding(model: GPT, dtype: torch.dtype | None = None) -> GPT:
         if weight.device.type == "cpu" and weight.dtype == torch.float32:
             weight.data = weight.data.t().contiguous().t()
     if dtype is not None and not model.config.tie_embeddings:
-        model.head.to(dtype)
+        for module in model.head.modules():
+            if isinstance(module, nn.Linear):
+                module.to(dtype)
     return model
 
 
@@ -48,10 +50,15 @@ class Decoder(FrameDecoder):
     Args:
         model: read as it is; pass it through `for_decoding` first for speed.
         slide_steps: 1 (always the longest context, slowest) to context_steps - 1.
+        text: what every example of the prompt is told, where the model reads a text.
     """
 
     def __init__(
-        self, model: GPT, sampling: Sampling | None = None, slide_steps: int | None = None
+        self,
+        model: GPT,
+        sampling: Sampling | None = None,
+        slide_steps: int | None = None,
+        text: Text | None = None,
     ) -> None:
         limit = model.config.context_steps
         self.slide_steps = max(1, limit // 4) if slide_steps is None else slide_steps
@@ -61,6 +68,9 @@ class Decoder(FrameDecoder):
         self.layout = model.layout
         self.blocks = cast(list[Block], list(model.blocks))
         self.cache: KVCache
+        self.text = text
+        self._shared: Tensor | float = 0.0
+        self.ahead: Tensor  # logits of the token after the newest one
         self.generator = torch.Generator().manual_seed(self.sampling.seed)
 
     @torch.inference_mode()
@@ -85,8 +95,12 @@ class Decoder(FrameDecoder):
         conditioned = self.layout.config.actions != "none"
         past = actions[:, : time - 1] if conditioned and actions is not None else None
         self.tokens, self.actions, self.drop_actions = tokens, past, drop_actions
+        self.model.check_text(self.text, len(tokens))
+        self._read_text(1)
         self._read(tokens.shape[1])
         self.cache = self.cache.expand(num_futures)
+        self.ahead = self.ahead.repeat_interleave(num_futures, dim=0)
+        self._read_text(num_futures)
         self.tokens = tokens.repeat_interleave(num_futures, dim=0)
         if past is not None:
             self.actions = past.repeat_interleave(num_futures, dim=0)
@@ -121,6 +135,9 @@ class Decoder(FrameDecoder):
     @torch.inference_mode()
     def open_frame(self) -> Float[Tensor, "row vocab"]:
         """Feed the prefix of the next frame; return the logits of its first token."""
+        if not self.layout.prefix_length:
+            self._hints, self._shared = self._look_back(), 0.0
+            return self.ahead
         *others, last = self._prefix()
         self._hints = self._look_back()
         self._shared = last if self.layout.config.actions == "continuous" else 0.0
@@ -137,13 +154,22 @@ class Decoder(FrameDecoder):
     def feed(self, x: Float[Tensor, "row 1 dim"]) -> Float[Tensor, "row vocab"]:
         """Append one embedded slot (without its position); return logits of the next token."""
         model, slot = self.model, self.cache.length
-        if model.config.positions == "learned":
-            x = x + model.position.weight[slot]
+        if model.config.positions != "rope":
+            x = x + model.learned_positions(torch.tensor([slot], device=x.device))
         turn = model.turns(slot, slot + 1)
         for layer, block in enumerate(self.blocks):
-            x = block.step(x, turn, self.cache, layer)
+            x = block.step(x, turn, self.cache, layer, self.words[layer])
         self.cache.length += 1
-        return model.logits(x)[:, 0].float()
+        self.ahead = model.logits(x)[:, 0].float()
+        return self.ahead
+
+    def _read_text(self, num_futures: int) -> None:
+        """What every layer attends to besides the slots, for `num_futures` rows per example."""
+        self.words: list[Words | None] = [None] * len(self.blocks)
+        if self.text is None:
+            return
+        text = Text(*(part.repeat_interleave(num_futures, dim=0) for part in self.text))
+        self.words = [b.cross_attention.read(text) if b.reads_text else None for b in self.blocks]
 
     def _read(self, num_steps: int) -> None:
         """Fill a fresh cache from the newest `num_steps` frames."""
@@ -157,7 +183,7 @@ class Decoder(FrameDecoder):
         self.cache = KVCache(
             model.config.num_layers,
             len(tokens),
-            model.config.num_heads,
+            model.config.kv_heads,
             model.num_slots,
             model.config.head_dim,
             dtype,
@@ -165,8 +191,9 @@ class Decoder(FrameDecoder):
         )
         turn = model.turns(0, x.shape[1])
         for layer, block in enumerate(self.blocks):
-            x = block(x, turn, self.cache, layer)
+            x = block(x, turn, self.cache, layer, self.words[layer])
         self.cache.length = x.shape[1]
+        self.ahead = model.logits(x[:, -1:])[:, 0].float()
 
     def _look_back(self) -> Iterator[Tensor | float]:
         """What every slot is told of the frame before: cell 0 first, nothing for the last slot."""

@@ -15,6 +15,7 @@ from worldmodel.decoding.maskgit import maskgit
 from worldmodel.decoding.raster import Decoder, for_decoding
 from worldmodel.decoding.sampling import Sampling
 from worldmodel.dynamics import Dynamics
+from worldmodel.dynamics.attention import Text
 from worldmodel.dynamics.gpt import GPT
 from worldmodel.dynamics.masked import Masked
 
@@ -37,9 +38,10 @@ def raster(
     sampling: Sampling | None = None,
     slide_steps: int | None = None,
     dtype: torch.dtype | None = None,
+    text: Text | None = None,
 ) -> FrameDecoder:
     """Token by token in raster order, exactly as the model was trained (see `Decoder`)."""
-    return Decoder(for_decoding(model, dtype), sampling, slide_steps)
+    return Decoder(for_decoding(model, dtype), sampling, slide_steps, text)
 
 
 # The first method of a kind is its own choice ("auto").

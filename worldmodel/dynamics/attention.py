@@ -1,71 +1,44 @@
-"""Causal self-attention with three-axis rotary positions and a static key-value cache."""
+"""Attention: causal over the slots with a static key-value cache, and to the words of a text."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from training.errors import BadInput
+from worldmodel.dynamics.positions import Rotation, rotate
 
 
-class Rotation(NamedTuple):
-    """Cosine and sine of the rotary angle of every slot and pair of channels."""
+class Text(NamedTuple):
+    """What the slots may attend to besides themselves.
 
-    cos: Float[Tensor, "slot half"]
-    sin: Float[Tensor, "slot half"]
-
-    def slots(self, start: int, stop: int) -> "Rotation":
-        return Rotation(self.cos[start:stop], self.sin[start:stop])
-
-
-def axis_pairs(head_dim: int) -> tuple[int, int, int]:
-    """How many of a head's channel pairs turn with time, row and column: about a third each.
-
-    Raises:
-        BadInput: the head is odd or too narrow for three axes.
+    Attributes:
+        states: of an encoder, one per word.
+        mask: the words that count; every example has at least one.
     """
-    if head_dim % 2 or head_dim < 6:
-        raise BadInput(
-            f"head_dim={head_dim} does not fit rotary positions over time, row and column; "
-            "choose dim / num_heads even and at least 6, or positions=learned"
-        )
-    third = head_dim // 6
-    return head_dim // 2 - 2 * third, third, third
+
+    states: Float[Tensor, "batch word context"]
+    mask: Bool[Tensor, "batch word"]
 
 
-def rotation(positions: Int[Tensor, "slot 3"], head_dim: int, theta: float) -> Rotation:
-    """Rotary angles over (time, row, column), each axis with its own channels (arXiv 2104.09864).
+class Words(NamedTuple):
+    """A text as one layer reads it: keys and values, computed once."""
 
-    Pair i of n on an axis turns by `position * theta ** (-i / n)`.
-    """
-    angles = []
-    for axis, num_pairs in enumerate(axis_pairs(head_dim)):
-        rates = theta ** (-torch.arange(num_pairs, dtype=torch.float64) / num_pairs)
-        angles.append(positions[:, axis, None].double() * rates)
-    angle = torch.cat(angles, dim=1)
-    return Rotation(angle.cos().float(), angle.sin().float())
-
-
-def rotate(
-    x: Float[Tensor, "batch head slot channel"], turn: Rotation
-) -> Float[Tensor, "batch head slot channel"]:
-    """Turn every channel pair (i, i + half) by its angle, computed in float32."""
-    a, b = x.float().chunk(2, dim=-1)
-    turned = torch.cat([a * turn.cos - b * turn.sin, a * turn.sin + b * turn.cos], dim=-1)
-    return turned.type_as(x)
+    keys: Float[Tensor, "batch head word channel"]
+    values: Float[Tensor, "batch head word channel"]
+    mask: Bool[Tensor, "batch 1 1 word"]
 
 
 class HeadNorm(nn.Module):
     """RMS norm over one head's channels, computed in float32 (arXiv 2302.05442)."""
 
-    def __init__(self, head_dim: int) -> None:
+    def __init__(self, head_dim: int, eps: float = 1e-6) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(head_dim))
+        self.weight, self.eps = nn.Parameter(torch.ones(head_dim)), eps
 
     def forward(self, x: Float[Tensor, "*shape channel"]) -> Float[Tensor, "*shape channel"]:
-        normed = F.rms_norm(x.float(), x.shape[-1:], self.weight.float(), eps=1e-6)
+        normed = F.rms_norm(x.float(), x.shape[-1:], self.weight.float(), eps=self.eps)
         return normed.type_as(x)
 
 
@@ -114,22 +87,48 @@ class KVCache:
         return 2 * filled * self.keys.element_size()
 
 
+class AttentionShape(NamedTuple):
+    """Widths of an attention.
+
+    Attributes:
+        num_kv_heads: heads of keys and values, each read by num_heads / num_kv_heads queries
+            (arXiv 2305.13245).
+        qk_norm_eps: of the norm of queries and keys; None for no norm.
+        scale: of query times key.
+    """
+
+    dim: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    bias: bool
+    qk_norm_eps: float | None
+    scale: float
+
+    @property
+    def kv_width(self) -> int:
+        return self.num_kv_heads * self.head_dim
+
+    def head_norm(self) -> HeadNorm | None:
+        return None if self.qk_norm_eps is None else HeadNorm(self.head_dim, self.qk_norm_eps)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        """Scaled dot-product attention of many queries."""
+        if self.num_kv_heads != self.num_heads:
+            options["enable_gqa"] = True
+        return F.scaled_dot_product_attention(query, key, value, scale=self.scale, **options)
+
+
 class Attention(nn.Module):
     """Multi-head causal self-attention with one fused projection for query, key and value."""
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        bias: bool = False,
-        qk_norm: bool = False,
-    ) -> None:
+    def __init__(self, shape: AttentionShape) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
-        self.proj = nn.Linear(dim, dim, bias=bias)
-        self.query_norm = HeadNorm(dim // num_heads) if qk_norm else None
-        self.key_norm = HeadNorm(dim // num_heads) if qk_norm else None
+        self.shape = shape
+        width = shape.num_heads * shape.head_dim
+        self.qkv = nn.Linear(shape.dim, width + 2 * shape.kv_width, bias=shape.bias)
+        self.proj = nn.Linear(width, shape.dim, bias=shape.bias)
+        self.query_norm, self.key_norm = shape.head_norm(), shape.head_norm()
 
     def forward(
         self,
@@ -143,7 +142,7 @@ class Attention(nn.Module):
         if cache is not None:
             cache.keys[layer, :, :, : x.shape[1]] = key
             cache.values[layer, :, :, : x.shape[1]] = value
-        out = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        out = self.shape.attend(query, key, value, is_causal=True)
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def step(
@@ -155,15 +154,17 @@ class Attention(nn.Module):
         keys, values = cache.keys[layer], cache.values[layer]
         keys[:, :, cache.length : stop] = key
         values[:, :, cache.length : stop] = value
-        out = attend_one(query.to(keys.dtype), keys[:, :, :stop], values[:, :, :stop])
+        query = query.to(keys.dtype)
+        out = attend_one(query, keys[:, :, :stop], values[:, :, :stop], self.shape.scale)
         return linear(self.proj, out.transpose(1, 2).flatten(2))
 
     def _project(
         self, x: Float[Tensor, "batch slot dim"], turn: Rotation | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each [batch head slot channel], normed and rotated."""
-        split = linear(self.qkv, x).unflatten(-1, (3, self.num_heads, -1))
-        query, key, value = split.permute(2, 0, 3, 1, 4)
+        heads, kv_heads = self.shape.num_heads, self.shape.num_kv_heads
+        split = linear(self.qkv, x).unflatten(-1, (heads + 2 * kv_heads, -1)).transpose(1, 2)
+        query, key, value = split.split((heads, kv_heads, kv_heads), dim=1)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if turn is not None:
@@ -171,20 +172,54 @@ class Attention(nn.Module):
         return query, key, value
 
 
+class CrossAttention(nn.Module):
+    """Attention from every slot to the words of a text, without positions."""
+
+    def __init__(self, shape: AttentionShape, context_dim: int) -> None:
+        super().__init__()
+        self.shape = shape
+        width = shape.num_heads * shape.head_dim
+        self.query = nn.Linear(shape.dim, width, bias=shape.bias)
+        self.context_kv = nn.Linear(context_dim, 2 * shape.kv_width, bias=shape.bias)
+        self.proj = nn.Linear(width, shape.dim, bias=shape.bias)
+        self.query_norm, self.key_norm = shape.head_norm(), shape.head_norm()
+
+    def read(self, text: Text) -> Words:
+        """Keys and values of a text; the same for every slot."""
+        split = linear(self.context_kv, text.states).unflatten(-1, (2, -1, self.shape.head_dim))
+        keys, values = split.permute(2, 0, 3, 1, 4)
+        keys = keys if self.key_norm is None else self.key_norm(keys)
+        return Words(keys, values, text.mask[:, None, None])
+
+    def forward(
+        self, x: Float[Tensor, "batch slot dim"], words: Words
+    ) -> Float[Tensor, "batch slot dim"]:
+        split = linear(self.query, x).unflatten(-1, (-1, self.shape.head_dim))
+        query = split.transpose(1, 2)
+        query = query if self.query_norm is None else self.query_norm(query)
+        out = self.shape.attend(query, words.keys, words.values, attn_mask=words.mask)
+        return linear(self.proj, out.transpose(1, 2).flatten(2))
+
+
 def attend_one(
     query: Float[Tensor, "batch head 1 channel"],
-    keys: Float[Tensor, "batch head slot channel"],
-    values: Float[Tensor, "batch head slot channel"],
+    keys: Float[Tensor, "batch kv_head slot channel"],
+    values: Float[Tensor, "batch kv_head slot channel"],
+    scale: float,
 ) -> Float[Tensor, "batch head 1 channel"]:
     """Attention of a single query to all slots.
 
-    On a CPU as two matrix products, because its fused kernel is made for many queries: with one
-    it reads the cache at an eighth of the speed of memory.
+    The queries that share keys are attended as the rows of one product, so that every key is
+    read once. On a CPU as two matrix products, because its fused kernel is made for many
+    queries: with one it reads the cache at an eighth of the speed of memory.
     """
+    grouped = query.unflatten(1, (keys.shape[1], -1)).flatten(2, 3)
     if query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, keys, values)
-    scores = query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5
-    return scores.softmax(dim=-1) @ values
+        out = F.scaled_dot_product_attention(grouped, keys, values, scale=scale)
+    else:
+        scores = grouped @ keys.transpose(-1, -2) * scale
+        out = scores.softmax(dim=-1) @ values
+    return out.flatten(1, 2)[:, :, None]
 
 
 def linear(module: nn.Linear, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape out"]:

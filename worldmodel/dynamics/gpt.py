@@ -1,12 +1,12 @@
 """A GPT over token grids and actions: the autoregressive world model.
 
-The network of GPT-2 (Radford et al. 2019) with optional rotary positions over time, row and
-column, and optional query-key norm. What stands where in its sequence is
-`worldmodel.dynamics.layout`.
+One network from GPT-2 (Radford et al. 2019) to Llama (arXiv 2302.13971), by `GPTConfig`. What
+stands where in its sequence is in `layout`, its block in `blocks`, what predicts ids in `heads`.
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,118 +16,24 @@ from torch import Tensor, nn
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from training.recompute import call
-from worldmodel.dynamics.attention import Attention, KVCache, Rotation, axis_pairs, linear, rotation
+from worldmodel.dynamics.attention import Text, linear
 from worldmodel.dynamics.base import Dynamics, TokenScores
-from worldmodel.dynamics.layout import LayoutConfig, SequenceLayout, symlog
-from worldmodel.dynamics.mup import is_hidden, lr_multipliers, width_ratio
+from worldmodel.dynamics.blocks import Block, make_norm
+from worldmodel.dynamics.gpt_config import GPTConfig
+from worldmodel.dynamics.heads import (
+    LARGE_VOCABULARY,
+    FactoredEmbedding,
+    FactoredHead,
+    check_factors,
+    chunked_nats,
+    hits,
+    plain_nats,
+)
+from worldmodel.dynamics.layout import SequenceLayout, symlog
+from worldmodel.dynamics.mup import is_hidden, lr_multipliers
+from worldmodel.dynamics.positions import Rotation, rotation, sinusoid
 
-
-@dataclass(frozen=True)
-class GPTConfig:
-    """Shape of the network.
-
-    Attributes:
-        dropout: on embeddings and residual branches; not on attention weights, which would
-            cost the fast attention kernels.
-        context_steps: time steps that the network can see at once, the predicted one included.
-        positions: "rope" (rotary over time, row, column) or "learned" (one per slot).
-        gelu: "tanh" (GPT-2's) or "none" (exact), as in torch.nn.GELU.
-        tie_embeddings: the head reuses the frame rows of the token embedding.
-        look_back: side (odd) of the window of the previous frame, around the cell that a slot
-            predicts, that is added to the slot's input; 0 for a plain GPT, which has to find
-            that cell by attention. Most of a driving scene moves by less than a cell, so this
-            is where most of the answer lies.
-        mup_base_width: `dim` for which the learning rate was found; other widths then scale
-            rates, starts and logits from it (`worldmodel.dynamics.mup`). 0 is off.
-    """
-
-    dim: int = 512
-    num_layers: int = 8
-    num_heads: int = 8
-    mlp_ratio: float = 4.0
-    context_steps: int = 16
-    positions: str = "rope"
-    rope_theta: float = 10_000.0
-    qk_norm: bool = True
-    bias: bool = False
-    dropout: float = 0.0
-    gelu: str = "tanh"
-    tie_embeddings: bool = False
-    look_back: int = 3
-    mup_base_width: int = 0
-    layout: LayoutConfig = field(default_factory=LayoutConfig)
-
-    def __post_init__(self) -> None:
-        if self.num_heads < 1 or self.dim % self.num_heads:
-            raise BadInput(f"dim={self.dim} is no multiple of num_heads={self.num_heads}")
-        if self.positions not in ("rope", "learned"):
-            raise BadInput(f"positions={self.positions!r}; choose rope or learned")
-        if self.gelu not in ("tanh", "none"):
-            raise BadInput(f"gelu={self.gelu!r}; choose tanh or none (exact)")
-        if not 0 <= self.dropout < 1:
-            raise BadInput(f"dropout={self.dropout}; give 0 <= dropout < 1")
-        if self.num_layers < 1 or self.context_steps < 2:
-            raise BadInput(
-                f"num_layers={self.num_layers}, context_steps={self.context_steps}; "
-                "give at least 1 layer and 2 steps"
-            )
-        if self.look_back and self.look_back % 2 == 0:
-            raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
-        if self.mup_base_width < 0:
-            raise BadInput(f"mup_base_width={self.mup_base_width}; give a width, or 0 (off)")
-        if self.positions == "rope":
-            axis_pairs(self.head_dim)
-
-    @property
-    def head_dim(self) -> int:
-        return self.dim // self.num_heads
-
-    @property
-    def width_ratio(self) -> float:
-        return width_ratio(self.mup_base_width, self.dim)
-
-    def without_actions(self) -> "GPTConfig":
-        return replace(self, layout=replace(self.layout, actions="none"))
-
-    def build(self, spec: TokenSpec, num_actions: int) -> "GPT":
-        return GPT(self, spec, num_actions)
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        hidden = int(config.mlp_ratio * config.dim)
-        self.attention_norm = nn.LayerNorm(config.dim, bias=config.bias)
-        self.attention = Attention(config.dim, config.num_heads, config.bias, config.qk_norm)
-        self.mlp_norm = nn.LayerNorm(config.dim, bias=config.bias)
-        self.up = nn.Linear(config.dim, hidden, bias=config.bias)
-        self.down = nn.Linear(hidden, config.dim, bias=config.bias)
-        self.gelu, self.dropout = config.gelu, config.dropout
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch slot dim"],
-        turn: Rotation | None,
-        cache: KVCache | None = None,
-        layer: int = 0,
-    ) -> Float[Tensor, "batch slot dim"]:
-        x = x + self._drop(self.attention(self.attention_norm(x), turn, cache, layer))
-        return x + self._drop(self._mlp(x))
-
-    def step(
-        self, x: Float[Tensor, "batch 1 dim"], turn: Rotation | None, cache: KVCache, layer: int
-    ) -> Float[Tensor, "batch 1 dim"]:
-        """One new token against the cache."""
-        x = x + self.attention.step(self.attention_norm(x), turn, cache, layer)
-        return x + self._mlp(x)
-
-    def _mlp(self, x: Tensor) -> Tensor:
-        return linear(self.down, F.gelu(linear(self.up, self.mlp_norm(x)), approximate=self.gelu))
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+__all__ = ["GPT", "Block", "GPTConfig"]
 
 
 class GPT(Dynamics):
@@ -139,6 +45,7 @@ class GPT(Dynamics):
 
     turn_cos: Tensor
     turn_sin: Tensor
+    added: Tensor | None
 
     def __init__(self, config: GPTConfig, spec: TokenSpec, num_actions: int) -> None:
         super().__init__()
@@ -148,14 +55,10 @@ class GPT(Dynamics):
         self.first_target_step = config.layout.first_target_step
         self.layout = SequenceLayout(config.layout, spec, num_actions)
         self.num_slots = self.layout.sequence_length(config.context_steps)
-        self.embed = nn.Embedding(self.layout.num_ids, config.dim)
-        if config.positions == "learned":
-            self.position = nn.Embedding(self.num_slots, config.dim)
-        else:
-            positions = self.layout.positions(config.context_steps)
-            turn = rotation(positions, config.head_dim, config.rope_theta)
-            self.register_buffer("turn_cos", turn.cos, persistent=False)
-            self.register_buffer("turn_sin", turn.sin, persistent=False)
+        self.embed: nn.Embedding | FactoredEmbedding
+        self.head: nn.Linear | FactoredHead
+        self._make_ids()
+        self._make_positions()
         if config.look_back:
             side = config.look_back
             self.look_back = nn.Conv2d(config.dim, config.dim, side, padding=side // 2, bias=False)
@@ -163,62 +66,161 @@ class GPT(Dynamics):
             self.action = nn.Sequential(
                 nn.Linear(num_actions, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
             )
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = nn.LayerNorm(config.dim, bias=config.bias)
-        if not config.tie_embeddings:
-            self.head = nn.Linear(config.dim, spec.vocab_size, bias=False)
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.num_layers))
+        self.norm = make_norm(config)
         self.init_weights()
+
+    def _make_ids(self) -> None:
+        """What reads ids, and what predicts them."""
+        config, vocab = self.config, self.layout.vocab_size
+        self.num_head_ids = vocab if config.head_ids == "frame" else self.layout.num_ids
+        if config.factors:
+            check_factors(config.factors, vocab)
+            self.embed = FactoredEmbedding(config.factors, self.layout.num_ids, config.dim)
+            self.head = FactoredHead(config.factors, config.dim)
+            return
+        self.embed = nn.Embedding(self.layout.num_ids, config.dim)
+        if not config.tie_embeddings:
+            self.head = nn.Linear(config.dim, self.num_head_ids, bias=False)
+
+    def _make_positions(self) -> None:
+        config = self.config
+        if config.positions == "learned":
+            self.position = nn.Embedding(self.num_slots, config.dim)
+        elif config.positions == "factored":
+            self.time_position = nn.Embedding(config.context_steps, config.dim)
+            self.space_position = nn.Embedding(self.layout.step_length, config.dim)
+        else:
+            positions = self.layout.positions(config.context_steps)
+            turn = rotation(positions, config.head_dim, config.rope_theta, config.yarn)
+            self.register_buffer("turn_cos", turn.cos, persistent=False)
+            self.register_buffer("turn_sin", turn.sin, persistent=False)
+            added = sinusoid(positions, config.dim) if config.sinusoid else None
+            self.register_buffer("added", added, persistent=False)
 
     def forward(
         self,
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
-    ) -> Float[Tensor, "batch time space vocab"]:
-        """Logits of every frame token given everything before it (teacher-forced).
+        text: Text | None = None,
+        answer: Callable[[Tensor], Any] | None = None,
+    ) -> Any:
+        """Logits [batch time space vocab] of every frame token given everything before it.
 
         Args:
             actions: row t is in force between frame t and t + 1; at least time - 1 rows.
             drop_actions: examples whose actions are all replaced by a learned "no action".
+            text: what every example is told, where `context_dim` is given.
+            answer: what to make, in place of logits, of what the head reads for every token.
+                Inside of this call, because a sharded head is whole only there.
         Raises:
-            BadInput: wrong grid, wrong action width, or more frames than `context_steps`.
+            BadInput: wrong grid, wrong action width, no text where the network reads one, or
+                more frames than `context_steps`.
         """
-        time = tokens.shape[1]
-        x = self.embed_clip(tokens, actions, drop_actions)[:, :-1]  # the last token predicts none
+        # The last token predicts none.
+        x = self.run(self.embed_clip(tokens, actions, drop_actions)[:, :-1], text)
+        slots = self.layout.predicting_slots(tokens.shape[1]).flatten().clamp(min=0)
+        x = x.index_select(1, slots.to(x.device))
+        if answer is not None:
+            return answer(x)
+        logits = self.logits(x)
+        if not self.layout.prefix_length:  # nothing predicts the very first token
+            logits = torch.cat([torch.zeros_like(logits[:, :1]), logits[:, 1:]], dim=1)
+        return logits.unflatten(1, (tokens.shape[1], -1))
+
+    def run(
+        self, x: Float[Tensor, "batch slot dim"], text: Text | None = None
+    ) -> Float[Tensor, "batch slot dim"]:
+        """All blocks, over slots from the first on."""
+        self.check_text(text, len(x))
         turn = self.turns(0, x.shape[1])
         for block in self.blocks:
-            x = call(block, x, turn, recompute=self.recompute)
-        slots = self.layout.predicting_slots(time).flatten().to(x.device)
-        logits = self.logits(x.index_select(1, slots))
-        return logits.unflatten(1, (time, -1))
+            x = call(block, x, turn, None, 0, text, recompute=self.recompute)
+        return x
+
+    def check_text(self, text: Text | None, num_clips: int) -> None:
+        """BadInput unless the text is there where the network reads one, and fits."""
+        width = self.config.context_dim
+        if (text is not None) != (width > 0):
+            needs = f"reads a text of width {width}; pass one" if width else "reads no text"
+            raise BadInput(f"text: the network {needs} (context_dim={width})")
+        if text is not None and text.states.shape[::2] != (num_clips, width):
+            raise BadInput(
+                f"text of shape {tuple(text.states.shape)}, but the network reads "
+                f"[{num_clips} word {width}]; use the text encoder that it was trained with"
+            )
+
+    def sequence_logits(
+        self, ids: Int[Tensor, "batch slot"], text: Text | None = None
+    ) -> Float[Tensor, "batch slot id"]:
+        """Logits of all ids that the head knows after every slot of a sequence given as it is.
+
+        Raises:
+            BadInput: the network reads more than ids, or the sequence is longer than its context.
+        """
+        if self.config.look_back or self.config.layout.actions == "continuous":
+            raise BadInput(
+                "sequence_logits needs look_back=0 and layout.actions other than continuous; "
+                "call the model with tokens and actions"
+            )
+        if ids.shape[1] > self.num_slots:
+            raise BadInput(f"{ids.shape[1]} ids, but the model sees {self.num_slots}; give fewer")
+        x = self.embed(ids)
+        if self.config.positions != "rope":
+            x = x + self.learned_positions(torch.arange(ids.shape[1], device=ids.device))
+        return self._all_logits(self.run(x, text))
 
     def loss(
         self,
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        text: Text | None = None,
     ) -> Float[Tensor, ""]:
         """Mean cross entropy of the frame tokens that count."""
-        logits = self(tokens, actions, drop_actions)
-        return self._nats(logits, tokens)[:, self.first_target_step :].mean()
+        first = self.first_target_step * self.layout.tokens_per_step
+        targets = tokens.flatten(1)[:, first:]
+
+        def mean_nats(x: Tensor) -> Tensor:
+            return self._nats(x[:, first:], targets).mean()
+
+        return self(tokens, actions, drop_actions, text, mean_nats)
 
     def score(
         self,
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        text: Text | None = None,
     ) -> TokenScores:
         """Exact: every token given all earlier ones, those of its own frame included."""
-        logits = self(tokens, actions, drop_actions).float()
-        return TokenScores(self._nats(logits, tokens), logits.argmax(-1) == tokens.flatten(2))
+        targets, vocab = tokens.flatten(1), self.spec.vocab_size
 
-    @staticmethod
+        def nats_and_hits(x: Tensor) -> tuple[Tensor, Tensor]:
+            return self._nats(x, targets), hits(self.logits, x.flatten(0, 1), targets, vocab)
+
+        nats, found = self(tokens, actions, drop_actions, text, nats_and_hits)
+        if not self.layout.prefix_length:  # nothing predicts the very first token
+            first = torch.arange(targets.shape[1], device=nats.device) == 0
+            nats, found = nats.masked_fill(first, math.log(vocab)), found & ~first
+        shape = (*tokens.shape[:2], self.layout.tokens_per_step)
+        return TokenScores(nats.view(shape), found.view(shape))
+
     def _nats(
-        logits: Float[Tensor, "batch time space vocab"],
-        tokens: Int[Tensor, "batch time height width"],
-    ) -> Float[Tensor, "batch time space"]:
-        flat = F.cross_entropy(logits.flatten(0, 2).float(), tokens.flatten(), reduction="none")
-        return flat.view(logits.shape[:3])
+        self, x: Float[Tensor, "batch token dim"], targets: Int[Tensor, "batch token"]
+    ) -> Float[Tensor, "batch token"]:
+        """Cross entropy of frame tokens, whose logits are never all in memory at once."""
+        flat, wanted = self._normed(x).flatten(0, 1), targets.flatten()
+        if self.config.factors:
+            assert isinstance(self.head, FactoredHead)
+            return self.head.nats(flat, wanted).view(targets.shape)
+        vocab = self.layout.vocab_size
+        rows = self.embed.weight if self.config.tie_embeddings else self.head.weight
+        assert isinstance(rows, Tensor)
+        rows = rows[:vocab]
+        nats = chunked_nats if vocab >= LARGE_VOCABULARY else plain_nats
+        return nats(flat, rows, wanted).view(targets.shape)
 
     def embed_clip(
         self,
@@ -243,8 +245,8 @@ class GPT(Dynamics):
             # A slot gets the hint of the cell that it predicts; step 0 has nothing to look back at.
             hints = F.pad(hints.to(x.dtype), (0, 0, self.layout.prefix_length - 1, 1, 1, 0))
             x = x + hints.flatten(1, 2)
-        if self.config.positions == "learned":
-            x = x + self.position.weight[: x.shape[1]]
+        if self.config.positions != "rope":
+            x = x + self.learned_positions(torch.arange(x.shape[1], device=x.device))
         return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
 
     def embed_actions(
@@ -268,18 +270,31 @@ class GPT(Dynamics):
         around = self.look_back(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return (cells + around).flatten(1, 2)
 
+    def learned_positions(self, slots: Int[Tensor, " slot"]) -> Float[Tensor, "slot dim"]:
+        """What is added to the embedding of slots where positions are learned."""
+        if self.config.positions == "learned":
+            return self.position(slots)
+        step = self.layout.step_length
+        return self.time_position(slots // step) + self.space_position(slots % step)
+
     def turns(self, start: int, stop: int) -> Rotation | None:
         """Rotary angles of slots start .. stop - 1; None where positions are learned."""
-        if self.config.positions == "learned":
+        if self.config.positions != "rope":
             return None
-        return Rotation(self.turn_cos, self.turn_sin).slots(start, stop)
+        return Rotation(self.turn_cos, self.turn_sin, self.added).slots(start, stop)
 
-    def logits(self, x: Float[Tensor, "batch slot dim"]) -> Float[Tensor, "batch slot vocab"]:
-        """Final norm and head; the head knows only the frame's vocabulary."""
-        x = self.norm(x) * self.config.width_ratio
+    def logits(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape vocab"]:
+        """Final norm and head, over the frame's vocabulary; a factorised head's are normalised."""
+        return self._all_logits(x)[..., : self.layout.vocab_size]
+
+    def _all_logits(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape id"]:
+        x = self._normed(x)
         if self.config.tie_embeddings:
-            return F.linear(x, self.embed.weight[: self.layout.vocab_size])
-        return linear(self.head, x)
+            return F.linear(x, self.embed.weight[: self.num_head_ids])
+        return self.head(x) if isinstance(self.head, FactoredHead) else linear(self.head, x)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return self.norm(x) * (self.config.width_ratio * self.config.output_scale)
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -287,8 +302,8 @@ class GPT(Dynamics):
 
         | parameter                                   | start                                |
         |---------------------------------------------|--------------------------------------|
-        | embeddings (ids, learned positions)         | normal, std 0.02                     |
-        | linear weights (qkv, up, action, head)      | normal, std 0.02                     |
+        | embeddings (ids, learned positions, factors)| normal, std 0.02                     |
+        | linear weights (qkv, up, gate, action, head)| normal, std 0.02                     |
         | look_back                                   | normal, std 0.5 / sqrt(inputs)       |
         | residual projections (attention.proj, down) | normal, std 0.02 / sqrt(2 layers)    |
         | norm weights                                | 1                                    |
@@ -324,9 +339,8 @@ class GPT(Dynamics):
         total = sum(p.numel() for p in self.parameters())
         if embeddings:
             return total
-        total -= self.embed.weight.numel()
-        if self.config.positions == "learned":
-            total -= self.position.weight.numel()
+        lookups = [m for m in self.modules() if isinstance(m, nn.Embedding)]
+        total -= sum(m.weight.numel() for m in lookups)
         if self.config.tie_embeddings:
             total += self.layout.vocab_size * self.config.dim
         return total
@@ -334,14 +348,16 @@ class GPT(Dynamics):
     def flops_per_token(self, num_steps: int, causal: bool = False) -> float:
         """Floating-point operations of one training step (forward and backward) per slot.
 
-        6 N + 12 L d T, with N = `num_parameters(embeddings=False)`, L layers of width d, and
+        6 N + 12 L d T, with N = `num_parameters(embeddings=False)`, L layers whose heads have d
+        channels in all (attention to a text is left out), and
         T slots in the sequence (PaLM, arXiv 2204.02311, appendix B). `causal=True` counts
         only the half of the attention that a causal mask leaves: 6 N + 6 L d T. State which
         one stands behind a reported utilisation. Prefix slots count as tokens here, and the
         convolution of `look_back` counts for them too, although only cells need it.
         """
         length = self.layout.sequence_length(num_steps)
-        attention = 12 * self.config.num_layers * self.config.dim * length
+        width = self.config.num_heads * self.config.head_dim
+        attention = 12 * self.config.num_layers * width * length
         return 6 * self.num_parameters(embeddings=False) + attention / (2 if causal else 1)
 
     def flops(self, num_clips: int, num_steps: int, causal: bool = False) -> float:

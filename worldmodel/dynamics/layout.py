@@ -34,6 +34,9 @@ class LayoutConfig:
             fall into the outermost bins.
         first_target_step: first time step whose tokens count in a loss or a score; frame 0
             has no past, so 1 leaves it out.
+        separator: whether "none" has a prefix at all. Without it frames follow each other, the
+            last token of a frame predicts the first of the next, and nothing predicts the very
+            first, whose distribution then counts as uniform.
     """
 
     actions: str = "none"
@@ -41,6 +44,7 @@ class LayoutConfig:
     action_min: float = -50.0
     action_max: float = 50.0
     first_target_step: int = 1
+    separator: bool = True
 
     def __post_init__(self) -> None:
         if self.actions not in ACTION_KINDS:
@@ -54,14 +58,19 @@ class LayoutConfig:
             )
         if self.first_target_step < 0:
             raise BadInput(f"layout.first_target_step={self.first_target_step}; give 0 or more")
+        if not self.separator and (self.actions != "none" or self.first_target_step == 0):
+            raise BadInput(
+                "layout.separator=false leaves no place for actions and nothing before frame 0; "
+                "set layout.actions=none and layout.first_target_step=1"
+            )
 
 
 class SequenceLayout:
     """Owns the ids, the slots and the targets of a sequence of time steps.
 
     Ids 0 .. vocab_size - 1 are the frame's tokens. After them come the ids of the prefix:
-    "none" has one (the separator), "continuous" two (start, no action), and "binned" has
-    for every action column `num_bins` values, start, and no action. A tokenizer with
+    "none" has one (the separator, if any), "continuous" two (start, no action), and "binned"
+    has for every action column `num_bins` values, start, and no action. A tokenizer with
     T' > 1 tokens in time stacks them as further rows of its frame.
 
     Raises:
@@ -79,9 +88,13 @@ class SequenceLayout:
         self.height, self.width = spec.grid[0] * spec.grid[1], spec.grid[2]
         self.vocab_size = spec.vocab_size
         self.tokens_per_step = spec.tokens_per_step
-        self.prefix_length = num_actions if config.actions == "binned" else 1
+        self.prefix_length = num_actions if config.actions == "binned" else int(config.separator)
         self.step_length = self.prefix_length + self.tokens_per_step
-        prefix_ids = {"none": 1, "continuous": 2, "binned": num_actions * (config.num_bins + 2)}
+        prefix_ids = {
+            "none": self.prefix_length,
+            "continuous": 2,
+            "binned": num_actions * (config.num_bins + 2),
+        }
         bounds = (config.action_min, config.action_max)
         low, high = (math.copysign(math.log1p(abs(bound)), bound) for bound in bounds)
         self.symlog_range = (low, high)
@@ -92,15 +105,19 @@ class SequenceLayout:
         return num_steps * self.step_length
 
     def positions(self, num_steps: int) -> Int[Tensor, "slot 3"]:
-        """(time, row, column) of every slot; a prefix is row 0, frames start at row 1."""
+        """(time, row, column) of every slot; a prefix is row 0, and frames start below it."""
+        top = min(self.prefix_length, 1)
         prefix = [(0, i) for i in range(self.prefix_length)]
-        frame = [(1 + r, c) for r in range(self.height) for c in range(self.width)]
+        frame = [(top + r, c) for r in range(self.height) for c in range(self.width)]
         step = torch.tensor(prefix + frame)
         time = torch.arange(num_steps).repeat_interleave(self.step_length)
         return torch.cat([time[:, None], step.repeat(num_steps, 1)], dim=1)
 
     def predicting_slots(self, num_steps: int) -> Int[Tensor, "time space"]:
-        """The slot whose output predicts each frame token: the one before the token's own."""
+        """The slot whose output predicts each frame token: the one before the token's own.
+
+        -1, which is no slot, for the very first token where there is no prefix.
+        """
         starts = torch.arange(num_steps)[:, None] * self.step_length + self.prefix_length - 1
         return starts + torch.arange(self.tokens_per_step)
 
@@ -129,7 +146,7 @@ class SequenceLayout:
             later = self.action_ids(actions[:, : time - 1], drop_actions)
         else:
             last = self.num_ids - 1  # the separator of "none", "no action" of "continuous"
-            later = tokens.new_full((batch, time - 1, 1), last)
+            later = tokens.new_full((batch, time - 1, self.prefix_length), last)
         prefix = torch.cat([self.start_ids(batch, tokens), later.to(tokens.dtype)], dim=1)
         return torch.cat([prefix, tokens.flatten(2)], dim=2).flatten(1)
 

@@ -8,9 +8,9 @@ import torch
 
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
-from worldmodel.dynamics.attention import rotate, rotation
 from worldmodel.dynamics.gpt import GPT, GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
+from worldmodel.dynamics.positions import rotate, rotation
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 LAYOUTS = ["none", "continuous", "binned"]

@@ -1,0 +1,173 @@
+"""The shape of a GPT: from GPT-2's to Llama's, one setting at a time."""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from tokenizer.token_store import TokenSpec
+from training.errors import BadInput
+from worldmodel.dynamics.layout import LayoutConfig
+from worldmodel.dynamics.mup import width_ratio
+from worldmodel.dynamics.positions import Yarn, axis_pairs
+
+if TYPE_CHECKING:
+    from worldmodel.dynamics.gpt import GPT
+
+CHOICES = {
+    "positions": ("rope", "learned", "factored"),
+    "gelu": ("tanh", "none"),
+    "norm": ("layer", "rms"),
+    "mlp": ("gelu", "swiglu"),
+    "head_ids": ("frame", "all"),
+}
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Shape of the network.
+
+    Attributes:
+        dropout: on embeddings and residual branches; not on attention weights, which would
+            cost the fast attention kernels.
+        context_steps: time steps that the network can see at once, the predicted one included.
+        positions: "rope" (rotary over time, row, column), "learned" (one per slot) or "factored"
+            (learned, the sum of one per time step and one per place in a step).
+        gelu: "tanh" (GPT-2's) or "none" (exact), as in torch.nn.GELU.
+        tie_embeddings: the head reuses the rows of the token embedding.
+        look_back: side (odd) of the window of the previous frame, around the cell that a slot
+            predicts, that is added to the slot's input; 0 for a plain GPT, which has to find
+            that cell by attention. Most of a driving scene moves by less than a cell, so this
+            is where most of the answer lies.
+        mup_base_width: `dim` for which the learning rate was found; other widths then scale
+            rates, starts and logits from it (`worldmodel.dynamics.mup`). 0 is off.
+        norm: "layer" (LayerNorm) or "rms" (RMSNorm), with weights where `norm_affine`.
+        mlp: "gelu" (GPT-2) or "swiglu" (Llama; arXiv 2002.05202), which has a third matrix.
+        mlp_hidden: width inside the MLP; 0 for mlp_ratio * dim.
+        num_kv_heads: heads of keys and values (grouped-query); 0 for as many as queries.
+        head_channels: channels of a head; 0 for dim / num_heads.
+        attention_scale: of query times key; 0 for 1 / sqrt(channels of a head).
+        yarn_scale, yarn_beta_fast, yarn_beta_slow, yarn_original: see `Yarn`; scale 1 is off.
+        sinusoid: add sines and cosines of the positions to the input of every block (Cosmos).
+        head_ids: "frame" (the head knows the frame's tokens) or "all" (prefixes too, as in
+            checkpoints that were trained to predict them; no loss here counts them).
+        output_scale: multiplies what the head reads.
+        context_dim: width of the states of a text, to which every `cross_every`-th block
+            attends, the first included; 0 for none.
+        factors: sizes whose product is the vocabulary, first varies fastest: the embedding is
+            a sum over factors, and the head predicts them one after the other
+            (`worldmodel.dynamics.heads`). () for one table of all tokens.
+    """
+
+    dim: int = 512
+    num_layers: int = 8
+    num_heads: int = 8
+    mlp_ratio: float = 4.0
+    context_steps: int = 16
+    positions: str = "rope"
+    rope_theta: float = 10_000.0
+    qk_norm: bool = True
+    bias: bool = False
+    dropout: float = 0.0
+    gelu: str = "tanh"
+    tie_embeddings: bool = False
+    look_back: int = 3
+    mup_base_width: int = 0
+    layout: LayoutConfig = field(default_factory=LayoutConfig)
+    norm: str = "layer"
+    norm_affine: bool = True
+    norm_eps: float = 1e-5
+    qk_norm_eps: float = 1e-6
+    mlp: str = "gelu"
+    mlp_hidden: int = 0
+    num_kv_heads: int = 0
+    head_channels: int = 0
+    attention_scale: float = 0.0
+    yarn_scale: float = 1.0
+    yarn_beta_fast: float = 4.0
+    yarn_beta_slow: float = 1.0
+    yarn_original: tuple[int, int] = (1, 1)
+    sinusoid: bool = False
+    head_ids: str = "frame"
+    output_scale: float = 1.0
+    context_dim: int = 0
+    cross_every: int = 1
+    factors: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise BadInput(f"{name}={getattr(self, name)!r}; choose {' or '.join(known)}")
+        self._check_widths()
+        if not 0 <= self.dropout < 1:
+            raise BadInput(f"dropout={self.dropout}; give 0 <= dropout < 1")
+        if self.num_layers < 1 or self.context_steps < 2:
+            raise BadInput(
+                f"num_layers={self.num_layers}, context_steps={self.context_steps}; "
+                "give at least 1 layer and 2 steps"
+            )
+        if self.look_back and self.look_back % 2 == 0:
+            raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
+        if self.look_back and not self.layout.separator:
+            raise BadInput(f"look_back={self.look_back} needs layout.separator=true; set it to 0")
+        if self.positions == "rope":
+            axis_pairs(self.head_dim)
+        elif self.sinusoid or self.yarn_scale != 1:
+            raise BadInput("sinusoid and yarn_scale belong to positions=rope; set that")
+        if self.yarn_scale <= 0 or not 0 < self.yarn_beta_slow < self.yarn_beta_fast:
+            raise BadInput(
+                f"yarn_scale={self.yarn_scale}, yarn_beta_slow={self.yarn_beta_slow}, "
+                f"yarn_beta_fast={self.yarn_beta_fast}; give positive numbers, slow below fast"
+            )
+        if self.factors and (self.tie_embeddings or self.head_ids == "all" or self.look_back):
+            raise BadInput(
+                f"factors={self.factors}: a factorised head is untied, knows the frame's tokens "
+                "alone and has no look_back; set tie_embeddings=false, look_back=0"
+            )
+
+    def _check_widths(self) -> None:
+        if self.num_heads < 1 or (self.dim % self.num_heads and not self.head_channels):
+            raise BadInput(f"dim={self.dim} is no multiple of num_heads={self.num_heads}")
+        if self.num_kv_heads < 0 or self.num_heads % self.kv_heads:
+            raise BadInput(
+                f"num_heads={self.num_heads} is no multiple of num_kv_heads={self.num_kv_heads}"
+            )
+        for name in ("mup_base_width", "mlp_hidden", "head_channels", "context_dim"):
+            if getattr(self, name) < 0:
+                raise BadInput(f"{name}={getattr(self, name)}; give a width, or 0 (off)")
+        if self.norm_eps <= 0 or self.qk_norm_eps <= 0 or self.attention_scale < 0:
+            raise BadInput(
+                f"norm_eps={self.norm_eps}, qk_norm_eps={self.qk_norm_eps}, attention_scale="
+                f"{self.attention_scale}; give positive numbers (attention_scale 0: the usual one)"
+            )
+        if self.cross_every < 1:
+            raise BadInput(f"cross_every={self.cross_every}; give 1 or more blocks")
+
+    @property
+    def head_dim(self) -> int:
+        return self.head_channels or self.dim // self.num_heads
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def hidden(self) -> int:
+        """Width inside the MLP."""
+        return self.mlp_hidden or int(self.mlp_ratio * self.dim)
+
+    @property
+    def width_ratio(self) -> float:
+        return width_ratio(self.mup_base_width, self.dim)
+
+    @property
+    def yarn(self) -> Yarn | None:
+        if self.yarn_scale == 1:
+            return None
+        return Yarn(self.yarn_scale, self.yarn_beta_fast, self.yarn_beta_slow, self.yarn_original)
+
+    def without_actions(self) -> "GPTConfig":
+        return replace(self, layout=replace(self.layout, actions="none"))
+
+    def build(self, spec: TokenSpec, num_actions: int) -> "GPT":
+        from worldmodel.dynamics.gpt import GPT  # the network knows its config's class
+
+        return GPT(self, spec, num_actions)
