@@ -40,6 +40,9 @@ def shortened(line: str, folder: Path) -> str:
     shared = os.environ.get("DASHCAST_SHARED", str(ROOT.parent / "shared"))
     line = line.replace("/path/to/tokens.npy", f"{shared}/data/commavq/tokens.npy")
     line = line.replace("/path/to/commavq/", f"{shared}/parity/commavq_vqvae/")
+    gpt2m = f"{shared}/parity/commavq_gpt/"
+    line = line.replace("/path/to/gpt2m/pytorch_model.bin", f"{gpt2m}weights.pt")
+    line = line.replace("/path/to/gpt2m/", gpt2m)
     comment = line.find(" #")
     line = line if comment < 0 else line[:comment]
     for start, extra in SHORT.items():

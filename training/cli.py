@@ -33,6 +33,7 @@ def command(
     """Turn `task(cfg)` into a command line over `configs/<config_name>.yaml`.
 
     Args:
+        config_name: may lie in a folder, which then holds its groups.
         files: a setting in which a comma separates files; elsewhere Hydra sees a choice in it.
     """
 
@@ -61,7 +62,8 @@ def command(
                 traceback.print_exc()
                 fail(f"{type(error).__name__}: {error}", cfg, FAULT)
 
-        entry = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
+        path = CONFIGS / config_name
+        entry = hydra.main(version_base="1.3", config_path=str(path.parent), config_name=path.name)
 
         def run() -> None:
             # Hydra shortens tracebacks and exits with 1 for everything; we want to see
@@ -149,9 +151,10 @@ def _near(wrong: str, known: list[str]) -> str:
 
 def _known_keys(config_name: str) -> list[str]:
     """Every setting of the config as it composes without the wrong override."""
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    path = CONFIGS / config_name
+    with hydra.initialize_config_dir(str(path.parent), version_base="1.3"):
         keep = [a for a in sys.argv[1:] if re.match(r"\+?(experiment|data|model)=", a)]
-        cfg = hydra.compose(config_name, overrides=keep)
+        cfg = hydra.compose(path.name, overrides=keep)
     keys: list[str] = []
 
     def walk(node: Any, prefix: str) -> None:

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from training.errors import BadInput
 from worldmodel.dynamics.attention import linear
+from worldmodel.dynamics.factors import Factors
 
 # From here on the logits of a batch would be the largest thing in memory.
 LARGE_VOCABULARY = 16_384
@@ -27,17 +28,6 @@ CHUNK_LOGITS = 2**24  # numbers held at once
 def chunk_tokens(vocab_size: int) -> int:
     """How many tokens' logits are held at once."""
     return max(1, CHUNK_LOGITS // vocab_size)
-
-
-def split_factors(
-    tokens: Int[Tensor, "*shape"], factors: Sequence[int]
-) -> list[Int[Tensor, "*shape"]]:
-    """The digits of tokens, the first varying fastest."""
-    digits = []
-    for size in factors:
-        digits.append(tokens % size)
-        tokens = tokens // size
-    return digits
 
 
 def check_factors(factors: Sequence[int], vocab_size: int) -> None:
@@ -79,7 +69,8 @@ class FactoredEmbedding(nn.Module):
 
     def __init__(self, factors: Sequence[int], num_ids: int, dim: int) -> None:
         super().__init__()
-        self.factors, self.vocab_size = tuple(factors), math.prod(factors)
+        self.vocab_size = math.prod(factors)
+        self.factors = Factors(factors, self.vocab_size)
         self.tables = nn.ModuleList(nn.Embedding(size, dim) for size in factors)
         self.others = nn.Embedding(max(1, num_ids - self.vocab_size), dim)
 
@@ -90,7 +81,7 @@ class FactoredEmbedding(nn.Module):
 
     def forward(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         own = ids < self.vocab_size
-        digits = split_factors(ids.clamp(max=self.vocab_size - 1), self.factors)
+        digits = self.factors.split(ids.clamp(max=self.vocab_size - 1)).unbind(-1)
         x = sum(
             (table(digit) for table, digit in zip(self.tables, digits, strict=True)),
             start=torch.zeros((), device=ids.device),
@@ -104,7 +95,7 @@ class FactoredHead(nn.Module):
 
     def __init__(self, factors: Sequence[int], dim: int) -> None:
         super().__init__()
-        self.factors = tuple(factors)
+        self.factors = Factors(factors, math.prod(factors))
         self.heads = nn.ModuleList(nn.Linear(dim, size, bias=False) for size in factors)
         self.conditions = nn.ModuleList(nn.Embedding(size, dim) for size in factors[:-1])
 
@@ -112,7 +103,7 @@ class FactoredHead(nn.Module):
         self, x: Float[Tensor, "token dim"], targets: Int[Tensor, " token"]
     ) -> Float[Tensor, " token"]:
         """Cross entropy of whole tokens: the sum over their factors."""
-        digits = split_factors(targets, self.factors)
+        digits = self.factors.split(targets).unbind(-1)
         total = torch.zeros((), device=x.device)
         for i, head in enumerate(self.heads):
             total = total + F.cross_entropy(head(x).float(), digits[i], reduction="none")

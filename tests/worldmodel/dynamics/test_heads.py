@@ -11,7 +11,7 @@ from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from worldmodel.dynamics import heads
 from worldmodel.dynamics.gpt import GPT, GPTConfig
-from worldmodel.dynamics.heads import FactoredHead, chunked_nats, plain_nats, split_factors
+from worldmodel.dynamics.heads import FactoredHead, chunked_nats, plain_nats
 
 CONFIG = GPTConfig(dim=12, num_layers=1, num_heads=1, context_steps=2, look_back=0)
 
@@ -93,13 +93,6 @@ def test_a_factorised_head_is_a_distribution_over_whole_tokens(factors: tuple[in
     first = joint.exp().view(5, -1, factors[0])
     given = first / first.sum(1, keepdim=True)
     assert (given[..., 0] - given[..., 1]).abs().max() > 0.05
-
-
-def test_the_first_factor_varies_fastest() -> None:
-    tokens = torch.arange(12)
-    digits = split_factors(tokens, (2, 3, 2))
-    assert torch.equal(digits[0] + 2 * digits[1] + 6 * digits[2], tokens)
-    assert [int(digit.max()) for digit in digits] == [1, 2, 1]
 
 
 def test_a_factorised_gpt_scores_what_its_logits_say() -> None:

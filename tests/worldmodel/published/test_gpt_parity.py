@@ -1,0 +1,112 @@
+"""Published GPTs give upstream's numbers: logits within 2e-4, greedy tokens exactly."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from worldmodel.decoding import Sampling, rollout
+from worldmodel.dynamics.attention import Text
+from worldmodel.dynamics.gpt import GPT
+from worldmodel.published import open_published
+
+
+def close(ours: Tensor, theirs: Tensor, atol: float = 2e-4) -> None:
+    torch.testing.assert_close(ours, theirs, atol=atol, rtol=0)
+
+
+def greedy(network: GPT, prompt: Tensor, num_new: int) -> Tensor:
+    """Unconstrained argmax over all ids, without a cache."""
+    ids = prompt
+    for _ in range(num_new):
+        ids = torch.cat([ids, network.sequence_logits(ids)[:, -1:].argmax(-1)], dim=1)
+    return ids[:, prompt.shape[1] :]
+
+
+@torch.no_grad()
+def test_commavq_gpt(shared):
+    folder = shared / "parity" / "commavq_gpt"
+    io = load_file(folder / "io.safetensors")
+    model = open_published("commavq_gpt", [folder / "weights.pt", folder / "config.json"])
+    network = model.network
+    close(network.sequence_logits(io["tokens"]), io["logits"])
+    nats = network.sequence_logits(io["tokens"])[:, :-1].log_softmax(-1)
+    close(-nats.gather(-1, io["tokens"][:, 1:, None])[..., 0], io["nll"])
+    assert torch.equal(greedy(network, io["prompt"], 34), io["greedy"])
+    # Through our layout: the separator is BOS, and BOS cannot come where a frame's token stands.
+    frames = io["tokens"].unflatten(1, (5, 17))[:, :, 1:].unflatten(2, model.spec.grid[1:])
+    ours = network(frames)
+    close(ours, io["logits"].unflatten(1, (5, 17))[:, :, :-1, :32])
+    assert torch.equal(network.layout.sequence_ids(frames), io["tokens"])
+    scores = network.score(frames)
+    nll = torch.nn.functional.pad(io["nll"], (1, 0)).unflatten(1, (5, 17))[:, :, 1:]
+    bos = io["logits"].unflatten(1, (5, 17))[:, :, :-1].softmax(-1)[..., 32]
+    close(scores.nats, nll + torch.log1p(-bos))
+
+
+@torch.no_grad()
+def test_commavq_gpt_decodes_as_it_scores(shared):
+    folder = shared / "parity" / "commavq_gpt"
+    model = open_published("commavq_gpt", [folder / "weights.pt"], grid=[4, 4])
+    prompt = load_file(folder / "io.safetensors")["prompt"]
+    frames = prompt.unflatten(1, (2, 17))[:, :, 1:].unflatten(2, (4, 4))
+    futures = rollout(model.network, frames, None, 2, Sampling(greedy=True))[:, 0]
+    logits = model.network(torch.cat([frames, futures], dim=1))
+    assert torch.equal(logits[:, 2:].argmax(-1), futures.flatten(2))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", ["a", "b"])
+def test_cosmos_ar(shared, variant, tmp_path):
+    folder = shared / "parity" / "cosmos_ar"
+    io = load_file(folder / f"io_{variant}.safetensors")
+    said = json.loads((folder / "config.json").read_text())["variants"][variant]["model"]
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    files = [folder / f"weights_{variant}.safetensors", tmp_path / "config.json"]
+    model = open_published("cosmos_ar", files)
+    network, config = model.network, model.network.config
+    text = None
+    if "context" in io:
+        text = Text(io["context"], io["context_mask"][:, 0, 0])
+    close(network.sequence_logits(io["tokens"], text), io["logits"])
+    steps, (_, rows, columns) = config.context_steps, model.spec.grid
+    half = config.head_dim // 2
+    slots = steps * rows * columns
+    close(network.turn_cos, io["rope_cos"][:slots, :half], 1e-6)
+    close(network.turn_sin, io["rope_sin"][:slots, :half], 1e-6)
+    if "abs_pos_emb" in io:
+        assert torch.equal(network.added, io["abs_pos_emb"][0, :slots])
+    frames = io["tokens"].view(-1, steps, rows, columns)
+    close(network(frames, text=text).flatten(1, 2)[:, 1:], io["logits"][:, :-1])
+    # With the cache, from one latent frame.
+    prompt = io["greedy_prompt"].view(-1, 1, rows, columns)
+    options = {} if text is None else {"text": text}
+    future = rollout(network, prompt, None, 1, Sampling(greedy=True), **options)
+    assert torch.equal(future.flatten(1), io["greedy"])
+
+
+@torch.no_grad()
+def test_vam_mupgpt2(shared):
+    folder = shared / "parity" / "vam_mupgpt2"
+    io = load_file(folder / "io.safetensors")
+    model = open_published("vam_mupgpt2", [folder / "weights.pt"], grid=[2, 3])
+    network = model.network
+    seen = []
+    network.blocks[1].register_forward_hook(lambda *call: seen.append(call[-1]))
+    close(network.sequence_logits(io["visual_tokens"].flatten(1)), io["logits"])
+    close(seen[0].view(io["intermediate"].shape), io["intermediate"])
+    slots = torch.arange(io["spatial_positions"].shape[1])
+    assert torch.equal(slots % network.layout.step_length, io["spatial_positions"][0])
+    assert torch.equal(slots // network.layout.step_length, io["temporal_positions"][0])
+    prompt = io["visual_tokens"][:, :2]
+    future = rollout(network, prompt, None, 2, Sampling(greedy=True))
+    assert torch.equal(future[:, 0], io["greedy_frames"])
+    scores = network.score(io["visual_tokens"])
+    assert scores.nats[:, 0, 0] == pytest.approx(math.log(48))
+    expected = torch.nn.functional.cross_entropy(
+        io["logits"][:, :-1].flatten(0, 1), io["visual_tokens"].flatten(1)[:, 1:].flatten()
+    )
+    close(scores.nats.flatten(1)[:, 1:].mean(), expected)

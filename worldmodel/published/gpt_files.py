@@ -1,0 +1,107 @@
+"""What adapters of published GPTs share: their files, and the way from them to a network."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenizer.published.weights import Tensors, fill
+from tokenizer.token_store import TokenSpec
+from training.errors import BadInput
+from worldmodel.dynamics.gpt_config import GPTConfig
+from worldmodel.published.opened import Opened
+
+
+def weights_file(files: Sequence[Path], beside: Sequence[str] = (".json",)) -> Path:
+    """The one of the files that holds weights; the others end as `beside` says.
+
+    Raises:
+        BadInput: there is none, or more than one.
+    """
+    found = [file for file in files if file.suffix not in beside]
+    if len(found) != 1:
+        raise BadInput(
+            f"ckpt: {len(found)} files of weights among {', '.join(map(str, files))}; give one, "
+            f"and beside it only {' or '.join(beside)}"
+        )
+    return found[0]
+
+
+def settings(files: Sequence[Path], weights: Path) -> dict[str, Any]:
+    """What the .json among the files says, else the config.json beside the weights, else nothing.
+
+    The settings may lie under "model", and under "variants" where several files share one json.
+
+    Raises:
+        BadInput: it is missing or no JSON object.
+    """
+    given = [file for file in files if file.suffix == ".json"]
+    file = given[0] if given else weights.with_name("config.json")
+    if not given and not file.is_file():
+        return {}
+    try:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{file}: cannot be read ({error}); give the published one") from error
+    if not isinstance(values, dict):
+        raise BadInput(f"{file}: is no JSON object; give the published config.json")
+    for variant in values.get("variants", {}).values():
+        if variant.get("weights") == weights.name:
+            values = variant
+    model = values.get("model", values)
+    return model if isinstance(model, dict) else values
+
+
+def grid_of(
+    option: Sequence[int] | None, num_tokens: int, known: tuple[int, int], where: Path
+) -> tuple[int, int]:
+    """(rows, columns) of a frame of `num_tokens`: as asked, else as published, else one row.
+
+    Raises:
+        BadInput: the grid asked for has another number of tokens.
+    """
+    grid = known if known[0] * known[1] == num_tokens else (1, num_tokens)
+    if option is not None:
+        grid = (int(option[0]), int(option[1]))
+    if grid[0] * grid[1] != num_tokens:
+        raise BadInput(f"grid={list(grid)}: {where} has {num_tokens} tokens per frame; give those")
+    return grid
+
+
+def num_layers(tensors: Tensors, prefix: str, where: Path) -> int:
+    """How many layers a state dict has: the numbers after `prefix`, 0 .. n - 1 without a gap.
+
+    Raises:
+        BadInput: there are none, or some are missing.
+    """
+    digits = (key.removeprefix(prefix).split(".")[0] for key in tensors if key.startswith(prefix))
+    found = {int(digit) for digit in digits if digit.isdigit()}
+    if not found or found != set(range(len(found))):
+        raise BadInput(f"{where}: its layers ({prefix}N) are {sorted(found)}; give all of them")
+    return len(found)
+
+
+def tensor(tensors: Tensors, key: str, where: Path) -> Tensor:
+    """A matrix that says how wide the network is; BadInput where it is missing or no matrix."""
+    found = tensors.get(key)
+    if found is None or found.ndim != 2:
+        raise BadInput(f"{where}: lacks the matrix {key}; is it of another family?")
+    return found
+
+
+def fitted(
+    config: GPTConfig,
+    spec: TokenSpec,
+    sources: dict[str, str],
+    tensors: Tensors,
+    left_out: Iterable[str],
+    where: Path,
+) -> Opened:
+    """Fill the network of this config; raises as `fill` does."""
+    with torch.device("meta"):
+        targets = dict(config.build(spec, 0).state_dict())
+    weights, unused = fill(targets, sources, tensors, left_out, str(where))
+    return Opened(config, spec, (), weights, unused)

@@ -1,0 +1,142 @@
+"""VaViM, the video model of VideoActionModel: GPT-2 with muP (github.com/valeoai/VideoActionModel).
+
+Frames follow each other without a separator; a token's position is a frame's and a place's in it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from tokenizer.published.weights import Tensors, read_file, state_dict
+from tokenizer.token_store import TokenSpec
+from training.errors import BadInput
+from worldmodel.dynamics.gpt_config import GPTConfig
+from worldmodel.dynamics.layout import LayoutConfig
+from worldmodel.published.gpt_files import (
+    fitted,
+    grid_of,
+    num_layers,
+    tensor,
+    weights_file,
+)
+from worldmodel.published.opened import Opened
+
+GRID, PIXELS_PER_TOKEN = (18, 32), 16
+PARTS = {
+    "attention.qkv": "attn.c_attn",
+    "attention.proj": "attn.c_proj",
+    "up": "mlp.c_fc",
+    "down": "mlp.c_proj",
+}
+
+
+@dataclass(frozen=True)
+class VaViM:
+    """How to open it.
+
+    Attributes:
+        mup_base_width: embedding_dim of muP's base shapes; None to read it from the .bsh file
+            given, or from the one beside the weights that the checkpoint names.
+        grid: (rows, columns) of a frame; None for 18 x 32 where it fits, or else one row.
+        fps: frames per second of the videos.
+    """
+
+    mup_base_width: int | None = None
+    grid: Sequence[int] | None = None
+    fps: float = 2.0
+
+    def open(self, files: Sequence[Path]) -> Opened:
+        """A Lightning checkpoint, and muP's base shapes.
+
+        Raises:
+            BadInput: not this network, or nothing says what it was scaled from.
+        """
+        where = weights_file(files, (".bsh",))
+        values = read_file(where)
+        tensors = state_dict(values, where)
+        tensors = {k.removeprefix("network."): v for k, v in tensors.items()}
+        said = _said(values, where)
+        base = self.mup_base_width or _base_width(files, where, values)
+        vocab, dim = tensor(tensors, "transformer.wie.weight", where).shape
+        space = len(tensor(tensors, "transformer.wse.weight", where))
+        rows, columns = grid_of(self.grid, space, GRID, where)
+        size = (rows * PIXELS_PER_TOKEN, columns * PIXELS_PER_TOKEN)
+        spec = TokenSpec((1, rows, columns), vocab, self.fps, 1, size, "vavim")
+        tied = bool(said.get("output_tied", True))
+        config = GPTConfig(
+            dim=dim,
+            num_layers=num_layers(tensors, "transformer.h.", where),
+            num_heads=dim // int(said["dim_heads"]),
+            mlp_hidden=len(tensor(tensors, "transformer.h.0.mlp.c_fc.weight", where)),
+            context_steps=len(tensor(tensors, "transformer.wte.weight", where)),
+            positions="factored",
+            qk_norm=False,
+            gelu="none",
+            tie_embeddings=tied,
+            look_back=0,
+            mup_base_width=base,
+            norm_affine=False,
+            attention_scale=float(said.get("attn_scale", 1.0)) / int(said["dim_heads"]),
+            output_scale=float(said.get("output_scale", 1.0)),
+            layout=LayoutConfig("none", separator=False),
+        )
+        left_out = _tied_head(tensors, where) if tied else []
+        return fitted(config, spec, _sources(config), tensors, left_out, where)
+
+
+def _said(values: dict[str, Any], where: Path) -> dict[str, Any]:
+    """The arguments that the network was made with."""
+    found = values.get("hyper_parameters", {})
+    found = found.get("network", found) if isinstance(found, dict) else {}
+    if not isinstance(found, dict) or not found.get("dim_heads"):
+        raise BadInput(
+            f"{where}: does not say its network's dim_heads (hyper_parameters.network); "
+            "give the published checkpoint, not its weights alone"
+        )
+    return found
+
+
+def _base_width(files: Sequence[Path], where: Path, values: dict[str, Any]) -> int:
+    """Width of the network whose learning rates and scales were transferred."""
+    given = [file for file in files if file.suffix == ".bsh"]
+    name = Path(str(values["hyper_parameters"].get("mup_base_shapes", ""))).name
+    file = given[0] if given else where.with_name(name or "mup_base_shapes.bsh")
+    if not file.is_file():
+        raise BadInput(
+            f"{file}: no such file; give the base shapes beside the weights "
+            "(ckpt=weights,shapes.bsh), or mup_base_width=N"
+        )
+    try:
+        return int(yaml.safe_load(file.read_text())["transformer.wie.weight"][1])
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, IndexError) as error:
+        raise BadInput(f"{file}: holds no base shape of transformer.wie.weight") from error
+
+
+def _tied_head(tensors: Tensors, where: Path) -> list[str]:
+    """The head's name, to be left out, where it is the embedding indeed."""
+    head = tensors.get("lm_head.weight")
+    if head is not None and not torch.equal(head, tensors["transformer.wie.weight"]):
+        raise BadInput(
+            f"{where}: output_tied, but lm_head.weight is not transformer.wie.weight; "
+            "give the published checkpoint"
+        )
+    return [] if head is None else ["lm_head.weight"]
+
+
+def _sources(config: GPTConfig) -> dict[str, str]:
+    """Upstream's name of every weight of ours."""
+    names = {
+        "embed.weight": "transformer.wie.weight",
+        "time_position.weight": "transformer.wte.weight",
+        "space_position.weight": "transformer.wse.weight",
+    }
+    if not config.tie_embeddings:
+        names["head.weight"] = "lm_head.weight"
+    for i in range(config.num_layers):
+        for ours, theirs in PARTS.items():
+            names[f"blocks.{i}.{ours}.weight"] = f"transformer.h.{i}.{theirs}.weight"
+    return names
