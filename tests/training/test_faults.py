@@ -51,13 +51,16 @@ def spoiled(monkeypatch):
     from worldmodel.module import WorldModelModule
 
     def spoil(*steps: int) -> None:
-        honest = WorldModelModule.token_losses
+        honest = WorldModelModule.training_step
 
-        def dishonest(self, batch, drop_actions=None):
-            losses = honest(self, batch, drop_actions)
-            return losses * math.nan if self.training and self.global_step in steps else losses
+        def dishonest(self, batch, batch_idx):
+            with monkeypatch.context() as patch:
+                if self.global_step in steps:
+                    loss = self.network.loss
+                    patch.setattr(self.network, "loss", lambda *a, **k: loss(*a, **k) * math.nan)
+                return honest(self, batch, batch_idx)
 
-        monkeypatch.setattr(WorldModelModule, "token_losses", dishonest)
+        monkeypatch.setattr(WorldModelModule, "training_step", dishonest)
 
     return spoil
 

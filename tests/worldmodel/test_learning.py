@@ -42,10 +42,10 @@ def test_the_gpt_reaches_the_known_entropy_and_pays_for_shuffled_actions(compose
     optimal = world.optimal_nll(clip.tokens.numpy(), clip.actions.numpy()).mean()
     module.eval()
     with torch.no_grad():
-        reached = module.token_losses(clip).mean().item()
+        reached = module.network.loss(clip.tokens, clip.actions).item()
         order = torch.randperm(len(clip.actions), generator=torch.Generator().manual_seed(0))
         shuffled = type(clip)(clip.tokens, clip.actions[order])
-        penalty = module.token_losses(shuffled).mean().item() - reached
+        penalty = module.network.loss(shuffled.tokens, shuffled.actions).item() - reached
     assert reached == pytest.approx(optimal, rel=0.02)
     assert optimal == pytest.approx(world.entropy(), rel=0.02)
     assert penalty == pytest.approx(world.shuffled_penalty(), rel=0.1)
