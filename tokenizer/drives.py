@@ -24,6 +24,7 @@ from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from tokenizer import video
+from tokenizer.captions import Caption, read_captions
 from tokenizer.frame_drops import TIME_COLUMNS, Drop, describe, find_drops, holes
 from training.errors import BadInput
 from training.hashing import file_sha256
@@ -64,6 +65,12 @@ class Drive:
         if not images:
             raise BadInput(f"{self.path}: has neither video.mp4 nor frames/*.png; add one of them")
         return images
+
+    @property
+    def captions(self) -> tuple[Caption, ...]:
+        """What `drive.json` says of which frames."""
+        where = str(self.path / "drive.json")
+        return read_captions(self.meta.get("captions", []), len(self.actions), where)
 
     @cached_property
     def num_frames(self) -> int:
@@ -149,6 +156,7 @@ def open_drive(path: Path, action_names: Sequence[str] | None = None) -> Drive:
             f"{path}: {len(actions)} action rows for {drive.num_frames} frames"
             f"{f' ({describe(drops)})' if drops else ''}; give exactly one row per frame"
         )
+    _ = drive.captions  # judged here, read where they are needed
     return drive
 
 

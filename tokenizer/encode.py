@@ -9,7 +9,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
+from tokenizer.captions import of_steps
 from tokenizer.drives import Drive
 from tokenizer.frame_drops import Drop, describe
 from tokenizer.frame_encoder import AS_TRAINED, FrameEncoder, changed_share, name_of, sample_frames
@@ -120,7 +121,10 @@ def encode_drives(
             actions = average_rows(drive.select_actions(action_names), frames)
             kept = {str(k): drive.meta[k] for k in ("source", "licence") if k in drive.meta}
             gaps = {"dropped_frames": [list(drop) for drop in drops]} if drops else {}
-            writer.write(drive.id, str(drive.split), tokens, actions, {**kept, **gaps, **facts})
+            said = [asdict(caption) for caption in of_steps(drive.captions, frames)]
+            texts = {"captions": said} if said else {}
+            about = {**kept, **gaps, **texts, **facts}
+            writer.write(drive.id, str(drive.split), tokens, actions, about)
     return TokenStore(out, on_corrupt=on_corrupt)
 
 

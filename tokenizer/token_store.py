@@ -22,6 +22,7 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from jaxtyping import Float, Integer
 
+from tokenizer.captions import Caption, read_captions
 from tokenizer.drives import SPLITS
 from tokenizer.transforms import Preprocessing
 from training.errors import BadInput
@@ -79,6 +80,7 @@ class TokenDrive:
         tokens: [step height width] (or [step time height width] where T' > 1), unsigned.
         actions: float32 [step action]; row t explains step t+1.
         damage: why it cannot be read; its tokens and actions are then zeros in its length.
+        captions: what is said of which steps; stores made before there were any have none.
     """
 
     id: str
@@ -86,6 +88,7 @@ class TokenDrive:
     tokens: Integer[np.ndarray, "step *grid"] = field(repr=False)
     actions: Float[np.ndarray, "step action"] = field(repr=False)
     damage: str = ""
+    captions: tuple[Caption, ...] = ()
 
 
 class TokenStore:
@@ -123,6 +126,11 @@ class TokenStore:
         return found
 
     @property
+    def captioned(self) -> bool:
+        """Whether anything is said of any drive."""
+        return any(drive.captions for drive in self._drives)
+
+    @property
     def hash(self) -> str:
         """sha256 over the manifest: names data, split and tokenizer at once."""
         return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
@@ -139,7 +147,9 @@ class TokenStore:
             tokens = np.zeros((steps, *_frame_shape(self.spec)), np.uint16)
             actions = np.zeros((steps, len(self.action_names)), np.float32)
             return TokenDrive(drive_id, entry["split"], tokens, actions, str(error))
-        return TokenDrive(drive_id, entry["split"], tokens, actions)
+        said = entry.get("meta", {}).get("captions", [])
+        captions = read_captions(said, len(tokens), f"{self.root / 'manifest.json'}: {drive_id}")
+        return TokenDrive(drive_id, entry["split"], tokens, actions, captions=captions)
 
     def _read(self, entry: dict[str, Any], verify: bool) -> tuple[np.ndarray, np.ndarray]:
         path = self.root / entry["file"]
