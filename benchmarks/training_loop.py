@@ -118,7 +118,7 @@ def _bare(cfg: DictConfig) -> float:
         stamps.append(time.perf_counter())
         ids = sample_ids(0, step * datamodule.batch_size, datamodule.batch_size, len(windows))
         clip = collate([windows[i] for i in ids])
-        drop = torch.rand(len(clip.tokens)) < module.action_dropout
+        drop, _ = module.conditions.draw(len(clip.tokens), clip.tokens.device)
         network.loss(clip.tokens, clip.actions, drop).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()

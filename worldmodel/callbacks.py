@@ -55,6 +55,7 @@ class RolloutMedia(L.Callback):
             self.horizon_steps,
             Sampling(),
             self.num_futures,
+            **module.said(clip),
         )
         tokenizer = tokenizer.to(module.device)
         past = clip.tokens[:, None, :prompt].expand(-1, self.num_futures, -1, -1, -1)

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from tokenizer.captions import said_at
 from tokenizer.encode import EncodeConfig, encode_drives
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.sources import DriveSource, TokenSource, drives_hash
@@ -19,6 +20,7 @@ from tokenizer.token_store import TokenDrive, TokenStore
 from training.errors import BadInput, CorruptSample
 from training.loader import OrderedLoader, fixed_loader
 from training.order import DataOrder
+from worldmodel.text import Captions
 
 
 @dataclass(frozen=True)
@@ -28,23 +30,33 @@ class TokenClip:
     Attributes:
         tokens: int64 [batch time height width], a token grid per time step.
         actions: float32 [batch time action]; row t explains step t+1.
+        text: what is said of every step; None where no drive has captions.
     """
 
     tokens: Int[Tensor, "batch time height width"]
     actions: Float[Tensor, "batch time action"]
+    text: Captions | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> "TokenClip":
-        return TokenClip(self.tokens.to(*args, **kwargs), self.actions.to(*args, **kwargs))
+        tokens, actions = self.tokens.to(*args, **kwargs), self.actions.to(*args, **kwargs)
+        return TokenClip(tokens, actions, self.text)
 
     def pin_memory(self) -> "TokenClip":
-        return TokenClip(self.tokens.pin_memory(), self.actions.pin_memory())
+        return TokenClip(self.tokens.pin_memory(), self.actions.pin_memory(), self.text)
 
 
-class TokenWindows(Dataset[tuple[np.ndarray, np.ndarray]]):
-    """Every window of `num_steps` steps (or every `stride`-th) of some drives, memory-mapped."""
+Window = tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, tuple[str, ...]]
+
+
+class TokenWindows(Dataset[Window]):
+    """Every window of `num_steps` steps (or every `stride`-th) of some drives, memory-mapped.
+
+    A window is tokens and actions and, where any of the drives has captions, what is said.
+    """
 
     def __init__(self, drives: Sequence[TokenDrive], num_steps: int, stride: int = 1) -> None:
         self.drives, self.num_steps, self.stride = list(drives), num_steps, stride
+        self.captioned = any(drive.captions for drive in self.drives)
         counts = [max(0, (len(d.tokens) - num_steps) // stride + 1) for d in self.drives]
         self.ends = np.cumsum(counts)
         if not counts or not self.ends[-1]:
@@ -57,11 +69,14 @@ class TokenWindows(Dataset[tuple[np.ndarray, np.ndarray]]):
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> Window:
         drive, start = self._locate(index)
         if drive.damage:
             raise CorruptSample(f"drive {drive.id}, {drive.damage}")
         window = slice(start, start + self.num_steps)
+        if self.captioned:
+            said = said_at(drive.captions, window.start, window.stop)
+            return drive.tokens[window], drive.actions[window], said
         return drive.tokens[window], drive.actions[window]
 
     def describe(self, index: int) -> dict[str, Any]:
@@ -75,11 +90,12 @@ class TokenWindows(Dataset[tuple[np.ndarray, np.ndarray]]):
         return self.drives[drive], offset * self.stride
 
 
-def collate(samples: list[tuple[np.ndarray, np.ndarray]]) -> TokenClip:
-    tokens, actions = zip(*samples, strict=True)
+def collate(samples: list[Window]) -> TokenClip:
+    tokens, actions, *said = zip(*samples, strict=True)
     return TokenClip(
         torch.from_numpy(np.stack(tokens).astype(np.int64)),
         torch.from_numpy(np.stack(actions)),
+        Captions.of(said[0]) if said else None,
     )
 
 
@@ -139,7 +155,8 @@ class TokenDataModule(L.LightningDataModule):
 
     def model_facts(self) -> dict[str, Any]:
         """What the data determines about a world model."""
-        return {"spec": self.store.spec, "action_names": self.store.action_names}
+        facts = {"spec": self.store.spec, "action_names": self.store.action_names}
+        return {**facts, "captioned": self.store.captioned}
 
     def planned_facts(self) -> dict[str, Any]:
         """What `model_facts` will say, from manifests alone, before any data is made."""

@@ -9,6 +9,7 @@ from tokenizer.token_store import TokenSpec, TokenStore
 from training.checkpoints import find_checkpoint, read_manifest, read_weights
 from training.errors import BadInput
 from worldmodel.dynamics import Dynamics, DynamicsConfig, describe, from_description
+from worldmodel.text import TextEncoder, Texts, texts_from
 
 KIND = "worldmodel"
 
@@ -27,6 +28,15 @@ class WorldModel:
     action_names: tuple[str, ...]
     path: Path
     manifest: dict[str, Any]
+
+    def texts(self, encoder: TextEncoder | None = None) -> Texts | None:
+        """What its captions are read through; None for a model that reads none.
+
+        Raises:
+            BadInput: an encoder that cannot be opened, or is not the one of the training.
+        """
+        description = self.manifest.get("text")
+        return texts_from(description, encoder) if description else None
 
     def check_store(self, store: TokenStore) -> None:
         """BadInput unless the store has the tokens and actions that the model was trained on."""

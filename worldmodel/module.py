@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import lightning as L
-import torch
 from torch import Tensor
 
 from tokenizer.token_store import TokenSpec
@@ -13,9 +12,12 @@ from training.gradients import FiniteGuard
 from training.optimizers import AdamWConfig, build_optimizer
 from training.sharded import shard
 from training.throughput import Work
+from worldmodel.conditions import ConditionShares
 from worldmodel.data import TokenClip
 from worldmodel.dynamics import Dynamics, DynamicsConfig
 from worldmodel.load import manifest_of
+from worldmodel.robustness import Robustness
+from worldmodel.text import TextEncoder, Texts, reading_text
 
 
 class WorldModelModule(L.LightningModule):
@@ -27,6 +29,15 @@ class WorldModelModule(L.LightningModule):
         action_dropout: share of examples that are trained without their actions
             (Hu et al. 2023, GAIA-1, section 4.3), so that the model also knows the
             unconditioned distribution.
+        conditions: shares that are trained on a part of what conditions them, besides those.
+        text: a frozen text encoder (`worldmodel.text`); captions are read through it.
+        text_cache: folder that keeps its embeddings between runs.
+        robustness: how the past that the model reads in training is disturbed.
+        captioned: whether the data has captions; comes from the token store.
+
+    Raises:
+        BadInput: text without an encoder or without captions, an encoder without slots for
+            text, or a network that cannot be trained as `robustness` says.
     """
 
     def __init__(
@@ -36,9 +47,15 @@ class WorldModelModule(L.LightningModule):
         spec: TokenSpec,
         action_names: tuple[str, ...],
         action_dropout: float = 0.1,
+        conditions: ConditionShares | None = None,
+        text: TextEncoder | None = None,
+        text_cache: str | None = None,
+        robustness: Robustness | None = None,
+        captioned: bool = True,
     ) -> None:
         super().__init__()
-        self.optimizer_config, self.action_dropout = optimizer, action_dropout
+        self.optimizer_config = optimizer
+        self.conditions = (conditions or ConditionShares()).with_action_dropout(action_dropout)
         self.accumulate = 1  # batches per step, done by Lightning
         self.guard = FiniteGuard()
         self.guards = (self.guard,)
@@ -46,8 +63,16 @@ class WorldModelModule(L.LightningModule):
         if not action_names and network != unconditioned:
             print("note: the data has no actions, so the world model is not conditioned on any")
             network = unconditioned
+        self.texts: Texts | None = None
+        if text is not None:
+            reader = reading_text(network, text, captioned)
+            self.texts, network = Texts(text, reader.text_tokens, text_cache), reader
         self.network: Dynamics = network.build(spec, len(action_names))
+        self.robustness = robustness or Robustness()
+        self.robustness.check(self.network)
         self.manifest: dict[str, Any] = manifest_of(network, spec, action_names)
+        if self.texts is not None:
+            self.manifest["text"] = self.texts.describe()
 
     def speed_up(self, compile: bool, recompute: bool) -> None:
         """Compile the blocks in place, and recompute their activations."""
@@ -66,8 +91,13 @@ class WorldModelModule(L.LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def training_step(self, batch: TokenClip, batch_idx: int) -> Tensor:
-        drop = torch.rand(len(batch.tokens), device=self.device) < self.action_dropout
-        loss = self.network.loss(batch.tokens, batch.actions, drop)
+        no_actions, no_text = self.conditions.draw(len(batch.tokens), self.device)
+        said = self.said(batch)
+        if "captions" in said:
+            said["captions"] = said["captions"].drop(no_text)
+        tokens, actions = batch.tokens, batch.actions
+        further = said | self.robustness.change(self.network, tokens, actions, no_actions, **said)
+        loss = self.network.loss(tokens, actions, no_actions, **further)
         self.guard.see(loss)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log("train/bits_per_token", loss.detach() / math.log(2))
@@ -84,11 +114,16 @@ class WorldModelModule(L.LightningModule):
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def validation_step(self, batch: TokenClip, batch_idx: int) -> None:
-        scores = self.network.score(batch.tokens, batch.actions)
+        scores = self.network.score(batch.tokens, batch.actions, **self.said(batch))
         loss = scores.nats[:, self.network.first_target_step :].mean()
         logs = {"val/loss": loss, "val/bits_per_token": loss / math.log(2)}
-        self.log("step", float(self.global_step))  # or Lightning counts from 0
+        # Named, for Lightning would count from 0; sized, for it cannot tell from captions.
+        self.log("step", float(self.global_step), batch_size=len(batch.tokens))
         self.log_dict(logs, batch_size=len(batch.tokens), sync_dist=True)
+
+    def said(self, batch: TokenClip) -> dict[str, Any]:
+        """The network's keyword argument `captions`, where there is any."""
+        return self.texts.said(batch.text, batch.tokens.device) if self.texts else {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[MANIFEST_KEY] = self.manifest

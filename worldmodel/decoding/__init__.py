@@ -1,6 +1,7 @@
 """From a distribution over the next grid to futures: every way to decode, behind one door."""
 
 from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.guidance import Guidance
 from worldmodel.decoding.raster import Decoder, for_decoding
 from worldmodel.decoding.rollout import METHODS, Method, open_decoder, rollout
 from worldmodel.decoding.sampling import Sampling, sample
@@ -9,6 +10,7 @@ __all__ = [
     "METHODS",
     "Decoder",
     "FrameDecoder",
+    "Guidance",
     "Method",
     "Sampling",
     "for_decoding",

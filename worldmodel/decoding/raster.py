@@ -14,6 +14,7 @@ from worldmodel.decoding.base import FrameDecoder
 from worldmodel.decoding.sampling import Sampling, sample
 from worldmodel.dynamics.attention import KVCache, Text, Words
 from worldmodel.dynamics.gpt import GPT, Block
+from worldmodel.dynamics.text import TextContext
 
 
 def for_decoding(model: GPT, dtype: torch.dtype | None = None) -> GPT:
@@ -70,6 +71,8 @@ class Decoder(FrameDecoder):
         self.cache: KVCache
         self.text = text
         self._shared: Tensor | float = 0.0
+        self.state: Tensor  # what the blocks made of the newest slot
+        self.imagines = False  # whether the model chooses the next action
         self.ahead: Tensor  # logits of the token after the newest one
         self.generator = torch.Generator().manual_seed(self.sampling.seed)
 
@@ -80,9 +83,12 @@ class Decoder(FrameDecoder):
         actions: Float[Tensor, "batch step action"] | None = None,
         num_futures: int = 1,
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        captions: TextContext | None = None,
     ) -> None:
         """Read the prompt once and open `num_futures` rows per example, example-major.
 
+        Args:
+            captions: what is said at every time step, those of the future included.
         Raises:
             BadInput: the prompt is empty, longer than the context, or of another shape.
         """
@@ -96,23 +102,46 @@ class Decoder(FrameDecoder):
         past = actions[:, : time - 1] if conditioned and actions is not None else None
         self.tokens, self.actions, self.drop_actions = tokens, past, drop_actions
         self.model.check_text(self.text, len(tokens))
+        self.captions = captions
         self._read_text(1)
         self._read(tokens.shape[1])
         self.cache = self.cache.expand(num_futures)
         self.ahead = self.ahead.repeat_interleave(num_futures, dim=0)
+        self.state = self.state.repeat_interleave(num_futures, dim=0)
         self._read_text(num_futures)
         self.tokens = tokens.repeat_interleave(num_futures, dim=0)
         if past is not None:
             self.actions = past.repeat_interleave(num_futures, dim=0)
         if drop_actions is not None:
             self.drop_actions = drop_actions.repeat_interleave(num_futures, dim=0)
+        if captions is not None:
+            self.captions = captions.repeat(num_futures)
 
     @torch.inference_mode()
     def next_frame(
         self, action: Float[Tensor, "row action"] | None = None
     ) -> Int[Tensor, "row height width"]:
         """Sample the frame that follows, given the action in force before it."""
-        if self.actions is not None:
+        self.expect(action)
+        rows, space = len(self.tokens), self.layout.tokens_per_step
+        uniform = torch.rand(space, rows, generator=self.generator).to(self.tokens.device)
+        logits = self.open_frame()
+        frame = self.tokens.new_empty(rows, space)
+        for i in range(space):
+            frame[:, i] = sample(logits, self.sampling, uniform[i])
+            logits = self.append(frame[:, i])
+        return self.keep(frame)
+
+    def expect(self, action: Float[Tensor, "row action"] | None) -> None:
+        """Note the action that leads to the next frame, and make room for that frame.
+
+        Args:
+            action: None leaves it to a model that predicts actions.
+        Raises:
+            BadInput: the model reads actions and this is not one for every row.
+        """
+        self.imagines = action is None and self.model.predicts_actions
+        if self.actions is not None and not self.imagines:
             if action is None or action.shape != (len(self.tokens), self.layout.num_actions):
                 raise BadInput(
                     f"next_frame needs actions [{len(self.tokens)}, {self.layout.num_actions}], "
@@ -121,14 +150,10 @@ class Decoder(FrameDecoder):
             self.actions = torch.cat([self.actions, action[:, None]], dim=1)
         if self.cache.length == self.model.num_slots:
             self._read(self.model.config.context_steps - self.slide_steps)
-        rows, space = len(self.tokens), self.layout.tokens_per_step
-        uniform = torch.rand(space, rows, generator=self.generator).to(self.tokens.device)
-        logits = self.open_frame()
-        frame = self.tokens.new_empty(rows, space)
-        for i in range(space):
-            frame[:, i] = sample(logits, self.sampling, uniform[i])
-            logits = self.append(frame[:, i])
-        grid = frame.view(rows, self.layout.height, self.layout.width)
+
+    def keep(self, frame: Int[Tensor, "row space"]) -> Int[Tensor, "row height width"]:
+        """End the open frame, whose tokens are all appended, and return it as a grid."""
+        grid = frame.view(len(frame), self.layout.height, self.layout.width)
         self.tokens = torch.cat([self.tokens, grid[:, None]], dim=1)
         return grid
 
@@ -138,7 +163,9 @@ class Decoder(FrameDecoder):
         if not self.layout.prefix_length:
             self._hints, self._shared = self._look_back(), 0.0
             return self.ahead
-        *others, last = self._prefix()
+        for slot in self._said():
+            self.feed(slot)
+        *others, last = [self._imagine_action()] if self.imagines else self._prefix()
         self._hints = self._look_back()
         self._shared = last if self.layout.config.actions == "continuous" else 0.0
         for slot in others:
@@ -160,7 +187,7 @@ class Decoder(FrameDecoder):
         for layer, block in enumerate(self.blocks):
             x = block.step(x, turn, self.cache, layer, self.words[layer])
         self.cache.length += 1
-        self.ahead = model.logits(x)[:, 0].float()
+        self.state, self.ahead = x, model.logits(x)[:, 0].float()
         return self.ahead
 
     def _read_text(self, num_futures: int) -> None:
@@ -176,7 +203,10 @@ class Decoder(FrameDecoder):
         model = self.model
         tokens = self.tokens[:, self.tokens.shape[1] - num_steps :]
         actions = None if self.actions is None else _newest(self.actions, self.tokens, num_steps)
-        x = model.embed_clip(tokens, actions, self.drop_actions)
+        captions = None
+        if self.captions is not None:
+            captions = self.captions.from_step(self.tokens.shape[1] - num_steps)
+        x = model.embed_clip(tokens, actions, self.drop_actions, captions)
         dtype = self.blocks[0].attention.qkv.weight.dtype
         if x.device.type == "cpu":
             dtype = torch.float32  # a CPU reads a float32 cache faster than it converts bfloat16
@@ -193,7 +223,8 @@ class Decoder(FrameDecoder):
         for layer, block in enumerate(self.blocks):
             x = block(x, turn, self.cache, layer, self.words[layer])
         self.cache.length = x.shape[1]
-        self.ahead = model.logits(x[:, -1:])[:, 0].float()
+        self.state = x[:, -1:]
+        self.ahead = model.logits(self.state)[:, 0].float()
 
     def _look_back(self) -> Iterator[Tensor | float]:
         """What every slot is told of the frame before: cell 0 first, nothing for the last slot."""
@@ -203,16 +234,38 @@ class Decoder(FrameDecoder):
         return itertools.chain(hints.split(1, dim=1), [0.0])
 
     def _prefix(self) -> list[Float[Tensor, "row 1 dim"]]:
-        """The embedded prefix slots of the next time step."""
-        model, drop = self.model, self.drop_actions
-        kind = self.layout.config.actions
+        """The embedded action slots of the next time step."""
+        model, drop, rows = self.model, self.drop_actions, len(self.tokens)
         if self.actions is None:
-            rows = len(self.tokens)
-            ids = self.tokens.new_full((rows, 1), self.layout.num_ids - 1)
+            ids = self.tokens.new_full((rows, 1), self.layout.no_action_id)
             return [model.embed(ids)]
-        if kind == "continuous":
+        if self.layout.config.actions == "continuous":
             return [model.embed_actions(self.actions[:, -1:], drop)]
         x = model.embed(self.layout.action_ids(self.actions[:, -1:], drop)[:, 0])
+        return list(x.split(1, dim=1))
+
+    def _imagine_action(self) -> Float[Tensor, "row 1 dim"]:
+        """Sample the next action; feed its columns but the last, which is returned embedded."""
+        assert self.actions is not None
+        count, rows = self.layout.num_actions, len(self.tokens)
+        bins = self.tokens.new_zeros(rows, count)
+        uniform = torch.rand(count, rows, generator=self.generator).to(self.tokens.device)
+        for column in range(count):
+            logits = self.model.action_logits(self.state, column).float()
+            bins[:, column] = sample(logits, self.sampling, uniform[column])
+            slot = self.model.embed(self.layout.bin_ids(bins)[:, column : column + 1])
+            if column < count - 1:
+                self.feed(slot)
+        self.actions = torch.cat([self.actions, self.layout.bin_actions(bins)[:, None]], dim=1)
+        return slot
+
+    def _said(self) -> list[Float[Tensor, "row 1 dim"]]:
+        """The embedded text slots of the next time step."""
+        (rows, step), count = self.tokens.shape[:2], self.layout.config.text_tokens
+        if self.captions is None:
+            ids = self.tokens.new_full((rows, 1), self.layout.no_text_id)
+            return [self.model.embed(ids)] * count if count else []
+        x = self.model.embed_text(self.captions, step, step + 1, rows)[:, 0]
         return list(x.split(1, dim=1))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from training.errors import BadInput
 from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.guided import GuidedDecoder
 from worldmodel.decoding.maskgit import maskgit
 from worldmodel.decoding.raster import Decoder, for_decoding
 from worldmodel.decoding.sampling import Sampling
@@ -18,6 +19,7 @@ from worldmodel.dynamics import Dynamics
 from worldmodel.dynamics.attention import Text
 from worldmodel.dynamics.gpt import GPT
 from worldmodel.dynamics.masked import Masked
+from worldmodel.dynamics.text import TextContext
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,12 @@ class Method:
     Attributes:
         kind: the networks that can be decoded so.
         open: makes the decoder of (network, sampling, options).
+        guided: whether it heeds `Sampling.guidance`.
     """
 
     kind: type[Dynamics]
     open: Callable[..., FrameDecoder]
+    guided: bool = False
 
 
 def raster(
@@ -41,11 +45,17 @@ def raster(
     text: Text | None = None,
 ) -> FrameDecoder:
     """Token by token in raster order, exactly as the model was trained (see `Decoder`)."""
-    return Decoder(for_decoding(model, dtype), sampling, slide_steps, text)
+    decoder = Decoder(for_decoding(model, dtype), sampling, slide_steps, text)
+    if sampling and sampling.guidance and sampling.guided:
+        return GuidedDecoder(decoder, sampling.guidance)
+    return decoder  # to the last bit what guidance of scale 0 is, without its second rows
 
 
 # The first method of a kind is its own choice ("auto").
-METHODS = {"raster": Method(GPT, raster), "maskgit": Method(Masked, maskgit)}
+METHODS = {
+    "raster": Method(GPT, raster, guided=True),
+    "maskgit": Method(Masked, maskgit),
+}
 
 
 def open_decoder(
@@ -58,8 +68,8 @@ def open_decoder(
         options: of the method; see its function.
 
     Raises:
-        BadInput: a method that this kind of model cannot do (says which can), or an option that
-            the method does not have.
+        BadInput: a method that this kind of model cannot do (says which can), an option that
+            the method does not have, or guidance where it knows none.
     """
     able = [name for name, known in METHODS.items() if isinstance(model, known.kind)]
     chosen = able[0] if method == "auto" and able else method
@@ -71,6 +81,12 @@ def open_decoder(
     for name, value in options.items():
         if name not in known:
             raise BadInput(f"{name}={value}: {chosen} has no such option; it has: {known}")
+    if sampling and sampling.guided and not METHODS[chosen].guided:
+        able = [name for name in able if METHODS[name].guided]
+        raise BadInput(
+            f"guidance: {chosen} has none; decode without it"
+            f"{', or by: ' + ', '.join(able) if able else ''}"
+        )
     return METHODS[chosen].open(model, sampling, **options)
 
 
@@ -83,33 +99,40 @@ def rollout(
     num_futures: int = 1,
     drop_actions: Bool[Tensor, " batch"] | None = None,
     method: str = "auto",
+    captions: TextContext | None = None,
     **options: Any,
 ) -> Int[Tensor, "batch future horizon height width"]:
     """Several futures of `horizon` frames for every prompt, decoded in one batch.
 
     Args:
         actions: row t explains frame t + 1, so prompt + horizon - 1 rows; all futures of an
-            example share them. Not read where nothing conditions on actions.
+            example share them. Not read where nothing conditions on actions. A model that
+            predicts actions imagines those that are missing at the end.
         method, options: how to decode (see `open_decoder`).
+        captions: what is said at every step of prompt and horizon; the last caption goes on.
     Raises:
-        BadInput: a prompt longer than the context, too few actions, wrong shapes, or a method
-            that this model cannot do.
+        BadInput: a prompt longer than the context, too few actions, wrong shapes, text for a
+            model that reads none, or a method that this model cannot do.
     """
     if horizon < 1:
         raise BadInput(f"horizon={horizon}; give 1 or more frames")
     time = prompt_tokens.shape[1]
     given = actions if model.conditioned else None
-    if given is not None and given.shape[1] < time + horizon - 1:
+    needed = time + horizon - 1
+    if given is not None and given.shape[1] < (time - 1 if model.predicts_actions else needed):
         raise BadInput(
             f"{given.shape[1]} action rows for a prompt of {time} frames and a horizon of "
-            f"{horizon}; give {time + horizon - 1}, or shorten the horizon"
+            f"{horizon}; give {needed}, or shorten the horizon"
         )
+    said = {} if captions is None else {"captions": captions}
+    if captions is not None and "captions" not in model.reads:
+        raise BadInput(f"captions: {type(model).__name__} reads none; leave it out")
     decoder = open_decoder(model, sampling, method, **options)
-    decoder.start(prompt_tokens, given, num_futures, drop_actions)
+    decoder.start(prompt_tokens, given, num_futures, drop_actions, **said)
     frames = []
     for step in range(horizon):
         action = None
-        if given is not None:
+        if given is not None and time - 1 + step < given.shape[1]:
             action = given[:, time - 1 + step].repeat_interleave(num_futures, dim=0)
         frames.append(decoder.next_frame(action))
     return torch.stack(frames, dim=1).unflatten(0, (len(prompt_tokens), num_futures))

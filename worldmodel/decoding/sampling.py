@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from training.errors import BadInput
+from worldmodel.decoding.guidance import Guidance
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Sampling:
         top_p: only the fewest likeliest tokens whose probabilities sum to p; 1 keeps all.
         greedy: always the likeliest token; the other settings then have to stay at rest.
         seed: the same seed gives the same futures.
+        guidance: makes what a condition changes stronger; not every method can.
     """
 
     temperature: float = 1.0
@@ -26,6 +28,7 @@ class Sampling:
     top_p: float = 1.0
     greedy: bool = False
     seed: int = 0
+    guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
@@ -41,6 +44,10 @@ class Sampling:
             raise BadInput(
                 "sampling.greedy=true ignores temperature, top_k and top_p; leave them out"
             )
+
+    @property
+    def guided(self) -> bool:
+        return self.guidance is not None and self.guidance.scale > 0
 
 
 def sample(

@@ -50,6 +50,8 @@ class Dynamics(nn.Module, ABC):
         first_target_step: first time step whose tokens count; frame 0 may have no past.
         blocks: the repeated layers, which are compiled, sharded and recomputed one by one.
         recompute: whether to compute the activations of the blocks again in the backward pass.
+        predicts_actions: whether a decoder may leave actions to the model.
+        reads: further keyword arguments that this kind's `loss` takes, such as "captions".
     """
 
     config: DynamicsConfig
@@ -59,6 +61,8 @@ class Dynamics(nn.Module, ABC):
     first_target_step: int
     blocks: nn.ModuleList
     recompute: bool = False
+    predicts_actions: bool = False
+    reads: tuple[str, ...] = ()
 
     @abstractmethod
     def loss(

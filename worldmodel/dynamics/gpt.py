@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from training.recompute import call
+from worldmodel.dynamics.action_head import ActionHead
 from worldmodel.dynamics.attention import Text, linear
 from worldmodel.dynamics.base import Dynamics, TokenScores
 from worldmodel.dynamics.blocks import Block, make_norm
@@ -31,7 +32,9 @@ from worldmodel.dynamics.heads import (
 )
 from worldmodel.dynamics.layout import SequenceLayout, symlog
 from worldmodel.dynamics.mup import is_hidden, lr_multipliers
+from worldmodel.dynamics.noise import ContextNoise
 from worldmodel.dynamics.positions import Rotation, rotation, sinusoid
+from worldmodel.dynamics.text import TextContext, TextSlots
 
 __all__ = ["GPT", "Block", "GPTConfig"]
 
@@ -43,6 +46,7 @@ class GPT(Dynamics):
         BadInput: the configuration does not fit the data, or a clip does not fit the model.
     """
 
+    reads = ("captions", "context", "noise")
     turn_cos: Tensor
     turn_sin: Tensor
     added: Tensor | None
@@ -66,6 +70,13 @@ class GPT(Dynamics):
             self.action = nn.Sequential(
                 nn.Linear(num_actions, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
             )
+        if config.layout.text_tokens:
+            words = config.layout.text_tokens, config.layout.text_width
+            self.text = TextSlots(*words, config.dim)
+        self.predicts_actions = config.layout.predict_actions > 0
+        if self.predicts_actions:
+            self.action_head = ActionHead(num_actions, config.layout.num_bins, config.dim)
+        self.noise = ContextNoise(config.noise_levels, config.dim)
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.num_layers))
         self.norm = make_norm(config)
         self.init_weights()
@@ -104,7 +115,9 @@ class GPT(Dynamics):
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
         text: Text | None = None,
-        answer: Callable[[Tensor], Any] | None = None,
+        answer: Callable[[Tensor, Tensor], Any] | None = None,
+        captions: TextContext | None = None,
+        noise: Float[Tensor, " batch"] | None = None,
     ) -> Any:
         """Logits [batch time space vocab] of every frame token given everything before it.
 
@@ -112,18 +125,23 @@ class GPT(Dynamics):
             actions: row t is in force between frame t and t + 1; at least time - 1 rows.
             drop_actions: examples whose actions are all replaced by a learned "no action".
             text: what every example is told, where `context_dim` is given.
-            answer: what to make, in place of logits, of what the head reads for every token.
+            captions: what is said at every step; without it, a learned "nothing is said".
+            noise: standard deviation, in that of the embeddings, of noise on every example's
+                frame tokens.
+            answer: what to make, in place of logits, of what the head reads for every token, and
+                of all that the blocks made.
                 Inside of this call, because a sharded head is whole only there.
         Raises:
             BadInput: wrong grid, wrong action width, no text where the network reads one, or
                 more frames than `context_steps`.
         """
         # The last token predicts none.
-        x = self.run(self.embed_clip(tokens, actions, drop_actions)[:, :-1], text)
+        embedded = self.embed_clip(tokens, actions, drop_actions, captions, noise)
+        states = self.run(embedded[:, :-1], text)
         slots = self.layout.predicting_slots(tokens.shape[1]).flatten().clamp(min=0)
-        x = x.index_select(1, slots.to(x.device))
+        x = states.index_select(1, slots.to(states.device))
         if answer is not None:
-            return answer(x)
+            return answer(x, states)
         logits = self.logits(x)
         if not self.layout.prefix_length:  # nothing predicts the very first token
             logits = torch.cat([torch.zeros_like(logits[:, :1]), logits[:, 1:]], dim=1)
@@ -177,15 +195,36 @@ class GPT(Dynamics):
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
         text: Text | None = None,
+        captions: TextContext | None = None,
+        context: Int[Tensor, "batch time height width"] | None = None,
+        noise: Float[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean cross entropy of the frame tokens that count."""
+        """Mean cross entropy of the frame tokens that count, and of the actions by their weight.
+
+        Args:
+            context: what is read instead of the tokens, which stay what is predicted.
+            text, captions, noise: see `forward`.
+        """
         first = self.first_target_step * self.layout.tokens_per_step
         targets = tokens.flatten(1)[:, first:]
 
-        def mean_nats(x: Tensor) -> Tensor:
-            return self._nats(x[:, first:], targets).mean()
+        def mean_nats(x: Tensor, states: Tensor) -> Tensor:
+            nats = self._nats(x[:, first:], targets).mean()
+            if not self.predicts_actions or actions is None:
+                return nats
+            weight = self.config.layout.predict_actions
+            return nats + weight * self._action_nats(states, actions, drop_actions)
 
-        return self(tokens, actions, drop_actions, text, mean_nats)
+        read = tokens if context is None else context
+        return self(read, actions, drop_actions, text, mean_nats, captions, noise)
+
+    def _action_nats(
+        self, states: Tensor, actions: Tensor, drop_actions: Tensor | None
+    ) -> Float[Tensor, ""]:
+        time = (states.shape[1] + 1) // self.layout.step_length
+        slots = self.layout.action_predicting_slots(time).to(states.device)
+        bins = self.layout.action_bins(actions[:, : time - 1])
+        return self.action_head.nats(self._normed(states[:, slots]), bins, drop_actions)
 
     def score(
         self,
@@ -193,14 +232,15 @@ class GPT(Dynamics):
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
         text: Text | None = None,
+        captions: TextContext | None = None,
     ) -> TokenScores:
         """Exact: every token given all earlier ones, those of its own frame included."""
         targets, vocab = tokens.flatten(1), self.spec.vocab_size
 
-        def nats_and_hits(x: Tensor) -> tuple[Tensor, Tensor]:
+        def nats_and_hits(x: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
             return self._nats(x, targets), hits(self.logits, x.flatten(0, 1), targets, vocab)
 
-        nats, found = self(tokens, actions, drop_actions, text, nats_and_hits)
+        nats, found = self(tokens, actions, drop_actions, text, nats_and_hits, captions)
         if not self.layout.prefix_length:  # nothing predicts the very first token
             first = torch.arange(targets.shape[1], device=nats.device) == 0
             nats, found = nats.masked_fill(first, math.log(vocab)), found & ~first
@@ -227,21 +267,33 @@ class GPT(Dynamics):
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None,
         drop_actions: Bool[Tensor, " batch"] | None,
+        captions: TextContext | None = None,
+        noise: Float[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch slot dim"]:
-        """What the first block reads: ids, actions and, where learned, positions."""
+        """What the first block reads: ids, actions, text and, where learned, positions."""
         time, limit = tokens.shape[1], self.config.context_steps
         if not 1 <= time <= limit:
             raise BadInput(f"{time} frames, but the model sees 1 to {limit}; shorten the clips")
         x = self.embed(self.layout.sequence_ids(tokens, actions, drop_actions))
+        space, disturbance = self.layout.tokens_per_step, None
+        if noise is not None:
+            x, disturbance = self.disturb(x.unflatten(1, (time, -1)), noise)
         if self.config.layout.actions == "continuous":
             assert actions is not None
             later = self.embed_actions(actions[:, : time - 1], drop_actions)
             steps = x.unflatten(1, (time, -1))
-            prefix = torch.cat([steps[:, :1, 0], later.to(x.dtype)], dim=1)
+            said, frames = steps[:, :, : self.layout.prefix_length - 1], steps[:, :, -space:]
+            prefix = torch.cat([steps[:, :1, said.shape[2]], later.to(x.dtype)], dim=1)
             prefix = prefix[:, :, None]
-            x = torch.cat([prefix, steps[:, :, 1:] + prefix], dim=2).flatten(1, 2)
+            x = torch.cat([said, prefix, frames + prefix], dim=2).flatten(1, 2)
+        if captions is not None:
+            said = self.embed_text(captions, 0, time, len(tokens)).to(x.dtype)
+            rest = x.unflatten(1, (time, -1))[:, :, said.shape[2] :]
+            x = torch.cat([said, rest], dim=2).flatten(1, 2)
         if self.config.look_back:
-            hints = self.hints(tokens[:, :-1].flatten(0, 1)).unflatten(0, (len(tokens), -1))
+            before = None if disturbance is None else disturbance[:, :-1].flatten(0, 1)
+            hints = self.hints(tokens[:, :-1].flatten(0, 1), before)
+            hints = hints.unflatten(0, (len(tokens), -1))
             # A slot gets the hint of the cell that it predicts; step 0 has nothing to look back at.
             hints = F.pad(hints.to(x.dtype), (0, 0, self.layout.prefix_length - 1, 1, 1, 0))
             x = x + hints.flatten(1, 2)
@@ -262,11 +314,38 @@ class GPT(Dynamics):
         x = self.action(symlog(actions).to(self.embed.weight.dtype))
         if drop_actions is None:
             return x
-        return torch.where(drop_actions[:, None, None], self.embed.weight[-1].to(x.dtype), x)
+        none = self.embed(torch.tensor(self.layout.no_action_id, device=x.device)).to(x.dtype)
+        return torch.where(drop_actions[:, None, None], none, x)
 
-    def hints(self, frame: Int[Tensor, "batch height width"]) -> Float[Tensor, "batch space dim"]:
+    def embed_text(
+        self, captions: TextContext, start: int, stop: int, batch: int
+    ) -> Float[Tensor, "batch step token dim"]:
+        """The text slots of time steps start .. stop - 1, without their positions."""
+        if not self.config.layout.text_tokens:
+            raise BadInput("this model reads no captions; train one with layout.text_tokens=32")
+        nothing = self.embed(torch.tensor(self.layout.no_text_id, device=captions.index.device))
+        out: Tensor = self.text(captions, start, stop, batch, nothing)
+        return out
+
+    def disturb(
+        self, steps: Float[Tensor, "batch time slot dim"], noise: Float[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch slot dim"], Float[Tensor, "batch time space dim"]]:
+        """Embeddings with noise on the frames' tokens, which may be told its level; the noise."""
+        frames = steps[:, :, -self.layout.tokens_per_step :]
+        drawn = self.noise.draw(frames, noise * frames.detach().std())
+        told = frames + drawn + self.noise.told(noise)
+        rest = steps[:, :, : self.layout.prefix_length]
+        return torch.cat([rest, told], dim=2).flatten(1, 2), drawn
+
+    def hints(
+        self,
+        frame: Int[Tensor, "batch height width"],
+        noise: Float[Tensor, "batch space dim"] | None = None,
+    ) -> Float[Tensor, "batch space dim"]:
         """What `look_back` tells about every cell of the next frame: this frame around it."""
         cells = self.embed(frame)
+        if noise is not None:
+            cells = cells + noise.view_as(cells)
         around = self.look_back(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return (cells + around).flatten(1, 2)
 
@@ -296,6 +375,12 @@ class GPT(Dynamics):
     def _normed(self, x: Tensor) -> Tensor:
         return self.norm(x) * (self.config.width_ratio * self.config.output_scale)
 
+    def action_logits(
+        self, state: Float[Tensor, "row 1 dim"], column: int
+    ) -> Float[Tensor, "row bin"]:
+        """Of an action column's bins, from the state of the slot before it."""
+        return self.action_head.column(self._normed(state), column)
+
     @torch.no_grad()
     def init_weights(self) -> None:
         """Initialise every parameter; nothing else does.
@@ -303,7 +388,8 @@ class GPT(Dynamics):
         | parameter                                   | start                                |
         |---------------------------------------------|--------------------------------------|
         | embeddings (ids, learned positions, factors)| normal, std 0.02                     |
-        | linear weights (qkv, up, gate, action, head)| normal, std 0.02                     |
+        | linear weights (qkv, up, gate, action, text)| normal, std 0.02                     |
+        | heads, noise levels ("none" stays 0)        | normal, std 0.02                     |
         | look_back                                   | normal, std 0.5 / sqrt(inputs)       |
         | residual projections (attention.proj, down) | normal, std 0.02 / sqrt(2 layers)    |
         | norm weights                                | 1                                    |
@@ -324,6 +410,8 @@ class GPT(Dynamics):
                 nn.init.normal_(parameter, std=0.5 / math.sqrt(parameter[0].numel()))
             else:
                 nn.init.normal_(parameter, std=0.02)
+            if name == "noise.level.weight":
+                parameter[0] = 0
             if is_hidden(name, parameter) and name != "look_back.weight":
                 parameter.mul_(math.sqrt(self.config.width_ratio))
 

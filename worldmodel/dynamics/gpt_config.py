@@ -55,6 +55,8 @@ class GPTConfig:
         factors: sizes whose product is the vocabulary, first varies fastest: the embedding is
             a sum over factors, and the head predicts them one after the other
             (`worldmodel.dynamics.heads`). () for one table of all tokens.
+        noise_levels: levels of context noise (`worldmodel.robustness`) that the network is
+            told apart, above "none"; 0 tells it nothing.
     """
 
     dim: int = 512
@@ -91,6 +93,7 @@ class GPTConfig:
     context_dim: int = 0
     cross_every: int = 1
     factors: tuple[int, ...] = ()
+    noise_levels: int = 0
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
@@ -104,6 +107,8 @@ class GPTConfig:
                 f"num_layers={self.num_layers}, context_steps={self.context_steps}; "
                 "give at least 1 layer and 2 steps"
             )
+        if self.noise_levels < 0:
+            raise BadInput(f"noise_levels={self.noise_levels}; give 0 (untold) or more")
         if self.look_back and self.look_back % 2 == 0:
             raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
         if self.look_back and not self.layout.separator:
@@ -166,6 +171,20 @@ class GPTConfig:
 
     def without_actions(self) -> "GPTConfig":
         return replace(self, layout=replace(self.layout, actions="none"))
+
+    @property
+    def text_tokens(self) -> int:
+        return self.layout.text_tokens
+
+    def with_text(self, width: int) -> "GPTConfig":
+        """The same network for a text encoder of this width; BadInput where it reads none."""
+        if not self.layout.text_tokens or self.layout.text_width not in (0, width):
+            raise BadInput(
+                f"layout.text_tokens={self.layout.text_tokens}, text_width="
+                f"{self.layout.text_width} with a text encoder of width {width}; set "
+                "text_tokens=32 and text_width=0, or model.text=null"
+            )
+        return replace(self, layout=replace(self.layout, text_width=width))
 
     def build(self, spec: TokenSpec, num_actions: int) -> "GPT":
         from worldmodel.dynamics.gpt import GPT  # the network knows its config's class

@@ -81,6 +81,11 @@ class MaskedConfig:
             raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
         if self.mup_base_width < 0:
             raise BadInput(f"mup_base_width={self.mup_base_width}; give a width, or 0 (off)")
+        if self.layout.predict_actions or self.layout.text_tokens:
+            raise BadInput(
+                f"layout.predict_actions={self.layout.predict_actions}, text_tokens="
+                f"{self.layout.text_tokens}: a masked model only reads actions; set both to 0"
+            )
         if self.layout.first_target_step != 1:
             raise BadInput(
                 f"layout.first_target_step={self.layout.first_target_step}: a masked model is "

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def evaluate(
     card: dict[str, Any] = {
         "split": config.split,
         "num_drives": len(held),
-        "teacher_forced": teacher_forced(network, loader, device),
+        "teacher_forced": teacher_forced(network, loader, device, model.texts()),
         "floors": {
             name: {"nats_per_token": value, "bits_per_token": value / math.log(2)}
             for name, value in nats.items()
@@ -156,8 +156,9 @@ def _pixels(
     out: Path,
 ) -> dict[str, Any]:
     """Rollouts, one-step-ahead frames, the tokenizer's ceiling and the copy floor."""
-    futures = imagine(model.network, clips, prompt, config.sampling, config.num_futures)
-    ahead = one_step_ahead(model.network, clips, prompt, config.sampling)
+    texts, sampling = model.texts(), config.sampling
+    futures = imagine(model.network, clips, prompt, sampling, config.num_futures, texts=texts)
+    ahead = one_step_ahead(model.network, clips, prompt, sampling, texts)
     reconstruction = judge.decode(clips.tokens)
     imagined = judge.decode(futures.tokens)
     target = frames[:, prompt:]
@@ -203,8 +204,10 @@ def _steering(
     result: dict[str, Any] = {"amplitude": amplitude}
     past = judge.decode(clips.tokens[:, :prompt])
     for direction, actions in variants.items():
-        steered = TokenClip(clips.tokens, actions)
-        futures = imagine(model.network, steered, prompt, config.sampling, 1, direction)
+        steered = replace(clips, actions=actions)
+        futures = imagine(
+            model.network, steered, prompt, config.sampling, 1, direction, model.texts()
+        )
         pixels = torch.cat([past, judge.decode(futures.tokens[:, 0])], dim=1)
         panels.append((f"steer {direction}", pixels))
         motion = scene_motion(pixels[:, prompt - 1 :])

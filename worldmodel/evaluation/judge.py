@@ -18,7 +18,7 @@ from training.checkpoints import find_checkpoint, read_manifest
 from training.cli import plain
 from training.errors import BadInput
 from worldmodel.data import open_store
-from worldmodel.decoding import Sampling
+from worldmodel.decoding import Guidance, Sampling
 from worldmodel.evaluation.card import EvalConfig, Evidence, evaluate
 from worldmodel.evaluation.report import write_report
 from worldmodel.load import load_world_model
@@ -93,11 +93,21 @@ def _world_model_card(
         for key, value in plain(cfg).items()
         if key in EvalConfig.__dataclass_fields__ and key not in ("sampling", "lpips_weights")
     }
-    sampling = {k: v for k, v in plain(cfg.sampling).items() if k != "_target_"}
     config = EvalConfig(
-        **settings, lpips_weights=_path(cfg.lpips_weights), sampling=Sampling(**sampling)
+        **settings,
+        lpips_weights=_path(cfg.lpips_weights),
+        sampling=sampling_from(plain(cfg.sampling)),
     )
     return lambda out: {"kind": "worldmodel", **evaluate(model, evidence, config, out, device)}
+
+
+def sampling_from(values: dict[str, Any]) -> Sampling:
+    """The settings of a config, which is never instantiated freely."""
+    own, guidance = (
+        {k: v for k, v in part.items() if k not in ("_target_", "guidance")}
+        for part in (values, values.get("guidance") or {})
+    )
+    return Sampling(**own, guidance=Guidance(**guidance))
 
 
 def _source(manifest: dict[str, Any], root: str | None) -> DriveSource | TokenSource:

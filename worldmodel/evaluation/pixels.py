@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -17,6 +17,8 @@ from tokenizer.metrics import psnr, ssim
 from worldmodel.data import TokenClip
 from worldmodel.decoding import Sampling, rollout
 from worldmodel.dynamics import Dynamics
+from worldmodel.dynamics.text import TextContext
+from worldmodel.text import Texts
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,14 @@ def imagine(
     sampling: Sampling,
     num_futures: int = 1,
     title: str = "rollouts",
+    texts: Texts | None = None,
 ) -> Futures:
-    """Autoregressive rollouts of every clip beyond its first `prompt_steps` steps."""
+    """Autoregressive rollouts of every clip beyond its first `prompt_steps` steps.
+
+    Args:
+        texts: what captions are read through; without it, a model is told of none.
+    """
+    said = _said(clips, sampling, texts)
     horizon = clips.tokens.shape[1] - prompt_steps
     began, futures = time.perf_counter(), []
     for index in tqdm(range(len(clips.tokens)), title, unit="clip"):
@@ -53,6 +61,7 @@ def imagine(
                 horizon,
                 sampling,
                 num_futures,
+                captions=said and replace(said, index=said.index[one]),
             )
         )
     seconds = time.perf_counter() - began
@@ -61,18 +70,34 @@ def imagine(
 
 
 def one_step_ahead(
-    network: Dynamics, clips: TokenClip, prompt_steps: int, sampling: Sampling
+    network: Dynamics,
+    clips: TokenClip,
+    prompt_steps: int,
+    sampling: Sampling,
+    texts: Texts | None = None,
 ) -> Int[Tensor, "clip horizon height width"]:
     """Temporally teacher-forced: each frame sampled after the *real* frames before it."""
     horizon = clips.tokens.shape[1] - prompt_steps
-    frames = []
+    said, frames = _said(clips, sampling, texts), []
     for index in tqdm(range(len(clips.tokens)), "one step ahead", unit="clip"):
         starts = range(horizon)
         prompts = torch.stack([clips.tokens[index, s : s + prompt_steps] for s in starts])
         actions = torch.stack([clips.actions[index, s : s + prompt_steps + 1] for s in starts])
         given = actions if network.num_actions else None
-        frames.append(rollout(network, prompts, given, 1, sampling)[:, 0, 0])
+        text = said
+        if said is not None:
+            windows = [said.index[index, s : s + prompt_steps + 1] for s in starts]
+            text = replace(said, index=torch.stack(windows))
+        frames.append(rollout(network, prompts, given, 1, sampling, captions=text)[:, 0, 0])
     return torch.stack(frames)
+
+
+def _said(clips: TokenClip, sampling: Sampling, texts: Texts | None) -> TextContext | None:
+    """The clips' captions as a network reads them, and what guidance turns away from."""
+    if texts is None or clips.text is None:
+        return None
+    negative = sampling.guidance.negative if sampling.guidance else ""
+    return texts.embed(clips.text, clips.tokens.device, negative)
 
 
 class PixelJudge:

@@ -1,6 +1,7 @@
 """Fully teacher-forced scores: every token is predicted from the real past."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,14 +11,17 @@ from tqdm import tqdm
 
 from worldmodel.data import TokenClip
 from worldmodel.dynamics import Dynamics
+from worldmodel.text import Texts
 
 
 @torch.no_grad()
 def teacher_forced(
-    network: Dynamics, loader: DataLoader[TokenClip], device: str
+    network: Dynamics, loader: DataLoader[TokenClip], device: str, texts: Texts | None = None
 ) -> dict[str, float | list[float]]:
     """Cross entropy and accuracy over all real tokens that count, and by time step.
 
+    Args:
+        texts: what captions are read through; without it, a model is told of none.
     Returns:
         nats_per_token, bits_per_token, accuracy (share of tokens whose most probable value
         is right), and the lists bits_by_step, accuracy_by_step (step t sees t frames).
@@ -26,7 +30,9 @@ def teacher_forced(
     hits: list[Float[Tensor, "batch step"]] = []
     for batch in tqdm(loader, "teacher-forced", unit="batch"):
         clip = batch.to(device)
-        scores = network.score(clip.tokens, clip.actions if network.num_actions else None)
+        said: dict[str, Any] = texts.said(clip.text, device) if texts else {}
+        actions = clip.actions if network.num_actions else None
+        scores = network.score(clip.tokens, actions, **said)
         nats.append(scores.nats.mean(-1).cpu())
         hits.append(scores.hits.float().mean(-1).cpu())
     first = network.first_target_step

@@ -1,0 +1,87 @@
+"""Captions as a network reads them: embeddings of a frozen encoder, and who reads which."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from training.errors import BadInput
+
+
+@dataclass(frozen=True)
+class TextContext:
+    """What is said at every time step; each caption is held once, however often it is read.
+
+    Attributes:
+        embeddings: of every different caption, from the encoder.
+        index: the caption of every example and time step; -1 where nothing is said. The last
+            one goes on beyond the end.
+        against: the caption that guidance turns away from (a negative prompt); -1 for none,
+            which is to turn away from saying nothing.
+    """
+
+    embeddings: Float[Tensor, "caption token width"]
+    index: Int[Tensor, "batch step"]
+    against: int = -1
+
+    def to(self, *args: Any, **kwargs: Any) -> "TextContext":
+        embeddings, index = self.embeddings.to(*args, **kwargs), self.index.to(*args, **kwargs)
+        return replace(self, embeddings=embeddings, index=index)
+
+    def steps(self, start: int, stop: int) -> Int[Tensor, "batch step"]:
+        """The captions' numbers of time steps start .. stop - 1."""
+        length = self.index.shape[1]
+        wanted = torch.arange(start, stop, device=self.index.device).clamp(max=length - 1)
+        return self.index[:, wanted]
+
+    def from_step(self, start: int) -> "TextContext":
+        """The same captions without those before a time step."""
+        return replace(self, index=self.steps(start, max(start + 1, self.index.shape[1])))
+
+    def drop(self, examples: Bool[Tensor, " batch"]) -> "TextContext":
+        """Nothing is said in these examples."""
+        return replace(self, index=self.index.masked_fill(examples[:, None], -1))
+
+    def repeat(self, num: int) -> "TextContext":
+        """`num` rows per example, in example-major order."""
+        return replace(self, index=self.index.repeat_interleave(num, dim=0))
+
+    def paired(self, away: bool) -> "TextContext":
+        """All rows, and once more: as they are, or (`away`) reading `against`."""
+        other = torch.full_like(self.index, self.against) if away else self.index
+        return replace(self, index=torch.cat([self.index, other]))
+
+    def check(self, batch: int, num_tokens: int, width: int) -> None:
+        """BadInput unless it has these shapes."""
+        if tuple(self.embeddings.shape[1:]) != (num_tokens, width) or self.index.shape[1] < 1:
+            raise BadInput(
+                f"text of {tuple(self.embeddings.shape[1:])} (tokens, width), but the model reads "
+                f"({num_tokens}, {width}); use the encoder that it was trained with"
+            )
+        if len(self.index) != batch:
+            raise BadInput(f"text for {len(self.index)} examples of {batch}; give it for each")
+
+
+class TextSlots(nn.Module):
+    """What a sequence holds in its text slots: the encoder's vectors, projected."""
+
+    def __init__(self, num_tokens: int, width: int, dim: int) -> None:
+        super().__init__()
+        self.num_tokens, self.width = num_tokens, width
+        self.project = nn.Linear(width, dim, bias=False)
+
+    def forward(
+        self,
+        text: TextContext,
+        start: int,
+        stop: int,
+        batch: int,
+        nothing: Float[Tensor, " dim"],
+    ) -> Float[Tensor, "batch step token dim"]:
+        """Of time steps start .. stop - 1, without positions; `nothing` where nothing is said."""
+        text.check(batch, self.num_tokens, self.width)
+        said = self.project(text.embeddings.to(self.project.weight.dtype))
+        blank = nothing.to(said.dtype).expand(1, *said.shape[1:])
+        return torch.cat([blank, said])[text.steps(start, stop) + 1]

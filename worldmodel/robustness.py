@@ -1,0 +1,103 @@
+"""Training on imperfect pasts, so that a world model bears its own errors in long rollouts.
+
+The network reads a changed context; what it has to predict stays the recorded frames.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from training.errors import BadInput
+from worldmodel.dynamics import Dynamics
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What is done to the context that a window is predicted from; the parts add up.
+
+    Attributes:
+        corrupt: largest share of the context's tokens that are replaced by random ones; every
+            example draws its own share from 0 to this (the 1X GENIE recipe does so).
+        noise: largest standard deviation of Gaussian noise on the frame tokens' embeddings, as
+            a multiple of their own; every example draws its own level from 0 to this. The
+            network is told the level where `network.noise_levels` is not 0 (GameNGen,
+            arXiv 2408.14837, section 3.2.1), and always decodes at level 0.
+        self_fed_frames: frames of every window that are replaced by the model's own samples,
+            drawn teacher-forced in one pass without gradient (two-pass scheduled sampling,
+            Mihaylova and Martins 2019, arXiv 1906.07651). Frames that a loss does not count
+            stay as recorded.
+    """
+
+    corrupt: float = 0.0
+    noise: float = 0.0
+    self_fed_frames: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.corrupt <= 1:
+            raise BadInput(f"robustness.corrupt={self.corrupt}; give a share from 0 to 1")
+        if not 0 <= self.noise < float("inf"):
+            raise BadInput(f"robustness.noise={self.noise}; give 0 (off) or more")
+        if self.self_fed_frames < 0:
+            raise BadInput(f"robustness.self_fed_frames={self.self_fed_frames}; give 0 or more")
+
+    def check(self, network: Dynamics) -> None:
+        """BadInput unless the network can be trained so."""
+        if self == Robustness():
+            return
+        missing = [name for name in ("context", "noise") if name not in network.reads]
+        if missing:
+            raise BadInput(
+                f"model.robustness: {type(network).__name__} takes no {missing[0]} of its own; "
+                "leave model.robustness at 0"
+            )
+        room = network.config.context_steps - network.first_target_step
+        if self.self_fed_frames > room:
+            raise BadInput(
+                f"robustness.self_fed_frames={self.self_fed_frames}: only {room} frames of "
+                f"{network.config.context_steps} are predicted; give {room} at most"
+            )
+
+    def change(
+        self,
+        network: Dynamics,
+        tokens: Int[Tensor, "batch time height width"],
+        *conditions: Any,
+        **further: Any,
+    ) -> dict[str, Tensor]:
+        """The keyword arguments `context` and `noise` of the network's loss, where they are on.
+
+        Args:
+            conditions, further: what else the loss is called with.
+        """
+        changed, context = {}, tokens
+        if self.self_fed_frames:
+            context = self._self_fed(network, tokens, *conditions, **further)
+        if self.corrupt:
+            context = self._corrupted(context, network.spec.vocab_size)
+        if context is not tokens:
+            changed["context"] = context
+        if self.noise:
+            changed["noise"] = self.noise * torch.rand(len(tokens), device=tokens.device)
+        return changed
+
+    def _corrupted(self, tokens: Tensor, vocab_size: int) -> Tensor:
+        share = self.corrupt * torch.rand(len(tokens), 1, 1, 1, device=tokens.device)
+        hit = torch.rand(tokens.shape, device=tokens.device) < share
+        return torch.where(hit, torch.randint_like(tokens, vocab_size), tokens)
+
+    @torch.no_grad()
+    def _self_fed(
+        self, network: Dynamics, tokens: Tensor, *conditions: Any, **further: Any
+    ) -> Tensor:
+        logits: Float[Tensor, "batch time space vocab"] = network(tokens, *conditions, **further)
+        # The largest of logits plus Gumbel noise is a sample; exponential noise makes it.
+        noise = torch.empty_like(logits, dtype=torch.float32).exponential_()
+        samples = (logits.float() - noise.log()).argmax(-1).view_as(tokens)
+        order = torch.rand(tokens.shape[:2], device=tokens.device)
+        order[:, : network.first_target_step] = -1.0
+        last = order.topk(min(self.self_fed_frames, tokens.shape[1]), dim=1).indices
+        fed = torch.zeros_like(order, dtype=torch.bool).scatter(1, last, True) & (order >= 0)
+        return torch.where(fed[:, :, None, None], samples, tokens)

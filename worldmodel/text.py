@@ -1,0 +1,254 @@
+"""Captions through a frozen text encoder, each only once.
+
+An encoder is anything with `width`, `key` and `encode` (see `TextEncoder`); a config names it by
+`_target_`. `Texts` keeps what it said in memory and, between runs, in a folder.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from training.errors import BadInput
+from training.hashing import file_sha256
+from worldmodel.dynamics.text import TextContext
+
+
+@dataclass(frozen=True)
+class Captions:
+    """What is said of every step of a batch; each different text is held once.
+
+    Attributes:
+        index: the text of every example and step; -1 where nothing is said.
+    """
+
+    texts: tuple[str, ...]
+    index: Int[Tensor, "batch time"]
+
+    @staticmethod
+    def of(rows: Sequence[Sequence[str]]) -> "Captions":
+        """From the texts of every example's steps, in which "" says nothing."""
+        texts = sorted({text for row in rows for text in row if text})
+        numbers = {"": -1} | {text: number for number, text in enumerate(texts)}
+        return Captions(
+            tuple(texts), torch.tensor([[numbers[text] for text in row] for row in rows])
+        )
+
+
+class TextEncoder(Protocol):
+    """A frozen network (or none) that turns sentences into a fixed number of vectors."""
+
+    @property
+    def width(self) -> int:
+        """Numbers per vector."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Names the encoder and its weights: the same key gives the same embeddings."""
+        ...
+
+    def encode(self, texts: Sequence[str], num_tokens: int) -> Float[Tensor, "caption token width"]:
+        """One vector per token of each text, cut or filled up with zeros to `num_tokens`."""
+        ...
+
+
+@dataclass(frozen=True)
+class HashedWords:
+    """Every word is a fixed random vector: needs no weights, knows no language.
+
+    Enough for captions of few words ("sunny", "fog"), in which nothing has to be understood.
+    """
+
+    width: int = 64
+
+    @property
+    def key(self) -> str:
+        return f"hashed_words-{self.width}"
+
+    def encode(self, texts: Sequence[str], num_tokens: int) -> Float[Tensor, "caption token width"]:
+        out = torch.zeros(len(texts), num_tokens, self.width)
+        for row, text in enumerate(texts):
+            for slot, word in enumerate(text.lower().split()[:num_tokens]):
+                seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") >> 1
+                generator = torch.Generator().manual_seed(seed)
+                out[row, slot] = torch.randn(self.width, generator=generator)
+        return out
+
+
+@dataclass(frozen=True)
+class T5:
+    """The encoder of a T5 (Raffel et al. 2020, arXiv 1910.10683), opened by transformers.
+
+    Attributes:
+        name: of a model on the Hugging Face hub (GAIA-1: t5-large), or a folder that holds one.
+
+    Raises:
+        BadInput: transformers is not installed, or nothing of this name can be opened.
+    """
+
+    name: str
+
+    @property
+    def width(self) -> int:
+        return int(self._config.d_model)
+
+    @property
+    def key(self) -> str:
+        """By the weights' sha256 for a folder, by the commit for a model of the hub."""
+        files = sorted(Path(self.name).glob("*.safetensors"))
+        state = [file_sha256(file) for file in files]
+        state = state or [self.name, str(self._config._commit_hash)]
+        return "t5-" + hashlib.sha256(" ".join(state).encode()).hexdigest()[:16]
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], num_tokens: int) -> Float[Tensor, "caption token width"]:
+        tokenizer, model = self._opened
+        read = tokenizer(
+            list(texts),
+            padding="max_length",
+            truncation=True,
+            max_length=num_tokens,
+            return_tensors="pt",
+        )
+        state = model(input_ids=read.input_ids, attention_mask=read.attention_mask)
+        return state.last_hidden_state.float() * read.attention_mask[..., None]
+
+    @cached_property
+    def _config(self) -> Any:
+        return self._open("AutoConfig")
+
+    @cached_property
+    def _opened(self) -> tuple[Any, Any]:
+        # Never a pickle: weights that exist in no other form are refused.
+        model = self._open("T5EncoderModel", use_safetensors=True)
+        return self._open("AutoTokenizer"), model.eval().requires_grad_(False)
+
+    def _open(self, kind: str, **options: Any) -> Any:
+        try:
+            import transformers
+        except ImportError as error:
+            raise BadInput(
+                f"text encoder T5 {self.name!r} needs transformers: pip install dashcast[text]"
+            ) from error
+        try:
+            return getattr(transformers, kind).from_pretrained(self.name, **options)
+        except (OSError, ValueError) as error:
+            raise BadInput(f"text encoder T5 {self.name!r}: cannot be opened ({error})") from error
+
+
+def reading_text(network: Any, encoder: TextEncoder, captioned: bool) -> Any:
+    """The config of a network, for this encoder.
+
+    Raises:
+        BadInput: the network reads no text, or the data has no captions.
+    """
+    if not hasattr(network, "with_text"):
+        raise BadInput(f"model.text: {type(network).__name__} reads no text; set model.text=null")
+    if not captioned:
+        raise BadInput(
+            "model.text: no drive of the data has captions; write them into drive.json "
+            "(docs/drives.md) and encode again, or set model.text=null"
+        )
+    return network.with_text(encoder.width)
+
+
+# Encoders that a checkpoint may name. Others have to be given when it is opened.
+ENCODERS: dict[str, type[Any]] = {"hashed_words": HashedWords, "t5": T5}
+
+
+class Texts:
+    """Embeddings of captions by one encoder, computed once per caption.
+
+    Args:
+        num_tokens: vectors per caption.
+        cache: folder that keeps them between runs, one file per caption.
+    """
+
+    def __init__(
+        self, encoder: TextEncoder, num_tokens: int, cache: str | Path | None = None
+    ) -> None:
+        self.encoder, self.num_tokens = encoder, num_tokens
+        self.folder = Path(cache) / f"{encoder.key}-{num_tokens}" if cache else None
+        self._known: dict[str, Tensor] = {}
+
+    def embed(self, captions: Captions, device: Any = None, negative: str = "") -> TextContext:
+        """What a network reads.
+
+        Args:
+            negative: a caption for guidance to turn away from; "" for saying nothing.
+        """
+        texts = [*captions.texts, *([negative] if negative else [])]
+        self._learn([text for text in dict.fromkeys(texts) if text not in self._known])
+        blank = torch.zeros(0, self.num_tokens, self.encoder.width)
+        embeddings = torch.stack([self._known[t] for t in texts]) if texts else blank
+        against = len(texts) - 1 if negative else -1
+        return TextContext(embeddings.to(device), captions.index.to(device), against)
+
+    def said(
+        self, captions: Captions | None, device: Any = None, negative: str = ""
+    ) -> dict[str, TextContext]:
+        """A network's keyword argument `captions`; none where the data has no captions."""
+        return {} if captions is None else {"captions": self.embed(captions, device, negative)}
+
+    def describe(self) -> dict[str, Any]:
+        """As a checkpoint names it; see `ENCODERS`."""
+        kinds = [name for name, kind in ENCODERS.items() if type(self.encoder) is kind]
+        values = asdict(self.encoder) if kinds else {}  # type: ignore[call-overload]
+        name = kinds[0] if kinds else type(self.encoder).__name__
+        return {"name": name, "num_tokens": self.num_tokens, "key": self.encoder.key, **values}
+
+    def _learn(self, texts: list[str]) -> None:
+        """Read or compute embeddings that are not known yet."""
+        files = {text: self._file(text) for text in texts}
+        new = [text for text, file in files.items() if file is None or not file.exists()]
+        embeddings = self.encoder.encode(new, self.num_tokens) if new else ()
+        for text, embedding in zip(new, embeddings, strict=True):
+            self._known[text] = embedding
+            self._write(files[text], embedding)
+        for text, file in files.items():
+            if text not in self._known and file is not None:
+                self._known[text] = load_file(file)["embedding"]
+
+    def _file(self, text: str) -> Path | None:
+        name = hashlib.sha256(text.encode()).hexdigest()
+        return self.folder / f"{name}.safetensors" if self.folder else None
+
+    @staticmethod
+    def _write(file: Path | None, embedding: Tensor) -> None:
+        """Beside its place first, for other processes may read there."""
+        if file is None:
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        save_file({"embedding": embedding.contiguous().clone()}, partial)
+        partial.replace(file)
+
+
+def texts_from(description: dict[str, Any], encoder: TextEncoder | None = None) -> Texts:
+    """What a checkpoint's model reads its captions through.
+
+    Args:
+        encoder: given where the checkpoint's own is not one of `ENCODERS`.
+
+    Raises:
+        BadInput: an encoder that cannot be opened from a checkpoint, or another than its own.
+    """
+    values = dict(description)
+    name, num_tokens, key = values.pop("name"), values.pop("num_tokens"), values.pop("key")
+    if encoder is None and name not in ENCODERS:
+        raise BadInput(f"the text encoder {name} is none of {', '.join(ENCODERS)}; pass it along")
+    encoder = encoder or ENCODERS[name](**values)
+    if encoder.key != key:
+        raise BadInput(
+            f"the text encoder is {encoder.key}, but the model was trained with {key}; give that"
+        )
+    return Texts(encoder, num_tokens)
