@@ -16,6 +16,7 @@ from torch import Tensor
 from benchmarks import Row, interleaved, seconds
 from tokenizer.token_store import TokenSpec
 from worldmodel.decoding import Decoder, for_decoding, sample
+from worldmodel.decoding.bench import read_bandwidth
 from worldmodel.dynamics.gpt import GPT, GPTConfig
 
 LAYERS, DIM, HEADS, VOCAB, STEPS, GRID = 24, 1024, 16, 1024, 20, (1, 8, 16)
@@ -36,7 +37,8 @@ def rows() -> Iterator[Row]:
     del model
     read_ours = seconds(lambda: ours[torch.float32].start(prompt))
     low = ours[torch.bfloat16]  # a CPU's cache is float32 either way: read the prompt once
-    low.tokens, low.actions, low.drop_actions = prompt, None, None
+    low.tokens, low.actions, low.drop_actions, low._step = prompt, None, None, STEPS - 1
+    low.captions, low.words = None, [None] * LAYERS
     low.cache = ours[torch.float32].cache.expand(1)
     contestants = {"peer": peers[torch.float32]}
     contestants |= {str(dtype): _measure(decoder) for dtype, decoder in ours.items()}
@@ -45,7 +47,7 @@ def rows() -> Iterator[Row]:
     where = f"decoding after {length} tokens, L{LAYERS} d{DIM}"
     rival = f"transformers generate, float32, {1 / best['peer']:.2f}"
     for dtype, decoder in ours.items():
-        taken, read = best[str(dtype)], bytes_per_token(decoder)
+        taken, read = best[str(dtype)], decoder.bytes_per_token
         name = f"{where}, {str(dtype).removeprefix('torch.')} weights"
         yield Row(name, f"{1 / taken:.2f} tokens/s", rival, best["peer"] / taken, goal=4.0)
         limit = f"a plain read, {bandwidth / 1e9:.1f} GB/s"
@@ -69,14 +71,15 @@ def _measure(decoder: Decoder) -> Callable[[], float]:
     @torch.inference_mode()
     def measure() -> float:
         decoder.cache.length = start
-        logits = decoder.feed(decoder._prefix()[0])
+        decoder.begin()
+        logits = decoder.feed(decoder.prefix)
         uniform = torch.rand(NEW_TOKENS, 1)
 
         def decode() -> None:
             out = logits
             for i in range(NEW_TOKENS):
-                token = sample(out, decoder.sampling, uniform[i])
-                out = decoder.feed(decoder.model.embed(token[:, None]))
+                token = sample(out[:, -1], decoder.sampling, uniform[i])
+                out = decoder.feed(decoder.embed_cells(token[:, None], slice(i, i + 1)))
 
         return seconds(decode) / NEW_TOKENS
 
@@ -148,16 +151,3 @@ class _Clock:
 
     def end(self) -> None:
         pass
-
-
-def bytes_per_token(decoder: Decoder) -> int:
-    """Bytes of blocks, head and filled cache; the embedding tables give one row each."""
-    parts = [decoder.model.blocks, decoder.model.head]
-    weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
-    return weights + decoder.cache.num_bytes
-
-
-def read_bandwidth() -> float:
-    """Bytes per second of summing an array far larger than the caches; best of several."""
-    array = torch.ones(100_000_000)
-    return array.numel() * 4 / min(seconds(array.sum) for _ in range(10))

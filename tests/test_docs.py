@@ -18,6 +18,7 @@ SHORT = {
     "train.py +experiment=tokenizer": ["+debug=tokenizer"],
     "train.py +experiment=gpt": ["+debug=worldmodel"],
     "eval.py": ["num_clips=1", "horizon_s=0.2", "num_windows=4"],
+    "-m worldmodel.decoding.bench": ["num_frames=2", "repeats=1"],
     "-m tokenizer.encode": [
         "data.carracing.num_train=2",
         "data.carracing.num_val=1",

@@ -43,6 +43,7 @@ MAY_IMPORT_HYDRA = {
     "training/slurm_queue.py",
     "training/snapshot.py",
     "training/trainer.py",
+    "worldmodel/decoding/bench.py",
 }
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 OURS = set(MAY_IMPORT)

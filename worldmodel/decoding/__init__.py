@@ -1,18 +1,22 @@
 """From a distribution over the next grid to futures: every way to decode, behind one door."""
 
 from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.diagonal import DiagonalDecoder
 from worldmodel.decoding.guidance import Guidance
 from worldmodel.decoding.raster import Decoder, for_decoding
 from worldmodel.decoding.rollout import METHODS, Method, open_decoder, rollout
 from worldmodel.decoding.sampling import Sampling, sample
+from worldmodel.decoding.speculative import SpeculativeDecoder
 
 __all__ = [
     "METHODS",
     "Decoder",
+    "DiagonalDecoder",
     "FrameDecoder",
     "Guidance",
     "Method",
     "Sampling",
+    "SpeculativeDecoder",
     "for_decoding",
     "open_decoder",
     "rollout",

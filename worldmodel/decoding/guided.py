@@ -68,15 +68,17 @@ class GuidedDecoder(FrameDecoder):
         pairs = self.pairs
         if action is None and pairs.layout.config.actions != "none":
             raise BadInput("guidance needs every action given; decode imagined ones without it")
-        pairs.expect(None if action is None else torch.cat([action, action]))
         rows, space = len(pairs.tokens) // 2, pairs.layout.tokens_per_step
         uniform = torch.rand(space, rows, generator=pairs.generator).to(pairs.tokens.device)
-        logits = pairs.open_frame()
-        frame = pairs.tokens.new_empty(2 * rows, space)
-        for i, scale in enumerate(self.guidance.scales(self.num_imagined, space)):
-            conditioned, other = logits.chunk(2)
-            token = sample(guide(conditioned, other, scale), pairs.sampling, uniform[i])
-            frame[:, i] = torch.cat([token, token])
-            logits = pairs.append(frame[:, i])
+        scales = list(self.guidance.scales(self.num_imagined, space))
+
+        def choose(logits: Tensor, cell: slice | Tensor) -> Tensor:
+            assert isinstance(cell, slice)
+            conditioned, other = logits[:, 0].chunk(2)
+            guided = guide(conditioned, other, scales[cell.start])
+            token = sample(guided, pairs.sampling, uniform[cell.start])
+            return torch.cat([token, token])[:, None]
+
+        frame = pairs.extend(choose, None if action is None else torch.cat([action, action]))
         self.num_imagined += 1
-        return pairs.keep(frame)[:rows]
+        return frame[:rows]

@@ -1,11 +1,11 @@
 """Autoregressive decoding in raster order with a key-value cache, many futures at once."""
 
 import copy
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -16,15 +16,28 @@ from worldmodel.dynamics.attention import KVCache, Text, Words
 from worldmodel.dynamics.gpt import GPT, Block
 from worldmodel.dynamics.text import TextContext
 
+# Tokens for some cells of the open frame, given their logits [row cell vocab].
+Choose = Callable[[Tensor, slice | Tensor], Tensor]
 
-def for_decoding(model: GPT, dtype: torch.dtype | None = None) -> GPT:
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def for_decoding(model: GPT, dtype: torch.dtype | str | None = None) -> GPT:
     """A frozen copy of the model whose linear layers are stored for one-token steps.
 
     Decoding reads every weight once per token, so bytes are time. `dtype` lowers the linear
     layers alone (norms, embeddings and the residual stream stay as they are). Without it
     nothing is rounded. On a CPU, float32 weights are stored column by column, because its
     matrix-vector product reads them faster that way.
+
+    Raises:
+        BadInput: the name of no precision.
     """
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise BadInput(f"dtype={dtype}; choose {', '.join(DTYPES)}")
+        dtype = DTYPES[dtype]
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for module in model.blocks.modules():
         if not isinstance(module, nn.Linear):
@@ -35,23 +48,33 @@ def for_decoding(model: GPT, dtype: torch.dtype | None = None) -> GPT:
         if weight.device.type == "cpu" and weight.dtype == torch.float32:
             weight.data = weight.data.t().contiguous().t()
     if dtype is not None and not model.config.tie_embeddings:
-        for module in model.head.modules():
-            if isinstance(module, nn.Linear):
-                module.to(dtype)
+        model.head.to(dtype)
     return model
 
 
 class Decoder(FrameDecoder):
     """A running set of futures of a GPT.
 
-    When the context is full, the oldest `slide_steps` frames are dropped and the others are
-    read in anew, because their positions change. The default, a quarter of the context, keeps
-    at least three quarters of it in sight and spreads the cost of re-reading over many frames.
+    When the context is full, the oldest `slide_steps` frames leave it, in one of two ways:
+
+    - "slide": the others are read in anew. What follows is exactly what the model says about the
+      frames in sight. By default a quarter of the context leaves at once, which spreads the cost
+      of reading over many frames.
+    - "roll": the others stay in the cache as they are, and time goes on counting. Rotary
+      attention depends on distances alone, so every layer attends exactly as in training, to the
+      frames in sight; but their keys and values were computed when older frames still were in
+      sight, and carry what those told them. By default one frame leaves at a time. Nothing is
+      ever read twice, and the longest context is always in sight.
 
     Args:
         model: read as it is; pass it through `for_decoding` first for speed.
-        slide_steps: 1 (always the longest context, slowest) to context_steps - 1.
+        slide_steps: 1 (always the longest context) to context_steps - 1.
         text: what every example of the prompt is told, where the model reads a text.
+        window: "slide" or "roll".
+
+    Raises:
+        BadInput: another window, a number of steps out of range, or "roll" with learned or
+            sinusoidal positions, which tell more than distances.
     """
 
     def __init__(
@@ -59,10 +82,20 @@ class Decoder(FrameDecoder):
         model: GPT,
         sampling: Sampling | None = None,
         slide_steps: int | None = None,
+        window: str = "slide",
         text: Text | None = None,
     ) -> None:
         limit = model.config.context_steps
-        self.slide_steps = max(1, limit // 4) if slide_steps is None else slide_steps
+        if window not in ("slide", "roll"):
+            raise BadInput(f"window={window!r}; choose slide or roll")
+        if window == "roll" and (model.config.positions != "rope" or model.config.sinusoid):
+            raise BadInput(
+                "window=roll: this model learned where in its context a slot stands, and no place "
+                "beyond; use window=slide, or train with positions=rope alone"
+            )
+        self.window = window
+        own_choice = 1 if window == "roll" else max(1, limit // 4)
+        self.slide_steps = own_choice if slide_steps is None else slide_steps
         if not 1 <= self.slide_steps < limit:
             raise BadInput(f"slide_steps={slide_steps}; give 1 to {limit - 1} (context_steps - 1)")
         self.model, self.sampling = model, sampling or Sampling()
@@ -70,9 +103,7 @@ class Decoder(FrameDecoder):
         self.blocks = cast(list[Block], list(model.blocks))
         self.cache: KVCache
         self.text = text
-        self._shared: Tensor | float = 0.0
         self.state: Tensor  # what the blocks made of the newest slot
-        self.imagines = False  # whether the model chooses the next action
         self.ahead: Tensor  # logits of the token after the newest one
         self.generator = torch.Generator().manual_seed(self.sampling.seed)
 
@@ -122,26 +153,59 @@ class Decoder(FrameDecoder):
         self, action: Float[Tensor, "row action"] | None = None
     ) -> Int[Tensor, "row height width"]:
         """Sample the frame that follows, given the action in force before it."""
-        self.expect(action)
-        rows, space = len(self.tokens), self.layout.tokens_per_step
-        uniform = torch.rand(space, rows, generator=self.generator).to(self.tokens.device)
-        logits = self.open_frame()
-        frame = self.tokens.new_empty(rows, space)
-        for i in range(space):
-            frame[:, i] = sample(logits, self.sampling, uniform[i])
-            logits = self.append(frame[:, i])
-        return self.keep(frame)
+        self._draw_numbers()
+        return self.extend(self.draw, action)
 
-    def expect(self, action: Float[Tensor, "row action"] | None) -> None:
-        """Note the action that leads to the next frame, and make room for that frame.
+    def draw(
+        self, logits: Float[Tensor, "row cell vocab"], cells: slice | Tensor
+    ) -> Int[Tensor, "row cell"]:
+        """Draw some cells of the open frame, each with the number that was drawn for it."""
+        uniform = self._uniform[:, cells].flatten()
+        return sample(logits.flatten(0, 1), self.sampling, uniform).view(logits.shape[:2])
+
+    @torch.inference_mode()
+    def score_next(
+        self,
+        frame: Int[Tensor, "row height width"],
+        action: Float[Tensor, "row action"] | None = None,
+    ) -> Float[Tensor, "row space"]:
+        """Nats that this way to decode gives a real frame, with which it then goes on.
+
+        The cross entropy of what is sampled, approximations included: what an approximate
+        decoder costs is the difference to an exact one.
+        """
+        real = frame.flatten(1)
+        nats = torch.empty(real.shape, device=real.device)
+
+        def tell(logits: Tensor, cells: slice | Tensor) -> Tensor:
+            nats[:, cells] = F.cross_entropy(logits.mT.float(), real[:, cells], reduction="none")
+            return real[:, cells]
+
+        self._draw_numbers()  # a draft may guess by them
+        self.extend(tell, action)
+        return nats
+
+    @torch.inference_mode()
+    def extend(
+        self, choose: Choose, action: Float[Tensor, "row action"] | None = None
+    ) -> Int[Tensor, "row height width"]:
+        """Append the frame whose tokens `choose` picks."""
+        self.begin(action)
+        frame = self.decode(choose)
+        self.finish(frame)
+        return frame.view(-1, self.layout.height, self.layout.width)
+
+    @torch.inference_mode()
+    def begin(self, action: Float[Tensor, "row action"] | None = None) -> None:
+        """Note the action that leads to the next frame, make room and prepare its prefix.
 
         Args:
             action: None leaves it to a model that predicts actions.
         Raises:
             BadInput: the model reads actions and this is not one for every row.
         """
-        self.imagines = action is None and self.model.predicts_actions
-        if self.actions is not None and not self.imagines:
+        imagines = action is None and self.model.predicts_actions
+        if self.actions is not None and not imagines:
             if action is None or action.shape != (len(self.tokens), self.layout.num_actions):
                 raise BadInput(
                     f"next_frame needs actions [{len(self.tokens)}, {self.layout.num_actions}], "
@@ -149,46 +213,79 @@ class Decoder(FrameDecoder):
                 )
             self.actions = torch.cat([self.actions, action[:, None]], dim=1)
         if self.cache.length == self.model.num_slots:
-            self._read(self.model.config.context_steps - self.slide_steps)
+            self._make_room()
+        self._opened = self.cache.length
+        self._turn = self.model.step_turns(self._step)
+        said = self._said()
+        if imagines:
+            if said.shape[1]:
+                self.feed(said)
+            said, acted = said[:, :0], self._imagine_action()
+        else:
+            acted = self._acted()
+        self._shared: Tensor | float = 0.0
+        if self.layout.config.actions == "continuous":
+            self._shared = acted
+        if self.model.config.look_back:
+            hints = self.model.hints(self.tokens[:, -1])
+            acted = torch.cat([acted[:, :-1], acted[:, -1:] + hints[:, :1]], dim=1)
+            self._shared = self._shared + F.pad(hints[:, 1:], (0, 0, 0, 1))
+        self.prefix = torch.cat([said.to(acted.dtype), acted], dim=1)
 
-    def keep(self, frame: Int[Tensor, "row space"]) -> Int[Tensor, "row height width"]:
-        """End the open frame, whose tokens are all appended, and return it as a grid."""
-        grid = frame.view(len(frame), self.layout.height, self.layout.width)
-        self.tokens = torch.cat([self.tokens, grid[:, None]], dim=1)
-        return grid
+    def decode(self, choose: Choose) -> Int[Tensor, "row space"]:
+        """All tokens of the frame that was begun, all of them in the cache."""
+        rows, space = len(self.tokens), self.layout.tokens_per_step
+        frame = self.tokens.new_empty(rows, space)
+        logits = self.open_frame()
+        for cell in range(space):
+            one = slice(cell, cell + 1)
+            frame[:, one] = choose(logits, one)
+            logits = self.feed(self.embed_cells(frame[:, one], one))
+        return frame
+
+    def open_frame(self) -> Float[Tensor, "row 1 vocab"]:
+        """Feed the prefix of the frame that was begun; return the logits of its first token."""
+        return self.feed(self.prefix)[:, -1:] if self.prefix.shape[1] else self.ahead[:, None]
+
+    def finish(self, frame: Int[Tensor, "row space"]) -> None:
+        """Close the frame."""
+        grid = frame.view(-1, 1, self.layout.height, self.layout.width)
+        self.tokens = torch.cat([self.tokens, grid], dim=1)
+        self._step += 1
+
+    def embed_cells(
+        self, tokens: Int[Tensor, "row cell"], cells: slice | Tensor
+    ) -> Float[Tensor, "row cell dim"]:
+        """Slots that hold the tokens of these cells of the open frame."""
+        shared = self._shared
+        if isinstance(shared, Tensor) and shared.shape[1] > 1:
+            shared = shared[:, cells]
+        return self.model.embed(tokens) + shared
 
     @torch.inference_mode()
-    def open_frame(self) -> Float[Tensor, "row vocab"]:
-        """Feed the prefix of the next frame; return the logits of its first token."""
-        if not self.layout.prefix_length:
-            self._hints, self._shared = self._look_back(), 0.0
-            return self.ahead
-        for slot in self._said():
-            self.feed(slot)
-        *others, last = [self._imagine_action()] if self.imagines else self._prefix()
-        self._hints = self._look_back()
-        self._shared = last if self.layout.config.actions == "continuous" else 0.0
-        for slot in others:
-            self.feed(slot)
-        return self.feed(last + next(self._hints))
+    def feed(
+        self, x: Float[Tensor, "row new dim"], cells: Int[Tensor, " new"] | None = None
+    ) -> Float[Tensor, "row new vocab"]:
+        """Append embedded slots (without their positions); return the logits after each.
 
-    @torch.inference_mode()
-    def append(self, token: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:
-        """Feed one token of the open frame; return the logits of the one after it."""
-        return self.feed(self.model.embed(token[:, None]) + self._shared + next(self._hints))
-
-    @torch.inference_mode()
-    def feed(self, x: Float[Tensor, "row 1 dim"]) -> Float[Tensor, "row vocab"]:
-        """Append one embedded slot (without its position); return logits of the next token."""
-        model, slot = self.model, self.cache.length
+        Args:
+            cells: the cells of the open frame that the slots hold, where they do not follow
+                what was fed before.
+        """
+        model, first = self.model, self.cache.length - self._opened
+        slots: slice | Tensor = slice(first, first + x.shape[1])
+        if cells is not None:
+            slots = self.layout.prefix_length + cells
         if model.config.positions != "rope":
-            x = x + model.learned_positions(torch.tensor([slot], device=x.device))
-        turn = model.turns(slot, slot + 1)
+            places = torch.arange(self._opened, model.num_slots, device=x.device)[slots]
+            x = x + model.learned_positions(places)
+        turn = None if self._turn is None else self._turn.at(slots)
         for layer, block in enumerate(self.blocks):
             x = block.step(x, turn, self.cache, layer, self.words[layer])
-        self.cache.length += 1
-        self.state, self.ahead = x, model.logits(x)[:, 0].float()
-        return self.ahead
+        self.cache.length += x.shape[1]
+        logits = model.logits(x).float()
+        self.state, self.ahead = x[:, -1:], logits[:, -1]
+        return logits
 
     def _read_text(self, num_futures: int) -> None:
         """What every layer attends to besides the slots, for `num_futures` rows per example."""
@@ -198,9 +295,30 @@ class Decoder(FrameDecoder):
         text = Text(*(part.repeat_interleave(num_futures, dim=0) for part in self.text))
         self.words = [b.cross_attention.read(text) if b.reads_text else None for b in self.blocks]
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes that drawing one token after another reads each time: weights and filled cache.
+
+        The embedding tables give one row each and do not count; a tied head does.
+        """
+        model = self.model
+        head = [model.embed.weight[: self.layout.vocab_size]]
+        if not model.config.tie_embeddings:
+            head = list(model.head.parameters())
+        weights: list[Tensor] = [*model.blocks.parameters(), *head]
+        return sum(p.numel() * p.element_size() for p in weights) + self.cache.num_bytes
+
+    def _make_room(self) -> None:
+        """Let the oldest frames leave a full context."""
+        if self.window == "roll":
+            self.cache.forget(self.layout.sequence_length(self.slide_steps))
+        else:
+            self._read(self.model.config.context_steps - self.slide_steps)
+
     def _read(self, num_steps: int) -> None:
         """Fill a fresh cache from the newest `num_steps` frames."""
         model = self.model
+        self._step = num_steps
         tokens = self.tokens[:, self.tokens.shape[1] - num_steps :]
         actions = None if self.actions is None else _newest(self.actions, self.tokens, num_steps)
         captions = None
@@ -226,23 +344,28 @@ class Decoder(FrameDecoder):
         self.state = x[:, -1:]
         self.ahead = model.logits(self.state)[:, 0].float()
 
-    def _look_back(self) -> Iterator[Tensor | float]:
-        """What every slot is told of the frame before: cell 0 first, nothing for the last slot."""
-        if not self.model.config.look_back:
-            return itertools.repeat(0.0)
-        hints = self.model.hints(self.tokens[:, -1])
-        return itertools.chain(hints.split(1, dim=1), [0.0])
+    def _draw_numbers(self) -> None:
+        """Draw the number that decides each token of the next frame."""
+        rows, space = len(self.tokens), self.layout.tokens_per_step
+        uniform = torch.rand(space, rows, generator=self.generator)
+        self._uniform = uniform.to(self.tokens.device).T
 
-    def _prefix(self) -> list[Float[Tensor, "row 1 dim"]]:
+    def _said(self) -> Float[Tensor, "row word dim"]:
+        """The embedded text slots of the next time step."""
+        (rows, step), count = self.tokens.shape[:2], self.layout.config.text_tokens
+        if self.captions is None:
+            return self.model.embed(self.tokens.new_full((rows, count), self.layout.no_text_id))
+        return self.model.embed_text(self.captions, step, step + 1, rows)[:, 0]
+
+    def _acted(self) -> Float[Tensor, "row slot dim"]:
         """The embedded action slots of the next time step."""
         model, drop, rows = self.model, self.drop_actions, len(self.tokens)
         if self.actions is None:
-            ids = self.tokens.new_full((rows, 1), self.layout.no_action_id)
-            return [model.embed(ids)]
+            ids = self.tokens.new_full((rows, self.layout.action_slots), self.layout.no_action_id)
+            return model.embed(ids)
         if self.layout.config.actions == "continuous":
-            return [model.embed_actions(self.actions[:, -1:], drop)]
-        x = model.embed(self.layout.action_ids(self.actions[:, -1:], drop)[:, 0])
-        return list(x.split(1, dim=1))
+            return model.embed_actions(self.actions[:, -1:], drop)
+        return model.embed(self.layout.action_ids(self.actions[:, -1:], drop)[:, 0])
 
     def _imagine_action(self) -> Float[Tensor, "row 1 dim"]:
         """Sample the next action; feed its columns but the last, which is returned embedded."""
@@ -258,15 +381,6 @@ class Decoder(FrameDecoder):
                 self.feed(slot)
         self.actions = torch.cat([self.actions, self.layout.bin_actions(bins)[:, None]], dim=1)
         return slot
-
-    def _said(self) -> list[Float[Tensor, "row 1 dim"]]:
-        """The embedded text slots of the next time step."""
-        (rows, step), count = self.tokens.shape[:2], self.layout.config.text_tokens
-        if self.captions is None:
-            ids = self.tokens.new_full((rows, 1), self.layout.no_text_id)
-            return [self.model.embed(ids)] * count if count else []
-        x = self.model.embed_text(self.captions, step, step + 1, rows)[:, 0]
-        return list(x.split(1, dim=1))
 
 
 def _newest(actions: Tensor, tokens: Tensor, num_steps: int) -> Tensor:

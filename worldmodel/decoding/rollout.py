@@ -11,15 +11,19 @@ from torch import Tensor
 
 from training.errors import BadInput
 from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.diagonal import DiagonalDecoder
+from worldmodel.decoding.drafts import Draft, FrameDraft, Jacobi, TokenDraft
 from worldmodel.decoding.guided import GuidedDecoder
 from worldmodel.decoding.maskgit import maskgit
 from worldmodel.decoding.raster import Decoder, for_decoding
 from worldmodel.decoding.sampling import Sampling
+from worldmodel.decoding.speculative import SpeculativeDecoder
 from worldmodel.dynamics import Dynamics
 from worldmodel.dynamics.attention import Text
 from worldmodel.dynamics.gpt import GPT
 from worldmodel.dynamics.masked import Masked
 from worldmodel.dynamics.text import TextContext
+from worldmodel.load import load_world_model
 
 
 @dataclass(frozen=True)
@@ -41,19 +45,98 @@ def raster(
     model: GPT,
     sampling: Sampling | None = None,
     slide_steps: int | None = None,
-    dtype: torch.dtype | None = None,
+    window: str = "slide",
+    dtype: torch.dtype | str | None = None,
     text: Text | None = None,
 ) -> FrameDecoder:
     """Token by token in raster order, exactly as the model was trained (see `Decoder`)."""
-    decoder = Decoder(for_decoding(model, dtype), sampling, slide_steps, text)
+    decoder = Decoder(for_decoding(model, dtype), sampling, slide_steps, window, text)
     if sampling and sampling.guidance and sampling.guided:
         return GuidedDecoder(decoder, sampling.guidance)
     return decoder  # to the last bit what guidance of scale 0 is, without its second rows
 
 
+def speculative(
+    model: GPT,
+    sampling: Sampling | None = None,
+    slide_steps: int | None = None,
+    window: str = "slide",
+    dtype: torch.dtype | str | None = None,
+    text: Text | None = None,
+    draft: str = "jacobi",
+    num_draft: int = 16,
+    draft_model: Dynamics | str | None = None,
+) -> FrameDecoder:
+    """What "raster" decodes, many tokens per pass (see `SpeculativeDecoder`).
+
+    Args:
+        draft: "previous", "jacobi", or "model" for guesses of `draft_model`.
+        draft_model: a network, or the run that holds it.
+    """
+    return SpeculativeDecoder(
+        for_decoding(model, dtype),
+        sampling,
+        slide_steps,
+        window,
+        open_draft(model, sampling, draft, draft_model),
+        num_draft,
+        text,
+    )
+
+
+def diagonal(
+    model: GPT,
+    sampling: Sampling | None = None,
+    slide_steps: int | None = None,
+    window: str = "slide",
+    dtype: torch.dtype | str | None = None,
+    text: Text | None = None,
+    lag: int = 2,
+) -> FrameDecoder:
+    """Cells of a diagonal at once, approximate (see `DiagonalDecoder`)."""
+    return DiagonalDecoder(for_decoding(model, dtype), sampling, slide_steps, window, lag, text)
+
+
+def open_draft(
+    model: GPT, sampling: Sampling | None, draft: str, draft_model: Dynamics | str | None
+) -> Draft:
+    """Where guesses for this model come from.
+
+    Raises:
+        BadInput: an unknown draft, one that does not go with `draft_model`, or a draft model of
+            other tokens or actions.
+    """
+    if draft not in ("previous", "jacobi", "model"):
+        raise BadInput(f"draft={draft!r}; choose previous, jacobi or model")
+    if (draft == "model") != (draft_model is not None):
+        raise BadInput(f"draft={draft}: draft=model and draft_model=RUN are given together")
+    if draft_model is None:
+        return Jacobi() if draft == "jacobi" else Draft()
+    if isinstance(draft_model, str):
+        draft_model = load_world_model(draft_model).network
+    ours, theirs = (
+        (m.spec.tokenizer, m.spec.grid, m.spec.vocab_size, m.num_actions)
+        for m in (model, draft_model)
+    )
+    if ours != theirs:
+        raise BadInput(
+            f"draft_model: was made for (tokenizer, grid, vocabulary, actions) {theirs}, the model "
+            f"for {ours}; train it on the same token store"
+        )
+    if draft_model.conditioned and not model.conditioned:
+        raise BadInput("draft_model: needs actions, which the model does not read; use another")
+    device = next(model.parameters()).device
+    decoder = open_decoder(draft_model.to(device).eval(), sampling)
+    if isinstance(decoder, Decoder):
+        return TokenDraft(decoder)
+    return FrameDraft(decoder, draft_model.config.context_steps - 1)
+
+
 # The first method of a kind is its own choice ("auto").
 METHODS = {
     "raster": Method(GPT, raster, guided=True),
+    "speculative": Method(GPT, speculative),
+    "diagonal": Method(GPT, diagonal),
     "maskgit": Method(Masked, maskgit),
 }
 
@@ -65,13 +148,14 @@ def open_decoder(
 
     Args:
         method: a name in `METHODS`, or "auto".
-        options: of the method; see its function.
+        options: of the method; see its function. None is the method's own choice.
 
     Raises:
         BadInput: a method that this kind of model cannot do (says which can), an option that
             the method does not have, or guidance where it knows none.
     """
     able = [name for name, known in METHODS.items() if isinstance(model, known.kind)]
+    options = {name: value for name, value in options.items() if value is not None}
     chosen = able[0] if method == "auto" and able else method
     if chosen not in able:
         raise BadInput(

@@ -80,6 +80,14 @@ class KVCache:
             theirs[..., : self.length, :] = past
         return other
 
+    def forget(self, num_slots: int) -> None:
+        """Drop the oldest slots; the others keep what they hold and move up."""
+        kept = self.length - num_slots
+        for part in (self.keys, self.values):
+            for layer in part:  # one by one: a copy of the whole cache would double the memory
+                layer[:, :, :kept] = layer[:, :, num_slots : self.length].clone()
+        self.length = kept
+
     @property
     def num_bytes(self) -> int:
         """Bytes that one decoded token reads: the filled part of keys and values."""
@@ -146,16 +154,16 @@ class Attention(nn.Module):
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def step(
-        self, x: Float[Tensor, "batch 1 dim"], turn: Rotation | None, cache: KVCache, layer: int
-    ) -> Float[Tensor, "batch 1 dim"]:
-        """Attend from one new token, written at `cache.length`, to everything in the cache."""
+        self, x: Float[Tensor, "batch new dim"], turn: Rotation | None, cache: KVCache, layer: int
+    ) -> Float[Tensor, "batch new dim"]:
+        """Attend from new slots, written at `cache.length`, to the cache and those before."""
         query, key, value = self._project(x, turn)
-        stop = cache.length + 1
+        stop = cache.length + x.shape[1]
         keys, values = cache.keys[layer], cache.values[layer]
         keys[:, :, cache.length : stop] = key
         values[:, :, cache.length : stop] = value
         query = query.to(keys.dtype)
-        out = attend_one(query, keys[:, :, :stop], values[:, :, :stop], self.shape.scale)
+        out = attend_last(query, keys[:, :, :stop], values[:, :, :stop], self.shape.scale)
         return linear(self.proj, out.transpose(1, 2).flatten(2))
 
     def _project(
@@ -201,25 +209,33 @@ class CrossAttention(nn.Module):
         return linear(self.proj, out.transpose(1, 2).flatten(2))
 
 
-def attend_one(
-    query: Float[Tensor, "batch head 1 channel"],
+def attend_last(
+    query: Float[Tensor, "batch head new channel"],
     keys: Float[Tensor, "batch kv_head slot channel"],
     values: Float[Tensor, "batch kv_head slot channel"],
     scale: float,
-) -> Float[Tensor, "batch head 1 channel"]:
-    """Attention of a single query to all slots.
+) -> Float[Tensor, "batch head new channel"]:
+    """Causal attention of the newest slots to all slots, themselves included.
 
     The queries that share keys are attended as the rows of one product, so that every key is
     read once. On a CPU as two matrix products, because its fused kernel is made for many
     queries: with one it reads the cache at an eighth of the speed of memory.
     """
+    new, slots = query.shape[2], keys.shape[2]
     grouped = query.unflatten(1, (keys.shape[1], -1)).flatten(2, 3)
+    later = None
+    if new > 1:
+        later = query.new_full((new, new), -torch.inf).triu(1)
+        later = later.repeat(grouped.shape[2] // new, 1)
     if query.device.type != "cpu":
-        out = F.scaled_dot_product_attention(grouped, keys, values, scale=scale)
+        mask = None if later is None else F.pad(later, (slots - new, 0))
+        out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale)
     else:
         scores = grouped @ keys.transpose(-1, -2) * scale
+        if later is not None:
+            scores[..., slots - new :] += later
         out = scores.softmax(dim=-1) @ values
-    return out.flatten(1, 2)[:, :, None]
+    return out.unflatten(2, (-1, new)).flatten(1, 2)
 
 
 def linear(module: nn.Linear, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape out"]:

@@ -69,13 +69,13 @@ class Block(nn.Module):
 
     def step(
         self,
-        x: Float[Tensor, "batch 1 dim"],
+        x: Float[Tensor, "batch new dim"],
         turn: Rotation | None,
         cache: KVCache,
         layer: int,
         text: Text | Words | None = None,
-    ) -> Float[Tensor, "batch 1 dim"]:
-        """One new token against the cache."""
+    ) -> Float[Tensor, "batch new dim"]:
+        """New slots against the cache and those before them."""
         x = self._placed(x, turn)
         x = x + self.attention.step(self.attention_norm(x), turn, cache, layer)
         x = self._with_text(x, text)

@@ -362,6 +362,19 @@ class GPT(Dynamics):
             return None
         return Rotation(self.turn_cos, self.turn_sin, self.added).slots(start, stop)
 
+    def step_turns(self, step: int) -> Rotation | None:
+        """Rotary angles of the slots of one time step, which may lie beyond the context."""
+        if self.config.positions != "rope":
+            return None
+        length = self.layout.step_length
+        if step < self.config.context_steps:
+            return self.turns(step * length, (step + 1) * length)
+        positions, config = self.layout.positions(1), self.config
+        positions[:, 0] += step
+        turn = rotation(positions, config.head_dim, config.rope_theta, config.yarn)
+        device = self.turn_cos.device
+        return Rotation(turn.cos.to(device), turn.sin.to(device))
+
     def logits(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape vocab"]:
         """Final norm and head, over the frame's vocabulary; a factorised head's are normalised."""
         return self._all_logits(x)[..., : self.layout.vocab_size]

@@ -23,8 +23,12 @@ class Rotation(NamedTuple):
     added: Float[Tensor, "slot dim"] | None = None
 
     def slots(self, start: int, stop: int) -> "Rotation":
-        added = None if self.added is None else self.added[start:stop]
-        return Rotation(self.cos[start:stop], self.sin[start:stop], added)
+        return self.at(slice(start, stop))
+
+    def at(self, slots: slice | Tensor) -> "Rotation":
+        """Of some slots, in any order."""
+        added = None if self.added is None else self.added[slots]
+        return Rotation(self.cos[slots], self.sin[slots], added)
 
 
 class Yarn(NamedTuple):

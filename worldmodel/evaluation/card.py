@@ -1,7 +1,7 @@
 """The evaluation card of a world model: scores, floors, ceilings, rollouts, steering."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from tokenizer.token_store import TokenStore
 from training.errors import BadInput
 from training.loader import fixed_loader
 from worldmodel.data import TokenClip, TokenWindows, collate
-from worldmodel.decoding import Sampling
+from worldmodel.decoding import Sampling, open_decoder
 from worldmodel.evaluation.floors import floors
 from worldmodel.evaluation.pixels import (
     PixelJudge,
@@ -50,6 +50,7 @@ class EvalConfig:
         prompt_steps: real steps before a rollout; None means half of the context.
         horizon_s: seconds imagined.
         num_futures: futures per prompt in the video.
+        decoding: the method and its options, as `open_decoder` takes them.
     """
 
     split: str = "test"
@@ -62,6 +63,7 @@ class EvalConfig:
     lpips_net: str = "alex"
     lpips_weights: Path | None = None
     sampling: Sampling = field(default_factory=Sampling)
+    decoding: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def evaluate(
             f"choose 2 .. {context - 1}"
         )
     network = model.network.to(device)
+    open_decoder(network, config.sampling, **config.decoding)  # refuses before anything is measured
     held = evidence.store.drives(config.split)
     windows = TokenWindows(held, context)
     loader = fixed_loader(windows, config.num_windows, config.batch_size, collate)
@@ -156,9 +159,10 @@ def _pixels(
     out: Path,
 ) -> dict[str, Any]:
     """Rollouts, one-step-ahead frames, the tokenizer's ceiling and the copy floor."""
-    texts, sampling = model.texts(), config.sampling
-    futures = imagine(model.network, clips, prompt, sampling, config.num_futures, texts=texts)
-    ahead = one_step_ahead(model.network, clips, prompt, sampling, texts)
+    texts = model.texts()
+    drawn = (config.sampling, config.decoding)
+    futures = imagine(model.network, clips, prompt, *drawn, config.num_futures, texts=texts)
+    ahead = one_step_ahead(model.network, clips, prompt, *drawn, texts)
     reconstruction = judge.decode(clips.tokens)
     imagined = judge.decode(futures.tokens)
     target = frames[:, prompt:]
@@ -206,7 +210,14 @@ def _steering(
     for direction, actions in variants.items():
         steered = replace(clips, actions=actions)
         futures = imagine(
-            model.network, steered, prompt, config.sampling, 1, direction, model.texts()
+            model.network,
+            steered,
+            prompt,
+            config.sampling,
+            config.decoding,
+            1,
+            direction,
+            model.texts(),
         )
         pixels = torch.cat([past, judge.decode(futures.tokens[:, 0])], dim=1)
         panels.append((f"steer {direction}", pixels))

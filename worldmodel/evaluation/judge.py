@@ -32,7 +32,7 @@ def judge(cfg: DictConfig) -> None:
     if out.exists() and not (out / "metrics.json").exists():
         raise BadInput(f"out={out}: exists and is no evaluation of ours; choose another folder")
     device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    source = _source(manifest, cfg.data.root)
+    source = data_source(manifest, cfg.data.root)
     partial = out.with_name(f".{out.name}.partial")
     if manifest.get("kind") == TOKENIZER:
         measure = _tokenizer_card(checkpoint, source, cfg, device)
@@ -110,7 +110,7 @@ def sampling_from(values: dict[str, Any]) -> Sampling:
     return Sampling(**own, guidance=Guidance(**guidance))
 
 
-def _source(manifest: dict[str, Any], root: str | None) -> DriveSource | TokenSource:
+def data_source(manifest: dict[str, Any], root: str | None) -> DriveSource | TokenSource:
     """The data that the checkpoint was trained on, or the same kind at another root."""
     config = manifest.get("config") or {}
     values = dict(config.get("data", {"_target_": "tokenizer.sources.DriveSource"}))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -39,6 +40,7 @@ def imagine(
     clips: TokenClip,
     prompt_steps: int,
     sampling: Sampling,
+    decoding: Mapping[str, Any],
     num_futures: int = 1,
     title: str = "rollouts",
     texts: Texts | None = None,
@@ -61,6 +63,7 @@ def imagine(
                 horizon,
                 sampling,
                 num_futures,
+                **decoding,
                 captions=said and replace(said, index=said.index[one]),
             )
         )
@@ -74,6 +77,7 @@ def one_step_ahead(
     clips: TokenClip,
     prompt_steps: int,
     sampling: Sampling,
+    decoding: Mapping[str, Any],
     texts: Texts | None = None,
 ) -> Int[Tensor, "clip horizon height width"]:
     """Temporally teacher-forced: each frame sampled after the *real* frames before it."""
@@ -88,7 +92,8 @@ def one_step_ahead(
         if said is not None:
             windows = [said.index[index, s : s + prompt_steps + 1] for s in starts]
             text = replace(said, index=torch.stack(windows))
-        frames.append(rollout(network, prompts, given, 1, sampling, captions=text)[:, 0, 0])
+        ahead = rollout(network, prompts, given, 1, sampling, **decoding, captions=text)
+        frames.append(ahead[:, 0, 0])
     return torch.stack(frames)
 
 

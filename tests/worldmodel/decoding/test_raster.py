@@ -1,46 +1,16 @@
 """Decoding: the cache changes nothing, every sampling flag changes something."""
 
+import dataclasses
+
 import pytest
 import torch
+import torch.nn.functional as F
+from tiny_gpt import LAYOUTS, POSITIONS, make_clip, make_model
+from torch import Tensor
 
-from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from worldmodel.decoding import Decoder, Sampling, for_decoding, rollout, sample
-from worldmodel.dynamics.gpt import GPT, GPTConfig
-from worldmodel.dynamics.layout import LayoutConfig
-
-SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
-LAYOUTS = ["none", "continuous", "binned"]
-POSITIONS = ["rope", "learned"]
-
-
-def make_model(
-    layout: str = "continuous", positions: str = "rope", context: int = 4, look_back: int = 3
-) -> GPT:
-    torch.manual_seed(0)
-    config = GPTConfig(
-        dim=24,
-        num_layers=2,
-        num_heads=2,
-        context_steps=context,
-        positions=positions,
-        bias=True,
-        look_back=look_back,
-        layout=LayoutConfig(actions=layout, num_bins=8),
-    )
-    model = GPT(config, SPEC, num_actions=2).eval()
-    for name, parameter in model.named_parameters():  # far from the start: no two logits alike
-        std = 1.0 if name.startswith(("embed", "position", "action")) else 0.5
-        parameter.data += std * torch.randn_like(parameter) * (parameter.ndim > 1)
-        if name.endswith(("query_norm.weight", "key_norm.weight")):
-            parameter.data *= 3  # sharp attention: what is generated depends on the context
-    return model
-
-
-def make_clip(time: int, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    tokens = torch.randint(0, SPEC.vocab_size, (batch, time, 2, 3), generator=generator)
-    return tokens, 3 * torch.randn(batch, time + 20, 2, generator=generator)
+from worldmodel.dynamics.gpt import GPT, Block
 
 
 @torch.no_grad()
@@ -77,13 +47,27 @@ def test_cached_logits_equal_the_forward_at_every_position(
     decoder = Decoder(for_decoding(model))
     decoder.start(tokens[:, :1], actions, drop_actions=drop)
     for step in range(1, 4):
-        if decoder.actions is not None:
-            decoder.actions = actions[:, :step]
-        logits = decoder.open_frame()
-        for i, token in enumerate(tokens[:, step].flatten(1).T):
-            torch.testing.assert_close(logits, expected[:, step, i], atol=1e-4, rtol=1e-4)
-            logits = decoder.append(token)
-        decoder.tokens = tokens[:, : step + 1]
+        real, seen = tokens[:, step].flatten(1), []
+
+        def choose(logits: Tensor, cells: slice, real: Tensor = real, seen: list = seen) -> Tensor:
+            seen.append(logits)
+            return real[:, cells]
+
+        frame = decoder.extend(choose, actions[:, step - 1])
+        assert torch.equal(frame, tokens[:, step])
+        torch.testing.assert_close(torch.cat(seen, 1), expected[:, step], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_scores_of_real_frames_are_the_model_s_own(layout: str) -> None:
+    model = make_model(layout)
+    tokens, actions = make_clip(4)
+    expected = model.score(tokens, actions).nats
+    decoder = Decoder(model)
+    decoder.start(tokens[:, :1], actions)
+    for step in range(1, 4):
+        nats = decoder.score_next(tokens[:, step], actions[:, step - 1])
+        torch.testing.assert_close(nats, expected[:, step], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("slide", [1, 2, 3])
@@ -109,6 +93,45 @@ def test_slide_steps_decides_how_much_context_is_kept() -> None:
     )
     assert torch.equal(short[:, :, 0], long[:, :, 0])  # the context fills with this frame
     assert not torch.equal(short, long)
+
+
+def test_a_rolling_window_attends_to_the_frames_in_sight_and_remembers_what_they_knew() -> None:
+    """Every slot of the whole stream sees the last 4 frames, its own included, in every layer."""
+    model, longer = make_model(), make_model(context=9)
+    longer.load_state_dict(model.state_dict())
+    tokens, actions = make_clip(9)
+    step = torch.arange(longer.num_slots) // longer.layout.step_length
+    seen = (step[:, None] - step < 4) & torch.ones(len(step), len(step)).tril().bool()
+    x, turn = longer.embed_clip(tokens, actions, None), longer.turns(0, longer.num_slots)
+    for block in longer.blocks:
+        assert isinstance(block, Block)
+        query, key, value = block.attention._project(block.attention_norm(x), turn)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        x = x + block.attention.proj(out.transpose(1, 2).flatten(2))
+        x = x + block._mlp(x)
+    logits = longer.logits(x[:, longer.layout.predicting_slots(9)[4:].flatten()])
+    expected = F.cross_entropy(logits.mT, tokens[:, 4:].flatten(1), reduction="none")
+    scores = {}
+    for window in ("roll", "slide"):
+        decoder = Decoder(model, slide_steps=1, window=window)
+        decoder.start(tokens[:, :4], actions)
+        frames = [decoder.score_next(tokens[:, t], actions[:, t - 1]) for t in range(4, 9)]
+        scores[window] = torch.cat(frames, dim=1)
+    torch.testing.assert_close(scores["roll"], expected, atol=2e-4, rtol=2e-4)
+    assert (scores["roll"] - scores["slide"]).abs().max() > 0.01
+
+
+def test_a_rolling_window_of_one_layer_equals_reading_anew() -> None:
+    """Its keys and values know nothing but their own slot, so nothing older lives on in them."""
+    model = make_model("none", look_back=0)
+    model.blocks = model.blocks[:1]
+    model.config = dataclasses.replace(model.config, num_layers=1)
+    prompt = make_clip(3)[0]
+    roll, slide = (
+        rollout(model, prompt, None, 6, Sampling(), window=window, slide_steps=2)
+        for window in ("roll", "slide")
+    )
+    assert torch.equal(roll, slide)
 
 
 def test_same_seed_same_futures_and_other_seed_other_futures() -> None:
@@ -209,9 +232,7 @@ def test_bfloat16_weights_stay_close_and_are_used() -> None:
     for dtype in (None, torch.bfloat16):
         decoder = Decoder(for_decoding(model, dtype))
         decoder.start(tokens, actions)
-        decoder.next_frame(actions[:, 2])
-        decoder.cache.length = 10
-        logits.append(decoder.feed(decoder.model.embed(tokens[:, 0, 0, :1])))
+        logits.append(decoder.score_next(tokens[:, 0], actions[:, 2]))
     difference = (logits[0] - logits[1]).abs().max()
     assert 0 < difference < 0.1 * logits[0].abs().max()
     assert model.blocks[0].up.weight.dtype == torch.float32  # the model itself is untouched
@@ -245,6 +266,10 @@ def test_rollout_refuses_what_it_cannot_do() -> None:
         rollout(model, tokens[:, :2], None, 1)
     with pytest.raises(BadInput, match="slide_steps=4"):
         rollout(model, tokens[:, :2], actions, 1, slide_steps=4)
+    with pytest.raises(BadInput, match="window='ring'; choose slide or roll"):
+        rollout(model, tokens[:, :2], actions, 1, window="ring")
+    with pytest.raises(BadInput, match="window=roll: this model learned where in its context"):
+        rollout(make_model(positions="learned"), tokens[:, :2], actions, 1, window="roll")
     with pytest.raises(BadInput, match="num_futures=0"):
         rollout(model, tokens[:, :2], actions, 1, num_futures=0)
     with pytest.raises(BadInput, match="horizon=0"):

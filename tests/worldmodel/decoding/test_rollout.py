@@ -24,10 +24,12 @@ def test_auto_is_the_first_method_of_the_kind():
 
 def test_what_cannot_be_done_says_what_can():
     model = CONFIG.build(SPEC, 0).eval()
-    with pytest.raises(BadInput, match=r"decoding=diagonal: GPT can be decoded by: raster"):
-        open_decoder(model, method="diagonal")
+    with pytest.raises(BadInput, match=r"decoding=maskgit: GPT can be decoded by: raster, spec"):
+        open_decoder(model, method="maskgit")
     with pytest.raises(BadInput, match=r"num_iterations=3: raster has no such option.*slide_steps"):
         open_decoder(model, num_iterations=3)
+    with pytest.raises(BadInput, match=r"dtype=int7; choose float32, bfloat16"):
+        open_decoder(model, dtype="int7")
 
 
 def test_a_description_makes_the_config_again():

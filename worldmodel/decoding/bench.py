@@ -1,0 +1,182 @@
+"""Every way to decode a checkpoint, measured: python -m worldmodel.decoding.bench ckpt=RUN
+
+Speed, share of what memory allows, what an approximation costs in cross entropy, and how many
+guesses are right; one markdown table.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from omegaconf import DictConfig
+from torch import Tensor
+
+from training.checkpoints import find_checkpoint, read_manifest
+from training.cli import command, plain
+from training.errors import BadInput
+from training.results import append, heading
+from worldmodel.data import TokenClip, TokenWindows, collate
+from worldmodel.decoding.raster import Decoder
+from worldmodel.decoding.rollout import METHODS, open_decoder
+from worldmodel.decoding.sampling import Sampling
+from worldmodel.decoding.speculative import SpeculativeDecoder
+from worldmodel.dynamics import Dynamics
+from worldmodel.load import load_world_model
+
+# Nats per token by which rounding alone changes a score.
+EXACT = 1e-3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one way to decode reached.
+
+    Attributes:
+        name: the method and its options.
+        seconds_per_frame: the fastest repetition.
+        memory_share: tokens per second, of those that reading weights and cache once per token
+            at the measured bandwidth allows; above 1 where passes settle several tokens. None
+            for decoders that do not say what they read.
+        nats: of the real tokens, under this decoder; None where it draws tokens otherwise.
+        acceptance: share of right guesses; None where nothing is guessed.
+    """
+
+    name: str
+    seconds_per_frame: float
+    memory_share: float | None
+    nats: Float[Tensor, "row space"] | None
+    acceptance: float | None
+
+
+def variants(
+    model: Dynamics, wanted: dict[str, list[dict[str, Any]]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Methods that this kind of model can do, with the options wanted, or with their own."""
+    unknown = sorted(set(wanted) - set(METHODS))
+    if unknown:
+        raise BadInput(f"methods.{unknown[0]}: no such method; known: {', '.join(METHODS)}")
+    able = [name for name, method in METHODS.items() if isinstance(model, method.kind)]
+    return [(name, options) for name in able for options in wanted.get(name, [{}])]
+
+
+def measure(
+    model: Dynamics,
+    clip: TokenClip,
+    method: str,
+    options: dict[str, Any],
+    sampling: Sampling,
+    repeats: int,
+    bandwidth: float,
+) -> Measured:
+    """Decode after a full context, `repeats` times, and score the frames that really followed."""
+    context = model.config.context_steps - 1
+    prompt, real = clip.tokens[:, :context], clip.tokens[:, context:]
+    actions = clip.actions if model.conditioned else None
+    rows = [None if actions is None else actions[:, context - 1 + i] for i in range(real.shape[1])]
+    decoder = open_decoder(model, sampling, method, **options)
+    best, space = float("inf"), model.spec.tokens_per_step
+    for _ in range(repeats):
+        decoder.start(prompt, actions)
+        decoder.next_frame(rows[0])  # fills the context, and warms up
+        began = time.perf_counter()
+        for row in rows[1:]:
+            decoder.next_frame(row)
+        best = min(best, (time.perf_counter() - began) / (len(rows) - 1))
+    named = ", ".join([method, *(f"{key}={value}" for key, value in options.items())])
+    acceptance = decoder.acceptance if isinstance(decoder, SpeculativeDecoder) else None
+    if not isinstance(decoder, Decoder):
+        return Measured(named, best, None, None, acceptance)
+    share = decoder.bytes_per_token * space / best / bandwidth
+    decoder.start(prompt, actions)
+    nats = [decoder.score_next(real[:, i], row) for i, row in enumerate(rows)]
+    return Measured(named, best, share, torch.cat(nats), acceptance)
+
+
+def read_bandwidth() -> float:
+    """Bytes per second of summing an array far larger than the caches; best of several."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    array, best = torch.ones(100_000_000, device=device), float("inf")
+    for _ in range(10):
+        began = time.perf_counter()
+        array.sum().item()
+        best = min(best, time.perf_counter() - began)
+    return array.numel() * 4 / best
+
+
+def table(rows: list[Measured], space: int) -> str:
+    """Markdown; cross entropies are held against the first row."""
+    lines = [
+        "| decoding | frames/s | tokens/s | of the memory limit | cross entropy | guesses right |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        speed = 1 / row.seconds_per_frame
+        share = "" if row.memory_share is None else f"{row.memory_share:.0%}"
+        right = "" if row.acceptance is None else f"{row.acceptance:.0%}"
+        figures = f"{speed:.3g} | {speed * space:.4g} | {share} | {cost(row, rows[0])} | {right}"
+        lines.append(f"| {row.name} | {figures} |")
+    return "\n".join(lines)
+
+
+def cost(row: Measured, first: Measured) -> str:
+    """What a decoder's approximation adds to the first one's cross entropy."""
+    if row.nats is None or first.nats is None:
+        return ""
+    if row is not first and (row.nats - first.nats).abs().max() < EXACT:
+        return "exact"
+    ours, theirs = row.nats.mean().item(), first.nats.mean().item()
+    return f"{ours:.4f} nats" if row is first else f"{ours / theirs - 1:+.2%}"
+
+
+def bench(cfg: DictConfig) -> None:
+    """Measure what `cfg` asks for, print the table, and append it to `cfg.results` on demand.
+
+    Raises:
+        BadInput: too few frames, methods that nobody knows, or data that is not the model's.
+    """
+    from tokenizer.encode import EncodeConfig
+    from worldmodel.data import open_store
+    from worldmodel.evaluation.judge import data_source, sampling_from
+
+    values = plain(cfg)
+    if cfg.num_frames < 2 or cfg.repeats < 1:
+        raise BadInput(f"num_frames={cfg.num_frames}, repeats={cfg.repeats}; give 2 and 1, or more")
+    checkpoint = find_checkpoint(Path(cfg.ckpt))
+    manifest = read_manifest(checkpoint)
+    model = load_world_model(checkpoint)
+    chosen = variants(model.network, values["methods"])
+    loader = manifest["config"]["loader"]
+    encode = EncodeConfig(**{k: v for k, v in loader["encode"].items() if k != "_target_"})
+    source = data_source(manifest, cfg.data.root)
+    store = open_store(source, cfg.tokenizer or loader["tokenizer"], encode)
+    model.check_store(store)
+    length = model.network.config.context_steps - 1 + cfg.num_frames
+    windows = TokenWindows(store.drives(cfg.split), length)
+    device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    clip = collate([windows[len(windows) // 2]]).to(device)
+    sampling = sampling_from(values["sampling"])
+    network, bandwidth, rows = model.network.to(device), read_bandwidth(), []
+    for method, options in chosen:
+        rows.append(measure(network, clip, method, options, sampling, cfg.repeats, bandwidth))
+        print(f"{rows[-1].name}: {1 / rows[-1].seconds_per_frame:.3g} frames/s", flush=True)
+    note = (
+        f"{cfg.ckpt}: {network.num_parameters() / 1e6:.1f} M parameters, {cfg.num_frames} frames "
+        f"of {model.spec.tokens_per_step} tokens after a context of {length - cfg.num_frames}; "
+        f"memory is read at {bandwidth / 1e9:.1f} GB/s; {sampling}"
+    )
+    text = f"{heading()}\n{note}\n\n{table(rows, model.spec.tokens_per_step)}\n"
+    print("\n" + text)
+    if cfg.write:
+        append(text, Path(cfg.results))
+
+
+@command("decoding_bench")
+def main(cfg: DictConfig) -> None:
+    bench(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Diagonal decoding of a GPT: a frame in few passes, at a cost in cross entropy."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from training.errors import BadInput
+from worldmodel.decoding.raster import Choose, Decoder
+from worldmodel.decoding.sampling import Sampling
+from worldmodel.dynamics.attention import Text
+from worldmodel.dynamics.gpt import GPT
+
+
+class DiagonalDecoder(Decoder):
+    """Draws all cells of a diagonal at once; approximate.
+
+    Cell (row, column) is drawn in pass `column + lag * row` (Ye et al. 2025, arXiv 2503.14070,
+    within a frame), so a frame takes width + lag * (height - 1) passes and one more that reads it
+    anew in raster order: later frames see nothing of the approximation. Within the frame it has
+    three parts. A cell is drawn without the right ends of the rows above. It sees the left ends
+    of the rows below, which it never saw in training. And where the end of the row above is
+    not drawn yet, a row begins after that cell's token of the previous frame instead.
+
+    Args:
+        lag: passes by which a row follows the one above; 1 is fastest, the grid's width is
+            raster order and exact.
+
+    Raises:
+        BadInput: a lag out of range, or what `Decoder` refuses.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        sampling: Sampling | None = None,
+        slide_steps: int | None = None,
+        window: str = "slide",
+        lag: int = 2,
+        text: Text | None = None,
+    ) -> None:
+        super().__init__(model, sampling, slide_steps, window, text)
+        height, width = self.layout.height, self.layout.width
+        if not 1 <= lag <= width:
+            raise BadInput(f"lag={lag}; give 1 (fastest) to {width} (the grid's width: exact)")
+        rows, columns = torch.arange(height)[:, None], torch.arange(width)
+        turn_of = (columns + lag * rows).flatten()
+        device = next(model.parameters()).device
+        count = int(turn_of.max()) + 1
+        self.passes = [(turn_of == i).nonzero()[:, 0].to(device) for i in range(count)]
+
+    def decode(self, choose: Choose) -> Int[Tensor, "row space"]:
+        """All tokens of the frame that was begun, a diagonal per pass."""
+        frame = self.tokens[:, -1].flatten(1).clone()
+        logits = self.open_frame()
+        prefix_end = self.cache.length
+        first, *others = self.passes
+        frame[:, first] = choose(logits, first)
+        for cells in others:
+            before = cells - 1
+            logits = self.feed(self.embed_cells(frame[:, before], before), before)
+            frame[:, cells] = choose(logits, cells)
+        self.cache.length = prefix_end
+        self.feed(self.embed_cells(frame, slice(0, frame.shape[1])))
+        return frame
