@@ -56,6 +56,7 @@ CUT = {
         "loader.num_workers=0",
     ],
 }
+CUT["whole"] = [*CUT["gpt"], "model.network.num_layers=2"]
 CUT["vqkd"] = [*CUT["dino"], "model.autoencoder.encoder_depth=1"]
 CUT["masked"] = CUT["gpt"]
 

@@ -18,11 +18,13 @@ from worldmodel.decoding.maskgit import maskgit
 from worldmodel.decoding.raster import Decoder, for_decoding
 from worldmodel.decoding.sampling import Sampling
 from worldmodel.decoding.speculative import SpeculativeDecoder
+from worldmodel.decoding.whole_frame import WholeFrameDecoder
 from worldmodel.dynamics import Dynamics
 from worldmodel.dynamics.attention import Text
 from worldmodel.dynamics.gpt import GPT
 from worldmodel.dynamics.masked import Masked
 from worldmodel.dynamics.text import TextContext
+from worldmodel.dynamics.whole_frame import WholeFrame
 from worldmodel.load import load_world_model
 
 
@@ -34,11 +36,13 @@ class Method:
         kind: the networks that can be decoded so.
         open: makes the decoder of (network, sampling, options).
         guided: whether it heeds `Sampling.guidance`.
+        fits: which networks of that kind, where not all.
     """
 
     kind: type[Dynamics]
     open: Callable[..., FrameDecoder]
     guided: bool = False
+    fits: Callable[[Any], bool] = lambda model: True
 
 
 def raster(
@@ -138,6 +142,8 @@ METHODS = {
     "speculative": Method(GPT, speculative),
     "diagonal": Method(GPT, diagonal),
     "maskgit": Method(Masked, maskgit),
+    "whole": Method(WholeFrame, WholeFrameDecoder, fits=lambda m: not m.config.inner_layers),
+    "whole_raster": Method(WholeFrame, WholeFrameDecoder, fits=lambda m: m.config.inner_layers),
 }
 
 
@@ -154,7 +160,9 @@ def open_decoder(
         BadInput: a method that this kind of model cannot do (says which can), an option that
             the method does not have, or guidance where it knows none.
     """
-    able = [name for name, known in METHODS.items() if isinstance(model, known.kind)]
+    able = [
+        n for n, known in METHODS.items() if isinstance(model, known.kind) and known.fits(model)
+    ]
     options = {name: value for name, value in options.items() if value is not None}
     chosen = able[0] if method == "auto" and able else method
     if chosen not in able:

@@ -8,6 +8,7 @@ from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
 from worldmodel.dynamics.gpt import GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
 from worldmodel.dynamics.masked import MaskedConfig
+from worldmodel.dynamics.whole_frame import WholeFrameConfig
 
 __all__ = [
     "KINDS",
@@ -19,7 +20,11 @@ __all__ = [
 ]
 
 # Configs of networks by the name that a checkpoint gives them.
-KINDS: dict[str, type[Any]] = {"gpt": GPTConfig, "masked": MaskedConfig}
+KINDS: dict[str, type[Any]] = {
+    "gpt": GPTConfig,
+    "masked": MaskedConfig,
+    "whole_frame": WholeFrameConfig,
+}
 
 
 def describe(config: DynamicsConfig) -> dict[str, Any]:

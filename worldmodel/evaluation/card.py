@@ -20,6 +20,7 @@ from training.errors import BadInput
 from training.loader import fixed_loader
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, open_decoder
+from worldmodel.evaluation.action_use import action_use
 from worldmodel.evaluation.floors import floors
 from worldmodel.evaluation.pixels import (
     PixelJudge,
@@ -103,10 +104,13 @@ def evaluate(
     loader = fixed_loader(windows, config.num_windows, config.batch_size, collate)
     vocab = model.spec.vocab_size
     nats = floors(evidence.store.drives("train"), held, vocab)
+    texts = model.texts()
+    scores = teacher_forced(network, loader, device, texts)
     card: dict[str, Any] = {
         "split": config.split,
         "num_drives": len(held),
-        "teacher_forced": teacher_forced(network, loader, device, model.texts()),
+        "teacher_forced": scores,
+        "action_use": action_use(network, loader, device, texts, scores),
         "floors": {
             name: {"nats_per_token": value, "bits_per_token": value / math.log(2)}
             for name, value in nats.items()

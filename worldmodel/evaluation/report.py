@@ -23,7 +23,12 @@ def write_report(
     if "reconstruction" in card:
         body += _reconstruction(folder, card)
     else:
-        body += _cross_entropy(card) + _pixels(folder, card) + _steering(folder, card)
+        body += (
+            _cross_entropy(card)
+            + _action_use(card)
+            + _pixels(folder, card)
+            + _steering(folder, card)
+        )
     body += _provenance(manifest, settings)
     path = folder / "report.html"
     path.write_text(page("dashcast evaluation", body))
@@ -59,6 +64,16 @@ def _cross_entropy(card: dict[str, Any]) -> list[str]:
         f"<p>Accuracy of the most probable token: {scores['accuracy']:.1%}. "
         f"A uniform guess costs {card['uniform_bits']:.2f} bits.</p>"
         f"<div class=charts>{chart}</div>",
+    ]
+
+
+def _action_use(card: dict[str, Any]) -> list[str]:
+    if not card["action_use"]:
+        return []
+    return [
+        "<h2>Use of actions</h2><p>What wrong actions cost, in bits per token; a model that "
+        "ignores its actions shows 0.</p>",
+        table(["actions", "change"], [list(row) for row in card["action_use"].items()]),
     ]
 
 

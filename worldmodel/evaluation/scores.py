@@ -1,12 +1,12 @@
 """Fully teacher-forced scores: every token is predicted from the real past."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from worldmodel.data import TokenClip
@@ -16,8 +16,12 @@ from worldmodel.text import Texts
 
 @torch.no_grad()
 def teacher_forced(
-    network: Dynamics, loader: DataLoader[TokenClip], device: str, texts: Texts | None = None
-) -> dict[str, float | list[float]]:
+    network: Dynamics,
+    clips: Iterable[TokenClip],
+    device: str,
+    texts: Texts | None = None,
+    title: str = "teacher-forced",
+) -> dict[str, Any]:
     """Cross entropy and accuracy over all real tokens that count, and by time step.
 
     Args:
@@ -28,7 +32,7 @@ def teacher_forced(
     """
     nats: list[Float[Tensor, "batch step"]] = []
     hits: list[Float[Tensor, "batch step"]] = []
-    for batch in tqdm(loader, "teacher-forced", unit="batch"):
+    for batch in tqdm(clips, title, unit="batch"):
         clip = batch.to(device)
         said: dict[str, Any] = texts.said(clip.text, device) if texts else {}
         actions = clip.actions if network.num_actions else None

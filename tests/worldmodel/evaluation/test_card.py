@@ -34,6 +34,7 @@ def test_a_world_model_gets_its_whole_card(composed, fit, evaluate):
     card = evaluate(run.folder, *FEW)
     assert card["teacher_forced"]["bits_per_token"] < card["uniform_bits"]
     assert set(card["floors"]) == {"unigram", "position", "copy_last_frame", "previous_token"}
+    assert set(card["action_use"]) == {"shuffled", "held", "zeroed", "halved", "x1.5"}
     steps = len(card["teacher_forced"]["bits_by_step"])
     assert steps == run.config["model"]["network"]["context_steps"] - 1
     mean = card["pixels"]["mean"]
@@ -47,7 +48,14 @@ def test_a_world_model_gets_its_whole_card(composed, fit, evaluate):
     assert {p.name for p in out.iterdir()} == media | {"metrics.json", "report.html"}
     page = (out / "report.html").read_text()
     assert not re.search(r"(src|href)=['\"]?https?:", page)  # nothing is fetched from anywhere
-    for word in ("Cross entropy", "data:video/mp4", "Steering", "context_steps", "sha256"):
+    for word in (
+        "Cross entropy",
+        "data:video/mp4",
+        "Steering",
+        "Use of actions",
+        "context_steps",
+        "sha256",
+    ):
         assert word in page
     again = evaluate(run.folder, *FEW)
     for card_ in (card, again):

@@ -1,0 +1,82 @@
+"""Transformer blocks along one axis of a grid: the cells of a frame, or the frames of a cell."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from worldmodel.dynamics.attention import HeadNorm, KVCache, attend_last
+
+
+class AxisAttention(nn.Module):
+    """Multi-head attention along one axis, all to all or causal, with normed queries and keys."""
+
+    def __init__(self, dim: int, num_heads: int, causal: bool) -> None:
+        super().__init__()
+        self.num_heads, self.causal = num_heads, causal
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim, bias=False)
+        self.query_norm, self.key_norm = HeadNorm(dim // num_heads), HeadNorm(dim // num_heads)
+
+    def forward(
+        self, x: Float[Tensor, "batch slot dim"], cache: KVCache | None = None, layer: int = 0
+    ) -> Float[Tensor, "batch slot dim"]:
+        """Attend over the whole axis; with a cache, also write its first slots there."""
+        query, key, value = self._project(x)
+        if cache is not None:
+            cache.keys[layer, :, :, : x.shape[1]] = key
+            cache.values[layer, :, :, : x.shape[1]] = value
+        out = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+    def step(
+        self, x: Float[Tensor, "batch 1 dim"], cache: KVCache, layer: int
+    ) -> Float[Tensor, "batch 1 dim"]:
+        """Attend from one new slot, written at `cache.length`, to everything in the cache."""
+        query, key, value = self._project(x)
+        keys, values = (
+            all_[layer, :, :, : cache.length + 1] for all_ in (cache.keys, cache.values)
+        )
+        keys[:, :, -1:], values[:, :, -1:] = key, value
+        out = attend_last(query, keys, values, query.shape[-1] ** -0.5)
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+    def _project(self, x: Float[Tensor, "batch slot dim"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, each [batch head slot channel]."""
+        split = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        query, key, value = split.permute(2, 0, 3, 1, 4)
+        return self.query_norm(query), self.key_norm(key), value
+
+
+class AxisBlock(nn.Module):
+    """Pre-norm transformer block over one axis: the cells of a step, or the steps of a cell."""
+
+    def __init__(
+        self, dim: int, num_heads: int, mlp_ratio: float, dropout: float, causal: bool
+    ) -> None:
+        super().__init__()
+        hidden = int(mlp_ratio * dim)
+        self.attention_norm = nn.LayerNorm(dim, bias=False)
+        self.attention = AxisAttention(dim, num_heads, causal)
+        self.mlp_norm = nn.LayerNorm(dim, bias=False)
+        self.up = nn.Linear(dim, hidden, bias=False)
+        self.down = nn.Linear(hidden, dim, bias=False)
+        self.dropout = dropout
+
+    def forward(
+        self, x: Float[Tensor, "batch slot dim"], cache: KVCache | None = None, layer: int = 0
+    ) -> Float[Tensor, "batch slot dim"]:
+        x = x + self._drop(self.attention(self.attention_norm(x), cache, layer))
+        return x + self._drop(self._mlp(x))
+
+    def step(
+        self, x: Float[Tensor, "batch 1 dim"], cache: KVCache, layer: int
+    ) -> Float[Tensor, "batch 1 dim"]:
+        """One new slot against the cache; causal blocks only."""
+        x = x + self.attention.step(self.attention_norm(x), cache, layer)
+        return x + self._mlp(x)
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(self.mlp_norm(x)), approximate="tanh"))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x

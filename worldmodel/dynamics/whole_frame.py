@@ -1,0 +1,315 @@
+"""The whole-frame kind: all tokens of the next grid in one pass, given the frames before it.
+
+Step t of the network reads frame t - 1 and the action in force since, and its cells predict
+those of frame t. Layers attend in turns to the cells of their own step and to their own cell in
+earlier steps, so that the cost of a step grows with cells + steps, not with their product.
+Alone, this scores a frame as a product of one distribution per cell. A few inner layers, a
+causal transformer over the cells of one frame, make the likelihood autoregressive (next-state
+prediction, then in-frame prediction: DrivingWorld, arXiv 2412.19505, section 3.3), while the
+large trunk still runs once per frame.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tokenizer.token_store import TokenSpec
+from training.errors import BadInput
+from training.recompute import call
+from worldmodel.dynamics.attention import KVCache
+from worldmodel.dynamics.axial import AxisBlock
+from worldmodel.dynamics.base import Dynamics, TokenScores
+from worldmodel.dynamics.layout import LayoutConfig, SequenceLayout, symlog
+
+
+@dataclass(frozen=True)
+class WholeFrameConfig:
+    """Shape of the network.
+
+    Attributes:
+        num_layers: of the trunk; the even ones attend within a frame, the odd ones over time.
+        inner_layers: causal layers over the cells of a frame, after the trunk; 0 for cells that
+            are drawn independently.
+        context_steps: time steps that the network can see at once, the predicted one included.
+        look_back: side (odd) of the window of the previous frame around a cell that is added to
+            its input; 0 leaves that to attention.
+        dropout: on embeddings and residual branches.
+        layout: how actions enter; "continuous" embeds a row as one vector, "binned" adds up one
+            embedding per column; every cell of a step gets it.
+    """
+
+    dim: int = 256
+    num_layers: int = 6
+    inner_layers: int = 0
+    num_heads: int = 4
+    mlp_ratio: float = 4.0
+    context_steps: int = 8
+    look_back: int = 3
+    dropout: float = 0.0
+    layout: LayoutConfig = field(default_factory=LayoutConfig)
+
+    def __post_init__(self) -> None:
+        if self.num_heads < 1 or self.dim % self.num_heads:
+            raise BadInput(f"dim={self.dim} is no multiple of num_heads={self.num_heads}")
+        if self.num_layers < 2 or self.inner_layers < 0 or self.context_steps < 2:
+            raise BadInput(
+                f"num_layers={self.num_layers}, inner_layers={self.inner_layers}, context_steps="
+                f"{self.context_steps}; give at least 2 layers (space, time), 0 inner, 2 steps"
+            )
+        if self.look_back < 0 or (self.look_back and self.look_back % 2 == 0):
+            raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
+        if not 0 <= self.dropout < 1:
+            raise BadInput(f"dropout={self.dropout}; give 0 <= dropout < 1")
+        if self.layout.predict_actions or self.layout.text_tokens:
+            raise BadInput(
+                f"layout.predict_actions={self.layout.predict_actions}, text_tokens="
+                f"{self.layout.text_tokens}: this kind only reads actions; set both to 0"
+            )
+
+    def without_actions(self) -> "WholeFrameConfig":
+        return replace(self, layout=replace(self.layout, actions="none"))
+
+    def build(self, spec: TokenSpec, num_actions: int) -> "WholeFrame":
+        return WholeFrame(self, spec, num_actions)
+
+
+class WholeFrame(Dynamics):
+    """Predicts all tokens of a frame at once from the frames and actions before it.
+
+    Raises:
+        BadInput: the configuration does not fit the data, or a clip does not fit the model.
+    """
+
+    def __init__(self, config: WholeFrameConfig, spec: TokenSpec, num_actions: int) -> None:
+        super().__init__()
+        self.config: WholeFrameConfig = config
+        self.spec, self.num_actions = spec, num_actions
+        self.conditioned = config.layout.actions != "none"
+        self.first_target_step = config.layout.first_target_step
+        self.layout = SequenceLayout(config.layout, spec, num_actions)
+        self.embed = nn.Embedding(self.layout.num_ids, config.dim)
+        self.place = nn.Embedding(spec.tokens_per_step, config.dim)
+        self.when = nn.Embedding(config.context_steps, config.dim)
+        if config.look_back:
+            side = config.look_back
+            self.look_back = nn.Conv2d(config.dim, config.dim, side, padding=side // 2, bias=False)
+        if config.layout.actions == "continuous":
+            self.action = nn.Sequential(
+                nn.Linear(num_actions, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
+            )
+        causal = [layer % 2 == 1 for layer in range(config.num_layers)]
+        self.blocks = nn.ModuleList(
+            AxisBlock(config.dim, config.num_heads, config.mlp_ratio, config.dropout, axis)
+            for axis in causal + [True] * config.inner_layers
+        )
+        if config.inner_layers:
+            self.told = nn.Linear(2 * config.dim, config.dim, bias=False)
+        self.norm = nn.LayerNorm(config.dim, bias=False)
+        self.init_weights()
+
+    @property
+    def trunk_blocks(self) -> list[AxisBlock]:
+        """In turns over the cells of a frame and over the frames of a cell."""
+        return cast(list[AxisBlock], list(self.blocks))[: self.config.num_layers]
+
+    @property
+    def inner_blocks(self) -> list[AxisBlock]:
+        """Causal over the cells of a frame."""
+        return cast(list[AxisBlock], list(self.blocks))[self.config.num_layers :]
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch time height width"],
+        actions: Float[Tensor, "batch step action"] | None = None,
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch time space vocab"]:
+        """Logits of every token of every frame (teacher-forced).
+
+        Args:
+            actions: row t is in force between frame t and t + 1; at least time - 1 rows.
+            drop_actions: examples whose actions are all replaced by a learned "no action".
+        Raises:
+            BadInput: wrong grid, wrong action width, or more frames than `context_steps`.
+        """
+        states = self.trunk(self.embed_clip(tokens, actions, drop_actions))
+        if self.config.inner_layers:
+            answers = self.embed(tokens.flatten(2)).flatten(0, 1)
+            states = self.inner(states.flatten(0, 1), answers).unflatten(0, tokens.shape[:2])
+        return self.logits(states)
+
+    def embed_clip(
+        self,
+        tokens: Int[Tensor, "batch time height width"],
+        actions: Float[Tensor, "batch step action"] | None,
+        drop_actions: Bool[Tensor, " batch"] | None,
+    ) -> Float[Tensor, "batch time space dim"]:
+        """What the first layer reads, step by step: a start, then every frame but the last."""
+        self.layout.check(tokens, actions)
+        batch, time = tokens.shape[:2]
+        if not 1 <= time <= self.config.context_steps:
+            raise BadInput(
+                f"{time} frames, but the model sees 1 to {self.config.context_steps}; "
+                "shorten the clips"
+            )
+        start = self.embed(self.layout.start_ids(batch, tokens)).sum(2, keepdim=True)
+        later = self.embed_frames(tokens[:, :-1])
+        if actions is not None and self.conditioned:
+            later = later + self.embed_actions(actions[:, : time - 1], drop_actions)[:, :, None]
+        x = torch.cat([start.expand(-1, -1, len(self.place.weight), -1), later], dim=1)
+        return self.placed(x, 0)
+
+    def embed_frames(
+        self, frames: Int[Tensor, "batch time height width"]
+    ) -> Float[Tensor, "batch time space dim"]:
+        """Every cell's token and, with `look_back`, what surrounds it."""
+        cells = self.embed(frames)
+        if self.config.look_back:
+            flat = cells.flatten(0, 1).permute(0, 3, 1, 2)
+            cells = cells + self.look_back(flat).permute(0, 2, 3, 1).unflatten(0, frames.shape[:2])
+        return cells.flatten(2, 3)
+
+    def embed_actions(
+        self,
+        actions: Float[Tensor, "batch step action"],
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch step dim"]:
+        """One vector per row of actions, or the learned "no action"."""
+        if self.config.layout.actions == "binned":
+            return self.embed(self.layout.action_ids(actions, drop_actions)).sum(2)
+        x = self.action(symlog(actions).to(self.embed.weight.dtype))
+        if drop_actions is None:
+            return x
+        return torch.where(drop_actions[:, None, None], self.embed.weight[-1].to(x.dtype), x)
+
+    def placed(
+        self, x: Float[Tensor, "batch time space dim"], first_step: int
+    ) -> Float[Tensor, "batch time space dim"]:
+        """Add positions; the first step of `x` is number `first_step` of the context."""
+        when = self.when.weight[first_step : first_step + x.shape[1], None]
+        x = x + when + self.place.weight
+        return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
+
+    def trunk(
+        self, x: Float[Tensor, "batch time space dim"], cache: KVCache | None = None
+    ) -> Float[Tensor, "batch time space dim"]:
+        """A state for every cell of every step; with a cache, the layers over time fill it.
+
+        The cache's batch holds cells first, then examples, so that its `expand` repeats examples.
+        """
+        batch, time, space = x.shape[:3]
+        for layer, block in enumerate(self.trunk_blocks):
+            if layer % 2 == 1:
+                slots = x.permute(2, 0, 1, 3).flatten(0, 1)
+                slots = call(block, slots, cache, layer // 2, recompute=self.recompute)
+                x = slots.view(space, batch, time, -1).permute(1, 2, 0, 3)
+            else:
+                x = call(block, x.flatten(0, 1), recompute=self.recompute).unflatten(
+                    0, (batch, time)
+                )
+        return x
+
+    def trunk_step(
+        self, x: Float[Tensor, "batch 1 space dim"], cache: KVCache
+    ) -> Float[Tensor, "batch space dim"]:
+        """States of one new step against the cache of the earlier ones, which it joins."""
+        x = x[:, 0]
+        batch, space = x.shape[:2]
+        for layer, block in enumerate(self.trunk_blocks):
+            if layer % 2 == 1:
+                slots = block.step(x.transpose(0, 1).flatten(0, 1)[:, None], cache, layer // 2)
+                x = slots.view(space, batch, -1).transpose(0, 1)
+            else:
+                x = block(x)
+        cache.length += 1
+        return x
+
+    def inner(
+        self, states: Float[Tensor, "frame space dim"], answers: Float[Tensor, "frame space dim"]
+    ) -> Float[Tensor, "frame space dim"]:
+        """Refine the states of a frame in raster order by the embedded tokens before each cell."""
+        told = self.told(torch.cat([states, answers], dim=-1))[:, :-1]
+        x = states + F.pad(told, (0, 0, 1, 0))
+        for block in self.inner_blocks:
+            x = call(block, x, recompute=self.recompute)
+        return x
+
+    def logits(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape vocab"]:
+        """Final norm, and the frame's rows of the token embedding as the head."""
+        return F.linear(self.norm(x), self.embed.weight[: self.layout.vocab_size])
+
+    def loss(
+        self,
+        tokens: Int[Tensor, "batch time height width"],
+        actions: Float[Tensor, "batch step action"] | None = None,
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Mean cross entropy of the tokens that count."""
+        logits = self(tokens, actions, drop_actions)
+        return self._nats(logits, tokens)[:, self.first_target_step :].mean()
+
+    def score(
+        self,
+        tokens: Int[Tensor, "batch time height width"],
+        actions: Float[Tensor, "batch step action"] | None = None,
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> TokenScores:
+        """Exact: a product over the cells of a frame or, with inner layers, autoregressive."""
+        logits = self(tokens, actions, drop_actions).float()
+        return TokenScores(self._nats(logits, tokens), logits.argmax(-1) == tokens.flatten(2))
+
+    @staticmethod
+    def _nats(
+        logits: Float[Tensor, "batch time space vocab"],
+        tokens: Int[Tensor, "batch time height width"],
+    ) -> Float[Tensor, "batch time space"]:
+        nats = F.cross_entropy(logits.float().flatten(0, 2), tokens.flatten(), reduction="none")
+        return nats.view(logits.shape[:3])
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Initialise every parameter; nothing else does.
+
+        | parameter                                   | start                                |
+        |---------------------------------------------|--------------------------------------|
+        | embeddings and all linear weights           | normal, std 0.02                     |
+        | look_back, told                             | normal, std 0.5 / sqrt(inputs)       |
+        | residual projections (attention.proj, down) | normal, std 0.02 / sqrt(2 layers)    |
+        | norm weights                                | 1                                    |
+        | biases (of the action's layers)             | 0                                    |
+        """
+        residual_std = 0.02 / math.sqrt(2 * len(self.blocks))
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 1:
+                nn.init.ones_(parameter)
+            elif name.endswith(("attention.proj.weight", "down.weight")):
+                nn.init.normal_(parameter, std=residual_std)
+            elif name in ("look_back.weight", "told.weight"):
+                nn.init.normal_(parameter, std=0.5 / math.sqrt(parameter[0].numel()))
+            else:
+                nn.init.normal_(parameter, std=0.02)
+
+    def num_parameters(self, embeddings: bool = True) -> int:
+        """Weights; without embeddings, lookups and positions are left out, but not the head."""
+        total = sum(p.numel() for p in self.parameters())
+        if embeddings:
+            return total
+        tables = (self.embed, self.place, self.when)
+        head = self.layout.vocab_size * self.config.dim
+        return total - sum(table.weight.numel() for table in tables) + head
+
+    def flops(self, num_clips: int, num_steps: int, causal: bool = False) -> float:
+        """6 operations per weight and cell, and 12 d times what a cell attends to per layer."""
+        config, cells = self.config, self.spec.tokens_per_step
+        over_time = config.num_layers // 2
+        share = 0.5 if causal else 1.0
+        reach = float((config.num_layers - over_time) * cells)
+        reach += share * (over_time * num_steps + config.inner_layers * cells)
+        per_cell = 6 * self.num_parameters(embeddings=False) + 12 * config.dim * reach
+        return num_clips * num_steps * cells * per_cell

@@ -1,0 +1,165 @@
+"""Kinds of world models side by side: python -m worldmodel.table RUN [RUN ...] [--out FILE.json]
+
+One row per checkpoint, on the windows of one token store: cross entropy and accuracy (fully
+teacher-forced, each kind by its own likelihood), frames per second of its own decoder, size, and
+what wrong actions cost. Printed as markdown, written as JSON.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenizer.encode import EncodeConfig
+from tokenizer.sources import source_from_dict
+from tokenizer.token_store import TokenStore
+from training.cli import fail
+from training.errors import BadInput
+from training.loader import fixed_loader
+from worldmodel.data import TokenClip, TokenWindows, collate, open_store
+from worldmodel.decoding import Sampling, open_decoder
+from worldmodel.dynamics import describe
+from worldmodel.evaluation.action_use import VARIANTS, action_use
+from worldmodel.evaluation.scores import teacher_forced
+from worldmodel.load import WorldModel, load_world_model
+
+
+@dataclass(frozen=True)
+class Row:
+    """One world model in the table.
+
+    Attributes:
+        step: training steps of the checkpoint; None where it does not say.
+        frames_per_s: of one future, by the kind's own decoder; the prompt is not counted.
+        action_use: change of bits per token by variant; empty where no actions are read.
+    """
+
+    run: str
+    kind: str
+    step: int | None
+    bits_per_token: float
+    accuracy: float
+    frames_per_s: float
+    parameters: int
+    action_use: dict[str, float]
+
+
+def measure(
+    model: WorldModel, name: str, clips: Sequence[TokenClip], num_frames: int, device: str
+) -> Row:
+    """Score one model on clips of one length, and time its decoder.
+
+    Raises:
+        BadInput: the clips are longer than the model's context.
+    """
+    network, texts = model.network.to(device), model.texts()
+    scores = teacher_forced(network, clips, device, texts, name)
+    return Row(
+        run=name,
+        kind=describe(network.config)["name"],
+        step=model.manifest.get("step"),
+        bits_per_token=scores["bits_per_token"],
+        accuracy=scores["accuracy"],
+        frames_per_s=frames_per_second(model, clips[0], num_frames, device),
+        parameters=network.num_parameters(),
+        action_use=action_use(network, clips, device, texts, scores),
+    )
+
+
+def frames_per_second(model: WorldModel, clip: TokenClip, num_frames: int, device: str) -> float:
+    """Frames that the kind's own decoder makes in a second after half a clip, one future.
+
+    The first frame is not counted: it is where a device warms up.
+    """
+    network, prompt = model.network, max(1, clip.tokens.shape[1] // 2)
+    tokens, actions = clip.tokens[:1, :prompt].to(device), clip.actions[:1].to(device)
+    given = actions[:, :prompt] if network.conditioned else None
+    decoder = open_decoder(network, Sampling())
+    decoder.start(tokens, given)
+    action = given[:, -1] if given is not None else None
+    decoder.next_frame(action).cpu()
+    began = time.perf_counter()
+    for _ in range(num_frames):
+        frame = decoder.next_frame(action)
+    frame.cpu()  # waits for the device
+    return num_frames / (time.perf_counter() - began)
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """The table as people read it."""
+    head = ["run", "kind", "steps", "bits per token", "accuracy", "frames/s", "parameters"]
+    head += [f"{name} actions" for name in VARIANTS]
+    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+    for row in rows:
+        use = [f"{row.action_use[v]:+.3f}" if v in row.action_use else "-" for v in VARIANTS]
+        score = [f"{row.bits_per_token:.3f}", f"{row.accuracy:.1%}", f"{row.frames_per_s:.1f}"]
+        steps = "-" if row.step is None else str(row.step)
+        lines.append([row.run, row.kind, steps, *score, f"{row.parameters / 1e6:.2f} M", *use])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def store_of(model: WorldModel, root: str | None) -> TokenStore:
+    """The token store that a model was trained on, or the same kind of data at another root."""
+    config: dict[str, Any] = model.manifest["config"]
+    source = source_from_dict(config["data"] | ({"root": root} if root else {}))
+    loader = config["loader"]
+    encode = EncodeConfig(**{k: v for k, v in loader["encode"].items() if k != "_target_"})
+    return open_store(source, loader["tokenizer"], encode)
+
+
+def table(asked: argparse.Namespace) -> list[Row]:
+    """Measure every model on the store of the first.
+
+    Raises:
+        BadInput: a run twice, or one that was trained on other tokens or actions.
+    """
+    if len(set(asked.runs)) < len(asked.runs):
+        raise BadInput(f"{' '.join(map(str, asked.runs))}: names a run twice; leave one out")
+    models = [load_world_model(run) for run in asked.runs]
+    store = store_of(models[0], asked.root)
+    for model in models:
+        model.check_store(store)
+    length = min(model.network.config.context_steps for model in models)
+    windows = TokenWindows(store.drives(asked.split), length)
+    clips = list(fixed_loader(windows, asked.num_windows, asked.batch_size, collate))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return [
+        measure(model, str(run), clips, asked.num_frames, device)
+        for run, model in zip(asked.runs, models, strict=True)
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m worldmodel.table", description="World models side by side."
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="run or checkpoint folders")
+    parser.add_argument("--root", help="other drives or tokens than the first was trained on")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--num-windows", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--num-frames", type=int, default=20, help="decoded for frames/s")
+    parser.add_argument("--out", type=Path, help="write the rows there as JSON")
+    asked = parser.parse_args(arguments)
+    try:
+        for name in ("num_windows", "batch_size", "num_frames"):
+            if getattr(asked, name) < 1:
+                flag = f"--{name.replace('_', '-')}"
+                raise BadInput(f"{flag} {getattr(asked, name)}: give 1 or more")
+        rows = table(asked)
+    except BadInput as error:
+        fail(str(error))
+    print(markdown(rows))
+    if asked.out:
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        asked.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
