@@ -177,6 +177,8 @@ def examine(run: Path, reference_file: Path | None = None, out: str | None = Non
         print(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         )
+    if settings := reference.made.get("settings"):
+        print(f"those were made with {' '.join(settings)}")
     findings = run / "doctor.jsonl"
     lines = findings.read_text().splitlines() if findings.is_file() else []
     for line in map(json.loads, lines):
