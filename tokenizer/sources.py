@@ -60,15 +60,15 @@ class DriveSource:
         common = set.intersection(*(set(drive.action_names) for drive in drives))
         return tuple(name for name in drives[0].action_names if name in common)
 
-    def planned(self) -> tuple[float, tuple[str, ...]]:
-        """Frame rate and action columns, without making the embedded drives.
+    def planned(self) -> tuple[float, tuple[str, ...], bool]:
+        """Frame rate, action columns, and whether anything is said, without making any drives.
 
         Raises:
             BadInput: as `open`, or a column that the embedded drives do not have.
         """
         if not self.embedded:
             drives = self.open()
-            return drives[0].fps, self.action_names(drives)
+            return drives[0].fps, self.action_names(drives), any(d.captions for d in drives)
         names = ACTION_NAMES if self.actions is None else tuple(self.actions)
         missing = [name for name in names if name not in ACTION_NAMES]
         if missing:
@@ -76,7 +76,7 @@ class DriveSource:
                 f"data.actions={list(names)}: the embedded drives have no column {missing[0]!r}; "
                 f"there are: {', '.join(ACTION_NAMES)}"
             )
-        return self.carracing.fps, names
+        return self.carracing.fps, names, False
 
 
 def drives_hash(drives: Sequence[Drive]) -> str:
@@ -122,8 +122,8 @@ class TokenSource:
         import_commavq(root, out, self.num_train, self.num_test)
         return TokenStore(out, on_corrupt=on_corrupt)
 
-    def planned(self) -> tuple[TokenSpec, tuple[str, ...]]:
-        """Spec and action columns, from the manifest alone; converts nothing.
+    def planned(self) -> tuple[TokenSpec, tuple[str, ...], bool]:
+        """Spec, action columns, and whether anything is said; converts nothing.
 
         Raises:
             BadInput: nothing there.
@@ -131,10 +131,10 @@ class TokenSource:
         root = Path(self.root)
         if self.format == "store":
             store = TokenStore(root, verify=False)
-            return store.spec, store.action_names
+            return store.spec, store.action_names, store.captioned
         if not root.exists():
             raise BadInput(f"data.root={root}: no such file or folder; give commaVQ's tokens.npy")
-        return SPEC, ()
+        return SPEC, (), False
 
 
 def source_from_dict(values: dict[str, Any]) -> DriveSource | TokenSource:

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 from safetensors.torch import save_file
+from torch import Tensor
 
 from training.gradients import NonFinite
 from training.loader import OrderedLoader
@@ -72,7 +73,8 @@ def _keep(trainer: L.Trainer, folder: Path, step: int) -> str:
     if trainer.is_global_zero:
         out.mkdir(parents=True, exist_ok=True)
         batch = loader.collate([loader.dataset[i][0] for i in ids])
-        tensors = {f.name: getattr(batch, f.name).contiguous() for f in fields(batch)}
+        parts = {f.name: getattr(batch, f.name) for f in fields(batch)}  # captions are no tensor
+        tensors = {k: v.contiguous() for k, v in parts.items() if isinstance(v, Tensor)}
         save_file(tensors, out / "batch.safetensors")
         (out / "batch.json").write_text(json.dumps(names, indent=1) + "\n")
     shown = "; ".join(" ".join(f"{k} {v}" for k, v in name.items()) for name in names[:4])

@@ -161,11 +161,11 @@ class TokenDataModule(L.LightningDataModule):
     def planned_facts(self) -> dict[str, Any]:
         """What `model_facts` will say, from manifests alone, before any data is made."""
         if isinstance(self.source, TokenSource):
-            spec, names = self.source.planned()
+            spec, names, captioned = self.source.planned()
         else:
-            fps, names = self.source.planned()
+            fps, names, captioned = self.source.planned()
             spec = load_tokenizer(self.tokenizer_name).spec(fps / self.encode.every)
-        return {"spec": spec, "action_names": names}
+        return {"spec": spec, "action_names": names, "captioned": captioned}
 
     def planned_batch(self, facts: dict[str, Any], size: int) -> TokenClip:
         """A batch of `size` windows with the right shapes and no content."""

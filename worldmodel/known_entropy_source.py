@@ -69,9 +69,9 @@ class KnownEntropySource(TokenSource):
             )
         return store
 
-    def planned(self) -> tuple[TokenSpec, tuple[str, ...]]:
-        """Spec and action columns, without making the store."""
-        return KnownEntropyWorld(self.world).spec, ACTION_NAMES
+    def planned(self) -> tuple[TokenSpec, tuple[str, ...], bool]:
+        """Spec, action columns, and that nothing is said, without making the store."""
+        return KnownEntropyWorld(self.world).spec, ACTION_NAMES, False
 
     def loss_floors(self, batches: Iterable[TokenClip]) -> dict[str, float]:
         """Nats per token that no model goes below: of the world, and of a sample of it.

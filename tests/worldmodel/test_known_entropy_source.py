@@ -70,7 +70,7 @@ def test_a_plan_makes_nothing(source):
     store_facts = source.planned()
     assert not source.folder.exists()
     store = source.open()
-    assert store_facts == (store.spec, store.action_names)
+    assert store_facts == (store.spec, store.action_names, store.captioned)
 
 
 def test_the_data_module_knows_the_floors_of_its_validation_windows(source):
