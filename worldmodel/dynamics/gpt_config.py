@@ -170,7 +170,7 @@ class GPTConfig:
         return Yarn(self.yarn_scale, self.yarn_beta_fast, self.yarn_beta_slow, self.yarn_original)
 
     def without_actions(self) -> "GPTConfig":
-        return replace(self, layout=replace(self.layout, actions="none"))
+        return replace(self, layout=self.layout.without_actions())
 
     @property
     def text_tokens(self) -> int:

@@ -12,7 +12,7 @@ arXiv 2309.17080, section 2: text, image, action; the action that explains the n
 then stands behind that frame's text instead of before it).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -90,6 +90,10 @@ class LayoutConfig:
                 f"layout.text_tokens={self.text_tokens}, text_width={self.text_width}; "
                 "give 0 (no text) or more"
             )
+
+    def without_actions(self) -> "LayoutConfig":
+        """The same, with a separator in place of the actions, which nobody predicts then."""
+        return replace(self, actions="none", predict_actions=0.0)
 
     def ranges(self, num_actions: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Lowest and highest action of every column; BadInput where there are not as many."""

@@ -102,7 +102,7 @@ class MaskedConfig:
         return width_ratio(self.mup_base_width, self.dim)
 
     def without_actions(self) -> "MaskedConfig":
-        return replace(self, layout=replace(self.layout, actions="none"))
+        return replace(self, layout=self.layout.without_actions())
 
     def build(self, spec: TokenSpec, num_actions: int) -> "Masked":
         return Masked(self, spec, num_actions)

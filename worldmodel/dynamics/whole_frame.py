@@ -72,7 +72,7 @@ class WholeFrameConfig:
             )
 
     def without_actions(self) -> "WholeFrameConfig":
-        return replace(self, layout=replace(self.layout, actions="none"))
+        return replace(self, layout=self.layout.without_actions())
 
     def build(self, spec: TokenSpec, num_actions: int) -> "WholeFrame":
         return WholeFrame(self, spec, num_actions)

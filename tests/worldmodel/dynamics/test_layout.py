@@ -87,3 +87,9 @@ def test_layout_refuses() -> None:
     for shape in ((1, 1, 2), (1, 2, 3), (2, 2, 2), (2, 2)):
         with pytest.raises(BadInput, match="actions of shape"):
             layout.check(tokens, torch.zeros(shape))
+
+
+def test_without_actions_none_are_predicted_either():
+    """Every training asks for it, to see whether the network reads actions at all."""
+    config = LayoutConfig(actions="binned", predict_actions=0.1, text_tokens=4)
+    assert config.without_actions() == LayoutConfig(text_tokens=4)
