@@ -28,7 +28,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from tokenizer.sweep_plan import SweepPlan, read_plan
-from training.cli import fail, plain
+from training.cli import bad_input_fails, plain
 from training.errors import BadInput
 from training.status import STOPPED, read_status
 
@@ -207,18 +207,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("sweep", type=Path, help="such as configs/tokenizer_sweep/levels.yaml")
     parser.add_argument("overrides", nargs="*", help="settings of every run: key=value")
     asked = parser.parse_args(arguments)
-    try:
+    with bad_input_fails():
         plan = read_plan(asked.sweep, asked.overrides)
         sweep(plan)
         folder = _folder({name: plan.tokenizer_config(name) for name in plan.entries})
         print(f"\n{(folder / 'sweep.txt').read_text()}\n{folder / 'sweep.png'}")
-    except Exception as error:
-        cause: BaseException | None = error  # Hydra wraps what a constructor raises
-        while cause is not None and not isinstance(cause, BadInput):
-            cause = cause.__cause__
-        if cause is None:
-            raise
-        fail(str(cause))
 
 
 if __name__ == "__main__":

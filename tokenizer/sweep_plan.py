@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from training.errors import BadInput
+from training.plan_file import read_plan_file
 from training.scaling_ladder import as_argument, compose_train
 
+EXAMPLE = Path("configs/tokenizer_sweep/levels.yaml")
 REQUIRED = ("tokenizer", "probe", "tokenizers")
 DEFAULTS: dict[str, Any] = {"overrides": []}
 
@@ -64,12 +64,7 @@ def read_plan(file: Path, overrides: Sequence[str] = ()) -> SweepPlan:
     Raises:
         BadInput: no such file, no YAML, an unknown or missing key, or an unusable value.
     """
-    values = {**DEFAULTS, **_load(file)}
-    unknown = sorted(values.keys() - {*REQUIRED, *DEFAULTS})
-    missing = [key for key in REQUIRED if key not in values]
-    if unknown or missing:
-        what = f"{unknown[0]}: no such key" if unknown else f"{missing[0]}: missing"
-        raise BadInput(f"{file}: {what}; there are: {', '.join([*REQUIRED, *DEFAULTS])}")
+    values = read_plan_file(file, REQUIRED, DEFAULTS, EXAMPLE)
     entries = values["tokenizers"]
     if not isinstance(entries, Mapping) or len(entries) < 2:
         raise BadInput(f"{file}: tokenizers: give at least two names with their settings")
@@ -80,19 +75,6 @@ def read_plan(file: Path, overrides: Sequence[str] = ()) -> SweepPlan:
         entries={str(name): _settings(file, str(name), entries[name]) for name in entries},
         overrides=tuple(overrides),
     )
-
-
-def _load(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        known = ", ".join(sorted(str(p) for p in Path("configs/tokenizer_sweep").glob("*.yaml")))
-        raise BadInput(f"{file}: no such file" + (f"; there are: {known}" if known else ""))
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(file))
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file}: is no YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise BadInput(f"{file}: is no mapping; see configs/tokenizer_sweep/levels.yaml")
-    return {str(key): value for key, value in values.items()}
 
 
 def _recipe(file: Path, key: str, values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,11 +49,7 @@ def command(
             except TrainingFault as error:
                 fail(str(error), cfg, FAULT)
             except InstantiationException as error:
-                # Hydra wraps what a constructor raises.
-                cause: BaseException | None = error
-                while cause is not None and not isinstance(cause, BadInput):
-                    cause = cause.__cause__
-                if cause is None:
+                if (cause := bad_input_behind(error)) is None:
                     raise
                 fail(str(cause), cfg)
             except Exception as error:
@@ -88,6 +85,24 @@ def _as_list(argument: str, setting: str) -> str:
     key, _, value = argument.partition("=")
     plain = key == setting and "," in value and value[0] not in "['\""
     return f"{key}=[{value}]" if plain else argument
+
+
+def bad_input_behind(error: BaseException | None) -> BadInput | None:
+    """The bad input that an error is or came from: Hydra wraps what a constructor raises."""
+    while error is not None and not isinstance(error, BadInput):
+        error = error.__cause__
+    return error
+
+
+@contextmanager
+def bad_input_fails() -> Iterator[None]:
+    """Bad input ends a command without Hydra as it ends one with it; other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        if (cause := bad_input_behind(error)) is None:
+            raise
+        fail(str(cause))
 
 
 def fail(message: str, cfg: DictConfig | None = None, code: int = BAD_INPUT) -> NoReturn:

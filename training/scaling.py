@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from training.cli import fail
+from training.cli import bad_input_fails
 from training.errors import BadInput
 from training.scaling_fit import PowerLaw, fit_power_law
 from training.scaling_ladder import Ladder, Rung, read_ladder
@@ -274,17 +274,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--read", action="store_true", help="train nothing; print the commands of what is missing"
     )
     asked = parser.parse_args(arguments)
-    try:
+    with bad_input_fails():
         ladder = read_ladder(asked.ladder, asked.overrides)
         climb(ladder, train_missing=not asked.read)
         print(f"\n{(ladder.folder / 'scaling.txt').read_text()}\n{ladder.folder / 'scaling.png'}")
-    except Exception as error:
-        cause: BaseException | None = error  # Hydra wraps what a constructor raises
-        while cause is not None and not isinstance(cause, BadInput):
-            cause = cause.__cause__
-        if cause is None:
-            raise
-        fail(str(cause))
 
 
 if __name__ == "__main__":

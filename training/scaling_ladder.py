@@ -20,15 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from training.cli import CONFIGS, explain
 from training.errors import BadInput
+from training.plan_file import read_plan_file
 
 AXES = ("compute", "parameters")
+EXAMPLE = Path("configs/ladder/known_entropy.yaml")
 REQUIRED = ("experiment", "rungs", "predict")
 DEFAULTS: dict[str, Any] = {
     "overrides": [],
@@ -108,12 +109,7 @@ def read_ladder(file: Path, overrides: Sequence[str] = ()) -> Ladder:
     Raises:
         BadInput: no such file, no YAML, an unknown or missing key, or an unusable value.
     """
-    values = {**DEFAULTS, **_load(file)}
-    unknown = sorted(values.keys() - {*REQUIRED, *DEFAULTS})
-    missing = [key for key in REQUIRED if key not in values]
-    if unknown or missing:
-        what = f"{unknown[0]}: no such key" if unknown else f"{missing[0]}: missing"
-        raise BadInput(f"{file}: {what}; there are: {', '.join([*REQUIRED, *DEFAULTS])}")
+    values = read_plan_file(file, REQUIRED, DEFAULTS, EXAMPLE)
     if values["x"] not in AXES:
         raise BadInput(f"{file}: x: {values['x']!r}; choose {' or '.join(AXES)}")
     confidence, seeds = values["confidence"], values["seeds"]
@@ -139,19 +135,6 @@ def read_ladder(file: Path, overrides: Sequence[str] = ()) -> Ladder:
         rungs=rungs,
         predict=larger,
     )
-
-
-def _load(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        known = ", ".join(sorted(str(p) for p in Path("configs/ladder").glob("*.yaml")))
-        raise BadInput(f"{file}: no such file" + (f"; there are: {known}" if known else ""))
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(file))
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file}: is no YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise BadInput(f"{file}: is no mapping; see configs/ladder/known_entropy.yaml")
-    return {str(key): value for key, value in values.items()}
 
 
 def _rungs(

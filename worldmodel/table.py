@@ -19,7 +19,7 @@ import torch
 from tokenizer.encode import EncodeConfig
 from tokenizer.sources import source_from_dict
 from tokenizer.token_store import TokenStore
-from training.cli import fail
+from training.cli import bad_input_fails
 from training.errors import BadInput
 from training.loader import fixed_loader
 from worldmodel.data import TokenClip, TokenWindows, collate, open_store
@@ -147,14 +147,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--num-frames", type=int, default=20, help="decoded for frames/s")
     parser.add_argument("--out", type=Path, help="write the rows there as JSON")
     asked = parser.parse_args(arguments)
-    try:
+    with bad_input_fails():
         for name in ("num_windows", "batch_size", "num_frames"):
             if getattr(asked, name) < 1:
                 flag = f"--{name.replace('_', '-')}"
                 raise BadInput(f"{flag} {getattr(asked, name)}: give 1 or more")
         rows = table(asked)
-    except BadInput as error:
-        fail(str(error))
     print(markdown(rows))
     if asked.out:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
