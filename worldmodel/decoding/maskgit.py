@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from training.errors import BadInput
-from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.base import FrameDecoder, RowDecoder
 from worldmodel.decoding.sampling import Sampling, sample
 from worldmodel.dynamics.masked import Masked
 from worldmodel.dynamics.space_time import TimeCache, empty_cache
@@ -21,7 +21,7 @@ from worldmodel.dynamics.space_time import TimeCache, empty_cache
 ORDERS = ("random", "confidence")
 
 
-class MaskGIT(FrameDecoder):
+class MaskGIT(RowDecoder):
     """A running set of futures of a masked model.
 
     When the context is full, the oldest `slide_steps` frames are dropped and the others are read
@@ -46,19 +46,15 @@ class MaskGIT(FrameDecoder):
         order: str = "random",
         slide_steps: int | None = None,
     ) -> None:
-        limit = model.config.context_steps
-        self.slide_steps = max(1, limit // 4) if slide_steps is None else slide_steps
-        if not 1 <= self.slide_steps < limit:
-            raise BadInput(f"slide_steps={slide_steps}; give 1 to {limit - 1} (context_steps - 1)")
+        super().__init__(model.layout, model.config.context_steps, sampling, slide_steps)
         if num_steps < 1:
             raise BadInput(f"num_steps={num_steps}; give 1 or more")
         if order not in ORDERS:
             raise BadInput(f"order={order!r}; choose one of {', '.join(ORDERS)}")
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.sampling, self.num_steps, self.order = sampling or Sampling(), num_steps, order
+        self.num_steps, self.order = num_steps, order
         self.cache: TimeCache
         self.seen: int  # frames that the cache was brought up to
-        self.generator = torch.Generator().manual_seed(self.sampling.seed)
 
     @torch.inference_mode()
     def start(
@@ -74,33 +70,23 @@ class MaskGIT(FrameDecoder):
             BadInput: the prompt is empty, longer than the context, or of another shape.
         """
         self.model.check(tokens, actions)
-        if num_futures < 1:
-            raise BadInput(f"num_futures={num_futures}; give 1 or more")
-        self.tokens, self.actions, self.drop_actions = tokens, None, drop_actions
-        if self.model.conditioned and actions is not None:
-            self.actions = actions[:, : tokens.shape[1] - 1]
+        self.check_prompt(tokens.shape[1], num_futures)
+        self.hold(tokens, actions, drop_actions)
         self._read_window(tokens.shape[1])
         if num_futures > 1:
             self.cache = self.cache.expand(num_futures)
-            self.tokens = tokens.repeat_interleave(num_futures, dim=0)
-            if self.actions is not None:
-                self.actions = self.actions.repeat_interleave(num_futures, dim=0)
-            if drop_actions is not None:
-                self.drop_actions = drop_actions.repeat_interleave(num_futures, dim=0)
+            self.repeat(num_futures)
 
     @torch.inference_mode()
     def next_frame(
         self, action: Float[Tensor, "row action"] | None = None
     ) -> Int[Tensor, "row height width"]:
         """Sample the frame that follows, given the action in force before it."""
-        layout = self.model.layout
+        layout = self.layout
         rows, space = len(self.tokens), layout.tokens_per_step
-        given = None if action is None else tuple(action.shape)
-        if self.actions is not None and given != (rows, layout.num_actions):
-            raise BadInput(f"next_frame needs actions [{rows}, {layout.num_actions}], got {given}")
+        self.check_action(action)
         self._catch_up()
-        if self.actions is not None and action is not None:
-            self.actions = torch.cat([self.actions, action[:, None]], dim=1)
+        self.join(action)
         num_factors = len(self.model.factors.sizes)
         uniform = torch.rand(self.num_steps, num_factors, rows, space, generator=self.generator)
         noise = None

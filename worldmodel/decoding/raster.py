@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from training.errors import BadInput
-from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.sampling import Sampling, sample
 from worldmodel.dynamics.attention import KVCache, Text, Words
 from worldmodel.dynamics.gpt import GPT, Block
@@ -52,7 +52,7 @@ def for_decoding(model: GPT, dtype: torch.dtype | str | None = None) -> GPT:
     return model
 
 
-class Decoder(FrameDecoder):
+class Decoder(RowDecoder):
     """A running set of futures of a GPT.
 
     When the context is full, the oldest `slide_steps` frames leave it, in one of two ways:
@@ -85,7 +85,6 @@ class Decoder(FrameDecoder):
         window: str = "slide",
         text: Text | None = None,
     ) -> None:
-        limit = model.config.context_steps
         if window not in ("slide", "roll"):
             raise BadInput(f"window={window!r}; choose slide or roll")
         if window == "roll" and (model.config.positions != "rope" or model.config.sinusoid):
@@ -94,18 +93,15 @@ class Decoder(FrameDecoder):
                 "beyond; use window=slide, or train with positions=rope alone"
             )
         self.window = window
-        own_choice = 1 if window == "roll" else max(1, limit // 4)
-        self.slide_steps = own_choice if slide_steps is None else slide_steps
-        if not 1 <= self.slide_steps < limit:
-            raise BadInput(f"slide_steps={slide_steps}; give 1 to {limit - 1} (context_steps - 1)")
-        self.model, self.sampling = model, sampling or Sampling()
-        self.layout = model.layout
+        own_choice = 1 if window == "roll" else None
+        limit = model.config.context_steps
+        super().__init__(model.layout, limit, sampling, slide_steps, own_choice)
+        self.model = model
         self.blocks = cast(list[Block], list(model.blocks))
         self.cache: KVCache
         self.text = text
         self.state: Tensor  # what the blocks made of the newest slot
         self.ahead: Tensor  # logits of the token after the newest one
-        self.generator = torch.Generator().manual_seed(self.sampling.seed)
 
     @torch.inference_mode()
     def start(
@@ -123,15 +119,9 @@ class Decoder(FrameDecoder):
         Raises:
             BadInput: the prompt is empty, longer than the context, or of another shape.
         """
-        time, limit = tokens.shape[1], self.model.config.context_steps
-        if not 1 <= time <= limit:
-            raise BadInput(f"a prompt of {time} frames; the model reads 1 to {limit}: shorten it")
-        if num_futures < 1:
-            raise BadInput(f"num_futures={num_futures}; give 1 or more")
+        self.check_prompt(tokens.shape[1], num_futures)
         self.layout.check(tokens, actions)
-        conditioned = self.layout.config.actions != "none"
-        past = actions[:, : time - 1] if conditioned and actions is not None else None
-        self.tokens, self.actions, self.drop_actions = tokens, past, drop_actions
+        self.hold(tokens, actions, drop_actions)
         self.model.check_text(self.text, len(tokens))
         self.captions = captions
         self._read_text(1)
@@ -140,11 +130,7 @@ class Decoder(FrameDecoder):
         self.ahead = self.ahead.repeat_interleave(num_futures, dim=0)
         self.state = self.state.repeat_interleave(num_futures, dim=0)
         self._read_text(num_futures)
-        self.tokens = tokens.repeat_interleave(num_futures, dim=0)
-        if past is not None:
-            self.actions = past.repeat_interleave(num_futures, dim=0)
-        if drop_actions is not None:
-            self.drop_actions = drop_actions.repeat_interleave(num_futures, dim=0)
+        self.repeat(num_futures)
         if captions is not None:
             self.captions = captions.repeat(num_futures)
 
@@ -205,13 +191,9 @@ class Decoder(FrameDecoder):
             BadInput: the model reads actions and this is not one for every row.
         """
         imagines = action is None and self.model.predicts_actions
-        if self.actions is not None and not imagines:
-            if action is None or action.shape != (len(self.tokens), self.layout.num_actions):
-                raise BadInput(
-                    f"next_frame needs actions [{len(self.tokens)}, {self.layout.num_actions}], "
-                    f"got {None if action is None else tuple(action.shape)}"
-                )
-            self.actions = torch.cat([self.actions, action[:, None]], dim=1)
+        if not imagines:
+            self.check_action(action)
+            self.join(action)
         if self.cache.length == self.model.num_slots:
             self._make_room()
         self._opened = self.cache.length

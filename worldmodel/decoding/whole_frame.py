@@ -7,14 +7,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from training.errors import BadInput
-from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.sampling import Sampling, sample
 from worldmodel.dynamics.attention import KVCache
 from worldmodel.dynamics.whole_frame import WholeFrame
 
 
-class WholeFrameDecoder(FrameDecoder):
+class WholeFrameDecoder(RowDecoder):
     """A running set of futures of a `WholeFrame`.
 
     Without inner layers a frame is one pass, all cells drawn at once. With them the cells are
@@ -30,13 +29,8 @@ class WholeFrameDecoder(FrameDecoder):
     def __init__(
         self, model: WholeFrame, sampling: Sampling | None = None, slide_steps: int | None = None
     ) -> None:
-        limit = model.config.context_steps
-        self.slide_steps = max(1, limit // 4) if slide_steps is None else slide_steps
-        if not 1 <= self.slide_steps < limit:
-            raise BadInput(f"slide_steps={slide_steps}; give 1 to {limit - 1} (context_steps - 1)")
+        super().__init__(model.layout, model.config.context_steps, sampling, slide_steps)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.sampling = sampling or Sampling()
-        self.generator = torch.Generator().manual_seed(self.sampling.seed)
         self.cache: KVCache
 
     @torch.inference_mode()
@@ -52,35 +46,21 @@ class WholeFrameDecoder(FrameDecoder):
         Raises:
             BadInput: the prompt is empty, longer than the context, or of another shape.
         """
-        time, limit = tokens.shape[1], self.model.config.context_steps
-        if not 1 <= time <= limit:
-            raise BadInput(f"a prompt of {time} frames; the model reads 1 to {limit}: shorten it")
-        if num_futures < 1:
-            raise BadInput(f"num_futures={num_futures}; give 1 or more")
-        self.model.layout.check(tokens, actions)
-        past = actions[:, : time - 1] if self.model.conditioned and actions is not None else None
-        self.tokens, self.actions, self.drop_actions = tokens, past, drop_actions
-        self._read(time)
+        self.check_prompt(tokens.shape[1], num_futures)
+        self.layout.check(tokens, actions)
+        self.hold(tokens, actions, drop_actions)
+        self._read(tokens.shape[1])
         self.cache = self.cache.expand(num_futures)
-        self.tokens = tokens.repeat_interleave(num_futures, dim=0)
-        if past is not None:
-            self.actions = past.repeat_interleave(num_futures, dim=0)
-        if drop_actions is not None:
-            self.drop_actions = drop_actions.repeat_interleave(num_futures, dim=0)
+        self.repeat(num_futures)
 
     @torch.inference_mode()
     def next_frame(
         self, action: Float[Tensor, "row action"] | None = None
     ) -> Int[Tensor, "row height width"]:
         """Sample the frame that follows, given the action in force before it."""
-        layout, rows = self.model.layout, len(self.tokens)
-        if self.actions is not None:
-            if action is None or action.shape != (rows, layout.num_actions):
-                raise BadInput(
-                    f"next_frame needs actions [{rows}, {layout.num_actions}], "
-                    f"got {None if action is None else tuple(action.shape)}"
-                )
-            self.actions = torch.cat([self.actions, action[:, None]], dim=1)
+        layout, rows = self.layout, len(self.tokens)
+        self.check_action(action)
+        self.join(action)
         states = self.states()
         uniform = torch.rand(layout.tokens_per_step, rows, generator=self.generator)
         uniform = uniform.to(self.tokens.device)
@@ -96,9 +76,8 @@ class WholeFrameDecoder(FrameDecoder):
     @torch.inference_mode()
     def states(self) -> Float[Tensor, "row space dim"]:
         """Read the newest frame and action: the trunk's states of the cells of the next frame."""
-        limit = self.model.config.context_steps
-        if self.cache.length == limit:
-            self._read(limit - self.slide_steps)
+        if self.cache.length == self.context_steps:
+            self._read(self.context_steps - self.slide_steps)
         x = self.model.embed_frames(self.tokens[:, -1:])
         if self.actions is not None:
             x = x + self.model.embed_actions(self.actions[:, -1:], self.drop_actions)[:, :, None]
