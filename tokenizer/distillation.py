@@ -4,23 +4,21 @@ GAIA-1 (Hu et al. 2023, arXiv 2309.17080, section 2.2) pulls the quantised featu
 DINO by their cosine, so that tokens carry meaning before texture.
 """
 
-import pickle
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
 from tokenizer.frozen import Frozen
 from training.errors import BadInput
+from training.foreign_weights import read_file
 
 PACKAGE = "package:"
 
@@ -141,17 +139,8 @@ def _timm_network(config: TimmTeacherConfig, pretrained: bool) -> Any:
 
 
 def _load(network: nn.Module, weights: str) -> None:
-    path = _located(weights)
-    try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        raise BadInput(
-            f"model.loss.teacher.weights={weights}: cannot be read ({_first_line(error)}); give a "
-            "state dict of the network that model.loss.teacher.name names"
-        ) from error
+    remedy = "give a state dict of the network that model.loss.teacher.name names"
+    state = read_file(_located(weights), "model.loss.teacher.weights", remedy)
     wanted = network.state_dict()
     # A classifier on top is all that may be left over.
     extra = [k for k in state if k not in wanted and not k.startswith(("head", "fc_norm"))]

@@ -4,17 +4,15 @@ Source: Heusel et al. 2017 (arXiv:1706.08500), eq. 6. Between recordings and rec
 the same frames it is called rFID.
 """
 
-import pickle
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor
 
 from tokenizer.inception import Inception
 from training.errors import BadInput
+from training.foreign_weights import read_file
 from training.hashing import file_sha256
 
 PUBLISHED = "pt_inception-2015-12-05-6726825d.pth"
@@ -80,16 +78,7 @@ def load_inception(file: Path) -> Inception:
             classifier's may be there too).
     """
     hint = f"give {PUBLISHED} as the pytorch-fid project publishes it"
-    try:
-        if file.suffix == ".safetensors":
-            tensors = safetensors.torch.load_file(file)
-        else:
-            tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise BadInput(f"inception={file}: cannot be read ({reason}); {hint}") from error
-    if not isinstance(tensors, dict):
-        raise BadInput(f"inception={file}: is no state dict but {type(tensors).__name__}; {hint}")
+    tensors = read_file(file, "inception", hint)
     kept = {k: v for k, v in tensors.items() if not str(k).startswith(NOT_FEATURES)}
     with torch.device("meta"):
         network = Inception()

@@ -29,12 +29,12 @@ import safetensors.torch
 import torch
 from filelock import FileLock
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from tokenizer.frozen import Frozen
 from training.errors import BadInput
+from training.foreign_weights import read_file
 
 log = logging.getLogger(__name__)
 
@@ -217,18 +217,10 @@ def _read_hub_file(path: Path, shapes: Shapes) -> Tensors:
 
 def _read_file(path: Path, shapes: Shapes) -> Tensors:
     """The tensors of `shapes` out of a file; classifier layers it also holds are dropped."""
-    try:
-        if path.suffix == ".safetensors":
-            tensors = safetensors.torch.load_file(path)
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        raise BadInput(
-            f"lpips_weights={path}: cannot be read ({str(error).splitlines()[0]}); give "
-            "torchvision's alexnet or vgg16 state dict"
-        ) from error
+    remedy = "give torchvision's alexnet or vgg16 state dict"
+    tensors = read_file(path, "lpips_weights", remedy)
     for name, shape in shapes.items():
-        found = getattr(tensors.get(name), "shape", None) if isinstance(tensors, dict) else None
+        found = getattr(tensors.get(name), "shape", None)
         if found != shape:
             raise BadInput(
                 f"lpips_weights={path}: {name} is {'missing' if found is None else list(found)}, "

@@ -3,17 +3,16 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenizer.autoencoder import Layers
 from training.errors import BadInput
+from training.foreign_weights import read_file
 
 IGNORED = ("head.", "fc_norm.", "mask_token")
 RENAMED = {"register_tokens": "reg_token"}  # in the files of DINOv2's authors
@@ -147,16 +146,8 @@ def fit_positions(
 def _read(weights: str) -> dict[str, Tensor]:
     if weights.startswith("timm:"):
         return _from_timm(weights.removeprefix("timm:"))
-    path = Path(weights)
-    if not path.is_file():
-        raise BadInput(f"weights={weights}: no such file; give one, or timm:NAME")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        values: Any = torch.load(path, map_location="cpu", weights_only=True)
-        return {str(k): v for k, v in values.items() if isinstance(v, Tensor)}
-    except Exception as error:  # torch raises many kinds; none of them may pass as another fault
-        raise BadInput(f"{path}: is no readable state dict ({error})") from error
+    values = read_file(Path(weights), "weights", "give a state dict, or timm:NAME")
+    return {key: value for key, value in values.items() if isinstance(value, Tensor)}
 
 
 def _from_timm(name: str) -> dict[str, Tensor]:

@@ -246,7 +246,7 @@ def test_one_command_gives_table_page_and_video(command, tmp_path, capsys):
         (["nowhere"], "nowhere: no such run or checkpoint; shipped: carracing"),
         (["carracing", "carracing"], "given twice"),
         (["carracing", "split=val"], "no drive is in the val split"),
-        (["carracing", "inception=gone.pth"], "gone.pth: cannot be read"),
+        (["carracing", "inception=gone.pth"], "gone.pth: no such file"),
         (["carracing", "device=cuda:9"], "device=cuda:9: cannot be used"),
         (["carracing", "out=."], "is no comparison of ours"),
     ],

@@ -154,7 +154,7 @@ def test_weights_that_do_not_fit_are_refused(weights_file, tmp_path):
         (tmp_path / "less.safetensors", f"missing or of another shape: .*{name}"),
         (tmp_path / "broken.safetensors", "cannot be read"),
         (tmp_path / "object.pth", "cannot be read"),
-        (tmp_path / "absent.pth", "cannot be read"),
+        (tmp_path / "absent.pth", "no such file"),
         ("package:no_such_package_here/vit.pth", "no_such_package_here is not installed"),
     ):
         with pytest.raises(BadInput, match=message):

@@ -253,7 +253,7 @@ def test_an_unusable_cache_folder_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
-    with pytest.raises(BadInput, match=f"lpips_weights={path}: cannot be read"):
+    with pytest.raises(BadInput, match=f"lpips_weights={path}: no such file"):
         load_lpips("alex", path)
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(BadInput, match=f"lpips_weights={path}: cannot be read"):

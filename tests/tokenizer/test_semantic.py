@@ -109,7 +109,7 @@ def test_weights_of_another_transformer_are_refused_by_name(tmp_path):
     with pytest.raises(BadInput, match="the configured"):
         load_vit(network, str(file))
     file.write_bytes(b"nothing")
-    with pytest.raises(BadInput, match="no readable state dict"):
+    with pytest.raises(BadInput, match="cannot be read"):
         load_vit(network, str(file))
     with pytest.raises(BadInput, match="no such file"):
         load_vit(network, "absent.pth")

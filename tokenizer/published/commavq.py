@@ -8,10 +8,10 @@ import torch
 
 from tokenizer.published.opened import Opened
 from tokenizer.published.vqgan_keys import CODEBOOK, architecture, codebook, load
-from tokenizer.published.weights import Tensors, read_file, state_dict
 from tokenizer.transforms import COMMA_CAMERA
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
+from training.foreign_weights import Tensors, read_file, state_dict
 
 FILES = "encoder_pytorch_model.bin,decoder_pytorch_model.bin"
 

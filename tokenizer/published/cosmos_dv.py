@@ -13,11 +13,11 @@ import torch
 
 from tokenizer.published.opened import Opened
 from tokenizer.published.torchscript import is_torchscript, read_torchscript
-from tokenizer.published.weights import Tensors, fill, read_file, state_dict
 from tokenizer.quantizers import FSQConfig
 from tokenizer.transforms import Preprocessing
 from tokenizer.video_autoencoder import VideoAutoencoderConfig
 from training.errors import BadInput
+from training.foreign_weights import Tensors, fill, read_file, state_dict
 
 # Buffers that say nothing which the config does not: wavelets and tables.
 QUANTIZERS = ("quantizer", "inv_quant")

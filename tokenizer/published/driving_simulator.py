@@ -7,11 +7,11 @@ from pathlib import Path
 from tokenizer.published.opened import Opened
 from tokenizer.published.taming import one
 from tokenizer.published.vqgan_keys import architecture, load
-from tokenizer.published.weights import read_file, state_dict
 from tokenizer.quantizers import FSQConfig
 from tokenizer.transforms import Preprocessing
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
+from training.foreign_weights import read_file, state_dict
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 from tokenizer.published.opened import Opened
 from tokenizer.published.taming import one
 from tokenizer.published.vqgan_keys import architecture, load
-from tokenizer.published.weights import Tensors, read_file, state_dict
 from tokenizer.quantizers import LFQConfig
 from tokenizer.transforms import Preprocessing
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
+from training.foreign_weights import Tensors, read_file, state_dict
 
 AVERAGED = "model_ema."
 NOT_WEIGHTS = ("model_ema.decay", "model_ema.num_updates")

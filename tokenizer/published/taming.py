@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tokenizer.published.opened import Opened
 from tokenizer.published.vqgan_keys import CODEBOOK, architecture, codebook, load
-from tokenizer.published.weights import read_file, state_dict
 from tokenizer.transforms import Preprocessing
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
+from training.foreign_weights import read_file, state_dict
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from tokenizer.published.weights import Tensors, fill
 from tokenizer.quantizers import VQConfig
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
+from training.foreign_weights import Tensors, fill
 
 # Ours -> theirs, tried in order; a name that nothing matches is the same in both.
 SHARED = (

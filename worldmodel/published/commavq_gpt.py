@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizer.published.weights import read_file, state_dict
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
+from training.foreign_weights import read_file, state_dict
 from worldmodel.dynamics.gpt_config import GPTConfig
 from worldmodel.published.gpt_files import (
     fitted,

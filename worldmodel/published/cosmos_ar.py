@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from tokenizer.published.weights import Tensors, read_file, state_dict
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
+from training.foreign_weights import Tensors, read_file, state_dict
 from worldmodel.dynamics.gpt_config import GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
 from worldmodel.published.gpt_files import (

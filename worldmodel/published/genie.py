@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizer.published.weights import fill, read_file, state_dict
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
+from training.foreign_weights import fill, read_file, state_dict
 from worldmodel.dynamics.masked import Masked, MaskedConfig
 from worldmodel.published.opened import Opened
 

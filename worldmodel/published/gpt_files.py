@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenizer.published.weights import Tensors, fill
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
+from training.foreign_weights import Tensors, fill
 from worldmodel.dynamics.gpt_config import GPTConfig
 from worldmodel.published.opened import Opened
 

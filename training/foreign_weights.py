@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -29,25 +28,29 @@ class LeftAside(dict):
         """Its state is not kept."""
 
 
-def read_file(file: Path) -> dict[str, Any]:
+def read_file(
+    file: Path, option: str = "ckpt", remedy: str = "give the published file"
+) -> dict[str, Any]:
     """What a file of safetensors or of `torch.save` holds; only tensors and plain values.
+
+    Args:
+        option: under which the file was given, for messages.
+        remedy: what to give instead, likewise.
 
     Raises:
         BadInput: missing, damaged, a TorchScript archive, or it holds more than that.
     """
     if not file.is_file():
-        raise BadInput(f"ckpt={file}: no such file")
+        raise BadInput(f"{option}={file}: no such file; {remedy}")
     try:
         found = load_file(file) if file.suffix == ".safetensors" else _unpickle(file)
-    except (SafetensorError, OSError) as error:
-        raise BadInput(f"{file}: cannot be read ({error}); download it again") from error
-    except Exception as error:  # torch raises many kinds; none of them may pass as another fault
+    except Exception as error:  # of many kinds; torch's words advise to run the file
         raise BadInput(
-            f"{file}: refused, it is no weights file, is damaged, or holds more than tensors and "
-            f"plain values ({str(error).splitlines()[0]}); give the published file"
+            f"{option}={file}: cannot be read, or refused because it holds more than tensors and "
+            f"plain values ({type(error).__name__}); {remedy}"
         ) from error
     if not isinstance(found, dict):
-        raise BadInput(f"{file}: holds a {type(found).__name__}; give a state dict")
+        raise BadInput(f"{option}={file}: is no state dict but {type(found).__name__}; {remedy}")
     return found
 
 
