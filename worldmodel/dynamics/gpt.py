@@ -1,7 +1,8 @@
 """A GPT over token grids and actions: the autoregressive world model.
 
 One network from GPT-2 (Radford et al. 2019) to Llama (arXiv 2302.13971), by `GPTConfig`. What
-stands where in its sequence is in `layout`, its block in `blocks`, what predicts ids in `heads`.
+stands where in its sequence is in `layout`, what it reads in `sequence_input`, its
+block in `blocks`, what predicts ids in `heads`.
 """
 
 import math
@@ -18,28 +19,24 @@ from training.errors import BadInput
 from training.recompute import call
 from worldmodel.dynamics.action_head import ActionHead
 from worldmodel.dynamics.attention import Text, linear
-from worldmodel.dynamics.base import Dynamics, TokenScores
+from worldmodel.dynamics.base import TokenScores
 from worldmodel.dynamics.blocks import Block, make_norm
 from worldmodel.dynamics.gpt_config import GPTConfig
 from worldmodel.dynamics.heads import (
     LARGE_VOCABULARY,
-    FactoredEmbedding,
     FactoredHead,
-    check_factors,
     chunked_nats,
     hits,
     plain_nats,
 )
-from worldmodel.dynamics.layout import SequenceLayout, symlog
 from worldmodel.dynamics.mup import is_hidden, lr_multipliers
-from worldmodel.dynamics.noise import ContextNoise
-from worldmodel.dynamics.positions import Rotation, rotation, sinusoid
-from worldmodel.dynamics.text import TextContext, TextSlots
+from worldmodel.dynamics.sequence_input import SequenceInput
+from worldmodel.dynamics.text import TextContext
 
 __all__ = ["GPT", "Block", "GPTConfig"]
 
 
-class GPT(Dynamics):
+class GPT(SequenceInput):
     """Predicts every frame token from all earlier tokens and actions.
 
     Raises:
@@ -47,67 +44,15 @@ class GPT(Dynamics):
     """
 
     reads = ("captions", "context", "noise")
-    turn_cos: Tensor
-    turn_sin: Tensor
-    added: Tensor | None
 
     def __init__(self, config: GPTConfig, spec: TokenSpec, num_actions: int) -> None:
-        super().__init__()
-        self.config: GPTConfig = config
-        self.spec, self.num_actions = spec, num_actions
-        self.conditioned = config.layout.actions != "none"
-        self.first_target_step = config.layout.first_target_step
-        self.layout = SequenceLayout(config.layout, spec, num_actions)
-        self.num_slots = self.layout.sequence_length(config.context_steps)
-        self.embed: nn.Embedding | FactoredEmbedding
-        self.head: nn.Linear | FactoredHead
-        self._make_ids()
-        self._make_positions()
-        if config.look_back:
-            side = config.look_back
-            self.look_back = nn.Conv2d(config.dim, config.dim, side, padding=side // 2, bias=False)
-        if config.layout.actions == "continuous":
-            self.action = nn.Sequential(
-                nn.Linear(num_actions, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
-            )
-        if config.layout.text_tokens:
-            words = config.layout.text_tokens, config.layout.text_width
-            self.text = TextSlots(*words, config.dim)
+        super().__init__(config, spec, num_actions)
         self.predicts_actions = config.layout.predict_actions > 0
         if self.predicts_actions:
             self.action_head = ActionHead(num_actions, config.layout.num_bins, config.dim)
-        self.noise = ContextNoise(config.noise_levels, config.dim)
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.num_layers))
         self.norm = make_norm(config)
         self.init_weights()
-
-    def _make_ids(self) -> None:
-        """What reads ids, and what predicts them."""
-        config, vocab = self.config, self.layout.vocab_size
-        self.num_head_ids = vocab if config.head_ids == "frame" else self.layout.num_ids
-        if config.factors:
-            check_factors(config.factors, vocab)
-            self.embed = FactoredEmbedding(config.factors, self.layout.num_ids, config.dim)
-            self.head = FactoredHead(config.factors, config.dim)
-            return
-        self.embed = nn.Embedding(self.layout.num_ids, config.dim)
-        if not config.tie_embeddings:
-            self.head = nn.Linear(config.dim, self.num_head_ids, bias=False)
-
-    def _make_positions(self) -> None:
-        config = self.config
-        if config.positions == "learned":
-            self.position = nn.Embedding(self.num_slots, config.dim)
-        elif config.positions == "factored":
-            self.time_position = nn.Embedding(config.context_steps, config.dim)
-            self.space_position = nn.Embedding(self.layout.step_length, config.dim)
-        else:
-            positions = self.layout.positions(config.context_steps)
-            turn = rotation(positions, config.head_dim, config.rope_theta, config.yarn)
-            self.register_buffer("turn_cos", turn.cos, persistent=False)
-            self.register_buffer("turn_sin", turn.sin, persistent=False)
-            added = sinusoid(positions, config.dim) if config.sinusoid else None
-            self.register_buffer("added", added, persistent=False)
 
     def forward(
         self,
@@ -261,119 +206,6 @@ class GPT(Dynamics):
         rows = rows[:vocab]
         nats = chunked_nats if vocab >= LARGE_VOCABULARY else plain_nats
         return nats(flat, rows, wanted).view(targets.shape)
-
-    def embed_clip(
-        self,
-        tokens: Int[Tensor, "batch time height width"],
-        actions: Float[Tensor, "batch step action"] | None,
-        drop_actions: Bool[Tensor, " batch"] | None,
-        captions: TextContext | None = None,
-        noise: Float[Tensor, " batch"] | None = None,
-    ) -> Float[Tensor, "batch slot dim"]:
-        """What the first block reads: ids, actions, text and, where learned, positions."""
-        time, limit = tokens.shape[1], self.config.context_steps
-        if not 1 <= time <= limit:
-            raise BadInput(f"{time} frames, but the model sees 1 to {limit}; shorten the clips")
-        x = self.embed(self.layout.sequence_ids(tokens, actions, drop_actions))
-        space, disturbance = self.layout.tokens_per_step, None
-        if noise is not None:
-            x, disturbance = self.disturb(x.unflatten(1, (time, -1)), noise)
-        if self.config.layout.actions == "continuous":
-            assert actions is not None
-            later = self.embed_actions(actions[:, : time - 1], drop_actions)
-            steps = x.unflatten(1, (time, -1))
-            said, frames = steps[:, :, : self.layout.prefix_length - 1], steps[:, :, -space:]
-            prefix = torch.cat([steps[:, :1, said.shape[2]], later.to(x.dtype)], dim=1)
-            prefix = prefix[:, :, None]
-            x = torch.cat([said, prefix, frames + prefix], dim=2).flatten(1, 2)
-        if captions is not None:
-            said = self.embed_text(captions, 0, time, len(tokens)).to(x.dtype)
-            rest = x.unflatten(1, (time, -1))[:, :, said.shape[2] :]
-            x = torch.cat([said, rest], dim=2).flatten(1, 2)
-        if self.config.look_back:
-            before = None if disturbance is None else disturbance[:, :-1].flatten(0, 1)
-            hints = self.hints(tokens[:, :-1].flatten(0, 1), before)
-            hints = hints.unflatten(0, (len(tokens), -1))
-            # A slot gets the hint of the cell that it predicts; step 0 has nothing to look back at.
-            hints = F.pad(hints.to(x.dtype), (0, 0, self.layout.prefix_length - 1, 1, 1, 0))
-            x = x + hints.flatten(1, 2)
-        if self.config.positions != "rope":
-            x = x + self.learned_positions(torch.arange(x.shape[1], device=x.device))
-        return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
-
-    def embed_actions(
-        self,
-        actions: Float[Tensor, "batch step action"],
-        drop_actions: Bool[Tensor, " batch"] | None = None,
-    ) -> Float[Tensor, "batch step dim"]:
-        """Prefixes of the "continuous" layout, without their positions.
-
-        They are also added to every frame token of their step: a token then knows the action
-        in the first block, instead of having to fetch it before it can look for its source.
-        """
-        x = self.action(symlog(actions).to(self.embed.weight.dtype))
-        if drop_actions is None:
-            return x
-        none = self.embed(torch.tensor(self.layout.no_action_id, device=x.device)).to(x.dtype)
-        return torch.where(drop_actions[:, None, None], none, x)
-
-    def embed_text(
-        self, captions: TextContext, start: int, stop: int, batch: int
-    ) -> Float[Tensor, "batch step token dim"]:
-        """The text slots of time steps start .. stop - 1, without their positions."""
-        if not self.config.layout.text_tokens:
-            raise BadInput("this model reads no captions; train one with layout.text_tokens=32")
-        nothing = self.embed(torch.tensor(self.layout.no_text_id, device=captions.index.device))
-        out: Tensor = self.text(captions, start, stop, batch, nothing)
-        return out
-
-    def disturb(
-        self, steps: Float[Tensor, "batch time slot dim"], noise: Float[Tensor, " batch"]
-    ) -> tuple[Float[Tensor, "batch slot dim"], Float[Tensor, "batch time space dim"]]:
-        """Embeddings with noise on the frames' tokens, which may be told its level; the noise."""
-        frames = steps[:, :, -self.layout.tokens_per_step :]
-        drawn = self.noise.draw(frames, noise * frames.detach().std())
-        told = frames + drawn + self.noise.told(noise)
-        rest = steps[:, :, : self.layout.prefix_length]
-        return torch.cat([rest, told], dim=2).flatten(1, 2), drawn
-
-    def hints(
-        self,
-        frame: Int[Tensor, "batch height width"],
-        noise: Float[Tensor, "batch space dim"] | None = None,
-    ) -> Float[Tensor, "batch space dim"]:
-        """What `look_back` tells about every cell of the next frame: this frame around it."""
-        cells = self.embed(frame)
-        if noise is not None:
-            cells = cells + noise.view_as(cells)
-        around = self.look_back(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return (cells + around).flatten(1, 2)
-
-    def learned_positions(self, slots: Int[Tensor, " slot"]) -> Float[Tensor, "slot dim"]:
-        """What is added to the embedding of slots where positions are learned."""
-        if self.config.positions == "learned":
-            return self.position(slots)
-        step = self.layout.step_length
-        return self.time_position(slots // step) + self.space_position(slots % step)
-
-    def turns(self, start: int, stop: int) -> Rotation | None:
-        """Rotary angles of slots start .. stop - 1; None where positions are learned."""
-        if self.config.positions != "rope":
-            return None
-        return Rotation(self.turn_cos, self.turn_sin, self.added).slots(start, stop)
-
-    def step_turns(self, step: int) -> Rotation | None:
-        """Rotary angles of the slots of one time step, which may lie beyond the context."""
-        if self.config.positions != "rope":
-            return None
-        length = self.layout.step_length
-        if step < self.config.context_steps:
-            return self.turns(step * length, (step + 1) * length)
-        positions, config = self.layout.positions(1), self.config
-        positions[:, 0] += step
-        turn = rotation(positions, config.head_dim, config.rope_theta, config.yarn)
-        device = self.turn_cos.device
-        return Rotation(turn.cos.to(device), turn.sin.to(device))
 
     def logits(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape vocab"]:
         """Final norm and head, over the frame's vocabulary; a factorised head's are normalised."""
