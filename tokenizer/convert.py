@@ -10,8 +10,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from tokenizer.load import load_tokenizer
-from tokenizer.published import convert, paths
+from tokenizer.published import convert
 from training.cli import command, plain
+from training.published import paths
 
 
 @command("convert", files="ckpt")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from tokenizer.published import paths
 from training.cli import command, plain
+from training.published import paths
 from worldmodel.load import load_world_model
 from worldmodel.published import convert
 

@@ -1,13 +1,9 @@
-"""Published tokenizers open as they are: one adapter per format; nothing else knows those formats.
-
-An adapter is a small dataclass of options with `open(files) -> Opened`, and a line in `ADAPTERS`.
-"""
+"""Published tokenizers open as they are: one adapter per format (`training.published`)."""
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,13 +20,14 @@ from tokenizer.published.taming import Taming
 from training.checkpoints import WEIGHTS, write_checkpoint
 from training.errors import BadInput
 from training.hashing import file_sha256
+from training.published import choose, paths, provenance
 
 
 class Adapter(Protocol):
     def open(self, files: Sequence[Path]) -> Opened: ...
 
 
-ADAPTERS: dict[str, type[Any]] = {
+ADAPTERS: dict[str, Callable[..., Adapter]] = {
     "commavq": CommaVQ,
     "magvit2": Magvit2,
     "taming": Taming,
@@ -40,20 +37,8 @@ ADAPTERS: dict[str, type[Any]] = {
 
 
 def adapter(name: str, options: Mapping[str, Any]) -> Adapter:
-    """The adapter called `name`; options that are None keep their defaults.
-
-    Raises:
-        BadInput: no such adapter, or an option that it does not have.
-    """
-    if name not in ADAPTERS:
-        raise BadInput(f"tokenizer={name}: no such published one; there are: {', '.join(ADAPTERS)}")
-    given = {key: value for key, value in options.items() if value is not None}
-    known = [field.name for field in fields(ADAPTERS[name])]
-    for key, value in given.items():
-        if key not in known:
-            raise BadInput(f"{key}={value}: {name} has no such option; it has: {', '.join(known)}")
-    found: Adapter = ADAPTERS[name](**given)
-    return found
+    """The adapter called `name`; see `training.published.choose`."""
+    return choose(ADAPTERS, "tokenizer", name, options)
 
 
 def open_published(name: str, files: Sequence[Path], **options: Any) -> Tokenizer:
@@ -111,20 +96,11 @@ def opened_name(name: str, ckpt: Any, options: Mapping[str, Any]) -> str:
     return str(out)
 
 
-def paths(ckpt: Any) -> list[Path]:
-    """One file, or a list of them, as a command line gives it."""
-    return [Path(str(file)) for file in (ckpt if isinstance(ckpt, list | tuple) else [ckpt])]
-
-
 def _stored(opened: Opened) -> dict[str, Any]:
     """As checkpoints name them: these weights are what is used, like averaged ones."""
     return {f"ema.module.{key}": tensor.contiguous() for key, tensor in opened.weights.items()}
 
 
 def _manifest(name: str, files: Sequence[Path], opened: Opened) -> dict[str, Any]:
-    source = {
-        "name": name,
-        "files": {file.name: file_sha256(file) for file in files},
-        "left_out": opened.left_out,
-    }
-    return {**manifest_of(opened.config, opened.preprocessing), "published": source}
+    found = manifest_of(opened.config, opened.preprocessing)
+    return {**found, **provenance(name, files, opened.left_out)}

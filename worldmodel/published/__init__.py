@@ -1,10 +1,6 @@
-"""Published world models open as they are: one adapter per format; nothing else knows those.
+"""Published world models open as they are: one adapter per format (`training.published`)."""
 
-An adapter is a small dataclass of options with `open(files) -> Opened`, and a line in `ADAPTERS`.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +8,7 @@ from torch import Tensor
 
 from training.checkpoints import write_checkpoint
 from training.errors import BadInput
-from training.hashing import file_sha256
+from training.published import choose, provenance
 from worldmodel.load import WorldModel, manifest_of
 from worldmodel.published.commavq_gpt import CommaVQGPT
 from worldmodel.published.cosmos_ar import CosmosAR
@@ -25,7 +21,7 @@ class Adapter(Protocol):
     def open(self, files: Sequence[Path]) -> Opened: ...
 
 
-ADAPTERS: dict[str, type[Any]] = {
+ADAPTERS: dict[str, Callable[..., Adapter]] = {
     "commavq_gpt": CommaVQGPT,
     "cosmos_ar": CosmosAR,
     "vam_mupgpt2": VaViM,
@@ -34,20 +30,8 @@ ADAPTERS: dict[str, type[Any]] = {
 
 
 def adapter(name: str, options: Mapping[str, Any]) -> Adapter:
-    """The adapter called `name`; options that are None keep their defaults.
-
-    Raises:
-        BadInput: no such adapter, or an option that it does not have.
-    """
-    if name not in ADAPTERS:
-        raise BadInput(f"model={name}: no such published one; there are: {', '.join(ADAPTERS)}")
-    given = {key: value for key, value in options.items() if value is not None}
-    known = [field.name for field in fields(ADAPTERS[name])]
-    for key, value in given.items():
-        if key not in known:
-            raise BadInput(f"{key}={value}: {name} has no such option; it has: {', '.join(known)}")
-    found: Adapter = ADAPTERS[name](**given)
-    return found
+    """The adapter called `name`; see `training.published.choose`."""
+    return choose(ADAPTERS, "model", name, options)
 
 
 def open_published(name: str, files: Sequence[Path], **options: Any) -> WorldModel:
@@ -80,9 +64,5 @@ def convert(name: str, files: Sequence[Path], out: Path, **options: Any) -> list
 
 
 def _manifest(name: str, files: Sequence[Path], opened: Opened) -> dict[str, Any]:
-    source = {
-        "name": name,
-        "files": {file.name: file_sha256(file) for file in files},
-        "left_out": opened.left_out,
-    }
-    return {**manifest_of(opened.config, opened.spec, opened.action_names), "published": source}
+    found = manifest_of(opened.config, opened.spec, opened.action_names)
+    return {**found, **provenance(name, files, opened.left_out)}
