@@ -1,6 +1,5 @@
 """The convolutional image autoencoder: frames <-> a grid of integers."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,13 +12,13 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 from torch.utils.flop_counter import FlopCounterMode
 
+from tokenizer.grid import GridConfig
 from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
-from training.errors import BadInput
 from training.recompute import call
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig:
+class AutoencoderConfig(GridConfig):
     """Shape of the autoencoder; the token grid is image_size / downsampling.
 
     Attributes:
@@ -39,25 +38,11 @@ class AutoencoderConfig:
     attention: bool = True
 
     def __post_init__(self) -> None:
-        for side in self.image_size:
-            if side % self.downsampling:
-                raise BadInput(
-                    f"image_size={list(self.image_size)}: both sides must be multiples of "
-                    f"{self.downsampling} (patch {self.patch}, {len(self.channels)} resolutions)"
-                )
+        self.check_image_size(f"patch {self.patch}, {len(self.channels)} resolutions")
 
     @property
     def downsampling(self) -> int:
         return int(self.patch * 2 ** (len(self.channels) - 1))
-
-    @property
-    def grid(self) -> tuple[int, int, int]:
-        height, width = self.image_size
-        return 1, height // self.downsampling, width // self.downsampling
-
-    @property
-    def tokens_per_frame(self) -> float:
-        return float(math.prod(self.grid))
 
     def build(self) -> "Autoencoder":
         return Autoencoder(self)
@@ -100,11 +85,7 @@ class Autoencoder(nn.Module):
         Raises:
             BadInput: the frames have another size than the autoencoder was made for.
         """
-        if tuple(frames.shape[-2:]) != tuple(self.config.image_size):
-            raise BadInput(
-                f"frames are {tuple(frames.shape[-2:])}, this tokenizer takes "
-                f"{tuple(self.config.image_size)} (height, width)"
-            )
+        self.config.check_frames(frames)
         return self.quantizer.encode(rearrange(self.encoder(frames), "n c h w -> n h w c"))
 
     @torch.no_grad()

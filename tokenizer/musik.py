@@ -17,13 +17,14 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenizer.autoencoder import AutoencoderConfig, Encoder, Layers
+from tokenizer.grid import GridConfig
 from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
-from tokenizer.semantic import MeaningOnly, check_size
+from tokenizer.semantic import MeaningOnly
 from training.errors import BadInput
 
 
 @dataclass(frozen=True)
-class MusikConfig:
+class MusikConfig(GridConfig):
     """Shape of the encoder (as `AutoencoderConfig`) and of the energy model that trains it.
 
     Attributes:
@@ -61,12 +62,8 @@ class MusikConfig:
         )
 
     @property
-    def grid(self) -> tuple[int, int, int]:
-        return self.encoder.grid
-
-    @property
-    def tokens_per_frame(self) -> float:
-        return float(self.grid[1] * self.grid[2])
+    def downsampling(self) -> int:
+        return self.encoder.downsampling
 
     def build(self) -> "Musik":
         return Musik(self)
@@ -170,7 +167,7 @@ class Musik(MeaningOnly):
     @torch.no_grad()
     def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
         """Tokens of frames in [-1, 1]; BadInput where they have another size."""
-        check_size(frames, self.config.image_size)
+        self.config.check_frames(frames)
         return self.quantizer.encode(rearrange(self.encoder(frames), "n c h w -> n h w c"))
 
     @cached_property

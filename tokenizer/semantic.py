@@ -17,13 +17,14 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenizer.autoencoder import Layers
+from tokenizer.grid import GridConfig
 from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
 from tokenizer.vision_transformer import VisionTransformer, ViTBlock, load_vit
 from training.errors import BadInput
 
 
 @dataclass(frozen=True)
-class SemanticConfig:
+class SemanticConfig(GridConfig):
     """Shape of the transformer and of what is around its features; defaults: DINO ViT-S/16.
 
     Attributes:
@@ -56,20 +57,11 @@ class SemanticConfig:
     decoder_depth: int = 1
 
     def __post_init__(self) -> None:
-        if any(side % self.patch for side in self.image_size):
-            raise BadInput(
-                f"image_size={list(self.image_size)}: both sides must be multiples of "
-                f"patch={self.patch}"
-            )
+        self.check_image_size("the patch")
 
     @property
-    def grid(self) -> tuple[int, int, int]:
-        height, width = self.image_size
-        return 1, height // self.patch, width // self.patch
-
-    @property
-    def tokens_per_frame(self) -> float:
-        return float(self.grid[1] * self.grid[2])
+    def downsampling(self) -> int:
+        return self.patch
 
     def build(self) -> "SemanticTokenizer":
         return SemanticTokenizer(self)
@@ -82,15 +74,6 @@ class MeaningOnly(nn.Module):
         raise BadInput(
             "this tokenizer keeps what frames mean, not how they look: its tokens have no pixels; "
             "take an autoencoder's tokens to see frames"
-        )
-
-
-def check_size(frames: Tensor, image_size: Sequence[int]) -> None:
-    """BadInput unless frames have the (height, width) that a tokenizer was made for."""
-    if tuple(frames.shape[-2:]) != tuple(image_size):
-        raise BadInput(
-            f"frames are {tuple(frames.shape[-2:])}, this tokenizer takes "
-            f"{tuple(image_size)} (height, width)"
         )
 
 
@@ -185,7 +168,7 @@ class SemanticTokenizer(MeaningOnly):
     @torch.no_grad()
     def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
         """Tokens of frames in [-1, 1]; BadInput where they have another size."""
-        check_size(frames, self.config.image_size)
+        self.config.check_frames(frames)
         if self.encoder is None:
             return self.quantizer.encode(self.to_codes(self.features(frames)))
         return self.quantizer.encode(self.to_codes(self.encoder(self.normalised(frames))))

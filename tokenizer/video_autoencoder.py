@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenizer.causal_conv import CausalConv, CausalLayers, FactorizedConv, Past, at_start
+from tokenizer.grid import GridConfig
 from tokenizer.haar import haar, inverse_haar
 from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
 from tokenizer.video_blocks import (
@@ -31,7 +32,7 @@ from training.errors import BadInput
 
 
 @dataclass(frozen=True)
-class VideoAutoencoderConfig:
+class VideoAutoencoderConfig(GridConfig):
     """Shape of the video autoencoder; the defaults are those of the published 8x16x16.
 
     Attributes:
@@ -77,11 +78,7 @@ class VideoAutoencoderConfig:
                     f"{name}={getattr(self, name)}: patch={self.patch} and {levels + 1} "
                     f"multipliers give {low} to {high}"
                 )
-        if any(side % self.space_downsampling for side in self.image_size):
-            raise BadInput(
-                f"image_size={list(self.image_size)}: both sides must be multiples of "
-                f"space_downsampling={self.space_downsampling}"
-            )
+        self.check_image_size("space_downsampling")
         if self.clip_frames % self.time_downsampling != 1 % self.time_downsampling:
             raise BadInput(
                 f"clip_frames={self.clip_frames}: the first frame stands alone; give 1 + a "
@@ -89,10 +86,8 @@ class VideoAutoencoderConfig:
             )
 
     @property
-    def grid(self) -> tuple[int, int, int]:
-        """(1, height, width) tokens of a step: one frame first, then `time_downsampling` each."""
-        height, width = self.image_size
-        return 1, height // self.space_downsampling, width // self.space_downsampling
+    def downsampling(self) -> int:
+        return self.space_downsampling
 
     @property
     def frames_per_step(self) -> int:
@@ -264,11 +259,7 @@ class VideoAutoencoder(nn.Module):
             BadInput: another size than the autoencoder was made for, or a number of frames
                 that is not 1 + k n (k n where a chunk goes on), k = `time_downsampling`.
         """
-        if tuple(frames.shape[-2:]) != tuple(self.config.image_size):
-            raise BadInput(
-                f"frames are {tuple(frames.shape[-2:])}, this tokenizer takes "
-                f"{tuple(self.config.image_size)} (height, width)"
-            )
+        self.config.check_frames(frames)
         count, factor, first = frames.shape[-4], self.config.time_downsampling, at_start(past)
         if not count or (count - first) % factor:
             raise BadInput(

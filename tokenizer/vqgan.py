@@ -5,7 +5,6 @@ Driving_Simulator are of the taming style. The published weights open through
 `tokenizer.published`.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +18,7 @@ from torch.nn.grad import conv2d_weight
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenizer.autoencoder import Layers
+from tokenizer.grid import GridConfig
 from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
 from training.errors import BadInput
 
@@ -54,7 +54,7 @@ STYLES = {
 
 
 @dataclass(frozen=True)
-class VQGANConfig:
+class VQGANConfig(GridConfig):
     """Shape of a VQGAN; the token grid is image_size / 2^(levels - 1).
 
     Attributes:
@@ -82,11 +82,7 @@ class VQGANConfig:
             raise BadInput(f"style={self.style}: use one of {', '.join(STYLES)}")
         if self.width % GROUPS:
             raise BadInput(f"width={self.width}: give a multiple of {GROUPS} (GroupNorm's groups)")
-        if any(side % self.downsampling for side in self.image_size):
-            raise BadInput(
-                f"image_size={list(self.image_size)}: both sides must be multiples of "
-                f"{self.downsampling} ({len(self.multipliers)} resolutions)"
-            )
+        self.check_image_size(f"{len(self.multipliers)} resolutions")
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -96,15 +92,6 @@ class VQGANConfig:
     @property
     def downsampling(self) -> int:
         return int(2 ** (len(self.multipliers) - 1))
-
-    @property
-    def grid(self) -> tuple[int, int, int]:
-        height, width = self.image_size
-        return 1, height // self.downsampling, width // self.downsampling
-
-    @property
-    def tokens_per_frame(self) -> float:
-        return float(math.prod(self.grid))
 
     def build(self) -> "VQGAN":
         return VQGAN(self)
@@ -157,11 +144,7 @@ class VQGAN(nn.Module):
         Raises:
             BadInput: the frames have another size than the tokenizer was made for.
         """
-        if tuple(frames.shape[-2:]) != tuple(self.config.image_size):
-            raise BadInput(
-                f"frames are {tuple(frames.shape[-2:])}, this tokenizer takes "
-                f"{tuple(self.config.image_size)} (height, width)"
-            )
+        self.config.check_frames(frames)
         return self.quantizer.encode(self.latents(frames))
 
     @torch.no_grad()
