@@ -24,6 +24,7 @@ SPREAD = {
     "val/ssim": "SSIM",
     "val/lpips": "LPIPS",
     "val/codebook_usage": "codes seen in validation",
+    "val/codebook_reachable": "codes whose levels are all seen there",
     "doctor/usage": "codes seen in the last window of training",
     "doctor/perplexity": "perplexity there, share of its maximum",
 }

@@ -31,7 +31,8 @@ def evaluate_tokenizer(
     With `out`, `reconstructions.png` there shows frames above their reconstructions.
     """
     tokenizer = tokenizer.to(device)
-    stats = CodebookStats(tokenizer.autoencoder.quantizer.vocab_size)
+    quantizer = tokenizer.autoencoder.quantizer
+    stats = CodebookStats(quantizer.vocab_size, quantizer.factors)
     total = sum(len(drive.actions) for drive in drives)
     stride, length = max(1, -(-total // max_frames)), tokenizer.clip_frames
     scores: dict[str, list[torch.Tensor]] = {"psnr": [], "ssim": [], "lpips": []}
@@ -59,6 +60,7 @@ def evaluate_tokenizer(
         "num_frames": sum(len(values) for values in scores["psnr"]),
         **{name: torch.cat(values).mean().item() for name, values in scores.items()},
         "codebook_usage": stats.usage.item(),
+        "codebook_reachable": stats.reachable.item(),
         "codebook_perplexity": stats.perplexity.item(),
         "codebook_entropy_bits": stats.entropy_bits.item(),
         "bits_per_frame": tokenizer.autoencoder.config.tokens_per_frame

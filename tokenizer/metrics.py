@@ -1,9 +1,10 @@
 """How good reconstructions are (PSNR, SSIM per image) and how much of a codebook is in use."""
 
 import math
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
@@ -36,17 +37,27 @@ def ssim(pred: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]) -> Fl
     return similarity.reshape(len(pred))
 
 
+def _digits_seen(seen: Bool[Tensor, "..."], axis: int) -> Float[Tensor, ""]:
+    """Share of the values along one axis that occur with any of the others'."""
+    return seen.movedim(axis, 0).flatten(1).any(dim=1).float().mean()
+
+
 class CodebookStats:
     """Counts how often each code occurs, on the device of the tokens it is given.
 
     It is no nn.Module on purpose: DDP would overwrite the counts of every rank with rank 0's.
     To unite devices, sum `counts` over them.
 
+    Args:
+        factors: sizes whose product is num_codes, the first varying fastest, where a code is made
+            of digits (FSQ's levels).
+
     Attributes:
         counts: int64 [num_codes].
     """
 
-    def __init__(self, num_codes: int) -> None:
+    def __init__(self, num_codes: int, factors: Sequence[int] = ()) -> None:
+        self.factors = tuple(factors) or (num_codes,)
         self.counts: Integer[Tensor, code] = torch.zeros(num_codes, dtype=torch.int64)
 
     def update(self, tokens: Integer[Tensor, "..."]) -> None:
@@ -63,6 +74,17 @@ class CodebookStats:
     def usage(self) -> Float[Tensor, ""]:
         """Share of codes seen at least once, in [0, 1]."""
         return (self.counts > 0).float().mean()
+
+    @property
+    def reachable(self) -> Float[Tensor, ""]:
+        """Share of the codes whose every digit is seen; a code that is one digit always counts.
+
+        Below 1, a level of some channel is never used, so that no code with it can be.
+        """
+        if len(self.factors) == 1:
+            return torch.ones((), device=self.counts.device)
+        seen = self.counts.view(self.factors[::-1]) > 0
+        return torch.stack([_digits_seen(seen, axis) for axis in range(seen.ndim)]).prod()
 
     @property
     def entropy_bits(self) -> Float[Tensor, ""]:

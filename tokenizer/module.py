@@ -81,7 +81,8 @@ class TokenizerModule(L.LightningModule):
                     "one frame per token grid, and here a grid holds several; set it to 0"
                 )
             self.distillation = Distillation(loss.teacher.build(), self.autoencoder.quantizer.dim)
-        self.codebook = CodebookStats(self.autoencoder.quantizer.vocab_size)
+        quantizer = self.autoencoder.quantizer
+        self.codebook = CodebookStats(quantizer.vocab_size, quantizer.factors)
         self.manifest: dict[str, Any] = manifest_of(autoencoder)
         self.observed: dict[str, Tensor] = {}  # of the last batch, for the doctor; no copies
 
@@ -290,6 +291,7 @@ class TokenizerModule(L.LightningModule):
             torch.distributed.all_reduce(self.codebook.counts)
         stats = {
             "usage": self.codebook.usage,
+            "reachable": self.codebook.reachable,
             "perplexity": self.codebook.perplexity,
             "entropy_bits": self.codebook.entropy_bits,
         }

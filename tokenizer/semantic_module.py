@@ -50,7 +50,8 @@ class SemanticModule(L.LightningModule):
         self.ema = AveragedModel(
             self.autoencoder, multi_avg_fn=self._average, use_buffers=True
         ).requires_grad_(False)
-        self.codebook = CodebookStats(self.autoencoder.quantizer.vocab_size)
+        quantizer = self.autoencoder.quantizer
+        self.codebook = CodebookStats(quantizer.vocab_size, quantizer.factors)
         self.manifest: dict[str, Any] = manifest_of(autoencoder)
 
     def speed_up(self, compile: bool, recompute: bool) -> None:
@@ -104,6 +105,7 @@ class SemanticModule(L.LightningModule):
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(self.codebook.counts)
         self.log("val/codebook_usage", self.codebook.usage)
+        self.log("val/codebook_reachable", self.codebook.reachable)
         self.log("val/codebook_perplexity", self.codebook.perplexity)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -69,6 +69,16 @@ def test_skewed_codes_over_several_updates() -> None:
     assert stats.perplexity.item() == pytest.approx(2**1.5)
 
 
+def test_codes_of_digits_are_reachable_where_every_digit_is_seen() -> None:
+    stats = CodebookStats(24, factors=(4, 3, 2))
+    stats.update(torch.tensor([0 + 4 * 0 + 12 * 0, 3 + 4 * 1 + 12 * 1]))
+    assert stats.reachable.item() == pytest.approx(2 / 4 * 2 / 3 * 2 / 2)
+    stats.update(torch.tensor([1, 2, 4 * 2]))
+    assert stats.reachable == 1
+    assert stats.usage.item() == pytest.approx(5 / 24)
+    assert CodebookStats(24).reachable == 1
+
+
 def test_one_code_has_no_entropy_and_none_at_all_is_nan() -> None:
     stats = CodebookStats(4)
     assert stats.usage == 0
