@@ -183,23 +183,32 @@ def open_drives(root: Path, action_names: Sequence[str] | None = None) -> list[D
 
 
 def assign_splits(drives: list[Drive]) -> list[Drive]:
-    small = len(drives) < 10 and all(drive.split is None for drive in drives)
-    result = []
-    for index, drive in enumerate(drives):
-        split = drive.split
-        if split is None and small:
-            last_but_one = "val" if len(drives) > 2 else "train"
-            split = {1: "test", 2: last_but_one}.get(len(drives) - index, "train")
-        elif split is None:
-            bucket = int(hashlib.sha256(drive.id.encode()).hexdigest(), 16) % 10
-            split = {8: "val", 9: "test"}.get(bucket, "train")
-        result.append(replace(drive, split=split))
+    # Where some drives name their split, the place of the others says nothing.
+    count = len(drives) if all(drive.split is None for drive in drives) else None
+    result = [
+        replace(drive, split=drive.split or default_split(drive.id, index, count))
+        for index, drive in enumerate(drives)
+    ]
     if not any(drive.split == "train" for drive in result):
         raise BadInput(
             f"{drives[0].path.parent}: none of the {len(drives)} drives is in the train split; "
             'set "split": "train" in a drive.json'
         )
     return result
+
+
+def default_split(drive_id: str, index: int, count: int | None) -> str:
+    """The split of a drive that names none: by its place among fewer than ten, else by its id.
+
+    Args:
+        index: its place in the order of the ids.
+        count: how many drives there are; None leaves it to the id.
+    """
+    if count is None or count >= 10:
+        bucket = int(hashlib.sha256(drive_id.encode()).hexdigest(), 16) % 10
+        return {8: "val", 9: "test"}.get(bucket, "train")
+    last_but_one = "val" if count > 2 else "train"
+    return {1: "test", 2: last_but_one}.get(count - index, "train")
 
 
 def write_drive(

@@ -9,7 +9,8 @@ from typing import Any
 
 from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drives
 from tokenizer.drives import Drive, open_drives
-from tokenizer.importers.commavq import SPEC, import_commavq
+from tokenizer.importers.commavq import import_commavq, planned_actions
+from tokenizer.importers.commavq_segments import SPEC, files_key, files_of
 from tokenizer.token_store import TokenSpec, TokenStore
 from training.errors import BadInput
 
@@ -93,14 +94,14 @@ def drives_hash(drives: Sequence[Drive]) -> str:
 
 @dataclass(frozen=True)
 class TokenSource:
-    """Tokens that exist already: a token store, or commaVQ's `tokens.npy`.
+    """Tokens that exist already: a token store, or what commaVQ publishes.
 
     Attributes:
-        root: the folder of the store, or the file or folder of commaVQ.
+        root: the folder of the store, or what `import_commavq` opens.
         format: "store" or "commavq".
         cache: where a foreign format is converted to.
-        num_train: commaVQ: first frames, for training.
-        num_test: commaVQ: last frames, for the test.
+        num_train: commaVQ, one recording alone: its first frames, for training.
+        num_test: commaVQ, one recording alone: its last frames, for the test.
     """
 
     root: str
@@ -118,7 +119,8 @@ class TokenSource:
         root = Path(self.root)
         if self.format == "store":
             return TokenStore(root, on_corrupt=on_corrupt)
-        out = Path(self.cache) / "tokens" / f"commavq-{root.stem}-{self.num_train}-{self.num_test}"
+        key = f"commavq-{root.stem}-{files_key(files_of(root))[:8]}"
+        out = Path(self.cache) / "tokens" / f"{key}-{self.num_train}-{self.num_test}"
         import_commavq(root, out, self.num_train, self.num_test)
         return TokenStore(out, on_corrupt=on_corrupt)
 
@@ -133,8 +135,8 @@ class TokenSource:
             store = TokenStore(root, verify=False)
             return store.spec, store.action_names, store.captioned
         if not root.exists():
-            raise BadInput(f"data.root={root}: no such file or folder; give commaVQ's tokens.npy")
-        return SPEC, (), False
+            raise BadInput(f"data.root={root}: no such file or folder; give commaVQ's tars")
+        return SPEC, planned_actions(root), False
 
 
 def source_from_dict(values: dict[str, Any]) -> DriveSource | TokenSource:

@@ -9,7 +9,7 @@ Nothing that the manifest says is ever typed into a config.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from training.errors import BadInput
 from training.hashing import file_sha256
 
 SCHEMA_VERSION = 1
+ENTERED_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,9 @@ class TokenDrive:
     captions: tuple[Caption, ...] = ()
 
 
+NewDrive = tuple[TokenDrive, dict[str, Any]]
+
+
 class TokenStore:
     """A token store opened for reading.
 
@@ -124,6 +128,10 @@ class TokenStore:
                 f"{self.root}: no drive is in the {split} split; encode drives that have one"
             )
         return found
+
+    def find(self, drive_id: str) -> TokenDrive | None:
+        """The drive of this id, whatever its split."""
+        return next((drive for drive in self._drives if drive.id == drive_id), None)
 
     @property
     def captioned(self) -> bool:
@@ -222,40 +230,62 @@ class TokenStoreWriter:
             BadInput: tokens of another grid or outside the vocabulary, or actions that are not
                 one finite row per step with the store's columns.
         """
-        check_tokens(tokens, self.spec, drive_id)
-        if split not in SPLITS:
-            raise BadInput(f"{drive_id}: split is {split!r}; use one of {', '.join(SPLITS)}")
+        self.write_all([(TokenDrive(drive_id, split, tokens, actions), meta or {})])
+
+    def write_all(self, drives: Iterable[NewDrive]) -> None:
+        """Write drives as they come, with what is known of each; same errors as `write`.
+
+        They enter the manifest by the hundred, for it is read and written again every time.
+        """
+        written: dict[str, tuple[Path, dict[str, Any]]] = {}
+        try:
+            for drive, meta in drives:
+                written[drive.id] = self._write_file(drive, meta)
+                if len(written) == ENTERED_AT_ONCE:
+                    self._enter(written)
+                    written = {}
+        finally:
+            if written:
+                self._enter(written)
+
+    def _write_file(self, drive: TokenDrive, meta: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+        """Its file, under a name of this process until it is entered, and its entry."""
+        tokens, actions = drive.tokens, drive.actions
+        check_tokens(tokens, self.spec, drive.id)
+        if drive.split not in SPLITS:
+            raise BadInput(f"{drive.id}: split is {drive.split!r}; use one of {', '.join(SPLITS)}")
         if actions.shape != (len(tokens), len(self.manifest["action_names"])) or not len(tokens):
             raise BadInput(
-                f"{drive_id}: {len(tokens)} token steps for actions of shape {actions.shape}; "
+                f"{drive.id}: {len(tokens)} token steps for actions of shape {actions.shape}; "
                 f"give one row per step with the columns {self.manifest['action_names']}"
             )
         if not np.isfinite(actions).all():
             step = int(np.argwhere(~np.isfinite(actions))[0][0])
-            raise BadInput(f"{drive_id}: actions of step {step} are not finite; correct the drive")
+            raise BadInput(f"{drive.id}: actions of step {step} are not finite; correct the drive")
         self.root.mkdir(parents=True, exist_ok=True)
-        file = self.root / f"{drive_id}.arrow"
-        partial = file.with_suffix(f".{os.getpid()}.partial")
+        partial = self.root / f"{drive.id}.{os.getpid()}.partial"
         kind = "uint16" if self.spec.vocab_size <= 2**16 else "uint32"
         table, features = _table(kind, tokens.reshape(len(tokens), -1), actions)
         with ArrowWriter(features=features, path=str(partial)) as writer:
             # One batch: a column of several could not be read without copying it together.
             writer.write_table(table, writer_batch_size=len(tokens))
             writer.finalize()
-        entry = {
-            "split": split,
-            "file": file.name,
+        return partial, {
+            "split": drive.split,
+            "file": f"{drive.id}.arrow",
             "num_steps": len(tokens),
             "sha256": file_sha256(partial),
-            "meta": meta or {},
+            "meta": meta,
         }
 
+    def _enter(self, written: dict[str, tuple[Path, dict[str, Any]]]) -> None:
         def enter() -> None:
-            if self.has(drive_id):  # by another process, in the meantime
-                partial.unlink()
-                return
-            partial.replace(file)
-            self.manifest["drives"][drive_id] = entry
+            for drive_id, (partial, entry) in written.items():
+                if self.has(drive_id):  # by another process, in the meantime
+                    partial.unlink()
+                    continue
+                partial.replace(self.root / entry["file"])
+                self.manifest["drives"][drive_id] = entry
 
         self._change(enter)
 

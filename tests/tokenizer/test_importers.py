@@ -335,8 +335,10 @@ def test_commavq_bad_tokens_are_named(tmp_path: Path, tokens: np.ndarray, messag
 
 
 def test_commavq_bad_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"tokens\.npy: is not a NumPy array"):
+    with pytest.raises(BadInput, match=r"holds no \*\.tar\.gz, no \*\.token\.npy and no tokens"):
         import_commavq(tmp_path, tmp_path / "out")
+    with pytest.raises(BadInput, match="no such file or folder"):
+        import_commavq(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "tokens.npy").write_text("tokens")
     with pytest.raises(BadInput, match=r"tokens\.npy: is not a NumPy array"):
         import_commavq(tmp_path, tmp_path / "out")

@@ -36,11 +36,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         )
         sub.add_argument("--licence", default="unknown", help="noted in every drive.json")
         sub.add_argument("--num-workers", type=int, default=min(4, os.cpu_count() or 1))
-    sub = formats.add_parser("commavq", help="tokens.npy of commaVQ: makes a token store")
-    sub.add_argument("src", type=Path, help="tokens.npy, or a folder that holds one")
+    sub = formats.add_parser("commavq", help="commaVQ: makes a token store")
+    sub.add_argument("src", type=Path, help="tar, folder of tars or of *.npy, or tokens.npy")
     sub.add_argument("out", type=Path, help="folder that gets the token store")
-    sub.add_argument("--num-train", type=int, default=1000, help="first frames (default 1000)")
-    sub.add_argument("--num-test", type=int, default=200, help="last frames (default 200)")
+    sub.add_argument("--num-train", type=int, default=1000, help="of one recording: first frames")
+    sub.add_argument("--num-test", type=int, default=200, help="of one recording: last frames")
     return parser.parse_args(arguments)
 
 

@@ -1,77 +1,121 @@
 """commaVQ: minutes of highway driving, published as tokens (MIT, github.com/commaai/commavq)."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
-from tokenizer.token_store import TokenSpec, TokenStore, TokenStoreWriter, check_tokens
+from tokenizer.drives import default_split
+from tokenizer.importers.commavq_segments import (
+    NUM_POSES,
+    SPEC,
+    Segment,
+    files_key,
+    files_of,
+    has_poses,
+    list_segments,
+    read_segments,
+)
+from tokenizer.token_store import NewDrive, TokenDrive, TokenStore, TokenStoreWriter
 from training.errors import BadInput
 
-SPEC = TokenSpec(
-    grid=(1, 8, 16),
-    vocab_size=1024,
-    fps=20,
-    frames_per_step=1,
-    image_size=(128, 256),
-    tokenizer="commavq",
-)
+POSE_NAMES = tuple(f"pose_{index}" for index in range(NUM_POSES))  # upstream names none
 
 
 def import_commavq(
     source: Path, out: Path, num_train: int = 1000, num_test: int = 200
 ) -> TokenStore:
-    """Make a token store of one recording's tokens; a store that has them already is kept.
+    """Make a token store of commaVQ's segments; what is in it already is kept.
+
+    Poses become action columns: they come before the tokens of their frame, as upstream's recipe
+    has it (issue 20), so row t holds the pose of frame t + 1. The last row, which explains no
+    recorded frame, repeats the one before it.
 
     Args:
-        source: integers [frame 8 16] or [frame 128] in a .npy file, or a folder with tokens.npy.
-        num_train: the first frames, drive `<name>-train`.
-        num_test: the last frames, drive `<name>-test`. Neither drive has actions.
+        source: a tar, a folder of tars, a folder of `*.token.npy` (and `*.pose.npy`), or one
+            recording: integers [frame 8 16] or [frame 128] in a .npy file.
+        num_train: of a single recording, the first frames: drive `<name>-train`.
+        num_test: of a single recording, the last frames: drive `<name>-test`. Of several, each
+            is a drive, and its split is that of a drive which names none (docs/drives.md).
 
     Raises:
-        BadInput: the tokens cannot be used, or `out` holds something else.
+        BadInput: the segments cannot be used, or `out` holds something else.
     """
-    source = Path(source)
-    file = source / "tokens.npy" if source.is_dir() else source
-    tokens = read_tokens(file)
-    if min(num_train, num_test) < 1 or num_train + num_test > len(tokens):
-        raise BadInput(
-            f"{file}: {num_train} frames to train and {num_test} to test asked of {len(tokens)}; "
-            "give numbers from 1 on that fit in"
-        )
-    name = file.resolve().parent.name if file.stem in ("tokens", "token") else file.stem
-    wanted = {
-        f"{name}-train": ("train", 0, num_train),
-        f"{name}-test": ("test", len(tokens) - num_test, len(tokens)),
+    files = files_of(Path(source))
+    key = f"{files_key(files)}-{num_train}-{num_test}"
+    store = TokenStore(out) if (out / "manifest.json").exists() else None
+    if store is not None and store.manifest.get("notes", {}).get("imported_from") == key:
+        return store
+    names = list_segments(files)
+    if len(names) == 1:
+        drives = _cut(next(read_segments(files)), num_train, num_test)
+    else:
+        drives = _whole(files, _splits(names, files))
+    writer = TokenStoreWriter(out, SPEC, planned_actions(source))
+    writer.write_all(_missing(drives, store))
+    writer.note("imported_from", key)
+    return TokenStore(out)
+
+
+def planned_actions(source: Path) -> tuple[str, ...]:
+    """The action columns that the store will have.
+
+    Raises:
+        BadInput: there is nothing to import.
+    """
+    return POSE_NAMES if has_poses(files_of(Path(source))) else ()
+
+
+def _splits(names: list[str], files: list[Path]) -> dict[str, str]:
+    splits = {
+        name: default_split(name, index, len(names)) for index, name in enumerate(sorted(names))
     }
-    writer = TokenStoreWriter(out, SPEC, ())
-    for drive_id, (split, start, stop) in wanted.items():
-        if writer.has(drive_id):
+    if "train" not in splits.values() or not {"val", "test"} & set(splits.values()):
+        raise BadInput(
+            f"{files[0].parent}: of {len(names)} segments all would be in the split "
+            f"{splits[names[0]]} (a hash of the name decides); add some"
+        )
+    return splits
+
+
+def _cut(segment: Segment, num_train: int, num_test: int) -> Iterator[NewDrive]:
+    """Both ends of a recording that stands alone."""
+    num = len(segment.tokens)
+    if min(num_train, num_test) < 1 or num_train + num_test > num:
+        raise BadInput(
+            f"{segment.where}: {num_train} frames to train and {num_test} to test asked of "
+            f"{num}; give numbers from 1 on that fit in"
+        )
+    for split, start, stop in (("train", 0, num_train), ("test", num - num_test, num)):
+        tokens, actions = segment.tokens[start:stop], _actions(segment)[start:stop]
+        meta = {"source": f"commaVQ, {segment.where}", "source_frames": [start, stop]}
+        yield TokenDrive(f"{segment.name}-{split}", split, tokens, actions), meta
+
+
+def _whole(files: list[Path], splits: dict[str, str]) -> Iterator[NewDrive]:
+    for segment in read_segments(files):
+        drive = TokenDrive(segment.name, splits[segment.name], segment.tokens, _actions(segment))
+        yield drive, {"source": f"commaVQ, {segment.where}"}
+
+
+def _actions(segment: Segment) -> Float[np.ndarray, "frame action"]:
+    if segment.poses is None:
+        return np.zeros((len(segment.tokens), 0), np.float32)
+    return np.concatenate([segment.poses[1:], segment.poses[-1:]])
+
+
+def _missing(drives: Iterator[NewDrive], store: TokenStore | None) -> Iterator[NewDrive]:
+    """The drives that the store lacks; BadInput where it has another one of the same name."""
+    for drive, meta in drives:
+        held = store.find(drive.id) if store else None
+        if held is None:
+            yield drive, meta
             continue
-        actions = np.zeros((stop - start, 0), np.float32)
-        meta = {"source": f"commaVQ, {file.name}", "source_frames": [start, stop]}
-        writer.write(drive_id, split, tokens[start:stop], actions, meta)
-    store = TokenStore(out)
-    for split, start, stop in wanted.values():
-        found = {drive.id: drive.tokens for drive in store.drives(split)}
-        if not np.array_equal(found[f"{name}-{split}"], tokens[start:stop]):
+        assert store is not None
+        same = np.array_equal(held.tokens, drive.tokens) and held.split == drive.split
+        if not same or not np.array_equal(held.actions, drive.actions):
             raise BadInput(
-                f"{out}: holds other frames as {name}-{split}; nothing is overwritten, "
+                f"{store.root}: holds other frames as {drive.id}; nothing is overwritten, "
                 "choose another folder"
             )
-    return store
-
-
-def read_tokens(file: Path) -> np.ndarray:
-    """Tokens [frame 8 16] of a .npy file; BadInput where they are not commaVQ's."""
-    try:
-        tokens = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BadInput(
-            f"{file}: is not a NumPy array file ({error}); give commaVQ's tokens.npy"
-        ) from error
-    if not isinstance(tokens, np.ndarray) or not np.issubdtype(tokens.dtype, np.integer):
-        raise BadInput(f"{file}: holds no array of integers; give commaVQ's tokens.npy")
-    if tokens.ndim == 2 and tokens.shape[1] == SPEC.tokens_per_step:
-        tokens = tokens.reshape(-1, *SPEC.grid[1:])
-    check_tokens(tokens, SPEC, str(file))
-    return tokens
