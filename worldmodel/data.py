@@ -20,6 +20,7 @@ from tokenizer.token_store import TokenDrive, TokenStore
 from training.errors import BadInput, CorruptSample
 from training.loader import OrderedLoader, fixed_loader
 from training.order import DataOrder
+from worldmodel.dynamics.layout import ActionRanges
 from worldmodel.text import Captions
 
 
@@ -99,6 +100,25 @@ def collate(samples: list[Window]) -> TokenClip:
     )
 
 
+def action_ranges(drives: Sequence[TokenDrive], max_rows: int = 2**20) -> ActionRanges:
+    """Lowest and highest action of every column, outliers aside; what bins are laid in.
+
+    What lies further outside the quantiles 0.1 % and 99.9 % than these are apart is left out,
+    for one broken row would stretch the bins. A column that never changes gets a range around
+    its value. Of many rows, up to `max_rows` evenly spaced ones are read.
+    """
+    every = -(-sum(len(drive.actions) for drive in drives) // max_rows)
+    found = [drive.actions[::every] for drive in drives if not drive.damage]
+    rows = np.concatenate(found or [drives[0].actions]).astype(np.float64)
+    low, high = np.quantile(rows, [0.001, 0.999], axis=0)
+    margin = np.where(high > low, high - low, np.inf)
+    inside = (rows >= low - margin) & (rows <= high + margin)
+    low = np.where(inside, rows, np.inf).min(axis=0)
+    high = np.where(inside, rows, -np.inf).max(axis=0)
+    room = np.where(low == high, 0.5 * np.maximum(1.0, np.abs(low)), 0.0)
+    return tuple((low - room).tolist()), tuple((high + room).tolist())
+
+
 def open_store(
     source: DriveSource | TokenSource,
     tokenizer: str,
@@ -156,16 +176,22 @@ class TokenDataModule(L.LightningDataModule):
     def model_facts(self) -> dict[str, Any]:
         """What the data determines about a world model."""
         facts = {"spec": self.store.spec, "action_names": self.store.action_names}
-        return {**facts, "captioned": self.store.captioned}
+        ranges = action_ranges(self.store.drives("train"))
+        return {**facts, "captioned": self.store.captioned, "action_ranges": ranges}
 
     def planned_facts(self) -> dict[str, Any]:
-        """What `model_facts` will say, from manifests alone, before any data is made."""
+        """What `model_facts` will say, from manifests alone, before any data is made.
+
+        The ranges of the actions are made up: no cost depends on them.
+        """
         if isinstance(self.source, TokenSource):
             spec, names, captioned = self.source.planned()
         else:
             fps, names, captioned = self.source.planned()
             spec = load_tokenizer(self.tokenizer_name).spec(fps / self.encode.every)
-        return {"spec": spec, "action_names": names, "captioned": captioned}
+        ranges = ((-1.0,) * len(names), (1.0,) * len(names))
+        facts = {"spec": spec, "action_names": names, "captioned": captioned}
+        return {**facts, "action_ranges": ranges}
 
     def planned_batch(self, facts: dict[str, Any], size: int) -> TokenClip:
         """A batch of `size` windows with the right shapes and no content."""

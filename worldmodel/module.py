@@ -15,6 +15,7 @@ from training.throughput import Work
 from worldmodel.conditions import ConditionShares
 from worldmodel.data import TokenClip
 from worldmodel.dynamics import Dynamics, DynamicsConfig
+from worldmodel.dynamics.layout import ActionRanges
 from worldmodel.load import manifest_of
 from worldmodel.robustness import Robustness
 from worldmodel.text import TextEncoder, Texts, reading_text
@@ -34,6 +35,8 @@ class WorldModelModule(L.LightningModule):
         text_cache: folder that keeps its embeddings between runs.
         robustness: how the past that the model reads in training is disturbed.
         captioned: whether the data has captions; comes from the token store.
+        action_ranges: where bins of actions lie that the network gives no ranges; comes from the
+            train drives.
 
     Raises:
         BadInput: text without an encoder or without captions, an encoder without slots for
@@ -52,6 +55,7 @@ class WorldModelModule(L.LightningModule):
         text_cache: str | None = None,
         robustness: Robustness | None = None,
         captioned: bool = True,
+        action_ranges: ActionRanges | None = None,
     ) -> None:
         super().__init__()
         self.optimizer_config = optimizer
@@ -63,6 +67,8 @@ class WorldModelModule(L.LightningModule):
         if not action_names and network != unconditioned:
             print("note: the data has no actions, so the world model is not conditioned on any")
             network = unconditioned
+        if action_ranges is not None:
+            network = network.within(action_ranges)
         self.texts: Texts | None = None
         if text is not None:
             reader = reading_text(network, text, captioned)

@@ -210,7 +210,10 @@ def test_the_planned_facts_and_batch_are_those_of_the_data(experiment, composed)
     planned = data.planned_facts()
     batch = data.planned_batch(planned, 2)
     data.prepare_data()
-    assert planned == (data.model_facts() if hasattr(data, "model_facts") else {})
+    facts = data.model_facts() if hasattr(data, "model_facts") else {}
+    ranges = facts.pop("action_ranges", None)
+    assert {k: v for k, v in planned.items() if k != "action_ranges"} == facts
+    assert ranges is None or [len(r) for r in planned["action_ranges"]] == [len(r) for r in ranges]
     module = build_model(cfg, Facts(planned))
     real = importlib.import_module(f"{type(data).__module__}").collate(
         [data.dataset("train")[i] for i in range(2)]

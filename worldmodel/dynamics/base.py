@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tokenizer.token_store import TokenSpec
+from worldmodel.dynamics.layout import ActionRanges
 
 
 class DynamicsConfig(Protocol):
@@ -20,6 +21,10 @@ class DynamicsConfig(Protocol):
 
     def without_actions(self) -> "DynamicsConfig":
         """The same network, not conditioned on any action."""
+        ...
+
+    def within(self, ranges: ActionRanges) -> "DynamicsConfig":
+        """The same network, its action bins in these ranges where it was given none."""
         ...
 
     def build(self, spec: TokenSpec, num_actions: int) -> "Dynamics": ...

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
-from worldmodel.dynamics.layout import LayoutConfig
+from worldmodel.dynamics.layout import ActionRanges, LayoutConfig
 from worldmodel.dynamics.mup import width_ratio
 from worldmodel.dynamics.positions import Yarn, axis_pairs
 
@@ -171,6 +171,9 @@ class GPTConfig:
 
     def without_actions(self) -> "GPTConfig":
         return replace(self, layout=self.layout.without_actions())
+
+    def within(self, ranges: ActionRanges) -> "GPTConfig":
+        return replace(self, layout=self.layout.within(ranges))
 
     @property
     def text_tokens(self) -> int:

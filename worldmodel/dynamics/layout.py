@@ -22,6 +22,7 @@ from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 
 ACTION_KINDS = ("none", "continuous", "binned")
+ActionRanges = tuple[tuple[float, ...], tuple[float, ...]]  # lowest and highest of every column
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class LayoutConfig:
             symlog(actions)) or "binned" (one token per action column).
         num_bins: bins per column of "binned", uniform in symlog space.
         action_min, action_max: range of the bins in the actions' own units, one for all
-            columns or one each; values outside fall into the outermost bins.
+            columns or one each; values outside fall into the outermost bins. None is filled in
+            from the drives that the world model is trained on, column by column.
         predict_actions: weight of the cross entropy of "binned" actions in the loss, which are
             then predicted like tokens and can be left to the model when decoding; 0: they are
             only read (GAIA-1 counts image tokens alone).
@@ -50,8 +52,8 @@ class LayoutConfig:
 
     actions: str = "none"
     num_bins: int = 256
-    action_min: float | tuple[float, ...] = -50.0
-    action_max: float | tuple[float, ...] = 50.0
+    action_min: float | tuple[float, ...] | None = -50.0
+    action_max: float | tuple[float, ...] | None = 50.0
     first_target_step: int = 1
     separator: bool = True
     text_tokens: int = 0
@@ -64,14 +66,15 @@ class LayoutConfig:
         if self.num_bins < 2:
             raise BadInput(f"layout.num_bins={self.num_bins}; give at least 2")
         for name in ("action_min", "action_max"):  # JSON and YAML have lists
-            if not isinstance(getattr(self, name), int | float):
+            if not isinstance(getattr(self, name), int | float | None):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        lows, highs = self.ranges(max(_count(self.action_min), _count(self.action_max)))
-        if not all(low < high for low, high in zip(lows, highs, strict=True)):
-            raise BadInput(
-                f"layout.action_min={self.action_min} is not below "
-                f"action_max={self.action_max}; exchange them"
-            )
+        if self.ranged:
+            lows, highs = self.ranges(max(_count(self.action_min), _count(self.action_max)))
+            if not all(low < high for low, high in zip(lows, highs, strict=True)):
+                raise BadInput(
+                    f"layout.action_min={self.action_min} is not below "
+                    f"action_max={self.action_max}; exchange them"
+                )
         if self.predict_actions < 0 or (self.predict_actions and self.actions != "binned"):
             raise BadInput(
                 f"layout.predict_actions={self.predict_actions} with actions={self.actions!r}; "
@@ -95,8 +98,28 @@ class LayoutConfig:
         """The same, with a separator in place of the actions, which nobody predicts then."""
         return replace(self, actions="none", predict_actions=0.0)
 
-    def ranges(self, num_actions: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    @property
+    def ranged(self) -> bool:
+        """Whether both ends of the bins are known; else they are filled in from the data."""
+        return self.action_min is not None and self.action_max is not None
+
+    def within(self, ranges: ActionRanges) -> "LayoutConfig":
+        """The same, its bins in these ranges where none are given."""
+        if self.actions != "binned":
+            return self
+        low, high = (
+            found if given is None else given
+            for given, found in zip((self.action_min, self.action_max), ranges, strict=True)
+        )
+        return replace(self, action_min=low, action_max=high)
+
+    def ranges(self, num_actions: int) -> ActionRanges:
         """Lowest and highest action of every column; BadInput where there are not as many."""
+        if self.action_min is None or self.action_max is None:
+            raise BadInput(
+                f"layout.action_min={self.action_min}, action_max={self.action_max}: training "
+                "takes them from its drives, elsewhere give numbers"
+            )
         lows, highs = (
             values if isinstance(values, tuple) else (values,) * num_actions
             for values in (self.action_min, self.action_max)
@@ -109,7 +132,7 @@ class LayoutConfig:
         return lows, highs
 
 
-def _count(values: float | tuple[float, ...]) -> int:
+def _count(values: float | tuple[float, ...] | None) -> int:
     return len(values) if isinstance(values, tuple) else 1
 
 

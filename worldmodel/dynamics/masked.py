@@ -19,7 +19,7 @@ from training.recompute import call
 from worldmodel.dynamics.base import Dynamics, TokenScores
 from worldmodel.dynamics.corruption import corrupt
 from worldmodel.dynamics.factors import Factors
-from worldmodel.dynamics.layout import LayoutConfig, SequenceLayout, symlog
+from worldmodel.dynamics.layout import ActionRanges, LayoutConfig, SequenceLayout, symlog
 from worldmodel.dynamics.mup import lr_multipliers, width_ratio
 from worldmodel.dynamics.space_time import SpaceTimeBlock, TimeCache
 
@@ -103,6 +103,9 @@ class MaskedConfig:
 
     def without_actions(self) -> "MaskedConfig":
         return replace(self, layout=self.layout.without_actions())
+
+    def within(self, ranges: ActionRanges) -> "MaskedConfig":
+        return replace(self, layout=self.layout.within(ranges))
 
     def build(self, spec: TokenSpec, num_actions: int) -> "Masked":
         return Masked(self, spec, num_actions)

@@ -24,7 +24,7 @@ from training.recompute import call
 from worldmodel.dynamics.attention import KVCache
 from worldmodel.dynamics.axial import AxisBlock
 from worldmodel.dynamics.base import Dynamics, TokenScores
-from worldmodel.dynamics.layout import LayoutConfig, SequenceLayout, symlog
+from worldmodel.dynamics.layout import ActionRanges, LayoutConfig, SequenceLayout, symlog
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,9 @@ class WholeFrameConfig:
 
     def without_actions(self) -> "WholeFrameConfig":
         return replace(self, layout=self.layout.without_actions())
+
+    def within(self, ranges: ActionRanges) -> "WholeFrameConfig":
+        return replace(self, layout=self.layout.within(ranges))
 
     def build(self, spec: TokenSpec, num_actions: int) -> "WholeFrame":
         return WholeFrame(self, spec, num_actions)
