@@ -19,6 +19,7 @@ from torch import Tensor
 
 from training.errors import BadInput
 from training.hashing import file_sha256
+from worldmodel.dynamics.base import DynamicsConfig
 from worldmodel.dynamics.text import TextContext
 
 
@@ -145,14 +146,12 @@ class T5:
             raise BadInput(f"text encoder T5 {self.name!r}: cannot be opened ({error})") from error
 
 
-def reading_text(network: Any, encoder: TextEncoder, captioned: bool) -> Any:
+def reading_text(network: DynamicsConfig, encoder: TextEncoder, captioned: bool) -> DynamicsConfig:
     """The config of a network, for this encoder.
 
     Raises:
         BadInput: the network reads no text, or the data has no captions.
     """
-    if not hasattr(network, "with_text"):
-        raise BadInput(f"model.text: {type(network).__name__} reads no text; set model.text=null")
     if not captioned:
         raise BadInput(
             "model.text: no drive of the data has captions; write them into drive.json "

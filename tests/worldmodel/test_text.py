@@ -1,7 +1,7 @@
 """Text: captions become embeddings once, reach the model step by step, and are missed if wrong."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -21,6 +21,8 @@ SPEC = TokenSpec((1, 2, 2), 7, 10.0, 1, (16, 16), "test")
 NETWORK = GPTConfig(
     dim=12, num_layers=1, num_heads=2, context_steps=3, layout=LayoutConfig(text_tokens=2)
 )
+
+CROSS = GPTConfig(dim=12, num_layers=1, num_heads=2, context_steps=3, context_tokens=2)
 
 
 @dataclass(frozen=True)
@@ -131,24 +133,29 @@ def test_a_t5_that_is_not_there_is_named(tmp_path):
         _ = T5(str(tmp_path / "nothing")).width
 
 
-def test_the_module_feeds_the_captions_to_the_network():
+@pytest.mark.parametrize("network", [NETWORK, CROSS], ids=["slots", "cross-attention"])
+def test_the_module_feeds_the_captions_to_the_network(network):
     windows = TokenWindows([drive((Caption("sun", 0, 6),))], 3)
     other = TokenWindows([drive((Caption("fog", 0, 6),))], 3)
-    module = make_module(text=HashedWords(5)).eval()
+    module = make_module(network, text=HashedWords(5)).eval()
     losses = [module.training_step(collate([w[0], w[1]]), 0).item() for w in (windows, other)]
     assert losses[0] != losses[1]
     assert module.manifest["text"]["name"] == "hashed_words"
     assert not any("encoder" in name for name in module.state_dict())
-    silent = make_module(text=HashedWords(5), conditions=None, action_dropout=0.0).eval()
+    silent = make_module(network, text=HashedWords(5), conditions=None, action_dropout=0.0).eval()
     clip = collate([windows[0], windows[1]])
     said = silent.said(clip)["captions"]
     dropped = silent.network.loss(clip.tokens, captions=said.drop(torch.tensor([True, True])))
-    assert torch.equal(dropped, silent.network.loss(clip.tokens))
+    torch.testing.assert_close(dropped, silent.network.loss(clip.tokens))
 
 
 def test_text_that_cannot_be_read_is_refused_before_training():
     with pytest.raises(BadInput, match=r"layout.text_tokens=2 needs a text encoder"):
         make_module()
+    with pytest.raises(BadInput, match=r"context_tokens=2 needs a text encoder"):
+        make_module(CROSS)
+    with pytest.raises(BadInput, match=r"context_dim=4 with a text encoder of width 5"):
+        make_module(replace(CROSS, context_dim=4), text=HashedWords(5))
     with pytest.raises(BadInput, match=r"set text_tokens=32"):
         make_module(GPTConfig(dim=12, num_layers=1, num_heads=2), text=HashedWords())
     with pytest.raises(BadInput, match="no drive of the data has captions"):

@@ -7,7 +7,6 @@ from torch import Tensor
 from training.errors import BadInput
 from worldmodel.decoding.raster import Choose, Decoder
 from worldmodel.decoding.sampling import Sampling
-from worldmodel.dynamics.attention import Text
 from worldmodel.dynamics.gpt import GPT
 
 
@@ -36,9 +35,8 @@ class DiagonalDecoder(Decoder):
         slide_steps: int | None = None,
         window: str = "slide",
         lag: int = 2,
-        text: Text | None = None,
     ) -> None:
-        super().__init__(model, sampling, slide_steps, window, text)
+        super().__init__(model, sampling, slide_steps, window)
         height, width = self.layout.height, self.layout.width
         if not 1 <= lag <= width:
             raise BadInput(f"lag={lag}; give 1 (fastest) to {width} (the grid's width: exact)")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from training.errors import BadInput
 from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.sampling import Sampling, sample
-from worldmodel.dynamics.attention import KVCache, Text, Words
+from worldmodel.dynamics.attention import KVCache, Words
 from worldmodel.dynamics.gpt import GPT, Block
 from worldmodel.dynamics.text import TextContext
 
@@ -69,7 +69,6 @@ class Decoder(RowDecoder):
     Args:
         model: read as it is; pass it through `for_decoding` first for speed.
         slide_steps: 1 (always the longest context) to context_steps - 1.
-        text: what every example of the prompt is told, where the model reads a text.
         window: "slide" or "roll".
 
     Raises:
@@ -83,7 +82,6 @@ class Decoder(RowDecoder):
         sampling: Sampling | None = None,
         slide_steps: int | None = None,
         window: str = "slide",
-        text: Text | None = None,
     ) -> None:
         if window not in ("slide", "roll"):
             raise BadInput(f"window={window!r}; choose slide or roll")
@@ -99,7 +97,8 @@ class Decoder(RowDecoder):
         self.model = model
         self.blocks = cast(list[Block], list(model.blocks))
         self.cache: KVCache
-        self.text = text
+        self.captions: TextContext | None
+        self.heard: TextContext | None  # by cross-attention
         self.state: Tensor  # what the blocks made of the newest slot
         self.ahead: Tensor  # logits of the token after the newest one
 
@@ -122,17 +121,15 @@ class Decoder(RowDecoder):
         self.check_prompt(tokens.shape[1], num_futures)
         self.layout.check(tokens, actions)
         self.hold(tokens, actions, drop_actions)
-        self.model.check_text(self.text, len(tokens))
         self.captions = captions
-        self._read_text(1)
+        self._read_text()
         self._read(tokens.shape[1])
         self.cache = self.cache.expand(num_futures)
         self.ahead = self.ahead.repeat_interleave(num_futures, dim=0)
         self.state = self.state.repeat_interleave(num_futures, dim=0)
-        self._read_text(num_futures)
         self.repeat(num_futures)
-        if captions is not None:
-            self.captions = captions.repeat(num_futures)
+        self.captions = captions and captions.repeat(num_futures)
+        self.heard = self.heard and self.heard.repeat(num_futures)
 
     @torch.inference_mode()
     def next_frame(
@@ -198,6 +195,7 @@ class Decoder(RowDecoder):
             self._make_room()
         self._opened = self.cache.length
         self._turn = self.model.step_turns(self._step)
+        self.words = self._words(self.tokens.shape[1], 1)
         said = self._said()
         if imagines:
             if said.shape[1]:
@@ -269,13 +267,20 @@ class Decoder(RowDecoder):
         self.state, self.ahead = x[:, -1:], logits[:, -1]
         return logits
 
-    def _read_text(self, num_futures: int) -> None:
-        """What every layer attends to besides the slots, for `num_futures` rows per example."""
-        self.words: list[Words | None] = [None] * len(self.blocks)
-        if self.text is None:
-            return
-        text = Text(*(part.repeat_interleave(num_futures, dim=0) for part in self.text))
-        self.words = [b.cross_attention.read(text) if b.reads_text else None for b in self.blocks]
+    def _read_text(self) -> None:
+        """What the layers that attend to captions make of each of them."""
+        self.heard = self.model.heard(self.captions, len(self.tokens))
+        text = self.heard and self.heard.all_words(self.layout.step_length)
+        self.read_words = [
+            b.cross_attention.read(text) if text and b.reads_text else None for b in self.blocks
+        ]
+
+    def _words(self, start: int, num_steps: int) -> list[Words | None]:
+        """What every layer attends to in these time steps besides the slots."""
+        if self.heard is None:
+            return self.read_words
+        said = self.heard.numbers(start, start + num_steps)
+        return [words and words.at(said) for words in self.read_words]
 
     @property
     def bytes_per_token(self) -> int:
@@ -320,8 +325,9 @@ class Decoder(RowDecoder):
             x.device,
         )
         turn = model.turns(0, x.shape[1])
+        words = self._words(self.tokens.shape[1] - num_steps, num_steps)
         for layer, block in enumerate(self.blocks):
-            x = block(x, turn, self.cache, layer, self.words[layer])
+            x = block(x, turn, self.cache, layer, words[layer])
         self.cache.length = x.shape[1]
         self.state = x[:, -1:]
         self.ahead = model.logits(self.state)[:, 0].float()
@@ -335,9 +341,9 @@ class Decoder(RowDecoder):
     def _said(self) -> Float[Tensor, "row word dim"]:
         """The embedded text slots of the next time step."""
         (rows, step), count = self.tokens.shape[:2], self.layout.config.text_tokens
-        if self.captions is None:
+        if self.captions is None or not count:
             return self.model.embed(self.tokens.new_full((rows, count), self.layout.no_text_id))
-        return self.model.embed_text(self.captions, step, step + 1, rows)[:, 0]
+        return self.model.embed_text(self.captions, step, step + 1)[:, 0]
 
     def _acted(self) -> Float[Tensor, "row slot dim"]:
         """The embedded action slots of the next time step."""

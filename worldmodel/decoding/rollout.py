@@ -20,7 +20,6 @@ from worldmodel.decoding.sampling import Sampling
 from worldmodel.decoding.speculative import SpeculativeDecoder
 from worldmodel.decoding.whole_frame import WholeFrameDecoder
 from worldmodel.dynamics import Dynamics
-from worldmodel.dynamics.attention import Text
 from worldmodel.dynamics.gpt import GPT
 from worldmodel.dynamics.masked import Masked
 from worldmodel.dynamics.text import TextContext
@@ -51,10 +50,9 @@ def raster(
     slide_steps: int | None = None,
     window: str = "slide",
     dtype: torch.dtype | str | None = None,
-    text: Text | None = None,
 ) -> FrameDecoder:
     """Token by token in raster order, exactly as the model was trained (see `Decoder`)."""
-    decoder = Decoder(for_decoding(model, dtype), sampling, slide_steps, window, text)
+    decoder = Decoder(for_decoding(model, dtype), sampling, slide_steps, window)
     if sampling and sampling.guidance and sampling.guided:
         return GuidedDecoder(decoder, sampling.guidance)
     return decoder  # to the last bit what guidance of scale 0 is, without its second rows
@@ -66,7 +64,6 @@ def speculative(
     slide_steps: int | None = None,
     window: str = "slide",
     dtype: torch.dtype | str | None = None,
-    text: Text | None = None,
     draft: str = "jacobi",
     num_draft: int = 16,
     draft_model: Dynamics | str | None = None,
@@ -84,7 +81,6 @@ def speculative(
         window,
         open_draft(model, sampling, draft, draft_model),
         num_draft,
-        text,
     )
 
 
@@ -94,11 +90,10 @@ def diagonal(
     slide_steps: int | None = None,
     window: str = "slide",
     dtype: torch.dtype | str | None = None,
-    text: Text | None = None,
     lag: int = 2,
 ) -> FrameDecoder:
     """Cells of a diagonal at once, approximate (see `DiagonalDecoder`)."""
-    return DiagonalDecoder(for_decoding(model, dtype), sampling, slide_steps, window, lag, text)
+    return DiagonalDecoder(for_decoding(model, dtype), sampling, slide_steps, window, lag)
 
 
 def open_draft(
@@ -216,9 +211,8 @@ def rollout(
             f"{given.shape[1]} action rows for a prompt of {time} frames and a horizon of "
             f"{horizon}; give {needed}, or shorten the horizon"
         )
+    model.check_captions(captions, len(prompt_tokens))
     said = {} if captions is None else {"captions": captions}
-    if captions is not None and "captions" not in model.reads:
-        raise BadInput(f"captions: {type(model).__name__} reads none; leave it out")
     decoder = open_decoder(model, sampling, method, **options)
     decoder.start(prompt_tokens, given, num_futures, drop_actions, **said)
     frames = []

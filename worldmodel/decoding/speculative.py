@@ -8,7 +8,6 @@ from training.errors import BadInput
 from worldmodel.decoding.drafts import Draft, Jacobi
 from worldmodel.decoding.raster import Choose, Decoder
 from worldmodel.decoding.sampling import Sampling
-from worldmodel.dynamics.attention import Text
 from worldmodel.dynamics.gpt import GPT
 from worldmodel.dynamics.text import TextContext
 
@@ -47,9 +46,8 @@ class SpeculativeDecoder(Decoder):
         window: str = "slide",
         draft: Draft | None = None,
         num_draft: int = 16,
-        text: Text | None = None,
     ) -> None:
-        super().__init__(model, sampling, slide_steps, window, text)
+        super().__init__(model, sampling, slide_steps, window)
         if num_draft < 1:
             raise BadInput(f"num_draft={num_draft}; give 1 guess or more")
         self.draft, self.num_draft = draft or Jacobi(), num_draft

@@ -1,33 +1,27 @@
-"""Attention: causal over the slots with a static key-value cache, and to the words of a text."""
+"""Attention: causal over the slots with a static key-value cache, and to the words of captions."""
 
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from worldmodel.dynamics.positions import Rotation, rotate
-
-
-class Text(NamedTuple):
-    """What the slots may attend to besides themselves.
-
-    Attributes:
-        states: of an encoder, one per word.
-        mask: the words that count; every example has at least one.
-    """
-
-    states: Float[Tensor, "batch word context"]
-    mask: Bool[Tensor, "batch word"]
+from worldmodel.dynamics.text import Text
 
 
 class Words(NamedTuple):
-    """A text as one layer reads it: keys and values, computed once."""
+    """A `Text` as one layer reads it: keys and values, computed once."""
 
-    keys: Float[Tensor, "batch head word channel"]
-    values: Float[Tensor, "batch head word channel"]
-    mask: Bool[Tensor, "batch 1 1 word"]
+    keys: Float[Tensor, "said head word channel"]
+    values: Float[Tensor, "said head word channel"]
+    mask: Bool[Tensor, "said 1 1 word"]
+    step_length: int
+
+    def at(self, numbers: Int[Tensor, " said"]) -> "Words":
+        """Of these captions."""
+        return Words(self.keys[numbers], self.values[numbers], self.mask[numbers], self.step_length)
 
 
 class HeadNorm(nn.Module):
@@ -181,7 +175,7 @@ class Attention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention from every slot to the words of a text, without positions."""
+    """Attention from every slot to the words of its time step's caption, without positions."""
 
     def __init__(self, shape: AttentionShape, context_dim: int) -> None:
         super().__init__()
@@ -193,20 +187,26 @@ class CrossAttention(nn.Module):
         self.query_norm, self.key_norm = shape.head_norm(), shape.head_norm()
 
     def read(self, text: Text) -> Words:
-        """Keys and values of a text; the same for every slot."""
+        """Keys and values, the same for every slot of a step."""
         split = linear(self.context_kv, text.states).unflatten(-1, (2, -1, self.shape.head_dim))
         keys, values = split.permute(2, 0, 3, 1, 4)
         keys = keys if self.key_norm is None else self.key_norm(keys)
-        return Words(keys, values, text.mask[:, None, None])
+        return Words(keys, values, text.mask[:, None, None], text.step_length)
 
     def forward(
         self, x: Float[Tensor, "batch slot dim"], words: Words
     ) -> Float[Tensor, "batch slot dim"]:
-        split = linear(self.query, x).unflatten(-1, (-1, self.shape.head_dim))
-        query = split.transpose(1, 2)
+        batch, slots = x.shape[:2]
+        steps = len(words.keys) // batch
+        query = linear(self.query, x)
+        if steps > 1:  # the last step may lack its last slots
+            query = F.pad(query, (0, 0, 0, steps * words.step_length - slots))
+        query = query.view(batch * steps, -1, self.shape.num_heads, self.shape.head_dim)
+        query = query.transpose(1, 2)
         query = query if self.query_norm is None else self.query_norm(query)
         out = self.shape.attend(query, words.keys, words.values, attn_mask=words.mask)
-        return linear(self.proj, out.transpose(1, 2).flatten(2))
+        out = out.transpose(1, 2).reshape(batch, -1, query.shape[1] * query.shape[3])
+        return linear(self.proj, out[:, :slots])
 
 
 def attend_last(

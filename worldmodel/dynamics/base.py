@@ -8,7 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tokenizer.token_store import TokenSpec
+from training.errors import BadInput
 from worldmodel.dynamics.layout import ActionRanges
+from worldmodel.dynamics.text import TextContext
 
 
 class DynamicsConfig(Protocol):
@@ -17,6 +19,20 @@ class DynamicsConfig(Protocol):
     @property
     def context_steps(self) -> int:
         """Time steps that the network can see at once, the predicted one included."""
+        ...
+
+    @property
+    def text_tokens(self) -> int:
+        """Tokens of a caption that are read; 0 for any number (or no text)."""
+        ...
+
+    @property
+    def text_width(self) -> int:
+        """Numbers per token of the text encoder; 0 for no text, or while the encoder is unknown."""
+        ...
+
+    def with_text(self, width: int) -> "DynamicsConfig":
+        """The same network for a text encoder of this width; BadInput where it reads none."""
         ...
 
     def without_actions(self) -> "DynamicsConfig":
@@ -68,6 +84,22 @@ class Dynamics(nn.Module, ABC):
     recompute: bool = False
     predicts_actions: bool = False
     reads: tuple[str, ...] = ()
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the network reads captions."""
+        return self.config.text_width > 0
+
+    def check_captions(self, captions: TextContext | None, batch: int) -> None:
+        """BadInput unless there are none, or they are such as this network reads."""
+        if captions is None:
+            return
+        if not self.reads_text:
+            raise BadInput(
+                f"captions: this {type(self).__name__} reads no captions; leave them out, or "
+                "train one with model.text (docs/conditioning.md)"
+            )
+        captions.check(batch, self.config.text_tokens, self.config.text_width)
 
     @abstractmethod
     def loss(

@@ -9,12 +9,12 @@ from worldmodel.dynamics.attention import (
     AttentionShape,
     CrossAttention,
     KVCache,
-    Text,
     Words,
     linear,
 )
 from worldmodel.dynamics.gpt_config import GPTConfig
 from worldmodel.dynamics.positions import Rotation
+from worldmodel.dynamics.text import Text
 
 
 def make_norm(config: GPTConfig) -> nn.Module:
@@ -27,7 +27,7 @@ class Block(nn.Module):
     """Pre-norm transformer block.
 
     Args:
-        layer: which one it is; every `cross_every`-th, the first included, also reads the text.
+        layer: which one it is; every `cross_every`-th, the first included, also reads captions.
     """
 
     def __init__(self, config: GPTConfig, layer: int = 0) -> None:

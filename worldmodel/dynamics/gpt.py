@@ -18,7 +18,7 @@ from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from training.recompute import call
 from worldmodel.dynamics.action_head import ActionHead
-from worldmodel.dynamics.attention import Text, linear
+from worldmodel.dynamics.attention import linear
 from worldmodel.dynamics.base import TokenScores
 from worldmodel.dynamics.blocks import Block, make_norm
 from worldmodel.dynamics.gpt_config import GPTConfig
@@ -59,30 +59,29 @@ class GPT(SequenceInput):
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
-        text: Text | None = None,
-        answer: Callable[[Tensor, Tensor], Any] | None = None,
         captions: TextContext | None = None,
         noise: Float[Tensor, " batch"] | None = None,
+        answer: Callable[[Tensor, Tensor], Any] | None = None,
     ) -> Any:
         """Logits [batch time space vocab] of every frame token given everything before it.
 
         Args:
             actions: row t is in force between frame t and t + 1; at least time - 1 rows.
             drop_actions: examples whose actions are all replaced by a learned "no action".
-            text: what every example is told, where `context_dim` is given.
-            captions: what is said at every step; without it, a learned "nothing is said".
+            captions: what is said at every step; without it, nothing is said: a learned vector
+                in slots, to cross-attention one of zeros.
             noise: standard deviation, in that of the embeddings, of noise on every example's
                 frame tokens.
             answer: what to make, in place of logits, of what the head reads for every token, and
                 of all that the blocks made.
                 Inside of this call, because a sharded head is whole only there.
         Raises:
-            BadInput: wrong grid, wrong action width, no text where the network reads one, or
-                more frames than `context_steps`.
+            BadInput: wrong grid, wrong action width, captions that do not fit, or more frames
+                than `context_steps`.
         """
         # The last token predicts none.
         embedded = self.embed_clip(tokens, actions, drop_actions, captions, noise)
-        states = self.run(embedded[:, :-1], text)
+        states = self.run(embedded[:, :-1], captions)
         slots = self.layout.predicting_slots(tokens.shape[1]).flatten().clamp(min=0)
         x = states.index_select(1, slots.to(states.device))
         if answer is not None:
@@ -93,29 +92,18 @@ class GPT(SequenceInput):
         return logits.unflatten(1, (tokens.shape[1], -1))
 
     def run(
-        self, x: Float[Tensor, "batch slot dim"], text: Text | None = None
+        self, x: Float[Tensor, "batch slot dim"], captions: TextContext | None = None
     ) -> Float[Tensor, "batch slot dim"]:
         """All blocks, over slots from the first on."""
-        self.check_text(text, len(x))
+        heard, length = self.heard(captions, len(x)), self.layout.step_length
+        text = heard and heard.words(0, -(-x.shape[1] // length), length)
         turn = self.turns(0, x.shape[1])
         for block in self.blocks:
             x = call(block, x, turn, None, 0, text, recompute=self.recompute)
         return x
 
-    def check_text(self, text: Text | None, num_clips: int) -> None:
-        """BadInput unless the text is there where the network reads one, and fits."""
-        width = self.config.context_dim
-        if (text is not None) != (width > 0):
-            needs = f"reads a text of width {width}; pass one" if width else "reads no text"
-            raise BadInput(f"text: the network {needs} (context_dim={width})")
-        if text is not None and text.states.shape[::2] != (num_clips, width):
-            raise BadInput(
-                f"text of shape {tuple(text.states.shape)}, but the network reads "
-                f"[{num_clips} word {width}]; use the text encoder that it was trained with"
-            )
-
     def sequence_logits(
-        self, ids: Int[Tensor, "batch slot"], text: Text | None = None
+        self, ids: Int[Tensor, "batch slot"], captions: TextContext | None = None
     ) -> Float[Tensor, "batch slot id"]:
         """Logits of all ids that the head knows after every slot of a sequence given as it is.
 
@@ -132,14 +120,13 @@ class GPT(SequenceInput):
         x = self.embed(ids)
         if self.config.positions != "rope":
             x = x + self.learned_positions(torch.arange(ids.shape[1], device=ids.device))
-        return self._all_logits(self.run(x, text))
+        return self._all_logits(self.run(x, captions))
 
     def loss(
         self,
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
-        text: Text | None = None,
         captions: TextContext | None = None,
         context: Int[Tensor, "batch time height width"] | None = None,
         noise: Float[Tensor, " batch"] | None = None,
@@ -148,7 +135,7 @@ class GPT(SequenceInput):
 
         Args:
             context: what is read instead of the tokens, which stay what is predicted.
-            text, captions, noise: see `forward`.
+            captions, noise: see `forward`.
         """
         first = self.first_target_step * self.layout.tokens_per_step
         targets = tokens.flatten(1)[:, first:]
@@ -161,7 +148,7 @@ class GPT(SequenceInput):
             return nats + weight * self._action_nats(states, actions, drop_actions)
 
         read = tokens if context is None else context
-        return self(read, actions, drop_actions, text, mean_nats, captions, noise)
+        return self(read, actions, drop_actions, captions, noise, mean_nats)
 
     def _action_nats(
         self, states: Tensor, actions: Tensor, drop_actions: Tensor | None
@@ -176,7 +163,6 @@ class GPT(SequenceInput):
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
-        text: Text | None = None,
         captions: TextContext | None = None,
     ) -> TokenScores:
         """Exact: every token given all earlier ones, those of its own frame included."""
@@ -185,7 +171,7 @@ class GPT(SequenceInput):
         def nats_and_hits(x: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
             return self._nats(x, targets), hits(self.logits, x.flatten(0, 1), targets, vocab)
 
-        nats, found = self(tokens, actions, drop_actions, text, nats_and_hits, captions)
+        nats, found = self(tokens, actions, drop_actions, captions, answer=nats_and_hits)
         if not self.layout.prefix_length:  # nothing predicts the very first token
             first = torch.arange(targets.shape[1], device=nats.device) == 0
             nats, found = nats.masked_fill(first, math.log(vocab)), found & ~first

@@ -50,8 +50,12 @@ class GPTConfig:
         head_ids: "frame" (the head knows the frame's tokens) or "all" (prefixes too, as in
             checkpoints that were trained to predict them; no loss here counts them).
         output_scale: multiplies what the head reads.
-        context_dim: width of the states of a text, to which every `cross_every`-th block
-            attends, the first included; 0 for none.
+        context_tokens: tokens of a time step's caption to which every `cross_every`-th block
+            attends, the first included; 0 for no cross-attention. The other way to read
+            captions is `layout.text_tokens`.
+        context_dim: numbers per token of the text encoder; 0 is filled in from the encoder that
+            the world model is trained with. Given without `context_tokens`, captions of any
+            length are read, as in published checkpoints.
         factors: sizes whose product is the vocabulary, first varies fastest: the embedding is
             a sum over factors, and the head predicts them one after the other
             (`worldmodel.dynamics.heads`). () for one table of all tokens.
@@ -91,6 +95,7 @@ class GPTConfig:
     head_ids: str = "frame"
     output_scale: float = 1.0
     context_dim: int = 0
+    context_tokens: int = 0
     cross_every: int = 1
     factors: tuple[int, ...] = ()
     noise_levels: int = 0
@@ -122,6 +127,12 @@ class GPTConfig:
                 f"yarn_scale={self.yarn_scale}, yarn_beta_slow={self.yarn_beta_slow}, "
                 f"yarn_beta_fast={self.yarn_beta_fast}; give positive numbers, slow below fast"
             )
+        if self.layout.text_tokens and (self.context_tokens or self.context_dim):
+            raise BadInput(
+                f"layout.text_tokens={self.layout.text_tokens}, context_tokens="
+                f"{self.context_tokens}, context_dim={self.context_dim}: captions are read in "
+                "slots or by cross-attention; set one to 0"
+            )
         if self.factors and (self.tie_embeddings or self.head_ids == "all" or self.look_back):
             raise BadInput(
                 f"factors={self.factors}: a factorised head is untied, knows the frame's tokens "
@@ -135,7 +146,8 @@ class GPTConfig:
             raise BadInput(
                 f"num_heads={self.num_heads} is no multiple of num_kv_heads={self.num_kv_heads}"
             )
-        for name in ("mup_base_width", "mlp_hidden", "head_channels", "context_dim"):
+        widths = ("mup_base_width", "mlp_hidden", "head_channels", "context_dim", "context_tokens")
+        for name in widths:
             if getattr(self, name) < 0:
                 raise BadInput(f"{name}={getattr(self, name)}; give a width, or 0 (off)")
         if self.norm_eps <= 0 or self.qk_norm_eps <= 0 or self.attention_scale < 0:
@@ -177,17 +189,21 @@ class GPTConfig:
 
     @property
     def text_tokens(self) -> int:
-        return self.layout.text_tokens
+        return self.context_tokens or self.layout.text_tokens
+
+    @property
+    def text_width(self) -> int:
+        return self.context_dim or self.layout.text_width
 
     def with_text(self, width: int) -> "GPTConfig":
-        """The same network for a text encoder of this width; BadInput where it reads none."""
-        if not self.layout.text_tokens or self.layout.text_width not in (0, width):
+        if not self.context_tokens:
+            return replace(self, layout=self.layout.with_text(width))
+        if self.context_dim not in (0, width):
             raise BadInput(
-                f"layout.text_tokens={self.layout.text_tokens}, text_width="
-                f"{self.layout.text_width} with a text encoder of width {width}; set "
-                "text_tokens=32 and text_width=0, or model.text=null"
+                f"context_dim={self.context_dim} with a text encoder of width {width}; "
+                "set context_dim=0, or model.text=null"
             )
-        return replace(self, layout=replace(self.layout, text_width=width))
+        return replace(self, context_dim=width)
 
     def build(self, spec: TokenSpec, num_actions: int) -> "GPT":
         from worldmodel.dynamics.gpt import GPT  # the network knows its config's class

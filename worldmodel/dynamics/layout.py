@@ -94,6 +94,15 @@ class LayoutConfig:
                 "give 0 (no text) or more"
             )
 
+    def with_text(self, width: int) -> "LayoutConfig":
+        """The same for a text encoder of this width; BadInput where it reads none."""
+        if not self.text_tokens or self.text_width not in (0, width):
+            raise BadInput(
+                f"layout.text_tokens={self.text_tokens}, text_width={self.text_width} with a text "
+                f"encoder of width {width}; set text_tokens=32 and text_width=0, or model.text=null"
+            )
+        return replace(self, text_width=width)
+
     def without_actions(self) -> "LayoutConfig":
         """The same, with a separator in place of the actions, which nobody predicts then."""
         return replace(self, actions="none", predict_actions=0.0)

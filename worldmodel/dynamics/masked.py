@@ -101,6 +101,17 @@ class MaskedConfig:
     def width_ratio(self) -> float:
         return width_ratio(self.mup_base_width, self.dim)
 
+    @property
+    def text_tokens(self) -> int:
+        return self.layout.text_tokens
+
+    @property
+    def text_width(self) -> int:
+        return self.layout.text_width
+
+    def with_text(self, width: int) -> "MaskedConfig":
+        return replace(self, layout=self.layout.with_text(width))
+
     def without_actions(self) -> "MaskedConfig":
         return replace(self, layout=self.layout.without_actions())
 

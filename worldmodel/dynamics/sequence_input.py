@@ -33,6 +33,11 @@ class SequenceInput(Dynamics):
         self.spec, self.num_actions = spec, num_actions
         self.conditioned = config.layout.actions != "none"
         self.first_target_step = config.layout.first_target_step
+        if config.context_tokens and not config.context_dim:
+            raise BadInput(
+                f"context_tokens={config.context_tokens} needs a text encoder; give model.text, "
+                "or set context_tokens=0"
+            )
         self.layout = SequenceLayout(config.layout, spec, num_actions)
         self.num_slots = self.layout.sequence_length(config.context_steps)
         self.embed: nn.Embedding | FactoredEmbedding
@@ -47,8 +52,7 @@ class SequenceInput(Dynamics):
                 nn.Linear(num_actions, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
             )
         if config.layout.text_tokens:
-            words = config.layout.text_tokens, config.layout.text_width
-            self.text = TextSlots(*words, config.dim)
+            self.text = TextSlots(config.layout.text_width, config.dim)
         self.noise = ContextNoise(config.noise_levels, config.dim)
 
     def _make_ids(self) -> None:
@@ -91,6 +95,7 @@ class SequenceInput(Dynamics):
         time, limit = tokens.shape[1], self.config.context_steps
         if not 1 <= time <= limit:
             raise BadInput(f"{time} frames, but the model sees 1 to {limit}; shorten the clips")
+        self.check_captions(captions, len(tokens))
         x = self.embed(self.layout.sequence_ids(tokens, actions, drop_actions))
         space, disturbance = self.layout.tokens_per_step, None
         if noise is not None:
@@ -103,8 +108,8 @@ class SequenceInput(Dynamics):
             prefix = torch.cat([steps[:, :1, said.shape[2]], later.to(x.dtype)], dim=1)
             prefix = prefix[:, :, None]
             x = torch.cat([said, prefix, frames + prefix], dim=2).flatten(1, 2)
-        if captions is not None:
-            said = self.embed_text(captions, 0, time, len(tokens)).to(x.dtype)
+        if captions is not None and self.config.layout.text_tokens:
+            said = self.embed_text(captions, 0, time).to(x.dtype)
             rest = x.unflatten(1, (time, -1))[:, :, said.shape[2] :]
             x = torch.cat([said, rest], dim=2).flatten(1, 2)
         if self.config.look_back:
@@ -135,14 +140,20 @@ class SequenceInput(Dynamics):
         return torch.where(drop_actions[:, None, None], none, x)
 
     def embed_text(
-        self, captions: TextContext, start: int, stop: int, batch: int
+        self, captions: TextContext, start: int, stop: int
     ) -> Float[Tensor, "batch step token dim"]:
         """The text slots of time steps start .. stop - 1, without their positions."""
-        if not self.config.layout.text_tokens:
-            raise BadInput("this model reads no captions; train one with layout.text_tokens=32")
         nothing = self.embed(torch.tensor(self.layout.no_text_id, device=captions.index.device))
-        out: Tensor = self.text(captions, start, stop, batch, nothing)
+        out: Tensor = self.text(captions, start, stop, nothing)
         return out
+
+    def heard(self, captions: TextContext | None, batch: int) -> TextContext | None:
+        """What cross-attention reads, silence included; None for a model without it."""
+        self.check_captions(captions, batch)
+        if not self.config.context_dim:
+            return None
+        device = self.embed.weight.device
+        return captions or TextContext.silence(batch, self.config.context_dim, device)
 
     def disturb(
         self, steps: Float[Tensor, "batch time slot dim"], noise: Float[Tensor, " batch"]

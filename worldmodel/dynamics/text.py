@@ -1,9 +1,10 @@
 """Captions as a network reads them: embeddings of a frozen encoder, and who reads which."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ class TextContext:
     """What is said at every time step; each caption is held once, however often it is read.
 
     Attributes:
-        embeddings: of every different caption, from the encoder.
+        embeddings: of every different caption, from the encoder; zeros are no token.
         index: the caption of every example and time step; -1 where nothing is said. The last
             one goes on beyond the end.
         against: the caption that guidance turns away from (a negative prompt); -1 for none,
@@ -53,23 +54,64 @@ class TextContext:
         other = torch.full_like(self.index, self.against) if away else self.index
         return replace(self, index=torch.cat([self.index, other]))
 
+    @staticmethod
+    def silence(batch: int, width: int, device: Any = None) -> "TextContext":
+        """Nothing is said, to anybody."""
+        embeddings = torch.zeros(0, 1, width, device=device)
+        return TextContext(embeddings, torch.full((batch, 1), -1, device=device))
+
+    def numbers(self, start: int, stop: int) -> Int[Tensor, " said"]:
+        """Who attends to which of `all_words`: example by example, step by step.
+
+        One for all the steps of an example where the captions never change.
+        """
+        if self.index.shape[1] == 1:
+            stop = start + 1
+        return self.steps(start, stop).flatten() + 1
+
+    def all_words(self, step_length: int) -> "Text":
+        """Silence, which is one vector of zeros, and every caption after it."""
+        states = F.pad(self.embeddings, (0, 0, 0, 0, 1, 0))
+        mask = (states != 0).any(-1)
+        mask[:, 0] = True
+        return Text(states, mask, step_length)
+
+    def words(self, start: int, stop: int, step_length: int) -> "Text":
+        """What the slots of time steps start .. stop - 1 attend to."""
+        said, every = self.numbers(start, stop), self.all_words(step_length)
+        return Text(every.states[said], every.mask[said], step_length)
+
     def check(self, batch: int, num_tokens: int, width: int) -> None:
-        """BadInput unless it has these shapes."""
-        if tuple(self.embeddings.shape[1:]) != (num_tokens, width) or self.index.shape[1] < 1:
+        """BadInput unless it has these shapes; 0 tokens for any number."""
+        given = tuple(self.embeddings.shape[1:])
+        if given != (num_tokens or given[0], width) or self.index.shape[1] < 1:
             raise BadInput(
-                f"text of {tuple(self.embeddings.shape[1:])} (tokens, width), but the model reads "
-                f"({num_tokens}, {width}); use the encoder that it was trained with"
+                f"text of {given} (tokens, width), but the model reads "
+                f"({num_tokens or 'any'}, {width}); use the encoder that it was trained with"
             )
         if len(self.index) != batch:
             raise BadInput(f"text for {len(self.index)} examples of {batch}; give it for each")
 
 
+class Text(NamedTuple):
+    """Captions as cross-attention reads them, one for each time step of each example.
+
+    Attributes:
+        states: of the encoder, one per token.
+        mask: the tokens that count, at least one of each caption.
+        step_length: slots of a time step, all of which attend to its caption.
+    """
+
+    states: Float[Tensor, "said word context"]
+    mask: Bool[Tensor, "said word"]
+    step_length: int
+
+
 class TextSlots(nn.Module):
     """What a sequence holds in its text slots: the encoder's vectors, projected."""
 
-    def __init__(self, num_tokens: int, width: int, dim: int) -> None:
+    def __init__(self, width: int, dim: int) -> None:
         super().__init__()
-        self.num_tokens, self.width = num_tokens, width
         self.project = nn.Linear(width, dim, bias=False)
 
     def forward(
@@ -77,11 +119,9 @@ class TextSlots(nn.Module):
         text: TextContext,
         start: int,
         stop: int,
-        batch: int,
         nothing: Float[Tensor, " dim"],
     ) -> Float[Tensor, "batch step token dim"]:
         """Of time steps start .. stop - 1, without positions; `nothing` where nothing is said."""
-        text.check(batch, self.num_tokens, self.width)
         said = self.project(text.embeddings.to(self.project.weight.dtype))
         blank = nothing.to(said.dtype).expand(1, *said.shape[1:])
         return torch.cat([blank, said])[text.steps(start, stop) + 1]

@@ -71,6 +71,17 @@ class WholeFrameConfig:
                 f"{self.layout.text_tokens}: this kind only reads actions; set both to 0"
             )
 
+    @property
+    def text_tokens(self) -> int:
+        return self.layout.text_tokens
+
+    @property
+    def text_width(self) -> int:
+        return self.layout.text_width
+
+    def with_text(self, width: int) -> "WholeFrameConfig":
+        return replace(self, layout=self.layout.with_text(width))
+
     def without_actions(self) -> "WholeFrameConfig":
         return replace(self, layout=self.layout.without_actions())
 

@@ -11,9 +11,9 @@ from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from worldmodel.decoding import Sampling, open_decoder, rollout
 from worldmodel.dynamics import describe, from_description
-from worldmodel.dynamics.attention import Text
 from worldmodel.dynamics.gpt import GPT, GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
+from worldmodel.dynamics.text import TextContext
 
 SPEC = TokenSpec((1, 2, 3), 12, 10.0, 1, (16, 24), "test")
 PLAIN = GPTConfig(dim=24, num_layers=2, num_heads=4, context_steps=4, look_back=0)
@@ -50,14 +50,15 @@ def clip(time: int = 4) -> Tensor:
     return torch.randint(0, 12, (2, time, 2, 3), generator=torch.Generator().manual_seed(1))
 
 
-def text(batch: int = 2) -> Text:
-    generator = torch.Generator().manual_seed(2)
-    mask = torch.tensor([[True, True, True, False]]).expand(batch, -1)
-    return Text(torch.randn(batch, 4, 5, generator=generator), mask)
+def captions(batch: int = 2) -> TextContext:
+    """One per clip, of three words; the last one goes on, so it holds for every step."""
+    embeddings = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(2))
+    embeddings[:, 3] = 0
+    return TextContext(embeddings, torch.arange(batch)[:, None] % 2)
 
 
-def told(config: GPTConfig) -> dict[str, Text]:
-    return {"text": text()} if config.context_dim else {}
+def told(config: GPTConfig) -> dict[str, TextContext]:
+    return {"captions": captions()} if config.context_dim else {}
 
 
 @pytest.mark.parametrize(
@@ -171,26 +172,19 @@ def test_without_a_separator_the_last_token_predicts_the_next_frame() -> None:
     assert torch.equal(model.layout.positions(2)[:, 1].unique(), torch.arange(2))
 
 
-@torch.no_grad()
-def test_words_count_where_the_mask_says() -> None:
-    model, given = make(STYLES["text"]), text()
-    plain = model(clip(), text=given)
-    for word, counts in ((0, True), (3, False)):
-        states = given.states.clone()
-        states[:, word] += 3
-        other = model(clip(), text=Text(states, given.mask))
-        assert torch.equal(other, plain) != counts
-
-
-def test_text_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"reads a text of width 5"):
-        make(STYLES["text"])(clip())
-    with pytest.raises(BadInput, match=r"reads no text"):
-        make(PLAIN)(clip(), text=text())
-    with pytest.raises(BadInput, match=r"\[2 word 5\]"):
-        make(STYLES["text"])(clip(), text=text(batch=3))
-    with pytest.raises(BadInput, match=r"reads a text"):
-        open_decoder(make(STYLES["text"])).start(clip(2))
+def test_captions_that_do_not_fit_are_refused() -> None:
+    given = captions()
+    narrow = replace(given, embeddings=given.embeddings[..., :4])
+    with pytest.raises(BadInput, match=r"this GPT reads no captions"):
+        make(PLAIN)(clip(), captions=given)
+    with pytest.raises(BadInput, match=r"reads no captions"):
+        rollout(make(PLAIN), clip(2), None, 1, captions=captions())
+    with pytest.raises(BadInput, match=r"\(any, 5\)"):
+        make(STYLES["text"])(clip(), captions=narrow)
+    with pytest.raises(BadInput, match=r"\(3, 5\)"):
+        make(replace(STYLES["text"], context_tokens=3))(clip(), captions=captions())
+    with pytest.raises(BadInput, match=r"text for 3 examples of 2"):
+        open_decoder(make(STYLES["text"])).start(clip(2), captions=captions(batch=3))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +200,9 @@ def test_text_that_does_not_fit_is_refused() -> None:
         ({"mlp_hidden": -1}, "mlp_hidden=-1"),
         ({"context_dim": -1}, "context_dim=-1"),
         ({"attention_scale": -1.0}, "attention_scale=-1"),
+        ({"context_tokens": -1}, "context_tokens=-1"),
         ({"cross_every": 0}, "cross_every=0"),
+        ({"context_tokens": 4, "layout": LayoutConfig(text_tokens=4)}, "set one to 0"),
         ({"yarn_scale": 0.0}, "yarn_scale=0"),
         ({"yarn_beta_slow": 8.0}, "slow below fast"),
         ({"positions": "learned", "sinusoid": True}, "positions=rope"),

@@ -1,4 +1,4 @@
-"""Text in the GPT: slots, causality, and the cached decoder that agrees with the forward."""
+"""Text in the GPT: slots or cross-attention, causality, and a cached decoder that agrees."""
 
 from dataclasses import replace
 
@@ -16,11 +16,15 @@ from worldmodel.dynamics.text import TextContext
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 LAYOUTS = ["none", "continuous", "binned"]
+WAYS = ["slots", "cross-attention"]
 
 
-def make_model(actions: str, **values) -> GPT:
+def make_model(actions: str, way: str = "slots", **values) -> GPT:
     torch.manual_seed(0)
-    layout = LayoutConfig(actions, num_bins=8, text_tokens=3, text_width=5)
+    slots = {"text_tokens": 3, "text_width": 5} if way == "slots" else {}
+    layout = LayoutConfig(actions, num_bins=8, **slots)
+    if way == "cross-attention":
+        values |= {"context_tokens": 3, "context_dim": 5, "num_kv_heads": 1}
     config = GPTConfig(
         dim=24, num_layers=2, num_heads=2, context_steps=4, bias=True, layout=layout, **values
     )
@@ -50,9 +54,10 @@ def test_text_stands_before_the_action_and_the_frame():
     assert len(layout.positions(2).unique(dim=0)) == 2 * 11  # no two slots share a place
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("actions", LAYOUTS)
-def test_a_caption_changes_its_frame_and_later_ones_only(actions: str) -> None:
-    model, (tokens, given, text) = make_model(actions), make_clip()
+def test_a_caption_changes_its_frame_and_later_ones_only(actions: str, way: str) -> None:
+    model, (tokens, given, text) = make_model(actions, way), make_clip()
     logits = model(tokens, given, captions=text)
     index = text.index.clone()
     index[:, 2] = -1
@@ -62,18 +67,20 @@ def test_a_caption_changes_its_frame_and_later_ones_only(actions: str) -> None:
     assert difference[2:].min() > 0
 
 
-def test_nothing_said_is_what_dropped_text_reads() -> None:
-    model, (tokens, given, text) = make_model("continuous"), make_clip()
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_said_is_what_dropped_text_reads(way: str) -> None:
+    model, (tokens, given, text) = make_model("continuous", way), make_clip()
     dropped = model(tokens, given, captions=text.drop(torch.tensor([True, False])))
-    assert torch.equal(dropped[0], model(tokens, given)[0])
+    torch.testing.assert_close(dropped[0], model(tokens, given)[0])
     torch.testing.assert_close(dropped[1], model(tokens, given, captions=text)[1])
 
 
 @pytest.mark.parametrize("said", [True, False])
-@pytest.mark.parametrize("positions", ["rope", "learned"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("actions", LAYOUTS)
-def test_cached_logits_equal_the_forward(actions: str, positions: str, said: bool) -> None:
-    model, (tokens, given, text) = make_model(actions, positions=positions), make_clip()
+def test_cached_logits_equal_the_forward(actions: str, way: str, said: bool) -> None:
+    positions = "learned" if actions == "binned" else "rope"
+    model, (tokens, given, text) = make_model(actions, way, positions=positions), make_clip()
     read = text if said else None
     with torch.no_grad():
         expected = model(tokens, given, captions=read)
@@ -90,8 +97,9 @@ def test_cached_logits_equal_the_forward(actions: str, positions: str, said: boo
         torch.testing.assert_close(torch.cat(seen, 1), expected[:, step], atol=1e-4, rtol=1e-4)
 
 
-def test_beyond_the_context_the_newest_captions_are_read_and_the_last_goes_on() -> None:
-    model, (tokens, _, text) = make_model("none"), make_clip(3)
+@pytest.mark.parametrize("way", WAYS)
+def test_beyond_the_context_the_newest_captions_are_read_and_the_last_goes_on(way: str) -> None:
+    model, (tokens, _, text) = make_model("none", way), make_clip(3)
     greedy = Sampling(greedy=True)
     future = rollout(model, tokens, None, 6, greedy, captions=text, slide_steps=1)[:, 0]
     clip = torch.cat([tokens, future], dim=1)
@@ -111,9 +119,6 @@ def test_wrong_text_is_refused_and_a_config_survives_its_manifest() -> None:
         model(tokens, captions=replace(text, embeddings=text.embeddings[:, :2]))
     with pytest.raises(BadInput, match="text for 1 examples of 2"):
         model(tokens, captions=replace(text, index=text.index[:1]))
-    plain = GPT(GPTConfig(dim=12, num_layers=1, num_heads=2), SPEC, 0)
-    with pytest.raises(BadInput, match="this model reads no captions"):
-        plain(tokens, captions=text)
     assert from_description(describe(model.config)) == model.config
 
 
@@ -121,3 +126,27 @@ def test_loss_and_score_read_the_text() -> None:
     model, (tokens, _, text) = make_model("none"), make_clip()
     assert model.loss(tokens) != model.loss(tokens, captions=text)
     assert not torch.equal(model.score(tokens).nats, model.score(tokens, captions=text).nats)
+
+
+def test_cross_attention_without_biases_adds_nothing_to_silence() -> None:
+    """So that a model which heard nothing is the one that it was before."""
+    model, (tokens, _, text) = make_model("none", "cross-attention"), make_clip()
+    told = model(tokens, captions=text)
+    for block in model.blocks:
+        for part in (block.cross_attention.context_kv, block.cross_attention.proj):
+            part.bias.data.zero_()
+    silent = model(tokens)
+    for block in model.blocks:
+        block.reads_text = False
+    torch.testing.assert_close(silent, model(tokens))
+    assert (told - silent).abs().max() > 1e-2
+
+
+def test_only_words_are_attended_to_and_one_caption_for_a_clip_is_one_for_all_steps() -> None:
+    model, (tokens, _, text) = make_model("none", "cross-attention"), make_clip()
+    one = replace(text, index=text.index[:, 1:2])
+    every = replace(one, index=one.index.expand(-1, 4))
+    torch.testing.assert_close(model(tokens, captions=one), model(tokens, captions=every))
+    model.config = replace(model.config, context_tokens=0)  # any number
+    padded = replace(one, embeddings=torch.cat([one.embeddings, torch.zeros(3, 2, 5)], dim=1))
+    torch.testing.assert_close(model(tokens, captions=one), model(tokens, captions=padded))

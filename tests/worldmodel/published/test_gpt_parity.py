@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from worldmodel.decoding import Sampling, rollout
-from worldmodel.dynamics.attention import Text
 from worldmodel.dynamics.gpt import GPT
+from worldmodel.dynamics.text import TextContext
 from worldmodel.published import open_published
 
 
@@ -68,10 +68,11 @@ def test_cosmos_ar(shared, variant, tmp_path):
     files = [folder / f"weights_{variant}.safetensors", tmp_path / "config.json"]
     model = open_published("cosmos_ar", files)
     network, config = model.network, model.network.config
-    text = None
-    if "context" in io:
-        text = Text(io["context"], io["context_mask"][:, 0, 0])
-    close(network.sequence_logits(io["tokens"], text), io["logits"])
+    captions = None
+    if "context" in io:  # one text per clip, said at every step
+        states = io["context"] * io["context_mask"][:, 0, 0, :, None]
+        captions = TextContext(states, torch.arange(len(states))[:, None])
+    close(network.sequence_logits(io["tokens"], captions), io["logits"])
     steps, (_, rows, columns) = config.context_steps, model.spec.grid
     half = config.head_dim // 2
     slots = steps * rows * columns
@@ -80,11 +81,10 @@ def test_cosmos_ar(shared, variant, tmp_path):
     if "abs_pos_emb" in io:
         assert torch.equal(network.added, io["abs_pos_emb"][0, :slots])
     frames = io["tokens"].view(-1, steps, rows, columns)
-    close(network(frames, text=text).flatten(1, 2)[:, 1:], io["logits"][:, :-1])
+    close(network(frames, captions=captions).flatten(1, 2)[:, 1:], io["logits"][:, :-1])
     # With the cache, from one latent frame.
     prompt = io["greedy_prompt"].view(-1, 1, rows, columns)
-    options = {} if text is None else {"text": text}
-    future = rollout(network, prompt, None, 1, Sampling(greedy=True), **options)
+    future = rollout(network, prompt, None, 1, Sampling(greedy=True), captions=captions)
     assert torch.equal(future.flatten(1), io["greedy"])
 
 
