@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from training.errors import BadInput
+from worldmodel.decoding.guidance import Guidance, guide
 from worldmodel.decoding.sampling import Sampling
-from worldmodel.dynamics.layout import SequenceLayout
+from worldmodel.dynamics.base import Dynamics
+from worldmodel.dynamics.text import TextContext
 
 
 class FrameDecoder(ABC):
@@ -21,73 +23,109 @@ class FrameDecoder(ABC):
         actions: Float[Tensor, "batch step action"] | None = None,
         num_futures: int = 1,
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        captions: TextContext | None = None,
     ) -> None:
-        """Read the prompt once and open `num_futures` rows per example, example-major.
+        """Read the prompt once and open `num_futures` futures per example, example-major.
 
+        Args:
+            captions: what is said at every time step, those of the future included.
         Raises:
-            BadInput: the prompt is empty, longer than the context, or of another shape.
+            BadInput: the prompt is empty, longer than the context, or of another shape, captions
+                do not fit the model, or guidance has a negative caption without an encoded one.
         """
 
     @abstractmethod
     def next_frame(
-        self, action: Float[Tensor, "row action"] | None = None
-    ) -> Int[Tensor, "row height width"]:
+        self, action: Float[Tensor, "future action"] | None = None
+    ) -> Int[Tensor, "future height width"]:
         """Sample the frame that follows, given the action in force before it."""
 
 
 class RowDecoder(FrameDecoder):
-    """What decoders have in common that hold one row per future.
+    """What decoders have in common that hold rows of frames, one per future.
+
+    Under guidance a future has two rows: first come all with their conditions, then all without.
+    `guided` makes one of their logits, and `both` gives what was drawn to both.
 
     Attributes:
         slide_steps: frames that leave a full context at once.
-        tokens, actions, drop_actions: all frames so far and what was in force between them, by
-            row; actions are None where the model reads none.
+        tokens, actions, drop_actions, captions: all frames so far and what was in force and said,
+            by row; actions are None where the model reads none.
+        guidance: None where it is off.
         generator: draws the numbers that decide tokens, on the CPU.
 
     Raises:
-        BadInput: slide_steps not from 1 to context_steps - 1.
+        BadInput: slide_steps not from 1 to context_steps - 1, or guidance by a condition that the
+            model does not read.
     """
 
+    model: Dynamics
     tokens: Int[Tensor, "row time height width"]
     actions: Float[Tensor, "row step action"] | None
     drop_actions: Bool[Tensor, " row"] | None
+    captions: TextContext | None
 
     def __init__(
         self,
-        layout: SequenceLayout,
-        context_steps: int,
+        model: Dynamics,
         sampling: Sampling | None,
         slide_steps: int | None,
         own_choice: int | None = None,
     ) -> None:
+        context_steps = model.config.context_steps
         own_choice = own_choice or max(1, context_steps // 4)
         self.slide_steps = own_choice if slide_steps is None else slide_steps
         if not 1 <= self.slide_steps < context_steps:
             raise BadInput(
                 f"slide_steps={slide_steps}; give 1 to {context_steps - 1} (context_steps - 1)"
             )
-        self.layout, self.context_steps = layout, context_steps
+        self.model, self.layout, self.context_steps = model, model.layout, context_steps
         self.sampling = sampling or Sampling()
+        self.guidance = self.sampling.guidance if self.sampling.guided else None
+        if self.guidance is not None:
+            self.guidance.check(model.conditioned, model.reads_text)
         self.generator = torch.Generator().manual_seed(self.sampling.seed)
-
-    def check_prompt(self, time: int, num_futures: int) -> None:
-        """BadInput unless a prompt of so many frames fits, and there are futures to open."""
-        limit = self.context_steps
-        if not 1 <= time <= limit:
-            raise BadInput(f"a prompt of {time} frames; the model reads 1 to {limit}: shorten it")
-        if num_futures < 1:
-            raise BadInput(f"num_futures={num_futures}; give 1 or more")
 
     def hold(
         self,
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None,
+        num_futures: int,
         drop_actions: Bool[Tensor, " batch"] | None,
+        captions: TextContext | None,
     ) -> None:
-        """Begin with a prompt that has been checked; actions beyond it are left out."""
+        """Begin with a prompt, checked here; actions beyond it are left out."""
+        limit, time = self.context_steps, tokens.shape[1]
+        if not 1 <= time <= limit:
+            raise BadInput(f"a prompt of {time} frames; the model reads 1 to {limit}: shorten it")
+        if num_futures < 1:
+            raise BadInput(f"num_futures={num_futures}; give 1 or more")
+        self.layout.check(tokens, actions)
+        self.model.check_captions(captions, len(tokens))
         self.tokens, self.actions, self.drop_actions = tokens, None, drop_actions
-        if self.layout.config.actions != "none" and actions is not None:
-            self.actions = actions[:, : tokens.shape[1] - 1]
+        self.captions, self.prompt_steps = captions, time
+        if self.model.conditioned and actions is not None:
+            self.actions = actions[:, : time - 1]
+        if self.guidance is not None:
+            self._pair(self.guidance)
+
+    def _pair(self, guidance: Guidance) -> None:
+        """Every row once more, without the conditions that guidance makes stronger."""
+        said = self.captions
+        if guidance.negative and (said is None or said.against < 0):
+            raise BadInput(
+                f"guidance.negative={guidance.negative!r} needs its embedding; encode it with the "
+                "captions (worldmodel.text.Texts.embed)"
+            )
+        self.captions = said and said.paired(guidance.weakens("text"))
+        drop = self.drop_actions
+        if drop is None:
+            drop = torch.zeros(len(self.tokens), dtype=torch.bool, device=self.tokens.device)
+        self.drop_actions = torch.cat([drop, drop | guidance.weakens("actions")])
+        self.tokens = self.both(self.tokens)
+        self.actions = None if self.actions is None else self.both(self.actions)
+        shares = guidance.shares(self.layout.tokens_per_step)
+        self._shares = shares.to(self.tokens.device)
 
     def repeat(self, num_futures: int) -> None:
         """Every row as often as it has futures, example-major."""
@@ -96,15 +134,35 @@ class RowDecoder(FrameDecoder):
             self.actions = self.actions.repeat_interleave(num_futures, dim=0)
         if self.drop_actions is not None:
             self.drop_actions = self.drop_actions.repeat_interleave(num_futures, dim=0)
+        self.captions = self.captions and self.captions.repeat(num_futures)
 
-    def check_action(self, action: Float[Tensor, "row action"] | None) -> None:
-        """BadInput where the model reads actions and this is not one for every row."""
-        needed = (len(self.tokens), self.layout.num_actions)
+    @property
+    def num_futures(self) -> int:
+        """Of all examples together."""
+        return len(self.tokens) // (1 if self.guidance is None else 2)
+
+    def guided(
+        self, logits: Float[Tensor, "row cell vocab"], cells: slice | Tensor
+    ) -> Float[Tensor, "future cell vocab"]:
+        """The logits to draw some cells of the next frame from."""
+        if self.guidance is None:
+            return logits
+        level = self.guidance.level(self.tokens.shape[1] - self.prompt_steps)
+        conditioned, other = logits.chunk(2)
+        return guide(conditioned, other, level * self._shares[cells])
+
+    def both(self, x: Shaped[Tensor, "future *rest"]) -> Shaped[Tensor, "row *rest"]:
+        """The same for both rows of every future, where it has two."""
+        return x if self.guidance is None else torch.cat([x, x])
+
+    def check_action(self, action: Float[Tensor, "future action"] | None) -> None:
+        """BadInput where the model reads actions and this is not one for every future."""
+        needed = (self.num_futures, self.layout.num_actions)
         given = None if action is None else tuple(action.shape)
         if self.actions is not None and given != needed:
             raise BadInput(f"next_frame needs actions {list(needed)}, got {given}")
 
-    def join(self, action: Float[Tensor, "row action"] | None) -> None:
+    def join(self, action: Float[Tensor, "future action"] | None) -> None:
         """Note the action that leads to the next frame; not read where the model reads none."""
         if self.actions is not None and action is not None:
-            self.actions = torch.cat([self.actions, action[:, None]], dim=1)
+            self.actions = torch.cat([self.actions, self.both(action)[:, None]], dim=1)

@@ -7,6 +7,7 @@ t scheduled over the tokens of a frame and over frames (GAIA-1, arXiv 2309.17080
 import math
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,8 +23,9 @@ class Guidance:
     Attributes:
         scale: t; 0 is no guidance.
         condition: the one made stronger: "actions", "text" or "both".
-        last_token_share: t falls linearly over the tokens of a frame, from all of it at the
-            first to this share at the last: the first settle what is seen, the others vary.
+        last_token_share: t falls linearly over the tokens of a frame in raster order, from all
+            of it at the first to this share at the last: the first settle what is seen, the
+            others vary.
         num_full_frames: imagined frames of undiminished t (GAIA-1's plateau).
         num_decay_frames: frames over which t then falls to 0 as a cosine; 0: it never falls.
         negative: a caption to turn away from, instead of from saying nothing.
@@ -64,18 +66,35 @@ class Guidance:
                 "choose condition=text or condition=both"
             )
 
-    def scales(self, frame: int, num_tokens: int) -> list[float]:
-        """t of every token of an imagined frame, the first of which is number 0."""
+    def check(self, actions: bool, text: bool) -> None:
+        """BadInput unless a model that reads these conditions can be guided so."""
+        known = {"actions": actions, "text": text, "both": actions or text}
+        if not known[self.condition]:
+            raise BadInput(
+                f"guidance.condition={self.condition}: this model does not read it; "
+                f"it reads: {', '.join(k for k, v in known.items() if v) or 'none'}"
+            )
+
+    def weakens(self, condition: str) -> bool:
+        """Whether the unconditioned rows go without this one."""
+        return self.condition in (condition, "both")
+
+    def level(self, frame: int) -> float:
+        """t of the first token of an imagined frame, the first of which is number 0."""
         over = frame - self.num_full_frames
-        level = self.scale
-        if self.num_decay_frames and over > 0:
-            level *= 0.5 * (1 + math.cos(math.pi * min(1.0, over / self.num_decay_frames)))
-        fall = (1 - self.last_token_share) / max(1, num_tokens - 1)
-        return [level * (1 - fall * i) for i in range(num_tokens)]
+        if not self.num_decay_frames or over <= 0:
+            return self.scale
+        return self.scale * 0.5 * (1 + math.cos(math.pi * min(1.0, over / self.num_decay_frames)))
+
+    def shares(self, num_tokens: int) -> Float[Tensor, " token"]:
+        """What is left of the level at every token of a frame."""
+        return torch.linspace(1, self.last_token_share, num_tokens)
 
 
 def guide(
-    conditioned: Float[Tensor, "row vocab"], other: Float[Tensor, "row vocab"], scale: float
-) -> Float[Tensor, "row vocab"]:
+    conditioned: Float[Tensor, "row token vocab"],
+    other: Float[Tensor, "row token vocab"],
+    scales: Float[Tensor, " token"],
+) -> Float[Tensor, "row token vocab"]:
     """(1 + t) conditioned - t unconditioned logits."""
-    return conditioned if scale == 0 else conditioned + scale * (conditioned - other)
+    return conditioned + scales[:, None] * (conditioned - other)

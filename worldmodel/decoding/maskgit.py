@@ -17,6 +17,7 @@ from worldmodel.decoding.base import FrameDecoder, RowDecoder
 from worldmodel.decoding.sampling import Sampling, sample
 from worldmodel.dynamics.masked import Masked
 from worldmodel.dynamics.space_time import TimeCache, empty_cache
+from worldmodel.dynamics.text import TextContext
 
 ORDERS = ("random", "confidence")
 
@@ -38,6 +39,8 @@ class MaskGIT(RowDecoder):
         BadInput: an option out of range.
     """
 
+    model: Masked
+
     def __init__(
         self,
         model: Masked,
@@ -46,12 +49,12 @@ class MaskGIT(RowDecoder):
         order: str = "random",
         slide_steps: int | None = None,
     ) -> None:
-        super().__init__(model.layout, model.config.context_steps, sampling, slide_steps)
+        model = copy.deepcopy(model).eval().requires_grad_(False)
+        super().__init__(model, sampling, slide_steps)
         if num_steps < 1:
             raise BadInput(f"num_steps={num_steps}; give 1 or more")
         if order not in ORDERS:
             raise BadInput(f"order={order!r}; choose one of {', '.join(ORDERS)}")
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.num_steps, self.order = num_steps, order
         self.cache: TimeCache
         self.seen: int  # frames that the cache was brought up to
@@ -63,15 +66,10 @@ class MaskGIT(RowDecoder):
         actions: Float[Tensor, "batch step action"] | None = None,
         num_futures: int = 1,
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        captions: TextContext | None = None,
     ) -> None:
-        """Read the prompt once and open `num_futures` rows per example, example-major.
-
-        Raises:
-            BadInput: the prompt is empty, longer than the context, or of another shape.
-        """
-        self.model.check(tokens, actions)
-        self.check_prompt(tokens.shape[1], num_futures)
-        self.hold(tokens, actions, drop_actions)
+        """As `FrameDecoder.start`."""
+        self.hold(tokens, actions, num_futures, drop_actions, captions)
         self._read_window(tokens.shape[1])
         if num_futures > 1:
             self.cache = self.cache.expand(num_futures)
@@ -79,11 +77,11 @@ class MaskGIT(RowDecoder):
 
     @torch.inference_mode()
     def next_frame(
-        self, action: Float[Tensor, "row action"] | None = None
-    ) -> Int[Tensor, "row height width"]:
+        self, action: Float[Tensor, "future action"] | None = None
+    ) -> Int[Tensor, "future height width"]:
         """Sample the frame that follows, given the action in force before it."""
         layout = self.layout
-        rows, space = len(self.tokens), layout.tokens_per_step
+        rows, space = self.num_futures, layout.tokens_per_step
         self.check_action(action)
         self._catch_up()
         self.join(action)
@@ -95,15 +93,15 @@ class MaskGIT(RowDecoder):
             noise = noise.to(self.tokens.device)
         frame = self.fill(uniform.to(self.tokens.device), noise)
         grid = frame.view(rows, 1, layout.height, layout.width)
-        self.tokens = torch.cat([self.tokens, grid], dim=1)
+        self.tokens = torch.cat([self.tokens, self.both(grid)], dim=1)
         return grid[:, 0]
 
     @torch.inference_mode()
     def fill(
         self,
-        uniform: Float[Tensor, "step factor row space"],
-        noise: Float[Tensor, "draw row space"] | None = None,
-    ) -> Int[Tensor, "row space"]:
+        uniform: Float[Tensor, "step factor future space"],
+        noise: Float[Tensor, "draw future space"] | None = None,
+    ) -> Int[Tensor, "future space"]:
         """The tokens of the next frame, from numbers drawn beforehand.
 
         Args:
@@ -115,7 +113,8 @@ class MaskGIT(RowDecoder):
         factors = self.tokens.new_zeros(rows, space, len(model.factors.sizes))
         masked = torch.ones(rows, space, dtype=torch.bool, device=factors.device)
         for step, num_masked in schedule(self.num_steps, space):
-            drawn, confidence = self._draw(self.logits(factors, masked), uniform[step])
+            logits = self.logits(self.both(factors), self.both(masked))
+            drawn, confidence = self._draw(self.guided(logits, slice(0, space)), uniform[step])
             factors = torch.where(masked[..., None], drawn, factors)
             if num_masked:
                 order = confidence if noise is None else noise[step]
@@ -132,9 +131,11 @@ class MaskGIT(RowDecoder):
         return self.model.logits(self._pass(cells, self.tokens[:, -1:]))[:, 0].float()
 
     def _draw(
-        self, logits: Float[Tensor, "row space logit"], uniform: Float[Tensor, "factor row space"]
-    ) -> tuple[Int[Tensor, "row space factor"], Float[Tensor, "row space"]]:
-        """A value of every factor, and the probability that the model itself gives to them."""
+        self,
+        logits: Float[Tensor, "future space logit"],
+        uniform: Float[Tensor, "factor future space"],
+    ) -> tuple[Int[Tensor, "future space factor"], Float[Tensor, "future space"]]:
+        """A value of every factor, and the probability that these logits give to them."""
         values, confidence = [], torch.ones_like(logits[..., 0])
         for part, level in zip(self.model.factors.parts(logits), uniform, strict=True):
             value = sample(part.flatten(0, 1), self.sampling, level.flatten()).view(level.shape)

@@ -76,6 +76,8 @@ class Decoder(RowDecoder):
             sinusoidal positions, which tell more than distances.
     """
 
+    model: GPT
+
     def __init__(
         self,
         model: GPT,
@@ -92,12 +94,9 @@ class Decoder(RowDecoder):
             )
         self.window = window
         own_choice = 1 if window == "roll" else None
-        limit = model.config.context_steps
-        super().__init__(model.layout, limit, sampling, slide_steps, own_choice)
-        self.model = model
+        super().__init__(model, sampling, slide_steps, own_choice)
         self.blocks = cast(list[Block], list(model.blocks))
         self.cache: KVCache
-        self.captions: TextContext | None
         self.heard: TextContext | None  # by cross-attention
         self.state: Tensor  # what the blocks made of the newest slot
         self.ahead: Tensor  # logits of the token after the newest one
@@ -111,47 +110,38 @@ class Decoder(RowDecoder):
         drop_actions: Bool[Tensor, " batch"] | None = None,
         captions: TextContext | None = None,
     ) -> None:
-        """Read the prompt once and open `num_futures` rows per example, example-major.
-
-        Args:
-            captions: what is said at every time step, those of the future included.
-        Raises:
-            BadInput: the prompt is empty, longer than the context, or of another shape.
-        """
-        self.check_prompt(tokens.shape[1], num_futures)
-        self.layout.check(tokens, actions)
-        self.hold(tokens, actions, drop_actions)
-        self.captions = captions
+        """As `FrameDecoder.start`."""
+        self.hold(tokens, actions, num_futures, drop_actions, captions)
         self._read_text()
         self._read(tokens.shape[1])
         self.cache = self.cache.expand(num_futures)
         self.ahead = self.ahead.repeat_interleave(num_futures, dim=0)
         self.state = self.state.repeat_interleave(num_futures, dim=0)
         self.repeat(num_futures)
-        self.captions = captions and captions.repeat(num_futures)
         self.heard = self.heard and self.heard.repeat(num_futures)
 
     @torch.inference_mode()
     def next_frame(
-        self, action: Float[Tensor, "row action"] | None = None
-    ) -> Int[Tensor, "row height width"]:
+        self, action: Float[Tensor, "future action"] | None = None
+    ) -> Int[Tensor, "future height width"]:
         """Sample the frame that follows, given the action in force before it."""
         self._draw_numbers()
-        return self.extend(self.draw, action)
+        return self.extend(self.draw, action)[: self.num_futures]
 
     def draw(
         self, logits: Float[Tensor, "row cell vocab"], cells: slice | Tensor
     ) -> Int[Tensor, "row cell"]:
         """Draw some cells of the open frame, each with the number that was drawn for it."""
-        uniform = self._uniform[:, cells].flatten()
-        return sample(logits.flatten(0, 1), self.sampling, uniform).view(logits.shape[:2])
+        logits, uniform = self.guided(logits, cells), self._uniform[:, cells].flatten()
+        drawn = sample(logits.flatten(0, 1), self.sampling, uniform)
+        return self.both(drawn.view(logits.shape[:2]))
 
     @torch.inference_mode()
     def score_next(
         self,
-        frame: Int[Tensor, "row height width"],
-        action: Float[Tensor, "row action"] | None = None,
-    ) -> Float[Tensor, "row space"]:
+        frame: Int[Tensor, "future height width"],
+        action: Float[Tensor, "future action"] | None = None,
+    ) -> Float[Tensor, "future space"]:
         """Nats that this way to decode gives a real frame, with which it then goes on.
 
         The cross entropy of what is sampled, approximations included: what an approximate
@@ -161,8 +151,9 @@ class Decoder(RowDecoder):
         nats = torch.empty(real.shape, device=real.device)
 
         def tell(logits: Tensor, cells: slice | Tensor) -> Tensor:
-            nats[:, cells] = F.cross_entropy(logits.mT.float(), real[:, cells], reduction="none")
-            return real[:, cells]
+            logits = self.guided(logits, cells).mT.float()
+            nats[:, cells] = F.cross_entropy(logits, real[:, cells], reduction="none")
+            return self.both(real[:, cells])
 
         self._draw_numbers()  # a draft may guess by them
         self.extend(tell, action)
@@ -170,7 +161,7 @@ class Decoder(RowDecoder):
 
     @torch.inference_mode()
     def extend(
-        self, choose: Choose, action: Float[Tensor, "row action"] | None = None
+        self, choose: Choose, action: Float[Tensor, "future action"] | None = None
     ) -> Int[Tensor, "row height width"]:
         """Append the frame whose tokens `choose` picks."""
         self.begin(action)
@@ -179,15 +170,17 @@ class Decoder(RowDecoder):
         return frame.view(-1, self.layout.height, self.layout.width)
 
     @torch.inference_mode()
-    def begin(self, action: Float[Tensor, "row action"] | None = None) -> None:
+    def begin(self, action: Float[Tensor, "future action"] | None = None) -> None:
         """Note the action that leads to the next frame, make room and prepare its prefix.
 
         Args:
             action: None leaves it to a model that predicts actions.
         Raises:
-            BadInput: the model reads actions and this is not one for every row.
+            BadInput: the model reads actions and this is not one for every future.
         """
         imagines = action is None and self.model.predicts_actions
+        if imagines and self.guidance is not None:
+            raise BadInput("guidance needs every action given; decode imagined ones without it")
         if not imagines:
             self.check_action(action)
             self.join(action)
@@ -334,8 +327,8 @@ class Decoder(RowDecoder):
 
     def _draw_numbers(self) -> None:
         """Draw the number that decides each token of the next frame."""
-        rows, space = len(self.tokens), self.layout.tokens_per_step
-        uniform = torch.rand(space, rows, generator=self.generator)
+        space = self.layout.tokens_per_step
+        uniform = torch.rand(space, self.num_futures, generator=self.generator)
         self._uniform = uniform.to(self.tokens.device).T
 
     def _said(self) -> Float[Tensor, "row word dim"]:

@@ -1,7 +1,7 @@
 """Futures of a world model of any kind: many at once, frame by frame."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
@@ -13,7 +13,6 @@ from training.errors import BadInput
 from worldmodel.decoding.base import FrameDecoder
 from worldmodel.decoding.diagonal import DiagonalDecoder
 from worldmodel.decoding.drafts import Draft, FrameDraft, Jacobi, TokenDraft
-from worldmodel.decoding.guided import GuidedDecoder
 from worldmodel.decoding.maskgit import maskgit
 from worldmodel.decoding.raster import Decoder, for_decoding
 from worldmodel.decoding.sampling import Sampling
@@ -34,13 +33,11 @@ class Method:
     Attributes:
         kind: the networks that can be decoded so.
         open: makes the decoder of (network, sampling, options).
-        guided: whether it heeds `Sampling.guidance`.
         fits: which networks of that kind, where not all.
     """
 
     kind: type[Dynamics]
     open: Callable[..., FrameDecoder]
-    guided: bool = False
     fits: Callable[[Any], bool] = lambda model: True
 
 
@@ -52,10 +49,7 @@ def raster(
     dtype: torch.dtype | str | None = None,
 ) -> FrameDecoder:
     """Token by token in raster order, exactly as the model was trained (see `Decoder`)."""
-    decoder = Decoder(for_decoding(model, dtype), sampling, slide_steps, window)
-    if sampling and sampling.guidance and sampling.guided:
-        return GuidedDecoder(decoder, sampling.guidance)
-    return decoder  # to the last bit what guidance of scale 0 is, without its second rows
+    return Decoder(for_decoding(model, dtype), sampling, slide_steps, window)
 
 
 def speculative(
@@ -125,7 +119,8 @@ def open_draft(
     if draft_model.conditioned and not model.conditioned:
         raise BadInput("draft_model: needs actions, which the model does not read; use another")
     device = next(model.parameters()).device
-    decoder = open_decoder(draft_model.to(device).eval(), sampling)
+    plain = sampling and replace(sampling, guidance=None)  # the rows that are guided come in pairs
+    decoder = open_decoder(draft_model.to(device).eval(), plain)
     if isinstance(decoder, Decoder):
         return TokenDraft(decoder)
     return FrameDraft(decoder, draft_model.config.context_steps - 1)
@@ -133,7 +128,7 @@ def open_draft(
 
 # The first method of a kind is its own choice ("auto").
 METHODS = {
-    "raster": Method(GPT, raster, guided=True),
+    "raster": Method(GPT, raster),
     "speculative": Method(GPT, speculative),
     "diagonal": Method(GPT, diagonal),
     "maskgit": Method(Masked, maskgit),
@@ -153,7 +148,7 @@ def open_decoder(
 
     Raises:
         BadInput: a method that this kind of model cannot do (says which can), an option that
-            the method does not have, or guidance where it knows none.
+            the method does not have, or guidance by a condition that the model does not read.
     """
     able = [
         n for n, known in METHODS.items() if isinstance(model, known.kind) and known.fits(model)
@@ -168,12 +163,6 @@ def open_decoder(
     for name, value in options.items():
         if name not in known:
             raise BadInput(f"{name}={value}: {chosen} has no such option; it has: {known}")
-    if sampling and sampling.guided and not METHODS[chosen].guided:
-        able = [name for name in able if METHODS[name].guided]
-        raise BadInput(
-            f"guidance: {chosen} has none; decode without it"
-            f"{', or by: ' + ', '.join(able) if able else ''}"
-        )
     return METHODS[chosen].open(model, sampling, **options)
 
 
@@ -212,9 +201,8 @@ def rollout(
             f"{horizon}; give {needed}, or shorten the horizon"
         )
     model.check_captions(captions, len(prompt_tokens))
-    said = {} if captions is None else {"captions": captions}
     decoder = open_decoder(model, sampling, method, **options)
-    decoder.start(prompt_tokens, given, num_futures, drop_actions, **said)
+    decoder.start(prompt_tokens, given, num_futures, drop_actions, captions)
     frames = []
     for step in range(horizon):
         action = None

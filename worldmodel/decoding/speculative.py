@@ -73,7 +73,8 @@ class SpeculativeDecoder(Decoder):
 
     def decode(self, choose: Choose) -> Int[Tensor, "row space"]:
         """All tokens of the frame that was begun, several per pass."""
-        frame = self.draft.open(self.tokens, self.actions)
+        guessed = self.draft.open(self.tokens, self.actions)
+        frame = self.both(guessed[: self.num_futures])  # a guess holds for both rows of a pair
         settled = torch.zeros_like(frame, dtype=torch.bool)
         x, done, space = self.prefix, 0, frame.shape[1]
         if not x.shape[1]:  # the frame before tells the first token: there is no pass to make

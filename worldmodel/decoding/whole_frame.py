@@ -10,6 +10,7 @@ from torch import Tensor
 from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.sampling import Sampling, sample
 from worldmodel.dynamics.attention import KVCache
+from worldmodel.dynamics.text import TextContext
 from worldmodel.dynamics.whole_frame import WholeFrame
 
 
@@ -26,11 +27,13 @@ class WholeFrameDecoder(RowDecoder):
         slide_steps: 1 (always the longest context, slowest) to context_steps - 1.
     """
 
+    model: WholeFrame
+
     def __init__(
         self, model: WholeFrame, sampling: Sampling | None = None, slide_steps: int | None = None
     ) -> None:
-        super().__init__(model.layout, model.config.context_steps, sampling, slide_steps)
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        model = copy.deepcopy(model).eval().requires_grad_(False)
+        super().__init__(model, sampling, slide_steps)
         self.cache: KVCache
 
     @torch.inference_mode()
@@ -40,25 +43,20 @@ class WholeFrameDecoder(RowDecoder):
         actions: Float[Tensor, "batch step action"] | None = None,
         num_futures: int = 1,
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        captions: TextContext | None = None,
     ) -> None:
-        """Read the prompt once and open `num_futures` rows per example, example-major.
-
-        Raises:
-            BadInput: the prompt is empty, longer than the context, or of another shape.
-        """
-        self.check_prompt(tokens.shape[1], num_futures)
-        self.layout.check(tokens, actions)
-        self.hold(tokens, actions, drop_actions)
+        """As `FrameDecoder.start`."""
+        self.hold(tokens, actions, num_futures, drop_actions, captions)
         self._read(tokens.shape[1])
         self.cache = self.cache.expand(num_futures)
         self.repeat(num_futures)
 
     @torch.inference_mode()
     def next_frame(
-        self, action: Float[Tensor, "row action"] | None = None
-    ) -> Int[Tensor, "row height width"]:
+        self, action: Float[Tensor, "future action"] | None = None
+    ) -> Int[Tensor, "future height width"]:
         """Sample the frame that follows, given the action in force before it."""
-        layout, rows = self.layout, len(self.tokens)
+        layout, rows = self.layout, self.num_futures
         self.check_action(action)
         self.join(action)
         states = self.states()
@@ -67,10 +65,10 @@ class WholeFrameDecoder(RowDecoder):
         if self.model.config.inner_layers:
             frame = torch.stack(list(self._cells(states, uniform)), dim=1)
         else:
-            logits = self.model.logits(states).float().flatten(0, 1)
-            frame = sample(logits, self.sampling, uniform.t().flatten())
+            logits = self.guided(self.model.logits(states).float(), slice(0, states.shape[1]))
+            frame = sample(logits.flatten(0, 1), self.sampling, uniform.t().flatten())
         grid = frame.view(rows, layout.height, layout.width)
-        self.tokens = torch.cat([self.tokens, grid[:, None]], dim=1)
+        self.tokens = torch.cat([self.tokens, self.both(grid)[:, None]], dim=1)
         return grid
 
     @torch.inference_mode()
@@ -84,8 +82,8 @@ class WholeFrameDecoder(RowDecoder):
         return self.model.trunk_step(self.model.placed(x, self.cache.length), self.cache)
 
     def _cells(
-        self, states: Float[Tensor, "row space dim"], uniform: Float[Tensor, "space row"]
-    ) -> Iterator[Int[Tensor, " row"]]:
+        self, states: Float[Tensor, "row space dim"], uniform: Float[Tensor, "space future"]
+    ) -> Iterator[Int[Tensor, " future"]]:
         """The cells of a frame in raster order, by the inner layers."""
         model, space, blocks = self.model, states.shape[1], self.model.inner_blocks
         cache = self._cache(len(blocks), len(states), space)
@@ -94,10 +92,11 @@ class WholeFrameDecoder(RowDecoder):
             for layer, block in enumerate(blocks):
                 x = block.step(x, cache, layer)
             cache.length += 1
-            token = sample(model.logits(x)[:, 0].float(), self.sampling, uniform[cell])
+            logits = self.guided(model.logits(x).float(), slice(cell, cell + 1))[:, 0]
+            token = sample(logits, self.sampling, uniform[cell])
             yield token
             if cell + 1 < space:
-                answer = torch.cat([states[:, cell], model.embed(token)], dim=-1)
+                answer = torch.cat([states[:, cell], model.embed(self.both(token))], dim=-1)
                 x = states[:, cell + 1 : cell + 2] + model.told(answer)[:, None]
 
     def _read(self, num_steps: int) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
-from worldmodel.dynamics.layout import ActionRanges
+from worldmodel.dynamics.layout import ActionRanges, SequenceLayout
 from worldmodel.dynamics.text import TextContext
 
 
@@ -66,6 +66,7 @@ class Dynamics(nn.Module, ABC):
 
     Attributes:
         spec: what the tokens mean.
+        layout: the grid and the actions that it reads.
         num_actions: columns of the actions in the data; 0 for none.
         conditioned: whether the network reads actions at all.
         first_target_step: first time step whose tokens count; frame 0 may have no past.
@@ -77,6 +78,7 @@ class Dynamics(nn.Module, ABC):
 
     config: DynamicsConfig
     spec: TokenSpec
+    layout: SequenceLayout
     num_actions: int
     conditioned: bool
     first_target_step: int

@@ -9,12 +9,13 @@ from hydra import compose, initialize_config_dir
 from tokenizer.token_store import TokenSpec
 from training.cli import CONFIGS, plain
 from training.errors import BadInput
-from worldmodel.decoding import Decoder, Guidance, Method, Sampling, rollout
-from worldmodel.decoding.guided import GuidedDecoder
-from worldmodel.decoding.rollout import METHODS
+from worldmodel.decoding import Decoder, Guidance, Sampling, open_decoder, rollout
+from worldmodel.dynamics import Dynamics
 from worldmodel.dynamics.gpt import GPT, GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
+from worldmodel.dynamics.masked import MaskedConfig
 from worldmodel.dynamics.text import TextContext
+from worldmodel.dynamics.whole_frame import WholeFrameConfig
 from worldmodel.evaluation.judge import sampling_from
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
@@ -30,10 +31,32 @@ def make_model(actions: str = "continuous", **layout: int) -> GPT:
         context_steps=4,
         layout=LayoutConfig(actions, num_bins=8, **layout),
     )
-    model = GPT(config, SPEC, num_actions=2).eval()
-    for parameter in model.parameters():  # far from the start: no two logits alike
+    model = stirred(config.build(SPEC, num_actions=2))
+    assert isinstance(model, GPT)
+    return model
+
+
+def stirred(model: Dynamics) -> Dynamics:
+    """Far from the start: no two logits alike."""
+    for parameter in model.eval().parameters():
         parameter.data += 0.5 * torch.randn_like(parameter) * (parameter.ndim > 1)
     return model
+
+
+def make_whole(inner_layers: int = 0, **layout: int) -> Dynamics:
+    torch.manual_seed(0)
+    config = LayoutConfig("continuous", **layout)
+    sizes = {"dim": 24, "num_layers": 2, "num_heads": 2, "context_steps": 4}
+    network = WholeFrameConfig(**sizes, inner_layers=inner_layers, layout=config)
+    return stirred(network.build(SPEC, num_actions=2))
+
+
+def make_masked(**layout: int) -> Dynamics:
+    torch.manual_seed(0)
+    config = LayoutConfig("continuous", **layout)
+    sizes = {"dim": 24, "num_layers": 2, "num_heads": 2, "context_steps": 4}
+    network = MaskedConfig(**sizes, num_prompt_frames=2, factors=(11, 1), layout=config)
+    return stirred(network.build(SPEC, num_actions=2))
 
 
 def make_clip(time: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,10 +71,23 @@ def make_text(against: int = -1) -> TextContext:
     return TextContext(embeddings, torch.tensor([[0, 0, 1], [1, 1, -1]]), against)
 
 
-def futures(model: GPT, guidance: Guidance | None, text: TextContext | None = None, horizon=5):
+def futures(
+    model: Dynamics, guidance: Guidance | None, text: TextContext | None = None, **options
+) -> torch.Tensor:
     tokens, actions = make_clip()
     sampling = Sampling(seed=3, guidance=guidance)
-    return rollout(model, tokens, actions, horizon, sampling, num_futures=2, captions=text)
+    return rollout(model, tokens, actions, 5, sampling, 2, captions=text, **options)
+
+
+# Every method, on a model that it can decode.
+METHODS = {
+    "raster": lambda: make_model(),
+    "speculative": lambda: make_model(),
+    "diagonal": lambda: make_model(),
+    "maskgit": make_masked,
+    "whole": make_whole,
+    "whole_raster": lambda: make_whole(inner_layers=1),
+}
 
 
 @pytest.mark.parametrize("actions", ["continuous", "binned"])
@@ -69,23 +105,73 @@ def test_greedy_decoding_takes_the_best_of_the_guided_logits(actions: str) -> No
     assert not torch.equal(expected, with_actions.argmax(-1))  # or the formula proves nothing
 
 
-def test_scale_zero_is_no_guidance_bit_for_bit() -> None:
-    model = make_model()
-    plain = futures(model, None)
-    assert torch.equal(plain, futures(model, Guidance(0.0)))
-    assert not torch.equal(plain, futures(model, Guidance(2.0)))
+@pytest.mark.parametrize("method", METHODS)
+def test_without_a_scale_every_method_draws_what_it_draws_unguided(method: str) -> None:
+    """Beyond the context too, so that pairs of rows are read anew as well."""
+    model = METHODS[method]()
+    plain = futures(model, None, method=method)
+    assert torch.equal(plain, futures(model, Guidance(0.0), method=method))
+    assert torch.equal(plain, futures(model, Guidance(1e-9), method=method))  # two rows for one
+    assert not torch.equal(plain, futures(model, Guidance(2.0), method=method))
 
 
-def test_pairs_at_scale_zero_draw_what_single_rows_draw() -> None:
-    model = make_model()
-    tokens, actions = make_clip()
-    plain, pairs = (Decoder(model, Sampling(seed=3)) for _ in range(2))
-    guided = GuidedDecoder(pairs, Guidance(0.0))
-    for decoder in (plain, guided):
-        decoder.start(tokens, actions, num_futures=3)
-    for step in range(4):  # beyond the context, so pairs are read anew as well
-        action = actions[:, step + 1].repeat_interleave(3, dim=0)
-        assert torch.equal(plain.next_frame(action), guided.next_frame(action))
+@pytest.mark.parametrize("draft", ["previous", "jacobi", "model"])
+def test_guesses_do_not_change_what_is_guided(draft: str) -> None:
+    model, guidance = make_model(**BOTH), Guidance(1.5, last_token_share=0.3)
+    options = {"draft": draft, "draft_model": make_model() if draft == "model" else None}
+    expected = futures(model, guidance, make_text())
+    guessed = futures(model, guidance, make_text(), method="speculative", **options)
+    assert torch.equal(expected, guessed)
+
+
+def test_drafts_of_whole_frames_guess_alike_for_both_rows() -> None:
+    model, guidance = make_model(), Guidance(1.5)
+    options = {"draft": "model", "draft_model": make_whole()}
+    expected = futures(model, guidance)
+    assert torch.equal(expected, futures(model, guidance, method="speculative", **options))
+
+
+@pytest.mark.parametrize("inner_layers", [0, 1])
+def test_whole_frames_take_the_best_of_the_guided_logits(inner_layers: int) -> None:
+    model, (tokens, given) = make_whole(inner_layers), make_clip()
+    sampling = Sampling(greedy=True, guidance=Guidance(1.5, last_token_share=0.2))
+    guided = rollout(model, tokens, given, 2, sampling)[:, 0]
+    clip, drop = torch.cat([tokens, guided], dim=1), torch.ones(2, dtype=torch.bool)
+    with torch.no_grad():
+        acted, other = model(clip, given)[:, 2:], model(clip, given, drop)[:, 2:]
+    t = torch.tensor([1.5 * (1 - 0.8 * i / 5) for i in range(6)])[:, None]
+    assert torch.equal(guided.flatten(2), ((1 + t) * acted - t * other).argmax(-1))
+    assert not torch.equal(guided.flatten(2), acted.argmax(-1))
+
+
+def test_masked_frames_take_the_best_of_the_guided_logits() -> None:
+    """Of one pass, for every factor on its own."""
+    model, (tokens, given) = make_masked(), make_clip()
+    sampling = Sampling(greedy=True, guidance=Guidance(1.5, last_token_share=0.2))
+    guided = rollout(model, tokens, given, 2, sampling, num_steps=1)[:, 0]
+    clip, drop = torch.cat([tokens, guided], dim=1), torch.ones(2, dtype=torch.bool)
+    factors = model.factors.split(clip.flatten(2))
+    with torch.no_grad():
+        acted, other = model(factors, None, given)[:, 2:], model(factors, None, given, drop)[:, 2:]
+    t = torch.tensor([1.5 * (1 - 0.8 * i / 5) for i in range(6)])[:, None]
+    best = model.factors.best((1 + t) * acted - t * other)
+    assert torch.equal(factors[:, 2:], best)
+    assert not torch.equal(factors[:, 2:], model.factors.best(acted))
+
+
+def test_a_guided_decoder_scores_frames_by_the_guided_logits() -> None:
+    model, (tokens, given) = make_model(), make_clip(3)
+    decoder = open_decoder(model, Sampling(guidance=Guidance(1.5, last_token_share=0.2)))
+    assert isinstance(decoder, Decoder)
+    decoder.start(tokens[:, :2], given)
+    nats = decoder.score_next(tokens[:, 2], given[:, 1])
+    with torch.no_grad():
+        drop = torch.ones(2, dtype=torch.bool)
+        acted, other = model(tokens, given)[:, 2], model(tokens, given, drop)[:, 2]
+    t = torch.tensor([1.5 * (1 - 0.8 * i / 5) for i in range(6)])[:, None]
+    logits = ((1 + t) * acted - t * other).log_softmax(-1)
+    expected = -logits.gather(-1, tokens[:, 2].flatten(1)[..., None])[..., 0]
+    torch.testing.assert_close(nats, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -113,10 +199,11 @@ def test_every_setting_changes_the_futures(change: dict) -> None:
 
 
 def test_the_scale_falls_over_tokens_and_frames_as_gaia_1_has_it() -> None:
-    linear = Guidance(2.0, last_token_share=0.5).scales(7, 5)
-    assert linear == pytest.approx([2, 1.75, 1.5, 1.25, 1])
+    linear = Guidance(2.0, last_token_share=0.5)
+    assert linear.level(7) == 2.0
+    assert linear.shares(5).tolist() == pytest.approx([1, 0.875, 0.75, 0.625, 0.5])
     decay = Guidance(2.0, num_full_frames=2, num_decay_frames=4)
-    levels = [decay.scales(frame, 1)[0] for frame in range(9)]
+    levels = [decay.level(frame) for frame in range(9)]
     assert levels == pytest.approx([2, 2, 2, 1.7071, 1, 0.2929, 0, 0, 0], abs=1e-4)
 
 
@@ -132,17 +219,14 @@ def test_a_negative_prompt_is_what_the_other_rows_read() -> None:
     assert torch.equal(guided.flatten(2), (2.5 * asked - 1.5 * other).argmax(-1))
 
 
-def test_what_cannot_be_guided_is_refused(monkeypatch) -> None:
-    model, (tokens, actions) = make_model(), make_clip()
+def test_what_cannot_be_guided_is_refused() -> None:
+    model = make_model()
     with pytest.raises(BadInput, match=r"guidance.condition=text.*it reads: actions"):
         futures(model, Guidance(1.0, condition="text"))
     with pytest.raises(BadInput, match=r"guidance.condition=both.*it reads: none"):
         futures(make_model("none"), Guidance(1.0))
     with pytest.raises(BadInput, match=r"negative='fog' needs its embedding"):
         futures(make_model(**BOTH), Guidance(1.0, negative="fog"), make_text())
-    monkeypatch.setitem(METHODS, "plain", Method(GPT, METHODS["raster"].open))
-    with pytest.raises(BadInput, match=r"guidance: plain has none; decode without it, or by: ras"):
-        rollout(model, tokens, actions, 1, Sampling(guidance=Guidance(1.0)), method="plain")
 
 
 @pytest.mark.parametrize(
