@@ -181,7 +181,7 @@ def test_bad_prompts_say_what_to_do():
     model = make_model()
     tokens, actions = make_clip()
     decoder = open_decoder(model)
-    with pytest.raises(BadInput, match="9 frames, but the model sees 1 to 4"):
+    with pytest.raises(BadInput, match="a prompt of 9 frames; the model reads 1 to 4"):
         decoder.start(tokens, actions)
     with pytest.raises(BadInput, match="num_futures=0"):
         decoder.start(tokens[:, :2], actions, 0)
