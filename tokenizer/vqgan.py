@@ -176,7 +176,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(width, latent, size, padding=size // 2)
 
     def forward(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n latent gh gw"]:
-        return self.conv_out(F.silu(self.norm_out(self.layers(frames))))
+        return self.conv_out(silu(self.norm_out(self.layers(frames))))
 
 
 class Decoder(nn.Module):
@@ -201,7 +201,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, latents: Float[Tensor, "n latent gh gw"]) -> Float[Tensor, "n 3 h w"]:
-        self.features = F.silu(self.norm_out(self.layers(latents)))
+        self.features = silu(self.norm_out(self.layers(latents)))
         return self.conv_out(self.features)
 
     def last_layer_gradient(
@@ -226,8 +226,13 @@ class ResBlock(nn.Module):
             self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(hidden)))
+        hidden = self.conv1(silu(self.norm1(x)))
+        return self.shortcut(x) + self.conv2(silu(self.norm2(hidden)))
+
+
+def silu(x: Tensor) -> Tensor:
+    """In place where no gradient needs `x`: fresh memory costs a CPU more than the function."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class SpatialAttention(nn.Module):

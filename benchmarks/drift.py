@@ -1,0 +1,152 @@
+"""How far long rollouts drift: what world models imagine, second by second, beside the recording.
+
+    python -m benchmarks.drift RUN [RUN ...] [--write]
+
+Two measures. LPIPS and PSNR to what happened (as the tokenizer shows it) also count that a future
+is another one. The distance of token histograms (total variation between all tokens imagined in
+a second and all real ones of that second) does not: it says whether frames still look like frames
+of these drives. Its first row is that of real clips to other real clips.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from tqdm import tqdm
+
+import training  # noqa: F401  (first: it repairs torchvision)
+from benchmarks.__main__ import RESULTS
+from tokenizer.load import load_tokenizer
+from tokenizer.lpips_weights import load_lpips
+from tokenizer.token_store import TokenSpec
+from training.cli import bad_input_fails
+from training.errors import BadInput
+from training.results import append, heading
+from worldmodel.data import TokenClip, TokenWindows, collate
+from worldmodel.decoding import Sampling, rollout
+from worldmodel.evaluation.pixels import PixelJudge
+from worldmodel.load import WorldModel, load_world_model
+from worldmodel.table import store_of
+
+Tokens = Int[Tensor, "clip time height width"]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One row, by second.
+
+    Attributes:
+        histogram: total variation distance to the real tokens, 0 to 1.
+        lpips, psnr: to what happened; empty where nothing was imagined.
+    """
+
+    name: str
+    histogram: list[float]
+    lpips: list[float]
+    psnr: list[float]
+
+
+def histogram_distance(a: Tokens, b: Tokens, vocab_size: int) -> float:
+    """Half the sum of |p - q| of two token histograms."""
+    p, q = (np.bincount(x.flatten().cpu().numpy(), minlength=vocab_size) for x in (a, b))
+    return float(np.abs(p / p.sum() - q / q.sum()).sum() / 2)
+
+
+def by_second(values: Sequence[float], fps: float, seconds: Sequence[int]) -> list[float]:
+    """Means over the second that ends at each of `seconds`."""
+    ends = [round(s * fps) for s in seconds]
+    return [float(np.mean(values[max(0, end - round(fps)) : end])) for end in ends]
+
+
+def drift(
+    model: WorldModel, name: str, clips: TokenClip, prompt: int, seconds: Sequence[int]
+) -> Drift:
+    """Roll all clips out at once and compare with what happened, frame by frame."""
+    network, real = model.network, clips.tokens[:, prompt:]
+    actions = clips.actions if network.num_actions else None
+    futures = rollout(
+        network, clips.tokens[:, :prompt], actions, real.shape[1], Sampling(top_k=50), 1
+    )
+    tokenizer = load_tokenizer(model.manifest["config"]["loader"]["tokenizer"])
+    judge = PixelJudge(tokenizer, load_lpips("alex"))
+    scores = judge.compare(judge.decode(futures[:, 0]), judge.decode(real))
+    fps = model.spec.fps
+    return Drift(
+        name,
+        distances(futures[:, 0], real, model.spec, seconds),
+        by_second(scores["lpips"], fps, seconds),
+        by_second(scores["psnr"], fps, seconds),
+    )
+
+
+def distances(a: Tokens, b: Tokens, spec: TokenSpec, seconds: Sequence[int]) -> list[float]:
+    """Histogram distances within the second that ends at each of `seconds`."""
+    width = round(spec.fps)
+    windows = [slice(max(0, round(s * spec.fps) - width), round(s * spec.fps)) for s in seconds]
+    return [histogram_distance(a[:, w], b[:, w], spec.vocab_size) for w in windows]
+
+
+def measure(args: argparse.Namespace) -> list[Drift]:
+    """All runs on the same clips; the first row is of other real clips.
+
+    Raises:
+        BadInput: a run of other tokens than the first's, or drives shorter than a clip.
+    """
+    models = [load_world_model(run) for run in args.runs]
+    store = store_of(models[0], args.root)
+    for model in models:
+        model.check_store(store)
+    prompt = min(model.network.config.context_steps for model in models) // 2
+    length = prompt + round(max(args.seconds) * store.spec.fps)
+    windows = TokenWindows(store.drives(args.split), length)
+    ids = np.linspace(0, len(windows) - 1, 2 * args.num_clips).astype(int)
+    clips, others = (collate([windows[int(i)] for i in part]) for part in (ids[::2], ids[1::2]))
+    real = distances(clips.tokens[:, prompt:], others.tokens[:, prompt:], store.spec, args.seconds)
+    rows = [Drift("other real clips", real, [], [])]
+    for model, run in tqdm(zip(models, args.runs, strict=True), total=len(models), unit="run"):
+        torch.manual_seed(0)
+        rows.append(drift(model, run.name, clips, prompt, args.seconds))
+    return rows
+
+
+def markdown(rows: Sequence[Drift], seconds: Sequence[int]) -> str:
+    """One column per measure and second."""
+    at = [f"{s} s" for s in seconds]
+    head = ["run", *(f"{name}, {s}" for name in ("histogram", "LPIPS", "PSNR") for s in at)]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        cells = [f"{v:.3f}" for v in row.histogram]
+        cells += [f"{v:.3f}" for v in row.lpips] or [""] * len(seconds)
+        cells += [f"{v:.1f}" for v in row.psnr] or [""] * len(seconds)
+        lines.append([row.name, *cells])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.drift")
+    parser.add_argument("runs", nargs="+", type=Path, help="run or checkpoint folders")
+    parser.add_argument("--root", help="other drives or tokens than the first was trained on")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--num-clips", type=int, default=32)
+    parser.add_argument("--seconds", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--write", action="store_true", help=f"append to {RESULTS.name}")
+    args = parser.parse_args()
+    with bad_input_fails():
+        if args.num_clips < 1 or min(args.seconds) < 1:
+            raise BadInput(f"--num-clips {args.num_clips} --seconds {args.seconds}: give 1 or more")
+        rows = measure(args)
+    text = f"{heading()}\n{markdown(rows, args.seconds)}\n"
+    print("\n" + text)
+    if args.write:
+        append(text, RESULTS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
