@@ -23,7 +23,14 @@ from tqdm import tqdm
 from tokenizer.captions import of_steps
 from tokenizer.drives import Drive
 from tokenizer.frame_drops import Drop, describe
-from tokenizer.frame_encoder import AS_TRAINED, FrameEncoder, changed_share, name_of, sample_frames
+from tokenizer.frame_encoder import (
+    AS_TRAINED,
+    FrameEncoder,
+    changed_share,
+    joined,
+    name_of,
+    sample_frames,
+)
 from tokenizer.frame_stream import FrameStream, fit_of, read_ahead
 from tokenizer.inference import InferenceConfig
 from tokenizer.load import Tokenizer, load_tokenizer
@@ -212,7 +219,7 @@ def _note_changes(
     frames = sample_frames(drives, fit_of(opened), COMPARED_FRAMES)
     share = changed_share(opened, encoder, frames, config.batch_size)
     name = f"{name_of(config.inference)} on {encoder.device.type}"
-    writer.note(name, share)
+    writer.note(name, share, joined)  # with those of other shards
     print(
         f"{name}: {share['changed_token_share']:.3%} of {share['num_tokens_compared']} sampled "
         "tokens differ from float32 as trained"

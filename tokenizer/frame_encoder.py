@@ -112,3 +112,11 @@ def changed_share(
         differs = fast(chunk) != exact(chunk)
         changed, total = changed + int(differs.sum()), total + differs.numel()
     return {"changed_token_share": changed / total, "num_tokens_compared": total}
+
+
+def joined(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    """Two results of `changed_share`, as though their frames had been compared at once."""
+    share, num = "changed_token_share", "num_tokens_compared"
+    changed = sum(round(each[share] * each[num]) for each in (one, other))
+    total = one[num] + other[num]
+    return {share: changed / total, num: total}

@@ -289,9 +289,20 @@ class TokenStoreWriter:
 
         self._change(enter)
 
-    def note(self, name: str, value: Any) -> None:
-        """Write a fact about the making of the store, plain JSON, under `notes` of the manifest."""
-        self._change(lambda: self.manifest.setdefault("notes", {}).update({name: value}))
+    def note(
+        self, name: str, value: Any, join: Callable[[Any, Any], Any] = lambda before, now: now
+    ) -> None:
+        """Write a fact about the making of the store, plain JSON, under `notes` of the manifest.
+
+        Args:
+            join: makes one value of that which another process has noted, and this one.
+        """
+
+        def add() -> None:
+            notes = self.manifest.setdefault("notes", {})
+            notes[name] = join(notes[name], value) if name in notes else value
+
+        self._change(add)
 
     def _read(self) -> dict[str, Any]:
         """The manifest on disk, if it is one of this store; a fresh one where there is none."""

@@ -210,6 +210,21 @@ def test_what_speed_changes_is_measured_and_noted(drives, tmp_path, capsys, monk
     assert "notes" not in exact.manifest
 
 
+def test_shards_join_what_they_have_noted(drives, tmp_path, monkeypatch):
+    monkeypatch.setattr("tokenizer.encode.COMPARED_FRAMES", 20)
+    config = EncodeConfig(dtype="bfloat16", every=10)
+    name, changed = "bfloat16 on cpu", 0
+    for index in range(2):
+        out, alone = tmp_path / "parts", tmp_path / str(index)
+        for place in (out, alone):
+            encode_drives(drives, "carracing", place, ACTION_NAMES, config, shard=Shard(index, 2))
+        noted = TokenStore(alone).manifest["notes"][name]
+        changed += noted["changed_token_share"] * noted["num_tokens_compared"]
+    assert TokenStore(out).manifest["notes"] == {
+        name: {"changed_token_share": changed / 2560, "num_tokens_compared": 2560}
+    }
+
+
 def test_speed_settings_reach_the_model():
     tokenizer = load_tokenizer("carracing")
     frames = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8)
