@@ -29,7 +29,7 @@ from tokenizer.frame_encoder import (
     changed_share,
     joined,
     name_of,
-    sample_frames,
+    sample_clips,
 )
 from tokenizer.frame_stream import FrameStream, fit_of, read_ahead
 from tokenizer.inference import InferenceConfig
@@ -216,8 +216,10 @@ def _note_changes(
     config: EncodeConfig,
 ) -> str:
     """Measure, print and note in the manifest how many tokens the speed changes."""
-    frames = sample_frames(drives, fit_of(opened), COMPARED_FRAMES)
-    share = changed_share(opened, encoder, frames, config.batch_size)
+    length = opened.clip_frames
+    clips = sample_clips(drives, fit_of(opened), COMPARED_FRAMES, length, config.every)
+    batches = clips if length > 1 else torch.cat(clips).split(config.batch_size)
+    share = changed_share(opened, encoder, batches)
     name = f"{name_of(config.inference)} on {encoder.device.type}"
     writer.note(name, share, joined)  # with those of other shards
     print(

@@ -1,8 +1,9 @@
 """Frames to tokens, as fast as the device allows, and what that does to the tokens."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from tokenizer.inference import InferenceConfig, for_inference
 from tokenizer.load import Tokenizer
 from tokenizer.video_autoencoder import VideoAutoencoder
 from tokenizer.video_stream import EncodeStream
-from training.errors import BadInput
 
 # Nothing is computed in another way than it was while training; folding concerns decoders alone.
 AS_TRAINED = InferenceConfig(channels_last=False, fold=False)
@@ -33,7 +33,7 @@ class FrameEncoder:
     """uint8 frames of the tokenizer's size to tokens; the tokenizer given is left as it is.
 
     Raises:
-        BadInput: a video tokenizer that is to compute in another way than as trained.
+        BadInput: a video tokenizer is to compute in a way that it cannot (see `for_inference`).
     """
 
     def __init__(
@@ -42,11 +42,6 @@ class FrameEncoder:
         device: str | torch.device,
         config: InferenceConfig = AS_TRAINED,
     ) -> None:
-        if isinstance(tokenizer.autoencoder, VideoAutoencoder) and config != AS_TRAINED:
-            raise BadInput(
-                f"{name_of(config)}: is for image tokenizers; a video tokenizer encodes in float32 "
-                "as it was trained: leave these settings out"
-            )
         self.config, self.device = config, torch.device(device)
         self.tokenizer = for_inference(tokenizer, config).to(self.device)
         self.full_size = 0
@@ -89,27 +84,37 @@ class FrameEncoder:
         return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
-def sample_frames(drives: Sequence[Drive], fit: Fit, count: int) -> UInt8[Tensor, "n 3 h w"]:
-    """About `count` frames, evenly spread over at most 16 evenly spread drives."""
+def sample_clips(
+    drives: Sequence[Drive], fit: Fit, count: int, clip_frames: int, every: int = 1
+) -> list[UInt8[Tensor, "n 3 h w"]]:
+    """About `count` frames in clips, evenly spread over at most 16 evenly spread drives.
+
+    Args:
+        clip_frames: of each clip, `every`-th frames of a drive in a row; fewer where it is shorter.
+    """
     chosen = np.unique(np.linspace(0, len(drives) - 1, min(16, len(drives))).astype(int))
-    each = -(-count // len(chosen))
-    images = []
+    each = -(-count // (len(chosen) * clip_frames))
+    span = (clip_frames - 1) * every
+    clips = []
     for drive in (drives[i] for i in chosen):
-        places = np.unique(np.linspace(0, len(drive.actions) - 1, each).astype(int))
-        for place in places.tolist():
-            (image,) = drive.frames(place, place + 1)
-            images.append(fit(image[None]))
-    return torch.cat(images)[:count]
+        last = max(0, len(drive.actions) - 1 - span)
+        for start in np.unique(np.linspace(0, last, each).astype(int)).tolist():
+            seen = drive.frames(start, min(start + span + 1, len(drive.actions)))
+            clips.append(fit(np.stack(list(islice(seen, 0, None, every)))))
+    return clips[: -(-count // clip_frames)]
 
 
 def changed_share(
-    tokenizer: Tokenizer, fast: FrameEncoder, frames: UInt8[Tensor, "n 3 h w"], batch_size: int
+    tokenizer: Tokenizer, fast: FrameEncoder, clips: Iterable[UInt8[Tensor, "n 3 h w"]]
 ) -> dict[str, float]:
-    """How many of the tokens of `frames` differ from those of plain float32 on the same device."""
+    """How many tokens of the clips differ from those of plain float32 on the same device.
+
+    Each is a drive of its own to a video tokenizer; image tokenizers take any batches for clips.
+    """
     exact = FrameEncoder(tokenizer, fast.device)
     changed = total = 0
-    for chunk in frames.split(batch_size):
-        differs = fast(chunk) != exact(chunk)
+    for clip in clips:
+        differs = fast(clip) != exact(clip)
         changed, total = changed + int(differs.sum()), total + differs.numel()
     return {"changed_token_share": changed / total, "num_tokens_compared": total}
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenizer.load import Tokenizer
+from tokenizer.video_autoencoder import VideoAutoencoder
 from tokenizer.vqgan import NearestUpsample
 from tokenizer.winograd import WinogradConv2d
 from training.errors import BadInput
@@ -46,14 +47,22 @@ class InferenceConfig:
 
 
 def for_inference(tokenizer: Tokenizer, config: InferenceConfig) -> Tokenizer:
-    """A copy of the tokenizer that computes as `config` says; the original stays as it is."""
+    """A copy of the tokenizer that computes as `config` says; the original stays as it is.
+
+    Raises:
+        BadInput: `winograd` or `compile` of a video tokenizer.
+    """
+    if isinstance(tokenizer.autoencoder, VideoAutoencoder):
+        _check_video(config)
     network = copy.deepcopy(tokenizer.autoencoder)
     if config.fold:
         replace_layers(network, NearestUpsample, folded)
     if config.winograd:
         replace_layers(network, nn.Conv2d, _winograd)
     if config.channels_last:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        video = isinstance(network, VideoAutoencoder)
+        layout = torch.channels_last_3d if video else torch.channels_last
+        network.to(memory_format=layout)  # type: ignore[call-overload]
     for name, part in network.named_children():
         if name == "quantizer":
             continue
@@ -63,6 +72,19 @@ def for_inference(tokenizer: Tokenizer, config: InferenceConfig) -> Tokenizer:
         if config.compile and not isinstance(part, nn.Identity):
             part.compile()
     return Tokenizer(network, tokenizer.hash, tokenizer.manifest)
+
+
+def _check_video(config: InferenceConfig) -> None:
+    if config.winograd:
+        raise BadInput(
+            "winograd=true: is for 3x3 convolutions of images, a video tokenizer's are over time "
+            "as well; leave it out"
+        )
+    if config.compile:
+        raise BadInput(
+            "compile=true: a video tokenizer's layers keep a past that grows from batch to batch, "
+            "for which the compiler would start anew each time; leave it out"
+        )
 
 
 def replace_layers(
@@ -102,7 +124,7 @@ def share_changed(before: Tokenizer, after: Tokenizer, frames: Float[Tensor, "n 
 
 
 def _cast(dtype: torch.dtype) -> Any:
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(x.to(dtype) for x in inputs)
+    def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(x.to(dtype) if isinstance(x, Tensor) else x for x in inputs)
 
     return hook

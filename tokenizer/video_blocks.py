@@ -93,8 +93,12 @@ class TimeAttention(nn.Module):
             if self in past:
                 keys_values = torch.cat([past[self], keys_values], 3)
             past[self] = keys_values[:, :, :, self._first_kept(keys_values.shape[3]) :].clone()
-        k, v = keys_values
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(t, k.shape[2], x.device))
+        # The number of keys decides the order of a sum. Of few digits, so much would be rounded
+        # otherwise that tokens would depend on where a stream is cut.
+        few = past is not None and x.dtype == torch.bfloat16
+        q, (k, v) = (each.double() if few else each for each in (q, keys_values))
+        mask = self._mask(t, k.shape[2], x.device)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).to(x.dtype)
         return x + self.proj(rearrange(out, "(b h w) 1 t c -> b c t h w", h=h, w=w))
 
     def _first_kept(self, num_keys: int) -> int:
@@ -123,12 +127,19 @@ class Downsample(nn.Module):
     ) -> Float[Tensor, "b c t2 h2 w2"]:
         if self.space is not None:
             x = F.pad(x, (0, 1, 0, 1, 0, 0))
-            x = self.space(x) + F.avg_pool3d(x, (1, 2, 2))
+            x = self.space(x) + mean_pool(x, (1, 2, 2))
         if self.time is not None:
             if at_start(past):
                 x = torch.cat([x[:, :, :1], x], 2)
-            x = self.time(x, past) + F.avg_pool3d(x, (2, 1, 1))
+            x = self.time(x, past) + mean_pool(x, (2, 1, 1))
         return self.mix(x)
+
+
+def mean_pool(
+    x: Float[Tensor, "b c t h w"], kernel: tuple[int, int, int]
+) -> Float[Tensor, "b c t2 h2 w2"]:
+    """Means of blocks, computed in float32: CPUs have no other."""
+    return F.avg_pool3d(x.float(), kernel).to(x.dtype)
 
 
 class Upsample(nn.Module):

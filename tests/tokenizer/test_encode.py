@@ -212,8 +212,8 @@ def test_what_speed_changes_is_measured_and_noted(drives, tmp_path, capsys, monk
 
 def test_shards_join_what_they_have_noted(drives, tmp_path, monkeypatch):
     monkeypatch.setattr("tokenizer.encode.COMPARED_FRAMES", 20)
-    config = EncodeConfig(dtype="bfloat16", every=10)
-    name, changed = "bfloat16 on cpu", 0
+    config = EncodeConfig(dtype="bfloat16", channels_last=True, every=10)
+    name, changed = "bfloat16 channels_last on cpu", 0
     for index in range(2):
         out, alone = tmp_path / "parts", tmp_path / str(index)
         for place in (out, alone):
@@ -268,7 +268,7 @@ from tokenizer.load import load_tokenizer
 tokenizer = load_tokenizer("carracing")
 frames = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8)
 encoder = FrameEncoder(tokenizer, "cpu", InferenceConfig(compile=True))
-share = changed_share(tokenizer, encoder, frames, 6)
+share = changed_share(tokenizer, encoder, frames.split(6))
 assert share["num_tokens_compared"] == 512
 assert share["changed_token_share"] < 0.01, share
 """

@@ -8,6 +8,7 @@ from tokenizer.causal_conv import Past
 from tokenizer.haar import haar, inverse_haar
 from tokenizer.quantizers import FSQConfig
 from tokenizer.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
+from tokenizer.video_blocks import TimeAttention
 from tokenizer.video_stream import decode_stream, encode_stream
 from training.errors import BadInput
 
@@ -98,6 +99,17 @@ def test_nothing_depends_on_the_future():
     pixels, pixels_others = built.decode(tokens), built.decode(torch.cat([tokens[:3], others[3:]]))
     torch.testing.assert_close(pixels[:9], pixels_others[:9])
     assert not torch.allclose(pixels[9:], pixels_others[9:], atol=1e-3)
+
+
+@pytest.mark.parametrize("attention_steps", [0, 4])
+def test_in_bfloat16_too_attention_does_not_see_where_a_stream_is_cut(attention_steps):
+    torch.manual_seed(0)
+    attention = TimeAttention(64, attention_steps).bfloat16()
+    x = torch.randn(1, 64, 17, 16, 16).bfloat16()
+    with torch.no_grad():
+        whole, past = attention(x, Past()), Past()
+        parts = [attention(part, past) for part in x.split(3, 2)]
+    assert torch.equal(torch.cat(parts, 2), whole)
 
 
 def test_the_first_frame_stands_alone():

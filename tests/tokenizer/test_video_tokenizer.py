@@ -1,5 +1,8 @@
 """A video tokenizer is a tokenizer: saved, opened, and taking drives to a token store and back."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from tokenizer.decode import decode_frames
 from tokenizer.drives import open_drives, write_drive
 from tokenizer.encode import EncodeConfig, encode_drives
 from tokenizer.evaluation import evaluate_tokenizer
-from tokenizer.frame_encoder import FrameEncoder
+from tokenizer.frame_encoder import FrameEncoder, sample_clips
 from tokenizer.load import load_tokenizer, manifest_of
 from tokenizer.lpips_weights import load_lpips
 from tokenizer.quantizers import FSQConfig
@@ -90,8 +93,58 @@ def test_drives_that_are_decoded_in_turns_do_not_mix(drives, tokenizer):
             part += [] if tokens is None else [tokens]
     for part, whole in zip(parts, apart, strict=True):
         assert torch.equal(torch.cat(part), whole)
-    with pytest.raises(BadInput, match="bfloat16: is for image tokenizers"):
-        FrameEncoder(opened, "cpu", EncodeConfig(dtype="bfloat16").inference)
+
+
+FAST = [EncodeConfig(channels_last=True), EncodeConfig(dtype="bfloat16", channels_last=True)]
+
+
+@pytest.mark.parametrize("config", FAST)
+def test_a_fast_stream_gives_the_tokens_of_the_whole_clip(drives, tokenizer, config):
+    opened = load_tokenizer(tokenizer)
+    encoder = FrameEncoder(opened, "cpu", config.inference)
+    seen = []
+    encoder.tokenizer.autoencoder.encoder.layers[0].space.register_forward_pre_hook(
+        lambda layer, args: seen.append((args[0].dtype, layer.weight.stride()[1]))
+    )
+    frames = resize(np.stack(list(drives[0].frames())), (32, 32))
+    whole, stream, parts = encoder(frames), encoder.drive(), []
+    for start in range(0, len(frames), 7):
+        tokens = stream(frames[start : start + 7])
+        parts += [] if tokens is None else [tokens]
+    assert torch.equal(torch.cat(parts), whole)
+    assert set(seen) == {(getattr(torch, config.dtype), 1)}  # channels lie side by side
+    changed = (whole != FrameEncoder(opened, "cpu")(frames)).float().mean()
+    assert changed == 0 if config.dtype == "float32" else 0 < changed < 0.3
+
+
+def test_what_speed_changes_is_measured_on_clips_and_noted(
+    drives, tokenizer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tokenizer.encode.COMPARED_FRAMES", 27)
+    config = replace(FAST[1], num_workers=0)
+    fast = encode_drives(drives, tokenizer, tmp_path / "fast", ACTION_NAMES, config)
+    exact = encode_drives(drives, tokenizer, tmp_path / "exact", ACTION_NAMES)
+    (a,), (b,) = fast.drives("train"), exact.drives("train")
+    ((name, noted),) = fast.manifest["notes"].items()
+    assert name == "bfloat16 channels_last on cpu"
+    assert noted["num_tokens_compared"] == 27 // 9 * 3 * 16  # clips of 9 frames make 3 steps
+    assert noted["changed_token_share"] == pytest.approx(np.mean(a.tokens != b.tokens), rel=0.5)
+
+
+def test_samples_are_clips_of_kept_frames(drives):
+    frames = resize(np.stack(list(drives[0].frames())), (32, 32))
+    fit = partial(resize, size=(32, 32))
+    first, last = sample_clips(drives, fit, 18, 9, every=3)
+    assert torch.equal(first, frames[0:25:3])
+    assert torch.equal(last, frames[len(frames) - 25 :: 3])
+    (short,) = sample_clips(drives, fit, 9, 9, every=20)
+    assert torch.equal(short, frames[::20])
+
+
+@pytest.mark.parametrize("name", ["winograd", "compile"])
+def test_what_it_cannot_do_is_refused(tokenizer, name):
+    with pytest.raises(BadInput, match=f"{name}=true: .*leave it out"):
+        FrameEncoder(load_tokenizer(tokenizer), "cpu", EncodeConfig(**{name: True}).inference)
 
 
 def test_its_reconstructions_are_judged_clip_by_clip(drives, tokenizer):
