@@ -32,9 +32,7 @@ equal where a frame has one cell. Given actions the cells are independent: it re
 import hashlib
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +40,7 @@ from jaxtyping import Float, Integer
 
 from tokenizer.token_store import TokenSpec, TokenStoreWriter
 from training.errors import BadInput
+from worldmodel.turning_channel import TurningChannel
 
 ACTION_NAMES = ("yaw_rate_rad_s",)
 YAWS = (-1, 0, 1)  # columns; positive turns the car left, so the scene moves right
@@ -98,14 +97,20 @@ class KnownEntropyWorld:
     def __init__(self, config: KnownEntropyConfig | None = None) -> None:
         self.config = config or KnownEntropyConfig()
         self.height, self.width = self.config.grid[1:]
-        self._mismatch = self.config.resample_prob / self.config.vocab_size
-        self._match = 1 - self.config.resample_prob + self._mismatch
         # Yaws that turn a narrow grid alike (-1 and 1 where W' is 2) are one shift.
         self._shifts = tuple(sorted({yaw % self.width for yaw in YAWS}))
         probs = np.zeros(len(self._shifts))
         for yaw, prob in zip(YAWS, self.config.yaw_probs, strict=True):
             probs[self._shifts.index(yaw % self.width)] += prob
-        self._shift_probs = probs / probs.sum()
+        mismatch = self.config.resample_prob / self.config.vocab_size
+        self._channel = TurningChannel(
+            width=self.width,
+            vocab_size=self.config.vocab_size,
+            match=1 - self.config.resample_prob + mismatch,
+            mismatch=mismatch,
+            shifts=self._shifts,
+            shift_probs=probs / probs.sum(),
+        )
 
     @property
     def spec(self) -> TokenSpec:
@@ -124,26 +129,12 @@ class KnownEntropyWorld:
     def entropy(self, with_actions: bool = True) -> float:
         """Nats per token of frames 1..: equation (3) with actions, (4) without."""
         if with_actions:
-            others = (self.config.vocab_size - 1) * self._mismatch
-            return -self._match * math.log(self._match) - others * math.log(self._mismatch)
-        return self._prefix_entropy(self.height, 0) / (self.height * self.width)
+            return self._channel.entropy()
+        return self._channel.prefix_entropy(self.height, 0) / (self.height * self.width)
 
     def entropy_product(self) -> float:
-        """Nats per token of the best product of one distribution per cell, without actions: (6).
-
-        The sources of a cell, one per shift, are independent uniform tokens of the frame before.
-        A token that is the source of the shifts B has q = n + (m - n) P(B), any other has n; the
-        average runs over the set partitions of the shifts, V! / (V - blocks)! tokens in each.
-        """
-        vocab, num = self.config.vocab_size, len(self._shifts)
-        total = 0.0
-        for blocks in _partitions(num):
-            probs = np.bincount(blocks, weights=self._shift_probs)
-            seen = self._mismatch + (self._match - self._mismatch) * probs
-            unseen = (vocab - len(probs)) * self._mismatch
-            nats = -(seen @ np.log(seen)) - unseen * math.log(self._mismatch)
-            total += math.perm(vocab, len(probs)) / vocab**num * nats
-        return total
+        """Nats per token of the best product of one distribution per cell, without actions: (6)."""
+        return self._channel.product_entropy()
 
     def entropy_bits(self, with_actions: bool = True) -> float:
         """Bits per token: `entropy` / log 2."""
@@ -158,11 +149,11 @@ class KnownEntropyWorld:
         if with_actions:
             return np.full((self.height, self.width), self.entropy())
         prefixes = [
-            self._prefix_entropy(rows, cells)
+            self._channel.prefix_entropy(rows, cells)
             for rows in range(self.height)
             for cells in range(self.width)
         ]
-        total = self._prefix_entropy(self.height, 0)
+        total = self._channel.prefix_entropy(self.height, 0)
         return np.diff([*prefixes, total]).reshape(self.height, self.width)
 
     def first_frame_entropy(self) -> float:
@@ -175,9 +166,10 @@ class KnownEntropyWorld:
         It is exact for fresh draws and for actions of unrelated windows. A permutation of few
         rows changes more or fewer of them than P(a != a'); there `optimal_nll` is exact.
         """
-        vocab = self.config.vocab_size
-        wrong = -math.log(self._match) / vocab - (1 - 1 / vocab) * math.log(self._mismatch)
-        return float(1 - self._shift_probs @ self._shift_probs) * (wrong - self.entropy())
+        channel, vocab = self._channel, self.config.vocab_size
+        wrong = -math.log(channel.match) / vocab - (1 - 1 / vocab) * math.log(channel.mismatch)
+        same = channel.shift_probs @ channel.shift_probs
+        return float(1 - same) * (wrong - channel.entropy())
 
     def sample(
         self, steps: int, seed: int | list[int]
@@ -201,37 +193,19 @@ class KnownEntropyWorld:
         """Nats that the Bayes-optimal predictor pays for every token of frames 1...
 
         With `actions` it believes them, true or not. Without, it keeps a posterior over the
-        action while it reads a frame in raster order:
-        -log sum_a p(a | x'_{<i}) f(x'_i | roll_a(x)_i).
+        action while it reads a frame in raster order.
 
         Raises:
             BadInput: the actions are not one column of -1, 0 or 1.
         """
-        past, target = tokens[..., :-1, :, :], tokens[..., 1:, :, :]
-        turned = np.stack([np.roll(past, shift, axis=-1) for shift in self._shifts], axis=-3)
-        is_match = turned == target[..., None, :, :]
-        log_likelihood = np.where(is_match, math.log(self._match), math.log(self._mismatch))
-        if actions is not None:
-            chosen = self._shift_index(actions)[..., :-1, None, None, None]
-            return -np.take_along_axis(log_likelihood, chosen, axis=-3).squeeze(-3)
-        cells = log_likelihood.reshape(*log_likelihood.shape[:-2], -1)
-        read = np.cumsum(cells, axis=-1)
-        before = np.concatenate([np.zeros_like(read[..., :1]), read[..., :-1]], axis=-1)
-        with np.errstate(divide="ignore"):  # a yaw of probability 0 has log prior -inf
-            prior = np.log(self._shift_probs)[:, None]
-        log_before = np.logaddexp.reduce(prior + before, axis=-2)
-        return (log_before - np.logaddexp.reduce(prior + read, axis=-2)).reshape(target.shape)
+        shift = None if actions is None else self._shift_index(actions)[..., :-1]
+        return self._channel.nll(tokens[..., :-1, :, :], tokens[..., 1:, :, :], shift)
 
     def product_nll(
         self, tokens: Integer[np.ndarray, "*batch step height width"]
     ) -> Float[np.ndarray, "*batch step-1 height width"]:
         """Nats that the best product over cells pays for every token of frames 1..: (6)."""
-        past, target = tokens[..., :-1, :, :], tokens[..., 1:, :, :]
-        likelihood = np.zeros(target.shape)
-        for shift, prob in zip(self._shifts, self._shift_probs, strict=True):
-            is_match = np.roll(past, shift, axis=-1) == target
-            likelihood += prob * np.where(is_match, self._match, self._mismatch)
-        return -np.log(likelihood)
+        return self._channel.product_nll(tokens[..., :-1, :, :], tokens[..., 1:, :, :])
 
     def write_store(self, root: Path, num_train: int, num_test: int, steps: int, seed: int) -> None:
         """Write a token store of `num_train` and `num_test` drives of `steps` frames each.
@@ -272,78 +246,3 @@ class KnownEntropyWorld:
                 f"with values in {YAWS}, unnormalised"
             )
         return np.searchsorted(self._shifts, actions[..., 0].astype(int) % self.width)
-
-    def _prefix_entropy(self, rows: int, cells: int) -> float:
-        """Nats of the first `rows` rows and `cells` more tokens of a frame given the last one.
-
-        By (1) and (2) the likelihood of shift b is m^k_b n^(N - k_b), with k_b the number of
-        the N tokens that match the past turned by b: the counts say it all. Rows are
-        independent given the shift, so the counts' distribution is a convolution of rows'.
-        """
-        num_tokens = rows * self.width + cells
-        total = 0.0
-        for true, prob in enumerate(self._shift_probs):
-            counts = np.ones((1,) * len(self._shifts))
-            for length in [self.width] * rows + [cells]:
-                counts = _convolve(counts, self._row_counts[true][length])
-            log_joint = np.full(counts.shape, -np.inf)
-            for axis, other in enumerate(self._shift_probs):
-                if other:
-                    k = np.indices(counts.shape, sparse=True)[axis]
-                    log_m, log_n = math.log(self._match), math.log(self._mismatch)
-                    term = math.log(other) + k * log_m + (num_tokens - k) * log_n
-                    log_joint = np.logaddexp(log_joint, term)
-            total -= prob * float((counts * log_joint).sum())
-        return total
-
-    @cached_property
-    def _row_counts(self) -> list[list[np.ndarray]]:
-        """Of each true shift, then number of tokens 0..W: P(number of matches of each shift).
-
-        Which symbols a past row holds is irrelevant, only which of its cells are equal: the
-        average runs over the set partitions of a row, V! / (V - blocks)! rows in each.
-        """
-        num, vocab = len(self._shifts), self.config.vocab_size
-        counts = [[np.zeros((n + 1,) * num) for n in range(self.width + 1)] for _ in range(num)]
-        for row in _partitions(self.width):
-            weight = math.perm(vocab, max(row) + 1) / vocab**self.width
-            if not weight:
-                continue
-            for true in range(num):
-                seen = np.ones((1,) * num)
-                counts[true][0] += weight * seen
-                for column in range(self.width):
-                    sources = [row[(column - shift) % self.width] for shift in self._shifts]
-                    seen = _convolve(seen, self._cell_counts(sources, true))
-                    counts[true][column + 1] += weight * seen
-        return counts
-
-    def _cell_counts(self, sources: list[int], true: int) -> np.ndarray:
-        """P(match with each shift's source) of one token, as an array of 2 per shift."""
-        cell = np.zeros((2,) * len(sources))
-        for label in set(sources):
-            matches = tuple(int(source == label) for source in sources)
-            cell[matches] += self._match if label == sources[true] else self._mismatch
-        unseen = self.config.vocab_size - len(set(sources))
-        cell[(0,) * len(sources)] += unseen * self._mismatch
-        return cell
-
-
-def _partitions(size: int) -> Iterator[tuple[int, ...]]:
-    """Every way in which `size` cells can be equal or not, labelled by first appearance."""
-    if size == 0:
-        yield ()
-        return
-    for head in _partitions(size - 1):
-        for label in range(max(head, default=-1) + 2):
-            yield (*head, label)
-
-
-def _convolve(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Distribution of the sum of two independent vectors of counts."""
-    shape = tuple(a + b - 1 for a, b in zip(left.shape, right.shape, strict=True))
-    result = np.zeros(shape)
-    for offset in zip(*np.nonzero(right), strict=True):
-        window = tuple(slice(o, o + n) for o, n in zip(offset, left.shape, strict=True))
-        result[window] += left * right[offset]
-    return result
