@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from training.errors import BadInput
 from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.sampling import Sampling, sample
-from worldmodel.dynamics.attention import KVCache, Words
+from worldmodel.dynamics.attention import Words
+from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.gpt import GPT, Block
 from worldmodel.dynamics.text import TextContext
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.sampling import Sampling, sample
-from worldmodel.dynamics.attention import KVCache
+from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.text import TextContext
 from worldmodel.dynamics.whole_frame import WholeFrame
 

@@ -1,4 +1,4 @@
-"""Attention: causal over the slots with a static key-value cache, and to the words of captions."""
+"""Attention: causal over the slots, with a cache where decoding, and to the words of captions."""
 
 from typing import Any, NamedTuple
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.positions import Rotation, rotate
 from worldmodel.dynamics.text import Text
 
@@ -34,59 +35,6 @@ class HeadNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*shape channel"]) -> Float[Tensor, "*shape channel"]:
         normed = F.rms_norm(x.float(), x.shape[-1:], self.weight.float(), eps=self.eps)
         return normed.type_as(x)
-
-
-class KVCache:
-    """Keys and values of every layer, allocated once: [layer batch head slot channel].
-
-    On a CPU the keys lie in memory channel by channel, as the product with a query reads them.
-
-    Attributes:
-        length: slots filled so far; the next token is written there.
-    """
-
-    def __init__(
-        self,
-        num_layers: int,
-        batch: int,
-        num_heads: int,
-        num_slots: int,
-        head_dim: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        shape = (num_layers, batch, num_heads, num_slots, head_dim)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
-        self.keys = torch.empty_like(self.values)
-        if device.type == "cpu":
-            self.keys = self.keys.view(*shape[:3], head_dim, num_slots).transpose(-1, -2)
-        self.length = 0
-
-    def expand(self, num_futures: int) -> "KVCache":
-        """The same past for `num_futures` rows per example, in example-major order."""
-        layers, batch, heads, slots, channels = self.keys.shape
-        other = KVCache(
-            layers, batch * num_futures, heads, slots, channels, self.keys.dtype, self.keys.device
-        )
-        other.length = self.length
-        for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
-            past = mine[..., : self.length, :].repeat_interleave(num_futures, dim=1)
-            theirs[..., : self.length, :] = past
-        return other
-
-    def forget(self, num_slots: int) -> None:
-        """Drop the oldest slots; the others keep what they hold and move up."""
-        kept = self.length - num_slots
-        for part in (self.keys, self.values):
-            for layer in part:  # one by one: a copy of the whole cache would double the memory
-                layer[:, :, :kept] = layer[:, :, num_slots : self.length].clone()
-        self.length = kept
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes that one decoded token reads: the filled part of keys and values."""
-        filled = self.keys[..., : self.length, :].numel()
-        return 2 * filled * self.keys.element_size()
 
 
 class AttentionShape(NamedTuple):
@@ -142,8 +90,7 @@ class Attention(nn.Module):
         """Attend over the whole sequence; with a cache, also write its first slots there."""
         query, key, value = self._project(x, turn)
         if cache is not None:
-            cache.keys[layer, :, :, : x.shape[1]] = key
-            cache.values[layer, :, :, : x.shape[1]] = value
+            cache.write(layer, 0, key, value)
         out = self.shape.attend(query, key, value, is_causal=True)
         return self.proj(out.transpose(1, 2).flatten(2))
 
@@ -152,12 +99,8 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch new dim"]:
         """Attend from new slots, written at `cache.length`, to the cache and those before."""
         query, key, value = self._project(x, turn)
-        stop = cache.length + x.shape[1]
-        keys, values = cache.keys[layer], cache.values[layer]
-        keys[:, :, cache.length : stop] = key
-        values[:, :, cache.length : stop] = value
-        query = query.to(keys.dtype)
-        out = attend_last(query, keys[:, :, :stop], values[:, :, :stop], self.shape.scale)
+        cache.write(layer, cache.length, key, value)
+        out = cache.attend(layer, query, self.shape.scale)
         return linear(self.proj, out.transpose(1, 2).flatten(2))
 
     def _project(
@@ -209,41 +152,13 @@ class CrossAttention(nn.Module):
         return linear(self.proj, out[:, :slots])
 
 
-def attend_last(
-    query: Float[Tensor, "batch head new channel"],
-    keys: Float[Tensor, "batch kv_head slot channel"],
-    values: Float[Tensor, "batch kv_head slot channel"],
-    scale: float,
-) -> Float[Tensor, "batch head new channel"]:
-    """Causal attention of the newest slots to all slots, themselves included.
-
-    The queries that share keys are attended as the rows of one product, so that every key is
-    read once. On a CPU as two matrix products, because its fused kernel is made for many
-    queries: with one it reads the cache at an eighth of the speed of memory.
-    """
-    new, slots = query.shape[2], keys.shape[2]
-    grouped = query.unflatten(1, (keys.shape[1], -1)).flatten(2, 3)
-    later = None
-    if new > 1:
-        later = query.new_full((new, new), -torch.inf).triu(1)
-        later = later.repeat(grouped.shape[2] // new, 1)
-    if query.device.type != "cpu":
-        mask = None if later is None else F.pad(later, (slots - new, 0))
-        out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale)
-    else:
-        scores = grouped @ keys.transpose(-1, -2) * scale
-        if later is not None:
-            scores[..., slots - new :] += later
-        out = scores.softmax(dim=-1) @ values
-    return out.unflatten(2, (-1, new)).flatten(1, 2)
-
-
-def linear(module: nn.Linear, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape out"]:
+def linear(module: nn.Module, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape out"]:
     """Apply a linear layer whose weights may be of lower precision than its input.
 
     Under autocast the cast below would be undone or doubled, so it happens only where the
     weights themselves were lowered, as for decoding.
     """
-    if module.weight.dtype != torch.float32:
+    if isinstance(module, nn.Linear) and module.weight.dtype != torch.float32:
         x = x.to(module.weight.dtype)
-    return F.linear(x, module.weight, module.bias)
+    out: Tensor = module(x)
+    return out

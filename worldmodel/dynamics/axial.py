@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldmodel.dynamics.attention import HeadNorm, KVCache, attend_last
+from worldmodel.dynamics.attention import HeadNorm
+from worldmodel.dynamics.cache import KVCache
 
 
 class AxisAttention(nn.Module):
@@ -23,8 +24,7 @@ class AxisAttention(nn.Module):
         """Attend over the whole axis; with a cache, also write its first slots there."""
         query, key, value = self._project(x)
         if cache is not None:
-            cache.keys[layer, :, :, : x.shape[1]] = key
-            cache.values[layer, :, :, : x.shape[1]] = value
+            cache.write(layer, 0, key, value)
         out = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         return self.proj(out.transpose(1, 2).flatten(2))
 
@@ -33,11 +33,8 @@ class AxisAttention(nn.Module):
     ) -> Float[Tensor, "batch 1 dim"]:
         """Attend from one new slot, written at `cache.length`, to everything in the cache."""
         query, key, value = self._project(x)
-        keys, values = (
-            all_[layer, :, :, : cache.length + 1] for all_ in (cache.keys, cache.values)
-        )
-        keys[:, :, -1:], values[:, :, -1:] = key, value
-        out = attend_last(query, keys, values, query.shape[-1] ** -0.5)
+        cache.write(layer, cache.length, key, value)
+        out = cache.attend(layer, query, query.shape[-1] ** -0.5)
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def _project(self, x: Float[Tensor, "batch slot dim"]) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,10 +8,10 @@ from worldmodel.dynamics.attention import (
     Attention,
     AttentionShape,
     CrossAttention,
-    KVCache,
     Words,
     linear,
 )
+from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.gpt_config import GPTConfig
 from worldmodel.dynamics.positions import Rotation
 from worldmodel.dynamics.text import Text

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from training.recompute import call
-from worldmodel.dynamics.attention import KVCache
 from worldmodel.dynamics.axial import AxisBlock
 from worldmodel.dynamics.base import Dynamics, TokenScores
+from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.layout import ActionRanges, LayoutConfig, SequenceLayout, symlog
 
 
