@@ -3,10 +3,11 @@
 from worldmodel.decoding.base import FrameDecoder
 from worldmodel.decoding.diagonal import DiagonalDecoder
 from worldmodel.decoding.guidance import Guidance
-from worldmodel.decoding.raster import Decoder, for_decoding
+from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.rollout import METHODS, Method, open_decoder, rollout
 from worldmodel.decoding.sampling import Sampling, sample
 from worldmodel.decoding.speculative import SpeculativeDecoder
+from worldmodel.decoding.weights import for_decoding
 
 __all__ = [
     "METHODS",

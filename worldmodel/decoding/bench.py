@@ -19,6 +19,7 @@ from training.cli import command, plain
 from training.errors import BadInput
 from training.results import append, heading
 from worldmodel.data import TokenClip, TokenWindows, collate
+from worldmodel.decoding.quantized import why_not_int8
 from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.rollout import METHODS, open_decoder
 from worldmodel.decoding.sampling import Sampling
@@ -155,11 +156,14 @@ def bench(cfg: DictConfig) -> None:
     model.check_store(store)
     length = model.network.config.context_steps - 1 + cfg.num_frames
     windows = TokenWindows(store.drives(cfg.split), length)
-    device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(cfg.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     clip = collate([windows[len(windows) // 2]]).to(device)
     sampling = sampling_from(values["sampling"])
     network, bandwidth, rows = model.network.to(device), read_bandwidth(), []
     for method, options in chosen:
+        if options.get("dtype") == "int8" and (reason := why_not_int8(device)):
+            print(f"{method}, dtype=int8 is left out: {reason}", flush=True)
+            continue
         rows.append(measure(network, clip, method, options, sampling, cfg.repeats, bandwidth))
         print(f"{rows[-1].name}: {1 / rows[-1].seconds_per_frame:.3g} frames/s", flush=True)
     note = (

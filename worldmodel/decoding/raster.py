@@ -1,17 +1,18 @@
 """Autoregressive decoding in raster order with a key-value cache, many futures at once."""
 
-import copy
 from collections.abc import Callable
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.errors import BadInput
 from worldmodel.decoding.base import RowDecoder
+from worldmodel.decoding.quantized import Int8Cache, Int8Linear
 from worldmodel.decoding.sampling import Sampling, sample
+from worldmodel.decoding.weights import weight_bytes
 from worldmodel.dynamics.attention import Words
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.gpt import GPT, Block
@@ -19,38 +20,6 @@ from worldmodel.dynamics.text import TextContext
 
 # Tokens for some cells of the open frame, given their logits [row cell vocab].
 Choose = Callable[[Tensor, slice | Tensor], Tensor]
-
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def for_decoding(model: GPT, dtype: torch.dtype | str | None = None) -> GPT:
-    """A frozen copy of the model whose linear layers are stored for one-token steps.
-
-    Decoding reads every weight once per token, so bytes are time. `dtype` lowers the linear
-    layers alone (norms, embeddings and the residual stream stay as they are). Without it
-    nothing is rounded. On a CPU, float32 weights are stored column by column, because its
-    matrix-vector product reads them faster that way.
-
-    Raises:
-        BadInput: the name of no precision.
-    """
-    if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise BadInput(f"dtype={dtype}; choose {', '.join(DTYPES)}")
-        dtype = DTYPES[dtype]
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in model.blocks.modules():
-        if not isinstance(module, nn.Linear):
-            continue
-        if dtype is not None:
-            module.to(dtype)
-        weight = module.weight
-        if weight.device.type == "cpu" and weight.dtype == torch.float32:
-            weight.data = weight.data.t().contiguous().t()
-    if dtype is not None and not model.config.tie_embeddings:
-        model.head.to(dtype)
-    return model
 
 
 class Decoder(RowDecoder):
@@ -282,12 +251,7 @@ class Decoder(RowDecoder):
 
         The embedding tables give one row each and do not count; a tied head does.
         """
-        model = self.model
-        head = [model.embed.weight[: self.layout.vocab_size]]
-        if not model.config.tie_embeddings:
-            head = list(model.head.parameters())
-        weights: list[Tensor] = [*model.blocks.parameters(), *head]
-        return sum(p.numel() * p.element_size() for p in weights) + self.cache.num_bytes
+        return weight_bytes(self.model) + self.cache.num_bytes
 
     def _make_room(self) -> None:
         """Let the oldest frames leave a full context."""
@@ -306,18 +270,7 @@ class Decoder(RowDecoder):
         if self.captions is not None:
             captions = self.captions.from_step(self.tokens.shape[1] - num_steps)
         x = model.embed_clip(tokens, actions, self.drop_actions, captions)
-        dtype = self.blocks[0].attention.qkv.weight.dtype
-        if x.device.type == "cpu":
-            dtype = torch.float32  # a CPU reads a float32 cache faster than it converts bfloat16
-        self.cache = KVCache(
-            model.config.num_layers,
-            len(tokens),
-            model.config.kv_heads,
-            model.num_slots,
-            model.config.head_dim,
-            dtype,
-            x.device,
-        )
+        self.cache = self._empty_cache(len(tokens))
         turn = model.turns(0, x.shape[1])
         words = self._words(self.tokens.shape[1] - num_steps, num_steps)
         for layer, block in enumerate(self.blocks):
@@ -325,6 +278,18 @@ class Decoder(RowDecoder):
         self.cache.length = x.shape[1]
         self.state = x[:, -1:]
         self.ahead = model.logits(self.state)[:, 0].float()
+
+    def _empty_cache(self, rows: int) -> KVCache:
+        """Room for a full context of every row, in the precision of the weights."""
+        model, config = self.model, self.model.config
+        shape = config.num_layers, rows, config.kv_heads, model.num_slots, config.head_dim
+        qkv = self.blocks[0].attention.qkv
+        if isinstance(qkv, Int8Linear):
+            return Int8Cache(*shape)
+        dtype, device = qkv.weight.dtype, qkv.weight.device
+        if device.type == "cpu":
+            dtype = torch.float32  # a CPU reads a float32 cache faster than it converts bfloat16
+        return KVCache(*shape, dtype, device)
 
     def _draw_numbers(self) -> None:
         """Draw the number that decides each token of the next frame."""

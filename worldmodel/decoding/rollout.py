@@ -14,9 +14,10 @@ from worldmodel.decoding.base import FrameDecoder
 from worldmodel.decoding.diagonal import DiagonalDecoder
 from worldmodel.decoding.drafts import Draft, FrameDraft, Jacobi, TokenDraft
 from worldmodel.decoding.maskgit import maskgit
-from worldmodel.decoding.raster import Decoder, for_decoding
+from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.sampling import Sampling
 from worldmodel.decoding.speculative import SpeculativeDecoder
+from worldmodel.decoding.weights import for_decoding
 from worldmodel.decoding.whole_frame import WholeFrameDecoder
 from worldmodel.dynamics import Dynamics
 from worldmodel.dynamics.gpt import GPT
