@@ -29,7 +29,9 @@ def rows() -> Iterator[Row]:
     frames = torch.rand(batch, 3, 128, 256, device=device) * 2 - 1
     tokens = plain.encode(frames)
     gpu = device == "cuda"
-    configs = {"float32": InferenceConfig(winograd=not gpu, compile=gpu)}
+    configs = {
+        "float32": InferenceConfig(winograd=not gpu, frames_at_once=0 if gpu else 1, compile=gpu)
+    }
     if gpu or has_bfloat16():
         configs["bfloat16"] = InferenceConfig("bfloat16", compile=gpu)
     ours = {name: for_inference(plain, config) for name, config in configs.items()}

@@ -51,7 +51,7 @@ class EncodeConfig:
         every: keep every N-th frame; actions are averaged over the frames left out.
         batch_size: frames per forward pass.
         num_workers: processes that decode video ahead of the model; 0: this one does.
-        dtype, channels_last, winograd, compile: see `InferenceConfig`.
+        dtype, channels_last, winograd, frames_at_once, compile: see `InferenceConfig`.
         on_gap: where the recorder dropped frames: "warn" and go on, or "stop".
         device: null: a GPU if there is one.
     """
@@ -62,6 +62,7 @@ class EncodeConfig:
     dtype: str = "float32"
     channels_last: bool = False
     winograd: bool = False
+    frames_at_once: int = 0
     compile: bool = False
     on_gap: str = "warn"
     device: str | None = None
@@ -81,6 +82,7 @@ class EncodeConfig:
             dtype=self.dtype,
             channels_last=self.channels_last,
             winograd=self.winograd,
+            frames_at_once=self.frames_at_once,
             compile=self.compile,
         )
 

@@ -21,7 +21,7 @@ from tokenizer.video_stream import EncodeStream
 
 # Nothing is computed in another way than it was while training; folding concerns decoders alone.
 AS_TRAINED = InferenceConfig(channels_last=False, fold=False)
-SWITCHES = ("channels_last", "winograd", "compile")
+SWITCHES = ("channels_last", "winograd", "frames_at_once", "compile")
 
 
 def name_of(config: InferenceConfig) -> str:

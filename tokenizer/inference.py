@@ -30,6 +30,9 @@ class InferenceConfig:
             convolution, with 16 multiplications where there were 36.
         winograd: 3x3 convolutions with 64 to 256 channels by Winograd's algorithm: for CPUs,
             in float32, with about three times its rounding error.
+        frames_at_once: frames of a batch that both halves compute at once; 0 for all. For CPUs and
+            large frames: activations of more than some 32 MB (a frame of commaVQ's has 17) are
+            fresh memory for every layer, which costs as much as the layer.
         compile: torch.compile both halves; the first batch of every size takes minutes.
     """
 
@@ -37,11 +40,14 @@ class InferenceConfig:
     channels_last: bool = True
     fold: bool = True
     winograd: bool = False
+    frames_at_once: int = 0
     compile: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise BadInput(f"dtype={self.dtype}: use one of {', '.join(DTYPES)}")
+        if self.frames_at_once < 0:
+            raise BadInput(f"frames_at_once={self.frames_at_once}: give 0 (all) or more")
         if self.winograd and self.dtype != "float32":
             raise BadInput(f"winograd=true: needs dtype=float32, not {self.dtype}")
 
@@ -50,7 +56,7 @@ def for_inference(tokenizer: Tokenizer, config: InferenceConfig) -> Tokenizer:
     """A copy of the tokenizer that computes as `config` says; the original stays as it is.
 
     Raises:
-        BadInput: `winograd` or `compile` of a video tokenizer.
+        BadInput: `winograd`, `frames_at_once` or `compile` of a video tokenizer.
     """
     if isinstance(tokenizer.autoencoder, VideoAutoencoder):
         _check_video(config)
@@ -69,12 +75,25 @@ def for_inference(tokenizer: Tokenizer, config: InferenceConfig) -> Tokenizer:
         if config.dtype != "float32":
             part.to(DTYPES[config.dtype])
             part.register_forward_pre_hook(_cast(DTYPES[config.dtype]))
+        if config.frames_at_once:
+            part.forward = _in_parts(part.forward, config.frames_at_once)
         if config.compile and not isinstance(part, nn.Identity):
             part.compile()
     return Tokenizer(network, tokenizer.hash, tokenizer.manifest)
 
 
+def _in_parts(
+    forward: Callable[[Tensor], Tensor], size: int
+) -> Callable[[Float[Tensor, "n ..."]], Float[Tensor, "n ..."]]:
+    return lambda x: torch.cat([forward(part) for part in x.split(size)])
+
+
 def _check_video(config: InferenceConfig) -> None:
+    if config.frames_at_once:
+        raise BadInput(
+            f"frames_at_once={config.frames_at_once}: a video tokenizer reads frames together; "
+            "leave it out"
+        )
     if config.winograd:
         raise BadInput(
             "winograd=true: is for 3x3 convolutions of images, a video tokenizer's are over time "

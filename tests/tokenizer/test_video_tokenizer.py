@@ -141,9 +141,9 @@ def test_samples_are_clips_of_kept_frames(drives):
     assert torch.equal(short, frames[::20])
 
 
-@pytest.mark.parametrize("name", ["winograd", "compile"])
+@pytest.mark.parametrize("name", ["winograd", "compile", "frames_at_once"])
 def test_what_it_cannot_do_is_refused(tokenizer, name):
-    with pytest.raises(BadInput, match=f"{name}=true: .*leave it out"):
+    with pytest.raises(BadInput, match=f"{name}=(true|True): .*leave it out"):
         FrameEncoder(load_tokenizer(tokenizer), "cpu", EncodeConfig(**{name: True}).inference)
 
 

@@ -108,6 +108,24 @@ def test_winograd_is_used_where_it_pays_and_the_tokens_stay():
 
 
 @torch.no_grad()
+def test_frames_at_once_bounds_what_is_computed_together():
+    torch.manual_seed(0)
+    network = config().build()
+    tokenizer = Tokenizer(network, "test", manifest_of(network.config))
+    parts = for_inference(tokenizer, InferenceConfig(frames_at_once=2, fold=False))
+    sizes = []
+    for part in (parts.autoencoder.encoder.conv_out, parts.autoencoder.decoder.conv_out):
+        part.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    frames = torch.rand(5, 3, 16, 32) * 2 - 1
+    tokens = tokenizer.encode(frames)
+    assert torch.equal(parts.encode(frames), tokens)
+    torch.testing.assert_close(parts.decode(tokens), tokenizer.decode(tokens))
+    assert sizes == [2, 2, 1] * 2
+    with pytest.raises(BadInput, match="frames_at_once=-1"):
+        InferenceConfig(frames_at_once=-1)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("change", ["fold", "channels_last"])
 def test_float32_stays_what_it_is_to_rounding(tokenizer, change):
     frames = torch.rand(2, 3, 16, 32) * 2 - 1
