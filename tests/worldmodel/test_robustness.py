@@ -128,7 +128,7 @@ def test_settings_that_make_no_sense_are_refused(setting: dict, message: str) ->
 
 def test_a_kind_that_takes_no_context_says_so() -> None:
     model = make_model()
-    model.reads = ("captions",)
+    model.reads = ()
     Robustness().check(model)
     with pytest.raises(BadInput, match="GPT takes no context of its own"):
         Robustness(corrupt=0.1).check(model)

@@ -14,6 +14,7 @@ from training.optimizers import AdamWConfig
 from worldmodel.data import TokenWindows, collate
 from worldmodel.dynamics.gpt import GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
+from worldmodel.dynamics.whole_frame import WholeFrameConfig
 from worldmodel.module import WorldModelModule
 from worldmodel.text import T5, Captions, HashedWords, Texts, texts_from
 
@@ -23,6 +24,7 @@ NETWORK = GPTConfig(
 )
 
 CROSS = GPTConfig(dim=12, num_layers=1, num_heads=2, context_steps=3, context_tokens=2)
+WHOLE = WholeFrameConfig(dim=12, num_layers=2, num_heads=2, layout=LayoutConfig(text_tokens=2))
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def test_a_t5_that_is_not_there_is_named(tmp_path):
         _ = T5(str(tmp_path / "nothing")).width
 
 
-@pytest.mark.parametrize("network", [NETWORK, CROSS], ids=["slots", "cross-attention"])
+@pytest.mark.parametrize("network", [NETWORK, CROSS, WHOLE], ids=["slots", "cross", "whole"])
 def test_the_module_feeds_the_captions_to_the_network(network):
     windows = TokenWindows([drive((Caption("sun", 0, 6),))], 3)
     other = TokenWindows([drive((Caption("fog", 0, 6),))], 3)

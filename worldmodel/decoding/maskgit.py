@@ -128,7 +128,7 @@ class MaskGIT(RowDecoder):
     ) -> Float[Tensor, "row space logit"]:
         """Logits of the next frame as far as it is filled in."""
         cells = self.model.embed_cells(factors[:, None], masked[:, None])
-        return self.model.logits(self._pass(cells, self.tokens[:, -1:]))[:, 0].float()
+        return self.model.logits(self._pass(cells, self.tokens.shape[1]))[:, 0].float()
 
     def _draw(
         self,
@@ -145,15 +145,20 @@ class MaskGIT(RowDecoder):
         return torch.stack(values, dim=-1), confidence
 
     def _pass(
-        self, cells: Float[Tensor, "row 1 space dim"], before: Int[Tensor, "row 1 height width"]
+        self, cells: Float[Tensor, "row 1 space dim"], step: int
     ) -> Float[Tensor, "row 1 space dim"]:
-        """One frame behind those in the cache through all blocks."""
-        model = self.model
+        """The frame of a time step, behind those in the cache, through all blocks."""
+        model, before = self.model, self.tokens[:, step - 1 : step]
         acting = None
         if self.actions is not None:
             acting = model.embed_actions(self.actions[:, -1:], self.drop_actions, 1)
         past = model.embed_cells(model.factors.split(before.flatten(2)), None)
-        return model.read(model.prepare(cells, past, acting, self.cache.length), self.cache)
+        said = self._said(step, step + 1)
+        return model.read(model.prepare(cells, past, acting, said, self.cache.length), self.cache)
+
+    def _said(self, start: int, stop: int) -> Float[Tensor, "row step 1 dim"] | None:
+        """What the frames of these time steps are told."""
+        return None if self.captions is None else self.model.text(self.captions, start, stop)
 
     def _catch_up(self) -> None:
         """Bring the cache up to the newest frame, which nobody needed until now."""
@@ -162,7 +167,7 @@ class MaskGIT(RowDecoder):
             self._read_window(self.cache.length + newest - self.slide_steps)
         elif newest:
             factors = self.model.factors.split(self.tokens[:, -1:].flatten(2))
-            self._pass(self.model.embed_cells(factors, None), self.tokens[:, -2:-1])
+            self._pass(self.model.embed_cells(factors, None), self.tokens.shape[1] - 1)
             self.cache.length += 1
         self.seen = self.tokens.shape[1]
 
@@ -178,7 +183,8 @@ class MaskGIT(RowDecoder):
         self.cache = empty_cache(
             model.config, len(model.blocks), len(tokens), model.config.context_steps, cells
         )
-        model.read(model.prepare(cells, cells[:, :-1], acting, 0), self.cache)
+        said = self._said(total - num_steps, total)
+        model.read(model.prepare(cells, cells[:, :-1], acting, said, 0), self.cache)
         self.cache.length, self.seen = num_steps, total
 
 

@@ -79,6 +79,9 @@ class WholeFrameDecoder(RowDecoder):
         x = self.model.embed_frames(self.tokens[:, -1:])
         if self.actions is not None:
             x = x + self.model.embed_actions(self.actions[:, -1:], self.drop_actions)[:, :, None]
+        if self.captions is not None:
+            step = self.tokens.shape[1]
+            x = x + self.model.text(self.captions, step, step + 1)
         return self.model.trunk_step(self.model.placed(x, self.cache.length), self.cache)
 
     def _cells(
@@ -105,7 +108,8 @@ class WholeFrameDecoder(RowDecoder):
         actions = None
         if self.actions is not None:  # the newest may already be that of the frame that comes
             actions = self.actions[:, start : start + max(num_steps - 1, 0)]
-        x = model.embed_clip(self.tokens[:, start:], actions, self.drop_actions)
+        said = self.captions and self.captions.from_step(start)
+        x = model.embed_clip(self.tokens[:, start:], actions, self.drop_actions, said)
         over_time = model.config.num_layers // 2
         self.cache = self._cache(over_time, len(x) * x.shape[2], model.config.context_steps)
         model.trunk(x, self.cache)

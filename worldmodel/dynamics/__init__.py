@@ -30,7 +30,7 @@ KINDS: dict[str, type[Any]] = {
 def describe(config: DynamicsConfig) -> dict[str, Any]:
     """A config as a manifest holds it: its kind's name and its values."""
     (name,) = (name for name, kind in KINDS.items() if type(config) is kind)
-    return {"name": name, **asdict(config)}  # type: ignore[call-overload]
+    return {"name": name, **asdict(config)}
 
 
 def from_description(description: dict[str, Any]) -> DynamicsConfig:

@@ -1,49 +1,55 @@
 """What every world model answers, whatever its network: losses, scores, its own cost."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
-from worldmodel.dynamics.layout import ActionRanges, SequenceLayout
+from worldmodel.dynamics.layout import ActionRanges, LayoutConfig, SequenceLayout
 from worldmodel.dynamics.text import TextContext
 
 
-class DynamicsConfig(Protocol):
-    """A frozen dataclass that describes one network; a line in `KINDS` names it."""
+@dataclass(frozen=True, kw_only=True)
+class DynamicsConfig(ABC):
+    """What describes a network, whatever its kind; a line in `KINDS` names it.
 
-    @property
-    def context_steps(self) -> int:
-        """Time steps that the network can see at once, the predicted one included."""
-        ...
+    Attributes:
+        context_steps: time steps that the network can see at once, the predicted one included.
+        layout: how actions and captions are read.
+    """
+
+    context_steps: int = 16
+    layout: LayoutConfig = field(default_factory=LayoutConfig)
+
+    @abstractmethod
+    def build(self, spec: TokenSpec, num_actions: int) -> "Dynamics":
+        """The network, as it starts."""
+
+    def without_actions(self) -> Self:
+        """The same network, not conditioned on any action."""
+        return replace(self, layout=self.layout.without_actions())
+
+    def within(self, ranges: ActionRanges) -> Self:
+        """The same network, its action bins in these ranges where it was given none."""
+        return replace(self, layout=self.layout.within(ranges))
+
+    def with_text(self, width: int) -> Self:
+        """The same network for a text encoder of this width; BadInput where it reads none."""
+        return replace(self, layout=self.layout.with_text(width))
 
     @property
     def text_tokens(self) -> int:
         """Tokens of a caption that are read; 0 for any number (or no text)."""
-        ...
+        return self.layout.text_tokens
 
     @property
     def text_width(self) -> int:
         """Numbers per token of the text encoder; 0 for no text, or while the encoder is unknown."""
-        ...
-
-    def with_text(self, width: int) -> "DynamicsConfig":
-        """The same network for a text encoder of this width; BadInput where it reads none."""
-        ...
-
-    def without_actions(self) -> "DynamicsConfig":
-        """The same network, not conditioned on any action."""
-        ...
-
-    def within(self, ranges: ActionRanges) -> "DynamicsConfig":
-        """The same network, its action bins in these ranges where it was given none."""
-        ...
-
-    def build(self, spec: TokenSpec, num_actions: int) -> "Dynamics": ...
+        return self.layout.text_width
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Dynamics(nn.Module, ABC):
         blocks: the repeated layers, which are compiled, sharded and recomputed one by one.
         recompute: whether to compute the activations of the blocks again in the backward pass.
         predicts_actions: whether a decoder may leave actions to the model.
-        reads: further keyword arguments that this kind's `loss` takes, such as "captions".
+        reads: further keyword arguments that this kind's `loss` takes, such as "noise".
     """
 
     config: DynamicsConfig
@@ -109,15 +115,18 @@ class Dynamics(nn.Module, ABC):
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        captions: TextContext | None = None,
     ) -> Float[Tensor, ""]:
         """What training minimises, in nats per token.
 
         Args:
             actions: row t is in force between frame t and t + 1; at least time - 1 rows.
             drop_actions: examples whose actions are all replaced by a learned "no action".
+            captions: what is said at every time step; without it, nothing is.
 
         Raises:
-            BadInput: wrong grid, wrong action width, or more frames than `context_steps`.
+            BadInput: wrong grid, wrong action width, captions that do not fit, or more frames
+                than `context_steps`.
         """
 
     @abstractmethod
@@ -126,6 +135,7 @@ class Dynamics(nn.Module, ABC):
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        captions: TextContext | None = None,
     ) -> TokenScores:
         """How well every frame is predicted from the frames before it; same arguments and errors.
 

@@ -43,7 +43,7 @@ class GPT(SequenceInput):
         BadInput: the configuration does not fit the data, or a clip does not fit the model.
     """
 
-    reads = ("captions", "context", "noise")
+    reads = ("context", "noise")
 
     def __init__(self, config: GPTConfig, spec: TokenSpec, num_actions: int) -> None:
         super().__init__(config, spec, num_actions)

@@ -1,11 +1,11 @@
 """The shape of a GPT: from GPT-2's to Llama's, one setting at a time."""
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
-from worldmodel.dynamics.layout import ActionRanges, LayoutConfig
+from worldmodel.dynamics.base import DynamicsConfig
 from worldmodel.dynamics.mup import width_ratio
 from worldmodel.dynamics.positions import Yarn, axis_pairs
 
@@ -22,13 +22,12 @@ CHOICES = {
 
 
 @dataclass(frozen=True)
-class GPTConfig:
+class GPTConfig(DynamicsConfig):
     """Shape of the network.
 
     Attributes:
         dropout: on embeddings and residual branches; not on attention weights, which would
             cost the fast attention kernels.
-        context_steps: time steps that the network can see at once, the predicted one included.
         positions: "rope" (rotary over time, row, column), "learned" (one per slot) or "factored"
             (learned, the sum of one per time step and one per place in a step).
         gelu: "tanh" (GPT-2's) or "none" (exact), as in torch.nn.GELU.
@@ -67,7 +66,6 @@ class GPTConfig:
     num_layers: int = 8
     num_heads: int = 8
     mlp_ratio: float = 4.0
-    context_steps: int = 16
     positions: str = "rope"
     rope_theta: float = 10_000.0
     qk_norm: bool = True
@@ -77,7 +75,6 @@ class GPTConfig:
     tie_embeddings: bool = False
     look_back: int = 3
     mup_base_width: int = 0
-    layout: LayoutConfig = field(default_factory=LayoutConfig)
     norm: str = "layer"
     norm_affine: bool = True
     norm_eps: float = 1e-5
@@ -181,12 +178,6 @@ class GPTConfig:
             return None
         return Yarn(self.yarn_scale, self.yarn_beta_fast, self.yarn_beta_slow, self.yarn_original)
 
-    def without_actions(self) -> "GPTConfig":
-        return replace(self, layout=self.layout.without_actions())
-
-    def within(self, ranges: ActionRanges) -> "GPTConfig":
-        return replace(self, layout=self.layout.within(ranges))
-
     @property
     def text_tokens(self) -> int:
         return self.context_tokens or self.layout.text_tokens
@@ -195,9 +186,9 @@ class GPTConfig:
     def text_width(self) -> int:
         return self.context_dim or self.layout.text_width
 
-    def with_text(self, width: int) -> "GPTConfig":
+    def with_text(self, width: int) -> Self:
         if not self.context_tokens:
-            return replace(self, layout=self.layout.with_text(width))
+            return super().with_text(width)
         if self.context_dim not in (0, width):
             raise BadInput(
                 f"context_dim={self.context_dim} with a text encoder of width {width}; "

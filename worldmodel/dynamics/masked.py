@@ -6,7 +6,7 @@ the masked ones, all independently of each other, and so the factors of each.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,20 +16,20 @@ from torch import Tensor, nn
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from training.recompute import call
-from worldmodel.dynamics.base import Dynamics, TokenScores
+from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
 from worldmodel.dynamics.corruption import corrupt
 from worldmodel.dynamics.factors import Factors
-from worldmodel.dynamics.layout import ActionRanges, LayoutConfig, SequenceLayout, symlog
+from worldmodel.dynamics.layout import SequenceLayout, symlog
 from worldmodel.dynamics.mup import lr_multipliers, width_ratio
 from worldmodel.dynamics.space_time import SpaceTimeBlock, TimeCache
+from worldmodel.dynamics.text import TextContext, TextVector
 
 
 @dataclass(frozen=True)
-class MaskedConfig:
+class MaskedConfig(DynamicsConfig):
     """Shape of the network, and how its input is corrupted in training.
 
     Attributes:
-        context_steps: time steps that the network can see at once, the predicted one included.
         factors: sizes whose product is the vocabulary, the first varies fastest; empty: one.
         qk_norm: one LayerNorm per head for queries and keys, in place of those before layers.
         dropout: on embeddings and residual branches.
@@ -38,14 +38,14 @@ class MaskedConfig:
         mup_base_width: `dim` for which the learning rate was found (`worldmodel.dynamics.mup`);
             attention is then scaled by 8 / head_dim, as published. 0 is off.
         max_corrupt_rate, non_mlm_ratio, num_prompt_frames: see `worldmodel.dynamics.corruption`.
-        layout: of it only how actions are read; frame 0 is never a target.
+        layout: how actions and captions are read; frame 0 is never a target. A caption's
+            `text_tokens` tokens are averaged and told to every cell of its frame.
     """
 
     dim: int = 256
     num_layers: int = 6
     num_heads: int = 4
     mlp_ratio: float = 4.0
-    context_steps: int = 16
     factors: Sequence[int] = ()
     qkv_bias: bool = False
     proj_bias: bool = True
@@ -57,7 +57,6 @@ class MaskedConfig:
     max_corrupt_rate: float = 0.2
     non_mlm_ratio: float = 0.5
     num_prompt_frames: int = 8
-    layout: LayoutConfig = field(default_factory=LayoutConfig)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", tuple(self.factors))
@@ -81,10 +80,10 @@ class MaskedConfig:
             raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
         if self.mup_base_width < 0:
             raise BadInput(f"mup_base_width={self.mup_base_width}; give a width, or 0 (off)")
-        if self.layout.predict_actions or self.layout.text_tokens:
+        if self.layout.predict_actions:
             raise BadInput(
-                f"layout.predict_actions={self.layout.predict_actions}, text_tokens="
-                f"{self.layout.text_tokens}: a masked model only reads actions; set both to 0"
+                f"layout.predict_actions={self.layout.predict_actions}: a masked model only "
+                "reads actions; set it to 0"
             )
         if self.layout.first_target_step != 1:
             raise BadInput(
@@ -100,23 +99,6 @@ class MaskedConfig:
     @property
     def width_ratio(self) -> float:
         return width_ratio(self.mup_base_width, self.dim)
-
-    @property
-    def text_tokens(self) -> int:
-        return self.layout.text_tokens
-
-    @property
-    def text_width(self) -> int:
-        return self.layout.text_width
-
-    def with_text(self, width: int) -> "MaskedConfig":
-        return replace(self, layout=self.layout.with_text(width))
-
-    def without_actions(self) -> "MaskedConfig":
-        return replace(self, layout=self.layout.without_actions())
-
-    def within(self, ranges: ActionRanges) -> "MaskedConfig":
-        return replace(self, layout=self.layout.within(ranges))
 
     def build(self, spec: TokenSpec, num_actions: int) -> "Masked":
         return Masked(self, spec, num_actions)
@@ -142,12 +124,14 @@ class Masked(Dynamics):
         self.mask_token = nn.Parameter(torch.empty(config.dim))
         self.position = nn.Parameter(torch.empty(config.context_steps, space, config.dim))
         if config.layout.actions == "binned":
-            self.bins = nn.Embedding(self.layout.num_ids - spec.vocab_size, config.dim)
+            self.bins = nn.Embedding(self.layout.no_text_id - spec.vocab_size, config.dim)
         elif config.layout.actions == "continuous":
             self.action = nn.Sequential(
                 nn.Linear(num_actions, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
             )
             self.no_action = nn.Parameter(torch.empty(config.dim))
+        if self.reads_text:
+            self.text = TextVector(config.text_width, config.dim)
         if config.look_back:
             side = config.look_back
             self.look_back = nn.Conv2d(config.dim, config.dim, side, padding=side // 2, bias=False)
@@ -161,20 +145,23 @@ class Masked(Dynamics):
         masked: Bool[Tensor, "batch time space"] | None,
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        captions: TextContext | None = None,
     ) -> Float[Tensor, "batch time space logit"]:
         """Logits of every token's factors, one factor after the other.
 
         Args:
             masked: tokens that are not seen; what `factors` holds there has no effect. None: of
                 every frame all tokens are masked, and of those before it none.
+            captions: what is said at every step.
         """
         time = factors.shape[1]
         cells, mask = self.embed_cells(factors, masked), None
         acting = self.embed_actions(actions, drop_actions, time - 1)
-        x = self.prepare(cells, cells[:, :-1], acting, 0)
+        said = None if captions is None else self.text(captions, 0, time)
+        x = self.prepare(cells, cells[:, :-1], acting, said, 0)
         if masked is None:
             hidden = self.mask_token.expand_as(cells)
-            x = torch.cat([x, self.prepare(hidden, cells[:, :-1], acting, 0)], dim=1)
+            x = torch.cat([x, self.prepare(hidden, cells[:, :-1], acting, said, 0)], dim=1)
             mask = _past_and_self(time).to(x.device)
         for block in self.blocks:
             x = call(block, x, mask, recompute=self.recompute)
@@ -185,14 +172,15 @@ class Masked(Dynamics):
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        captions: TextContext | None = None,
     ) -> Float[Tensor, ""]:
         """Mean cross entropy of the tokens masked by `corruption.corrupt`, in nats per token."""
-        self.check(tokens, actions)
+        self.check(tokens, actions, captions)
         if tokens.shape[1] < 2:
             raise BadInput("1 frame; a masked model learns frames 1 and later: give 2 or more")
         real = self.factors.split(tokens.flatten(2))
         shown, masked = corrupt(real, self.factors.sizes, self.config)
-        logits = self(shown, masked, actions, drop_actions)
+        logits = self(shown, masked, actions, drop_actions, captions)
         return self.factors.nats(logits, real)[masked].mean()
 
     def score(
@@ -200,15 +188,16 @@ class Masked(Dynamics):
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        captions: TextContext | None = None,
     ) -> TokenScores:
         """Temporally teacher-forced: a frame whose tokens are all masked, after the real past.
 
         As genie/evaluate.py of 1X, with the logits of the first step, but for all frames at once.
         Nats are those of a product of distributions over all cells and factors.
         """
-        self.check(tokens, actions)
+        self.check(tokens, actions, captions)
         real = self.factors.split(tokens.flatten(2))
-        logits = self(real, None, actions, drop_actions)
+        logits = self(real, None, actions, drop_actions, captions)
         hits = (self.factors.best(logits) == real).all(-1)
         return TokenScores(self.factors.nats(logits, real), hits)
 
@@ -227,17 +216,21 @@ class Masked(Dynamics):
         cells: Float[Tensor, "batch time space dim"],
         before: Float[Tensor, "batch past space dim"],
         acting: Float[Tensor, "batch past dim"] | None,
+        said: Float[Tensor, "batch time 1 dim"] | None,
         start: int,
     ) -> Float[Tensor, "batch time space dim"]:
-        """What the first block reads: embedded cells, positions, actions, the frame before.
+        """What the first block reads: cells, positions, captions, actions, the frame before.
 
         Args:
             before, acting: the frame before each frame, and the action between the two; of step 0,
                 which has neither, nothing is given.
+            said: of each frame.
             start: time step of the first frame.
         """
         config = self.config
         x = cells + self.position[start : start + cells.shape[1]]
+        if said is not None:
+            x = x + said.to(x.dtype)
         missing = (0, 0, 0, 0, cells.shape[1] - before.shape[1], 0)
         if acting is not None:
             x = x + F.pad(acting[:, :, None].to(x.dtype), missing)
@@ -278,9 +271,10 @@ class Masked(Dynamics):
     def logits(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape logit"]:
         return self.head(x * self.config.width_ratio)
 
-    def check(self, tokens: Tensor, actions: Tensor | None) -> None:
+    def check(self, tokens: Tensor, actions: Tensor | None, captions: TextContext | None) -> None:
         """BadInput unless a clip fits the model."""
         self.layout.check(tokens, actions)
+        self.check_captions(captions, len(tokens))
         time, limit = tokens.shape[1], self.config.context_steps
         if not 1 <= time <= limit:
             raise BadInput(f"{time} frames, but the model sees 1 to {limit}; shorten the clips")

@@ -125,3 +125,24 @@ class TextSlots(nn.Module):
         said = self.project(text.embeddings.to(self.project.weight.dtype))
         blank = nothing.to(said.dtype).expand(1, *said.shape[1:])
         return torch.cat([blank, said])[text.steps(start, stop) + 1]
+
+
+class TextVector(nn.Module):
+    """What every cell of a frame is told: the mean of its caption's tokens, projected.
+
+    Where nothing is said, nothing is added.
+    """
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, dim, bias=False)
+
+    def forward(
+        self, captions: TextContext, start: int, stop: int
+    ) -> Float[Tensor, "batch step 1 dim"]:
+        """Of time steps start .. stop - 1."""
+        tokens = captions.embeddings
+        count = (tokens != 0).any(-1).sum(1, keepdim=True).clamp(min=1)
+        told = self.project((tokens.sum(1) / count).to(self.project.weight.dtype))
+        told = F.pad(told, (0, 0, 1, 0))
+        return told[captions.steps(start, stop) + 1][:, :, None]

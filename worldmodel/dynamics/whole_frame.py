@@ -10,7 +10,7 @@ large trunk still runs once per frame.
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -22,25 +22,26 @@ from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from training.recompute import call
 from worldmodel.dynamics.axial import AxisBlock
-from worldmodel.dynamics.base import Dynamics, TokenScores
+from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
 from worldmodel.dynamics.cache import KVCache
-from worldmodel.dynamics.layout import ActionRanges, LayoutConfig, SequenceLayout, symlog
+from worldmodel.dynamics.layout import SequenceLayout, symlog
+from worldmodel.dynamics.text import TextContext, TextVector
 
 
 @dataclass(frozen=True)
-class WholeFrameConfig:
+class WholeFrameConfig(DynamicsConfig):
     """Shape of the network.
 
     Attributes:
         num_layers: of the trunk; the even ones attend within a frame, the odd ones over time.
         inner_layers: causal layers over the cells of a frame, after the trunk; 0 for cells that
             are drawn independently.
-        context_steps: time steps that the network can see at once, the predicted one included.
         look_back: side (odd) of the window of the previous frame around a cell that is added to
             its input; 0 leaves that to attention.
         dropout: on embeddings and residual branches.
         layout: how actions enter; "continuous" embeds a row as one vector, "binned" adds up one
-            embedding per column; every cell of a step gets it.
+            embedding per column; every cell of a step gets it, and the mean of the caption's
+            `text_tokens` tokens.
     """
 
     dim: int = 256
@@ -48,10 +49,9 @@ class WholeFrameConfig:
     inner_layers: int = 0
     num_heads: int = 4
     mlp_ratio: float = 4.0
-    context_steps: int = 8
+    context_steps: int = field(default=8, kw_only=True)
     look_back: int = 3
     dropout: float = 0.0
-    layout: LayoutConfig = field(default_factory=LayoutConfig)
 
     def __post_init__(self) -> None:
         if self.num_heads < 1 or self.dim % self.num_heads:
@@ -65,28 +65,11 @@ class WholeFrameConfig:
             raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
         if not 0 <= self.dropout < 1:
             raise BadInput(f"dropout={self.dropout}; give 0 <= dropout < 1")
-        if self.layout.predict_actions or self.layout.text_tokens:
+        if self.layout.predict_actions:
             raise BadInput(
-                f"layout.predict_actions={self.layout.predict_actions}, text_tokens="
-                f"{self.layout.text_tokens}: this kind only reads actions; set both to 0"
+                f"layout.predict_actions={self.layout.predict_actions}: this kind only reads "
+                "actions; set it to 0"
             )
-
-    @property
-    def text_tokens(self) -> int:
-        return self.layout.text_tokens
-
-    @property
-    def text_width(self) -> int:
-        return self.layout.text_width
-
-    def with_text(self, width: int) -> "WholeFrameConfig":
-        return replace(self, layout=self.layout.with_text(width))
-
-    def without_actions(self) -> "WholeFrameConfig":
-        return replace(self, layout=self.layout.without_actions())
-
-    def within(self, ranges: ActionRanges) -> "WholeFrameConfig":
-        return replace(self, layout=self.layout.within(ranges))
 
     def build(self, spec: TokenSpec, num_actions: int) -> "WholeFrame":
         return WholeFrame(self, spec, num_actions)
@@ -106,7 +89,7 @@ class WholeFrame(Dynamics):
         self.conditioned = config.layout.actions != "none"
         self.first_target_step = config.layout.first_target_step
         self.layout = SequenceLayout(config.layout, spec, num_actions)
-        self.embed = nn.Embedding(self.layout.num_ids, config.dim)
+        self.embed = nn.Embedding(self.layout.no_text_id, config.dim)
         self.place = nn.Embedding(spec.tokens_per_step, config.dim)
         self.when = nn.Embedding(config.context_steps, config.dim)
         if config.look_back:
@@ -116,6 +99,8 @@ class WholeFrame(Dynamics):
             self.action = nn.Sequential(
                 nn.Linear(num_actions, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
             )
+        if self.reads_text:
+            self.text = TextVector(config.text_width, config.dim)
         causal = [layer % 2 == 1 for layer in range(config.num_layers)]
         self.blocks = nn.ModuleList(
             AxisBlock(config.dim, config.num_heads, config.mlp_ratio, config.dropout, axis)
@@ -141,16 +126,19 @@ class WholeFrame(Dynamics):
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        captions: TextContext | None = None,
     ) -> Float[Tensor, "batch time space vocab"]:
         """Logits of every token of every frame (teacher-forced).
 
         Args:
             actions: row t is in force between frame t and t + 1; at least time - 1 rows.
             drop_actions: examples whose actions are all replaced by a learned "no action".
+            captions: what is said at every step.
         Raises:
-            BadInput: wrong grid, wrong action width, or more frames than `context_steps`.
+            BadInput: wrong grid, wrong action width, captions that do not fit, or more frames
+                than `context_steps`.
         """
-        states = self.trunk(self.embed_clip(tokens, actions, drop_actions))
+        states = self.trunk(self.embed_clip(tokens, actions, drop_actions, captions))
         if self.config.inner_layers:
             answers = self.embed(tokens.flatten(2)).flatten(0, 1)
             states = self.inner(states.flatten(0, 1), answers).unflatten(0, tokens.shape[:2])
@@ -161,9 +149,11 @@ class WholeFrame(Dynamics):
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None,
         drop_actions: Bool[Tensor, " batch"] | None,
+        captions: TextContext | None = None,
     ) -> Float[Tensor, "batch time space dim"]:
         """What the first layer reads, step by step: a start, then every frame but the last."""
         self.layout.check(tokens, actions)
+        self.check_captions(captions, len(tokens))
         batch, time = tokens.shape[:2]
         if not 1 <= time <= self.config.context_steps:
             raise BadInput(
@@ -175,6 +165,8 @@ class WholeFrame(Dynamics):
         if actions is not None and self.conditioned:
             later = later + self.embed_actions(actions[:, : time - 1], drop_actions)[:, :, None]
         x = torch.cat([start.expand(-1, -1, len(self.place.weight), -1), later], dim=1)
+        if captions is not None:
+            x = x + self.text(captions, 0, time).to(x.dtype)
         return self.placed(x, 0)
 
     def embed_frames(
@@ -191,6 +183,7 @@ class WholeFrame(Dynamics):
         self,
         actions: Float[Tensor, "batch step action"],
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        captions: TextContext | None = None,
     ) -> Float[Tensor, "batch step dim"]:
         """One vector per row of actions, or the learned "no action"."""
         if self.config.layout.actions == "binned":
@@ -261,9 +254,10 @@ class WholeFrame(Dynamics):
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        captions: TextContext | None = None,
     ) -> Float[Tensor, ""]:
         """Mean cross entropy of the tokens that count."""
-        logits = self(tokens, actions, drop_actions)
+        logits = self(tokens, actions, drop_actions, captions)
         return self._nats(logits, tokens)[:, self.first_target_step :].mean()
 
     def score(
@@ -271,9 +265,10 @@ class WholeFrame(Dynamics):
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
+        captions: TextContext | None = None,
     ) -> TokenScores:
         """Exact: a product over the cells of a frame or, with inner layers, autoregressive."""
-        logits = self(tokens, actions, drop_actions).float()
+        logits = self(tokens, actions, drop_actions, captions).float()
         return TokenScores(self._nats(logits, tokens), logits.argmax(-1) == tokens.flatten(2))
 
     @staticmethod
@@ -292,6 +287,7 @@ class WholeFrame(Dynamics):
         |---------------------------------------------|--------------------------------------|
         | embeddings and all linear weights           | normal, std 0.02                     |
         | look_back, told                             | normal, std 0.5 / sqrt(inputs)       |
+        | text.project                                | normal, std 0.02 / sqrt(inputs)      |
         | residual projections (attention.proj, down) | normal, std 0.02 / sqrt(2 layers)    |
         | norm weights                                | 1                                    |
         | biases (of the action's layers)             | 0                                    |
@@ -306,6 +302,8 @@ class WholeFrame(Dynamics):
                 nn.init.normal_(parameter, std=residual_std)
             elif name in ("look_back.weight", "told.weight"):
                 nn.init.normal_(parameter, std=0.5 / math.sqrt(parameter[0].numel()))
+            elif name == "text.project.weight":
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(parameter.shape[1]))
             else:
                 nn.init.normal_(parameter, std=0.02)
 

@@ -207,16 +207,23 @@ def test_the_scale_falls_over_tokens_and_frames_as_gaia_1_has_it() -> None:
     assert levels == pytest.approx([2, 2, 2, 1.7071, 1, 0.2929, 0, 0, 0], abs=1e-4)
 
 
-def test_a_negative_prompt_is_what_the_other_rows_read() -> None:
-    model, text = make_model("none", **BOTH), make_text(against=2)
-    tokens, _ = make_clip()
+@pytest.mark.parametrize("method", ["raster", "maskgit", "whole"])
+def test_a_negative_prompt_is_what_the_other_rows_read(method: str) -> None:
+    make = {"raster": make_model, "maskgit": make_masked, "whole": make_whole}[method]
+    model, text, (tokens, given) = make(**BOTH), make_text(against=2), make_clip()
+    options = {"num_steps": 1} if method == "maskgit" else {}
     sampling = Sampling(greedy=True, guidance=Guidance(1.5, condition="text", negative="fog"))
-    guided = rollout(model, tokens, None, 2, sampling, captions=text)[:, 0]
+    guided = rollout(model, tokens, given, 2, sampling, captions=text, **options)[:, 0]
     clip = torch.cat([tokens, guided], dim=1)
     fog = replace(text, index=torch.full_like(text.index, 2))
+    clip = model.factors.split(clip.flatten(2)) if method == "maskgit" else clip
+    hidden = {"masked": None} if method == "maskgit" else {}
     with torch.no_grad():
-        asked, other = model(clip, captions=text)[:, 2:], model(clip, captions=fog)[:, 2:]
-    assert torch.equal(guided.flatten(2), (2.5 * asked - 1.5 * other).argmax(-1))
+        asked = model(clip, **hidden, actions=given, captions=text)[:, 2:]
+        other = model(clip, **hidden, actions=given, captions=fog)[:, 2:]
+    best, found = (2.5 * asked - 1.5 * other)[..., :11].argmax(-1), guided.flatten(2)
+    assert torch.equal(found, best)
+    assert not torch.equal(found, asked[..., :11].argmax(-1))
 
 
 def test_what_cannot_be_guided_is_refused() -> None:

@@ -140,7 +140,16 @@ def test_initialisation_follows_the_table() -> None:
 def test_commavq_shape_has_the_published_number_of_parameters() -> None:
     """commaVQ's gpt2m has 307,052,544, one of them a head row of 1024 for its separator."""
     spec = TokenSpec((1, 8, 16), 1024, 20.0, 1, (128, 256), "commavq")
-    config = GPTConfig(1024, 24, 16, 4.0, 20, "learned", qk_norm=False, bias=True, look_back=0)
+    config = GPTConfig(
+        dim=1024,
+        num_layers=24,
+        num_heads=16,
+        context_steps=20,
+        positions="learned",
+        qk_norm=False,
+        bias=True,
+        look_back=0,
+    )
     with torch.device("meta"):
         model = GPT(config, spec, 0)
     assert model.num_parameters() == 307_052_544 - 1024

@@ -200,7 +200,6 @@ def test_it_is_described_and_refuses() -> None:
         {"dropout": 1.0},
         {"context_steps": 1},
         {"layout": LayoutConfig("binned", predict_actions=1.0)},
-        {"layout": LayoutConfig(text_tokens=2)},
     ):
         with pytest.raises(BadInput):
             replace(CONFIG, **settings)
