@@ -30,6 +30,7 @@ from training.errors import BadInput
 from training.results import append, heading
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, rollout
+from worldmodel.evaluation.clip_decoder import decode_grids
 from worldmodel.evaluation.pixels import PixelJudge
 from worldmodel.load import WorldModel, load_world_model
 from worldmodel.table import store_of
@@ -74,8 +75,8 @@ def drift(
         network, clips.tokens[:, :prompt], actions, real.shape[1], Sampling(top_k=50), 1
     )
     tokenizer = load_tokenizer(model.manifest["config"]["loader"]["tokenizer"])
-    judge = PixelJudge(tokenizer, load_lpips("alex"))
-    scores = judge.compare(judge.decode(futures[:, 0]), judge.decode(real))
+    pred, target = (decode_grids(tokenizer, tokens) for tokens in (futures[:, 0], real))
+    scores = PixelJudge(load_lpips("alex")).compare(pred, target)
     fps = model.spec.fps
     return Drift(
         name,

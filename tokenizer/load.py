@@ -18,7 +18,7 @@ from tokenizer.semantic import SemanticConfig, SemanticTokenizer
 from tokenizer.token_store import TokenSpec
 from tokenizer.transforms import Preprocessing
 from tokenizer.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
-from tokenizer.video_stream import decode_stream, encode_stream
+from tokenizer.video_stream import DecodeStream, decode_stream, encode_stream
 from tokenizer.vqgan import VQGAN, VQGANConfig
 from training.checkpoints import (
     find_checkpoint,
@@ -140,6 +140,11 @@ class Tokenizer(nn.Module):
             frames = decode_stream(self.autoencoder, map(self._known, batches))
             return (batch.float() for batch in frames)
         return map(self.decode, batches)
+
+    def drive_decoder(self) -> DecodeStream | None:
+        """What decodes a drive's grids one after the other; None where each is a frame alone."""
+        network = self.autoencoder
+        return DecodeStream(network) if isinstance(network, VideoAutoencoder) else None
 
     def _to_network(self, frames: Tensor) -> Tensor:
         if not len(frames) or frames.ndim < 4 or frames.shape[-3] != 3:

@@ -40,10 +40,25 @@ def encode_stream(
             yield tokens
 
 
+class DecodeStream:
+    """One drive's consecutive token grids to frames in [-1, 1]: one of the first, then several."""
+
+    def __init__(self, network: VideoAutoencoder) -> None:
+        self.network, self.past = network, Past()
+
+    def __call__(self, tokens: Int[Tensor, "steps gh gw"]) -> Float[Tensor, "n 3 h w"]:
+        return self.network.decode(tokens, self.past)
+
+    def fork(self) -> "DecodeStream":
+        """Another that goes on from here; neither changes what the other remembers."""
+        other = DecodeStream(self.network)
+        other.past.update(self.past)  # its tensors are replaced, never written into
+        other.past.begun = self.past.begun
+        return other
+
+
 def decode_stream(
     network: VideoAutoencoder, batches: Iterable[Int[Tensor, "steps gh gw"]]
 ) -> Iterator[Float[Tensor, "n 3 h w"]]:
-    """Frames in [-1, 1] of a drive's consecutive token grids: one of the first, then several."""
-    past = Past()
-    for tokens in batches:
-        yield network.decode(tokens, past)
+    """Frames of a drive's consecutive token grids; see `DecodeStream`."""
+    return map(DecodeStream(network), batches)

@@ -8,11 +8,11 @@ import lightning as L
 import numpy as np
 import torch
 
-from tokenizer.data import to_uint8
 from training.loggers import log_media
 from training.sharded import whole
 from worldmodel.data import TokenDataModule, collate
 from worldmodel.decoding import Sampling, rollout
+from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of
 from worldmodel.evaluation.strips import Panel, write_strip
 
 
@@ -43,7 +43,7 @@ class RolloutMedia(L.Callback):
         tokenizer = data.tokenizer()
         if tokenizer is None:
             return
-        prompt = max(1, data.context_steps // 2)
+        prompt = max(2, data.context_steps // 2)  # a video tokenizer's first step is no frame
         windows = data.dataset("val", prompt + self.horizon_steps)
         ids = np.linspace(0, len(windows) - 1, self.num_clips).astype(int)
         clip = collate([windows[int(i)] for i in ids]).to(module.device)
@@ -57,14 +57,13 @@ class RolloutMedia(L.Callback):
             self.num_futures,
             **module.said(clip),
         )
-        tokenizer = tokenizer.to(module.device)
-        past = clip.tokens[:, None, :prompt].expand(-1, self.num_futures, -1, -1, -1)
-        rows = torch.cat([clip.tokens[:, None], torch.cat([past, futures], dim=2)], dim=1)
-        frames = torch.stack(
-            [torch.stack([to_uint8(tokenizer.decode(grid)) for grid in row]) for row in rows]
-        ).cpu()
-        captions = ["tokenizer", *(f"future {n + 1}" for n in range(self.num_futures))]
-        panels: list[Panel] = [(c, frames[:, i]) for i, c in enumerate(captions)]
+        leads = leads_of(windows, ids.tolist())
+        decoder = ClipDecoder(tokenizer.to(module.device), clip.tokens, prompt, leads)
+        panels: list[Panel] = [("tokenizer", decoder.real().cpu())]
+        for number, future in enumerate(futures.unbind(1), 1):
+            frames = torch.cat([decoder.prompt, decoder.after_prompt(future)], dim=1)
+            panels.append((f"future {number}", frames.cpu()))
         with tempfile.TemporaryDirectory() as folder:
-            paths = write_strip(Path(folder), "rollouts", panels, prompt, data.store.spec.fps)
+            shown = (panels, decoder.prompt.shape[1], data.store.spec.fps)
+            paths = write_strip(Path(folder), "rollouts", *shown)
             log_media(trainer, "rollout/clips", paths)

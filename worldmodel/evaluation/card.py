@@ -21,6 +21,7 @@ from training.loader import fixed_loader
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, open_decoder
 from worldmodel.evaluation.action_use import action_use
+from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of
 from worldmodel.evaluation.floors import floors
 from worldmodel.evaluation.pixels import (
     PixelJudge,
@@ -121,96 +122,100 @@ def evaluate(
     if evidence.tokenizer is None or not evidence.drives:
         card["pixels"] = {"skipped": "no drives and tokenizer at hand: tokens only"}
         return card
-    judge = PixelJudge(
-        evidence.tokenizer.to(device), load_lpips(config.lpips_net, config.lpips_weights).to(device)
-    )
-    horizon = max(1, round(config.horizon_s * model.spec.fps))
-    clips, frames = _clips(evidence, config, prompt + horizon)
-    clips, frames = clips.to(device), frames.to(device)
-    card |= _pixels(model, judge, clips, frames, prompt, config, out)
+    judge = PixelJudge(load_lpips(config.lpips_net, config.lpips_weights).to(device))
+    horizon = max(1, round(config.horizon_s * model.spec.fps / model.spec.frames_per_step))
+    tokenizer = evidence.tokenizer.to(device)
+    clips, decoder, frames = _clips(evidence, tokenizer, config, prompt, horizon, device)
+    card |= _pixels(model, judge, clips, decoder, frames, config, out)
     if can_steer(model.action_names):
-        card["steering"] = _steering(
-            model, judge, clips, frames, prompt, config, evidence.store, out
-        )
+        card["steering"] = _steering(model, clips, decoder, frames, config, evidence.store, out)
     return card
 
 
-def _clips(evidence: Evidence, config: EvalConfig, length: int) -> tuple[TokenClip, Tensor]:
-    """Evenly spread clips of tokens, and the pixels that the camera saw."""
-    held = evidence.store.drives(config.split)
-    windows = TokenWindows(held, length)
+def _clips(
+    evidence: Evidence,
+    tokenizer: Tokenizer,
+    config: EvalConfig,
+    prompt: int,
+    horizon: int,
+    device: str,
+) -> tuple[TokenClip, ClipDecoder, Tensor]:
+    """Evenly spread clips of tokens, what decodes them, and the pixels that the camera saw."""
+    length, spec, every = prompt + horizon, evidence.store.spec, evidence.every
+    windows = TokenWindows(evidence.store.drives(config.split), length)
     ids = np.unique(np.linspace(0, len(windows) - 1, config.num_clips + 2).astype(int)[1:-1])
-    clip = collate([windows[int(i)] for i in ids])
+    clip = collate([windows[int(i)] for i in ids]).to(device)
+    decoder = ClipDecoder(tokenizer, clip.tokens, prompt, leads_of(windows, ids.tolist()))
     by_id = {drive.id: drive for drive in evidence.drives}
-    spec, frames = evidence.store.spec, []
-    for index in ids:
-        place = int(np.searchsorted(windows.ends, index, side="right"))
-        start = int(index) - (int(windows.ends[place - 1]) if place else 0)
-        every = evidence.every
-        seen = by_id[held[place].id].frames(start * every, (start + length - 1) * every + 1)
+    frames = []
+    for drive, start in places_of(windows, ids.tolist()):
+        # Step s ends with frame s * frames_per_step.
+        first = (start + decoder.first_step - 1) * spec.frames_per_step + 1
+        last = (start + length - 1) * spec.frames_per_step
+        seen = by_id[drive].frames(first * every, last * every + 1)
         taken = np.stack(list(islice(seen, 0, None, every)))
         frames.append(spec.preprocessing.fit(taken, spec.image_size))
-    return clip, torch.stack(frames)
+    return clip, decoder, torch.stack(frames).to(device)
 
 
 def _pixels(
     model: WorldModel,
     judge: PixelJudge,
     clips: TokenClip,
+    decoder: ClipDecoder,
     frames: Tensor,
-    prompt: int,
     config: EvalConfig,
     out: Path,
 ) -> dict[str, Any]:
     """Rollouts, one-step-ahead frames, the tokenizer's ceiling and the copy floor."""
-    texts = model.texts()
+    texts, prompt = model.texts(), decoder.prompt_steps
     drawn = (config.sampling, config.decoding)
     futures = imagine(model.network, clips, prompt, *drawn, config.num_futures, texts=texts)
     ahead = one_step_ahead(model.network, clips, prompt, *drawn, texts)
-    reconstruction = judge.decode(clips.tokens)
-    imagined = judge.decode(futures.tokens)
-    target = frames[:, prompt:]
+    reconstruction = decoder.real()
+    imagined = [decoder.after_prompt(future) for future in futures.tokens.unbind(1)]
+    seen = decoder.prompt.shape[1]
+    target = frames[:, seen:]
     curves = {
-        "autoregressive": judge.compare(imagined[:, 0], target),
-        "temporally_teacher_forced": judge.compare(judge.decode(ahead), target),
-        "ceiling_tokenizer": judge.compare(reconstruction[:, prompt:], target),
-        "floor_copy_last": judge.compare(copy_last(frames, prompt), target),
+        "autoregressive": judge.compare(imagined[0], target),
+        "temporally_teacher_forced": judge.compare(decoder.one_step_ahead(ahead), target),
+        "ceiling_tokenizer": judge.compare(reconstruction[:, seen:], target),
+        "floor_copy_last": judge.compare(copy_last(frames, seen), target),
     }
-    past = reconstruction[:, :prompt]
     panels: list[Panel] = [("camera", frames), ("tokenizer", reconstruction)]
-    for number in range(config.num_futures):
-        panels.append((f"future {number + 1}", torch.cat([past, imagined[:, number]], dim=1)))
+    for number, future in enumerate(imagined):
+        panels.append((f"future {number + 1}", torch.cat([decoder.prompt, future], dim=1)))
     shown = [(caption, pixels[:4]) for caption, pixels in panels]
-    write_strip(out, "rollouts", shown, prompt, model.spec.fps)
+    write_strip(out, "rollouts", shown, seen, model.spec.fps)
     return {
         "pixels": {
             "num_clips": len(frames),
-            "horizon_steps": target.shape[1],
+            "num_prompt_frames": seen,
+            "num_frames": target.shape[1],
             "fps": model.spec.fps,
             "mean": {name: mean_of(scores) for name, scores in curves.items()},
             "by_horizon": curves,
         },
-        "seconds_per_frame": futures.seconds_per_frame,
+        "seconds_per_frame": futures.seconds_per_step / model.spec.frames_per_step,
     }
 
 
 def _steering(
     model: WorldModel,
-    judge: PixelJudge,
     clips: TokenClip,
+    decoder: ClipDecoder,
     frames: Tensor,
-    prompt: int,
     config: EvalConfig,
     store: TokenStore,
     out: Path,
 ) -> dict[str, Any]:
     """Scene motion under left, straight and right, and how well it tells real turns."""
-    names = model.action_names
+    names, prompt = model.action_names, decoder.prompt_steps
     amplitude = steering_amplitude(store.drives("train"), names)
     variants = steered_actions(clips.actions, names, prompt, amplitude)
     panels: list[Panel] = []
     result: dict[str, Any] = {"amplitude": amplitude}
-    past = judge.decode(clips.tokens[:, :prompt])
+    seen = decoder.prompt.shape[1]
     for direction, actions in variants.items():
         steered = replace(clips, actions=actions)
         futures = imagine(
@@ -223,20 +228,22 @@ def _steering(
             direction,
             model.texts(),
         )
-        pixels = torch.cat([past, judge.decode(futures.tokens[:, 0])], dim=1)
+        pixels = torch.cat([decoder.prompt, decoder.after_prompt(futures.tokens[:, 0])], dim=1)
         panels.append((f"steer {direction}", pixels))
-        motion = scene_motion(pixels[:, prompt - 1 :])
+        motion = scene_motion(pixels[:, seen - 1 :])
         result[direction] = {
             "motion_px_per_frame": motion.median(1).values.mean().item(),
             "standard_error": motion.median(1).values.std().item() / math.sqrt(len(motion)),
         }
     column = next(i for i, name in enumerate(names) if name in amplitude)
     real = scene_motion(frames)
-    turns = clips.actions[:, :-1, column]
+    # The row that explains each frame but the first: of the step before the frame's own.
+    later = torch.arange(1, frames.shape[1], device=frames.device)
+    turns = clips.actions[:, decoder.first_step - 1 + later // model.spec.frames_per_step, column]
     pairs = torch.stack([rearrange(real, "c t -> (c t)").cpu(), turns.flatten().cpu()])
     result["calibration"] = {
         "column": names[column],
         "correlation_on_real_frames": torch.corrcoef(pairs)[0, 1].item(),
     }
-    write_strip(out, "steering", [(c, p[:4]) for c, p in panels], prompt, model.spec.fps)
+    write_strip(out, "steering", [(c, p[:4]) for c, p in panels], seen, model.spec.fps)
     return result

@@ -71,11 +71,6 @@ def _world_model_card(
     checkpoint: Path, manifest: dict[str, Any], source: Any, cfg: DictConfig, device: str
 ) -> Any:
     model = load_world_model(checkpoint)
-    if model.spec.frames_per_step > 1:
-        raise BadInput(
-            f"ckpt={checkpoint}: its token steps stand for {model.spec.frames_per_step} frames "
-            "each (a video tokenizer's); only world models of image tokenizers are judged so far"
-        )
     loader = manifest["config"]["loader"]
     encode = EncodeConfig(**{k: v for k, v in loader["encode"].items() if k != "_target_"})
     name = cfg.tokenizer or loader["tokenizer"]

@@ -11,8 +11,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from tokenizer.data import to_pixels, to_uint8
-from tokenizer.load import Tokenizer
+from tokenizer.data import to_pixels
 from tokenizer.lpips_weights import PerceptualDistance
 from tokenizer.metrics import psnr, ssim
 from worldmodel.data import TokenClip
@@ -28,11 +27,11 @@ class Futures:
 
     Attributes:
         tokens: [clip future horizon height width].
-        seconds_per_frame: wall-clock seconds per imagined frame, prompts included.
+        seconds_per_step: wall-clock seconds per imagined token step, prompts included.
     """
 
     tokens: Int[Tensor, "clip future horizon height width"]
-    seconds_per_frame: float
+    seconds_per_step: float
 
 
 def imagine(
@@ -106,18 +105,10 @@ def _said(clips: TokenClip, sampling: Sampling, texts: Texts | None) -> TextCont
 
 
 class PixelJudge:
-    """Decodes tokens and compares frames; all scores are means over clips, per horizon."""
+    """Compares frames; all scores are means over clips, per horizon."""
 
-    def __init__(self, tokenizer: Tokenizer, perceptual: PerceptualDistance) -> None:
-        self.tokenizer, self.perceptual = tokenizer, perceptual
-
-    def decode(
-        self, tokens: Int[Tensor, "*batch height width"]
-    ) -> UInt8[Tensor, "*batch 3 image_h image_w"]:
-        batch = tokens.shape[:-2]
-        flat = tokens.reshape(-1, *tokens.shape[-2:])
-        frames = torch.cat([to_uint8(self.tokenizer.decode(c)) for c in flat.split(64)])
-        return frames.reshape(*batch, *frames.shape[1:])
+    def __init__(self, perceptual: PerceptualDistance) -> None:
+        self.perceptual = perceptual
 
     @torch.no_grad()
     def compare(
@@ -137,11 +128,11 @@ class PixelJudge:
 
 
 def copy_last(
-    frames: UInt8[Tensor, "clip time 3 h w"], prompt_steps: int
+    frames: UInt8[Tensor, "clip time 3 h w"], num_prompt: int
 ) -> UInt8[Tensor, "clip horizon 3 h w"]:
     """The last prompt frame, for ever: the floor of every rollout."""
-    last = frames[:, prompt_steps - 1 : prompt_steps]
-    return last.expand(-1, frames.shape[1] - prompt_steps, -1, -1, -1)
+    last = frames[:, num_prompt - 1 : num_prompt]
+    return last.expand(-1, frames.shape[1] - num_prompt, -1, -1, -1)
 
 
 def mean_of(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -55,7 +55,7 @@ def _cross_entropy(card: dict[str, Any]) -> list[str]:
         for name, f in floors
     ]
     chart = curves(
-        "bits per token", "frames seen", {"world model": scores["bits_by_step"]}, start=1
+        "bits per token", "token steps seen", {"world model": scores["bits_by_step"]}, start=1
     )
     return [
         "<h2>Cross entropy</h2><p>Fully teacher-forced: every real token is predicted from the "
@@ -83,7 +83,7 @@ def _pixels(folder: Path, card: dict[str, Any]) -> list[str]:
         return [f"<h2>Predicted frames</h2><p>Not measured: {html.escape(pixels['skipped'])}.</p>"]
     names = [name for name in LABELS if name in pixels["mean"]]
     rows = [[LABELS[n], *(pixels["mean"][n][m] for m in ("psnr", "ssim", "lpips"))] for n in names]
-    seconds = [step / pixels["fps"] for step in range(1, pixels["horizon_steps"] + 1)]
+    seconds = [step / pixels["fps"] for step in range(1, pixels["num_frames"] + 1)]
     charts = [
         curves(
             metric, "s ahead", {LABELS[n]: pixels["by_horizon"][n][metric] for n in names}, seconds
@@ -92,10 +92,10 @@ def _pixels(folder: Path, card: dict[str, Any]) -> list[str]:
     ]
     return [
         f"<h2>Rollouts</h2><figure>{video(folder / 'rollouts.mp4')}<figcaption>Grey bar: prompt "
-        f"({card['prompt_steps']} frames). Green bar: imagined. {pixels['fps']:g} frames per "
-        f"second.</figcaption></figure>",
+        f"({pixels['num_prompt_frames']} frames). Green bar: imagined. {pixels['fps']:g} frames "
+        f"per second.</figcaption></figure>",
         f"<h2>Predicted frames</h2><p>{pixels['num_clips']} clips, "
-        f"{pixels['horizon_steps']} frames ahead, against what the camera saw. "
+        f"{pixels['num_frames']} frames ahead, against what the camera saw. "
         f"{card['seconds_per_frame']:.3f} s per imagined frame.</p>",
         table(["", "PSNR (dB)", "SSIM", "LPIPS"], rows, highlight=2),
         f"<div class=charts>{''.join(charts)}</div>",

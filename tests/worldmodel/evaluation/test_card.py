@@ -63,6 +63,23 @@ def test_a_world_model_gets_its_whole_card(composed, fit, evaluate):
     assert again == card  # the same seeds, the same judgement
 
 
+def test_a_world_model_of_video_tokens_gets_its_card(composed, fit, evaluate):
+    cut = ["+debug=tokenizer_video", "trainer.max_steps=2", "media=none", "model.loss.gan_start=9"]
+    sizes = ["model.autoencoder.image_size=[32,32]", "model.autoencoder.channels=8"]
+    _, video, _ = fit(composed("tokenizer_video_tiny", *cut, *sizes))
+    drives = [*TINY[2:], f"loader.tokenizer={video.folder}", "model.network.num_layers=1"]
+    _, run, _ = fit(composed("gpt_tiny", TINY[0], "media.every_steps=5", *drives))
+    card = evaluate(run.folder, *FEW[:2], "horizon_s=0.8", "num_futures=1")
+    pixels = card["pixels"]
+    assert (pixels["num_prompt_frames"], pixels["num_frames"], pixels["fps"]) == (4, 8, 10)
+    curves = pixels["by_horizon"]
+    assert set(curves) >= {"autoregressive", "temporally_teacher_forced", "ceiling_tokenizer"}
+    assert all(len(curve["psnr"]) == 8 for curve in curves.values())
+    assert -1 <= card["steering"]["calibration"]["correlation_on_real_frames"] <= 1
+    assert (run.folder / "eval/rollouts.mp4").exists()
+    assert list((run.folder / "media").rglob("*.png"))
+
+
 def test_a_tokenizer_gets_its_card(composed, fit, evaluate):
     cut = ["+debug=tokenizer", "trainer.max_steps=4", "media=none", "model.loss.gan_start=2"]
     _, run, _ = fit(composed("tokenizer_tiny", *cut))

@@ -1,0 +1,106 @@
+"""Frames of the token grids of clips.
+
+A grid of an image tokenizer is a frame. A grid of a video tokenizer stands for several, and is
+decoded after all that came before it in its drive. The first of a clip then only is past: it holds
+one frame where the drive begins and several elsewhere.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int, Integer, UInt8
+from torch import Tensor
+
+from tokenizer.data import to_uint8
+from tokenizer.load import Tokenizer
+from worldmodel.data import TokenWindows
+
+CHUNK = 64  # grids at once
+
+
+def places_of(windows: TokenWindows, ids: Sequence[int]) -> list[tuple[str, int]]:
+    """The drive of each window, and the step at which it begins."""
+    found = (windows.describe(index) for index in ids)
+    return [(window["drive"], window["steps"][0]) for window in found]
+
+
+def leads_of(
+    windows: TokenWindows, ids: Sequence[int]
+) -> list[Integer[np.ndarray, "_ height width"]]:
+    """The grids of its drive before each window, not read yet."""
+    encoded = {drive.id: drive.tokens for drive in windows.drives}
+    return [encoded[drive][:start] for drive, start in places_of(windows, ids)]
+
+
+class ClipDecoder:
+    """Decodes real and imagined tokens of some clips.
+
+    Args:
+        tokens: the real ones.
+        leads: the grids of its drive before each clip; image tokenizers need none.
+
+    Attributes:
+        first_step: the step of a clip whose frames are its first: 1 for video tokenizers.
+        prompt: frames of the prompt.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        tokens: Int[Tensor, "clip time height width"],
+        prompt_steps: int,
+        leads: Sequence[Integer[np.ndarray, "_ height width"]],
+    ) -> None:
+        self.tokenizer, self.tokens, self.prompt_steps = tokenizer, tokens, prompt_steps
+        streams = [tokenizer.drive_decoder() for _ in leads]
+        self.streams = [stream for stream in streams if stream is not None]
+        self.first_step = int(bool(self.streams))
+        if not self.streams:
+            self.prompt = decode_grids(tokenizer, tokens[:, :prompt_steps])
+            return
+        prompts = []
+        for stream, lead, clip in zip(self.streams, leads, tokens, strict=True):
+            before = torch.from_numpy(np.asarray(lead, np.int64)).to(clip.device)
+            for chunk in torch.cat([before, clip[:1]]).split(CHUNK):
+                stream(chunk)
+            prompts.append(to_uint8(stream(clip[1:prompt_steps])))
+        self.prompt = torch.stack(prompts)
+
+    def real(self) -> UInt8[Tensor, "clip frame 3 h w"]:
+        """Frames of the clips, from `first_step` on."""
+        return torch.cat([self.prompt, self.after_prompt(self.tokens[:, self.prompt_steps :])], 1)
+
+    def after_prompt(
+        self, tokens: Int[Tensor, "clip horizon height width"]
+    ) -> UInt8[Tensor, "clip frame 3 h w"]:
+        """Frames of tokens that go on where the prompts end."""
+        if not self.streams:
+            return decode_grids(self.tokenizer, tokens)
+        pairs = zip(self.streams, tokens, strict=True)
+        return torch.stack([to_uint8(stream.fork()(future)) for stream, future in pairs])
+
+    def one_step_ahead(
+        self, tokens: Int[Tensor, "clip horizon height width"]
+    ) -> UInt8[Tensor, "clip frame 3 h w"]:
+        """Frames of tokens of which each goes on where the real ones before it end."""
+        if not self.streams:
+            return decode_grids(self.tokenizer, tokens)
+        clips = []
+        for stream, ahead, real in zip(self.streams, tokens, self.tokens, strict=True):
+            past, frames = stream.fork(), []
+            for step in range(len(ahead)):
+                frames.append(to_uint8(past.fork()(ahead[step : step + 1])))
+                past(real[self.prompt_steps + step][None])
+            clips.append(torch.cat(frames))
+        return torch.stack(clips)
+
+
+def decode_grids(
+    tokenizer: Tokenizer, tokens: Int[Tensor, "*batch height width"]
+) -> UInt8[Tensor, "*batch 3 image_h image_w"]:
+    """A frame of every grid, by an image tokenizer."""
+    batch = tokens.shape[:-2]
+    flat = tokens.reshape(-1, *tokens.shape[-2:])
+    frames = torch.cat([to_uint8(tokenizer.decode(chunk)) for chunk in flat.split(CHUNK)])
+    return frames.reshape(*batch, *frames.shape[1:])
