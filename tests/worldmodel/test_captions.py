@@ -1,11 +1,16 @@
 """Captions in every kind of world model: read at their step, decoded as scored, and obeyed."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from torch import Tensor
 
+from tokenizer.drives import write_drive
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from worldmodel.conditions import ConditionShares
@@ -16,7 +21,9 @@ from worldmodel.dynamics.layout import LayoutConfig
 from worldmodel.dynamics.masked import MaskedConfig
 from worldmodel.dynamics.text import TextContext
 from worldmodel.dynamics.whole_frame import WholeFrameConfig
+from worldmodel.evaluation.judge import judge
 
+ROOT = Path(__file__).parent.parent.parent
 SPEC = TokenSpec((1, 2, 3), 8, 10.0, 1, (16, 24), "test")
 SIZES = {"dim": 24, "num_layers": 2, "num_heads": 2, "context_steps": 4}
 TOLD = LayoutConfig("continuous", text_tokens=3, text_width=5)
@@ -139,3 +146,44 @@ def test_a_trained_model_obeys_its_captions_and_guidance_makes_it_obey_more(kind
     unguided, guided = obedience(model, 0.0), obedience(model, 2.0)
     assert 0.65 < unguided < 0.85
     assert guided > unguided + 0.1
+
+
+@pytest.fixture(scope="module")
+def captioned_drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bright drives and dark ones, which say so in their later half."""
+    root, noise = tmp_path_factory.mktemp("captioned"), np.random.default_rng(0)
+    for number, split in enumerate(["train", "train", "val", "test"]):
+        level = 200 * (number % 2)
+        frames = [level + noise.integers(0, 50, (64, 64, 3), dtype=np.uint8) for _ in range(24)]
+        said = [{"text": "bright day" if level else "dark night", "start": 12, "stop": 24}]
+        meta = {"fps": 10.0, "source": "test", "licence": "none", "split": split, "captions": said}
+        write_drive(root / f"d{number}", frames, np.zeros((24, 1)), ["steering"], meta)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("experiment", "text", "decoding"),
+    [
+        ("gpt_tiny", "context_tokens=2", "speculative"),
+        ("masked_tiny", "layout.text_tokens=2", "maskgit"),
+    ],
+)
+def test_captions_are_trained_on_and_guided_by_from_the_command_line(
+    experiment: str, text: str, decoding: str, captioned_drives: Path, composed, fit, tmp_path: Path
+) -> None:
+    words = ["data=drives", f"data.root={captioned_drives}", f"model.network.{text}"]
+    cut = ["model.network.dim=48", "model.network.num_layers=2", "model.network.num_heads=2"]
+    few = ["trainer.max_steps=2", "trainer.val_check_interval=1", "loader.batch_size=2"]
+    encoder = ["+text_encoder@model.text=hashed_words", "model.conditions.none=0.2"]
+    _, run, _ = fit(composed(experiment, *words, *cut, *few, *encoder, "loader.num_workers=0"))
+    overrides = [f"ckpt={run.folder}", f"decoding.method={decoding}", "num_clips=2", "device=cpu"]
+    overrides += ["sampling.guidance.condition=text", "sampling.guidance.negative=fog"]
+    cards = []
+    for scale in (0, 100):
+        asked = [*overrides, f"sampling.guidance.scale={scale}", f"out={tmp_path}/{scale}"]
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            judge(compose("eval", [*asked, "horizon_s=0.2", "num_windows=4"]))
+        cards.append(json.loads((tmp_path / f"{scale}/metrics.json").read_text()))
+    assert cards[0]["teacher_forced"] == cards[1]["teacher_forced"]
+    assert cards[0]["pixels"]["mean"] != cards[1]["pixels"]["mean"]
