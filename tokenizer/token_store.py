@@ -113,16 +113,18 @@ class TokenStore:
         self.spec = TokenSpec.from_dict(self.manifest["spec"])
         self.action_names: tuple[str, ...] = tuple(self.manifest["action_names"])
         entries = sorted(self.manifest["drives"].items())
-        self._drives = [self._open(name, entry, verify, on_corrupt) for name, entry in entries]
+        self._drives = {
+            name: self._open(name, entry, verify, on_corrupt) for name, entry in entries
+        }
 
     def drives(self, split: str) -> list[TokenDrive]:
         """Drives of a split, sorted by id; val and test stand in for each other if one is empty."""
         other = {"train": "train", "val": "test", "test": "val"}.get(split)
         if other is None:
             raise BadInput(f"{self.root}: split is {split!r}; use one of train, val, test")
-        found = [drive for drive in self._drives if drive.split == split]
+        found = [drive for drive in self._drives.values() if drive.split == split]
         if not found:
-            found = [drive for drive in self._drives if drive.split == other]
+            found = [drive for drive in self._drives.values() if drive.split == other]
         if not found:
             raise BadInput(
                 f"{self.root}: no drive is in the {split} split; encode drives that have one"
@@ -131,12 +133,12 @@ class TokenStore:
 
     def find(self, drive_id: str) -> TokenDrive | None:
         """The drive of this id, whatever its split."""
-        return next((drive for drive in self._drives if drive.id == drive_id), None)
+        return self._drives.get(drive_id)
 
     @property
     def captioned(self) -> bool:
         """Whether anything is said of any drive."""
-        return any(drive.captions for drive in self._drives)
+        return any(drive.captions for drive in self._drives.values())
 
     @property
     def hash(self) -> str:
