@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from worldmodel.dynamics.cache import KVCache
 
-TILE = 96  # numbers in a row: as many as the kernel sums up in registers
+TILE = 96  # numbers in a row at most: as many as the kernel sums up in registers
 ROW_END = 8  # bytes: a row ends with its scale and its offset
+TINY, HALF_UP, OFFSET = torch.tensor(1e-30), torch.tensor(128.5), torch.tensor([1.0, -128.0])
 MAX_ROWS = 32  # from here on a product with weights made float32 again is faster
 
 
@@ -41,19 +42,19 @@ def rounded(
     x: Float[Tensor, "*shape dim"],
 ) -> tuple[UInt8[Tensor, "*shape dim"], Float[Tensor, "*shape 1"]]:
     """Vectors as (bytes - 128) * scale, with the least scale that holds them."""
-    scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127
-    return (x / scale).round_().add_(128).to(torch.uint8), scale
+    scale = torch.add(TINY, x.abs().amax(-1, keepdim=True), alpha=1 / 127)
+    return torch.addcdiv(HALF_UP, x, scale).to(torch.uint8), scale
 
 
 def row_ends(scale: Float[Tensor, "*shape 1"]) -> UInt8[Tensor, "*shape end"]:
     """Ends of rows that hold what `rounded` made."""
-    return torch.cat([scale, -128 * scale], dim=-1).view(torch.uint8)
+    return (scale * OFFSET).view(torch.uint8)
 
 
 @lru_cache(maxsize=32)  # all layers ask alike, token after token
 def bags(
     num_tables: int, table: int, runs: int, askers: int, length: int
-) -> tuple[Int[Tensor, " row"], Int[Tensor, " bag"]]:
+) -> tuple[Int[Tensor, " summand"], Int[Tensor, " bag"]]:
     """Rows to sum up, and where bags begin: [table run asker] bags of `length` rows each.
 
     Args:
@@ -66,16 +67,22 @@ def bags(
     return rows.flatten().int(), torch.arange(0, rows.numel(), length).int()
 
 
+@lru_cache(maxsize=4)
+def unseen(new: int, stop: int, width: int, groups: int) -> Float[Tensor, "query slot"]:
+    """What is added to the scores of the newest of `stop` slots: -inf where it is later."""
+    later = torch.full((new, width), -torch.inf).triu(stop - new + 1)
+    return later.repeat(groups, 1)
+
+
 def weighted_sums(
-    table: UInt8[Tensor, "*shape byte"],
-    chosen: tuple[Int[Tensor, " row"], Int[Tensor, " bag"]],
+    table: UInt8[Tensor, "row byte"],
+    chosen: tuple[Int[Tensor, " summand"], Int[Tensor, " bag"]],
     weights: Float[Tensor, "*any"],
 ) -> Float[Tensor, "bag number"]:
     """For every bag the sum of its rows, each times its weight."""
     rows, begins = chosen
-    flat, weights = table.flatten(0, -2), weights.reshape(-1)
-    out: Tensor = torch.ops.quantized.embedding_bag_byte_rowwise_offsets(
-        flat, rows, begins, False, 0, False, weights, None, False
+    out: Tensor = torch.ops.quantized.embedding_bag_byte_rowwise_offsets.default(
+        table, rows, begins, False, 0, False, weights.reshape(-1), None, False
     )
     return out
 
@@ -83,39 +90,48 @@ def weighted_sums(
 class Int8Linear(nn.Module):
     """A linear layer with 8-bit weights and a scale per output channel; inputs stay as they are.
 
-    A row of its table holds what one input channel gives to `TILE` output channels.
-    """
+    A row of its table holds what one input channel gives to a tile of output channels. The number
+    of tiles is even, for two threads to share.
 
-    table: UInt8[Tensor, "tile input byte"]
-    scale: Float[Tensor, " output"]
+    Attributes:
+        num_bytes: what a product reads.
+    """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.num_inputs, self.num_outputs = linear.in_features, linear.out_features
+        self.num_tiles = 2 * -(-self.num_outputs // (2 * TILE))
+        self.width = 8 * -(-self.num_outputs // (8 * self.num_tiles))
         weight, scale = rounded(linear.weight.detach().float())
-        tiles = F.pad(weight, (0, 0, 0, -len(weight) % TILE)).unflatten(0, (-1, TILE)).mT
-        ends = row_ends(torch.ones(*tiles.shape[:2], 1))
-        self.register_buffer("table", torch.cat([tiles, ends], dim=-1))
-        self.register_buffer("scale", scale[:, 0])
-        self.bias = linear.bias
+        weight = F.pad(weight, (0, 0, 0, self.num_tiles * self.width - len(weight)))
+        rows = weight.unflatten(0, (self.num_tiles, -1)).mT.flatten(0, 1)
+        # Not buffers: reading one costs a microsecond, and this never moves.
+        self.table = torch.cat([rows, row_ends(torch.ones(len(rows), 1))], dim=1)
+        self.scale = scale[:, 0]
+        self.bias = None if linear.bias is None else linear.bias.detach()
+        parts = (self.table, self.scale) + (() if self.bias is None else (self.bias,))
+        self.num_bytes = sum(part.nbytes for part in parts)
 
     def forward(self, x: Float[Tensor, "*shape input"]) -> Float[Tensor, "*shape output"]:
-        rows, tiles = x.flatten(0, -2), len(self.table)
-        if len(rows) > MAX_ROWS:
-            out = rows @ self._floats()
+        count, tiles = x.numel() // self.num_inputs, self.num_tiles
+        if count > MAX_ROWS:
+            out = x @ self._floats()
         else:
-            chosen = bags(1, 0, tiles, len(rows), self.num_inputs)
-            out = weighted_sums(self.table, chosen, rows.expand(tiles, -1, -1))
-            out = out.view(tiles, len(rows), TILE).transpose(0, 1).flatten(1)
-            out = out[:, : self.num_outputs]
-        out = out * self.scale if self.bias is None else self.bias.addcmul(out, self.scale)
-        return out.unflatten(0, x.shape[:-1])
+            chosen = bags(1, 0, tiles, count, self.num_inputs)
+            asked = x.reshape(count, -1).expand(tiles, -1, -1)
+            out = weighted_sums(self.table, chosen, asked)
+            if count > 1:
+                out = out.view(tiles, count, -1).transpose(0, 1)
+            out = out.reshape(*x.shape[:-1], -1)
+        if out.shape[-1] > self.num_outputs:
+            out = out[..., : self.num_outputs]
+        return out * self.scale if self.bias is None else self.bias.addcmul(out, self.scale)
 
-    def _floats(self) -> Float[Tensor, "input output"]:
-        """Weights without their scales."""
-        weight = torch.empty(self.num_inputs, len(self.table), TILE)
-        weight.copy_(self.table[..., :TILE].transpose(0, 1))
-        return weight.flatten(1)[:, : self.num_outputs].sub_(128)
+    def _floats(self) -> Float[Tensor, "input tiled"]:
+        """Weights without their scales; outputs fill their last tile."""
+        weight = torch.empty(self.num_inputs, self.num_tiles, self.width)
+        table = self.table.view(self.num_tiles, self.num_inputs, -1)
+        return weight.copy_(table[..., : self.width].transpose(0, 1)).flatten(1).sub_(128)
 
 
 class Int8Cache(KVCache):
@@ -132,12 +148,19 @@ class Int8Cache(KVCache):
         self.shape = num_layers, batch, num_heads, num_slots, head_dim
         tiles = -(-num_slots // TILE)
         lead = (num_layers, batch, num_heads)
-        self.keys = torch.zeros(*lead, tiles, head_dim, TILE + ROW_END, dtype=torch.uint8)
-        self.keys[..., TILE:] = row_ends(torch.ones(1))
-        self.key_scales = torch.zeros(*lead, tiles * TILE)
+        keys = torch.zeros(*lead, tiles, head_dim, TILE + ROW_END, dtype=torch.uint8)
+        keys[..., TILE:] = row_ends(torch.ones(1))
         # Zero bytes: slots not yet written have scale 0, and read as zeros.
-        self.values = torch.zeros(*lead, tiles * TILE, head_dim + ROW_END, dtype=torch.uint8)
+        values = torch.zeros(*lead, tiles * TILE, head_dim + ROW_END, dtype=torch.uint8)
+        self._hold(keys, values, torch.zeros(*lead, 1, tiles * TILE))
         self.length = 0
+
+    def _hold(self, keys: Tensor, values: Tensor, key_scales: Tensor) -> None:
+        self.keys, self.values, self.key_scales = keys, values, key_scales
+        # Seen as a layer's attention reads them; a view at a time would cost microseconds.
+        self._key_tables = keys.flatten(1, -2).unbind()
+        self._value_tables = values.flatten(1, -2).unbind()
+        self._layer_scales = key_scales.flatten(1, 2).unbind()
 
     def write(
         self,
@@ -146,39 +169,39 @@ class Int8Cache(KVCache):
         keys: Float[Tensor, "batch kv_head new channel"],
         values: Float[Tensor, "batch kv_head new channel"],
     ) -> None:
-        stop, channels = start + keys.shape[2], keys.shape[3]
-        (keys, values), (key_scales, value_scales) = rounded(torch.stack([keys, values]))
-        self._put_keys(layer, start, keys)
-        self.key_scales[layer, :, :, start:stop] = key_scales[..., 0]
-        self.values[layer, :, :, start:stop, :channels] = values
-        self.values[layer, :, :, start:stop, channels:] = row_ends(value_scales)
+        stop = start + keys.shape[2]
+        whole, scales = rounded(torch.stack([keys, values]))
+        self._put_keys(layer, start, whole[0])
+        self.key_scales[layer, ..., start:stop] = scales[0].mT
+        self.values[layer, :, :, start:stop] = torch.cat([whole[1], row_ends(scales[1])], dim=-1)
 
     def attend(
         self, layer: int, query: Float[Tensor, "batch head new channel"], scale: float
     ) -> Float[Tensor, "batch head new channel"]:
         batch, heads, new, channels = query.shape
-        kv_heads, stop = self.shape[2], self.length + new
+        kv_heads, capacity = self.shape[2], self.values.shape[3]
+        stop = self.length + new
         tiles = -(-stop // TILE)
-        tables, group = batch * kv_heads, heads // kv_heads * new
+        tables, width, group = batch * kv_heads, tiles * TILE, heads // kv_heads * new
         # A tile of keys is asked by all queries that share it; the values by one after the other.
         asked = (query * scale).reshape(tables, 1, group, channels).expand(-1, tiles, -1, -1)
-        chosen = bags(tables, self.keys[0, 0, 0, ..., 0].numel(), tiles, group, channels)
-        scores = weighted_sums(self.keys[layer], chosen, asked).view(tables, tiles, group, TILE)
-        scores = scores.transpose(1, 2).flatten(2).view(batch, kv_heads, group, -1)
-        scores = scores * self.key_scales[layer, :, :, None, : tiles * TILE]
-        scores[..., stop:] = -torch.inf
-        if new > 1:
-            later = query.new_full((new, new), -torch.inf).triu(1)
-            scores[..., stop - new : stop] += later.repeat(group // new, 1)
-        chosen = bags(tables, self.values.shape[3], 1, group, tiles * TILE)
-        return weighted_sums(self.values[layer], chosen, scores.softmax(-1)).view(query.shape)
+        chosen = bags(tables, capacity // TILE * channels, tiles, group, channels)
+        scores = weighted_sums(self._key_tables[layer], chosen, asked)
+        if group > 1:
+            scores = scores.view(tables, tiles, group, TILE).transpose(1, 2)
+        scores = scores.reshape(tables, group, width)
+        scales = self._layer_scales[layer][..., :width]
+        scores = unseen(new, stop, width, group // new).addcmul(scores, scales)
+        chosen = bags(tables, capacity, 1, group, width)
+        out = weighted_sums(self._value_tables[layer], chosen, scores.softmax(-1))
+        return out.view(query.shape)
 
     def expand(self, num_futures: int) -> "Int8Cache":
         layers, batch, heads, slots, channels = self.shape
-        other = Int8Cache(layers, batch * num_futures, heads, slots, channels)
-        other.length = self.length
-        for name in ("keys", "key_scales", "values"):
-            setattr(other, name, getattr(self, name).repeat_interleave(num_futures, dim=1))
+        other = Int8Cache(layers, 0, heads, slots, channels)
+        other.shape, other.length = (layers, batch * num_futures, *self.shape[2:]), self.length
+        parts = self.keys, self.values, self.key_scales
+        other._hold(*(part.repeat_interleave(num_futures, dim=1) for part in parts))
         return other
 
     def forget(self, num_slots: int) -> None:
@@ -186,8 +209,9 @@ class Int8Cache(KVCache):
         for layer in range(self.shape[0]):
             held = self.keys[layer, ..., :TILE].mT.flatten(2, 3)
             self._put_keys(layer, 0, held[:, :, num_slots : self.length])
-            for part in (self.key_scales[layer], self.values[layer]):
-                part[:, :, :kept] = part[:, :, num_slots : self.length].clone()
+            scales, values = self.key_scales[layer], self.values[layer]
+            scales[..., :kept] = scales[..., num_slots : self.length].clone()
+            values[:, :, :kept] = values[:, :, num_slots : self.length].clone()
         self.length = kept
 
     @property

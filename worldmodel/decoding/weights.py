@@ -3,10 +3,10 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.errors import BadInput
-from worldmodel.decoding.quantized import quantize, why_not_int8
+from worldmodel.decoding.quantized import Int8Linear, quantize, why_not_int8
 from worldmodel.dynamics.gpt import GPT
 
 DTYPES = {
@@ -56,9 +56,10 @@ def weight_bytes(model: GPT) -> int:
 
     The embedding tables give one row each and do not count; a tied head does.
     """
-    read = [*model.blocks.parameters(), *model.blocks.buffers()]
+    read: list[Tensor] = list(model.blocks.parameters())
     if model.config.tie_embeddings:
         read.append(model.embed.weight[: model.layout.vocab_size])
     else:
-        read += [*model.head.parameters(), *model.head.buffers()]
-    return sum(part.nbytes for part in read)
+        read += model.head.parameters()
+    quantized = [part for part in model.modules() if isinstance(part, Int8Linear)]
+    return sum(part.nbytes for part in read) + sum(part.num_bytes for part in quantized)
