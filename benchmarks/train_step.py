@@ -19,7 +19,14 @@ def rows() -> Iterator[Row]:
 
     spec = TokenSpec(GRID, VOCAB, 20.0, 1, (128, 256), "random")
     config = GPTConfig(
-        DIM, LAYERS, HEADS, 4.0, STEPS, "learned", qk_norm=False, bias=True, look_back=0
+        dim=DIM,
+        num_layers=LAYERS,
+        num_heads=HEADS,
+        context_steps=STEPS,
+        positions="learned",
+        qk_norm=False,
+        bias=True,
+        look_back=0,
     )
     ours = GPT(config, spec, 0)
     peer = GPT2LMHeadModel(
