@@ -99,8 +99,8 @@ class WholeFrameDecoder(RowDecoder):
             token = sample(logits, self.sampling, uniform[cell])
             yield token
             if cell + 1 < space:
-                answer = torch.cat([states[:, cell], model.embed(self.both(token))], dim=-1)
-                x = states[:, cell + 1 : cell + 2] + model.told(answer)[:, None]
+                told = model.told(states[:, cell], model.embed(self.both(token)))
+                x = states[:, cell + 1 : cell + 2] + told[:, None]
 
     def _read(self, num_steps: int) -> None:
         """Fill a fresh cache from the newest `num_steps` frames."""

@@ -24,6 +24,7 @@ from training.recompute import call
 from worldmodel.dynamics.axial import AxisBlock
 from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
 from worldmodel.dynamics.cache import KVCache
+from worldmodel.dynamics.comparison import Comparison
 from worldmodel.dynamics.layout import SequenceLayout, symlog
 from worldmodel.dynamics.text import TextContext, TextVector
 
@@ -107,7 +108,7 @@ class WholeFrame(Dynamics):
             for axis in causal + [True] * config.inner_layers
         )
         if config.inner_layers:
-            self.told = nn.Linear(2 * config.dim, config.dim, bias=False)
+            self.told = Comparison(config.dim)
         self.norm = nn.LayerNorm(config.dim, bias=False)
         self.init_weights()
 
@@ -239,8 +240,7 @@ class WholeFrame(Dynamics):
         self, states: Float[Tensor, "frame space dim"], answers: Float[Tensor, "frame space dim"]
     ) -> Float[Tensor, "frame space dim"]:
         """Refine the states of a frame in raster order by the embedded tokens before each cell."""
-        told = self.told(torch.cat([states, answers], dim=-1))[:, :-1]
-        x = states + F.pad(told, (0, 0, 1, 0))
+        x = states + F.pad(self.told(states, answers)[:, :-1], (0, 0, 1, 0))
         for block in self.inner_blocks:
             x = call(block, x, recompute=self.recompute)
         return x
@@ -285,27 +285,34 @@ class WholeFrame(Dynamics):
 
         | parameter                                   | start                                |
         |---------------------------------------------|--------------------------------------|
-        | embeddings and all linear weights           | normal, std 0.02                     |
-        | look_back, told                             | normal, std 0.5 / sqrt(inputs)       |
-        | text.project                                | normal, std 0.02 / sqrt(inputs)      |
-        | residual projections (attention.proj, down) | normal, std 0.02 / sqrt(2 layers)    |
+        | embeddings                                  | normal, std 0.5 / sqrt(dim)          |
+        | all linear weights                          | normal, std 0.5 / sqrt(inputs)       |
+        | residual projections (attention.proj, down) | the same / sqrt(2 layers)            |
+        | look_back                                   | normal, std 2 / sqrt(inputs)         |
+        | text.project                                | embeddings' std / sqrt(inputs)       |
         | norm weights                                | 1                                    |
         | biases (of the action's layers)             | 0                                    |
+
+        The neighbours that `look_back` adds up stay apart in a cell from the start: without inner
+        layers it is enough to know them all, and which of them is where is learned late.
         """
-        residual_std = 0.02 / math.sqrt(2 * len(self.blocks))
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.ndim == 1:
                 nn.init.ones_(parameter)
-            elif name.endswith(("attention.proj.weight", "down.weight")):
-                nn.init.normal_(parameter, std=residual_std)
-            elif name in ("look_back.weight", "told.weight"):
-                nn.init.normal_(parameter, std=0.5 / math.sqrt(parameter[0].numel()))
-            elif name == "text.project.weight":
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(parameter.shape[1]))
             else:
-                nn.init.normal_(parameter, std=0.02)
+                nn.init.normal_(parameter, std=self._init_std(name, parameter))
+
+    def _init_std(self, name: str, parameter: Tensor) -> float:
+        std = 0.5 / math.sqrt(parameter[0].numel())  # of an embedding, that is dim
+        if name.endswith(("attention.proj.weight", "down.weight")):
+            return std / math.sqrt(2 * len(self.blocks))
+        if name == "look_back.weight":
+            return 4 * std
+        if name == "text.project.weight":
+            return std * 0.5 / math.sqrt(self.config.dim)
+        return std
 
     def num_parameters(self, embeddings: bool = True) -> int:
         """Weights; without embeddings, lookups and positions are left out, but not the head."""

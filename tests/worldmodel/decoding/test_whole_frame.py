@@ -68,7 +68,7 @@ def test_the_cache_changes_nothing(inner_layers: int, layout: str, prompt_steps:
 def test_samples_follow_the_distribution_of_the_score(inner_layers: int) -> None:
     """The first two cells' joint frequencies over many futures equal exp(-nats) of the score."""
     model = make_model(inner_layers)
-    model.norm.weight.data *= 5  # sharp enough that a wrong distribution shows
+    model.norm.weight.data *= 3  # sharp enough that a wrong distribution shows
     tokens, actions = make_prompt(2)
     tokens, actions = tokens[:1], actions[:1]
     num = 4_000

@@ -120,11 +120,11 @@ def test_initialisation_follows_the_table() -> None:
         elif parameter.ndim == 1:
             assert (parameter == 1).all(), name
         else:
-            expected = 0.02
+            expected = 0.5 / math.sqrt(parameter[0].numel())
             if name.endswith(("attention.proj.weight", "down.weight")):
                 expected /= math.sqrt(2 * 6)
-            elif name in ("look_back.weight", "told.weight"):
-                expected = 0.5 / math.sqrt(parameter[0].numel())
+            elif name == "look_back.weight":
+                expected *= 4
             assert parameter.std().item() == pytest.approx(expected, rel=0.15), name
 
 
@@ -206,16 +206,16 @@ def test_it_is_described_and_refuses() -> None:
 
 
 def train(model: WholeFrame, world: KnownEntropyWorld, num_steps: int) -> None:
-    """Minimise the loss on windows of a few drives."""
-    drives = [world.sample(1000, [0, 0, number]) for number in range(16)]
+    """Minimise the loss on windows of many drives: with few, noise is learned too."""
+    drives = [world.sample(1000, [0, 0, number]) for number in range(96)]
     tokens = torch.stack([torch.from_numpy(drive[0].astype("int64")) for drive in drives])
     actions = torch.stack([torch.from_numpy(drive[1]) for drive in drives])
-    config = AdamWConfig(lr=3e-3, weight_decay=0.01)
+    config = AdamWConfig(lr=3e-3, weight_decay=0.01, min_lr_ratio=0.02)
     optimizer, schedule = build_optimizer(model, config, num_steps)
     generator = torch.Generator().manual_seed(0)
     for _ in range(num_steps):
-        drive = torch.randint(0, 16, (32, 1), generator=generator)
-        step = torch.randint(0, 997, (32, 1), generator=generator) + torch.arange(4)
+        drive = torch.randint(0, len(drives), (16, 1), generator=generator)
+        step = torch.randint(0, 997, (16, 1), generator=generator) + torch.arange(4)
         loss = model.loss(tokens[drive, step], actions[drive, step])
         optimizer.zero_grad()
         loss.backward()
@@ -226,14 +226,17 @@ def train(model: WholeFrame, world: KnownEntropyWorld, num_steps: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("layout", "inner_layers"), [("continuous", 0), ("none", 0), ("none", 2)])
-def test_reaches_the_optimum_of_its_kind(layout: str, inner_layers: int) -> None:
-    """Independent cells reach H1 with actions and, without, HP but no less; inner layers do."""
+@pytest.mark.parametrize(
+    ("layout", "inner_layers", "num_steps"),
+    [("continuous", 0, 700), ("none", 0, 400), ("none", 2, 1800)],
+)
+def test_reaches_the_optimum_of_its_kind(layout: str, inner_layers: int, num_steps: int) -> None:
+    """Independent cells reach H1 with actions and, without, HP but no less; inner layers H0."""
     world = KnownEntropyWorld()
     torch.manual_seed(0)
     config = WholeFrameConfig(48, 2, inner_layers, 3, context_steps=4)
     model = replace(config, layout=LayoutConfig(layout)).build(world.spec, 1)
-    train(model, world, num_steps=500)
+    train(model, world, num_steps)
     drive, rows = world.sample(4000, [0, 1, 0])
     clips, yaws = drive.reshape(-1, 4, 4, 4), rows.reshape(-1, 4, 1)
     tokens, actions = torch.from_numpy(clips.astype("int64")), torch.from_numpy(yaws)
@@ -246,9 +249,8 @@ def test_reaches_the_optimum_of_its_kind(layout: str, inner_layers: int) -> None
         straight = 0.6 / 0.66 * world.shuffled_penalty()  # P(a != 0) in place of P(a != a')
         assert use["zeroed"] * math.log(2) == pytest.approx(straight, rel=0.1)
         return
-    product = world.product_nll(clips).mean()
-    assert product == pytest.approx(world.entropy_product(), rel=0.02)
-    if inner_layers:
-        assert world.optimal_nll(clips).mean() - 0.01 < reached < 0.9 * product
-    else:
-        assert product * 0.995 < reached < 1.02 * product
+    optimal = world.optimal_nll(clips) if inner_layers else world.product_nll(clips)
+    expected = world.entropy(with_actions=False) if inner_layers else world.entropy_product()
+    assert optimal.mean() == pytest.approx(expected, rel=0.02)
+    assert reached == pytest.approx(optimal.mean(), rel=0.02)
+    assert reached > 0.995 * optimal.mean()

@@ -1,0 +1,27 @@
+"""What a token turned out to be, held against what was foreseen of it."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Comparison(nn.Module):
+    """What a cell's token says about the rest of its frame, given the state that foresaw it.
+
+    SwiGLU (arXiv 2002.05202) with one input per factor: whether a token is one of those that were
+    foreseen, and which, is a product of the two, that a linear map of both cannot form.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.state_norm = nn.LayerNorm(dim, bias=False)
+        self.token_norm = nn.LayerNorm(dim, bias=False)
+        self.gate = nn.Linear(dim, 2 * dim, bias=False)
+        self.up = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Linear(2 * dim, dim, bias=False)
+
+    def forward(
+        self, states: Float[Tensor, "*shape dim"], tokens: Float[Tensor, "*shape dim"]
+    ) -> Float[Tensor, "*shape dim"]:
+        gates = F.silu(self.gate(self.state_norm(states)))
+        return self.out(gates * self.up(self.token_norm(tokens)))
