@@ -36,7 +36,8 @@ from tokenizer.inference import InferenceConfig
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.published import opened_name
 from tokenizer.shards import Shard, find_shard
-from tokenizer.token_store import TokenSpec, TokenStore, TokenStoreWriter
+from tokenizer.store_writer import TokenStoreWriter
+from tokenizer.token_store import TokenSpec, TokenStore
 from training.cli import command, plain
 from training.errors import BadInput
 

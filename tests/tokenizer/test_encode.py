@@ -29,7 +29,8 @@ from tokenizer.frame_stream import FrameStream, read_ahead
 from tokenizer.load import PRETRAINED, load_tokenizer
 from tokenizer.lpips_weights import load_lpips
 from tokenizer.shards import Shard, find_shard
-from tokenizer.token_store import TokenSpec, TokenStore, TokenStoreWriter
+from tokenizer.store_writer import TokenStoreWriter
+from tokenizer.token_store import TokenSpec, TokenStore
 from tokenizer.winograd import WinogradConv2d
 from training.errors import BadInput
 

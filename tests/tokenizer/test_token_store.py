@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenizer.token_store import TokenSpec, TokenStore, TokenStoreWriter, file_sha256
+from tokenizer.store_writer import TokenStoreWriter
+from tokenizer.token_store import TokenSpec, TokenStore, file_sha256
 from training.errors import BadInput
 
 SPEC = TokenSpec(

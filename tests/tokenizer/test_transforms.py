@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizer.token_store import TokenSpec, TokenStore, TokenStoreWriter
+from tokenizer.store_writer import TokenStoreWriter
+from tokenizer.token_store import TokenSpec, TokenStore
 from tokenizer.transforms import COMMA_CAMERA, Preprocessing
 from training.errors import BadInput
 

@@ -17,7 +17,8 @@ from tokenizer.importers.commavq_segments import (
     list_segments,
     read_segments,
 )
-from tokenizer.token_store import NewDrive, TokenDrive, TokenStore, TokenStoreWriter
+from tokenizer.store_writer import NewDrive, TokenStoreWriter
+from tokenizer.token_store import TokenDrive, TokenStore
 from training.errors import BadInput
 
 POSE_NAMES = tuple(f"pose_{index}" for index in range(NUM_POSES))  # upstream names none

@@ -19,7 +19,8 @@ from tokenizer.load import load_tokenizer
 from tokenizer.published import convert, open_published
 from tokenizer.published.vqgan_keys import CODEBOOK, codebook, foreign_name
 from tokenizer.quantizers import FSQConfig, LFQConfig
-from tokenizer.token_store import TokenStore, TokenStoreWriter
+from tokenizer.store_writer import TokenStoreWriter
+from tokenizer.token_store import TokenStore
 from tokenizer.video import read_frames
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput

@@ -9,7 +9,8 @@ from tokenizer.data import to_uint8
 from tokenizer.drives import open_drive, write_drive
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.quantizers import FSQConfig
-from tokenizer.token_store import TokenDrive, TokenStore, TokenStoreWriter
+from tokenizer.store_writer import TokenStoreWriter
+from tokenizer.token_store import TokenDrive, TokenStore
 from tokenizer.video_autoencoder import VideoAutoencoderConfig
 from worldmodel.data import TokenWindows
 from worldmodel.evaluation.card import EvalConfig, Evidence, _clips

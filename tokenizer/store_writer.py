@@ -1,0 +1,189 @@
+"""Writes token stores: drive by drive, by several processes at once, resumable after each drive."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Features, Value
+from datasets import Sequence as ListOf
+from datasets.arrow_writer import ArrowWriter
+from filelock import FileLock
+from jaxtyping import Float, Integer
+
+from tokenizer.drives import SPLITS
+from tokenizer.token_store import (
+    SCHEMA_VERSION,
+    TokenDrive,
+    TokenSpec,
+    check_tokens,
+    read_store_manifest,
+)
+from training.errors import BadInput
+from training.hashing import file_sha256
+
+NewDrive = tuple[TokenDrive, dict[str, Any]]
+ENTERED_AT_ONCE = 100
+
+
+class TokenStoreWriter:
+    """Writes a token store drive by drive; every finished drive survives an interruption.
+
+    Several processes may write different drives into one store at the same time.
+
+    Raises:
+        BadInput: the folder holds a store of another spec or other action columns.
+    """
+
+    def __init__(self, root: Path, spec: TokenSpec, action_names: Sequence[str]) -> None:
+        self.root, self.spec = Path(root), spec
+        self.head: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "spec": json.loads(json.dumps(asdict(spec))),
+            "action_names": list(action_names),
+        }
+        self.manifest = self._read()
+
+    def has(self, drive_id: str) -> bool:
+        """Whether the drive is written, so that an interrupted run can go on after it."""
+        entry = self.manifest["drives"].get(drive_id)
+        return entry is not None and (self.root / entry["file"]).is_file()
+
+    def write(
+        self,
+        drive_id: str,
+        split: str,
+        tokens: Integer[np.ndarray, "step *grid"],
+        actions: Float[np.ndarray, "step action"],
+        meta: dict[str, Any] | None = None,
+    ) -> None:
+        """Write one drive and then enter it into the manifest.
+
+        Raises:
+            BadInput: tokens of another grid or outside the vocabulary, or actions that are not
+                one finite row per step with the store's columns.
+        """
+        self.write_all([(TokenDrive(drive_id, split, tokens, actions), meta or {})])
+
+    def write_all(self, drives: Iterable[NewDrive]) -> None:
+        """Write drives as they come, with what is known of each; same errors as `write`.
+
+        They enter the manifest by the hundred, for it is read and written again every time.
+        """
+        written: dict[str, tuple[Path, dict[str, Any]]] = {}
+        try:
+            for drive, meta in drives:
+                written[drive.id] = self._write_file(drive, meta)
+                if len(written) == ENTERED_AT_ONCE:
+                    self._enter(written)
+                    written = {}
+        finally:
+            if written:
+                self._enter(written)
+
+    def _write_file(self, drive: TokenDrive, meta: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+        """Its file, under a name of this process until it is entered, and its entry."""
+        tokens, actions = drive.tokens, drive.actions
+        check_tokens(tokens, self.spec, drive.id)
+        if drive.split not in SPLITS:
+            raise BadInput(f"{drive.id}: split is {drive.split!r}; use one of {', '.join(SPLITS)}")
+        if actions.shape != (len(tokens), len(self.manifest["action_names"])) or not len(tokens):
+            raise BadInput(
+                f"{drive.id}: {len(tokens)} token steps for actions of shape {actions.shape}; "
+                f"give one row per step with the columns {self.manifest['action_names']}"
+            )
+        if not np.isfinite(actions).all():
+            step = int(np.argwhere(~np.isfinite(actions))[0][0])
+            raise BadInput(f"{drive.id}: actions of step {step} are not finite; correct the drive")
+        self.root.mkdir(parents=True, exist_ok=True)
+        partial = self.root / f"{drive.id}.{os.getpid()}.partial"
+        kind = "uint16" if self.spec.vocab_size <= 2**16 else "uint32"
+        table, features = _table(kind, tokens.reshape(len(tokens), -1), actions)
+        with ArrowWriter(features=features, path=str(partial)) as writer:
+            # One batch: a column of several could not be read without copying it together.
+            writer.write_table(table, writer_batch_size=len(tokens))
+            writer.finalize()
+        return partial, {
+            "split": drive.split,
+            "file": f"{drive.id}.arrow",
+            "num_steps": len(tokens),
+            "sha256": file_sha256(partial),
+            "meta": meta,
+        }
+
+    def _enter(self, written: dict[str, tuple[Path, dict[str, Any]]]) -> None:
+        def enter() -> None:
+            for drive_id, (partial, entry) in written.items():
+                if self.has(drive_id):  # by another process, in the meantime
+                    partial.unlink()
+                    continue
+                partial.replace(self.root / entry["file"])
+                self.manifest["drives"][drive_id] = entry
+
+        self._change(enter)
+
+    def note(
+        self, name: str, value: Any, join: Callable[[Any, Any], Any] = lambda before, now: now
+    ) -> None:
+        """Write a fact about the making of the store, plain JSON, under `notes` of the manifest.
+
+        Args:
+            join: makes one value of that which another process has noted, and this one.
+        """
+
+        def add() -> None:
+            notes = self.manifest.setdefault("notes", {})
+            notes[name] = join(notes[name], value) if name in notes else value
+
+        self._change(add)
+
+    def _read(self) -> dict[str, Any]:
+        """The manifest on disk, if it is one of this store; a fresh one where there is none."""
+        if not (self.root / "manifest.json").exists():
+            return {**self.head, "drives": {}}
+        manifest = read_store_manifest(self.root)
+        # Older stores lack the fields that came later; their spec may still be the same.
+        found, asked = (
+            {**values, "spec": TokenSpec.from_dict(values["spec"])}
+            for values in (manifest, self.head)
+        )
+        for key, value in self.head.items():
+            if found[key] != asked[key]:
+                raise BadInput(
+                    f"{self.root}: holds a store with another {key} ({manifest[key]} "
+                    f"instead of {value}); choose another folder"
+                )
+        return manifest
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Change the manifest as it is now: other processes write into the same store."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / ".manifest.lock"):
+            self.manifest = self._read()
+            change()
+            self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        self.manifest["drives"] = dict(sorted(self.manifest["drives"].items()))
+        partial = self.root / ".manifest.partial"
+        partial.write_text(json.dumps(self.manifest, indent=1) + "\n")
+        partial.replace(self.root / "manifest.json")
+
+
+def _table(kind: str, tokens: np.ndarray, actions: np.ndarray) -> tuple[Any, Features]:
+    """Arrow table and features: `tokens`, and `actions` where there are any."""
+    lists, features = {"tokens": tokens.astype(kind)}, {"tokens": kind}
+    if actions.shape[1]:
+        lists["actions"], features["actions"] = actions.astype(np.float32), "float32"
+    schema = Features(
+        {name: ListOf(Value(kind), length=lists[name].shape[1]) for name, kind in features.items()}
+    )
+    columns = {
+        name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+        for name, values in lists.items()
+    }
+    return pa.table(columns).cast(schema.arrow_schema), schema
