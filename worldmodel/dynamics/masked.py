@@ -19,7 +19,8 @@ from training.recompute import call
 from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
 from worldmodel.dynamics.corruption import corrupt
 from worldmodel.dynamics.factors import Factors
-from worldmodel.dynamics.layout import SequenceLayout, symlog
+from worldmodel.dynamics.inputs import ActionVector, LookBack, check_widths
+from worldmodel.dynamics.layout import SequenceLayout
 from worldmodel.dynamics.mup import lr_multipliers, width_ratio
 from worldmodel.dynamics.space_time import SpaceTimeBlock, TimeCache
 from worldmodel.dynamics.text import TextContext, TextVector
@@ -60,8 +61,7 @@ class MaskedConfig(DynamicsConfig):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", tuple(self.factors))
-        if self.num_heads < 1 or self.dim % self.num_heads:
-            raise BadInput(f"dim={self.dim} is no multiple of num_heads={self.num_heads}")
+        check_widths(self.dim, self.num_heads, self.look_back)
         if self.num_layers < 1 or self.context_steps < 2:
             raise BadInput(
                 f"num_layers={self.num_layers}, context_steps={self.context_steps}; "
@@ -76,8 +76,6 @@ class MaskedConfig(DynamicsConfig):
                 f"num_prompt_frames={self.num_prompt_frames}; give 1 to {self.context_steps - 1} "
                 "(context_steps - 1)"
             )
-        if self.look_back and self.look_back % 2 == 0:
-            raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
         if self.mup_base_width < 0:
             raise BadInput(f"mup_base_width={self.mup_base_width}; give a width, or 0 (off)")
         if self.layout.predict_actions:
@@ -126,15 +124,12 @@ class Masked(Dynamics):
         if config.layout.actions == "binned":
             self.bins = nn.Embedding(self.layout.no_text_id - spec.vocab_size, config.dim)
         elif config.layout.actions == "continuous":
-            self.action = nn.Sequential(
-                nn.Linear(num_actions, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
-            )
+            self.action = ActionVector(num_actions, config.dim)
             self.no_action = nn.Parameter(torch.empty(config.dim))
         if self.reads_text:
             self.text = TextVector(config.text_width, config.dim)
         if config.look_back:
-            side = config.look_back
-            self.look_back = nn.Conv2d(config.dim, config.dim, side, padding=side // 2, bias=False)
+            self.look_back = LookBack(config.dim, config.look_back)
         self.blocks = nn.ModuleList(SpaceTimeBlock(config) for _ in range(config.num_layers))
         self.head = nn.Linear(config.dim, sum(self.factors.sizes))
         self.init_weights()
@@ -255,10 +250,8 @@ class Masked(Dynamics):
         if self.config.layout.actions == "binned":
             ids = self.layout.action_ids(actions, drop_actions) - self.spec.vocab_size
             return self.bins(ids).sum(2)
-        x = self.action(symlog(actions).to(self.no_action.dtype))
-        if drop_actions is None:
-            return x
-        return torch.where(drop_actions[:, None, None], self.no_action.to(x.dtype), x)
+        out: Tensor = self.action(actions, self.no_action, drop_actions)
+        return out
 
     def read(
         self, x: Float[Tensor, "batch time space dim"], cache: TimeCache

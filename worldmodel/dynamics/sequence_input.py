@@ -10,7 +10,8 @@ from training.errors import BadInput
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.gpt_config import GPTConfig
 from worldmodel.dynamics.heads import FactoredEmbedding, FactoredHead, check_factors
-from worldmodel.dynamics.layout import SequenceLayout, symlog
+from worldmodel.dynamics.inputs import ActionVector, LookBack
+from worldmodel.dynamics.layout import SequenceLayout
 from worldmodel.dynamics.noise import ContextNoise
 from worldmodel.dynamics.positions import Rotation, rotation, sinusoid
 from worldmodel.dynamics.text import TextContext, TextSlots
@@ -45,12 +46,9 @@ class SequenceInput(Dynamics):
         self._make_ids()
         self._make_positions()
         if config.look_back:
-            side = config.look_back
-            self.look_back = nn.Conv2d(config.dim, config.dim, side, padding=side // 2, bias=False)
+            self.look_back = LookBack(config.dim, config.look_back)
         if config.layout.actions == "continuous":
-            self.action = nn.Sequential(
-                nn.Linear(num_actions, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
-            )
+            self.action = ActionVector(num_actions, config.dim)
         if config.layout.text_tokens:
             self.text = TextSlots(config.layout.text_width, config.dim)
         self.noise = ContextNoise(config.noise_levels, config.dim)
@@ -133,11 +131,9 @@ class SequenceInput(Dynamics):
         They are also added to every frame token of their step: a token then knows the action
         in the first block, instead of having to fetch it before it can look for its source.
         """
-        x = self.action(symlog(actions).to(self.embed.weight.dtype))
-        if drop_actions is None:
-            return x
-        none = self.embed(torch.tensor(self.layout.no_action_id, device=x.device)).to(x.dtype)
-        return torch.where(drop_actions[:, None, None], none, x)
+        nothing = self.embed(torch.tensor(self.layout.no_action_id, device=actions.device))
+        out: Tensor = self.action(actions, nothing, drop_actions)
+        return out
 
     def embed_text(
         self, captions: TextContext, start: int, stop: int

@@ -25,7 +25,8 @@ from worldmodel.dynamics.axial import AxisBlock
 from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.comparison import Comparison
-from worldmodel.dynamics.layout import SequenceLayout, symlog
+from worldmodel.dynamics.inputs import ActionVector, LookBack, check_widths
+from worldmodel.dynamics.layout import SequenceLayout
 from worldmodel.dynamics.text import TextContext, TextVector
 
 
@@ -55,15 +56,12 @@ class WholeFrameConfig(DynamicsConfig):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.num_heads < 1 or self.dim % self.num_heads:
-            raise BadInput(f"dim={self.dim} is no multiple of num_heads={self.num_heads}")
+        check_widths(self.dim, self.num_heads, self.look_back)
         if self.num_layers < 2 or self.inner_layers < 0 or self.context_steps < 2:
             raise BadInput(
                 f"num_layers={self.num_layers}, inner_layers={self.inner_layers}, context_steps="
                 f"{self.context_steps}; give at least 2 layers (space, time), 0 inner, 2 steps"
             )
-        if self.look_back < 0 or (self.look_back and self.look_back % 2 == 0):
-            raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
         if not 0 <= self.dropout < 1:
             raise BadInput(f"dropout={self.dropout}; give 0 <= dropout < 1")
         if self.layout.predict_actions:
@@ -94,12 +92,9 @@ class WholeFrame(Dynamics):
         self.place = nn.Embedding(spec.tokens_per_step, config.dim)
         self.when = nn.Embedding(config.context_steps, config.dim)
         if config.look_back:
-            side = config.look_back
-            self.look_back = nn.Conv2d(config.dim, config.dim, side, padding=side // 2, bias=False)
+            self.look_back = LookBack(config.dim, config.look_back)
         if config.layout.actions == "continuous":
-            self.action = nn.Sequential(
-                nn.Linear(num_actions, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
-            )
+            self.action = ActionVector(num_actions, config.dim)
         if self.reads_text:
             self.text = TextVector(config.text_width, config.dim)
         causal = [layer % 2 == 1 for layer in range(config.num_layers)]
@@ -184,15 +179,12 @@ class WholeFrame(Dynamics):
         self,
         actions: Float[Tensor, "batch step action"],
         drop_actions: Bool[Tensor, " batch"] | None = None,
-        captions: TextContext | None = None,
     ) -> Float[Tensor, "batch step dim"]:
         """One vector per row of actions, or the learned "no action"."""
         if self.config.layout.actions == "binned":
             return self.embed(self.layout.action_ids(actions, drop_actions)).sum(2)
-        x = self.action(symlog(actions).to(self.embed.weight.dtype))
-        if drop_actions is None:
-            return x
-        return torch.where(drop_actions[:, None, None], self.embed.weight[-1].to(x.dtype), x)
+        out: Tensor = self.action(actions, self.embed.weight[-1], drop_actions)
+        return out
 
     def placed(
         self, x: Float[Tensor, "batch time space dim"], first_step: int

@@ -1,0 +1,42 @@
+"""What networks of several kinds read besides tokens: actions, and the past around a cell."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from training.errors import BadInput
+from worldmodel.dynamics.layout import symlog
+
+
+class ActionVector(nn.Sequential):
+    """One vector per row of continuous actions."""
+
+    def __init__(self, num_actions: int, dim: int) -> None:
+        super().__init__(nn.Linear(num_actions, dim), nn.GELU(), nn.Linear(dim, dim))
+
+    def forward(  # type: ignore[override]
+        self,
+        actions: Float[Tensor, "batch step action"],
+        nothing: Float[Tensor, " dim"],
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch step dim"]:
+        """Of symlog(actions); `nothing` in the examples whose actions are dropped."""
+        x: Tensor = super().forward(symlog(actions).to(nothing.dtype))
+        if drop_actions is None:
+            return x
+        return torch.where(drop_actions[:, None, None], nothing.to(x.dtype), x)
+
+
+class LookBack(nn.Conv2d):
+    """What surrounds a cell in the frame before, `side` cells wide (odd)."""
+
+    def __init__(self, dim: int, side: int) -> None:
+        super().__init__(dim, dim, side, padding=side // 2, bias=False)
+
+
+def check_widths(dim: int, num_heads: int, look_back: int) -> None:
+    """BadInput unless heads divide the width and the window has a middle."""
+    if num_heads < 1 or dim % num_heads:
+        raise BadInput(f"dim={dim} is no multiple of num_heads={num_heads}")
+    if look_back < 0 or (look_back and look_back % 2 == 0):
+        raise BadInput(f"look_back={look_back}; give 0 (off) or an odd number")
