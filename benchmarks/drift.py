@@ -97,12 +97,15 @@ def measure(args: argparse.Namespace) -> list[Drift]:
     """All runs on the same clips; the first row is of other real clips.
 
     Raises:
-        BadInput: a run of other tokens than the first's, or drives shorter than a clip.
+        BadInput: a run of other tokens than the first's or of a video tokenizer's, or drives shorter
+            than a clip.
     """
     models = [load_world_model(run) for run in args.runs]
     store = store_of(models[0], args.root)
-    for model in models:
+    for model, run in zip(models, args.runs, strict=True):
         model.check_store(store)
+        if model.spec.frames_per_step > 1:
+            raise BadInput(f"{run}: is of a video tokenizer; give models of an image tokenizer's")
     prompt = min(model.network.config.context_steps for model in models) // 2
     length = prompt + round(max(args.seconds) * store.spec.fps)
     windows = TokenWindows(store.drives(args.split), length)
