@@ -97,8 +97,8 @@ def measure(args: argparse.Namespace) -> list[Drift]:
     """All runs on the same clips; the first row is of other real clips.
 
     Raises:
-        BadInput: a run of other tokens than the first's or of a video tokenizer's, or drives shorter
-            than a clip.
+        BadInput: a run of other tokens than the first's or of a video tokenizer's, or drives
+            shorter than a clip.
     """
     models = [load_world_model(run) for run in args.runs]
     store = store_of(models[0], args.root)
