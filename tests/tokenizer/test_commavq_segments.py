@@ -117,7 +117,7 @@ def test_an_interrupted_import_keeps_what_it_has(
     folder, out = tmp_path / "tars", tmp_path / "out"
     folder.mkdir()
     write_tar(folder / "data-0000.tar", broken)
-    monkeypatch.setattr("tokenizer.token_store.ENTERED_AT_ONCE", 4)
+    monkeypatch.setattr("tokenizer.store_writer.ENTERED_AT_ONCE", 4)
     with pytest.raises(BadInput, match=r"segment-09\.pose\.npy: holds float64 of shape \(3, 6\)"):
         import_commavq(folder, out)
     written = {file: file.stat().st_mtime_ns for file in sorted(out.glob("*.arrow"))}
