@@ -23,6 +23,14 @@ def _figure(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2%}"
 
 
+def report(body: str, write: bool) -> None:
+    """Print measurements under their heading; with `write`, append them to the results."""
+    text = f"{heading()}\n{body}\n"
+    print("\n" + text)
+    if write:
+        append(text, RESULTS)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("suites", nargs="*", metavar="NAME", help=f"of {', '.join(SUITES)}")
@@ -37,10 +45,7 @@ def main() -> int:
         for row in importlib.import_module(f"benchmarks.{suite}").rows():
             rows.append(row)
             print(f"{row.name}: {row.ours} against {row.theirs}: {row.ratio:.2f}", flush=True)
-    text = f"{heading()}\n{table(rows)}\n"
-    print("\n" + text)
-    if args.write:
-        append(text, RESULTS)
+    report(table(rows), args.write)
     return 0
 
 

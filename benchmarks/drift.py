@@ -15,19 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
 import training  # noqa: F401  (first: it repairs torchvision)
-from benchmarks.__main__ import RESULTS
-from tokenizer.load import load_tokenizer
+from benchmarks.__main__ import RESULTS, report
+from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.lpips_weights import load_lpips
 from tokenizer.token_store import TokenSpec
 from training.cli import bad_input_fails
 from training.errors import BadInput
-from training.results import append, heading
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, rollout
 from worldmodel.evaluation.clip_decoder import decode_grids
@@ -59,14 +57,20 @@ def histogram_distance(a: Tokens, b: Tokens, vocab_size: int) -> float:
     return float(np.abs(p / p.sum() - q / q.sum()).sum() / 2)
 
 
-def by_second(values: Sequence[float], fps: float, seconds: Sequence[int]) -> list[float]:
-    """Means over the second that ends at each of `seconds`."""
+def before(seconds: Sequence[int], fps: float) -> list[slice]:
+    """The frames of the second that ends at each of `seconds`."""
     ends = [round(s * fps) for s in seconds]
-    return [float(np.mean(values[max(0, end - round(fps)) : end])) for end in ends]
+    return [slice(max(0, end - round(fps)), end) for end in ends]
 
 
 def drift(
-    model: WorldModel, name: str, clips: TokenClip, prompt: int, seconds: Sequence[int]
+    model: WorldModel,
+    name: str,
+    clips: TokenClip,
+    prompt: int,
+    seconds: Sequence[int],
+    tokenizer: Tokenizer,
+    judge: PixelJudge,
 ) -> Drift:
     """Roll all clips out at once and compare with what happened, frame by frame."""
     network, real = model.network, clips.tokens[:, prompt:]
@@ -74,22 +78,18 @@ def drift(
     futures = rollout(
         network, clips.tokens[:, :prompt], actions, real.shape[1], Sampling(top_k=50), 1
     )
-    tokenizer = load_tokenizer(model.manifest["config"]["loader"]["tokenizer"])
     pred, target = (decode_grids(tokenizer, tokens) for tokens in (futures[:, 0], real))
-    scores = PixelJudge(load_lpips("alex")).compare(pred, target)
-    fps = model.spec.fps
-    return Drift(
-        name,
-        distances(futures[:, 0], real, model.spec, seconds),
-        by_second(scores["lpips"], fps, seconds),
-        by_second(scores["psnr"], fps, seconds),
+    scores = judge.compare(pred, target)
+    lpips, psnr = (
+        [float(np.mean(scores[measure][w])) for w in before(seconds, model.spec.fps)]
+        for measure in ("lpips", "psnr")
     )
+    return Drift(name, distances(futures[:, 0], real, model.spec, seconds), lpips, psnr)
 
 
 def distances(a: Tokens, b: Tokens, spec: TokenSpec, seconds: Sequence[int]) -> list[float]:
     """Histogram distances within the second that ends at each of `seconds`."""
-    width = round(spec.fps)
-    windows = [slice(max(0, round(s * spec.fps) - width), round(s * spec.fps)) for s in seconds]
+    windows = before(seconds, spec.fps)
     return [histogram_distance(a[:, w], b[:, w], spec.vocab_size) for w in windows]
 
 
@@ -112,10 +112,11 @@ def measure(args: argparse.Namespace) -> list[Drift]:
     ids = np.linspace(0, len(windows) - 1, 2 * args.num_clips).astype(int)
     clips, others = (collate([windows[int(i)] for i in part]) for part in (ids[::2], ids[1::2]))
     real = distances(clips.tokens[:, prompt:], others.tokens[:, prompt:], store.spec, args.seconds)
+    tokenizer = load_tokenizer(models[0].manifest["config"]["loader"]["tokenizer"])
+    judge = PixelJudge(load_lpips("alex"))
     rows = [Drift("other real clips", real, [], [])]
     for model, run in tqdm(zip(models, args.runs, strict=True), total=len(models), unit="run"):
-        torch.manual_seed(0)
-        rows.append(drift(model, run.name, clips, prompt, args.seconds))
+        rows.append(drift(model, run.name, clips, prompt, args.seconds, tokenizer, judge))
     return rows
 
 
@@ -145,10 +146,7 @@ def main() -> int:
         if args.num_clips < 1 or min(args.seconds) < 1:
             raise BadInput(f"--num-clips {args.num_clips} --seconds {args.seconds}: give 1 or more")
         rows = measure(args)
-    text = f"{heading()}\n{markdown(rows, args.seconds)}\n"
-    print("\n" + text)
-    if args.write:
-        append(text, RESULTS)
+    report(markdown(rows, args.seconds), args.write)
     return 0
 
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import training  # noqa: F401  (first: it repairs torchvision)
-from benchmarks.__main__ import RESULTS, ROOT, heading
+from benchmarks.__main__ import ROOT, heading, report
 from tokenizer.reference import REFERENCES, Reference, band_of, read_curves
 from training.status import read_status
 
@@ -81,11 +81,7 @@ def main() -> int:
         train(args.recipe, seed, run, args.settings)
     changed = f" with {' '.join(args.settings)}" if args.settings else ""
     title = f"**{args.recipe}{changed}, {len(runs)} seeds.** {collapsed(runs)}"
-    text = f"{heading()}\n{title}\n\n{spread(runs)}\n"
-    print("\n" + text)
-    if args.write:
-        with RESULTS.open("a") as file:
-            file.write("\n" + text)
+    report(f"{title}\n\n{spread(runs)}", args.write)
     made = {"settings": args.settings, "heading": heading().strip()}
     healthy = [run for run in runs if run not in findings(runs)]
     if not healthy:

@@ -93,6 +93,13 @@ class Dynamics(nn.Module, ABC):
     predicts_actions: bool = False
     reads: tuple[str, ...] = ()
 
+    def __init__(self, config: DynamicsConfig, spec: TokenSpec, num_actions: int) -> None:
+        super().__init__()
+        self.config, self.spec, self.num_actions = config, spec, num_actions
+        self.conditioned = config.layout.actions != "none"
+        self.first_target_step = config.layout.first_target_step
+        self.layout = SequenceLayout(config.layout, spec, num_actions)
+
     @property
     def reads_text(self) -> bool:
         """Whether the network reads captions."""

@@ -20,7 +20,6 @@ from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
 from worldmodel.dynamics.corruption import corrupt
 from worldmodel.dynamics.factors import Factors
 from worldmodel.dynamics.inputs import ActionVector, LookBack, check_widths
-from worldmodel.dynamics.layout import SequenceLayout
 from worldmodel.dynamics.mup import lr_multipliers, width_ratio
 from worldmodel.dynamics.space_time import SpaceTimeBlock, TimeCache
 from worldmodel.dynamics.text import TextContext, TextVector
@@ -109,13 +108,10 @@ class Masked(Dynamics):
         BadInput: the configuration does not fit the data, or a clip does not fit the model.
     """
 
+    config: MaskedConfig
+
     def __init__(self, config: MaskedConfig, spec: TokenSpec, num_actions: int) -> None:
-        super().__init__()
-        self.config: MaskedConfig = config
-        self.spec, self.num_actions = spec, num_actions
-        self.conditioned = config.layout.actions != "none"
-        self.first_target_step = 1
-        self.layout = SequenceLayout(config.layout, spec, num_actions)
+        super().__init__(config, spec, num_actions)
         self.factors = Factors(config.factors, spec.vocab_size)
         space = spec.tokens_per_step
         self.embeds = nn.ModuleList(nn.Embedding(size, config.dim) for size in self.factors.sizes)

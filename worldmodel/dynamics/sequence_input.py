@@ -11,7 +11,6 @@ from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.gpt_config import GPTConfig
 from worldmodel.dynamics.heads import FactoredEmbedding, FactoredHead, check_factors
 from worldmodel.dynamics.inputs import ActionVector, LookBack
-from worldmodel.dynamics.layout import SequenceLayout
 from worldmodel.dynamics.noise import ContextNoise
 from worldmodel.dynamics.positions import Rotation, rotation, sinusoid
 from worldmodel.dynamics.text import TextContext, TextSlots
@@ -24,22 +23,18 @@ class SequenceInput(Dynamics):
         BadInput: the configuration does not fit the data, or a clip does not fit the model.
     """
 
+    config: GPTConfig
     turn_cos: Tensor
     turn_sin: Tensor
     added: Tensor | None
 
     def __init__(self, config: GPTConfig, spec: TokenSpec, num_actions: int) -> None:
-        super().__init__()
-        self.config: GPTConfig = config
-        self.spec, self.num_actions = spec, num_actions
-        self.conditioned = config.layout.actions != "none"
-        self.first_target_step = config.layout.first_target_step
         if config.context_tokens and not config.context_dim:
             raise BadInput(
                 f"context_tokens={config.context_tokens} needs a text encoder; give model.text, "
                 "or set context_tokens=0"
             )
-        self.layout = SequenceLayout(config.layout, spec, num_actions)
+        super().__init__(config, spec, num_actions)
         self.num_slots = self.layout.sequence_length(config.context_steps)
         self.embed: nn.Embedding | FactoredEmbedding
         self.head: nn.Linear | FactoredHead

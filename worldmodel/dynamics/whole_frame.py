@@ -26,7 +26,6 @@ from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.comparison import Comparison
 from worldmodel.dynamics.inputs import ActionVector, LookBack, check_widths
-from worldmodel.dynamics.layout import SequenceLayout
 from worldmodel.dynamics.text import TextContext, TextVector
 
 
@@ -81,13 +80,10 @@ class WholeFrame(Dynamics):
         BadInput: the configuration does not fit the data, or a clip does not fit the model.
     """
 
+    config: WholeFrameConfig
+
     def __init__(self, config: WholeFrameConfig, spec: TokenSpec, num_actions: int) -> None:
-        super().__init__()
-        self.config: WholeFrameConfig = config
-        self.spec, self.num_actions = spec, num_actions
-        self.conditioned = config.layout.actions != "none"
-        self.first_target_step = config.layout.first_target_step
-        self.layout = SequenceLayout(config.layout, spec, num_actions)
+        super().__init__(config, spec, num_actions)
         self.embed = nn.Embedding(self.layout.no_text_id, config.dim)
         self.place = nn.Embedding(spec.tokens_per_step, config.dim)
         self.when = nn.Embedding(config.context_steps, config.dim)
