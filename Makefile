@@ -1,8 +1,9 @@
 # Two commands: `make demo` and `make test`. The README shows what they call.
+# `make attack` takes long: tests/attacks/README.md.
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test check
+.PHONY: demo test check attack
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -15,6 +16,9 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2
+
+attack: .venv/installed
+	$(BIN)/python -m pytest -n 2 -m attack tests/attacks
 
 check: .venv/installed
 	$(BIN)/ruff check .
