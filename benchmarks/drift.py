@@ -29,9 +29,9 @@ from training.errors import BadInput
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, rollout
 from worldmodel.evaluation.clip_decoder import decode_grids
+from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.evaluation.pixels import PixelJudge
 from worldmodel.load import WorldModel, load_world_model
-from worldmodel.table import store_of
 
 Tokens = Int[Tensor, "clip time height width"]
 
@@ -101,7 +101,7 @@ def measure(args: argparse.Namespace) -> list[Drift]:
             shorter than a clip.
     """
     models = [load_world_model(run) for run in args.runs]
-    store = store_of(models[0], args.root)
+    store = evidence_of(models[0], {"root": args.root}, None).store
     for model, run in zip(models, args.runs, strict=True):
         model.check_store(store)
         if model.spec.frames_per_step > 1:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizer.load import Tokenizer
 from tokenizer.token_store import TokenSpec, TokenStore
 from training.checkpoints import find_checkpoint, read_manifest, read_weights
 from training.errors import BadInput
@@ -38,14 +39,38 @@ class WorldModel:
         description = self.manifest.get("text")
         return texts_from(description, encoder) if description else None
 
-    def check_store(self, store: TokenStore) -> None:
-        """BadInput unless the store has the tokens and actions that the model was trained on."""
-        for key, ours, theirs in (
-            ("tokenizer", self.spec.tokenizer, store.spec.tokenizer),
+    def reads_tokens_of(self, name: str, tokenizer: Tokenizer | None = None) -> bool:
+        """Whether tokens made by `name` (a hash, or a published name) are those of its training.
+
+        Args:
+            tokenizer: one at hand that goes by both, its hash and its published name.
+        """
+        known = {tokenizer.hash, tokenizer.published_as} - {""} if tokenizer else set()
+        return self.spec.tokenizer == name or {self.spec.tokenizer, name} <= known
+
+    def check_store(self, store: TokenStore, tokenizer: Tokenizer | None = None) -> None:
+        """BadInput unless the store has the tokens and actions that the model was trained on.
+
+        A published model that reads no actions takes a store with any.
+
+        Args:
+            tokenizer: see `reads_tokens_of`.
+        """
+        if tokenizer and store.spec.tokenizer not in (tokenizer.hash, tokenizer.published_as):
+            raise BadInput(
+                f"{store.root}: holds tokens of {store.spec.tokenizer[:12]}, not of tokenizer "
+                f"{tokenizer.hash[:12]}; give the tokenizer that made them"
+            )
+        checks = [
             ("grid", self.spec.grid, store.spec.grid),
             ("vocabulary", self.spec.vocab_size, store.spec.vocab_size),
-            ("action columns", self.action_names, store.action_names),
-        ):
+            ("bit order", self.spec.bit_order, store.spec.bit_order),
+        ]
+        if not self.reads_tokens_of(store.spec.tokenizer, tokenizer):
+            checks.insert(0, ("tokenizer", self.spec.tokenizer, store.spec.tokenizer))
+        if self.action_names or "published" not in self.manifest:
+            checks.append(("action columns", self.action_names, store.action_names))
+        for key, ours, theirs in checks:
             if ours != theirs:
                 raise BadInput(
                     f"{self.path}: was trained with {key} {ours}, but {store.root} has {theirs}; "

@@ -12,20 +12,17 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from tokenizer.encode import EncodeConfig
-from tokenizer.sources import source_from_dict
-from tokenizer.token_store import TokenStore
 from training.cli import bad_input_fails
 from training.errors import BadInput
 from training.loader import fixed_loader
-from worldmodel.data import TokenClip, TokenWindows, collate, open_store
+from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, open_decoder
 from worldmodel.dynamics import describe
 from worldmodel.evaluation.action_use import VARIANTS, action_use
+from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.evaluation.scores import teacher_forced
 from worldmodel.load import WorldModel, load_world_model
 
@@ -104,27 +101,19 @@ def markdown(rows: Iterable[Row]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def store_of(model: WorldModel, root: str | None) -> TokenStore:
-    """The token store that a model was trained on, or the same kind of data at another root."""
-    config: dict[str, Any] = model.manifest["config"]
-    source = source_from_dict(config["data"] | ({"root": root} if root else {}))
-    loader = config["loader"]
-    encode = EncodeConfig(**{k: v for k, v in loader["encode"].items() if k != "_target_"})
-    return open_store(source, loader["tokenizer"], encode)
-
-
 def table(asked: argparse.Namespace) -> list[Row]:
     """Measure every model on the store of the first.
 
     Raises:
-        BadInput: a run twice, or one that was trained on other tokens or actions.
+        BadInput: a run twice, one that was trained on other tokens or actions, or no data.
     """
     if len(set(asked.runs)) < len(asked.runs):
         raise BadInput(f"{' '.join(map(str, asked.runs))}: names a run twice; leave one out")
     models = [load_world_model(run) for run in asked.runs]
-    store = store_of(models[0], asked.root)
+    evidence = evidence_of(models[0], {"root": asked.root}, asked.tokenizer)
+    store = evidence.store
     for model in models:
-        model.check_store(store)
+        model.check_store(store, evidence.tokenizer)
     length = min(model.network.config.context_steps for model in models)
     windows = TokenWindows(store.drives(asked.split), length)
     clips = list(fixed_loader(windows, asked.num_windows, asked.batch_size, collate))
@@ -140,7 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m worldmodel.table", description="World models side by side."
     )
     parser.add_argument("runs", nargs="+", type=Path, help="run or checkpoint folders")
-    parser.add_argument("--root", help="other drives or tokens than the first was trained on")
+    parser.add_argument("--root", help="drives or tokens, if not what the first was trained on")
+    parser.add_argument("--tokenizer", help="of its tokens, where that is not known")
     parser.add_argument("--split", default="test")
     parser.add_argument("--num-windows", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=16)

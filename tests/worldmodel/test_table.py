@@ -9,9 +9,10 @@ import torch
 from training.loader import fixed_loader
 from worldmodel.data import TokenWindows, collate
 from worldmodel.evaluation.action_use import VARIANTS
+from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.known_entropy import KnownEntropyConfig, KnownEntropyWorld
 from worldmodel.load import load_world_model
-from worldmodel.table import main, store_of
+from worldmodel.table import main
 
 CUT = [
     "model.network.dim=24",
@@ -54,7 +55,8 @@ def test_kinds_stand_side_by_side(trained, tmp_path, capsys):
     assert gpt["action_use"] == {}
     for run, row in zip(runs, (whole, gpt), strict=True):
         model = load_world_model(run)
-        windows = TokenWindows(store_of(model, None).drives("test"), 3)  # the shorter context
+        store = evidence_of(model, {}, None).store
+        windows = TokenWindows(store.drives("test"), 3)  # the shorter context
         (clip,) = fixed_loader(windows, 4, 4, collate)
         with torch.no_grad():
             scores = model.network.score(clip.tokens, clip.actions)

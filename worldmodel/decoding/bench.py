@@ -14,7 +14,6 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
-from training.checkpoints import find_checkpoint, read_manifest
 from training.cli import command, plain
 from training.errors import BadInput
 from training.results import append, heading
@@ -138,22 +137,15 @@ def bench(cfg: DictConfig) -> None:
     Raises:
         BadInput: too few frames, methods that nobody knows, or data that is not the model's.
     """
-    from tokenizer.encode import EncodeConfig
-    from worldmodel.data import open_store
-    from worldmodel.evaluation.judge import data_source, sampling_from
+    from worldmodel.evaluation.evidence import evidence_of
+    from worldmodel.evaluation.judge import sampling_from
 
     values = plain(cfg)
     if cfg.num_frames < 2 or cfg.repeats < 1:
         raise BadInput(f"num_frames={cfg.num_frames}, repeats={cfg.repeats}; give 2 and 1, or more")
-    checkpoint = find_checkpoint(Path(cfg.ckpt))
-    manifest = read_manifest(checkpoint)
-    model = load_world_model(checkpoint)
+    model = load_world_model(Path(cfg.ckpt))
     chosen = variants(model.network, values["methods"])
-    loader = manifest["config"]["loader"]
-    encode = EncodeConfig(**{k: v for k, v in loader["encode"].items() if k != "_target_"})
-    source = data_source(manifest, cfg.data.root)
-    store = open_store(source, cfg.tokenizer or loader["tokenizer"], encode)
-    model.check_store(store)
+    store = evidence_of(model, values["data"], cfg.tokenizer).store
     length = model.network.config.context_steps - 1 + cfg.num_frames
     windows = TokenWindows(store.drives(cfg.split), length)
     device = torch.device(cfg.device or ("cuda" if torch.cuda.is_available() else "cpu"))

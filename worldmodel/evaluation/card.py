@@ -1,7 +1,7 @@
 """The evaluation card of a world model: scores, floors, ceilings, rollouts, steering."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from tokenizer.drives import Drive
 from tokenizer.load import Tokenizer
 from tokenizer.lpips_weights import load_lpips
 from tokenizer.token_store import TokenStore
@@ -22,6 +21,7 @@ from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, open_decoder
 from worldmodel.evaluation.action_use import action_use
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of
+from worldmodel.evaluation.evidence import Evidence
 from worldmodel.evaluation.floors import floors
 from worldmodel.evaluation.pixels import (
     PixelJudge,
@@ -68,20 +68,6 @@ class EvalConfig:
     decoding: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What there is to judge with; no drives or no tokenizer means no pixels.
-
-    Attributes:
-        every: frames per kept frame when the drives were encoded.
-    """
-
-    store: TokenStore
-    drives: Sequence[Drive] = ()
-    tokenizer: Tokenizer | None = None
-    every: int = 1
-
-
 def evaluate(
     model: WorldModel, evidence: Evidence, config: EvalConfig, out: Path, device: str
 ) -> dict[str, Any]:
@@ -90,7 +76,7 @@ def evaluate(
     Raises:
         BadInput: the store is not the model's, or the prompt is longer than its context.
     """
-    model.check_store(evidence.store)
+    model.check_store(evidence.store, evidence.tokenizer)
     context = model.network.config.context_steps
     prompt = config.prompt_steps or max(2, context // 2)
     if not 2 <= prompt < context:
@@ -104,7 +90,9 @@ def evaluate(
     windows = TokenWindows(held, context)
     loader = fixed_loader(windows, config.num_windows, config.batch_size, collate)
     vocab = model.spec.vocab_size
-    nats = floors(evidence.store.drives("train"), held, vocab)
+    nats: dict[str, float] = {}  # nothing to fit them on in a store of test drives alone
+    if any(entry["split"] == "train" for entry in evidence.store.manifest["drives"].values()):
+        nats = floors(evidence.store.drives("train"), held, vocab)
     texts = model.texts()
     scores = teacher_forced(network, loader, device, texts)
     card: dict[str, Any] = {

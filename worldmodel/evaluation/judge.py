@@ -8,18 +8,17 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from tokenizer.encode import EncodeConfig
 from tokenizer.evaluation import evaluate_tokenizer
 from tokenizer.load import KIND as TOKENIZER
 from tokenizer.load import load_tokenizer
 from tokenizer.lpips_weights import load_lpips
-from tokenizer.sources import DriveSource, TokenSource, source_from_dict
+from tokenizer.sources import DriveSource
 from training.checkpoints import find_checkpoint, read_manifest
 from training.cli import plain
 from training.errors import BadInput
-from worldmodel.data import open_store
 from worldmodel.decoding import Guidance, Sampling
-from worldmodel.evaluation.card import EvalConfig, Evidence, evaluate
+from worldmodel.evaluation.card import EvalConfig, evaluate
+from worldmodel.evaluation.evidence import data_source, evidence_of
 from worldmodel.evaluation.report import write_report
 from worldmodel.load import load_world_model
 
@@ -32,12 +31,11 @@ def judge(cfg: DictConfig) -> None:
     if out.exists() and not (out / "metrics.json").exists():
         raise BadInput(f"out={out}: exists and is no evaluation of ours; choose another folder")
     device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    source = data_source(manifest, cfg.data.root)
     partial = out.with_name(f".{out.name}.partial")
     if manifest.get("kind") == TOKENIZER:
-        measure = _tokenizer_card(checkpoint, source, cfg, device)
+        measure = _tokenizer_card(checkpoint, manifest, cfg, device)
     else:
-        measure = _world_model_card(checkpoint, manifest, source, cfg, device)
+        measure = _world_model_card(checkpoint, cfg, device)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -52,7 +50,10 @@ def judge(cfg: DictConfig) -> None:
     _tell(out, card)
 
 
-def _tokenizer_card(checkpoint: Path, source: Any, cfg: DictConfig, device: str) -> Any:
+def _tokenizer_card(
+    checkpoint: Path, manifest: dict[str, Any], cfg: DictConfig, device: str
+) -> Any:
+    source = data_source(manifest, plain(cfg)["data"], checkpoint)
     if not isinstance(source, DriveSource):
         raise BadInput(f"{checkpoint}: a tokenizer is evaluated on drives; give data.root=FOLDER")
     drives = [drive for drive in source.open() if drive.split == cfg.split]
@@ -67,22 +68,9 @@ def _tokenizer_card(checkpoint: Path, source: Any, cfg: DictConfig, device: str)
     }
 
 
-def _world_model_card(
-    checkpoint: Path, manifest: dict[str, Any], source: Any, cfg: DictConfig, device: str
-) -> Any:
+def _world_model_card(checkpoint: Path, cfg: DictConfig, device: str) -> Any:
     model = load_world_model(checkpoint)
-    loader = manifest["config"]["loader"]
-    encode = EncodeConfig(**{k: v for k, v in loader["encode"].items() if k != "_target_"})
-    name = cfg.tokenizer or loader["tokenizer"]
-    if isinstance(source, DriveSource) and load_tokenizer(name).hash != model.spec.tokenizer:
-        raise BadInput(
-            f"ckpt={checkpoint}: was trained on tokens of tokenizer {model.spec.tokenizer[:12]}, "
-            f"but {name} is {load_tokenizer(name).hash[:12]}; give tokenizer=RUN"
-        )
-    store = open_store(source, name, encode)
-    evidence = Evidence(store)
-    if isinstance(source, DriveSource):
-        evidence = Evidence(store, source.open(), load_tokenizer(name), encode.every)
+    evidence = evidence_of(model, plain(cfg)["data"], cfg.tokenizer)
     settings = {
         key: value
         for key, value in plain(cfg).items()
@@ -103,13 +91,6 @@ def sampling_from(values: dict[str, Any]) -> Sampling:
         for part in (values, values.get("guidance") or {})
     )
     return Sampling(**own, guidance=Guidance(**guidance))
-
-
-def data_source(manifest: dict[str, Any], root: str | None) -> DriveSource | TokenSource:
-    """The data that the checkpoint was trained on, or the same kind at another root."""
-    config = manifest.get("config") or {}
-    values = dict(config.get("data", {"_target_": "tokenizer.sources.DriveSource"}))
-    return source_from_dict(values | ({"root": root} if root else {}))
 
 
 def _run_folder(checkpoint: Path) -> Path:

@@ -37,8 +37,9 @@ def write_report(
 
 def _facts(card: dict[str, Any], manifest: dict[str, Any]) -> str:
     run = manifest.get("run", {})
+    published = manifest.get("published", {}).get("name")
     facts = [
-        f"step {card['step']}",
+        f"published as {published}" if published else f"step {card['step']}",
         f"{card.get('split')} split",
         f"trained on {run.get('hardware', 'unknown hardware')}",
         f"code {str(run.get('git', ''))[:12] or 'unknown'}",

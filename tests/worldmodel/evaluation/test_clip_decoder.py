@@ -13,8 +13,9 @@ from tokenizer.store_writer import TokenStoreWriter
 from tokenizer.token_store import TokenDrive, TokenStore
 from tokenizer.video_autoencoder import VideoAutoencoderConfig
 from worldmodel.data import TokenWindows
-from worldmodel.evaluation.card import EvalConfig, Evidence, _clips
+from worldmodel.evaluation.card import EvalConfig, _clips
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of
+from worldmodel.evaluation.evidence import Evidence
 
 STEPS, PROMPT, LENGTH = 9, 2, 5
 

@@ -1,0 +1,130 @@
+"""Published world models from the command line: converted, judged, timed and rolled out."""
+
+import importlib
+import json
+import sys
+
+import numpy as np
+import pytest
+from published_files import genie_files, gpt2m_files
+
+from tokenizer.store_writer import TokenStoreWriter
+from tokenizer.token_store import TokenStore
+from worldmodel.load import load_world_model
+from worldmodel.published import convert
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """`command("worldmodel.table", ...)`: what `python -m` does; returns what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DASHCAST_DATA", str(tmp_path / "data"))
+
+    def run(module, *arguments):
+        arguments = [str(argument) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", [module, *arguments])
+        main = importlib.import_module(module).main
+        main(arguments) if module == "worldmodel.table" else main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def converted(shared, tmp_path_factory):
+    """Folders of converted models by name."""
+    out = {}
+    for name, make in (
+        ("commavq_gpt", gpt2m_files),
+        ("genie", lambda folder: genie_files(shared, folder)),
+    ):
+        folder = tmp_path_factory.mktemp(name)
+        convert(name, make(folder), folder / "out")
+        out[name] = folder / "out"
+    return out
+
+
+def random_store(model, root, splits=("train", "test")):
+    """A store of the model's own tokens, as an importer would name them."""
+    writer = TokenStoreWriter(root, model.spec, ())
+    rng, steps = np.random.default_rng(0), model.network.config.context_steps + 3
+    for split in splits:
+        tokens = rng.integers(0, model.spec.vocab_size, (steps, *model.spec.grid[1:]))
+        writer.write(f"a-{split}", split, tokens, np.zeros((steps, 0), np.float32))
+    return root
+
+
+FEW = ("num_windows=2", "batch_size=2")
+TIMED = ("num_frames=2", "repeats=1")
+
+
+@pytest.mark.parametrize("name", ["genie"])
+def test_every_published_model_is_judged_timed_and_rolled_out(name, converted, command, tmp_path):
+    ckpt = converted[name]
+    model = load_world_model(ckpt)
+    store = random_store(model, tmp_path / "store")
+    command("eval", f"ckpt={ckpt}", f"data.root={store}", f"out={tmp_path}/eval", *FEW)
+    card = json.loads((tmp_path / "eval/metrics.json").read_text())
+    assert 0 < card["teacher_forced"]["bits_per_token"] < 2 * card["uniform_bits"]
+    assert set(card["floors"]) == {"unigram", "position", "copy_last_frame", "previous_token"}
+    assert "skipped" in card["pixels"]
+    assert f"published as {name}" in (tmp_path / "eval/report.html").read_text()
+    said = command("worldmodel.decoding.bench", f"ckpt={ckpt}", f"data.root={store}", *TIMED)
+    assert "frames/s" in said
+    said = command("worldmodel.table", ckpt, "--root", store, "--num-windows=2", "--num-frames=1")
+    assert said.startswith("| run |")
+    out = ("num_clips=2", "num_futures=2", "prompt_steps=1", f"out={tmp_path}/futures")
+    said = command("worldmodel.rollout", f"ckpt={ckpt}", f"data.root={store}", "horizon_s=1", *out)
+    assert "give tokenizer=FOLDER" in said
+    futures = TokenStore(tmp_path / "futures")
+    assert len(futures.drives("test")) == 4
+    real = TokenStore(store).drives("test")[0].tokens
+    for drive in futures.drives("test"):
+        begins = futures.manifest["drives"][drive.id]["meta"]["from"]["step"]
+        assert np.array_equal(drive.tokens[:1], real[begins : begins + 1])
+    assert futures.spec == model.spec
+
+
+def test_gpt2m_reads_commavqs_own_files(converted, command, shared, tmp_path):
+    ckpt, tokens = converted["commavq_gpt"], shared / "data/commavq/tokens.npy"
+    given = ("data=commavq", f"data.root={tokens}")
+    command("eval", f"ckpt={ckpt}", f"data.root={tokens}", f"out={tmp_path}/eval", *FEW)
+    card = json.loads((tmp_path / "eval/metrics.json").read_text())
+    assert card["teacher_forced"]["bits_per_token"] == pytest.approx(10, abs=0.2)
+    assert card["floors"]["unigram"]["bits_per_token"] == pytest.approx(9.7, abs=0.5)
+    out = ("num_clips=1", "prompt_steps=19", "horizon_s=0.05", f"out={tmp_path}/futures")
+    said = command("worldmodel.rollout", f"ckpt={ckpt}", *given, *out)
+    assert "1 x 1 futures of 1 steps after 19 real ones" in said
+    (drive,) = TokenStore(tmp_path / "futures").drives("test")
+    assert drive.tokens.shape == (20, 8, 16)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "words"),
+    [
+        ("eval", [], "is a published model, which names no data; give data.root=PATH"),
+        ("eval", ["data.root=nowhere"], "data.root=nowhere: no such file"),
+        ("eval", ["data=commavq"], "data.root=None: give the folder"),
+        ("worldmodel.rollout", ["out=x", "data.root=drives"], "drives are no tokens yet; give"),
+        ("worldmodel.rollout", ["out=x", "horizon_s=-1"], "horizon_s=-1: give seconds"),
+        ("worldmodel.rollout", ["out=x", "horizon_s=nan"], "horizon_s=nan: give seconds"),
+        ("worldmodel.rollout", ["out=x", "num_clips=0"], "num_clips=0: give a number from 1"),
+        ("worldmodel.rollout", ["out=drives"], "out=drives: exists already"),
+        ("worldmodel.rollout", ["out=''"], "out='': name a new folder"),
+        ("worldmodel.decoding.bench", [], "give data.root=PATH"),
+    ],
+)
+def test_what_is_not_said_is_asked_for(
+    module, arguments, words, converted, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "drives").mkdir()
+    monkeypatch.setattr(sys, "argv", [module, f"ckpt={converted['genie']}", *arguments])
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(module).main()
+    shown = capsys.readouterr().err
+    assert end.value.code == 2
+    assert shown.startswith("error: ")
+    assert shown.count("\n") == 1
+    assert words in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["drives"]

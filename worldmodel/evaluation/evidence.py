@@ -1,0 +1,161 @@
+"""Which data a world model is judged on: one answer for eval, bench, table and rollout.
+
+A run says what it was trained on; a published model says nothing of data, so that is given on the
+command line. `data.root` alone is recognised by what lies there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizer.drives import Drive
+from tokenizer.encode import EncodeConfig
+from tokenizer.importers.commavq_segments import files_of
+from tokenizer.load import Tokenizer, load_tokenizer
+from tokenizer.sources import DriveSource, TokenSource, source_from_dict
+from tokenizer.token_store import TokenStore
+from training.errors import BadInput
+from worldmodel.data import open_store
+from worldmodel.known_entropy import KnownEntropyConfig
+from worldmodel.known_entropy_source import KnownEntropySource
+from worldmodel.load import WorldModel
+
+DRIVES, TOKENS = "tokenizer.sources.DriveSource", "tokenizer.sources.TokenSource"
+KNOWN_ENTROPY = "worldmodel.known_entropy_source.KnownEntropySource"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What there is to judge with; no drives or no tokenizer means no pixels.
+
+    Attributes:
+        every: frames per kept frame when the drives were encoded.
+    """
+
+    store: TokenStore
+    drives: Sequence[Drive] = ()
+    tokenizer: Tokenizer | None = None
+    every: int = 1
+
+
+def evidence_of(model: WorldModel, data: Mapping[str, Any], tokenizer: str | None) -> Evidence:
+    """The data of `data_source`, as tokens that the model reads.
+
+    Args:
+        data: the `data` group of a command line.
+        tokenizer: of the tokens; None for the one that the model was trained with, if any.
+
+    Raises:
+        BadInput: as `data_source`; drives without a tokenizer, or tokens of another one.
+    """
+    loader = (model.manifest.get("config") or {}).get("loader") or {}
+    source = data_source(model.manifest, data, model.path)
+    encode = EncodeConfig(**{k: v for k, v in loader.get("encode", {}).items() if k != "_target_"})
+    name = tokenizer or loader.get("tokenizer")
+    if isinstance(source, DriveSource):
+        if not name:
+            raise BadInput(
+                f"{model.path}: is a published model, and drives are no tokens yet; give "
+                f"tokenizer=FOLDER, {model.spec.tokenizer}'s converted by tokenizer.convert"
+            )
+        opened = load_tokenizer(name)
+        if not model.reads_tokens_of(opened.hash, opened):
+            raise BadInput(
+                f"ckpt={model.path}: was trained on tokens of tokenizer "
+                f"{model.spec.tokenizer[:12]}, but {name} is {opened.hash[:12]}; give tokenizer=RUN"
+            )
+        evidence = Evidence(open_store(source, name, encode), source.open(), opened, encode.every)
+    else:
+        store = source.open()
+        evidence = Evidence(store, tokenizer=_tokenizer_of(store, tokenizer, name))
+    model.check_store(evidence.store, evidence.tokenizer)
+    _compare_rates(model, evidence.store)
+    return evidence
+
+
+def data_source(
+    manifest: Mapping[str, Any], data: Mapping[str, Any], where: Path
+) -> DriveSource | TokenSource:
+    """The data chosen on the command line, or what the checkpoint was trained on.
+
+    Args:
+        data: a whole source (`data=commavq data.root=...`), or only its root: then what lies
+            there says what it is, and the rest is as in training.
+        where: the checkpoint, for messages.
+
+    Raises:
+        BadInput: neither says what data to take, or the root is not there.
+    """
+    trained = (manifest.get("config") or {}).get("data")
+    root = data.get("root")
+    if data.get("_target_"):
+        if not root and data["_target_"] == TOKENS:
+            raise BadInput(f"data.root={root}: give the folder or file of the tokens")
+        return source_of(data)
+    if root is None:
+        if trained is None:
+            raise BadInput(
+                f"{where}: is a published model, which names no data; give data.root=PATH (a token "
+                "store, commaVQ's files, or drives with tokenizer=FOLDER)"
+            )
+        return source_of(trained)
+    if trained is not None and not Path(root).exists():
+        return source_of({**trained, "root": root})  # whose own words say what is missing
+    found = recognised(Path(root))
+    same = ("_target_", "format")
+    if trained is not None and all(trained.get(k) == found.get(k) for k in same):
+        return source_of({**trained, "root": root})
+    cache = (trained or {}).get("cache") or data.get("cache") or "data"
+    return source_of({**found, "root": root, "cache": cache})
+
+
+def recognised(root: Path) -> dict[str, str]:
+    """What kind of source lies at `root`: a token store, commaVQ's files, or else drives.
+
+    Raises:
+        BadInput: nothing is there.
+    """
+    if not root.exists():
+        raise BadInput(f"data.root={root}: no such file or folder")
+    if root.is_dir() and any(root.glob("*.arrow")):
+        return {"_target_": TOKENS, "format": "store"}
+    try:
+        files_of(root)
+    except BadInput:
+        return {"_target_": DRIVES}
+    return {"_target_": TOKENS, "format": "commavq"}
+
+
+def source_of(values: Mapping[str, Any]) -> DriveSource | TokenSource:
+    """A source from a saved config; BadInput for any other class than ours."""
+    if values.get("_target_") != KNOWN_ENTROPY:
+        return source_from_dict(dict(values))
+    fields = {k: v for k, v in values.items() if k != "_target_"}
+    if isinstance(fields.get("world"), dict):
+        world = {k: v for k, v in fields["world"].items() if k != "_target_"}
+        lists: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in world.items()
+        }
+        fields["world"] = KnownEntropyConfig(**lists)
+    return KnownEntropySource(**fields)
+
+
+def _tokenizer_of(store: TokenStore, given: str | None, trained: str | None) -> Tokenizer | None:
+    """What decodes the tokens of a store: as given, or the training's where it made them."""
+    if given:
+        return load_tokenizer(given)
+    try:
+        opened = load_tokenizer(trained) if trained else None
+    except BadInput:  # named by a run of another machine; tokens are judged without it
+        return None
+    return opened if opened and opened.hash == store.spec.tokenizer else None
+
+
+def _compare_rates(model: WorldModel, store: TokenStore) -> None:
+    ours, theirs = (spec.fps / spec.frames_per_step for spec in (model.spec, store.spec))
+    if abs(ours / theirs - 1) > 0.01:
+        print(
+            f"warning: {store.root} has {theirs:g} token steps per second, {model.path} was made "
+            f"for {ours:g}"
+        )

@@ -1,0 +1,215 @@
+"""Futures of a checkpoint, written down: python -m worldmodel.rollout ckpt=RUN out=FOLDER
+
+The tokens become a store with one drive per future, its prompt first; where the tokenizer is known,
+they are also a GIF, an MP4 and a still.
+"""
+
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from omegaconf import DictConfig
+from torch import Tensor
+
+from tokenizer.store_writer import TokenStoreWriter
+from tokenizer.token_store import TokenStore
+from training.cli import command, plain
+from training.errors import BadInput
+from worldmodel.data import TokenClip, TokenWindows, collate
+from worldmodel.decoding import Sampling, open_decoder, rollout
+from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of
+from worldmodel.evaluation.evidence import Evidence, evidence_of
+from worldmodel.evaluation.judge import sampling_from
+from worldmodel.evaluation.strips import Panel, write_strip
+from worldmodel.load import WorldModel, load_world_model
+
+SHOWN = 4  # clips in the pictures
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """What to imagine.
+
+    Attributes:
+        split: the drives that prompts are taken from.
+        prompt_steps: None means half of the context.
+        horizon_s: seconds imagined.
+        num_futures: of every prompt.
+        decoding: the method and its options, as `open_decoder` takes them.
+
+    Raises:
+        BadInput: a number that is not positive.
+    """
+
+    split: str = "test"
+    num_clips: int = 4
+    prompt_steps: int | None = None
+    horizon_s: float = 2.0
+    num_futures: int = 1
+    sampling: Sampling = field(default_factory=Sampling)
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("num_clips", "prompt_steps", "num_futures"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise BadInput(f"{name}={value}: give a number from 1 on")
+        if not isinstance(self.horizon_s, int | float) or not 0 < self.horizon_s < math.inf:
+            raise BadInput(f"horizon_s={self.horizon_s}: give seconds, more than 0")
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Prompts and what was imagined after them.
+
+    Attributes:
+        clips: tokens of the prompts; real ones beyond them where the drives are long enough, and
+            actions and captions of prompt and horizon.
+        windows, ids: where the clips come from.
+        futures: tokens after the prompts.
+    """
+
+    clips: TokenClip
+    windows: TokenWindows
+    ids: list[int]
+    prompt_steps: int
+    futures: Int[Tensor, "clip future horizon height width"]
+
+
+def imagine(model: WorldModel, store: TokenStore, config: RolloutConfig, device: str) -> Rollouts:
+    """Futures of prompts spread evenly over the drives of a split.
+
+    A model that reads actions follows those of the drive, which has to be long enough for prompt
+    and horizon; any other needs the prompt alone.
+
+    Raises:
+        BadInput: drives that are too short, a prompt longer than the context, or a way to decode
+            that this model does not know.
+    """
+    network, spec = model.network.to(device), store.spec
+    context = network.config.context_steps
+    prompt = config.prompt_steps or max(1, context // 2)
+    if prompt > context:
+        raise BadInput(f"prompt_steps={prompt}: the context of {model.path} is {context} steps")
+    horizon = max(1, round(config.horizon_s * spec.fps / spec.frames_per_step))
+    open_decoder(network, config.sampling, **config.decoding)  # refuses before anything is read
+    drives = store.drives(config.split)
+    longest = max(len(drive.tokens) for drive in drives)
+    follows = network.conditioned or network.reads_text or longest >= prompt + horizon
+    windows = TokenWindows(drives, prompt + horizon if follows else prompt)
+    ids = np.unique(np.linspace(0, len(windows) - 1, config.num_clips + 2).astype(int)[1:-1])
+    clips = collate([windows[int(i)] for i in ids]).to(device)
+    texts, guidance = model.texts(), config.sampling.guidance
+    negative = guidance.negative if guidance else ""
+    captions = None
+    if texts and clips.text:
+        captions = texts.embed(clips.text, device, negative)
+    futures = rollout(
+        network,
+        clips.tokens[:, :prompt],
+        clips.actions if network.conditioned else None,
+        horizon,
+        config.sampling,
+        config.num_futures,
+        captions=captions,
+        **config.decoding,
+    )
+    return Rollouts(clips, windows, ids.tolist(), prompt, futures)
+
+
+def write_tokens(out: Path, made: Rollouts, store: TokenStore, notes: dict[str, Any]) -> None:
+    """A store with a drive `clip-N-future-M` for every future: its prompt, and what follows."""
+    acted = len(made.clips.actions[0]) > made.prompt_steps  # as long as prompt and horizon
+    names = store.action_names if acted else ()
+    writer = TokenStoreWriter(out, store.spec, names)
+    shape = (-1, *store.spec.grid) if store.spec.grid[0] > 1 else (-1, *store.spec.grid[1:])
+    for number, futures in enumerate(made.futures):
+        prompt = made.clips.tokens[number, : made.prompt_steps]
+        begins = made.windows.describe(made.ids[number])
+        about = {"from": {"drive": begins["drive"], "step": begins["steps"][0]}}
+        for which, future in enumerate(futures):
+            tokens = torch.cat([prompt, future]).cpu().numpy().reshape(shape)
+            actions = made.clips.actions[number].cpu().numpy()
+            if not acted:
+                actions = np.zeros((len(tokens), 0), np.float32)
+            name = f"clip-{number:02d}-future-{which:02d}"
+            writer.write(name, "test", tokens, actions, {**about, **notes})
+
+
+def write_pictures(out: Path, made: Rollouts, evidence: Evidence, device: str) -> list[Path]:
+    """The first clips side by side: the real tokens where there are any, then every future.
+
+    Raises:
+        BadInput: a token that the tokenizer does not know.
+    """
+    assert evidence.tokenizer is not None
+    tokens = made.clips.tokens[:SHOWN]
+    leads = leads_of(made.windows, made.ids[:SHOWN])
+    decoder = ClipDecoder(evidence.tokenizer.to(device), tokens, made.prompt_steps, leads)
+    panels: list[Panel] = []
+    if tokens.shape[1] > made.prompt_steps:
+        panels.append(("tokenizer", decoder.real().cpu()))
+    for number, future in enumerate(made.futures[:SHOWN].unbind(1), 1):
+        frames = torch.cat([decoder.prompt, decoder.after_prompt(future)], dim=1)
+        panels.append((f"future {number}", frames.cpu()))
+    shown = decoder.prompt.shape[1]
+    return write_strip(out, "rollouts", panels, shown, evidence.store.spec.fps)
+
+
+def write(cfg: DictConfig) -> None:
+    """What the command does; the folder is there whole or not at all.
+
+    Raises:
+        BadInput: as `evidence_of` and `imagine`, or `cfg.out` exists.
+    """
+    values, out = plain(cfg), Path(cfg.out)
+    if not str(cfg.out):
+        raise BadInput("out='': name a new folder")
+    if out.exists():
+        raise BadInput(f"out={out}: exists already; nothing is overwritten")
+    fields = RolloutConfig.__dataclass_fields__
+    own = {k: v for k, v in values.items() if k in fields and k != "sampling"}
+    config = RolloutConfig(**own, sampling=sampling_from(values["sampling"]))
+    model = load_world_model(cfg.ckpt)
+    evidence = evidence_of(model, values["data"], cfg.tokenizer)
+    device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    made = imagine(model, evidence.store, config, device)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        facts = {"checkpoint": str(model.path), "prompt_steps": made.prompt_steps}
+        write_tokens(partial, made, evidence.store, {**facts, "sampling": asdict(config.sampling)})
+        pictures = (
+            [] if evidence.tokenizer is None else write_pictures(partial, made, evidence, device)
+        )
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
+    partial.rename(out)
+    count, futures, steps = made.futures.shape[:3]
+    print(
+        f"{out}: {count} x {futures} futures of {steps} steps after {made.prompt_steps} real ones"
+    )
+    for picture in pictures:
+        print(f"  {out / picture.name}")
+    if not pictures:
+        print(
+            f"  no pictures: the tokenizer of these tokens ({evidence.store.spec.tokenizer[:12]}) "
+            "is not at hand; give tokenizer=FOLDER (docs/gpt.md)"
+        )
+
+
+@command("rollout")
+def main(cfg: DictConfig) -> None:
+    write(cfg)
+
+
+if __name__ == "__main__":
+    main()
