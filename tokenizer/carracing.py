@@ -14,11 +14,10 @@ physics steps of that interval.
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,8 @@ from tqdm import tqdm
 from tokenizer.drives import write_drive
 from tokenizer.scripted_driver import ScriptedDriver, draw_plan, draw_style
 from training.errors import BadInput
+from training.leftovers import sweep_leftovers, written_whole
+from training.pools import process_pool
 
 VERSION = 1  # raise it with every change that alters a drive: old drives are then refused
 ACTION_NAMES = ("steering", "throttle", "brake", "speed_mps", "yaw_rate_rad_s")
@@ -156,6 +157,7 @@ def make_drives(root: Path, config: CarRacingConfig, num_workers: int | None = N
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
+        sweep_leftovers(root)
         hashes = _read_hashes(root, config)
         _remove_altered(root, hashes)
         missing = [
@@ -175,9 +177,8 @@ def make_drives(root: Path, config: CarRacingConfig, num_workers: int | None = N
             for _ in _write_all(root, config, missing, num_workers):
                 progress.update()
         listed = {**_recipe(config), "drives": {name: _hash(root / name) for name in config.drives}}
-        partial = root / ".drives.json.partial"
-        partial.write_text(json.dumps(listed, indent=1) + "\n")
-        partial.replace(root / "drives.json")
+        with written_whole(root / "drives.json") as partial:
+            partial.write_text(json.dumps(listed, indent=1) + "\n")
 
 
 def _write_all(
@@ -191,14 +192,10 @@ def _write_all(
             _write(root, config, index)
             yield
         return
-    spawn = multiprocessing.get_context("spawn")  # forking a process with threads can hang
-    with ProcessPoolExecutor(num_workers, mp_context=spawn) as pool:
+    with process_pool(num_workers) as pool:
         futures = [pool.submit(_write, root, config, index) for index in indices]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:  # interrupted: what has not begun need not begin
-            pool.shutdown(cancel_futures=True)
+        for future in as_completed(futures):
+            yield future.result()
 
 
 def _write(root: Path, config: CarRacingConfig, index: int) -> None:

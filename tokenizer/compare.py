@@ -33,6 +33,7 @@ from tokenizer.sources import DriveSource, source_from_dict
 from tokenizer.transforms import Preprocessing
 from training.cli import command
 from training.errors import BadInput
+from training.leftovers import sweep_leftovers, written_whole
 from training.machine import hardware
 
 
@@ -209,14 +210,13 @@ def write(
     out: Path, result: dict[str, Any], tokenizers: dict[str, Tokenizer], shown: Clips
 ) -> None:
     """The folder with JSON, page and video, whole or not at all; it takes an older one's place."""
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    side_by_side(partial / "side_by_side.mp4", tokenizers, shown, result["data"]["fps"])
-    (partial / "compare.json").write_text(json.dumps(result, indent=1) + "\n")
-    write_page(partial, result)
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
+    sweep_leftovers(out.parent)
+    with written_whole(out) as partial:
+        partial.mkdir()
+        side_by_side(partial / "side_by_side.mp4", tokenizers, shown, result["data"]["fps"])
+        (partial / "compare.json").write_text(json.dumps(result, indent=1) + "\n")
+        write_page(partial, result)
+        shutil.rmtree(out, ignore_errors=True)
 
 
 def make_judge(cfg: DictConfig, device: str) -> tuple[Judge, str]:

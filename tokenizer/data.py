@@ -1,9 +1,7 @@
 """Clips of frames for training a tokenizer, at the size that it wants."""
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,10 @@ from tokenizer.sources import DriveSource, drives_hash
 from tokenizer.transforms import resize
 from training.errors import BadInput, CorruptSample
 from training.hashing import file_sha256
+from training.leftovers import sweep_leftovers, written_whole
 from training.loader import OrderedLoader, fixed_loader
 from training.order import DataOrder, Weights
+from training.pools import process_pool
 
 FRAMES = ("cache", "video")
 
@@ -75,7 +75,8 @@ class FrameCache:
         todo = [d for d in drives if not self._is_there(d)]
         if not todo:
             return
-        with ProcessPoolExecutor(max(1, num_workers), get_context("spawn")) as pool:
+        sweep_leftovers(self.root)
+        with process_pool(max(1, num_workers)) as pool:
             jobs = pool.map(self._decode, todo)
             for _ in tqdm(jobs, total=len(todo), desc="decoding drives", unit="drive"):
                 pass
@@ -96,22 +97,24 @@ class FrameCache:
         with FileLock(file.with_suffix(".lock")):
             if self._is_there(drive):
                 return
-            partial = file.with_suffix(".partial.npy")
-            shape = (len(drive.actions), 3, *self.size)
-            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-            count = 0
-            for count, frame in enumerate(drive.frames(), start=1):
-                if count > shape[0]:
-                    break
-                array[count - 1] = resize(frame[None], self.size)[0].numpy()
-            if count != shape[0]:
-                raise BadInput(
-                    f"{drive.path}: {shape[0]} action rows but {count} frames decode; "
-                    "give exactly one row per frame"
-                )
-            array.flush()
-            file.with_suffix(".sha256").write_text(file_sha256(partial) + "\n")
-            partial.replace(file)
+            with written_whole(file) as partial:
+                self._write(drive, partial)
+                file.with_suffix(".sha256").write_text(file_sha256(partial) + "\n")
+
+    def _write(self, drive: Drive, file: Path) -> None:
+        shape = (len(drive.actions), 3, *self.size)
+        array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+        count = 0
+        for count, frame in enumerate(drive.frames(), start=1):
+            if count > shape[0]:
+                break
+            array[count - 1] = resize(frame[None], self.size)[0].numpy()
+        if count != shape[0]:
+            raise BadInput(
+                f"{drive.path}: {shape[0]} action rows but {count} frames decode; "
+                "give exactly one row per frame"
+            )
+        array.flush()
 
     def _is_there(self, drive: Drive) -> bool:
         file = self._file(drive)

@@ -8,7 +8,6 @@ the action in force between frame t and frame t+1: it explains frame t+1.
 import argparse
 import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from tokenizer.captions import Caption, read_captions
 from tokenizer.frame_drops import TIME_COLUMNS, Drop, describe, find_drops, holes
 from training.errors import BadInput
 from training.hashing import file_sha256
+from training.leftovers import written_whole
 
 SPLITS = ("train", "val", "test")
 BOUNDS = {"steering": (-1.0, 1.0), "throttle": (0.0, 1.0), "brake": (0.0, 1.0)}
@@ -230,9 +230,8 @@ def write_drive(
         raise BadInput(f"{path}: exists already; nothing is overwritten, choose another folder")
     _check_meta(path / "drive.json", meta)
     check_actions(path / "actions.csv", action_names, actions)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    try:
+    with written_whole(path) as partial:
+        partial.mkdir()
         count = video.write_video(partial / "video.mp4", frames, meta["fps"])
         if count != len(actions):
             raise BadInput(f"{path}: {len(actions)} action rows for {count} frames; give one each")
@@ -241,9 +240,6 @@ def write_drive(
             pa.csv.write_csv(pa.table(columns), partial / "actions.csv")
         meta = {**meta, "video_sha256": file_sha256(partial / "video.mp4")}
         (partial / "drive.json").write_text(json.dumps(meta, indent=2) + "\n")
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_actions(

@@ -15,6 +15,7 @@ from tokenizer.drives import Drive
 from tokenizer.frame_drops import Drop, describe
 from tokenizer.load import Tokenizer
 from training.errors import BadInput
+from training.pools import START_METHOD, end_with_parent
 
 # Starting a process costs seconds, in which one decodes about this many frames.
 WORTH_A_PROCESS = 2000
@@ -103,8 +104,8 @@ def read_ahead(stream: FrameStream, num_workers: int, pin_memory: bool = False) 
         batch_size=None,
         num_workers=workers,
         prefetch_factor=3 if workers else None,
-        # Forking a process with threads can hang.
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context=START_METHOD if workers else None,
+        worker_init_fn=end_with_parent,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # or starting it draws from the global one
     )

@@ -35,6 +35,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from tokenizer.frozen import Frozen
 from training.errors import BadInput
 from training.foreign_weights import read_file
+from training.leftovers import sweep_leftovers, written_whole
 
 log = logging.getLogger(__name__)
 
@@ -161,9 +162,9 @@ def _write_cache(folder: Path, net: str, tensors: Tensors) -> None:
     path = folder / f"lpips-{net}-{hashlib.sha256(data).hexdigest()}.safetensors"
     for old in folder.glob(f"lpips-{net}-*.safetensors"):
         old.unlink()
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    sweep_leftovers(folder)
+    with written_whole(path) as partial:
+        partial.write_bytes(data)
     log.info("LPIPS %s weights are now in %s", net, path)
 
 

@@ -1,7 +1,6 @@
 """Writes token stores: drive by drive, by several processes at once, resumable after each drive."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from tokenizer.token_store import (
 )
 from training.errors import BadInput
 from training.hashing import file_sha256
+from training.leftovers import partial_of, sweep_leftovers
 
 NewDrive = tuple[TokenDrive, dict[str, Any]]
 ENTERED_AT_ONCE = 100
@@ -41,6 +41,7 @@ class TokenStoreWriter:
 
     def __init__(self, root: Path, spec: TokenSpec, action_names: Sequence[str]) -> None:
         self.root, self.spec = Path(root), spec
+        sweep_leftovers(self.root)
         self.head: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "spec": json.loads(json.dumps(asdict(spec))),
@@ -100,7 +101,7 @@ class TokenStoreWriter:
             step = int(np.argwhere(~np.isfinite(actions))[0][0])
             raise BadInput(f"{drive.id}: actions of step {step} are not finite; correct the drive")
         self.root.mkdir(parents=True, exist_ok=True)
-        partial = self.root / f"{drive.id}.{os.getpid()}.partial"
+        partial = partial_of(self.root / f"{drive.id}.arrow")
         kind = "uint16" if self.spec.vocab_size <= 2**16 else "uint32"
         table, features = _table(kind, tokens.reshape(len(tokens), -1), actions)
         with ArrowWriter(features=features, path=str(partial)) as writer:

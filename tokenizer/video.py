@@ -13,6 +13,7 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from training.errors import BadInput
+from training.leftovers import written_whole
 
 KEYFRAME_EVERY = 16  # short groups of pictures: a random clip decodes at most 15 extra frames
 
@@ -132,28 +133,23 @@ def write_video(
     Raises:
         BadInput: there is no frame, or a frame has another size than the first.
     """
-    partial = path.with_name(path.name + ".partial.mp4")
     count = 0
-    try:
-        with av.open(str(partial), "w") as container:
-            stream: av.VideoStream | None = None
-            for image in frames:
-                if stream is None:
-                    stream = _add_h264(container, image, fps, crf)
-                if image.shape[:2] != (stream.height, stream.width):
-                    raise BadInput(
-                        f"{path}: frame {count} is {image.shape[:2]}, the first was "
-                        f"{(stream.height, stream.width)}; give frames of one size"
-                    )
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                container.mux(stream.encode(picture))
-                count += 1
+    with written_whole(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+        stream: av.VideoStream | None = None
+        for image in frames:
             if stream is None:
-                raise BadInput(f"{path}: there are no frames to write; give at least one")
-            container.mux(stream.encode())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+                stream = _add_h264(container, image, fps, crf)
+            if image.shape[:2] != (stream.height, stream.width):
+                raise BadInput(
+                    f"{path}: frame {count} is {image.shape[:2]}, the first was "
+                    f"{(stream.height, stream.width)}; give frames of one size"
+                )
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            container.mux(stream.encode(picture))
+            count += 1
+        if stream is None:
+            raise BadInput(f"{path}: there are no frames to write; give at least one")
+        container.mux(stream.encode())
     return count
 
 

@@ -8,6 +8,8 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +20,23 @@ ABANDONED_S = 24 * 3600.0  # of an owner on another host, whom nobody here can a
 def partial_of(path: Path) -> Path:
     """Where this process writes what will be `path`; the same name at every call."""
     return path.with_name(f".{path.name}.{_owner(os.getpid())}{SUFFIX}")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Gives a name to write a file or a folder under; at the end of the block it is at `path`.
+
+    Where the block raises, nothing of it stays. A file that is there is replaced; a folder has to
+    be removed before by whoever may.
+    """
+    partial = partial_of(path)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        if partial.exists():
+            _removed(partial)
 
 
 def sweep_leftovers(folder: Path, name: str = "*") -> list[Path]:

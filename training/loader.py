@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from training.errors import BadInput, CorruptSample, TrainingFault
 from training.order import DataOrder
+from training.pools import end_with_parent
 
 POLICIES = ("stop", "skip")
 MAX_RESTARTS = 3  # of workers, without a batch in between
@@ -83,6 +84,7 @@ class OrderedLoader(DataLoader):
             pin_memory=torch.cuda.is_available(),
             # Its own generator: starting workers draws from it, never from the global one.
             generator=torch.Generator().manual_seed(order.seed),
+            worker_init_fn=end_with_parent,
         )
         self.samples, self.order, self.on_corrupt = samples, order, on_corrupt
         self.collate = collate

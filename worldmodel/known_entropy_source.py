@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from filelock import FileLock
 from tokenizer.sources import TokenSource
 from tokenizer.token_store import TokenSpec, TokenStore
 from training.errors import BadInput
+from training.leftovers import sweep_leftovers, written_whole
 from worldmodel.data import TokenClip
 from worldmodel.known_entropy import ACTION_NAMES, KnownEntropyConfig, KnownEntropyWorld
 
@@ -56,11 +56,10 @@ class KnownEntropySource(TokenSource):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if not (folder / "manifest.json").exists():
-                partial = folder.with_name(f".{folder.name}.partial")
-                shutil.rmtree(partial, ignore_errors=True)
+                sweep_leftovers(folder.parent)
                 world = KnownEntropyWorld(self.world)
-                world.write_store(partial, self.num_train, self.num_test, self.steps, self.seed)
-                partial.rename(folder)
+                with written_whole(folder) as partial:
+                    world.write_store(partial, self.num_train, self.num_test, self.steps, self.seed)
         store = TokenSource(str(folder)).open(*args)
         if store.spec != KnownEntropyWorld(self.world).spec:
             raise BadInput(

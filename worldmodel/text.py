@@ -5,7 +5,6 @@ An encoder is anything with `width`, `key` and `encode` (see `TextEncoder`); a c
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from training.errors import BadInput
 from training.hashing import file_sha256
+from training.leftovers import written_whole
 from worldmodel.dynamics.base import DynamicsConfig
 from worldmodel.dynamics.text import TextContext
 
@@ -226,10 +226,8 @@ class Texts:
         """Beside its place first, for other processes may read there."""
         if file is None:
             return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        save_file({"embedding": embedding.contiguous().clone()}, partial)
-        partial.replace(file)
+        with written_whole(file) as partial:
+            save_file({"embedding": embedding.contiguous().clone()}, partial)
 
 
 def texts_from(description: dict[str, Any], encoder: TextEncoder | None = None) -> Texts:

@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from training.leftovers import partial_of, sweep_leftovers
+from training.leftovers import partial_of, sweep_leftovers, written_whole
 
 WRITER = """
 import sys, time
@@ -50,3 +51,13 @@ def test_what_has_no_owner_here_goes_after_a_day(tmp_path: Path) -> None:
     for path in tmp_path.iterdir():
         os.utime(path, (0, time.time() - 25 * 3600))
     assert len(sweep_leftovers(tmp_path)) == 2
+
+
+def test_what_is_not_written_whole_is_not_there(tmp_path: Path) -> None:
+    with suppress(KeyboardInterrupt), written_whole(tmp_path / "a") as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with written_whole(tmp_path / "b") as partial:
+        partial.write_text("whole")
+    assert (tmp_path / "b").read_text() == "whole"

@@ -8,13 +8,8 @@ is there already is kept if it is the same one, and nothing is ever overwritten.
 import logging
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import (
-    FIRST_EXCEPTION,
-    Executor,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -28,6 +23,8 @@ from tqdm import tqdm
 from tokenizer.drives import SPLITS, open_drive, write_drive
 from tokenizer.video import read_source
 from training.errors import BadInput
+from training.leftovers import sweep_leftovers
+from training.pools import START_METHOD, process_pool
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +111,7 @@ def import_recordings(
     if kept:
         logger.info("%s: %d of %d drives are there already and kept", out, kept, len(blocks))
     out.mkdir(parents=True, exist_ok=True)
+    sweep_leftovers(out)
     _run("checking", todo, None, num_workers)
     _run("writing", todo, out, num_workers)
     return [out / block.id for block in blocks]
@@ -185,15 +183,14 @@ def _is_kept(block: Block, path: Path) -> bool:
 
 def _run(what: str, blocks: list[Block], out: Path | None, num_workers: int) -> None:
     """Check the blocks (`out` is None) or write them, and show how many frames are done."""
-    context = multiprocessing.get_context("spawn")
-    done: Synchronized[int] = context.Value("q", 0)
+    done: Synchronized[int] = multiprocessing.get_context(START_METHOD).Value("q", 0)
     total = sum(block.stop - block.start for block in blocks)
-    pool: Executor
+    opened: AbstractContextManager[Executor]
     if num_workers:
-        pool = ProcessPoolExecutor(num_workers, context, initializer=_start, initargs=(done,))
+        opened = process_pool(num_workers, _start, done)
     else:
-        pool = ThreadPoolExecutor(1, initializer=_start, initargs=(done,))
-    with pool, tqdm(total=total, desc=what, unit="frame", disable=not blocks) as bar:
+        opened = ThreadPoolExecutor(1, initializer=_start, initargs=(done,))
+    with opened as pool, tqdm(total=total, desc=what, unit="frame", disable=not blocks) as bar:
         futures = [pool.submit(_process, block, out) for block in blocks]
         pending = set(futures)
         while pending:

@@ -16,6 +16,7 @@ from tokenizer.sources import DriveSource
 from training.checkpoints import find_checkpoint, read_manifest
 from training.cli import plain
 from training.errors import BadInput
+from training.leftovers import sweep_leftovers, written_whole
 from worldmodel.decoding import Guidance, Sampling
 from worldmodel.evaluation.card import EvalConfig, evaluate
 from worldmodel.evaluation.evidence import data_source, evidence_of
@@ -31,22 +32,17 @@ def judge(cfg: DictConfig) -> None:
     if out.exists() and not (out / "metrics.json").exists():
         raise BadInput(f"out={out}: exists and is no evaluation of ours; choose another folder")
     device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    partial = out.with_name(f".{out.name}.partial")
     if manifest.get("kind") == TOKENIZER:
         measure = _tokenizer_card(checkpoint, manifest, cfg, device)
     else:
         measure = _world_model_card(checkpoint, cfg, device)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    sweep_leftovers(out.parent)
+    with written_whole(out) as partial:
+        partial.mkdir()
         card = {"checkpoint": str(checkpoint), "step": manifest.get("step"), **measure(partial)}
         (partial / "metrics.json").write_text(json.dumps(card, indent=1) + "\n")
         write_report(partial, card, manifest, plain(cfg))
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
+        shutil.rmtree(out, ignore_errors=True)
     _tell(out, card)
 
 
