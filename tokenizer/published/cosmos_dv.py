@@ -1,7 +1,8 @@
 """The discrete video tokenizers of NVIDIA Cosmos (nvidia-cosmos/cosmos-predict1).
 
-Published as a TorchScript pair (encoder.jit, decoder.jit); a plain state dict of both opens as
-well. Every width is read off the tensors, so that all sizes of the family open.
+Published as a TorchScript pair (encoder.jit, decoder.jit) and as one archive of both
+(autoencoder.jit); a plain state dict of both opens as well. Every width is read off the tensors,
+so that all sizes of the family open.
 """
 
 import re
@@ -20,7 +21,8 @@ from training.errors import BadInput
 from training.foreign_weights import Tensors, fill, read_file, state_dict
 
 # Buffers that say nothing which the config does not: wavelets and tables.
-QUANTIZERS = ("quantizer", "inv_quant")
+# The dequantiser of decoder.jit wraps a quantizer.
+QUANTIZERS = ("quantizer", "inv_quant.quantizer", "inv_quant")
 TABLES = [
     f"{q}.{table}" for q in QUANTIZERS for table in ("_levels", "_basis", "implicit_codebook")
 ]
@@ -55,7 +57,7 @@ class CosmosDV:
     levels: Sequence[int] = ()
 
     def open(self, files: Sequence[Path]) -> Opened:
-        """encoder.jit and decoder.jit, or state dicts (.safetensors, .pt) holding both halves.
+        """encoder.jit and decoder.jit, autoencoder.jit, or state dicts (.safetensors, .pt) of both.
 
         Raises:
             BadInput: an unreadable file, a missing half, another family, or leftover keys, by name.
@@ -77,8 +79,8 @@ class CosmosDV:
         def shape(key: str) -> tuple[int, ...]:
             if key not in tensors:
                 raise BadInput(
-                    f"{where}: no tensor {key}; give the encoder.jit and decoder.jit of a "
-                    "Cosmos discrete video tokenizer"
+                    f"{where}: no tensor {key}; give the encoder.jit and decoder.jit, or the "
+                    "autoencoder.jit, of a Cosmos discrete video tokenizer"
                 )
             return tuple(tensors[key].shape)
 
@@ -111,7 +113,10 @@ class CosmosDV:
     def fsq_levels(self, tensors: Tensors, dim: int, where: str) -> tuple[int, ...]:
         """Those of the file, which the option must not contradict."""
         tables = (tensors.get(f"{quantizer}._levels") for quantizer in QUANTIZERS)
-        noted = next((tuple(t.tolist()) for t in tables if t is not None), ())
+        found = [tuple(table.tolist()) for table in tables if table is not None]
+        if len(set(found)) > 1:
+            raise BadInput(f"{where}: hold FSQ levels {found}; give both halves of one tokenizer")
+        noted = found[0] if found else ()
         levels = tuple(self.levels) or noted or LEVELS.get(dim, ())
         if len(levels) != dim or (noted and levels != noted):
             raise BadInput(

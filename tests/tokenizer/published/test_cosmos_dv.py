@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from einops import rearrange
+from named_modules import Traced, Tree
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from tokenizer import convert
 from tokenizer.haar import haar, inverse_haar
@@ -75,55 +75,72 @@ def test_haar_patches_are_upstreams(shared):
     torch.testing.assert_close(inverse_haar(patches)[:, :, 1:], io["unpatched"], **TOLERANCE)
 
 
-class Tree(nn.Module):
-    """Modules nested as the keys of a state dict say, with a forward that would betray itself."""
-
-    def __init__(self, weights: dict[str, torch.Tensor]) -> None:
-        super().__init__()
-        for name in {key.split(".")[0] for key in weights if "." in key}:
-            inner = {k.split(".", 1)[1]: v for k, v in weights.items() if k.startswith(f"{name}.")}
-            self.add_module(name, Tree(inner))
-        for name, value in weights.items():
-            if "." not in name and value.is_floating_point():
-                self.register_parameter(name, nn.Parameter(value))
-            elif "." not in name:
-                self.register_buffer(name, value)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("the archive's code ran")
-
-
-HALVES = {
-    "encoder.jit": ("encoder.", "quant_conv.", "quantizer."),
-    "decoder.jit": ("post_quant_conv.", "decoder."),
-}
+def bfloat16(weights: dict[str, torch.Tensor], starts: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    kept = {k: v for k, v in weights.items() if k.startswith(starts)}
+    return {k: v.bfloat16() if v.is_floating_point() else v for k, v in kept.items()}
 
 
 @pytest.fixture(scope="module")
-def pair(shared, tmp_path_factory):
-    """A TorchScript pair with the published names, in bfloat16 as published."""
+def archives(shared, tmp_path_factory):
+    """What is published: encoder.jit, decoder.jit and autoencoder.jit, in bfloat16.
+
+    The dequantiser, with which the decoder begins, wraps the quantizer with its tables.
+    """
     weights = load_file(shared / "parity/cosmos_dv/weights_b.safetensors")
+    wrapped = {f"inv_quant.{k}": v for k, v in bfloat16(weights, ("quantizer.",)).items()}
+    assert "inv_quant.quantizer._levels" in wrapped
     folder = tmp_path_factory.mktemp("cosmos")
-    for name, starts in HALVES.items():
-        half = {
-            k: v.bfloat16() if v.is_floating_point() else v
-            for k, v in weights.items()
-            if k.startswith(starts)
-        }
-        torch.jit.script(Tree(half)).save(str(folder / name))
-    return [folder / name for name in HALVES]
+    for name, part in {
+        "encoder.jit": bfloat16(weights, ("encoder.", "quant_conv.", "quantizer.")),
+        "decoder.jit": wrapped | bfloat16(weights, ("post_quant_conv.", "decoder.")),
+        "autoencoder.jit": bfloat16(weights, ("",)),
+    }.items():
+        torch.jit.trace(Traced(part), torch.ones(1)).save(str(folder / name))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair(archives):
+    return [archives / "encoder.jit", archives / "decoder.jit"]
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
-def test_a_torchscript_pair_opens_without_being_run(pair, shared, monkeypatch):
+@pytest.mark.parametrize(
+    "names", [("encoder", "decoder"), ("decoder", "encoder"), ("autoencoder",)]
+)
+def test_published_archives_open_without_being_run(names, archives, shared, monkeypatch):
     monkeypatch.setattr(torch.jit, "load", None)
-    opened = CosmosDV((16, 24)).open(pair)
+    opened = CosmosDV((16, 24)).open([archives / f"{name}.jit" for name in names])
     expected = CosmosDV((16, 24)).open([shared / "parity/cosmos_dv/weights_b.safetensors"])
     assert opened.config == expected.config
-    assert opened.left_out == expected.left_out
+    tables = [
+        k.replace("quantizer", "inv_quant.quantizer") for k in expected.left_out if k[0] == "q"
+    ]
+    wrapped = sorted([*expected.left_out, *tables])
+    assert opened.left_out == (expected.left_out if names == ("autoencoder",) else wrapped)
     assert opened.weights.keys() == expected.weights.keys()
     for key, value in opened.weights.items():
         assert torch.equal(value, expected.weights[key].bfloat16().float()), key
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_an_archive_whose_code_would_raise_opens(pair, shared, tmp_path):
+    weights = load_file(shared / "parity/cosmos_dv/weights_b.safetensors")
+    part = bfloat16(weights, ("encoder.", "quant_conv.", "quantizer."))
+    torch.jit.script(Tree(part)).save(str(tmp_path / "encoder.jit"))
+    opened = CosmosDV((16, 24)).open([tmp_path / "encoder.jit", pair[1]])
+    assert opened.weights.keys() == CosmosDV((16, 24)).open(pair).weights.keys()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_halves_of_two_tokenizers_are_refused(pair, shared, tmp_path):
+    """Codes of the same width whose levels differ: the encoder's tokens mean others."""
+    weights = load_file(shared / "parity/cosmos_dv/weights_b.safetensors")
+    levels = {"quantizer._levels": weights["quantizer._levels"] + 1}
+    other = bfloat16(weights, ("encoder.", "quant_conv.", "quantizer.")) | levels
+    torch.jit.trace(Traced(other), torch.ones(1)).save(str(tmp_path / "encoder.jit"))
+    with pytest.raises(BadInput, match="both halves of one tokenizer"):
+        CosmosDV((16, 24)).open([tmp_path / "encoder.jit", pair[1]])
 
 
 def test_a_pickled_state_dict_opens_as_well(shared, tmp_path):
