@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from tokenizer.load import Tokenizer
 from tokenizer.video_autoencoder import VideoAutoencoder
-from tokenizer.vqgan import NearestUpsample
+from tokenizer.vqgan_blocks import NearestUpsample
 from tokenizer.winograd import WinogradConv2d
 from training.errors import BadInput
 

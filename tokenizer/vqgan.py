@@ -1,8 +1,8 @@
 """The VQGAN family: taming (Esser et al. 2021, arXiv 2012.09841) and Open-MAGVIT2 (2409.04410).
 
-Both are one U-shape without skips; a `style` says what their authors did differently. commaVQ and
-Driving_Simulator are of the taming style. The published weights open through
-`tokenizer.published`.
+All are one U-shape without skips; a `style` says what their authors did differently. commaVQ,
+Driving_Simulator, LlamaGen and IBQ are of the taming style, 1X of the magvit2 style. The published
+weights open through `tokenizer.published`.
 """
 
 from collections.abc import Sequence
@@ -13,21 +13,30 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenizer.autoencoder import Layers
 from tokenizer.grid import GridConfig
 from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
+from tokenizer.vqgan_blocks import (
+    EPS,
+    GROUPS,
+    AdaptiveGroupNorm,
+    Downsample,
+    NearestUpsample,
+    ResBlock,
+    ShuffleUpsample,
+    SpatialAttention,
+    silu,
+)
 from training.errors import BadInput
-
-GROUPS, EPS = 32, 1e-6  # of every GroupNorm in the family
+from training.recompute import call
 
 
 @dataclass(frozen=True)
 class Style:
-    """What the two codebases do differently.
+    """What the codebases do differently.
 
     Attributes:
         attention: in the middle, and after the residual blocks of `attention_levels`.
@@ -37,6 +46,7 @@ class Style:
             else nearest neighbours, then a convolution.
         extra_blocks: residual blocks that a resolution of the decoder has more.
         projected: 3x3 to `z_channels` and 1x1 to the code, and back; else 1x1 to the code.
+        adaptive: each resolution of the decoder begins with a norm that the whole grid's codes set.
     """
 
     attention: bool
@@ -45,11 +55,13 @@ class Style:
     shuffle: bool
     extra_blocks: int
     projected: bool
+    adaptive: bool = False
 
 
 STYLES = {
     "taming": Style(True, True, False, False, extra_blocks=1, projected=True),
     "magvit2": Style(False, False, True, True, extra_blocks=0, projected=False),
+    "open_magvit2": Style(False, False, True, True, extra_blocks=0, projected=False, adaptive=True),
 }
 
 
@@ -60,7 +72,7 @@ class VQGANConfig(GridConfig):
     Attributes:
         image_size: (height, width) in pixels.
         quantizer: turns latents into integers; it decides the vocabulary.
-        style: "taming" or "magvit2".
+        style: "taming", "magvit2" (1X), or "open_magvit2" (TencentARC).
         width: channels after the encoder's first convolution, a multiple of 32.
         multipliers: of the width, one per resolution, from the image down.
         num_res_blocks: residual blocks per resolution.
@@ -83,6 +95,11 @@ class VQGANConfig(GridConfig):
         if self.width % GROUPS:
             raise BadInput(f"width={self.width}: give a multiple of {GROUPS} (GroupNorm's groups)")
         self.check_image_size(f"{len(self.multipliers)} resolutions")
+        if STYLES[self.style].adaptive and self.tokens_per_frame < 2:
+            raise BadInput(
+                f"image_size={list(self.image_size)}: is one token; style={self.style} needs the "
+                "deviation of several, give a larger image"
+            )
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -170,7 +187,7 @@ class Encoder(nn.Module):
             if level < last:
                 layers[f"down_{level}_resample"] = Downsample(width, style.centred)
         layers |= middle(config)
-        self.layers = named(layers)
+        self.layers = named(layers, Layers())
         self.norm_out = nn.GroupNorm(GROUPS, width, EPS)
         size = 3 if style.projected else 1
         self.conv_out = nn.Conv2d(width, latent, size, padding=size // 2)
@@ -187,6 +204,8 @@ class Decoder(nn.Module):
         layers: dict[str, nn.Module] = {"conv_in": nn.Conv2d(latent, width, 3, padding=1)}
         layers |= middle(config)
         for level, channels in reversed(list(enumerate(config.channels))):
+            if style.adaptive:
+                layers[f"up_{level}_norm"] = AdaptiveGroupNorm(latent, width)
             attends = style.attention and level in config.attention_levels
             for i in range(config.num_res_blocks + style.extra_blocks):
                 layers[f"up_{level}_block_{i}"] = ResBlock(width, channels, style.bias)
@@ -196,7 +215,7 @@ class Decoder(nn.Module):
             if level:
                 upsample = ShuffleUpsample if style.shuffle else NearestUpsample
                 layers[f"up_{level}_resample"] = upsample(width)
-        self.layers = named(layers)
+        self.layers = named(layers, Guided())
         self.norm_out = nn.GroupNorm(GROUPS, width, EPS)
         self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
 
@@ -212,73 +231,6 @@ class Decoder(nn.Module):
         return conv2d_weight(self.features.detach().float(), shape, gradient.float(), padding=1)
 
 
-class ResBlock(nn.Module):
-    """Pre-activation residual block; 1x1 shortcut where the number of channels changes."""
-
-    def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
-        super().__init__()
-        self.norm1 = nn.GroupNorm(GROUPS, in_channels, EPS)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
-        self.norm2 = nn.GroupNorm(GROUPS, out_channels, EPS)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias)
-        self.shortcut: nn.Module = nn.Identity()
-        if in_channels != out_channels:
-            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
-        hidden = self.conv1(silu(self.norm1(x)))
-        return self.shortcut(x) + self.conv2(silu(self.norm2(hidden)))
-
-
-def silu(x: Tensor) -> Tensor:
-    """In place where no gradient needs `x`: fresh memory costs a CPU more than the function."""
-    return F.silu(x, inplace=not torch.is_grad_enabled())
-
-
-class SpatialAttention(nn.Module):
-    """Single-head self-attention over the positions of one frame, scaled by channels^-0.5."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels, EPS)
-        self.q, self.k, self.v, self.proj = (nn.Conv2d(channels, channels, 1) for _ in range(4))
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        seen = self.norm(x)
-        q, k, v = (rearrange(f(seen), "n c h w -> n 1 (h w) c") for f in (self.q, self.k, self.v))
-        out = F.scaled_dot_product_attention(q, k, v)
-        return x + self.proj(rearrange(out, "n 1 (h w) c -> n c h w", h=x.shape[-2]))
-
-
-class Downsample(nn.Conv2d):
-    """Strided 3x3; where it is not centred, it sees one row below and one column to the right."""
-
-    def __init__(self, channels: int, centred: bool) -> None:
-        super().__init__(channels, channels, 3, stride=2, padding=1 if centred else 0)
-        self.centred = centred
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x if self.centred else F.pad(x, (0, 1, 0, 1)))
-
-
-class NearestUpsample(nn.Conv2d):
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-class ShuffleUpsample(nn.Conv2d):
-    """To four times the channels, then depth to space; the block's row and column come first."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, 4 * channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rearrange(super().forward(x), "n (by bx c) h w -> n c (h by) (w bx)", by=2, bx=2)
-
-
 def middle(config: VQGANConfig) -> dict[str, nn.Module]:
     """Blocks at the lowest resolution: two around an attention, or residual ones alone."""
     style, width = STYLES[config.style], config.channels[-1]
@@ -289,8 +241,18 @@ def middle(config: VQGANConfig) -> dict[str, nn.Module]:
     return blocks | {f"mid_block_{i}": ResBlock(width, width, style.bias) for i in range(1, count)}
 
 
-def named(layers: dict[str, nn.Module]) -> Layers:
-    row = Layers()
+class Guided(Layers):
+    """Layers in a row, whose adaptive norms also see what the first of them sees."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = x
+        for layer in self:
+            inputs = (hidden, x) if isinstance(layer, AdaptiveGroupNorm) else (hidden,)
+            hidden = call(layer, *inputs, recompute=self.recompute)
+        return hidden
+
+
+def named(layers: dict[str, nn.Module], row: Layers) -> Layers:
     for name, layer in layers.items():
         row.add_module(name, layer)
     return row

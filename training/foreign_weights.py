@@ -1,7 +1,8 @@
 """Foreign weight files: read without running anything of theirs, every key accounted for."""
 
+import pickletools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from training.errors import BadInput
 
 Tensors = dict[str, Tensor]
 INSIDE = ("state_dict", "model_state")  # where Lightning, and Driving_Simulator, keep the weights
-# Lightning notes its callbacks in a checkpoint by their class. They become this one, which does
-# nothing; whatever else a file names that is neither a tensor nor a plain value is refused.
-HARMLESS = re.compile(r"(pytorch_lightning|lightning)\.[\w.]+$")
+# Lightning notes its callbacks in a checkpoint by their class, scripts their arguments. They become
+# `LeftAside`, which does nothing; whatever else a file names that is neither a tensor nor a plain
+# value is refused.
+HARMLESS = re.compile(r"((pytorch_lightning|lightning)\.[\w.]+|argparse\.Namespace)$")
 
 
 class LeftAside(dict):
@@ -55,12 +57,19 @@ def read_file(
 
 
 def _unpickle(file: Path) -> Any:
-    harmless: list[Any] = []
-    if _is_zip(file):
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
-        harmless = [(LeftAside, name) for name in names if HARMLESS.match(name)]
+    harmless: list[Any] = [(LeftAside, name) for name in _globals(file) if HARMLESS.match(name)]
     with torch.serialization.safe_globals(harmless):
         return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _globals(file: Path) -> set[str]:
+    """Dotted names that the pickle in a file asks for; they are read, and not looked up."""
+    if _is_zip(file):
+        return set(torch.serialization.get_unsafe_globals_in_checkpoint(str(file)))
+    # Before torch 1.6 pickles followed each other: a number, a version, the machine, the object.
+    with file.open("rb") as stream:
+        ops = [op for _ in range(4) for op in pickletools.genops(stream)]
+    return {str(name).replace(" ", ".") for op, name, _ in ops if op.name == "GLOBAL"}
 
 
 def _is_zip(file: Path) -> bool:
@@ -68,13 +77,13 @@ def _is_zip(file: Path) -> bool:
         return stream.read(2) == b"PK"
 
 
-def state_dict(values: dict[str, Any], file: Path) -> Tensors:
-    """The tensors of a file, which are its own values or lie under one of the keys `INSIDE`.
+def state_dict(values: dict[str, Any], file: Path, inside: Sequence[str] = INSIDE) -> Tensors:
+    """The tensors of a file, which are its own values or lie under the first key of `inside`.
 
     Raises:
         BadInput: there are none.
     """
-    for key in INSIDE:
+    for key in inside:
         if isinstance(values.get(key), dict):
             values = values[key]
             break

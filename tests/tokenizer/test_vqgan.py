@@ -8,7 +8,8 @@ from tokenizer.load import Tokenizer, manifest_of
 from tokenizer.losses import LossConfig
 from tokenizer.module import TokenizerModule
 from tokenizer.quantizers import FSQConfig, LFQConfig, VQConfig
-from tokenizer.vqgan import NearestUpsample, VQGANConfig
+from tokenizer.vqgan import VQGANConfig
+from tokenizer.vqgan_blocks import NearestUpsample
 from tokenizer.winograd import WinogradConv2d
 from training.errors import BadInput
 from training.optimizers import AdamWConfig
@@ -28,7 +29,7 @@ def tokenizer():
     return Tokenizer(network, "test", manifest_of(network.config))
 
 
-@pytest.mark.parametrize("style", ["taming", "magvit2"])
+@pytest.mark.parametrize("style", ["taming", "magvit2", "open_magvit2"])
 @pytest.mark.parametrize("quantizer", [FSQConfig(), VQConfig(64, 5, 5), LFQConfig(7)])
 def test_shapes_and_gradients(style, quantizer):
     network = config(style, quantizer=quantizer).build().eval()  # codes stay where they are
@@ -61,6 +62,7 @@ def test_the_module_trains_it_as_any_autoencoder():
         ({"style": "stable"}, "taming, magvit2"),
         ({"width": 48}, "multiple of 32"),
         ({"image_size": (15, 32)}, "multiples of 2"),
+        ({"style": "open_magvit2", "image_size": (2, 2)}, "is one token"),
     ],
 )
 def test_impossible_shapes_are_refused(changes, words):

@@ -14,8 +14,10 @@ from tokenizer.load import Tokenizer, manifest_of
 from tokenizer.published.commavq import CommaVQ
 from tokenizer.published.cosmos_dv import CosmosDV
 from tokenizer.published.driving_simulator import DrivingSimulator
+from tokenizer.published.llamagen import LlamaGen
 from tokenizer.published.magvit2 import Magvit2
 from tokenizer.published.opened import Opened
+from tokenizer.published.seed_voken import IBQ, OpenMagvit2
 from tokenizer.published.taming import Taming
 from training.checkpoints import WEIGHTS, write_checkpoint
 from training.errors import BadInput
@@ -30,7 +32,10 @@ class Adapter(Protocol):
 ADAPTERS: dict[str, Callable[..., Adapter]] = {
     "commavq": CommaVQ,
     "magvit2": Magvit2,
+    "open_magvit2": OpenMagvit2,
+    "ibq": IBQ,
     "taming": Taming,
+    "llamagen": LlamaGen,
     "driving_simulator": DrivingSimulator,
     "cosmos_dv": CosmosDV,
 }

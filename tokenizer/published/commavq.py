@@ -46,7 +46,7 @@ class CommaVQ:
         tensors = _join(halves, where)
         config = VQGANConfig(
             image_size=tuple(self.image_size),
-            quantizer=codebook(tensors),
+            quantizer=codebook(tensors, where),
             **architecture(tensors, "taming", where),
         )
         weights, left_out = load(config, tensors, where)

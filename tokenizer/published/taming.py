@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokenizer.published.averages import AVERAGED
 from tokenizer.published.opened import Opened
-from tokenizer.published.vqgan_keys import CODEBOOK, architecture, codebook, load
+from tokenizer.published.vqgan_keys import architecture, codebook, load
 from tokenizer.transforms import Preprocessing
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
@@ -31,15 +32,14 @@ class Taming:
         (file,) = one(files, "taming")
         tensors = state_dict(read_file(file), file)
         shape = architecture(tensors, "taming", str(file))
-        if CODEBOOK not in tensors:
-            others = sorted(key for key in tensors if key.startswith("quantize."))
+        if any(key.startswith(AVERAGED) for key in tensors):
             raise BadInput(
-                f"{file}: has no codebook {CODEBOOK} (but {', '.join(others) or 'none at all'}); "
-                "tokenizer=taming opens those with a VectorQuantizer"
+                f"{file}: holds averages ({AVERAGED}*), which taming's own files do not; IBQ's do, "
+                "and choose their codes by another rule: give tokenizer=ibq"
             )
         config = VQGANConfig(
             image_size=tuple(self.image_size),
-            quantizer=codebook(tensors),
+            quantizer=codebook(tensors, str(file)),
             **shape,
         )
         weights, left_out = load(config, tensors, str(file), ("loss.",))

@@ -1,7 +1,9 @@
-"""Names and shapes of VQGAN weights as the taming and Open-MAGVIT2 codebases write them."""
+"""Names and shapes of VQGAN weights as several codebases write them."""
 
 import re
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,56 +21,118 @@ SHARED = (
     (r"\.shortcut\.", ".nin_shortcut."),
     (r"\.proj\.", ".proj_out."),
 )
-RULES = {
-    "taming": (
-        (r"\.layers\.down_(\d+)_resample\.", r".down.\1.downsample.conv."),
-        (r"\.layers\.up_(\d+)_resample\.", r".up.\1.upsample.conv."),
-        (r"\.layers\.mid_block_0\.", ".mid.block_1."),
-        (r"\.layers\.mid_attention\.", ".mid.attn_1."),
-        (r"\.layers\.mid_block_1\.", ".mid.block_2."),
+TAMING = (
+    (r"\.layers\.down_(\d+)_resample\.", r".down.\1.downsample.conv."),
+    (r"\.layers\.up_(\d+)_resample\.", r".up.\1.upsample.conv."),
+    (r"\.layers\.mid_block_0\.", ".mid.block_1."),
+    (r"\.layers\.mid_attention\.", ".mid.attn_1."),
+    (r"\.layers\.mid_block_1\.", ".mid.block_2."),
+)
+MAGVIT2 = (
+    (r"\.layers\.down_(\d+)_resample\.", r".down.\1.downsample."),
+    (r"\.layers\.up_(\d+)_resample\.", r".up.\1.upsample.conv1."),
+    (r"\.layers\.mid_block_(\d+)\.", r".mid_block.\1."),
+    (r"\.layers\.up_(\d+)_norm\.scale\.", r".adaptive.\1.gamma."),
+    (r"\.layers\.up_(\d+)_norm\.shift\.", r".adaptive.\1.beta."),
+)
+LLAMAGEN = (
+    (r"\.(down|up)\.(\d+)\.block\.", r".conv_blocks.\2.res."),
+    (r"\.(down|up)\.(\d+)\.(attn|downsample|upsample)\.", r".conv_blocks.\2.\3."),
+    (r"\.mid\.block_1\.", ".mid.0."),
+    (r"\.mid\.attn_1\.", ".mid.1."),
+    (r"\.mid\.block_2\.", ".mid.2."),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a codebase names the weights of a VQGAN.
+
+    Attributes:
+        mark: how a name begins that no layout before this one has.
+        style: of the network.
+        adapters: that read it, for messages.
+        rules: from our names to theirs, after `SHARED`.
+        down: the encoder's list of resolutions, and the residual blocks of one of them.
+        deepest_first: the decoder counts its resolutions from the lowest.
+    """
+
+    mark: str
+    style: str
+    adapters: str
+    rules: tuple[tuple[str, str], ...]
+    down: tuple[str, str] = ("down", "block")
+    deepest_first: bool = False
+
+    def is_in(self, key: str) -> bool:
+        return key.startswith(self.mark)
+
+
+LAYOUTS = {
+    "llamagen": Layout(
+        "encoder.mid.0.", "taming", "llamagen", (*TAMING, *LLAMAGEN), ("conv_blocks", "res"), True
     ),
-    "magvit2": (
-        (r"\.layers\.down_(\d+)_resample\.", r".down.\1.downsample."),
-        (r"\.layers\.up_(\d+)_resample\.", r".up.\1.upsample.conv1."),
-        (r"\.layers\.mid_block_(\d+)\.", r".mid_block.\1."),
+    "open_magvit2": Layout("decoder.adaptive.", "open_magvit2", "open_magvit2", MAGVIT2),
+    "magvit2": Layout("encoder.mid_block.0.", "magvit2", "magvit2", MAGVIT2),
+    "taming": Layout(
+        "encoder.mid.block_1.", "taming", "taming, ibq, driving_simulator or commavq", TAMING
     ),
 }
 CODEBOOK = "quantize.embedding.weight"
 
 
-def foreign_name(key: str, style: str) -> str:
-    """Their name of one of our weights."""
+def foreign_name(key: str, layout: str, levels: int) -> str:
+    """Their name of one of our weights, in a network of that many resolutions."""
     if key == "quantizer.codebook":
         return CODEBOOK
-    for pattern, theirs in (*SHARED, *RULES[style]):
+    if LAYOUTS[layout].deepest_first:
+        key = re.sub(r"\.up_(\d+)_", lambda found: f".up_{levels - 1 - int(found[1])}_", key)
+    for pattern, theirs in (*SHARED, *LAYOUTS[layout].rules):
         key = re.sub(pattern, theirs, key)
     return key
 
 
 def load(
-    config: VQGANConfig, tensors: Tensors, where: str, left_out: tuple[str, ...] = ()
+    config: VQGANConfig,
+    tensors: Tensors,
+    where: str,
+    left_out: Sequence[str] = (),
+    layout: str = "",
 ) -> tuple[Tensors, list[str]]:
     """Their tensors under our names, and the names of those left out; as `weights.fill`.
 
     What a quantizer keeps for its training, besides codes, no file holds: it starts anew.
+
+    Args:
+        layout: of their names; "": the one that is called like the style.
     """
     with torch.device("meta"):
         targets = config.build().state_dict()
     fresh = {f"quantizer.{k}": v for k, v in config.quantizer.build().state_dict().items()}
     fresh.pop("quantizer.codebook", None)
-    sources = {key: foreign_name(key, config.style) for key in targets if key not in fresh}
+    layout, levels = layout or config.style, len(config.multipliers)
+    sources = {key: foreign_name(key, layout, levels) for key in targets if key not in fresh}
     targets = {key: targets[key] for key in sources}
     weights, unused = fill(targets, sources, tensors, left_out, where)
     return weights | fresh, unused
 
 
-def codebook(tensors: Tensors) -> VQConfig:
+def codebook(tensors: Tensors, where: str, **changes: Any) -> VQConfig:
     """Of the size of theirs, with taming's own ("legacy") losses.
 
     It learns by gradients: a running mean without its counts would forget the codes at once.
+
+    Raises:
+        BadInput: there is none, such as where the quantizer is of another kind.
     """
+    if CODEBOOK not in tensors:
+        others = sorted(key for key in tensors if key.startswith("quantize."))
+        raise BadInput(
+            f"{where}: has no codebook {CODEBOOK} (but {', '.join(others) or 'none at all'}); "
+            "those with a VectorQuantizer open"
+        )
     vocab_size, dim = tensors[CODEBOOK].shape
-    return VQConfig(
+    config = VQConfig(
         vocab_size,
         dim,
         code_dim=dim,
@@ -79,22 +143,26 @@ def codebook(tensors: Tensors) -> VQConfig:
         kmeans_batches=0,
         dead_below=0.0,
     )
+    return replace(config, **changes)
 
 
-def architecture(tensors: Tensors, style: str, where: str) -> dict[str, Any]:
+def architecture(tensors: Tensors, layout: str, where: str) -> dict[str, Any]:
     """The fields of a `VQGANConfig` that the weights of the encoder show.
 
     Raises:
-        BadInput: there is no encoder of this style, or its widths are not multiples of the first.
+        BadInput: there is no encoder of this layout, or its widths are not multiples of the first.
     """
-    expect(tensors, style, where)
+    expect(tensors, layout, where)
+    down, block = LAYOUTS[layout].down
+    first = re.compile(rf"encoder\.{down}\.(\d+)\.{block}\.\d+\.conv1\.weight")
     widths, blocks = {}, Counter[int]()
     for key, tensor in tensors.items():
-        found = re.fullmatch(r"encoder\.down\.(\d+)\.block\.\d+\.conv1\.weight", key)
+        found = first.fullmatch(key)
         if found:
             widths[int(found[1])] = len(tensor)
             blocks[int(found[1])] += 1
-    attention = {int(n) for key in tensors for n in re.findall(r"^encoder\.down\.(\d+)\.attn", key)}
+    attends = re.compile(rf"encoder\.{down}\.(\d+)\.attn\.")
+    attention = {int(found[1]) for key in tensors if (found := attends.match(key))}
     width = len(tensors["encoder.conv_in.weight"])
     levels = range(len(widths))
     if sorted(widths) != list(levels) or any(w % width for w in widths.values()):
@@ -103,7 +171,7 @@ def architecture(tensors: Tensors, style: str, where: str) -> dict[str, Any]:
             f"one from 0 on each, and multiples of {width}, are needed"
         )
     return {
-        "style": style,
+        "style": LAYOUTS[layout].style,
         "width": width,
         "multipliers": tuple(widths[level] // width for level in levels),
         "num_res_blocks": blocks[0],
@@ -112,17 +180,16 @@ def architecture(tensors: Tensors, style: str, where: str) -> dict[str, Any]:
     }
 
 
-def expect(tensors: Tensors, style: str, where: str) -> None:
-    """BadInput unless the weights are an encoder and a decoder of this style."""
+def expect(tensors: Tensors, layout: str, where: str) -> None:
+    """BadInput unless the weights are an encoder and a decoder of this layout."""
     for half in ("encoder", "decoder"):
         if not any(key.startswith(f"{half}.") for key in tensors):
             some = ", ".join(sorted(tensors)[:3])
             raise BadInput(f"{where}: holds no {half} ({some}, ...); give a tokenizer's checkpoint")
-    marks = {"taming": "encoder.mid.block_1.", "magvit2": "encoder.mid_block.0."}
-    found = [s for s, mark in marks.items() if any(key.startswith(mark) for key in tensors)]
-    needed = {"encoder.conv_in.weight", "encoder.conv_out.weight"}
-    if found != [style] or not needed <= set(tensors):
+    found = next((n for n, kind in LAYOUTS.items() if any(map(kind.is_in, tensors))), "")
+    if found != layout or not {"encoder.conv_in.weight", "encoder.conv_out.weight"} <= set(tensors):
+        known = [LAYOUTS[found]] if found and found != layout else LAYOUTS.values()
         raise BadInput(
-            f"{where}: is of the {found[0] if found else 'no known'} style, not of {style}; "
-            "give tokenizer=magvit2, or tokenizer=taming, driving_simulator or commavq"
+            f"{where}: is of the {found or 'no known'} style, not of {layout}; "
+            f"give tokenizer={', or '.join(kind.adapters for kind in known)}"
         )

@@ -10,9 +10,15 @@ from torch.nn import functional as F
 CHUNK = 2**26
 
 
-def nearest(z: Float[Tensor, "n d"], table: Float[Tensor, "v d"]) -> Int[Tensor, "n"]:
-    """Index of the code with the smallest squared distance; in chunks, so memory is bounded."""
-    half = table.square().sum(-1) / 2
+def nearest(
+    z: Float[Tensor, "n d"], table: Float[Tensor, "v d"], dot: bool = False
+) -> Int[Tensor, "n"]:
+    """Index of the code with the smallest squared distance; in chunks, so memory is bounded.
+
+    Args:
+        dot: the code with the largest dot product instead, in which long codes win.
+    """
+    half = 0 if dot else table.square().sum(-1) / 2
     rows = z.split(max(1, CHUNK // len(table)))
     return torch.cat([(part @ table.T - half).argmax(-1) for part in rows])
 

@@ -34,6 +34,8 @@ class VQConfig(QuantizerConfig):
         code_dim: channels of the codes; where it is not `dim`, linear projections lead in and
             out (Yu et al. 2022, arXiv 2110.04627, section 3.2).
         normalize: latents and codes have length 1, so the nearest has the largest cosine.
+        similarity: what decides for a code: "distance", the smallest, or "dot", the largest dot
+            product (IBQ, Shi et al. 2024, arXiv 2412.02692; its own way of learning is not here).
         learn: "ema" (codes are running means of their latents) or "gradient" (of the
             codebook term).
         decay: of the running means and of the counts, per batch.
@@ -51,6 +53,7 @@ class VQConfig(QuantizerConfig):
     dim: int = 32
     code_dim: int = 8
     normalize: bool = True
+    similarity: str = "distance"
     learn: str = "ema"
     decay: float = 0.99
     commitment_weight: float = 0.25
@@ -62,6 +65,8 @@ class VQConfig(QuantizerConfig):
     def __post_init__(self) -> None:
         if self.learn not in ("ema", "gradient"):
             raise BadInput(f"quantizer.learn={self.learn!r}: choose ema or gradient")
+        if self.similarity not in ("distance", "dot"):
+            raise BadInput(f"quantizer.similarity={self.similarity!r}: choose distance or dot")
         if min(self.vocab_size, self.dim, self.code_dim) < 1 or self.vocab_size < 2:
             raise BadInput(
                 f"quantizer.vocab_size={self.vocab_size}, dim={self.dim}, code_dim="
@@ -131,7 +136,7 @@ class VQ(Quantizer):
             flat = latents.detach().flatten(0, -2)
             if self.learning:
                 self._place(flat)
-            indices = nearest(flat, self.table.detach())
+            indices = self._choose(flat)
             codes = F.embedding(indices.view(z.shape[:-1]), self.table)
             losses = self._losses(latents, codes)
             through = latents + (codes - latents).detach()
@@ -142,7 +147,7 @@ class VQ(Quantizer):
     def encode(self, z: Float[Tensor, "... dim"]) -> Int[Tensor, "..."]:
         with torch.autocast(z.device.type, enabled=False):
             flat = self._latents(z).flatten(0, -2)
-            return nearest(flat, self.table).view(z.shape[:-1])
+            return self._choose(flat).view(z.shape[:-1])
 
     def decode(self, indices: Int[Tensor, "..."]) -> Float[Tensor, "... dim"]:
         return self.project_out(F.embedding(indices, self.table))
@@ -152,6 +157,9 @@ class VQ(Quantizer):
         latents = self._latents(z)
         self._put(choose(latents, self.vocab_size), dead, latents)
         return True
+
+    def _choose(self, flat: Float[Tensor, "n d"]) -> Int[Tensor, "n"]:
+        return nearest(flat, self.table.detach(), dot=self.config.similarity == "dot")
 
     def _latents(self, z: Float[Tensor, "... dim"]) -> Float[Tensor, "... d"]:
         latents = self.project_in(at_least_float32(z))

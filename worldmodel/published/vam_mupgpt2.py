@@ -65,7 +65,7 @@ class VaViM:
         space = len(tensor(tensors, "transformer.wse.weight", where))
         rows, columns = grid_of(self.grid, space, GRID, where)
         size = (rows * PIXELS_PER_TOKEN, columns * PIXELS_PER_TOKEN)
-        spec = TokenSpec((1, rows, columns), vocab, self.fps, 1, size, "vavim")
+        spec = TokenSpec((1, rows, columns), vocab, self.fps, 1, size, "llamagen")
         tied = bool(said.get("output_tied", True))
         config = GPTConfig(
             dim=dim,

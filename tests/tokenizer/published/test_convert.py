@@ -17,7 +17,7 @@ from tokenizer.drives import open_drives, write_drive
 from tokenizer.encode import encode_drives
 from tokenizer.load import load_tokenizer
 from tokenizer.published import convert, open_published
-from tokenizer.published.vqgan_keys import CODEBOOK, codebook, foreign_name
+from tokenizer.published.vqgan_keys import CODEBOOK, LAYOUTS, codebook, foreign_name
 from tokenizer.quantizers import FSQConfig, LFQConfig
 from tokenizer.store_writer import TokenStoreWriter
 from tokenizer.token_store import TokenStore
@@ -58,7 +58,7 @@ def test_published_sizes_are_those_of_the_published_files():
 
     with torch.device("meta"):
         table = {CODEBOOK: torch.empty(1024, 256)}
-        comma = VQGANConfig(quantizer=codebook(table)).build()
+        comma = VQGANConfig(quantizer=codebook(table, "")).build()
         lfq = VQGANConfig((256, 256), LFQConfig(18), "magvit2", attention_levels=())
         magvit2 = lfq.build()
         driving = VQGANConfig((288, 512), FSQConfig([8, 8, 8, 6, 5]), width=256).build()
@@ -167,11 +167,12 @@ def test_every_key_is_used_once_or_named(altered, change, words):
 
 
 def test_names_map_one_to_one():
-    """No two weights share a foreign name, in either style."""
-    for style, levels in (("taming", (0, 1)), ("magvit2", ())):
+    """No two weights share a foreign name, in any layout."""
+    for name, layout in LAYOUTS.items():
+        config = VQGANConfig((32, 32), style=layout.style, width=32, attention_levels=(0, 4))
         with torch.device("meta"):
-            net = VQGANConfig((16, 16), style=style, width=32, attention_levels=levels).build()
-        names = [foreign_name(key, style) for key in net.state_dict()]
+            net = config.build()
+        names = [foreign_name(key, name, 5) for key in net.state_dict()]
         assert len(set(names)) == len(names)
         assert not [name for name in names if re.search(r"\.layers|\.shortcut|(down|up)_\d", name)]
 
@@ -186,19 +187,23 @@ def test_nothing_of_a_file_is_run(halves, tmp_path, monkeypatch):
     torch.save({"state_dict": Exploit()}, tmp_path / "bad.ckpt")
     with pytest.raises(BadInput, match="refused"):
         open_published("taming", [tmp_path / "bad.ckpt"])
+    torch.save({"state_dict": Exploit()}, tmp_path / "old", _use_new_zipfile_serialization=False)
+    with pytest.raises(BadInput, match="refused"):
+        open_published("taming", [tmp_path / "old"])
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "scripted.ckpt"))
     with pytest.raises(BadInput, match="refused"):
         open_published("taming", [tmp_path / "scripted.ckpt"])
     assert not (tmp_path / "exploited").exists()
 
 
-def test_lightning_callbacks_in_a_checkpoint_are_left_aside(shared, tmp_path):
-    """Real taming and 1xgpt checkpoints name the class of their callbacks."""
+@pytest.mark.parametrize("zipped", [True, False])
+def test_lightning_callbacks_in_a_checkpoint_are_left_aside(shared, tmp_path, zipped):
+    """Real taming and 1xgpt checkpoints name the class of their callbacks; of any age of torch."""
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     found = torch.load(shared / "parity" / "magvit2_ckpt" / "weights.pt")
     found["callbacks"] = {ModelCheckpoint: {"best_model_score": torch.ones(1)}}
-    torch.save(found, tmp_path / "last.ckpt")
+    torch.save(found, tmp_path / "last.ckpt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(Exception, match="ModelCheckpoint"):
         torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert open_published("magvit2", [tmp_path / "last.ckpt"], image_size=[12, 16]).hash

@@ -273,6 +273,16 @@ def test_chunks_change_nothing(monkeypatch):
     assert torch.equal(whole[0], (z[:, None] - table).square().sum(-1).argmin(1))
 
 
+def test_the_largest_dot_product_is_not_the_nearest():
+    vq = VQConfig(2, 2, 2, normalize=False, similarity="dot").build().eval()
+    vq.codebook.copy_(torch.tensor([[1.0, 0.0], [3.0, 3.0]]))
+    z = torch.tensor([[1.0, 0.1]])
+    assert (vq.encode(z), vq(z).indices) == (1, 1)
+    vq = VQConfig(2, 2, 2, normalize=False).build().eval()
+    vq.codebook.copy_(torch.tensor([[1.0, 0.0], [3.0, 3.0]]))
+    assert (vq.encode(z), vq(z).indices) == (0, 0)
+
+
 def test_autocast_chooses_in_float32():
     vq = small(vocab_size=512).eval()
     z = torch.randn(400, 4)
@@ -283,7 +293,14 @@ def test_autocast_chooses_in_float32():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"learn": "both"}, {"vocab_size": 1}, {"decay": 1.0}, {"dead_below": -1.0}]
+    "bad",
+    [
+        {"learn": "both"},
+        {"similarity": "cosine"},
+        {"vocab_size": 1},
+        {"decay": 1.0},
+        {"dead_below": -1.0},
+    ],
 )
 def test_settings_out_of_range_are_refused(bad):
     (name,) = bad

@@ -1,0 +1,42 @@
+"""Averages of the weights as Stability's LitEma keeps them beside the weights: 1X, TencentARC."""
+
+from training.errors import BadInput
+from training.foreign_weights import Tensors
+
+AVERAGED, LOSS, RAW = "model_ema.", "loss.", "raw "
+LEFT_OUT = (LOSS, AVERAGED, RAW)  # of what `chosen` gives
+NOT_WEIGHTS = (f"{AVERAGED}decay", f"{AVERAGED}num_updates")
+
+
+def chosen(tensors: Tensors, weights: str, where: str) -> Tensors:
+    """The tensors of a checkpoint, whose averages take the places of the weights if asked for.
+
+    Args:
+        weights: "raw" or "ema", the averages; the weights are then renamed "raw ...". The loss
+            keeps its own.
+
+    Raises:
+        BadInput: another word, no averages, or one of no weight.
+    """
+    if weights not in ("raw", "ema"):
+        raise BadInput(f"weights={weights}: use raw or ema")
+    if weights == "raw":
+        return tensors
+    means = {k: v for k, v in tensors.items() if k.startswith(AVERAGED) and k not in NOT_WEIGHTS}
+    if not means:
+        raise BadInput(f"{where}: holds no averaged weights ({AVERAGED}*); use weights=raw")
+    plain = {k: v for k, v in tensors.items() if not k.startswith((AVERAGED, LOSS))}
+    # An average is named by its weight's name without dots, and so is one of the loss.
+    names = {f"{AVERAGED}{key.replace('.', '')}": key for key in plain}
+    losses = tuple(key for key in means if key.startswith(f"{AVERAGED}{LOSS.rstrip('.')}"))
+    unknown = sorted(set(means) - set(names) - set(losses))
+    if unknown:
+        raise BadInput(f"{where}: holds averages of no weight: {', '.join(unknown)}")
+    if len(names) < len(plain):
+        raise BadInput(f"{where}: two weights share one name without dots; use weights=raw")
+    kept = {key: v for key, v in tensors.items() if key not in plain and key not in names}
+    return {
+        **kept,
+        **{f"{RAW}{key}": tensor for key, tensor in plain.items()},
+        **{names[key]: tensor for key, tensor in means.items() if key in names},
+    }

@@ -1,0 +1,74 @@
+"""TencentARC's image tokenizers (Apache-2.0, github.com/TencentARC/SEED-Voken).
+
+Open-MAGVIT2 (Luo et al. 2024, arXiv 2409.04410) and IBQ (Shi et al. 2024, arXiv 2412.02692). Both
+are published as Lightning checkpoints with averaged weights, which their authors evaluate.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizer.published.averages import LEFT_OUT, chosen
+from tokenizer.published.opened import Opened
+from tokenizer.published.taming import one
+from tokenizer.published.vqgan_keys import architecture, codebook, load
+from tokenizer.quantizers import LFQConfig, QuantizerConfig
+from tokenizer.transforms import Preprocessing
+from tokenizer.vqgan import VQGANConfig
+from training.foreign_weights import Tensors, read_file, state_dict
+
+
+@dataclass(frozen=True)
+class OpenMagvit2:
+    """How to open it.
+
+    Attributes:
+        image_size: (height, width) in pixels that it is used at.
+        weights: "ema", the average, with which its authors evaluate, or "raw".
+    """
+
+    image_size: Sequence[int] = (256, 256)
+    weights: str = "ema"
+
+    def open(self, files: Sequence[Path]) -> Opened:
+        """A Lightning checkpoint, or a flat state dict.
+
+        Raises:
+            BadInput: not one file, no averaged weights where they are asked for, or another family.
+        """
+        (file,) = one(files, "open_magvit2")
+        tensors = chosen(state_dict(read_file(file), file), self.weights, str(file))
+        shape = architecture(tensors, "open_magvit2", str(file))
+        return _opened(self.image_size, LFQConfig(shape["z_channels"]), shape, tensors, file)
+
+
+@dataclass(frozen=True)
+class IBQ:
+    """How to open it: as `OpenMagvit2`.
+
+    Its network is taming's. Its codes are chosen by the largest dot product.
+    """
+
+    image_size: Sequence[int] = (256, 256)
+    weights: str = "ema"
+
+    def open(self, files: Sequence[Path]) -> Opened:
+        """As `OpenMagvit2.open`."""
+        (file,) = one(files, "ibq")
+        tensors = chosen(state_dict(read_file(file), file), self.weights, str(file))
+        shape = architecture(tensors, "taming", str(file))
+        book = codebook(tensors, str(file), similarity="dot")
+        return _opened(self.image_size, book, shape, tensors, file)
+
+
+def _opened(
+    size: Sequence[int],
+    quantizer: QuantizerConfig,
+    shape: dict[str, Any],
+    tensors: Tensors,
+    file: Path,
+) -> Opened:
+    config = VQGANConfig(image_size=tuple(size), quantizer=quantizer, **shape)
+    weights, left_out = load(config, tensors, str(file), LEFT_OUT)
+    return Opened(config, weights, Preprocessing(), left_out)
