@@ -15,13 +15,14 @@ from torch import Tensor
 
 from benchmarks import Row, interleaved, seconds
 from tokenizer.token_store import TokenSpec
-from worldmodel.decoding import Decoder, for_decoding, sample
+from worldmodel.decoding import Decoder, Sampling, for_decoding, sample
 from worldmodel.decoding.bench import read_bandwidth
 from worldmodel.dynamics.gpt import GPT, GPTConfig
 
 LAYERS, DIM, HEADS, VOCAB, STEPS, GRID = 24, 1024, 16, 1024, 20, (1, 8, 16)
 NEW_TOKENS, REPEATS = 11, 6  # 66 tokens each, in turns
 DTYPES = (torch.float32, torch.bfloat16, torch.int8)
+ALL_TOKENS = Sampling(top_k=0)  # as the peer draws
 
 
 def rows() -> Iterator[Row]:
@@ -39,7 +40,7 @@ def rows() -> Iterator[Row]:
     model = GPT(config, spec, 0).eval()
     prompt = torch.randint(0, VOCAB, (1, STEPS - 1, *GRID[1:]))
     peers, read_peer = _peers(model.layout.sequence_ids(prompt))
-    ours = {dtype: Decoder(for_decoding(model, dtype)) for dtype in DTYPES}
+    ours = {dtype: Decoder(for_decoding(model, dtype), ALL_TOKENS) for dtype in DTYPES}
     del model
     read_ours = seconds(lambda: ours[torch.float32].start(prompt))
     for dtype in DTYPES[1:]:

@@ -76,7 +76,7 @@ def drift(
     network, real = model.network, clips.tokens[:, prompt:]
     actions = clips.actions if network.num_actions else None
     futures = rollout(
-        network, clips.tokens[:, :prompt], actions, real.shape[1], Sampling(top_k=50), 1
+        network, clips.tokens[:, :prompt], actions, real.shape[1], Sampling(), 1
     )
     pred, target = (decode_grids(tokenizer, tokens) for tokens in (futures[:, 0], real))
     scores = judge.compare(pred, target)

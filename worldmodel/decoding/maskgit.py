@@ -118,7 +118,8 @@ class MaskGIT(RowDecoder):
             factors = torch.where(masked[..., None], drawn, factors)
             if num_masked:
                 order = confidence if noise is None else noise[step]
-                least = order.masked_fill(~masked, torch.inf).argsort(dim=1)[:, :num_masked]
+                least = order.masked_fill(~masked, torch.inf)
+                least = least.argsort(dim=1, stable=True)[:, :num_masked]
                 masked = torch.zeros_like(masked).scatter(1, least, True)
         return model.factors.join(factors)
 

@@ -81,9 +81,9 @@ def _world_model_card(checkpoint: Path, cfg: DictConfig, device: str) -> Any:
 
 
 def sampling_from(values: dict[str, Any]) -> Sampling:
-    """The settings of a config, which is never instantiated freely."""
+    """The settings of a config, which is never instantiated freely; null is the default."""
     own, guidance = (
-        {k: v for k, v in part.items() if k not in ("_target_", "guidance")}
+        {k: v for k, v in part.items() if k not in ("_target_", "guidance") and v is not None}
         for part in (values, values.get("guidance") or {})
     )
     return Sampling(**own, guidance=Guidance(**guidance))

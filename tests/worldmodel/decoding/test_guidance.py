@@ -257,4 +257,13 @@ def test_eval_takes_guidance_from_its_config() -> None:
     overrides = ["ckpt=none", "sampling.guidance.scale=1.5", "sampling.guidance.condition=text"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         values = plain(compose("eval", overrides=overrides).sampling)
-    assert sampling_from(values) == Sampling(top_k=50, guidance=Guidance(1.5, condition="text"))
+    assert sampling_from(values) == Sampling(guidance=Guidance(1.5, condition="text"))
+
+
+@pytest.mark.parametrize("command", ["eval", "decoding_bench"])
+def test_commands_sample_as_the_dataclass_says(command: str) -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        values = plain(compose(command, overrides=["ckpt=none"]).sampling)
+    given = sampling_from(values)
+    assert replace(given, guidance=None) == Sampling()
+    assert not given.guided

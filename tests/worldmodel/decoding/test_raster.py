@@ -196,11 +196,38 @@ def test_top_k_keeps_the_k_likeliest_in_proportion() -> None:
     torch.testing.assert_close(actual, expected, atol=0.015, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_top_k_keeps_exactly_k_where_logits_tie(dtype: torch.dtype) -> None:
+    tied = torch.tensor([0.0, 2.0, 1.0, 1.0, 3.0, 1.0], dtype=dtype)
+    actual = frequencies(tied, Sampling(top_k=3))
+    expected = torch.tensor([0.0, 2.0, 1.0, 0.0, 3.0, 0.0]).exp()
+    expected[[0, 3, 5]] = 0
+    torch.testing.assert_close(actual, expected / expected.sum(), atol=0.015, rtol=0)
+    # As bf16 networks make them: the 50th ties with others, a few times at least.
+    rows = torch.randn(8, 200, generator=torch.Generator().manual_seed(0)).to(dtype)
+    levels = torch.linspace(0, 1, 2001)[:-1]
+    for row in rows:
+        tokens = sample(row.expand(len(levels), -1), Sampling(temperature=9.0), levels)
+        assert len(tokens.unique()) == 50
+
+
+def test_top_p_keeps_the_first_of_equally_likely_tokens() -> None:
+    probs = torch.tensor([0.2, 0.2, 0.2, 0.2, 0.2])
+    actual = frequencies(probs.log(), Sampling(top_p=0.59))
+    torch.testing.assert_close(actual, torch.tensor([1, 1, 1, 0, 0]) / 3, atol=0.015, rtol=0)
+
+
 def test_top_p_keeps_the_fewest_that_reach_p() -> None:
     probs = torch.tensor([0.15, 0.5, 0.05, 0.3])
     actual = frequencies(probs.log(), Sampling(top_p=0.6))
     torch.testing.assert_close(actual, torch.tensor([0, 0.625, 0, 0.375]), atol=0.015, rtol=0)
     assert frequencies(probs.log(), Sampling(top_p=0.01))[1] == 1
+
+
+def test_the_default_keeps_the_50_likeliest_of_many() -> None:
+    drawn = frequencies(torch.linspace(0, 1, 1000), Sampling())
+    assert drawn[-50:].gt(0).all()
+    assert not drawn[:-50].any()
 
 
 def test_greedy_always_takes_the_likeliest() -> None:
@@ -247,6 +274,7 @@ def test_bfloat16_weights_stay_close_and_are_used() -> None:
         {"top_p": 0.0},
         {"top_p": 1.1},
         {"greedy": True, "temperature": 0.5},
+        {"greedy": True, "top_k": 5},
     ],
 )
 def test_sampling_refuses(settings: dict[str, float]) -> None:
