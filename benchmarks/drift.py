@@ -75,9 +75,7 @@ def drift(
     """Roll all clips out at once and compare with what happened, frame by frame."""
     network, real = model.network, clips.tokens[:, prompt:]
     actions = clips.actions if network.num_actions else None
-    futures = rollout(
-        network, clips.tokens[:, :prompt], actions, real.shape[1], Sampling(), 1
-    )
+    futures = rollout(network, clips.tokens[:, :prompt], actions, real.shape[1], Sampling(), 1)
     pred, target = (decode_grids(tokenizer, tokens) for tokens in (futures[:, 0], real))
     scores = judge.compare(pred, target)
     lpips, psnr = (

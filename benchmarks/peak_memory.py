@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import Row
+from training.plain_json import to_json
 
 ROOT = Path(__file__).parent.parent
 STEPS = 2  # the second one is the first with everything there
@@ -81,7 +82,7 @@ def main(experiment: str, settings: list[str]) -> None:
         found = {"measured": status("VmHWM") - before, "process": status("VmHWM")}
         found["tensors"] = tensor_bytes(lambda: train(cfg, data, cfg.loader.batch_size))
     ratio = planned.bytes / found["measured"]
-    print(json.dumps({"planned": planned.bytes, **found, "ratio": ratio}))
+    print(to_json({"planned": planned.bytes, **found, "ratio": ratio}, indent=None))
 
 
 def train(cfg: Any, data: Any, batch_size: int) -> None:

@@ -48,7 +48,8 @@ class BalanceConfig:
         """The weight of every clip, drive after drive.
 
         Args:
-            clips: number of clips of each drive; clip s of a drive begins at its frame s.
+            clips: number of clips of each drive, 0 of one that is shorter than a clip; clip s of
+                a drive begins at its frame s.
         Raises:
             BadInput: a drive has no such feature, or one that is neither number nor name.
         """
@@ -58,6 +59,7 @@ class BalanceConfig:
                 [
                     _values(drive, name, count, clip_frames)
                     for drive, count in zip(drives, clips, strict=True)
+                    if count
                 ]
             )
             feature = self._binned(values)

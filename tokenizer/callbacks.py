@@ -13,22 +13,19 @@ from torch.nn import functional as F
 
 from tokenizer.data import ClipDataModule, collate, to_uint8
 from training.loggers import log_media
+from training.media import Media
 from training.sharded import whole
 
 
-class ReconstructionMedia(L.Callback):
+class ReconstructionMedia(Media):
     """Every so often: the same validation frames, above what the averaged weights make of them."""
 
     def __init__(self, every_steps: int = 500, num_frames: int = 8) -> None:
-        self.every_steps, self.num_frames = every_steps, num_frames
+        super().__init__(every_steps)
+        self.num_frames = num_frames
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        step = trainer.global_step
-        if step and step % self.every_steps == 0 and (args[-1] + 1) % module.accumulate == 0:
-            average = module.ema.module
-            network = whole(average, module.config.build, trainer)
-            if trainer.is_global_zero:
-                self.draw(trainer, module, network)
+    def network(self, trainer: L.Trainer, module: Any) -> Any:
+        return whole(module.ema.module, module.config.build, trainer)
 
     @torch.no_grad()
     def draw(self, trainer: L.Trainer, module: Any, network: Any) -> None:

@@ -6,7 +6,6 @@ runs/compare/
     side_by_side.mp4
 """
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from training.cli import command
 from training.errors import BadInput
 from training.leftovers import sweep_leftovers, written_whole
 from training.machine import hardware
+from training.plain_json import finite, to_json
 
 
 def compare(
@@ -182,7 +182,7 @@ def _compare(cfg: DictConfig) -> None:
     if not drives:
         raise BadInput(f"{source.folder}: no drive is in the {cfg.split} split; choose another")
     clips = choose_clips(drives, cfg.num_clips, cfg.clip_frames, *view)
-    rows = compare(tokenizers, clips, judge)
+    rows = finite(compare(tokenizers, clips, judge))
     result = {
         "tokenizers": {k: {"path": opened[k][0], **row} for k, row in rows.items()},
         "data": {"drives": str(source.folder), "split": cfg.split, **describe(clips)},
@@ -214,7 +214,7 @@ def write(
     with written_whole(out) as partial:
         partial.mkdir()
         side_by_side(partial / "side_by_side.mp4", tokenizers, shown, result["data"]["fps"])
-        (partial / "compare.json").write_text(json.dumps(result, indent=1) + "\n")
+        (partial / "compare.json").write_text(to_json(result) + "\n")
         write_page(partial, result)
         shutil.rmtree(out, ignore_errors=True)
 

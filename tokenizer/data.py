@@ -279,6 +279,11 @@ class ClipDataModule(L.LightningDataModule):
     def train_dataloader(self) -> OrderedLoader:
         assert self.trainer is not None
         dataset = self.dataset("train")
+        if (short := dataset.counts.count(0)) and self.trainer.is_global_zero:
+            print(
+                f"note: {short} of {len(dataset.drives)} train drives are shorter than "
+                f"{self.clip_frames} frames and are left out"
+            )
         module: Any = self.trainer.lightning_module
         steps = self.trainer.max_steps * module.accumulate
         rank, world = self.trainer.global_rank, self.trainer.world_size

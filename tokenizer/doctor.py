@@ -3,7 +3,6 @@
 python -m tokenizer.doctor run=RUN     a run's curves beside those of healthy runs
 """
 
-import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from tokenizer.treatment import TREATMENTS, Case, roll_back
 from tokenizer.vitals import Figures, Vitals
 from training.cli import command
 from training.errors import BadInput
+from training.plain_json import to_json
 from training.sharded import FullySharded
 from training.status import write_status
 
@@ -198,11 +198,11 @@ class Doctor(L.Callback):
         shown = {k: v for k, v in asdict(finding).items() if k != "treatments"}
         row = {"step": step, "time": round(time.time(), 3), **shown, "treated": treated}
         with (folder / FILE).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(to_json(row, indent=None) + "\n")
         write_status(folder, findings=sorted(set(self.told) | {finding.name}))
         print(f"\nwarning: step {step}: {finding}")
         if treated:
-            print(f"doctor: {json.dumps(treated)}")
+            print(f"doctor: {to_json(treated, indent=None)}")
         for logger in trainer.loggers:
             logger.log_metrics({f"doctor/found_{finding.name}": finding.figure}, step=step)
 

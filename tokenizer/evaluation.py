@@ -1,6 +1,7 @@
 """How well a tokenizer reconstructs frames that it has not seen."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,21 @@ from tokenizer.drives import Drive
 from tokenizer.load import Tokenizer
 from tokenizer.lpips_weights import PerceptualDistance
 from tokenizer.metrics import CodebookStats, psnr, ssim
+from training.errors import BadInput
+
+BATCH = 32  # frames of an image tokenizer at once
+
+
+def long_enough(drives: Sequence[Drive], clip_frames: int) -> list[Drive]:
+    """The drives that hold a clip; BadInput where none does."""
+    long = [drive for drive in drives if len(drive.actions) >= clip_frames]
+    if not long:
+        longest = max(len(drive.actions) for drive in drives)
+        raise BadInput(
+            f"all {len(drives)} drives of the split are shorter than the {clip_frames} frames that "
+            f"the tokenizer reads at once (longest: {longest}); give longer drives"
+        )
+    return long
 
 
 @torch.no_grad()
@@ -28,8 +44,13 @@ def evaluate_tokenizer(
 ) -> dict[str, Any]:
     """PSNR (dB), SSIM, LPIPS and codebook statistics over evenly spread frames of the drives.
 
-    With `out`, `reconstructions.png` there shows frames above their reconstructions.
+    With `out`, `reconstructions.png` there shows frames above their reconstructions. Drives
+    shorter than the tokenizer's clips are left out and counted.
+
+    Raises:
+        BadInput: all of them are.
     """
+    num_given, drives = len(drives), long_enough(drives, tokenizer.clip_frames)
     tokenizer = tokenizer.to(device)
     quantizer = tokenizer.autoencoder.quantizer
     stats = CodebookStats(quantizer.vocab_size, quantizer.factors)
@@ -38,10 +59,12 @@ def evaluate_tokenizer(
     scores: dict[str, list[torch.Tensor]] = {"psnr": [], "ssim": [], "lpips": []}
     shown: list[torch.Tensor] = []
     for drive in tqdm(drives, "reconstructing", unit="drive"):
-        chosen = [f for i, f in enumerate(drive.frames()) if i // length % stride == 0]
-        frames = np.stack(chosen[: len(chosen) // length * length])
-        for chunk in tokenizer.fit(frames).split(length if length > 1 else 32):
-            pixels = to_pixels(chunk.to(device))
+        chosen = (f for i, f in enumerate(drive.frames()) if i // length % stride == 0)
+        # A batch at a time: a whole drive of recorded frames may be larger than the memory.
+        while batch := list(islice(chosen, length if length > 1 else BATCH)):
+            if len(batch) < length:  # the drive ends within a clip
+                break
+            pixels = to_pixels(tokenizer.fit(np.stack(batch)).to(device))
             tokens = tokenizer.encode(pixels)
             stats.update(tokens)
             fake = tokenizer.decode(tokens)
@@ -57,6 +80,7 @@ def evaluate_tokenizer(
         )
     return {
         "num_drives": len(drives),
+        "num_short_drives": num_given - len(drives),
         "num_frames": sum(len(values) for values in scores["psnr"]),
         **{name: torch.cat(values).mean().item() for name, values in scores.items()},
         "codebook_usage": stats.usage.item(),

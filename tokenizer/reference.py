@@ -13,6 +13,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from training.errors import BadInput
+from training.plain_json import to_json
 
 REFERENCES = Path(__file__).parent / "references"
 METRICS = (
@@ -59,7 +60,7 @@ class Reference:
 
     def write(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        file.write_text(to_json(asdict(self)) + "\n")
 
 
 def read_curves(run: Path) -> dict[str, Curve]:
@@ -79,7 +80,7 @@ def read_curves(run: Path) -> dict[str, Curve]:
         except (ValueError, KeyError, TypeError) as error:
             raise BadInput(f"{file}, line {number}: is no row of metrics ({error})") from error
         for key, value in row.items():
-            if key in METRICS:
+            if key in METRICS and value is not None:
                 curves.setdefault(key, {})[step] = float(value)
     return curves
 

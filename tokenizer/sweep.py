@@ -30,6 +30,7 @@ from tqdm import tqdm
 from tokenizer.sweep_plan import SweepPlan, read_plan
 from training.cli import bad_input_fails, plain
 from training.errors import BadInput
+from training.plain_json import number, to_json
 from training.status import STOPPED, read_status
 
 PROBE_METRIC = "val/loss"  # nats per real token, teacher-forced
@@ -133,7 +134,7 @@ def reached(cfg: DictConfig, metric: str | None) -> float | None:
     # Lightning may count the validation after the last step as that of the step before.
     if not rows or rows[-1]["step"] < steps - 1:
         return None
-    return float(rows[-1][metric])
+    return number(rows[-1][metric])
 
 
 def measure(cfg: DictConfig) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     with tqdm(total=len(clips.places), desc="measuring", unit="clip") as progress:
         scores = score_tokenizer(tokenizer, clips, judge, progress.update)
     row = {"hash": tokenizer.hash, **scores.as_dict()}
-    file.write_text(json.dumps(row, indent=1) + "\n")
+    file.write_text(to_json(row) + "\n")
     return row
 
 
@@ -189,7 +190,7 @@ def write(folder: Path, plan: SweepPlan, entries: dict[str, Entry]) -> dict[str,
         "overrides": list(plan.overrides),
         "entries": rows,
     }
-    (folder / "sweep.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "sweep.json").write_text(to_json(result) + "\n")
     (folder / "sweep.txt").write_text(table(rows))
     plot(folder / "sweep.png", plan.name, rows)
     return result

@@ -9,10 +9,13 @@ import matplotlib
 matplotlib.use("Agg")  # no display is needed
 import matplotlib.pyplot as plt
 
+from training.plain_json import number
 from training.sweep_table import render
 
 RATES = ("raw", "coded", "predicted")
 COLUMNS = ("tokenizer", "LPIPS", "PSNR dB", *(f"{rate} bits" for rate in RATES), "tokens", "usage")
+
+SHOWN = ("lpips", "psnr", "tokens_per_frame", "usage")
 
 
 def table(entries: Mapping[str, Mapping[str, Any]]) -> str:
@@ -20,7 +23,7 @@ def table(entries: Mapping[str, Mapping[str, Any]]) -> str:
     ordered = sorted(entries.items(), key=lambda item: item[1]["predicted_bits_per_frame"])
     rows, best = [], float("inf")
     for name, entry in ordered:
-        scores = entry["scores"]
+        scores = {name: number(entry["scores"][name]) for name in SHOWN}
         values = [f"{bits:.0f}" for bits in rates(entry)]
         worse = scores["lpips"] >= best
         best = min(best, scores["lpips"])

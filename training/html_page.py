@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+
+from training.plain_json import number
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1060px;margin:2em auto;padding:0 1em;color:#222}
@@ -42,13 +45,20 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], highlight: int = 0
     """Rows of numbers and text (escaped); the first `highlight` rows stand out."""
 
     def cell(value: Any) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else html.escape(str(value))
+        if value is None or isinstance(value, float):
+            return figure(value)
+        return html.escape(str(value))
 
     lines = [f"<tr>{''.join(f'<th>{html.escape(h)}</th>' for h in head)}</tr>"]
     for index, row in enumerate(rows):
         mark = " class=model" if index < highlight else ""
         lines.append(f"<tr{mark}>{''.join(f'<td>{cell(v)}</td>' for v in row)}</tr>")
     return f"<table>{''.join(lines)}</table>"
+
+
+def figure(value: float | None, form: str = ".4g") -> str:
+    """A number as people read it; "-" where there is none."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:{form}}"
 
 
 def video(path: Path) -> str:
@@ -60,27 +70,28 @@ def video(path: Path) -> str:
 def curves(
     title: str,
     xlabel: str,
-    lines: dict[str, Sequence[float]],
+    lines: dict[str, Sequence[float | None]],
     x: Sequence[float] | None = None,
     start: int = 1,
 ) -> str:
     """A chart of some lines over `x`, or over 1, 2, ..."""
-    figure, axes = plt.subplots(figsize=(4, 3))
+    chart, axes = plt.subplots(figsize=(4, 3))
     for name, values in lines.items():
-        axes.plot(x or range(start, start + len(values)), values, label=name, marker=".")
+        heights = [number(value) for value in values]
+        axes.plot(x or range(start, start + len(values)), heights, label=name, marker=".")
     axes.set(title=title, xlabel=xlabel)
     if len(lines) > 1:
         axes.legend(fontsize=6)
-    return svg(figure)
+    return svg(chart)
 
 
-def svg(figure: Figure) -> str:
-    """A figure as an element of the page; it is closed."""
-    for axes in figure.axes:
+def svg(chart: Figure) -> str:
+    """A chart as an element of the page; it is closed."""
+    for axes in chart.axes:
         axes.grid(alpha=0.3)
-    figure.tight_layout()
+    chart.tight_layout()
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    plt.close(figure)
+    chart.savefig(buffer, format="svg")
+    plt.close(chart)
     text = buffer.getvalue()
     return text[text.index("<svg") :]

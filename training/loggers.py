@@ -1,6 +1,5 @@
 """Where metrics and media go: a JSONL file in the run folder, and wandb."""
 
-import json
 import os
 import shutil
 import time
@@ -11,6 +10,7 @@ import lightning as L
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from training.plain_json import finite, to_json
 from training.status import write_status
 
 
@@ -40,7 +40,7 @@ class JsonlLogger(FileLogger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         row = {"step": step, "time": round(time.time(), 3), **metrics}
         with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(to_json(row, indent=None) + "\n")
 
 
 class StatusLogger(FileLogger):
@@ -50,7 +50,7 @@ class StatusLogger(FileLogger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         found = {k: float(v) for k, v in metrics.items() if k.startswith("val/")}
         if found:
-            write_status(self.path, metrics=found)
+            write_status(self.path, metrics=finite(found))
 
 
 def build_wandb(

@@ -29,6 +29,7 @@ from omegaconf import DictConfig
 
 from training.cli import bad_input_fails
 from training.errors import BadInput
+from training.plain_json import number, to_json
 from training.scaling_fit import PowerLaw, fit_power_law
 from training.scaling_ladder import Ladder, Rung, read_ladder
 from training.status import STOPPED, read_status
@@ -154,7 +155,7 @@ def read_point(ladder: Ladder, rung: Rung, cfg: DictConfig, size: Size) -> Point
         return None
     checked = _open_quietly(cfg)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    losses = {row["step"]: row[ladder.metric] for row in rows if ladder.metric in row}
+    losses = {row["step"]: number(row[ladder.metric]) for row in rows if ladder.metric in row}
     steps, trained_for = cfg.trainer.max_steps, read_status(folder).get("max_steps")
     if trained_for not in (None, steps):
         raise BadInput(
@@ -258,7 +259,7 @@ def _write_once(file: Path, values: dict[str, Any]) -> None:
     """On the disk before anything else happens; FileExistsError where it exists."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("x") as handle:
-        handle.write(json.dumps(values, indent=1) + "\n")
+        handle.write(to_json(values) + "\n")
         handle.flush()
         os.fsync(handle.fileno())
 

@@ -1,6 +1,5 @@
 """What a ladder found: the score of its prediction, a table, and a plot."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from training.errors import BadInput
+from training.plain_json import to_json
 from training.scaling_fit import PowerLaw, fit_power_law
 from training.sweep_table import render
 
@@ -85,7 +85,7 @@ def table(result: dict[str, Any]) -> str:
 
 def write_report(folder: Path, law: PowerLaw, result: dict[str, Any]) -> None:
     """scaling.json, scaling.txt and scaling.png."""
-    (folder / "scaling.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "scaling.json").write_text(to_json(result) + "\n")
     (folder / "scaling.txt").write_text(table(result))
     plot(folder / "scaling.png", law, result)
 

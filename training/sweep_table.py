@@ -19,6 +19,7 @@ import yaml
 
 from training.cli import fail
 from training.errors import BadInput
+from training.plain_json import number
 from training.status import FILE, read_status
 
 # A run that says "running" reports at least at every validation.
@@ -181,7 +182,7 @@ def _row(runs: Path, folder: Path, now: float, lost_after_s: float) -> Row:
         attempts=status.get("attempts"),
         reason=" ".join(str(status.get("reason") or "").split()),
         config=_flat(config),
-        metrics={k: float(v) for k, v in (status.get("metrics") or {}).items()},
+        metrics={k: number(v) for k, v in (status.get("metrics") or {}).items()},
     )
 
 

@@ -8,7 +8,9 @@ import lightning as L
 import numpy as np
 import torch
 
+from training.errors import BadInput
 from training.loggers import log_media
+from training.media import Media
 from training.sharded import whole
 from worldmodel.data import TokenDataModule, collate
 from worldmodel.decoding import Sampling, rollout
@@ -16,8 +18,11 @@ from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of
 from worldmodel.evaluation.strips import Panel, write_strip
 
 
-class RolloutMedia(L.Callback):
-    """Every so often: rollouts of the same validation clips with the same seeds."""
+class RolloutMedia(Media):
+    """Every so often: rollouts of the same validation clips with the same seeds.
+
+    Where no validation drive is as long as prompt and horizon, the horizon is shortened.
+    """
 
     def __init__(
         self,
@@ -26,24 +31,35 @@ class RolloutMedia(L.Callback):
         num_futures: int = 2,
         horizon_steps: int = 10,
     ) -> None:
-        self.every_steps, self.num_clips = every_steps, num_clips
-        self.num_futures, self.horizon_steps = num_futures, horizon_steps
+        super().__init__(every_steps)
+        self.num_clips, self.num_futures, self.horizon_steps = num_clips, num_futures, horizon_steps
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        step = trainer.global_step
-        if step and step % self.every_steps == 0 and (args[-1] + 1) % module.accumulate == 0:
-            network = whole(module.network, module.network.fresh, trainer)
-            if trainer.is_global_zero:
-                self.draw(trainer, module, network.eval())
-            network.train()
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        data: TokenDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        try:
+            longest = max(len(drive.tokens) for drive in data.store.drives("val"))
+        except BadInput as error:
+            longest = 0
+            print(f"note: {error}")
+        prompt, asked = prompt_of(data), self.horizon_steps
+        self.horizon_steps = max(0, min(asked, longest - prompt))
+        if self.horizon_steps < asked and trainer.is_global_zero:
+            shown = f"{self.horizon_steps} steps ahead" if self.horizon_steps else "no rollouts"
+            print(
+                f"note: the longest validation drive has {longest} steps, a prompt of {prompt} and "
+                f"media.horizon_steps={asked} need {prompt + asked}: pictures show {shown}"
+            )
+
+    def network(self, trainer: L.Trainer, module: Any) -> Any:
+        return whole(module.network, module.network.fresh, trainer)
 
     @torch.no_grad()
     def draw(self, trainer: L.Trainer, module: Any, network: Any) -> None:
         data: TokenDataModule = trainer.datamodule  # type: ignore[attr-defined]
         tokenizer = data.tokenizer()
-        if tokenizer is None:
+        if tokenizer is None or not self.horizon_steps:
             return
-        prompt = max(2, data.context_steps // 2)  # a video tokenizer's first step is no frame
+        prompt = prompt_of(data)
         windows = data.dataset("val", prompt + self.horizon_steps)
         ids = np.linspace(0, len(windows) - 1, self.num_clips).astype(int)
         clip = collate([windows[int(i)] for i in ids]).to(module.device)
@@ -67,3 +83,8 @@ class RolloutMedia(L.Callback):
             shown = (panels, decoder.prompt.shape[1], data.store.spec.fps)
             paths = write_strip(Path(folder), "rollouts", *shown)
             log_media(trainer, "rollout/clips", paths)
+
+
+def prompt_of(data: TokenDataModule) -> int:
+    """Real steps before a rollout; two at least, for a video tokenizer's first is no frame."""
+    return max(2, data.context_steps // 2)

@@ -60,6 +60,7 @@ class TokenWindows(Dataset[Window]):
         self.captioned = any(drive.captions for drive in self.drives)
         counts = [max(0, (len(d.tokens) - num_steps) // stride + 1) for d in self.drives]
         self.ends = np.cumsum(counts)
+        self.num_short = counts.count(0)  # drives that hold no window
         if not counts or not self.ends[-1]:
             longest = max((len(d.tokens) for d in self.drives), default=0)
             raise BadInput(
@@ -220,6 +221,11 @@ class TokenDataModule(L.LightningDataModule):
     def train_dataloader(self) -> OrderedLoader:
         assert self.trainer is not None
         dataset = self.dataset("train")
+        if dataset.num_short and self.trainer.is_global_zero:
+            print(
+                f"note: {dataset.num_short} of {len(dataset.drives)} train drives are shorter than "
+                f"{self.context_steps} steps and are left out"
+            )
         module: Any = self.trainer.lightning_module
         steps = self.trainer.max_steps * module.accumulate
         rank, world = self.trainer.global_rank, self.trainer.world_size

@@ -6,7 +6,6 @@ what wrong actions cost. Printed as markdown, written as JSON.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ import torch
 from training.cli import bad_input_fails
 from training.errors import BadInput
 from training.loader import fixed_loader
+from training.plain_json import to_json
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, open_decoder
 from worldmodel.dynamics import describe
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(markdown(rows))
     if asked.out:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        asked.out.write_text(to_json([asdict(row) for row in rows]) + "\n")
 
 
 if __name__ == "__main__":

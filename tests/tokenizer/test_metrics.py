@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tokenizer.metrics import CodebookStats, psnr, ssim
+from tokenizer.metrics import MAX_PSNR_DB, CodebookStats, psnr, ssim
 
 
 @pytest.fixture
@@ -18,8 +18,11 @@ def test_psnr_of_a_constant_error_is_its_closed_form(images: torch.Tensor) -> No
     torch.testing.assert_close(psnr(pred, images), torch.tensor(expected), atol=1e-3, rtol=0)
 
 
-def test_psnr_of_equal_images_is_infinite(images: torch.Tensor) -> None:
-    assert psnr(images, images).tolist() == [math.inf] * 3
+def test_psnr_of_equal_images_is_bounded_and_above_all_others(images: torch.Tensor) -> None:
+    assert psnr(images, images).tolist() == [MAX_PSNR_DB] * 3
+    other = images.clone()
+    other[:, 0, 0, 0] += 2 / 255  # one level, in one place
+    assert (psnr(other, images) < MAX_PSNR_DB).all()
 
 
 def test_ssim_of_flat_images_is_its_closed_form() -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from worldmodel.evaluation.pixels import (
     copy_last,
     imagine,
     mean_of,
+    num_identical,
     one_step_ahead,
 )
 from worldmodel.evaluation.scores import teacher_forced
@@ -106,6 +107,7 @@ def evaluate(
         },
         "uniform_bits": math.log2(vocab),
         "prompt_steps": prompt,
+        "sampling": asdict(config.sampling),
     }
     if evidence.tokenizer is None or not evidence.drives:
         card["pixels"] = {"skipped": "no drives and tokenizer at hand: tokens only"}
@@ -164,12 +166,13 @@ def _pixels(
     imagined = [decoder.after_prompt(future) for future in futures.tokens.unbind(1)]
     seen = decoder.prompt.shape[1]
     target = frames[:, seen:]
-    curves = {
-        "autoregressive": judge.compare(imagined[0], target),
-        "temporally_teacher_forced": judge.compare(decoder.one_step_ahead(ahead), target),
-        "ceiling_tokenizer": judge.compare(reconstruction[:, seen:], target),
-        "floor_copy_last": judge.compare(copy_last(frames, seen), target),
+    compared = {
+        "autoregressive": imagined[0],
+        "temporally_teacher_forced": decoder.one_step_ahead(ahead),
+        "ceiling_tokenizer": reconstruction[:, seen:],
+        "floor_copy_last": copy_last(frames, seen),
     }
+    curves = {name: judge.compare(pred, target) for name, pred in compared.items()}
     panels: list[Panel] = [("camera", frames), ("tokenizer", reconstruction)]
     for number, future in enumerate(imagined):
         panels.append((f"future {number + 1}", torch.cat([decoder.prompt, future], dim=1)))
@@ -183,6 +186,7 @@ def _pixels(
             "fps": model.spec.fps,
             "mean": {name: mean_of(scores) for name, scores in curves.items()},
             "by_horizon": curves,
+            "num_identical": {n: num_identical(pred, target) for n, pred in compared.items()},
         },
         "seconds_per_frame": futures.seconds_per_step / model.spec.frames_per_step,
     }
@@ -218,10 +222,11 @@ def _steering(
         )
         pixels = torch.cat([decoder.prompt, decoder.after_prompt(futures.tokens[:, 0])], dim=1)
         panels.append((f"steer {direction}", pixels))
-        motion = scene_motion(pixels[:, seen - 1 :])
+        motion = scene_motion(pixels[:, seen - 1 :]).median(1).values
+        error = motion.std().item() / math.sqrt(len(motion)) if len(motion) > 1 else None
         result[direction] = {
-            "motion_px_per_frame": motion.median(1).values.mean().item(),
-            "standard_error": motion.median(1).values.std().item() / math.sqrt(len(motion)),
+            "motion_px_per_frame": motion.mean().item(),
+            "standard_error": error,  # one clip has none
         }
     column = next(i for i, name in enumerate(names) if name in amplitude)
     real = scene_motion(frames)

@@ -1,6 +1,5 @@
 """eval.py's work: open the checkpoint and its data, measure, write card and report."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from tokenizer.evaluation import evaluate_tokenizer
+from tokenizer.evaluation import evaluate_tokenizer, long_enough
 from tokenizer.load import KIND as TOKENIZER
 from tokenizer.load import load_tokenizer
 from tokenizer.lpips_weights import load_lpips
@@ -16,7 +15,9 @@ from tokenizer.sources import DriveSource
 from training.checkpoints import find_checkpoint, read_manifest
 from training.cli import plain
 from training.errors import BadInput
+from training.html_page import figure
 from training.leftovers import sweep_leftovers, written_whole
+from training.plain_json import finite, to_json
 from worldmodel.decoding import Guidance, Sampling
 from worldmodel.evaluation.card import EvalConfig, evaluate
 from worldmodel.evaluation.evidence import data_source, evidence_of
@@ -39,8 +40,9 @@ def judge(cfg: DictConfig) -> None:
     sweep_leftovers(out.parent)
     with written_whole(out) as partial:
         partial.mkdir()
-        card = {"checkpoint": str(checkpoint), "step": manifest.get("step"), **measure(partial)}
-        (partial / "metrics.json").write_text(json.dumps(card, indent=1) + "\n")
+        facts = {"checkpoint": str(checkpoint), "step": manifest.get("step")}
+        card = finite(facts | measure(partial))
+        (partial / "metrics.json").write_text(to_json(card) + "\n")
         write_report(partial, card, manifest, plain(cfg))
         shutil.rmtree(out, ignore_errors=True)
     _tell(out, card)
@@ -56,6 +58,7 @@ def _tokenizer_card(
     if not drives:
         raise BadInput(f"{source.folder}: no drive in the {cfg.split} split")
     tokenizer = load_tokenizer(checkpoint)
+    long_enough(drives, tokenizer.clip_frames)  # refuses before anything is written
     perceptual = load_lpips(cfg.lpips_net, _path(cfg.lpips_weights)).to(device)
     return lambda out: {
         "kind": TOKENIZER,
@@ -102,18 +105,22 @@ def _tell(out: Path, card: dict[str, Any]) -> None:
     print()
     if card["kind"] == TOKENIZER:
         for name, value in card["reconstruction"].items():
-            print(f"  {name:24} {value:.4g}")
+            print(f"  {name:24} {figure(value)}")
     else:
         bits = card["teacher_forced"]["bits_per_token"]
-        print(f"  cross entropy  {bits:.3f} bits per token (teacher-forced, {card['split']})")
+        print(
+            f"  cross entropy  {figure(bits, '.3f')} bits per token "
+            f"(teacher-forced, {card['split']})"
+        )
         for name, floor in card["floors"].items():
-            print(f"    floor {name:18} {floor['bits_per_token']:.3f}")
+            print(f"    floor {name:18} {figure(floor['bits_per_token'], '.3f')}")
         for name, scores in card["pixels"].get("mean", {}).items():
-            shown = "  ".join(f"{k} {v:.3f}" for k, v in scores.items())
+            shown = "  ".join(f"{k} {figure(v, '.3f')}" for k, v in scores.items())
             print(f"  {name:26} {shown}")
         for direction in ("left", "straight", "right"):
             if "steering" in card:
                 motion = card["steering"][direction]["motion_px_per_frame"]
-                print(f"  steer {direction:9} scene moves {motion:+.2f} px per frame")
+                shown = figure(motion, "+.2f")
+                print(f"  steer {direction:9} scene moves {shown} px per frame")
     for file in sorted(out.iterdir()):
         print(f"  {file}")

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training.html_page import curves, page, picture, table, video
+from tokenizer.metrics import MAX_PSNR_DB
+from training.html_page import curves, figure, page, picture, table, video
 
 LABELS = {
     "autoregressive": "world model, autoregressive",
@@ -62,7 +63,7 @@ def _cross_entropy(card: dict[str, Any]) -> list[str]:
         "<h2>Cross entropy</h2><p>Fully teacher-forced: every real token is predicted from the "
         "real past; separators are not counted.</p>",
         table(["", "nats per token", "bits per token"], rows, highlight=1),
-        f"<p>Accuracy of the most probable token: {scores['accuracy']:.1%}. "
+        f"<p>Accuracy of the most probable token: {figure(scores['accuracy'], '.1%')}. "
         f"A uniform guess costs {card['uniform_bits']:.2f} bits.</p>"
         f"<div class=charts>{chart}</div>",
     ]
@@ -99,8 +100,25 @@ def _pixels(folder: Path, card: dict[str, Any]) -> list[str]:
         f"{pixels['num_frames']} frames ahead, against what the camera saw. "
         f"{card['seconds_per_frame']:.3f} s per imagined frame.</p>",
         table(["", "PSNR (dB)", "SSIM", "LPIPS"], rows, highlight=2),
+        _identical(pixels),
         f"<div class=charts>{''.join(charts)}</div>",
     ]
+
+
+def _identical(pixels: dict[str, Any]) -> str:
+    """Says which means hold frames without any error, and as what they were counted."""
+    total = pixels["num_clips"] * pixels["num_frames"]
+    found = [
+        f"{LABELS[name]}: {count} of {total}"
+        for name, count in pixels["num_identical"].items()
+        if count
+    ]
+    if not found:
+        return ""
+    return (
+        f"<p>Frames equal to the camera's in every pixel count as {MAX_PSNR_DB:g} dB "
+        f"({'; '.join(found)}).</p>"
+    )
 
 
 def _steering(folder: Path, card: dict[str, Any]) -> list[str]:
@@ -119,7 +137,7 @@ def _steering(folder: Path, card: dict[str, Any]) -> list[str]:
         "<p>Horizontal motion of the scene ahead, by phase correlation in the upper half of the "
         "image (median over a future, mean over clips). On real frames it correlates with "
         f"<code>{html.escape(calibration['column'])}</code> at "
-        f"{calibration['correlation_on_real_frames']:+.2f}.</p>",
+        f"{figure(calibration['correlation_on_real_frames'], '+.2f')}.</p>",
     ]
 
 
