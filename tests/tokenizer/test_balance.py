@@ -58,6 +58,14 @@ def test_the_balanced_order_resumes_and_splits_over_ranks():
     assert list(DataOrder(11, 10, 4, seed=6, weights=weights)) != whole
 
 
+def test_drives_shorter_than_a_clip_have_no_weights_and_change_none():
+    long, short = drive("a", [0.0, 0, 1, 1, 1], weather="sun"), drive("b", [1.0, 1.0])
+    for feature in ("steering", "weather"):
+        config = BalanceConfig([feature], 1.0)
+        alone = config.weights([long], [3], 3)
+        assert config.weights([short, long, short], [0, 3, 0], 3).tolist() == alone.tolist()
+
+
 def test_features_are_joined_into_cells():
     drives = [
         drive("a", [-1, -1, 1, 1], weather="sun", place={"lat": 51.5}),

@@ -153,6 +153,40 @@ def test_its_reconstructions_are_judged_clip_by_clip(drives, tokenizer):
     assert scores["bits_per_frame"] == pytest.approx(3 * 16 / 9 * np.log2(200))
 
 
+def test_drives_shorter_than_a_clip_are_left_out_of_the_judgement(drives, tokenizer, tmp_path):
+    frames, actions = drives[0].frames(0, 8), drives[0].actions[:8]
+    meta = {"fps": 10, "split": "train"}
+    write_drive(tmp_path / "short", frames, actions, ACTION_NAMES, meta)
+    opened, short, judge = load_tokenizer(tokenizer), open_drives(tmp_path), load_lpips("alex")
+    scores = evaluate_tokenizer(opened, [*short, *drives], judge, "cpu", max_frames=30)
+    assert (scores["num_drives"], scores["num_short_drives"]) == (1, 1)
+    with pytest.raises(BadInput, match=r"all 1 drives.*shorter than the 9 frames.*longest: 8"):
+        evaluate_tokenizer(opened, short, judge, "cpu")
+
+
+def test_a_judgement_holds_a_few_recorded_frames_at_once(drives, tokenizer, monkeypatch):
+    alive = most = 0
+
+    class Frame(np.ndarray):
+        """Tells when it is gone."""
+
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    def frames(self):
+        nonlocal alive, most
+        for _ in range(27):
+            frame = np.zeros((64, 64, 3), np.uint8).view(Frame)
+            alive += 1
+            most = max(most, alive)
+            yield frame
+
+    monkeypatch.setattr(type(drives[0]), "frames", frames)
+    evaluate_tokenizer(load_tokenizer(tokenizer), drives, load_lpips("alex"), "cpu")
+    assert 9 <= most <= 2 * 9
+
+
 def test_a_checkpoint_of_an_unknown_network_is_refused(tmp_path):
     manifest = manifest_of(CONFIG)
     manifest["network"]["name"] = "hologram"

@@ -4,8 +4,11 @@ import json
 import re
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from tokenizer.carracing import ACTION_NAMES
 from training.errors import BadInput
 
 TINY = ["+debug=worldmodel", "media=none", "trainer.max_steps=12", "data.carracing.seconds=5.0"]
@@ -23,13 +26,25 @@ def evaluate(monkeypatch):
     def call(folder, *overrides):
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             judge(compose("eval", overrides=[f"ckpt={folder}", *overrides]))
-        return json.loads((folder / "eval/metrics.json").read_text())
+        written = (folder / "eval/metrics.json").read_text()
+        return json.loads(written, parse_constant=pytest.fail)
 
     monkeypatch.setattr(sys, "argv", ["eval.py"])
     return call
 
 
-def test_a_world_model_gets_its_whole_card(composed, fit, evaluate):
+def park(folder, split):
+    """A drive of a car that stands still."""
+    (folder / "frames").mkdir(parents=True)
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    for number in range(30):
+        Image.fromarray(picture).save(folder / f"frames/{number:03}.png")
+    names = ",".join(ACTION_NAMES)
+    (folder / "actions.csv").write_text(f"{names}\n" + "0,0,0,0,0\n" * 30)
+    (folder / "drive.json").write_text(json.dumps({"fps": 10, "split": split}))
+
+
+def test_a_world_model_gets_its_whole_card(composed, fit, evaluate, tmp_path):
     _, run, _ = fit(composed("gpt_tiny", *TINY))
     card = evaluate(run.folder, *FEW)
     assert card["teacher_forced"]["bits_per_token"] < card["uniform_bits"]
@@ -61,6 +76,18 @@ def test_a_world_model_gets_its_whole_card(composed, fit, evaluate):
     for card_ in (card, again):
         card_.pop("seconds_per_frame")
     assert again == card  # the same seeds, the same judgement
+
+    for split in ("train", "test"):
+        park(tmp_path / "parked" / split, split)
+    card = evaluate(run.folder, *FEW, "num_clips=1", f"data.root={tmp_path}/parked")
+    pixels = card["pixels"]
+    assert pixels["num_identical"]["floor_copy_last"] == pixels["num_frames"] == 4
+    assert pixels["mean"]["floor_copy_last"]["psnr"] == 100
+    assert card["steering"]["left"]["standard_error"] is None  # of one clip
+    assert card["steering"]["calibration"]["correlation_on_real_frames"] is None
+    page = (out / "report.html").read_text()
+    assert "count as 100 dB (floor: copy the last prompt frame: 4 of 4)" in page
+    assert page.count("<td>-</td>") == 3
 
 
 def test_a_world_model_of_video_tokens_gets_its_card(composed, fit, evaluate):
