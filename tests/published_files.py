@@ -2,8 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import torch
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
 from tokenizer.token_store import TokenSpec
@@ -66,4 +69,71 @@ def genie_files(shared: Path, folder: Path, variant: str = "a") -> list[Path]:
     files = [folder / "model.safetensors", folder / "config.json"]
     save_file(load_file(source / said["weights"]), files[0], {"format": "pt"})
     files[1].write_text(json.dumps(said["model"], indent=2, sort_keys=True))
+    return files
+
+
+def cosmos_files(shared: Path, folder: Path, variant: str = "b", bov: bool = True) -> list[Path]:
+    """Cosmos: model.pt, under "model", "model." before every name, and TransformerEngine's state.
+
+    With `bov` as 5B and 13B: rows of the embedding after the head's, up to a multiple of 64, of
+    which the first is <bov>.
+    """
+    source, said = parity(shared, "cosmos_ar", variant)
+    state = load_file(source / said["weights"])
+    if bov:
+        rows = state["tok_embeddings.weight"]
+        count = -(-(len(rows) + 1) // 64) * 64 - len(rows)
+        more = torch.randn(count, rows.shape[1], generator=torch.Generator().manual_seed(5))
+        state["tok_embeddings.weight"] = torch.cat([rows, more])
+    state = {f"model.{key}": tensor for key, tensor in state.items()}
+    state["model.layers.0.attention._extra_state"] = torch.zeros(1)
+    files = [folder / "model.pt", folder / "config.json"]
+    torch.save({"model": state}, files[0])
+    files[1].write_text(json.dumps(said["model"]))
+    return files
+
+
+class NextTokenPredictor(L.LightningModule):
+    """What VaViM's checkpoints were saved from: its arguments are configs, and are kept."""
+
+    def __init__(self, network: DictConfig, optimizer_conf: DictConfig, **_: Any) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+
+    tensors: dict[str, torch.Tensor]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = self.tensors
+
+
+def vavim_files(shared: Path, folder: Path, **changes: Any) -> list[Path]:
+    """VaViM: a checkpoint by Lightning, whose settings are OmegaConf's objects, and base shapes.
+
+    Args:
+        changes: of the network's arguments.
+    """
+    source, _ = parity(shared, "vam_mupgpt2")
+    published = torch.load(source / "weights.pt")
+    network = published["hyper_parameters"]["network"]
+    values = {"sequence_length": network["nb_timesteps"], "model": {"network": network}}
+    cfg = OmegaConf.create(values)
+    cfg.model.network.nb_timesteps = "${sequence_length}"
+    cfg.model.network.update(changes)
+    cfg.model.optimizer_conf = {"lr": 0.0041, "betas": [0.9, 0.95]}
+    module = NextTokenPredictor(
+        cfg.model.network, cfg.model.optimizer_conf, mup_base_shapes="./mup_shapes/base.bsh"
+    )
+    module.tensors = published["state_dict"]
+    trainer = L.Trainer(
+        logger=False,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=[L.pytorch.callbacks.ModelCheckpoint(folder)],
+    )
+    trainer.strategy.connect(module)
+    files = [folder / "width_32_fused.pt", folder / "base.bsh"]
+    trainer.save_checkpoint(files[0])
+    files[1].write_bytes((source / "mup_base_shapes.bsh").read_bytes())
     return files

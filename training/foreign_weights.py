@@ -1,7 +1,6 @@
 """Foreign weight files: read without running anything of theirs, every key accounted for."""
 
 import pickletools
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from training.errors import BadInput
+from training.stand_ins import plain, stand_in
 
 Tensors = dict[str, Tensor]
 INSIDE = ("state_dict", "model_state")  # where Lightning, and Driving_Simulator, keep the weights
-# Lightning notes its callbacks in a checkpoint by their class, scripts their arguments. They become
-# `LeftAside`, which does nothing; whatever else a file names that is neither a tensor nor a plain
-# value is refused.
-HARMLESS = re.compile(r"((pytorch_lightning|lightning)\.[\w.]+|argparse\.Namespace)$")
-
-
-class LeftAside(dict):
-    """In place of an object that has nothing to do with the weights."""
-
-    def __init__(self, *_: Any) -> None:
-        super().__init__()
-
-    def __setstate__(self, _: Any) -> None:
-        """Its state is not kept."""
 
 
 def read_file(
     file: Path, option: str = "ckpt", remedy: str = "give the published file"
 ) -> dict[str, Any]:
     """What a file of safetensors or of `torch.save` holds; only tensors and plain values.
+
+    Settings that lie in it as OmegaConf's objects become dicts and lists (`training.stand_ins`).
 
     Args:
         option: under which the file was given, for messages.
@@ -45,7 +33,7 @@ def read_file(
     if not file.is_file():
         raise BadInput(f"{option}={file}: no such file; {remedy}")
     try:
-        found = load_file(file) if file.suffix == ".safetensors" else _unpickle(file)
+        found = load_file(file) if file.suffix == ".safetensors" else plain(_unpickle(file))
     except Exception as error:  # of many kinds; torch's words advise to run the file
         raise BadInput(
             f"{option}={file}: cannot be read, or refused because it holds more than tensors and "
@@ -57,7 +45,8 @@ def read_file(
 
 
 def _unpickle(file: Path) -> Any:
-    harmless: list[Any] = [(LeftAside, name) for name in _globals(file) if HARMLESS.match(name)]
+    named = [(stand_in(name), name) for name in _globals(file)]
+    harmless: list[Any] = [(kind, name) for kind, name in named if kind is not None]
     with torch.serialization.safe_globals(harmless):
         return torch.load(file, map_location="cpu", weights_only=True)
 

@@ -85,14 +85,31 @@ def measure(
         for row in rows[1:]:
             decoder.next_frame(row)
         best = min(best, (time.perf_counter() - began) / (len(rows) - 1))
-    named = ", ".join([method, *(f"{key}={value}" for key, value in options.items())])
+    name = named(method, options)
     acceptance = decoder.acceptance if isinstance(decoder, SpeculativeDecoder) else None
     if not isinstance(decoder, Decoder):
-        return Measured(named, best, None, None, acceptance)
+        return Measured(name, best, None, None, acceptance)
     share = decoder.bytes_per_token * space / best / bandwidth
     decoder.start(prompt, actions)
     nats = [decoder.score_next(real[:, i], row) for i, row in enumerate(rows)]
-    return Measured(named, best, share, torch.cat(nats), acceptance)
+    return Measured(name, best, share, torch.cat(nats), acceptance)
+
+
+def named(method: str, options: dict[str, Any]) -> str:
+    """A method with its options."""
+    return ", ".join([method, *(f"{key}={value}" for key, value in options.items())])
+
+
+def why_not(model: Dynamics, sampling: Sampling, method: str, options: dict[str, Any]) -> str:
+    """Why this model cannot be decoded so; "" where it can."""
+    device = next(model.parameters()).device
+    if options.get("dtype") == "int8" and (reason := why_not_int8(device)):
+        return reason
+    try:
+        open_decoder(model, sampling, method, **options)
+    except BadInput as error:
+        return str(error)
+    return ""
 
 
 def read_bandwidth() -> float:
@@ -153,11 +170,13 @@ def bench(cfg: DictConfig) -> None:
     sampling = sampling_from(values["sampling"])
     network, bandwidth, rows = model.network.to(device), read_bandwidth(), []
     for method, options in chosen:
-        if options.get("dtype") == "int8" and (reason := why_not_int8(device)):
-            print(f"{method}, dtype=int8 is left out: {reason}", flush=True)
+        if reason := why_not(network, sampling, method, options):
+            print(f"{named(method, options)} is left out: {reason}", flush=True)
             continue
         rows.append(measure(network, clip, method, options, sampling, cfg.repeats, bandwidth))
         print(f"{rows[-1].name}: {1 / rows[-1].seconds_per_frame:.3g} frames/s", flush=True)
+    if not rows:
+        raise BadInput(f"{cfg.ckpt}: none of the methods asked for can decode it; see above")
     note = (
         f"{cfg.ckpt}: {network.num_parameters() / 1e6:.1f} M parameters, {cfg.num_frames} frames "
         f"of {model.spec.tokens_per_step} tokens after a context of {length - cfg.num_frames}; "

@@ -62,6 +62,8 @@ class Decoder(RowDecoder):
                 "window=roll: this model learned where in its context a slot stands, and no place "
                 "beyond; use window=slide, or train with positions=rope alone"
             )
+        if window == "roll" and model.layout.lead_length:
+            raise BadInput("window=roll: the start token would leave first; use window=slide")
         self.window = window
         own_choice = 1 if window == "roll" else None
         super().__init__(model, sampling, slide_steps, own_choice)
@@ -238,12 +240,12 @@ class Decoder(RowDecoder):
             b.cross_attention.read(text) if text and b.reads_text else None for b in self.blocks
         ]
 
-    def _words(self, start: int, num_steps: int) -> list[Words | None]:
+    def _words(self, start: int, num_steps: int, lead: int = 0) -> list[Words | None]:
         """What every layer attends to in these time steps besides the slots."""
         if self.heard is None:
             return self.read_words
-        said = self.heard.numbers(start, start + num_steps)
-        return [words and words.at(said) for words in self.read_words]
+        said = self.heard.numbers(start, start + num_steps, lead)
+        return [words and words.at(said, lead) for words in self.read_words]
 
     @property
     def bytes_per_token(self) -> int:
@@ -272,7 +274,8 @@ class Decoder(RowDecoder):
         x = model.embed_clip(tokens, actions, self.drop_actions, captions)
         self.cache = self._empty_cache(len(tokens))
         turn = model.turns(0, x.shape[1])
-        words = self._words(self.tokens.shape[1] - num_steps, num_steps)
+        lead = self.layout.lead_length
+        words = self._words(self.tokens.shape[1] - num_steps, num_steps, lead)
         for layer, block in enumerate(self.blocks):
             x = block(x, turn, self.cache, layer, words[layer])
         self.cache.length = x.shape[1]

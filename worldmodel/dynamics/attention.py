@@ -19,10 +19,12 @@ class Words(NamedTuple):
     values: Float[Tensor, "said head word channel"]
     mask: Bool[Tensor, "said 1 1 word"]
     step_length: int
+    lead: int = 0
 
-    def at(self, numbers: Int[Tensor, " said"]) -> "Words":
-        """Of these captions."""
-        return Words(self.keys[numbers], self.values[numbers], self.mask[numbers], self.step_length)
+    def at(self, numbers: Int[Tensor, " said"], lead: int = 0) -> "Words":
+        """Of these captions, the first of them that of `lead` slots."""
+        keys, values, mask = self.keys[numbers], self.values[numbers], self.mask[numbers]
+        return Words(keys, values, mask, self.step_length, lead)
 
 
 class HeadNorm(nn.Module):
@@ -134,7 +136,7 @@ class CrossAttention(nn.Module):
         split = linear(self.context_kv, text.states).unflatten(-1, (2, -1, self.shape.head_dim))
         keys, values = split.permute(2, 0, 3, 1, 4)
         keys = keys if self.key_norm is None else self.key_norm(keys)
-        return Words(keys, values, text.mask[:, None, None], text.step_length)
+        return Words(keys, values, text.mask[:, None, None], text.step_length, text.lead)
 
     def forward(
         self, x: Float[Tensor, "batch slot dim"], words: Words
@@ -142,14 +144,15 @@ class CrossAttention(nn.Module):
         batch, slots = x.shape[:2]
         steps = len(words.keys) // batch
         query = linear(self.query, x)
-        if steps > 1:  # the last step may lack its last slots
-            query = F.pad(query, (0, 0, 0, steps * words.step_length - slots))
+        before = words.step_length - words.lead if steps > 1 and words.lead else 0
+        if steps > 1:  # the last step may lack its last slots, and the lead has but a few
+            query = F.pad(query, (0, 0, before, steps * words.step_length - slots - before))
         query = query.view(batch * steps, -1, self.shape.num_heads, self.shape.head_dim)
         query = query.transpose(1, 2)
         query = query if self.query_norm is None else self.query_norm(query)
         out = self.shape.attend(query, words.keys, words.values, attn_mask=words.mask)
         out = out.transpose(1, 2).reshape(batch, -1, query.shape[1] * query.shape[3])
-        return linear(self.proj, out[:, :slots])
+        return linear(self.proj, out[:, before : before + slots])
 
 
 def linear(module: nn.Module, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape out"]:

@@ -87,7 +87,7 @@ class GPT(SequenceInput):
         if answer is not None:
             return answer(x, states)
         logits = self.logits(x)
-        if not self.layout.prefix_length:  # nothing predicts the very first token
+        if not self.layout.predicts_first:
             logits = torch.cat([torch.zeros_like(logits[:, :1]), logits[:, 1:]], dim=1)
         return logits.unflatten(1, (tokens.shape[1], -1))
 
@@ -96,7 +96,8 @@ class GPT(SequenceInput):
     ) -> Float[Tensor, "batch slot dim"]:
         """All blocks, over slots from the first on."""
         heard, length = self.heard(captions, len(x)), self.layout.step_length
-        text = heard and heard.words(0, -(-x.shape[1] // length), length)
+        lead = self.layout.lead_length
+        text = heard and heard.words(0, max(1, -(-(x.shape[1] - lead) // length)), length, lead)
         turn = self.turns(0, x.shape[1])
         for block in self.blocks:
             x = call(block, x, turn, None, 0, text, recompute=self.recompute)
@@ -172,7 +173,7 @@ class GPT(SequenceInput):
             return self._nats(x, targets), hits(self.logits, x.flatten(0, 1), targets, vocab)
 
         nats, found = self(tokens, actions, drop_actions, captions, answer=nats_and_hits)
-        if not self.layout.prefix_length:  # nothing predicts the very first token
+        if not self.layout.predicts_first:
             first = torch.arange(targets.shape[1], device=nats.device) == 0
             nats, found = nats.masked_fill(first, math.log(vocab)), found & ~first
         shape = (*tokens.shape[:2], self.layout.tokens_per_step)

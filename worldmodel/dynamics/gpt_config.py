@@ -48,6 +48,8 @@ class GPTConfig(DynamicsConfig):
         sinusoid: add sines and cosines of the positions to the input of every block (Cosmos).
         head_ids: "frame" (the head knows the frame's tokens) or "all" (prefixes too, as in
             checkpoints that were trained to predict them; no loss here counts them).
+        unused_ids: ids after the sequence's that published weights have and no sequence holds; a
+            head of "all" knows them, and nothing else does.
         output_scale: multiplies what the head reads.
         context_tokens: tokens of a time step's caption to which every `cross_every`-th block
             attends, the first included; 0 for no cross-attention. The other way to read
@@ -90,6 +92,7 @@ class GPTConfig(DynamicsConfig):
     yarn_original: tuple[int, int] = (1, 1)
     sinusoid: bool = False
     head_ids: str = "frame"
+    unused_ids: int = 0
     output_scale: float = 1.0
     context_dim: int = 0
     context_tokens: int = 0
@@ -109,12 +112,16 @@ class GPTConfig(DynamicsConfig):
                 f"num_layers={self.num_layers}, context_steps={self.context_steps}; "
                 "give at least 1 layer and 2 steps"
             )
+        if self.unused_ids < 0 or (self.unused_ids and self.factors):
+            raise BadInput(f"unused_ids={self.unused_ids}; give 0 or more, and 0 beside factors")
         if self.noise_levels < 0:
             raise BadInput(f"noise_levels={self.noise_levels}; give 0 (untold) or more")
         if self.look_back and self.look_back % 2 == 0:
             raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
         if self.look_back and not self.layout.separator:
             raise BadInput(f"look_back={self.look_back} needs layout.separator=true; set it to 0")
+        if self.layout.start_token and self.positions == "factored":
+            raise BadInput("layout.start_token has no place in positions=factored; use rope")
         if self.positions == "rope":
             axis_pairs(self.head_dim)
         elif self.sinusoid or self.yarn_scale != 1:

@@ -44,6 +44,8 @@ class LayoutConfig:
         separator: whether "none" has a prefix at all. Without it frames follow each other, the
             last token of a frame predicts the first of the next, and nothing predicts the very
             first, whose distribution then counts as uniform.
+        start_token: whether one more slot, with an id of its own, stands before the first frame and
+            predicts its first token, where there is no separator (Cosmos: <bov>).
         text_tokens: slots of every prefix that hold the caption's embedding (GAIA-1: 32); 0
             for no text.
         text_width: numbers per token of the text encoder; 0 is filled in from the encoder that
@@ -59,6 +61,7 @@ class LayoutConfig:
     text_tokens: int = 0
     text_width: int = 0
     predict_actions: float = 0.0
+    start_token: bool = False
 
     def __post_init__(self) -> None:
         if self.actions not in ACTION_KINDS:
@@ -83,6 +86,11 @@ class LayoutConfig:
         if self.first_target_step < 0:
             raise BadInput(f"layout.first_target_step={self.first_target_step}; give 0 or more")
         needed = self.actions != "none" or self.text_tokens or self.first_target_step == 0
+        if self.start_token and self.separator:
+            raise BadInput(
+                "layout.start_token=true: a separator stands before every frame already; set "
+                "layout.separator=false"
+            )
         if not self.separator and needed:
             raise BadInput(
                 "layout.separator=false leaves no place for actions or text and nothing before "
@@ -187,27 +195,39 @@ class SequenceLayout:
         self.low, self.high = (symlog(torch.tensor(b, dtype=torch.float64)) for b in bounds)
         self.no_text_id = self.vocab_size + prefix_ids[config.actions]
         self.no_action_id = self.no_text_id - 1  # the separator of "none"
-        self.num_ids = self.no_text_id + (config.text_tokens > 0)
+        self.lead_length = int(config.start_token)  # slots before the first step
+        self.start_id = self.no_text_id + (config.text_tokens > 0)
+        self.num_ids = self.start_id + self.lead_length
 
     def sequence_length(self, num_steps: int) -> int:
-        """Slots of `num_steps` time steps."""
-        return num_steps * self.step_length
+        """Slots of `num_steps` time steps, from the first of a sequence on."""
+        return self.lead_length + num_steps * self.step_length
+
+    @property
+    def predicts_first(self) -> bool:
+        """Whether any slot stands before the very first token."""
+        return self.lead_length + self.prefix_length > 0
 
     def positions(self, num_steps: int) -> Int[Tensor, "slot 3"]:
-        """(time, row, column) of every slot; a prefix is row 0, and frames start below it."""
+        """(time, row, column) of every slot; a prefix is row 0, and frames start below it.
+
+        A start token stands where the first token does.
+        """
         top = min(self.prefix_length, 1)
         prefix = [(0, i) for i in range(self.prefix_length)]
         frame = [(top + r, c) for r in range(self.height) for c in range(self.width)]
         step = torch.tensor(prefix + frame)
         time = torch.arange(num_steps).repeat_interleave(self.step_length)
-        return torch.cat([time[:, None], step.repeat(num_steps, 1)], dim=1)
+        steps = torch.cat([time[:, None], step.repeat(num_steps, 1)], dim=1)
+        return torch.cat([steps.new_zeros(self.lead_length, 3), steps])
 
     def predicting_slots(self, num_steps: int) -> Int[Tensor, "time space"]:
         """The slot whose output predicts each frame token: the one before the token's own.
 
-        -1, which is no slot, for the very first token where there is no prefix.
+        -1, which is no slot, for the very first token where nothing stands before it.
         """
-        starts = torch.arange(num_steps)[:, None] * self.step_length + self.prefix_length - 1
+        before = self.lead_length + self.prefix_length - 1
+        starts = torch.arange(num_steps)[:, None] * self.step_length + before
         return starts + torch.arange(self.tokens_per_step)
 
     def counted_steps(self, num_steps: int) -> Bool[Tensor, " time"]:
@@ -239,7 +259,8 @@ class SequenceLayout:
             later = tokens.new_full((batch, time - 1, self.action_slots), self.no_action_id)
         prefix = torch.cat([self.start_ids(batch, tokens), later.to(tokens.dtype)], dim=1)
         said = tokens.new_full((batch, time, self.config.text_tokens), self.no_text_id)
-        return torch.cat([said, prefix, tokens.flatten(2)], dim=2).flatten(1)
+        steps = torch.cat([said, prefix, tokens.flatten(2)], dim=2).flatten(1)
+        return torch.cat([steps.new_full((batch, self.lead_length), self.start_id), steps], dim=1)
 
     def start_ids(self, batch: int, like: Tensor) -> Int[Tensor, "batch 1 slot"]:
         """The action slots of step 0, on the device and of the type of `like`."""

@@ -51,13 +51,14 @@ class SequenceInput(Dynamics):
     def _make_ids(self) -> None:
         """What reads ids, and what predicts them."""
         config, vocab = self.config, self.layout.vocab_size
-        self.num_head_ids = vocab if config.head_ids == "frame" else self.layout.num_ids
+        num_ids = self.layout.num_ids + config.unused_ids
+        self.num_head_ids = vocab if config.head_ids == "frame" else num_ids
         if config.factors:
             check_factors(config.factors, vocab)
             self.embed = FactoredEmbedding(config.factors, self.layout.num_ids, config.dim)
             self.head = FactoredHead(config.factors, config.dim)
             return
-        self.embed = nn.Embedding(self.layout.num_ids, config.dim)
+        self.embed = nn.Embedding(num_ids, config.dim)
         if not config.tie_embeddings:
             self.head = nn.Linear(config.dim, self.num_head_ids, bias=False)
 
@@ -74,6 +75,8 @@ class SequenceInput(Dynamics):
             self.register_buffer("turn_cos", turn.cos, persistent=False)
             self.register_buffer("turn_sin", turn.sin, persistent=False)
             added = sinusoid(positions, config.dim) if config.sinusoid else None
+            if added is not None:
+                added[: self.layout.lead_length] = 0
             self.register_buffer("added", added, persistent=False)
 
     def embed_clip(
@@ -90,6 +93,7 @@ class SequenceInput(Dynamics):
             raise BadInput(f"{time} frames, but the model sees 1 to {limit}; shorten the clips")
         self.check_captions(captions, len(tokens))
         x = self.embed(self.layout.sequence_ids(tokens, actions, drop_actions))
+        lead, x = x[:, : self.layout.lead_length], x[:, self.layout.lead_length :]
         space, disturbance = self.layout.tokens_per_step, None
         if noise is not None:
             x, disturbance = self.disturb(x.unflatten(1, (time, -1)), noise)
@@ -112,6 +116,7 @@ class SequenceInput(Dynamics):
             # A slot gets the hint of the cell that it predicts; step 0 has nothing to look back at.
             hints = F.pad(hints.to(x.dtype), (0, 0, self.layout.prefix_length - 1, 1, 1, 0))
             x = x + hints.flatten(1, 2)
+        x = torch.cat([lead, x], dim=1) if lead.shape[1] else x
         if self.config.positions != "rope":
             x = x + self.learned_positions(torch.arange(x.shape[1], device=x.device))
         return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
@@ -185,10 +190,10 @@ class SequenceInput(Dynamics):
         """Rotary angles of the slots of one time step, which may lie beyond the context."""
         if self.config.positions != "rope":
             return None
-        length = self.layout.step_length
+        first, length = self.layout.sequence_length(step), self.layout.step_length
         if step < self.config.context_steps:
-            return self.turns(step * length, (step + 1) * length)
-        positions, config = self.layout.positions(1), self.config
+            return self.turns(first, first + length)
+        positions, config = self.layout.positions(1)[self.layout.lead_length :], self.config
         positions[:, 0] += step
         turn = rotation(positions, config.head_dim, config.rope_theta, config.yarn)
         device = self.turn_cos.device

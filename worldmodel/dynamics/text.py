@@ -60,14 +60,17 @@ class TextContext:
         embeddings = torch.zeros(0, 1, width, device=device)
         return TextContext(embeddings, torch.full((batch, 1), -1, device=device))
 
-    def numbers(self, start: int, stop: int) -> Int[Tensor, " said"]:
+    def numbers(self, start: int, stop: int, lead: int = 0) -> Int[Tensor, " said"]:
         """Who attends to which of `all_words`: example by example, step by step.
 
-        One for all the steps of an example where the captions never change.
+        One for all the steps of an example where the captions never change. Where `lead` slots
+        stand before the first step, they count as a step of their own that hears the same.
         """
         if self.index.shape[1] == 1:
-            stop = start + 1
-        return self.steps(start, stop).flatten() + 1
+            return self.steps(start, start + 1).flatten() + 1
+        steps = self.steps(start, stop)
+        steps = torch.cat([steps[:, :1], steps], dim=1) if lead else steps
+        return steps.flatten() + 1
 
     def all_words(self, step_length: int) -> "Text":
         """Silence, which is one vector of zeros, and every caption after it."""
@@ -76,10 +79,10 @@ class TextContext:
         mask[:, 0] = True
         return Text(states, mask, step_length)
 
-    def words(self, start: int, stop: int, step_length: int) -> "Text":
-        """What the slots of time steps start .. stop - 1 attend to."""
-        said, every = self.numbers(start, stop), self.all_words(step_length)
-        return Text(every.states[said], every.mask[said], step_length)
+    def words(self, start: int, stop: int, step_length: int, lead: int = 0) -> "Text":
+        """What the slots of time steps start .. stop - 1, and `lead` before them, attend to."""
+        said, every = self.numbers(start, stop, lead), self.all_words(step_length)
+        return Text(every.states[said], every.mask[said], step_length, lead)
 
     def check(self, batch: int, num_tokens: int, width: int) -> None:
         """BadInput unless it has these shapes; 0 tokens for any number."""
@@ -100,11 +103,13 @@ class Text(NamedTuple):
         states: of the encoder, one per token.
         mask: the tokens that count, at least one of each caption.
         step_length: slots of a time step, all of which attend to its caption.
+        lead: slots before the first of the steps; where there are any, the first caption is theirs.
     """
 
     states: Float[Tensor, "said word context"]
     mask: Bool[Tensor, "said word"]
     step_length: int
+    lead: int = 0
 
 
 class TextSlots(nn.Module):

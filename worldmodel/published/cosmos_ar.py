@@ -1,8 +1,10 @@
 """Cosmos-Predict1's autoregressive transformers: Llama over a video's tokens, in raster order.
 
 Code Apache-2.0 (github.com/nvidia-cosmos/cosmos-predict1), the weights under their own licence.
-Frames follow each other without a separator. The base models are 4B and 12B (and 1B); 5B and 13B
-attend to a text as well.
+Frames follow each other without a separator. The base models are 4B and 12B (and 1B). 5B and 13B
+attend to a text as well, and read <bov> before the first token: the row of their embedding after
+those of the head, above which it is filled up to a multiple of 64. <bov> has no position: its
+rotation is 0, nothing is added to it, and the video's positions begin after it.
 """
 
 from collections.abc import Sequence
@@ -34,6 +36,7 @@ YARN: dict[str, Any] = {
     "yarn_beta_slow": 1,
     "original_latent_shape": (3, 40, 64),
 }
+EMBEDDING = "tok_embeddings.weight"
 PIXELS_PER_TOKEN, FRAMES_PER_STEP = 16, 8
 ATTENTION = {"proj": "wo", "query_norm": "q_norm", "key_norm": "k_norm"}
 
@@ -65,16 +68,26 @@ class CosmosAR:
         shape = self.latent_shape or said.get("video_latent_shape", LATENT_SHAPE)
         steps, rows, columns = (int(size) for size in shape)
         config = _config(tensors, said, steps, where)
+        vocab = len(tensors["output.weight"])
+        _split_padding(tensors, vocab)
         spec = TokenSpec(
             grid=(1, rows, columns),
-            vocab_size=len(tensor(tensors, "tok_embeddings.weight", where)),
+            vocab_size=vocab,
             fps=self.fps,
             frames_per_step=FRAMES_PER_STEP,
             image_size=(rows * PIXELS_PER_TOKEN, columns * PIXELS_PER_TOKEN),
             tokenizer="cosmos_dv",
         )
         names = _fuse(tensors, config)
-        return fitted(config, spec, names, tensors, (), where)
+        return fitted(config, spec, names, tensors, (f"{EMBEDDING}[",), where)
+
+
+def _split_padding(tensors: Tensors, vocab: int) -> None:
+    """Give the rows of the embedding after <bov>, which no id stands for, a name of their own."""
+    rows, needed = tensors[EMBEDDING], vocab + 1
+    if len(rows) > needed:
+        tensors[EMBEDDING] = rows[:needed]
+        tensors[f"{EMBEDDING}[{needed}:{len(rows)}]"] = rows[needed:]
 
 
 def _tensors(where: Path) -> Tensors:
@@ -94,6 +107,7 @@ def _config(tensors: Tensors, said: dict[str, Any], steps: int, where: Path) -> 
             raise BadInput(f"{where}: how many heads? give its config.json (n_heads) too")
         head_dim = width // said["n_heads"]
     layers = num_layers(tensors, "layers.", where)
+    vocab = len(tensor(tensors, "output.weight", where))
     context_dim, every = _text(tensors, layers, where)
     yarn = said.get("apply_yarn", "n_layers" not in said and width != dim)
     slowed = {**YARN, **said}
@@ -119,7 +133,11 @@ def _config(tensors: Tensors, said: dict[str, Any], steps: int, where: Path) -> 
         sinusoid=bool(said.get("apply_abs_pos_emb", context_dim > 0)),
         context_dim=context_dim,
         cross_every=every,
-        layout=LayoutConfig("none", separator=False),
+        layout=LayoutConfig(
+            "none",
+            separator=False,
+            start_token=len(tensor(tensors, EMBEDDING, where)) > vocab,
+        ),
     )
 
 
@@ -138,7 +156,7 @@ def _text(tensors: Tensors, layers: int, where: Path) -> tuple[int, int]:
 def _fuse(tensors: Tensors, config: GPTConfig) -> dict[str, str]:
     """Join what we multiply at once; return upstream's name of every weight of ours."""
     names = {
-        "embed.weight": "tok_embeddings.weight",
+        "embed.weight": EMBEDDING,
         "norm.weight": "norm.weight",
         "head.weight": "output.weight",
     }

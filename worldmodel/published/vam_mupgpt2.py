@@ -26,6 +26,8 @@ from worldmodel.published.gpt_files import (
 from worldmodel.published.opened import Opened
 
 GRID, PIXELS_PER_TOKEN = (18, 32), 16
+# Of LlamaGen's tokenizer; the published vocabulary has one id more, which no frame holds.
+CODES = 16_384
 PARTS = {
     "attention.qkv": "attn.c_attn",
     "attention.proj": "attn.c_proj",
@@ -39,12 +41,14 @@ class VaViM:
     """How to open it.
 
     Attributes:
+        dim_heads: channels of a head; None to read it from the checkpoint's settings.
         mup_base_width: embedding_dim of muP's base shapes; None to read it from the .bsh file
             given, or from the one beside the weights that the checkpoint names.
         grid: (rows, columns) of a frame; None for 18 x 32 where it fits, or else one row.
         fps: frames per second of the videos.
     """
 
+    dim_heads: int | None = None
     mup_base_width: int | None = None
     grid: Sequence[int] | None = None
     fps: float = 2.0
@@ -59,18 +63,24 @@ class VaViM:
         values = read_file(where)
         tensors = state_dict(values, where)
         tensors = {k.removeprefix("network."): v for k, v in tensors.items()}
-        said = _said(values, where)
+        said = _said(values, self.dim_heads, where)
         base = self.mup_base_width or _base_width(files, where, values)
         vocab, dim = tensor(tensors, "transformer.wie.weight", where).shape
         space = len(tensor(tensors, "transformer.wse.weight", where))
         rows, columns = grid_of(self.grid, space, GRID, where)
         size = (rows * PIXELS_PER_TOKEN, columns * PIXELS_PER_TOKEN)
-        spec = TokenSpec((1, rows, columns), vocab, self.fps, 1, size, "llamagen")
+        if dim % said["dim_heads"]:
+            raise BadInput(
+                f"{where}: dim_heads={said['dim_heads']} does not divide its {dim} channels; give "
+                "dim_heads=N"
+            )
+        unused = int(vocab == CODES + 1)
+        spec = TokenSpec((1, rows, columns), vocab - unused, self.fps, 1, size, "llamagen")
         tied = bool(said.get("output_tied", True))
         config = GPTConfig(
             dim=dim,
             num_layers=num_layers(tensors, "transformer.h.", where),
-            num_heads=dim // int(said["dim_heads"]),
+            num_heads=dim // said["dim_heads"],
             mlp_hidden=len(tensor(tensors, "transformer.h.0.mlp.c_fc.weight", where)),
             context_steps=len(tensor(tensors, "transformer.wte.weight", where)),
             positions="factored",
@@ -80,30 +90,42 @@ class VaViM:
             look_back=0,
             mup_base_width=base,
             norm_affine=False,
-            attention_scale=float(said.get("attn_scale", 1.0)) / int(said["dim_heads"]),
-            output_scale=float(said.get("output_scale", 1.0)),
+            head_ids="all",
+            unused_ids=unused,
+            attention_scale=said["attn_scale"] / said["dim_heads"],
+            output_scale=said["output_scale"],
             layout=LayoutConfig("none", separator=False),
         )
         left_out = _tied_head(tensors, where) if tied else []
         return fitted(config, spec, _sources(config), tensors, left_out, where)
 
 
-def _said(values: dict[str, Any], where: Path) -> dict[str, Any]:
-    """The arguments that the network was made with."""
+def _said(values: dict[str, Any], dim_heads: int | None, where: Path) -> dict[str, Any]:
+    """The arguments that the network was made with, numbers judged; `dim_heads` may be given."""
     found = values.get("hyper_parameters", {})
     found = found.get("network", found) if isinstance(found, dict) else {}
-    if not isinstance(found, dict) or not found.get("dim_heads"):
+    found = found if isinstance(found, dict) else {}
+    said = {"attn_scale": 1.0, "output_scale": 1.0, "output_tied": True, **found}
+    said["dim_heads"] = dim_heads or said.get("dim_heads")
+    if not said["dim_heads"]:
         raise BadInput(
             f"{where}: does not say its network's dim_heads (hyper_parameters.network); "
-            "give the published checkpoint, not its weights alone"
+            "give the published checkpoint, not its weights alone, or dim_heads=N"
         )
-    return found
+    for name, kind in (("dim_heads", int), ("attn_scale", float), ("output_scale", float)):
+        value = said[name]
+        if not isinstance(value, kind | int) or isinstance(value, bool) or value <= 0:
+            remedy = "give dim_heads=N" if name == "dim_heads" else "give the published checkpoint"
+            raise BadInput(f"{where}: its network's {name} is {value!r}; {remedy}")
+    return said
 
 
 def _base_width(files: Sequence[Path], where: Path, values: dict[str, Any]) -> int:
     """Width of the network whose learning rates and scales were transferred."""
     given = [file for file in files if file.suffix == ".bsh"]
-    name = Path(str(values["hyper_parameters"].get("mup_base_shapes", ""))).name
+    settings = values.get("hyper_parameters")
+    named = settings.get("mup_base_shapes") if isinstance(settings, dict) else None
+    name = Path(named).name if isinstance(named, str) else ""
     file = given[0] if given else where.with_name(name or "mup_base_shapes.bsh")
     if not file.is_file():
         raise BadInput(
@@ -112,7 +134,7 @@ def _base_width(files: Sequence[Path], where: Path, values: dict[str, Any]) -> i
         )
     try:
         return int(yaml.safe_load(file.read_text())["transformer.wie.weight"][1])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, IndexError) as error:
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise BadInput(f"{file}: holds no base shape of transformer.wie.weight") from error
 
 

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from published_files import genie_files, gpt2m_files
+from published_files import cosmos_files, genie_files, gpt2m_files, vavim_files
 
 from tokenizer.store_writer import TokenStoreWriter
 from tokenizer.token_store import TokenStore
@@ -37,6 +37,8 @@ def converted(shared, tmp_path_factory):
     for name, make in (
         ("commavq_gpt", gpt2m_files),
         ("genie", lambda folder: genie_files(shared, folder)),
+        ("cosmos_ar", lambda folder: cosmos_files(shared, folder)),
+        ("vam_mupgpt2", lambda folder: vavim_files(shared, folder)),
     ):
         folder = tmp_path_factory.mktemp(name)
         convert(name, make(folder), folder / "out")
@@ -58,7 +60,7 @@ FEW = ("num_windows=2", "batch_size=2")
 TIMED = ("num_frames=2", "repeats=1")
 
 
-@pytest.mark.parametrize("name", ["genie"])
+@pytest.mark.parametrize("name", ["genie", "cosmos_ar", "vam_mupgpt2"])
 def test_every_published_model_is_judged_timed_and_rolled_out(name, converted, command, tmp_path):
     ckpt = converted[name]
     model = load_world_model(ckpt)
@@ -71,6 +73,7 @@ def test_every_published_model_is_judged_timed_and_rolled_out(name, converted, c
     assert f"published as {name}" in (tmp_path / "eval/report.html").read_text()
     said = command("worldmodel.decoding.bench", f"ckpt={ckpt}", f"data.root={store}", *TIMED)
     assert "frames/s" in said
+    assert ("raster, window=roll is left out: window=roll" in said) == (name != "genie")
     said = command("worldmodel.table", ckpt, "--root", store, "--num-windows=2", "--num-frames=1")
     assert said.startswith("| run |")
     out = ("num_clips=2", "num_futures=2", "prompt_steps=1", f"out={tmp_path}/futures")
