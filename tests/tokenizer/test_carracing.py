@@ -207,7 +207,10 @@ def test_second_call_changes_nothing_and_number_of_workers_does_not_matter(
 ) -> None:
     before = contents(made)
     make_drives(tmp_path / "other", TINY, num_workers=2)
-    assert contents(tmp_path / "other") == before
+    for drive, other in zip(open_drives(made), open_drives(tmp_path / "other"), strict=True):
+        assert np.array_equal(list(drive.frames()), list(other.frames()))
+        assert np.array_equal(drive.actions, other.actions)
+        assert drive.meta | {"video_sha256": ""} == other.meta | {"video_sha256": ""}
 
     def fail(*_: object) -> None:
         raise AssertionError("made again")
