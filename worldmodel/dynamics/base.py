@@ -42,6 +42,18 @@ class DynamicsConfig(ABC):
         return replace(self, layout=self.layout.with_text(width))
 
     @property
+    def width_ratio(self) -> float:
+        """Of width transfer (`worldmodel.dynamics.mup`); 1 where it is off, or a kind has none."""
+        return 1.0
+
+    def widened(self) -> Self:
+        """The same network twice as wide, by more heads of the same size; the text's width stays.
+
+        Only kinds with width transfer have one.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    @property
     def text_tokens(self) -> int:
         """Tokens of a caption that are read; 0 for any number (or no text)."""
         return self.layout.text_tokens

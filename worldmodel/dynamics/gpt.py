@@ -29,7 +29,7 @@ from worldmodel.dynamics.heads import (
     hits,
     plain_nats,
 )
-from worldmodel.dynamics.mup import is_hidden, lr_multipliers
+from worldmodel.dynamics.mup import lr_multipliers, multiples
 from worldmodel.dynamics.sequence_input import SequenceInput
 from worldmodel.dynamics.text import TextContext
 
@@ -227,9 +227,10 @@ class GPT(SequenceInput):
         | norm weights                                | 1                                    |
         | biases                                      | 0                                    |
 
-        Source: GPT-2 (Radford et al. 2019, section 2.3). `mup_base_width` multiplies the std of
-        hidden matrices (`worldmodel.dynamics.mup`).
+        Source: GPT-2 (Radford et al. 2019, section 2.3). `mup_base_width` multiplies some
+        stds (`worldmodel.dynamics.mup`).
         """
+        scales = multiples(self)
         residual_std = 0.02 / math.sqrt(2 * self.config.num_layers)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
@@ -244,12 +245,12 @@ class GPT(SequenceInput):
                 nn.init.normal_(parameter, std=0.02)
             if name == "noise.level.weight":
                 parameter[0] = 0
-            if is_hidden(name, parameter) and name != "look_back.weight":
-                parameter.mul_(math.sqrt(self.config.width_ratio))
+            if name != "look_back.weight":
+                parameter.mul_(scales[name].start)
 
     def lr_multipliers(self) -> dict[str, float]:
         """Learning rate of every parameter as a multiple of `optimizer.lr`."""
-        return lr_multipliers(self.named_parameters(), self.config.width_ratio)
+        return lr_multipliers(self)
 
     def num_parameters(self, embeddings: bool = True) -> int:
         """Number of parameters; without embeddings, those of lookups and positions are left out.

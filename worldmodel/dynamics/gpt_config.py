@@ -179,6 +179,11 @@ class GPTConfig(DynamicsConfig):
     def width_ratio(self) -> float:
         return width_ratio(self.mup_base_width, self.dim)
 
+    def widened(self) -> Self:
+        widths = ("dim", "num_heads", "num_kv_heads", "mlp_hidden")
+        twice = {name: 2 * getattr(self, name) for name in widths}
+        return replace(self, **twice, mup_base_width=0)
+
     @property
     def yarn(self) -> Yarn | None:
         if self.yarn_scale == 1:

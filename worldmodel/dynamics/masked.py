@@ -6,7 +6,8 @@ the masked ones, all independently of each other, and so the factors of each.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -96,6 +97,9 @@ class MaskedConfig(DynamicsConfig):
     @property
     def width_ratio(self) -> float:
         return width_ratio(self.mup_base_width, self.dim)
+
+    def widened(self) -> Self:
+        return replace(self, dim=2 * self.dim, num_heads=2 * self.num_heads, mup_base_width=0)
 
     def build(self, spec: TokenSpec, num_actions: int) -> "Masked":
         return Masked(self, spec, num_actions)
@@ -292,7 +296,7 @@ class Masked(Dynamics):
 
     def lr_multipliers(self) -> dict[str, float]:
         """Learning rate of every parameter as a multiple of `optimizer.lr`."""
-        return lr_multipliers(self.named_parameters(), self.config.width_ratio)
+        return lr_multipliers(self)
 
     def num_parameters(self, embeddings: bool = True) -> int:
         """Number of parameters; without embeddings, lookups and positions are left out."""

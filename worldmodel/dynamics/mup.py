@@ -3,23 +3,37 @@
 Yang et al. 2022 (arXiv 2203.03466), table 8 with Adam, told as multiples of the network at
 `mup_base_width`, for which nothing changes. r = mup_base_width / dim:
 
-| parameter                                          | init std | learning rate | output |
-|----------------------------------------------------|----------|---------------|--------|
-| hidden: both sides grow with the width             | sqrt(r)  | r             |        |
-| ids, positions, first layer of actions; 1-D        | 1        | 1             |        |
-| head, tied or not                                  | 1        | 1             | r      |
+| parameter                                             | init std | learning rate | output |
+|-------------------------------------------------------|----------|---------------|--------|
+| hidden: two sides grow with the width                 | sqrt(r)  | r             |        |
+| one side grows, and it is what is written: ids,       | 1        | 1             |        |
+|   positions, first layers of actions and text; 1-D    |          |               |        |
+| one side grows, and it is what is read: heads, tied   | 1        | 1             | r      |
+|   or not                                              |          |               |        |
+| conditions of a factorised head: added behind that r  | r        | r             |        |
 
-`look_back` starts at 1 / sqrt(inputs) anyway. Attention keeps 1 / sqrt(head_dim), so widen by
-more heads of the same size. Weight decay is divided by what the learning rate is multiplied by:
-AdamW decays by their product, which then is the same at every width. Not transferred: depth,
-batch size, the number of steps.
+Which sides grow is read from the shapes of the same network at twice the width
+(`DynamicsConfig.widened`), not from names. `look_back` starts at 1 / sqrt(inputs) anyway.
+Attention keeps 1 / sqrt(head_dim), so widen by more heads of the same size. Weight decay is
+divided by what the learning rate is multiplied by: AdamW decays by their product, which then is
+the same at every width. Not transferred: depth, batch size, the number of steps.
 """
 
-from collections.abc import Iterable
+import math
+from typing import NamedTuple
 
-from torch import Tensor
+import torch
 
-HIDDEN = ("blocks.", "look_back.", "action.2.")
+from worldmodel.dynamics.base import Dynamics
+
+CONDITIONS = "head.conditions."
+
+
+class Multiple(NamedTuple):
+    """What the standard deviation at the start and the learning rate are multiplied by."""
+
+    start: float = 1.0
+    rate: float = 1.0
 
 
 def width_ratio(base_width: int, dim: int) -> float:
@@ -27,11 +41,27 @@ def width_ratio(base_width: int, dim: int) -> float:
     return base_width / dim if base_width else 1.0
 
 
-def is_hidden(name: str, parameter: Tensor) -> bool:
-    """Whether both sides of a parameter of the GPT grow with its width."""
-    return parameter.ndim >= 2 and any(part in name for part in HIDDEN)
+def multiples(network: Dynamics) -> dict[str, Multiple]:
+    """Of every parameter, by its name; all 1 at the base width."""
+    names, ratio = dict(network.named_parameters()), network.config.width_ratio
+    if ratio == 1:
+        return dict.fromkeys(names, Multiple())
+    with torch.device("meta"):  # shapes alone: no memory, and no random numbers are drawn
+        wide = dict(
+            network.config.widened().build(network.spec, network.num_actions).named_parameters()
+        )
+    found = {}
+    for name, parameter in names.items():
+        sides = zip(parameter.shape, wide[name].shape, strict=True)
+        if sum(here != there for here, there in sides) >= 2:
+            found[name] = Multiple(math.sqrt(ratio), ratio)
+        elif name.startswith(CONDITIONS):
+            found[name] = Multiple(ratio, ratio)
+        else:
+            found[name] = Multiple()
+    return found
 
 
-def lr_multipliers(parameters: Iterable[tuple[str, Tensor]], ratio: float) -> dict[str, float]:
+def lr_multipliers(network: Dynamics) -> dict[str, float]:
     """Learning rate of every parameter as a multiple of `optimizer.lr`."""
-    return {name: ratio if is_hidden(name, p) else 1.0 for name, p in parameters}
+    return {name: multiple.rate for name, multiple in multiples(network).items()}

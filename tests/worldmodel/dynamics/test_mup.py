@@ -5,13 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from training.optimizers import AdamWConfig, build_optimizer
+from worldmodel.dynamics.action_head import ActionHead
 from worldmodel.dynamics.gpt import GPT, GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.mup import is_hidden
+from worldmodel.dynamics.masked import MaskedConfig
+from worldmodel.dynamics.mup import Multiple, multiples
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 BASE = 32
@@ -100,10 +103,88 @@ def test_rates_starts_and_logits_follow_the_table(tied: bool) -> None:
     parts = ("attention.qkv", "attention.proj", "up", "down")
     expected = {f"blocks.{i}.{part}.weight" for i in range(2) for part in parts}
     assert hidden == expected | {"look_back.weight", "action.2.weight"}
-    assert hidden == {n for n, p in model.named_parameters() if is_hidden(n, p)}
+    assert hidden == {n for n, m in multiples(model).items() if m.rate != 1}
     assert optimizer.param_groups[0]["lr"] == 1.0  # the one that is logged
     x = torch.randn(1, 5, 4 * BASE)
     torch.testing.assert_close(model.logits(x), plain.logits(x) / 4)
+
+
+GPTS = {
+    "actions": {"layout": LayoutConfig("continuous"), "positions": "learned", "bias": True},
+    "bins": {
+        "layout": LayoutConfig("binned", num_bins=8, predict_actions=0.1),
+        "positions": "factored",
+        "noise_levels": 4,
+        "tie_embeddings": True,
+    },
+    "captions": {"layout": LayoutConfig("none", text_tokens=2, text_width=5)},
+    "heard_captions": {"context_dim": 7, "cross_every": 2, "num_kv_heads": 1, "bias": True},
+    "llama": {"norm": "rms", "mlp": "swiglu", "num_kv_heads": 1, "mlp_hidden": 80},
+    "more_heads": {"head_channels": 24, "qk_norm": True},
+    "factors": {"factors": (3, 4), "look_back": 0, "tie_embeddings": False},
+}
+MASKED = {
+    "actions": {"layout": LayoutConfig("continuous"), "look_back": 3, "qkv_bias": True},
+    "bins": {"layout": LayoutConfig("binned", num_bins=8), "factors": (3, 4), "qk_norm": True},
+    "captions": {"layout": LayoutConfig("none", text_tokens=2, text_width=5)},
+}
+
+
+def config_of(kind: str, name: str, dim: int) -> GPTConfig | MaskedConfig:
+    shape = {"dim": dim, "num_heads": dim // 16, "num_layers": 2, "context_steps": 4}
+    if kind == "masked":
+        return MaskedConfig(**shape, **MASKED[name], num_prompt_frames=2, mup_base_width=BASE)
+    settings = {"layout": LayoutConfig("none"), **GPTS[name]}
+    for width in ("num_kv_heads", "mlp_hidden"):
+        if width in settings:
+            settings[width] *= dim // BASE
+    return GPTConfig(**shape, **settings, mup_base_width=BASE)
+
+
+def sides(network: nn.Module) -> dict[str, tuple[int, int]]:
+    """What every parameter reads and writes; an embedding or a vector that is added reads 1."""
+    found = {}
+    for prefix, module in network.named_modules():
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            read = 1
+            if isinstance(module, nn.Linear | nn.Conv2d) and parameter.ndim > 1:
+                read = parameter[0].numel()
+            elif isinstance(module, ActionHead):
+                read = parameter.shape[-1]
+            found[name] = (read, parameter.numel() // read)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [*(("gpt", n) for n in GPTS), *(("masked", n) for n in MASKED)]
+)
+def test_what_every_parameter_is_multiplied_by_follows_from_its_shapes_at_two_widths(
+    kind: str, name: str
+) -> None:
+    spec = TokenSpec((1, 2, 3), 12, 10.0, 1, (16, 24), "test")
+    with torch.device("meta"):
+        base, real = (config_of(kind, name, dim).build(spec, 2) for dim in (BASE, 4 * BASE))
+    assert set(multiples(base).values()) == {Multiple(1.0, 1.0)}
+    narrow, wide, given = sides(base), sides(real), multiples(real)
+    assert given.keys() >= wide.keys()
+    for parameter, (reads, writes) in wide.items():
+        growth = (reads / narrow[parameter][0], writes / narrow[parameter][1])
+        assert growth in {(1, 1), (1, 4), (4, 1), (4, 4)}, parameter
+        expected = Multiple(0.5, 0.25) if growth == (4, 4) else Multiple(1.0, 1.0)
+        if "head.conditions" in parameter:  # joins what the head reads behind the output's r
+            expected = Multiple(0.25, 0.25)
+        assert given[parameter] == expected, parameter
+        assert real.lr_multipliers()[parameter] == expected.rate
+
+
+def test_keys_and_values_of_captions_are_no_hidden_matrix() -> None:
+    """The fan-in is the text encoder's width, which does not grow."""
+    model = make_model(4 * BASE, context_dim=64)
+    plain = make_model(4 * BASE, 0, context_dim=64)
+    name = "blocks.0.cross_attention.context_kv.weight"
+    assert torch.equal(model.get_parameter(name), plain.get_parameter(name))
+    assert model.lr_multipliers()[name] == 1
+    assert model.lr_multipliers()[name.replace("context_kv", "query")] == 0.25
 
 
 def test_the_initial_loss_is_that_of_a_uniform_guess_at_every_width() -> None:
