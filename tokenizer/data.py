@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from tokenizer.balance import BalanceConfig
+from tokenizer.content import hashes_of
 from tokenizer.drives import Drive
-from tokenizer.sources import DriveSource, drives_hash
+from tokenizer.sources import DriveSource, drive_digests, drives_hash
+from tokenizer.splits import of_split
 from tokenizer.transforms import resize
 from training.errors import BadInput, CorruptSample
 from training.hashing import file_sha256
@@ -27,6 +29,8 @@ from training.order import DataOrder, Weights
 from training.pools import process_pool
 
 FRAMES = ("cache", "video")
+# Starting a process costs seconds, in which one decodes about this many frames.
+WORTH_A_PROCESS = 2000
 
 
 @dataclass(frozen=True)
@@ -64,18 +68,28 @@ class FrameCache:
     """Decoded, resized frames on disk as one memory-mapped array per drive.
 
     Making it decodes every frame once: a video that cannot be read is named here, before
-    any training. Finished drives survive an interruption.
+    any training. Finished drives survive an interruption. A file is named for the content of the
+    video, and holds what was written, or is made again.
     """
 
     def __init__(self, root: Path, size: Sequence[int]) -> None:
         self.root, self.size = Path(root), tuple(size)
 
     def prepare(self, drives: Sequence[Drive], num_workers: int) -> None:
-        """Decode what is missing, in parallel, with a progress bar."""
-        todo = [d for d in drives if not self._is_there(d)]
+        """Decode what is missing or altered; what takes long in parallel, with a progress bar."""
+        there = {file.name: file for file in map(self._file, drives) if file.exists()}
+        hashes_of(self.root).of_all(there, "decoded frames")
+        todo = [d for d in drives if not self._is_whole(d)]
         if not todo:
             return
+        for file in (self._file(drive) for drive in todo):
+            if file.exists():
+                print(f"warning: {file}: altered since it was written; it is decoded again")
         sweep_leftovers(self.root)
+        if sum(len(drive.actions) for drive in todo) < WORTH_A_PROCESS:
+            for drive in todo:
+                self._decode(drive)
+            return
         with process_pool(max(1, num_workers)) as pool:
             jobs = pool.map(self._decode, todo)
             for _ in tqdm(jobs, total=len(todo), desc="decoding drives", unit="drive"):
@@ -84,10 +98,10 @@ class FrameCache:
     def open(self, drive: Drive) -> UInt8[np.ndarray, "frame 3 height width"]:
         """Raises CorruptSample where the file is not what was written."""
         file = self._file(drive)
-        if file_sha256(file) != file.with_suffix(".sha256").read_text().strip():
+        if not self._is_whole(drive):
             raise CorruptSample(
-                f"{file}: altered since it was written (sha256 differs), drive {drive.id}; "
-                "delete it, and it is decoded again"
+                f"{file}: missing or altered since it was written (sha256 differs), drive "
+                f"{drive.id}; start again, and it is decoded again"
             )
         return np.load(file, mmap_mode="r")
 
@@ -95,7 +109,7 @@ class FrameCache:
         file = self._file(drive)
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
-            if self._is_there(drive):
+            if self._is_whole(drive):
                 return
             with written_whole(file) as partial:
                 self._write(drive, partial)
@@ -116,13 +130,19 @@ class FrameCache:
             )
         array.flush()
 
-    def _is_there(self, drive: Drive) -> bool:
+    def _is_whole(self, drive: Drive) -> bool:
+        """Whether the file is there and is what was written; its hash is remembered."""
         file = self._file(drive)
-        return file.exists() and file.with_suffix(".sha256").exists()
+        note = file.with_suffix(".sha256")
+        if not (file.exists() and note.exists()):
+            return False
+        return (
+            hashes_of(self.root).of(file.name, file) == note.read_bytes().decode("latin-1").strip()
+        )
 
     def _file(self, drive: Drive) -> Path:
         height, width = self.size
-        return self.root / f"{drive.id}-{drives_hash([drive])[:12]}-{height}x{width}.npy"
+        return self.root / f"{drive.id}-{drive.pixels_sha256[:12]}-{height}x{width}.npy"
 
 
 class VideoFrames:
@@ -252,6 +272,9 @@ class ClipDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Make, check and decode the drives; safe to call from every process."""
         self.drives = self.source.open()
+        if self.on_corrupt == "stop":
+            for drive in self.drives:
+                drive.check_pixels()
         self.cache.prepare(self.drives, max(2, self.num_workers))
 
     def planned_facts(self) -> dict[str, Any]:
@@ -267,12 +290,12 @@ class ClipDataModule(L.LightningDataModule):
     def data_hash(self) -> str:
         return drives_hash(self.drives)
 
+    def data_digests(self) -> dict[str, str]:
+        """What each drive is, so that a resumed run can name the one that changed."""
+        return drive_digests(self.drives)
+
     def dataset(self, split: str) -> ClipDataset:
-        chosen = [drive for drive in self.drives if drive.split == split]
-        if not chosen and split == "val":
-            chosen = [drive for drive in self.drives if drive.split == "test"]
-        if not chosen:
-            raise BadInput(f"{self.source.folder}: no drive in the {split} split")
+        chosen = of_split(self.drives, split, str(self.source.folder))
         names = self.source.action_names(self.drives)
         return ClipDataset(chosen, self.cache, self.clip_frames, names)
 

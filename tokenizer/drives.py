@@ -24,15 +24,17 @@ from tqdm import tqdm
 
 from tokenizer import video
 from tokenizer.captions import Caption, read_captions
+from tokenizer.content import hashes_of
 from tokenizer.frame_drops import TIME_COLUMNS, Drop, describe, find_drops, holes
+from tokenizer.splits import SPLITS
 from training.errors import BadInput
 from training.hashing import file_sha256
-from training.leftovers import written_whole
+from training.leftovers import sweep_leftovers, written_whole
 
-SPLITS = ("train", "val", "test")
 BOUNDS = {"steering": (-1.0, 1.0), "throttle": (0.0, 1.0), "brake": (0.0, 1.0)}
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".hevc")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+RECORDED = ("video_sha256", "actions_sha256")  # what `write_drive` adds to drive.json
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Drive:
     Attributes:
         actions: float32 [frame action], one row per frame; columns as in `action_names`.
         meta: everything `drive.json` says (source, licence, captions, ...).
+        actions_sha256: of the file of actions; "" where there is none.
     """
 
     path: Path
@@ -50,6 +53,7 @@ class Drive:
     action_names: tuple[str, ...]
     actions: Float[np.ndarray, "frame action"] = field(repr=False)
     meta: dict[str, Any] = field(repr=False)
+    actions_sha256: str = field(default="", repr=False)
 
     @property
     def id(self) -> str:
@@ -78,6 +82,27 @@ class Drive:
         return len(source) if isinstance(source, list) else video.num_frames(source)
 
     @property
+    def pixels_sha256(self) -> str:
+        """Of the video, or of all images; read once, then remembered while the files stay."""
+        return hashes_of(self.path.parent).of(self.id, self.source)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all that the drive is: a copy has the same, whatever its name and dates."""
+        said = {key: value for key, value in self.meta.items() if key not in RECORDED}
+        content = [said, self.pixels_sha256, self.actions_sha256]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def check_pixels(self) -> None:
+        """BadInput unless the video is the one that `write_drive` wrote, where it says so.
+
+        Most damage to H.264 decodes, to a wrong picture.
+        """
+        written, source = self.meta.get("video_sha256"), self.source
+        if written and isinstance(source, Path) and self.pixels_sha256 != written:
+            raise _altered(source, "video_sha256")
+
+    @property
     def drops(self) -> list[Drop]:
         """Frames that the recorder left out, by the frames' times or, without such, the rows'."""
         found = find_drops(self.source)
@@ -92,7 +117,12 @@ class Drive:
     def frames(
         self, start: int = 0, stop: int | None = None
     ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-        """Yield RGB frames `start <= i < stop`; BadInput names a frame that cannot be read."""
+        """Yield RGB frames `start <= i < stop`.
+
+        Raises:
+            BadInput: a frame cannot be read (named), or the video was altered (`check_pixels`).
+        """
+        self.check_pixels()
         return video.read_source(self.source, start, stop)
 
     def select_actions(self, names: Sequence[str]) -> Float[np.ndarray, "frame action"]:
@@ -110,12 +140,12 @@ class Drive:
 
         Raises:
             BadInput: a frame fails to decode or has another size (the first such is named),
-                there are more or fewer frames than action rows, or the video is not the one
-                that `write_drive` wrote (most damage to H.264 decodes, to a wrong picture).
+                there are more or fewer frames than action rows, or the video was altered
+                (`check_pixels`, after the frames: they say where).
         """
         count, size = 0, (0, 0)
-        frames = tqdm(self.frames(), self.id, self.num_frames, leave=False, disable=not progress)
-        for frame in frames:
+        frames = video.read_source(self.source)
+        for frame in tqdm(frames, self.id, self.num_frames, leave=False, disable=not progress):
             height, width, _ = frame.shape
             if count and size != (height, width):
                 raise BadInput(
@@ -128,12 +158,7 @@ class Drive:
                 f"{self.path}: {len(self.actions)} action rows but {count} frames decode; "
                 "give exactly one row per frame"
             )
-        written = self.meta.get("video_sha256")
-        if written and isinstance(self.source, Path) and file_sha256(self.source) != written:
-            raise BadInput(
-                f"{self.source}: altered since it was written (sha256 differs); copy it again, "
-                "or drop video_sha256 from drive.json if that was meant"
-            )
+        self.check_pixels()
         return size
 
 
@@ -145,7 +170,9 @@ def open_drive(path: Path, action_names: Sequence[str] | None = None) -> Drive:
     """
     meta = _read_meta(path)
     names, actions = _read_actions(path)
-    drive = Drive(path, float(meta["fps"]), meta.get("split"), names, actions, meta)
+    file = _actions_file(path)
+    digest = file_sha256(file) if file else ""
+    drive = Drive(path, float(meta["fps"]), meta.get("split"), names, actions, meta, digest)
     if not names:
         drive = replace(drive, actions=np.zeros((drive.num_frames, 0), dtype=np.float32))
     if action_names is not None:
@@ -157,7 +184,16 @@ def open_drive(path: Path, action_names: Sequence[str] | None = None) -> Drive:
             f"{f' ({describe(drops)})' if drops else ''}; give exactly one row per frame"
         )
     _ = drive.captions  # judged here, read where they are needed
+    if meta.get("actions_sha256") and meta["actions_sha256"] != digest:
+        raise _altered(file or path / "actions.csv", "actions_sha256")
     return drive
+
+
+def _altered(file: Path, record: str) -> BadInput:
+    return BadInput(
+        f"{file}: altered since it was written (sha256 differs); copy it again, "
+        f"or drop {record} from drive.json if that was meant"
+    )
 
 
 def open_drives(root: Path, action_names: Sequence[str] | None = None) -> list[Drive]:
@@ -220,8 +256,8 @@ def write_drive(
 ) -> None:
     """Write a drive folder; it appears under its name only when it is complete.
 
-    `meta` must hold `fps`; `source`, `licence` and `split` are expected of importers;
-    `video_sha256` is added to it.
+    `meta` must hold `fps`; `source`, `licence` and `split` are expected of importers; the hashes
+    `RECORDED` are added to it.
 
     Raises:
         BadInput: the folder exists, or what is to be written could not be opened again.
@@ -230,6 +266,7 @@ def write_drive(
         raise BadInput(f"{path}: exists already; nothing is overwritten, choose another folder")
     _check_meta(path / "drive.json", meta)
     check_actions(path / "actions.csv", action_names, actions)
+    sweep_leftovers(path.parent, f"{path.name}.*")
     with written_whole(path) as partial:
         partial.mkdir()
         count = video.write_video(partial / "video.mp4", frames, meta["fps"])
@@ -238,7 +275,9 @@ def write_drive(
         columns = {n: actions[:, i].astype(np.float32) for i, n in enumerate(action_names)}
         if columns:
             pa.csv.write_csv(pa.table(columns), partial / "actions.csv")
-        meta = {**meta, "video_sha256": file_sha256(partial / "video.mp4")}
+        files = ("video.mp4", "actions.csv") if columns else ("video.mp4",)
+        digests = (file_sha256(partial / name) for name in files)
+        meta = {**meta, **dict(zip(RECORDED, digests, strict=False))}
         (partial / "drive.json").write_text(json.dumps(meta, indent=2) + "\n")
 
 

@@ -36,6 +36,7 @@ from tokenizer.inference import InferenceConfig
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.published import opened_name
 from tokenizer.shards import Shard, find_shard
+from tokenizer.store_key import check_kept
 from tokenizer.store_writer import TokenStoreWriter
 from tokenizer.token_store import TokenSpec, TokenStore
 from training.cli import command, plain
@@ -108,7 +109,7 @@ def encode_drives(
 
     Raises:
         BadInput: drives of different frame rates, a drive that cannot be read, a store made by
-            another tokenizer, or no GPU where one is asked for.
+            another tokenizer or from other drives, or no GPU where one is asked for.
     """
     config = config or EncodeConfig()
     opened = load_tokenizer(tokenizer)
@@ -120,6 +121,7 @@ def encode_drives(
             f"num_shards={shard.count}: there are {len(drives)} drives; use fewer shards"
         )
     todo = [drive for drive in mine if not writer.has(drive.id)]
+    check_kept(writer, mine, config.on_gap)
     if todo:
         encoder = _ready(opened, config)
         facts: dict[str, object] = {}
@@ -133,7 +135,7 @@ def encode_drives(
             gaps = {"dropped_frames": [list(drop) for drop in drops]} if drops else {}
             said = [asdict(caption) for caption in of_steps(drive.captions, frames)]
             texts = {"captions": said} if said else {}
-            about = {**kept, **gaps, **texts, **facts}
+            about = {**kept, **gaps, **texts, **facts, "drive_sha256": drive.digest}
             writer.write(drive.id, str(drive.split), tokens, actions, about)
     return TokenStore(out, on_corrupt=on_corrupt)
 

@@ -11,14 +11,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from tokenizer.data import WORTH_A_PROCESS
 from tokenizer.drives import Drive
 from tokenizer.frame_drops import Drop, describe
 from tokenizer.load import Tokenizer
 from training.errors import BadInput
 from training.pools import START_METHOD, end_with_parent
-
-# Starting a process costs seconds, in which one decodes about this many frames.
-WORTH_A_PROCESS = 2000
 
 Fit = Callable[[UInt8[np.ndarray, "n recorded_h recorded_w 3"]], UInt8[Tensor, "n 3 h w"]]
 

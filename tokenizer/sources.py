@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drives
+from tokenizer.content import hashes_of
 from tokenizer.drives import Drive, open_drives
 from tokenizer.importers.commavq import import_commavq, planned_actions
 from tokenizer.importers.commavq_segments import SPEC, files_key, files_of
@@ -52,7 +53,11 @@ class DriveSource:
         """
         if self.embedded:
             make_drives(self.folder, self.carracing)
-        return open_drives(self.folder, self.actions)
+        drives = open_drives(self.folder, self.actions)
+        hashes = hashes_of(self.folder)
+        hashes.keep_in(Path(self.cache))
+        hashes.of_all({drive.id: drive.source for drive in drives}, "drives")
+        return drives
 
     def action_names(self, drives: Sequence[Drive]) -> tuple[str, ...]:
         """Columns to use, in the order of the first drive."""
@@ -68,7 +73,7 @@ class DriveSource:
             BadInput: as `open`, or a column that the embedded drives do not have.
         """
         if not self.embedded:
-            drives = self.open()
+            drives = open_drives(self.folder, self.actions)
             return drives[0].fps, self.action_names(drives), any(d.captions for d in drives)
         names = ACTION_NAMES if self.actions is None else tuple(self.actions)
         missing = [name for name in names if name not in ACTION_NAMES]
@@ -80,8 +85,18 @@ class DriveSource:
         return self.carracing.fps, names, False
 
 
+def drive_digests(drives: Sequence[Drive]) -> dict[str, str]:
+    """By id, what each drive is and which split it is in: a copy elsewhere has the same."""
+    return {d.id: _sha256([d.split, d.digest]) for d in drives}
+
+
 def drives_hash(drives: Sequence[Drive]) -> str:
-    """sha256 over names, sizes and times of all files: changes when any drive changes."""
+    """sha256 over names, splits and contents: changes when any drive changes."""
+    return _sha256(sorted(drive_digests(drives).items()))
+
+
+def dates_hash(drives: Sequence[Drive]) -> str:
+    """What `drives_hash` was in release 0.1, of sizes and dates; finds the stores made by it."""
     entries = []
     for drive in drives:
         files = [drive.source] if isinstance(drive.source, Path) else drive.source
@@ -89,7 +104,11 @@ def drives_hash(drives: Sequence[Drive]) -> str:
         for file in files:
             stat = file.stat()
             entries.append([drive.id, file.name, stat.st_size, stat.st_mtime_ns])
-    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+    return _sha256(entries)
+
+
+def _sha256(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

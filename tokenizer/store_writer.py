@@ -14,14 +14,15 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from jaxtyping import Float, Integer
 
-from tokenizer.drives import SPLITS
-from tokenizer.token_store import (
+from tokenizer.splits import SPLITS
+from tokenizer.store_manifest import (
+    MANIFEST,
     SCHEMA_VERSION,
-    TokenDrive,
     TokenSpec,
-    check_tokens,
     read_store_manifest,
+    write_store_manifest,
 )
+from tokenizer.token_store import TokenDrive, check_tokens
 from training.errors import BadInput
 from training.hashing import file_sha256
 from training.leftovers import partial_of, sweep_leftovers
@@ -43,11 +44,11 @@ class TokenStoreWriter:
         self.root, self.spec = Path(root), spec
         sweep_leftovers(self.root)
         self.head: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
             "spec": json.loads(json.dumps(asdict(spec))),
             "action_names": list(action_names),
         }
         self.manifest = self._read()
+        sweep_leftovers(self.root)
 
     def has(self, drive_id: str) -> bool:
         """Whether the drive is written, so that an interrupted run can go on after it."""
@@ -144,8 +145,8 @@ class TokenStoreWriter:
 
     def _read(self) -> dict[str, Any]:
         """The manifest on disk, if it is one of this store; a fresh one where there is none."""
-        if not (self.root / "manifest.json").exists():
-            return {**self.head, "drives": {}}
+        if not (self.root / MANIFEST).exists():
+            return {"schema_version": SCHEMA_VERSION, **self.head, "drives": {}}
         manifest = read_store_manifest(self.root)
         # Older stores lack the fields that came later; their spec may still be the same.
         found, asked = (
@@ -166,13 +167,7 @@ class TokenStoreWriter:
         with FileLock(self.root / ".manifest.lock"):
             self.manifest = self._read()
             change()
-            self._write_manifest()
-
-    def _write_manifest(self) -> None:
-        self.manifest["drives"] = dict(sorted(self.manifest["drives"].items()))
-        partial = self.root / ".manifest.partial"
-        partial.write_text(json.dumps(self.manifest, indent=1) + "\n")
-        partial.replace(self.root / "manifest.json")
+            write_store_manifest(self.root, self.manifest)
 
 
 def _table(kind: str, tokens: np.ndarray, actions: np.ndarray) -> tuple[Any, Features]:

@@ -18,52 +18,10 @@ from datasets import Dataset
 from jaxtyping import Float, Integer
 
 from tokenizer.captions import Caption, read_captions
-from tokenizer.transforms import Preprocessing
+from tokenizer.content import hashes_of
+from tokenizer.splits import of_split
+from tokenizer.store_manifest import REMEDY, TokenSpec, read_store_manifest
 from training.errors import BadInput
-from training.hashing import file_sha256
-
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class TokenSpec:
-    """What the integers of a store mean.
-
-    Attributes:
-        grid: (T', H', W') tokens of one token step.
-        vocab_size: number of different tokens; values are 0 .. vocab_size - 1.
-        fps: token steps per second times `frames_per_step`: the rate of the frames encoded.
-        frames_per_step: frames that one token step stands for (1 for image tokenizers).
-        image_size: (height, width) in pixels of a decoded frame.
-        tokenizer: what made the tokens: a sha256, or a published tokenizer's name.
-        factors: sizes whose product is the vocabulary, where it is factorised.
-        bit_order: "little" or "big" for binary (LFQ) codes, else "".
-        preprocessing: what was done to a recorded frame before it was encoded.
-    """
-
-    grid: tuple[int, int, int]
-    vocab_size: int
-    fps: float
-    frames_per_step: int
-    image_size: tuple[int, int]
-    tokenizer: str
-    factors: tuple[int, ...] = ()
-    bit_order: str = ""
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-
-    @property
-    def tokens_per_step(self) -> int:
-        return int(np.prod(self.grid))
-
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> "TokenSpec":
-        """The spec as a manifest holds it; TypeError where a field is missing or unknown."""
-        fields: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        if "preprocessing" in fields:
-            fields["preprocessing"] = Preprocessing.from_dict(fields["preprocessing"])
-        return TokenSpec(**fields)
 
 
 @dataclass(frozen=True)
@@ -103,23 +61,16 @@ class TokenStore:
         self.spec = TokenSpec.from_dict(self.manifest["spec"])
         self.action_names: tuple[str, ...] = tuple(self.manifest["action_names"])
         entries = sorted(self.manifest["drives"].items())
+        if not entries:
+            raise BadInput(f"{self.root}: the store holds no drives; {REMEDY}")
         self._drives = {
             name: self._open(name, entry, verify, on_corrupt) for name, entry in entries
         }
+        hashes_of(self.root).save()
 
     def drives(self, split: str) -> list[TokenDrive]:
         """Drives of a split, sorted by id; val and test stand in for each other if one is empty."""
-        other = {"train": "train", "val": "test", "test": "val"}.get(split)
-        if other is None:
-            raise BadInput(f"{self.root}: split is {split!r}; use one of train, val, test")
-        found = [drive for drive in self._drives.values() if drive.split == split]
-        if not found:
-            found = [drive for drive in self._drives.values() if drive.split == other]
-        if not found:
-            raise BadInput(
-                f"{self.root}: no drive is in the {split} split; encode drives that have one"
-            )
-        return found
+        return of_split(list(self._drives.values()), split, str(self.root))
 
     def find(self, drive_id: str) -> TokenDrive | None:
         """The drive of this id, whatever its split."""
@@ -132,8 +83,16 @@ class TokenStore:
 
     @property
     def hash(self) -> str:
-        """sha256 over the manifest: names data, split and tokenizer at once."""
-        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+        """sha256 of the content: of tokens, actions and captions, split and tokenizer at once."""
+        said = [self.manifest["spec"], self.action_names, sorted(self.digests().items())]
+        return _sha256(said)
+
+    def digests(self) -> dict[str, str]:
+        """By id, what each drive is and which split it is in."""
+        return {
+            name: _sha256([e["split"], e["sha256"], e.get("meta", {}).get("captions", [])])
+            for name, e in self.manifest["drives"].items()
+        }
 
     def _open(
         self, drive_id: str, entry: dict[str, Any], verify: bool, on_corrupt: str
@@ -155,7 +114,7 @@ class TokenStore:
         path = self.root / entry["file"]
         if not path.is_file():
             raise BadInput(f"{path}: missing; encode the drives again")
-        if verify and file_sha256(path) != entry["sha256"]:
+        if verify and hashes_of(self.root).of(entry["file"], path) != entry["sha256"]:
             raise BadInput(
                 f"{path}: altered since it was written (sha256 differs); encode it again"
             )
@@ -185,6 +144,10 @@ class TokenStore:
         return tokens.reshape(-1, *shape), actions
 
 
+def _sha256(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def check_tokens(tokens: np.ndarray, spec: TokenSpec, where: str) -> None:
     """BadInput unless the tokens are integers of the spec's grid, inside its vocabulary."""
     shape = _frame_shape(spec)
@@ -207,33 +170,6 @@ def check_tokens(tokens: np.ndarray, spec: TokenSpec, where: str) -> None:
 
 def _frame_shape(spec: TokenSpec) -> tuple[int, ...]:
     return spec.grid[1:] if spec.grid[0] == 1 else spec.grid
-
-
-def read_store_manifest(root: Path) -> dict[str, Any]:
-    """What a store says of itself; BadInput where there is none, or one of another schema."""
-    path = root / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise BadInput(
-            f"{path}: no token store there; make one: python -m tokenizer.encode"
-        ) from error
-    except ValueError as error:
-        raise BadInput(f"{path}: is not JSON ({error}); encode the drives again") from error
-    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if version != SCHEMA_VERSION:
-        raise BadInput(
-            f"{path}: schema version is {version!r}, this release reads {SCHEMA_VERSION}; "
-            "encode the drives again"
-        )
-    try:
-        TokenSpec.from_dict(manifest["spec"])
-        _ = manifest["action_names"]
-        for entry in manifest["drives"].values():
-            _ = entry["split"], entry["file"], entry["num_steps"], entry["sha256"]
-    except (TypeError, KeyError, AttributeError) as error:
-        raise BadInput(f"{path}: is damaged ({error}); encode the drives again") from error
-    return manifest
 
 
 def _column(table: Any, name: str, width: int) -> np.ndarray:

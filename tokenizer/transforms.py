@@ -24,6 +24,9 @@ class Preprocessing:
         antialias: blur before scaling down, as image libraries do and cv2.resize does not.
         value_range: what black and white become.
         mean, std: per channel, in units of `value_range`: subtracted, then divided by.
+
+    Raises:
+        BadInput: a value that no frames can have.
     """
 
     window: tuple[int, ...] = ()
@@ -32,6 +35,20 @@ class Preprocessing:
     value_range: tuple[float, ...] = (-1.0, 1.0)
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        lengths = {"window": (0, 2), "offset": (2,), "value_range": (2,), "mean": (3,), "std": (3,)}
+        for name, allowed in lengths.items():
+            values = getattr(self, name)
+            if len(values) not in allowed or not np.isfinite(values).all():
+                raise BadInput(f"preprocessing: {name}={values}: give {allowed[-1]} numbers")
+        if any(side < 1 for side in self.window):
+            raise BadInput(f"preprocessing: window={self.window}: give numbers from 1 on")
+        if self.value_range[0] >= self.value_range[1] or min(self.std) <= 0:
+            raise BadInput(
+                f"preprocessing: value_range={self.value_range}, std={self.std}: give a range from "
+                "low to high, and deviations above 0"
+            )
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "Preprocessing":

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tokenizer.captions import said_at
-from tokenizer.encode import EncodeConfig, encode_drives
+from tokenizer.encode import EncodeConfig, encode_drives, store_spec
 from tokenizer.load import Tokenizer, load_tokenizer
-from tokenizer.sources import DriveSource, TokenSource, drives_hash
+from tokenizer.sources import DriveSource, TokenSource
+from tokenizer.store_key import store_folder
 from tokenizer.token_store import TokenDrive, TokenStore
 from training.errors import BadInput, CorruptSample
 from training.loader import OrderedLoader, fixed_loader
@@ -137,8 +138,9 @@ def open_store(
             "warning: the shipped tokenizer knows only the embedded drives; train one on yours "
             "(+experiment=tokenizer_tiny data.root=...) and pass loader.tokenizer=runs/NAME"
         )
-    key = f"{source.folder.name}-{opened.hash[:8]}-{drives_hash(drives)[:8]}-{encode.every}"
-    out = Path(source.cache) / "tokens" / key
+    spec = store_spec(drives, opened, encode.every)
+    folder, name = Path(source.cache) / "tokens", source.folder.name
+    out = store_folder(folder, name, spec, drives, names, encode.inference, encode.every)
     return encode_drives(drives, tokenizer, out, names, encode, on_corrupt)
 
 
@@ -173,6 +175,10 @@ class TokenDataModule(L.LightningDataModule):
     @property
     def data_hash(self) -> str:
         return self.store.hash
+
+    def data_digests(self) -> dict[str, str]:
+        """What each drive is, so that a resumed run can name the one that changed."""
+        return self.store.digests()
 
     def model_facts(self) -> dict[str, Any]:
         """What the data determines about a world model."""

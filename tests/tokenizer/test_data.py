@@ -1,5 +1,8 @@
 """Clips: the same pixels and the same order from a cache and straight from the videos."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +41,44 @@ def test_frames_from_the_video_are_those_of_the_cache(drives, tmp_path):
             np.testing.assert_array_equal(
                 cached[start : start + 3], decoded[start : start + 3], strict=True
             )
+
+
+def flip(path):
+    """One bit, as a disk does it; the dates stay."""
+    content, stat = bytearray(path.read_bytes()), path.stat()
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".sha256"])
+def test_cached_frames_that_were_altered_are_named_and_decoded_again(
+    drives, tmp_path, capsys, suffix
+):
+    cache = FrameCache(tmp_path / "cache", (16, 32))
+    cache.prepare(drives, 1)
+    whole = np.array(cache.open(drives[0]))
+    (file,) = (tmp_path / "cache").glob(f"a-*{suffix}")
+    flip(file)
+    with pytest.raises(CorruptSample, match=r"a-.*\.npy: missing or altered .*, drive a"):
+        cache.open(drives[0])
+    cache.prepare(drives, 1)
+    assert capsys.readouterr().out.count("altered since it was written; it is decoded again") == 1
+    np.testing.assert_array_equal(cache.open(drives[0]), whole)
+
+
+def test_a_video_that_changed_under_its_name_is_decoded_again(drives, tmp_path):
+    cache = FrameCache(tmp_path / "cache", (16, 32))
+    cache.prepare(drives, 1)
+    before = np.array(cache.open(drives[0]))
+    shutil.copy2(drives[1].path / "video.mp4", drives[0].path / "video.mp4")  # of its date
+    with pytest.raises(BadInput, match=r"a/video\.mp4: altered since it was written"):
+        cache.prepare(open_drives(tmp_path), 1)
+    shutil.copy2(drives[1].path / "drive.json", drives[0].path / "drive.json")  # it was meant
+    changed = open_drives(tmp_path)[0]
+    cache.prepare([changed], 1)
+    np.testing.assert_array_equal(cache.open(changed), cache.open(drives[1]))
+    assert (cache.open(changed) != before).any()
 
 
 def test_a_run_on_videos_equals_the_one_on_the_cache_and_writes_no_frames(composed, fit, tmp_path):

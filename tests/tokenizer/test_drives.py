@@ -114,6 +114,7 @@ def test_parquet_and_image_folders_are_drives_too(drive: Path) -> None:
         Image.fromarray(frame).save(drive / f"frames/{index:04d}.png")
     (drive / "actions.csv").unlink()
     (drive / "video.mp4").unlink()
+    edit_meta(drive, actions_sha256="")
     opened = open_drive(drive)
     np.testing.assert_array_equal(opened.actions, actions())
     np.testing.assert_array_equal(np.stack(list(opened.frames(3, 9))), np.stack(video_frames[3:9]))
@@ -241,6 +242,8 @@ def test_odd_sizes_keep_their_size_and_full_colour(tmp_path: Path) -> None:
 def test_frames_alone_are_a_drive(drive: Path, tmp_path: Path) -> None:
     """Enough for a tokenizer, and for a world model of what happens by itself."""
     (drive / "actions.csv").unlink()
+    refuse(drive, "actions.csv: altered", "drop actions_sha256 from drive.json")
+    edit_meta(drive, actions_sha256="")
     opened = open_drive(drive)
     assert (opened.action_names, opened.actions.shape) == ((), (NUM_FRAMES, 0))
     write_drive(tmp_path / "b", opened.frames(), opened.actions, (), {"fps": 10})
@@ -297,6 +300,7 @@ def test_damage_in_the_middle_names_the_frame(drive: Path, frame: int) -> None:
     path.write_bytes(data)
     assert open_drive(drive).num_frames == 40, "only decoding can find this"
     refuse(drive, "video.mp4", f"frame {frame} cannot be decoded")
+    edit_meta(drive, video_sha256="")
     assert len(list(open_drive(drive).frames(0, frame))) == frame
     with pytest.raises(BadInput, match=f"frame {frame} cannot be decoded"):
         list(open_drive(drive).frames(frame, 40))
@@ -308,6 +312,8 @@ def test_damage_that_decodes_to_a_wrong_picture_is_found_by_the_hash(drive: Path
     data[middle] ^= 1
     path.write_bytes(data)
     refuse(drive, "video.mp4")
+    with pytest.raises(BadInput, match=r"video\.mp4: altered since it was written"):
+        open_drive(drive).frames()
     edit_meta(drive, video_sha256="")
     video.write_video(path, moving_frames(), 10)
     assert open_drive(drive).check_frames() == (32, 48)

@@ -1,6 +1,7 @@
 """Token stores: what is written reads back without a copy, and what does not fit is named."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,11 @@ import numpy as np
 import pytest
 
 from tokenizer.store_writer import TokenStoreWriter
-from tokenizer.token_store import TokenSpec, TokenStore, file_sha256
+from tokenizer.token_store import TokenSpec, TokenStore
 from training.errors import BadInput
+from training.hashing import file_sha256
+from training.leftovers import partial_of
+from training.records import read_record, write_record
 
 SPEC = TokenSpec(
     grid=(1, 3, 4),
@@ -42,8 +46,10 @@ def root(tmp_path: Path) -> Path:
 
 
 def edit_manifest(root: Path, **values: object) -> None:
+    """As release 0.1 wrote it, without a seal."""
     file = root / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+    held = {key: value for key, value in json.loads(file.read_text()).items() if key != "sha256"}
+    file.write_text(json.dumps({**held, "schema_version": 1, **values}))
 
 
 def refuse(root: Path, *words: str) -> None:
@@ -85,9 +91,15 @@ def test_clips_and_large_vocabularies_fit(tmp_path: Path, spec: TokenSpec) -> No
     assert store.spec == spec
 
 
-def test_val_and_test_stand_in_for_each_other(root: Path) -> None:
+def test_val_and_test_stand_in_for_each_other_and_it_is_said(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = TokenStore(root)
     assert [drive.id for drive in store.drives("test")] == ["b"]
+    assert [drive.id for drive in store.drives("test")] == ["b"]
+    assert [drive.id for drive in store.drives("val")] == ["b"]
+    said = f"note: {root}: no drive is in the test split, the 1 of val stand in"
+    assert capsys.readouterr().out.count(said) == 1, "once"
     with pytest.raises(BadInput, match="split is 'dev'"):
         store.drives("dev")
     TokenStoreWriter(root.parent / "other", SPEC, NAMES).write("b", "val", tokens(7), actions(7))
@@ -118,7 +130,7 @@ def test_the_hash_names_data_split_and_tokenizer(root: Path) -> None:
 
 def test_another_spec_does_not_go_into_the_same_folder(root: Path) -> None:
     with pytest.raises(BadInput, match="another spec"):
-        TokenStoreWriter(root, replace(SPEC, vocab_size=41), NAMES)
+        TokenStoreWriter(root, replace(SPEC, vocab_size=41, factors=()), NAMES)
     with pytest.raises(BadInput, match="another action_names"):
         TokenStoreWriter(root, SPEC, ("steering",))
 
@@ -162,11 +174,105 @@ def test_a_missing_store_names_the_command(tmp_path: Path) -> None:
 
 def test_another_schema_or_a_damaged_manifest_is_named(root: Path) -> None:
     edit_manifest(root, schema_version=2)
-    refuse(root, "manifest.json", "schema version is 2, this release reads 1")
+    refuse(root, "manifest.json: truncated or altered", "seal is broken or gone", "encode the dri")
     edit_manifest(root, schema_version=1, spec={"grid": [1, 3, 4]})
-    refuse(root, "manifest.json: is damaged", "vocab_size")
+    refuse(root, "manifest.json: ", "spec.vocab_size is missing", "encode the drives again")
     (root / "manifest.json").write_text("[")
-    refuse(root, "manifest.json: is not JSON")
+    refuse(root, "manifest.json: truncated, altered, or no JSON", "encode the drives again")
+    write_record(root / "manifest.json", {"schema_version": 3})
+    refuse(root, "manifest.json", "schema version is 3, this release reads 1 to 2")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"train"', b'"trbin"'),
+        (b'"train"', b'"val"'),
+        (b'"fps": 10', b'"fps": 90'),
+        (b'"file": "a.arrow"', b'"file": "b.arrow"'),
+        (b'"schema_version": 2', b'"schema_version": 1'),
+        (b'"sha256"', b'"sha257"'),
+        (b"\n}", b"\n }"),
+    ],
+)
+def test_a_changed_manifest_is_noticed(root: Path, old: bytes, new: bytes) -> None:
+    file = root / "manifest.json"
+    content = file.read_bytes()
+    assert old in content
+    file.write_bytes(content.replace(old, new, 1))
+    refuse(root, "manifest.json: truncated or altered", "encode the drives again")
+
+
+def test_a_store_without_a_seal_opens_and_has_one_after_the_next_drive(root: Path) -> None:
+    sealed = TokenStore(root)
+    edit_manifest(root)
+    old = TokenStore(root)
+    assert (old.spec, old.hash, old.digests()) == (sealed.spec, sealed.hash, sealed.digests())
+    TokenStoreWriter(root, SPEC, NAMES).write("c", "test", tokens(3), actions(3))
+    assert read_record(root / "manifest.json")["schema_version"] == 2
+    assert len(TokenStore(root).digests()) == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"fps": 0}, "fps=0"),
+        ({"fps": -10}, "fps=-10"),
+        ({"fps": "10"}, "spec.fps='10', should be a valid number"),
+        ({"grid": [1, 3]}, "spec.grid"),
+        ({"grid": [0, 3, 4]}, "grid=(0, 3, 4)"),
+        ({"grid": [1, 3.5, 4]}, "spec.grid.1=3.5"),
+        ({"image_size": [0, 32]}, "image_size=(0, 32)"),
+        ({"factors": [8, 6]}, "factors=(8, 6): their product is not 40"),
+        ({"bit_order": "middle"}, "bit_order='middle'"),
+        ({"frames_per_step": 0}, "frames_per_step=0"),
+        ({"frame_per_step": 1}, "spec.frame_per_step is unknown"),
+        ({"preprocessing": {"mean": [0, 0]}}, "mean=(0.0, 0.0): give 3 numbers"),
+    ],
+)
+def test_an_impossible_spec_is_refused_though_nothing_seals_it(
+    root: Path, values: dict, words: str
+) -> None:
+    spec = json.loads((root / "manifest.json").read_text())["spec"]
+    edit_manifest(root, spec={**spec, **values})
+    refuse(root, "manifest.json: spec", words, "encode the drives again")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"split": "trbin"}, "split='trbin': use one of train, val, test"),
+        ({"file": "../a.arrow"}, "is no file of the store's own folder"),
+        ({"file": "/etc/passwd"}, "is no file of the store's own folder"),
+        ({"file": "b.arrow"}, "2 drives are in one file, b.arrow"),
+        ({"num_steps": 0}, "num_steps=0"),
+        ({"num_steps": "7"}, "drives.a.num_steps='7'"),
+        ({"sha256": "beef"}, "sha256='beef'"),
+    ],
+)
+def test_an_impossible_entry_is_refused_though_nothing_seals_it(
+    root: Path, values: dict, words: str
+) -> None:
+    drives = json.loads((root / "manifest.json").read_text())["drives"]
+    edit_manifest(root, drives={**drives, "a": {**drives["a"], **values}})
+    refuse(root, "manifest.json", words, "encode the drives again")
+
+
+def test_no_drives_and_columns_of_one_name_are_refused(root: Path) -> None:
+    edit_manifest(root, drives={})
+    refuse(root, "the store holds no drives; encode the drives again")
+    edit_manifest(root, action_names=["steering", "steering"])
+    refuse(root, "action_names=('steering', 'steering')")
+
+
+def test_what_killed_writers_left_is_swept(root: Path) -> None:
+    mine = partial_of(root / "c.arrow")
+    dead = mine.with_name(mine.name.replace(f"@{os.getpid()}-", f"@{os.getpid()}-1"))
+    for path in (mine, dead):
+        path.write_bytes(b"half")
+    TokenStoreWriter(root, SPEC, NAMES)
+    assert mine.exists()
+    assert not dead.exists()
 
 
 def test_a_missing_altered_or_cut_file_is_named(root: Path) -> None:
@@ -187,7 +293,7 @@ def test_a_file_of_another_grid_or_vocabulary_is_named(root: Path) -> None:
     manifest = json.loads((root / "manifest.json").read_text())
     edit_manifest(root, spec={**manifest["spec"], "grid": [1, 6, 4]})
     refuse(root, "a.arrow", "not lists of 24")
-    edit_manifest(root, spec={**manifest["spec"], "vocab_size": 30})
+    edit_manifest(root, spec={**manifest["spec"], "vocab_size": 30, "factors": []})
     refuse(root, "a.arrow", "outside the vocabulary 0..29", "another tokenizer")
     edit_manifest(root, spec=manifest["spec"], action_names=["steering"])
     refuse(root, "a.arrow", "column actions")
@@ -197,5 +303,5 @@ def test_a_file_of_another_length_is_named(root: Path) -> None:
     manifest = json.loads((root / "manifest.json").read_text())
     (root / "a.arrow").write_bytes((root / "b.arrow").read_bytes())
     manifest["drives"]["a"]["sha256"] = file_sha256(root / "b.arrow")
-    edit_manifest(root, **manifest)
+    edit_manifest(root, drives=manifest["drives"])
     refuse(root, "a.arrow", "7 steps where the manifest says 2500")

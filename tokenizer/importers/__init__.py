@@ -20,7 +20,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from tokenizer.drives import SPLITS, open_drive, write_drive
+from tokenizer.drives import RECORDED, SPLITS, open_drive, write_drive
 from tokenizer.video import read_source
 from training.errors import BadInput
 from training.leftovers import sweep_leftovers
@@ -171,7 +171,7 @@ def _is_kept(block: Block, path: Path) -> bool:
     if not path.exists():
         return False
     drive = open_drive(path)
-    meta = {key: value for key, value in drive.meta.items() if key != "video_sha256"}
+    meta = {key: value for key, value in drive.meta.items() if key not in RECORDED}
     same = meta == block.meta and drive.action_names == block.recording.action_names
     if not same or not np.array_equal(drive.actions, block.actions):
         raise BadInput(

@@ -1,0 +1,141 @@
+"""What files hold, by sha256: a copy is the same data, a changed byte is other data.
+
+A hash costs a read of the file, so it is kept, in `.content.json` beside the files, together with
+what the file system says of them (sizes and times). While that stays, nothing is read again. In a
+folder that cannot be written, the hashes are kept in a folder named for it below `spare`.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from training.errors import BadInput
+from training.hashing import file_sha256
+from training.records import read_record, write_record
+
+NAME = ".content.json"
+# A file may change twice within one tick of its clock (2 s on FAT): younger hashes are not kept.
+TICK_S = 2.0
+SAVE_EVERY_S = 10.0
+
+Files = Path | Sequence[Path]
+
+
+class Hashes:
+    """The hashes of what lies below one folder; `hashes_of` gives the one that all share."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.spare: Path | None = None
+        self._known: dict[str, list[str]] = _read(root / NAME)
+        self._saved_at, self._new = -SAVE_EVERY_S, False
+
+    def of(self, name: str, files: Files) -> str:
+        """sha256 of a file, or of the names and contents of several.
+
+        Args:
+            name: what it is kept under; one for each drive.
+
+        Raises:
+            BadInput: a file cannot be read.
+        """
+        digest = self._of(name, files)
+        if time.monotonic() - self._saved_at > SAVE_EVERY_S:
+            self.save()
+        return digest
+
+    def of_all(self, wanted: Mapping[str, Files], what: str) -> dict[str, str]:
+        """The same for many, in threads; a bar shows where it takes long."""
+        names = list(wanted)
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            found = pool.map(lambda name: self._of(name, wanted[name]), names)
+            bar = tqdm(found, f"{self.root}: hashing {what}", len(names), delay=3.0, leave=False)
+            digests = dict(zip(names, bar, strict=True))
+        self.save()
+        return digests
+
+    def keep_in(self, spare: Path) -> None:
+        """Where to keep the hashes of a folder that cannot be written."""
+        if self.spare is None and not os.access(self.root, os.W_OK):
+            name = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
+            self.spare = spare / "content" / name
+            self._known = _read(self.spare / NAME) | self._known
+
+    def save(self) -> None:
+        """Keep what is new; a folder that cannot be written costs time, nothing else."""
+        folder = self.spare or self.root
+        if not self._new:
+            return
+        self._saved_at, self._new = time.monotonic(), False
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Of several processes the last one wins; what it lacks is read once more.
+            write_record(folder / NAME, {"hashes": dict(sorted(self._known.items()))})
+        except OSError:
+            self._saved_at = float("inf")
+
+    def _of(self, name: str, files: Files) -> str:
+        try:
+            stamp, changed_at = _stamp(files)
+            known = self._known.get(name)
+            if known and known[0] == stamp:
+                return known[1]
+            digest = file_sha256(files) if isinstance(files, Path) else _joint(files)
+        except OSError as error:
+            name = error.filename or name
+            raise BadInput(f"{name}: cannot be read ({error.strerror})") from error
+        if changed_at < time.time() - TICK_S:
+            self._known[name], self._new = [stamp, digest], True
+        return digest
+
+
+@cache
+def _hashes_of(root: Path) -> Hashes:
+    return Hashes(root)
+
+
+def hashes_of(root: Path) -> Hashes:
+    """The hashes kept for a folder, read once by every process."""
+    return _hashes_of(Path(os.path.abspath(root)))
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    """What was kept; nothing where there is none or it is damaged: the files are read again."""
+    if not path.exists():
+        return {}
+    try:
+        kept: Any = read_record(path).get("hashes")
+    except BadInput:
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _stamp(files: Files) -> tuple[str, float]:
+    """What the file system says of the files, and when the last of them changed.
+
+    The time of the change of the inode is in it: it cannot be set back as that of the content.
+    """
+    if isinstance(files, Path):
+        stat = files.stat()
+        last = max(stat.st_mtime, stat.st_ctime)
+        return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}", last
+    digest, last = hashlib.sha256(), 0.0
+    for file in files:
+        stamp, changed_at = _stamp(file)
+        digest.update(f"{file.name}/{stamp}\n".encode())
+        last = max(last, changed_at)
+    return digest.hexdigest(), last
+
+
+def _joint(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}/{file_sha256(file)}\n".encode())
+    return digest.hexdigest()

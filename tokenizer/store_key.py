@@ -1,0 +1,87 @@
+"""Which store belongs to which drives and settings: what decides the content is in the name."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tokenizer.drives import Drive
+from tokenizer.frame_encoder import AS_TRAINED, name_of
+from tokenizer.inference import InferenceConfig
+from tokenizer.sources import dates_hash, drives_hash
+from tokenizer.store_manifest import TokenSpec, read_store_manifest
+from tokenizer.store_writer import TokenStoreWriter
+from training.errors import BadInput
+
+
+def store_folder(
+    folder: Path,
+    name: str,
+    spec: TokenSpec,
+    drives: Sequence[Drive],
+    action_names: Sequence[str],
+    inference: InferenceConfig,
+    every: int,
+) -> Path:
+    """Where the store of these drives is, or will be: below `folder`, named `name` and a key.
+
+    The name alone does not matter: drives that were moved or copied have the store they had.
+    """
+    said = [asdict(spec), drives_hash(drives), list(action_names), asdict(inference), every]
+    key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+    new = folder / f"{name}-{spec.tokenizer[:8]}-{key}"
+    before = folder / f"{name}-{spec.tokenizer[:8]}-{dates_hash(drives)[:8]}-{every}"
+    for found in (new, *sorted(folder.glob(f"*-{spec.tokenizer[:8]}-{key}")), before):
+        if _is_store_of(found, spec, action_names, inference):
+            return found
+    others = sorted(folder.glob(f"{name}-{spec.tokenizer[:8]}-*"))
+    if others and not new.exists():
+        print(
+            f"note: {new}: to be made, for the drives, actions or encode settings are not those "
+            f"of {others[0].name}{', ...' if len(others) > 1 else ''}"
+        )
+    return new
+
+
+def check_kept(writer: TokenStoreWriter, drives: Sequence[Drive], on_gap: str) -> None:
+    """BadInput where a drive that is not encoded again should be.
+
+    That is: it changed since, its split did, or it has gaps, which `on_gap="stop"` forbids.
+    """
+    for drive in drives:
+        entry = writer.manifest["drives"].get(drive.id)
+        if entry is None:
+            continue
+        meta = entry.get("meta", {})
+        same = meta.get("drive_sha256", drive.digest) == drive.digest
+        if not same or entry["split"] != drive.split:
+            raise BadInput(
+                f"{writer.root}: holds {drive.id} as it was before {drive.path} or its split "
+                f"({entry['split']}, now {drive.split}) changed; nothing is overwritten, choose "
+                "another folder"
+            )
+        if on_gap == "stop" and meta.get("dropped_frames"):
+            raise BadInput(
+                f"{writer.root}: holds {drive.id}, which has dropped frames; leave it out, or "
+                "give on_gap=warn"
+            )
+
+
+def _is_store_of(
+    root: Path, spec: TokenSpec, action_names: Sequence[str], inference: InferenceConfig
+) -> bool:
+    """Whether a store of this kind is there; whether it is whole is judged where it is opened."""
+    if not (root / "manifest.json").exists():
+        return False
+    manifest = read_store_manifest(root)
+    same = TokenSpec.from_dict(manifest["spec"]) == spec
+    how = "" if inference == AS_TRAINED else name_of(inference)
+    found = {_encoded_with(entry) for entry in manifest["drives"].values()}
+    return same and manifest["action_names"] == list(action_names) and found <= {how}
+
+
+def _encoded_with(entry: dict[str, Any]) -> str:
+    """How a drive was encoded, on whatever device; "" as the tokenizer was trained."""
+    return str(entry.get("meta", {}).get("encoded_with", "")).partition(" on ")[0]

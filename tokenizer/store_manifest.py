@@ -1,0 +1,171 @@
+"""What a token store says of itself, sealed by its own hash and judged value by value."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenizer.splits import SPLITS
+from tokenizer.transforms import Preprocessing
+from training.errors import BadInput
+from training.records import judged, read_record, write_record
+
+SCHEMA_VERSION = 2
+READABLE = (1, 2)  # 1: release 0.1, without a seal
+MANIFEST = "manifest.json"
+BIT_ORDERS = ("", "little", "big")
+REMEDY = "encode the drives again"
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """What the integers of a store mean.
+
+    Attributes:
+        grid: (T', H', W') tokens of one token step.
+        vocab_size: number of different tokens; values are 0 .. vocab_size - 1.
+        fps: token steps per second times `frames_per_step`: the rate of the frames encoded.
+        frames_per_step: frames that one token step stands for (1 for image tokenizers).
+        image_size: (height, width) in pixels of a decoded frame.
+        tokenizer: what made the tokens: a sha256, or a published tokenizer's name.
+        factors: sizes whose product is the vocabulary, where it is factorised.
+        bit_order: "little" or "big" for binary (LFQ) codes, else "".
+        preprocessing: what was done to a recorded frame before it was encoded.
+
+    Raises:
+        BadInput: a value that no tokens can have.
+    """
+
+    grid: tuple[int, int, int]
+    vocab_size: int
+    fps: float
+    frames_per_step: int
+    image_size: tuple[int, int]
+    tokenizer: str
+    factors: tuple[int, ...] = ()
+    bit_order: str = ""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise BadInput(f"fps={self.fps}: give frames per second as a positive number")
+        for name in ("grid", "image_size", "factors"):
+            if any(side < 1 for side in getattr(self, name)):
+                raise BadInput(f"{name}={getattr(self, name)}: give numbers from 1 on")
+        for name in ("vocab_size", "frames_per_step"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name}={getattr(self, name)}: give at least 1")
+        if self.factors and math.prod(self.factors) != self.vocab_size:
+            raise BadInput(f"factors={self.factors}: their product is not {self.vocab_size}")
+        if self.bit_order not in BIT_ORDERS:
+            raise BadInput(f"bit_order={self.bit_order!r}: choose little, big or nothing")
+        if not self.tokenizer:
+            raise BadInput("tokenizer='': name what made the tokens")
+
+    @property
+    def tokens_per_step(self) -> int:
+        return int(np.prod(self.grid))
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "TokenSpec":
+        """The spec as a manifest holds it.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+            BadInput: a value that no tokens can have.
+        """
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        if "preprocessing" in fields:
+            fields["preprocessing"] = Preprocessing.from_dict(fields["preprocessing"])
+        return TokenSpec(**fields)
+
+
+@dataclass(frozen=True)
+class StoredDrive:
+    """A drive's entry.
+
+    Attributes:
+        file: its name in the folder of the store.
+        sha256: of that file.
+        meta: what is known of the drive: source, licence, captions, how it was encoded.
+    """
+
+    split: str
+    file: str
+    num_steps: int
+    sha256: str
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise BadInput(f"split={self.split!r}: use one of {', '.join(SPLITS)}")
+        if Path(self.file).name != self.file or self.file == "..":
+            raise BadInput(f"file={self.file!r}: is no file of the store's own folder")
+        if self.num_steps < 1:
+            raise BadInput(f"num_steps={self.num_steps}: a drive has at least one")
+        if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
+            raise BadInput(f"sha256={self.sha256!r}: is none")
+
+
+@dataclass(frozen=True)
+class StoreManifest:
+    """All that `manifest.json` holds.
+
+    Attributes:
+        drives: by their ids.
+        notes: facts about the making of the store.
+    """
+
+    schema_version: int
+    spec: TokenSpec
+    action_names: tuple[str, ...]
+    drives: dict[str, StoredDrive]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = self.action_names
+        if len(set(names)) != len(names) or "" in names:
+            raise BadInput(f"action_names={names}: give each column one name of its own")
+        files = Counter(drive.file for drive in self.drives.values())
+        for file, count in files.most_common(1):
+            if count > 1:
+                raise BadInput(f"{count} drives are in one file, {file}")
+        if "" in self.drives:
+            raise BadInput("a drive has no name")
+
+
+def read_store_manifest(root: Path) -> dict[str, Any]:
+    """What a store says of itself, as plain values, all of them judged.
+
+    Raises:
+        BadInput: there is none, it is damaged or of another schema, or a value is impossible.
+    """
+    path = root / MANIFEST
+    if not path.exists():
+        raise BadInput(f"{path}: no token store there; make one: python -m tokenizer.encode")
+    try:
+        manifest = read_record(path, lambda values: values.get("schema_version") in READABLE[:1])
+    except BadInput as error:
+        raise BadInput(f"{error}, or {REMEDY}") from error
+    version = manifest.get("schema_version")
+    if version not in READABLE:
+        raise BadInput(
+            f"{path}: schema version is {version!r}, this release reads {READABLE[0]} to "
+            f"{READABLE[-1]}; {REMEDY}"
+        )
+    try:
+        judged(StoreManifest, manifest, str(path))
+    except BadInput as error:
+        raise BadInput(f"{error}; {REMEDY}") from error
+    return manifest
+
+
+def write_store_manifest(root: Path, manifest: dict[str, Any]) -> None:
+    """Seal and write it; whoever reads sees the one of before or the new one."""
+    values = {**manifest, "schema_version": SCHEMA_VERSION}
+    write_record(root / MANIFEST, {**values, "drives": dict(sorted(values["drives"].items()))})
