@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -48,8 +47,7 @@ def sweep_leftovers(folder: Path, name: str = "*") -> list[Path]:
     Args:
         name: of what was to be written; a pattern.
     """
-    found = [p for p in folder.glob(f"*{SUFFIX}") if fnmatch(p.name.lstrip("."), f"{name}{SUFFIX}")]
-    return [path for path in found if _is_dead(path) and _removed(path)]
+    return [path for path in folder.glob(f".{name}{SUFFIX}") if _is_dead(path) and _removed(path)]
 
 
 def _is_dead(path: Path) -> bool:
