@@ -298,6 +298,8 @@ def test_dropped_frames_are_named_and_noted(drives, tmp_path, capsys):
     assert store.manifest["drives"]["gappy"]["meta"]["dropped_frames"] == [[10, 2], [38, 1]]
     with pytest.raises(BadInput, match="2 after frame 10"):
         encode_drives(gappy, "carracing", tmp_path / "s", ACTION_NAMES, EncodeConfig(on_gap="stop"))
+    with pytest.raises(BadInput, match="holds gappy, which has dropped frames"):  # by on_gap=warn
+        encode_drives(gappy, "carracing", store.root, ACTION_NAMES, EncodeConfig(on_gap="stop"))
     rows = (path / "actions.csv").read_text().splitlines()
     (path / "actions.csv").write_text("\n".join([*rows, *rows[-3:]]) + "\n")
     with pytest.raises(BadInput, match=r"63 action rows for 60 frames \(3 frames are missing"):

@@ -87,8 +87,8 @@ def test_an_old_store_goes_on_and_another_preprocessing_is_refused(tmp_path):
     TokenStoreWriter(tmp_path, SPEC, ()).write("a", "train", tokens, actions)
     file = tmp_path / "manifest.json"
     manifest = json.loads(file.read_text())
-    del manifest["spec"]["preprocessing"]
-    file.write_text(json.dumps(manifest))
+    del manifest["spec"]["preprocessing"], manifest["sha256"]
+    file.write_text(json.dumps({**manifest, "schema_version": 1}))
     TokenStoreWriter(tmp_path, SPEC, ()).write("b", "train", tokens, actions)
     assert len(TokenStore(tmp_path).drives("train")) == 2
     with pytest.raises(BadInput, match="another spec"):
