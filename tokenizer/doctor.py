@@ -26,10 +26,9 @@ from tokenizer.vitals import Figures, Vitals
 from training.cli import command
 from training.errors import BadInput
 from training.plain_json import to_json
+from training.rows import FINDINGS_FILE, append_rows
 from training.sharded import FullySharded
 from training.status import write_status
-
-FILE = "doctor.jsonl"
 
 
 class Doctor(L.Callback):
@@ -197,8 +196,10 @@ class Doctor(L.Callback):
         folder, step = Path(trainer.default_root_dir), trainer.global_step
         shown = {k: v for k, v in asdict(finding).items() if k != "treatments"}
         row = {"step": step, "time": round(time.time(), 3), **shown, "treated": treated}
-        with (folder / FILE).open("a") as file:
-            file.write(to_json(row, indent=None) + "\n")
+        try:
+            append_rows(folder / FINDINGS_FILE, [to_json(row, indent=None) + "\n"])
+        except OSError as error:
+            print(f"warning: {folder / FINDINGS_FILE}: not written ({error.strerror})")
         write_status(folder, findings=sorted(set(self.told) | {finding.name}))
         print(f"\nwarning: step {step}: {finding}")
         if treated:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from training.errors import BadInput
 from training.plain_json import to_json
+from training.rows import FINDINGS_FILE, METRICS_FILE, read_rows
 
 REFERENCES = Path(__file__).parent / "references"
 METRICS = (
@@ -67,21 +68,16 @@ def read_curves(run: Path) -> dict[str, Curve]:
     """Every metric of a run folder by step; of steps that were trained twice, the last.
 
     Raises:
-        BadInput: there is no metrics.jsonl, or it is damaged.
+        BadInput: there is no metrics.jsonl.
     """
-    file = run / "metrics.jsonl"
+    file = run / METRICS_FILE
     if not file.is_file():
         raise BadInput(f"run={run}: has no metrics.jsonl; give a run folder such as runs/NAME")
     curves: dict[str, Curve] = {}
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            step = int(row["step"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"{file}, line {number}: is no row of metrics ({error})") from error
+    for row in read_rows(file):
         for key, value in row.items():
             if key in METRICS and value is not None:
-                curves.setdefault(key, {})[step] = float(value)
+                curves.setdefault(key, {})[row["step"]] = float(value)
     return curves
 
 
@@ -172,20 +168,17 @@ def examine(run: Path, reference_file: Path | None = None, out: str | None = Non
     reference = open_reference(file) if file else Reference("", 0, {}, {})
     beside = f"{reference.runs} healthy runs" if file else "no reference for this recipe"
     head = ("metric", "step", "this run", beside, "verdict" if file else "")
-    rows = [head, *compare(curves, reference.bands)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    for row in rows:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+    table = [head, *compare(curves, reference.bands)]
+    widths = [max(len(cells[i]) for cells in table) for i in range(len(head))]
+    for cells in table:
+        print("  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip())
     if settings := reference.made.get("settings"):
         print(f"those were made with {' '.join(settings)}")
-    findings = run / "doctor.jsonl"
-    lines = findings.read_text().splitlines() if findings.is_file() else []
-    for line in map(json.loads, lines):
-        done = line["treated"].get("treatment", "nothing")
-        print(f"step {line['step']}: {line['name']}, {line['says']}; done: {done}")
-    if not lines:
+    findings = read_rows(run / FINDINGS_FILE)
+    for row in findings:
+        done = row["treated"].get("treatment", "nothing")
+        print(f"step {row['step']}: {row['name']}, {row['says']}; done: {done}")
+    if not findings:
         print("the doctor found nothing")
     picture = Path(out) if out else run / "doctor.png"
     draw(curves, reference.bands, picture)

@@ -82,12 +82,14 @@ class SemanticModule(L.LightningModule):
         parameters, limit = self.autoencoder.parameters(), self.optimizer_config.clip_norm
         self.log("train/grad_norm", self.guard.clip(parameters, optimizer, limit, self.global_step))
 
-    def on_train_batch_end(self, outputs: Any, batch: Clip, batch_idx: int) -> None:
-        if (batch_idx + 1) % self.accumulate == 0:
-            self.ema.update_parameters(self.autoencoder)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Average at once: this module's hooks at the end of a batch come after the checkpoint."""
+        super().optimizer_step(*args, **kwargs)
+        self.ema.update_parameters(self.autoencoder)
 
     def _average(self, averages: Any, currents: Any, num_averaged: Any) -> None:
-        average_(averages, currents, self.global_step, self.ema_decay)
+        # The step just taken is counted after `optimizer_step`.
+        average_(averages, currents, self.global_step + 1, self.ema_decay)
 
     def on_validation_epoch_start(self) -> None:
         self.codebook.reset()

@@ -31,6 +31,7 @@ from tokenizer.sweep_plan import SweepPlan, read_plan
 from training.cli import bad_input_fails, plain
 from training.errors import BadInput
 from training.plain_json import number, to_json
+from training.rows import METRICS_FILE, read_rows
 from training.status import STOPPED, read_status
 
 PROBE_METRIC = "val/loss"  # nats per real token, teacher-forced
@@ -88,7 +89,7 @@ def check(cfg: DictConfig) -> Any:
     import training.run as runs  # torch and lightning load here
 
     with contextlib.redirect_stdout(io.StringIO()):
-        return runs.open_run(cfg)
+        return runs.open_run(cfg, to_train=False)
 
 
 def reach(cfg: DictConfig, metric: str | None) -> float:
@@ -129,8 +130,7 @@ def reached(cfg: DictConfig, metric: str | None) -> float | None:
         return None
     if metric is None:
         return 0.0
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    rows = [row for row in map(json.loads, lines) if metric in row]
+    rows = [row for row in read_rows(folder / METRICS_FILE) if metric in row]
     # Lightning may count the validation after the last step as that of the step before.
     if not rows or rows[-1]["step"] < steps - 1:
         return None

@@ -11,6 +11,9 @@ import torch
 class RandomStates(L.Callback):
     """Saves python, numpy and torch generators of every rank; restores them before a batch.
 
+    Validations draw from generators of their own, the same numbers each time: what is trained
+    does not depend on whether and when it was validated.
+
     Ranks draw different numbers from the start: a rank's generators are seeded by (seed, rank).
     Resumed on another number of processes, the old states mean nothing; all ranks are then
     seeded anew by (seed, step, rank).
@@ -35,6 +38,13 @@ class RandomStates(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._pending = state_dict.get("ranks", [state_dict])  # schema 1: one rank
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._training = _states()
+        _seed(f"{self.seed}/validation/{trainer.global_rank}")
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        _restore(self._training)
 
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
         if self._pending is None:

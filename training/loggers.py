@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from training.plain_json import finite, to_json
+from training.rows import append_rows
 from training.status import write_status
 
 
@@ -34,13 +35,26 @@ class FileLogger(Logger):
 
 
 class JsonlLogger(FileLogger):
-    """One JSON object per logging step in `metrics.jsonl`; a resumed run appends."""
+    """One JSON object per logging step in `metrics.jsonl`; a resumed run appends.
+
+    Rows that cannot be written, as on a full disk, wait for the next one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._waiting: list[str] = []
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         row = {"step": step, "time": round(time.time(), 3), **metrics}
-        with self.path.open("a") as file:
-            file.write(to_json(row, indent=None) + "\n")
+        self._waiting.append(to_json(row, indent=None) + "\n")
+        try:
+            append_rows(self.path, self._waiting)
+        except OSError as error:
+            if len(self._waiting) == 1:
+                print(f"warning: {self.path}: not written ({error.strerror}); its rows wait")
+        else:
+            self._waiting.clear()
 
 
 class StatusLogger(FileLogger):

@@ -5,19 +5,18 @@ runs/<name>/
     run.json           run id, git revision, versions, hashes of data and tokenizer
     status.json        running, finished, stopped or failed, and why
     metrics.jsonl      every metric, one row per logging step
+    .lock              who trains here; held while it lives
     checkpoints/       step-N folders, the newest two
     media/             reconstructions and rollouts by step
     faults/            batches whose loss or gradient was not finite
     wandb/             offline unless a key or a mode is set
 """
 
-import hashlib
-import json
 import os
 import platform
 import secrets
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from training.checkpoints import find_checkpoint, newest_first, read_manifest
 from training.cli import CONFIGS, is_sweep, plain, run_folder
 from training.errors import BadInput
+from training.folders import judge_place, lock_folder, refuse_held, writable
 from training.machine import (
     hardware,
     is_helper_of_rank_zero,
@@ -38,40 +38,18 @@ from training.machine import (
     launched_together,
     num_devices,
 )
+from training.records import read_record, write_durably, write_record
+from training.resume import decide_precision, judge_batch, judge_changes
+from training.rows import FINDINGS_FILE, METRICS_FILE, cut_rows
 from training.signals import Stopped, requeue_job
 from training.snapshot import git_revision
 from training.status import STOPPED, slurm_job, write_status
 from training.trainer import build_trainer, capped_steps
+from training.validation import DueValidation
 
 __all__ = ["Run", "build_data", "build_model", "build_trainer", "capped_steps", "open_run"]
 
-# Settings that a resumed run may change without being another run.
-FREE = (
-    "trainer",
-    "logger",
-    "checkpoints",
-    "paths",
-    "ckpt",
-    "media",
-    "doctor",
-    "hydra",
-    "name",
-    "run",
-    "needs_gpu",
-    "compile",
-    "checkpoint_activations",
-    "max_skipped_steps",
-    "requeue",
-    "plan",
-    "plan_device",
-    "plan_mfu",
-    "data.cache",
-    "loader.source.cache",
-    "loader.num_workers",
-    "loader.on_corrupt",
-    "loader.frames",
-    "loader.batch_size",  # of one process; the global batch has to stay
-)
+RECORD, TRAINS = "run.json", "trains"
 
 
 @dataclass
@@ -79,7 +57,9 @@ class Run:
     """A run folder; nothing is written before `describe`.
 
     Attributes:
+        resumed: manifest of the checkpoint that it goes on from; empty for a new run.
         id: made once per folder, so that a resumed run stays one run in wandb.
+        newest: the folder's newest checkpoint, whole or not, when it was opened.
     """
 
     folder: Path
@@ -87,9 +67,16 @@ class Run:
     resume_from: str | None
     id: str
     global_batch: int
+    resumed: dict[str, Any] = field(default_factory=dict)
+    newest: Path | None = None
+    _lock: FileLock | None = None
 
     def describe(self, datamodule: Any, module: Any) -> None:
-        """Write config.yaml and run.json, and give the module its checkpoint manifest."""
+        """Take the folder, write config.yaml and run.json, give the module its manifest.
+
+        Raises:
+            BadInput: the folder cannot be written into, or another process trains there.
+        """
         facts = {
             "run_id": self.id,
             "command": " ".join(sys.argv),
@@ -98,18 +85,27 @@ class Run:
             "torch": torch.__version__,
             "lightning": L.__version__,
             "hardware": hardware(),
-            "config_hash": config_hash(self.config),
             "global_batch": self.global_batch,
             "data_hash": datamodule.data_hash,
         }
         module.manifest |= {"config": self.config, "run": facts}
         if launched_rank():
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(self.config))
-        (self.folder / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
+        self._take()
+        try:
+            write_durably(self.folder / "config.yaml", OmegaConf.to_yaml(self.config).encode())
+            write_record(self.folder / RECORD, facts)
+        except OSError as error:
+            raise BadInput(f"run={self.folder}: cannot be written ({error.strerror})") from error
         parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
         print(f"{self.folder}: {parameters / 1e6:.1f} M trainable parameters on {hardware()}")
+
+    def _take(self) -> None:
+        """Hold the folder, as it was when the run was opened."""
+        self._lock = lock_folder(writable(self.folder, "run"), TRAINS)
+        if _newest(self.folder) != self.newest:
+            self._lock.release()
+            raise BadInput(f"{self.folder}: another process has trained there; start again")
 
     def fit(self, trainer: L.Trainer, module: Any, datamodule: Any) -> None:
         """Train; however it ends, status.json says so.
@@ -118,8 +114,12 @@ class Run:
             SystemExit: with code 75, where a signal asked to stop and everything is saved.
         """
         self._say(trainer, state="running", reason="", exit_code=None, job=slurm_job())
+        if not launched_rank():
+            for name in (METRICS_FILE, FINDINGS_FILE):
+                cut_rows(self.folder / name, int(self.resumed.get("step", 0)))
         try:
             trainer.fit(module, datamodule, ckpt_path=self.resume_from, weights_only=True)
+            DueValidation(self.folder).make_up_at_end(trainer, module)
         except Stopped as stop:
             self._say(trainer, state="stopped", reason=str(stop), exit_code=STOPPED, step=stop.step)
             self._leave(stop)
@@ -128,7 +128,11 @@ class Run:
             reason = f"{type(error).__name__}: {error}"
             self._say(trainer, state="failed", reason=reason, exit_code=code)
             raise
-        self._say(trainer, state="finished", exit_code=0, step=trainer.global_step)
+        else:
+            self._say(trainer, state="finished", exit_code=0, step=trainer.global_step)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     def finish(self, trainer: L.Trainer) -> float | None:
         """Tell where everything lies; returns the last validation loss for sweeps."""
@@ -155,12 +159,16 @@ class Run:
         raise SystemExit(0 if is_helper_of_rank_zero() else STOPPED)
 
 
-def open_run(cfg: DictConfig) -> Run:
+def open_run(cfg: DictConfig, to_train: bool = True) -> Run:
     """Check the config and find what to resume; writes nothing.
 
+    The precision of the run is decided and written into `cfg`.
+
+    Args:
+        to_train: False for a look at a run that another process may be training.
     Raises:
-        BadInput: no experiment named, a setting out of range, another run in the folder, or a
-            bad checkpoint.
+        BadInput: no experiment named, a setting out of range, a folder that cannot be written
+            into or is in use, another run in the folder, or a bad checkpoint.
     """
     if cfg.get("name") is None:
         raise BadInput(
@@ -169,13 +177,16 @@ def open_run(cfg: DictConfig) -> Run:
         )
     cfg.run = str(run_folder(cfg))
     folder = Path(cfg.run)
-    config = plain(cfg)
     _check_processes(cfg)
+    if to_train and not launched_rank():
+        judge_place(folder, "run")
+        refuse_held(folder, TRAINS)
     for part in cfg.model.values():  # settings are judged before any data is made
         if isinstance(part, DictConfig) and "_target_" in part:
             instantiate(part, _convert_="object")
+    newest = _newest(folder)
     if cfg.ckpt == "auto":
-        resume = find_checkpoint(folder) if newest_first(folder) else None
+        resume = find_checkpoint(folder) if newest else None
     else:
         resume = find_checkpoint(Path(cfg.ckpt)) if cfg.ckpt else None
     if cfg.needs_gpu and not torch.cuda.is_available():
@@ -183,14 +194,41 @@ def open_run(cfg: DictConfig) -> Run:
             f"warning: {cfg.name} is meant for GPUs and there is none here: on this CPU it takes "
             "days to weeks. To see results today: +experiment=gpt_tiny. Going on all the same."
         )
+    manifest = read_manifest(resume) if resume is not None else {}
+    decide_precision(cfg, manifest.get("config"))
+    config, batch = plain(cfg), global_batch(cfg)
     if resume is not None:
-        _refuse_another_run(folder, config, read_manifest(resume), global_batch(cfg))
-        print(f"resuming from {resume}")
-    elif newest_first(folder):
+        judge_batch(folder, manifest, batch)
+        print(
+            "\n".join(
+                [f"resuming from {resume}", *judge_changes(folder, manifest["config"], config)]
+            )
+        )
+    elif newest is not None:
         raise BadInput(f"{folder}: holds a run already; resume it (ckpt=auto) or choose run=NAME")
-    file = folder / "run.json"
-    id_ = json.loads(file.read_text())["run_id"] if file.exists() else secrets.token_hex(4)
-    return Run(folder, config, str(resume) if resume else None, str(id_), global_batch(cfg))
+    start, id_ = str(resume) if resume else None, _run_id(folder, manifest)
+    return Run(folder, config, start, id_, batch, manifest, newest)
+
+
+def _newest(folder: Path) -> Path | None:
+    return next(iter(newest_first(folder)), None)
+
+
+def _run_id(folder: Path, manifest: dict[str, Any]) -> str:
+    """That of the folder's run; where run.json is damaged, its checkpoint knows it too."""
+    file = folder / RECORD
+    known = manifest.get("run", {}).get("run_id")
+    if file.exists():
+        try:
+            return str(read_record(file, may_lack_seal=_is_unsealed)["run_id"])
+        except BadInput as error:
+            print(f"warning: {error}; written anew" + (" from its checkpoint" if known else ""))
+    return str(known or secrets.token_hex(4))
+
+
+def _is_unsealed(values: dict[str, Any]) -> bool:
+    """Whether run.json is one of the releases before seals."""
+    return "run_id" in values and "config_hash" in values
 
 
 def build_data(cfg: DictConfig) -> Any:
@@ -220,12 +258,6 @@ def experiments() -> list[str]:
     return sorted(p.stem for p in (CONFIGS / "experiment").glob("*.yaml"))
 
 
-def config_hash(config: dict[str, Any]) -> str:
-    """sha256 of the settings that make a run what it is: all but the free ones."""
-    kept = {key: value for key, value in config.items() if key not in FREE}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
-
-
 def _check_processes(cfg: DictConfig) -> None:
     """BadInput where Lightning would start processes itself, inside a sweep."""
     alone = slurm_job() is None and "RANK" not in os.environ
@@ -240,34 +272,3 @@ def global_batch(cfg: DictConfig) -> int:
     """Samples of one optimizer step: batch size x accumulation x processes."""
     each = int(cfg.loader.batch_size) * int(cfg.trainer.accumulate_grad_batches)
     return each * num_devices(cfg.trainer)
-
-
-def _refuse_another_run(
-    folder: Path, config: dict[str, Any], manifest: dict[str, Any], batch: int
-) -> None:
-    """BadInput where the folder's run was made with other settings than asked for now."""
-    before = manifest.get("run", {}).get("global_batch", batch)
-    if before != batch:
-        raise BadInput(
-            f"{folder}: its run takes {before} samples per step, now {batch} would be (batch size "
-            "x accumulation x devices); change them so that the product stays"
-        )
-    now, then = _flat(config), _flat(manifest["config"])
-    # Settings that the release which wrote it did not know are as it behaved.
-    keys = sorted(k for k in now.keys() & then.keys() if not {k, k.split(".")[0]} & {*FREE})
-    for key in keys:
-        if now.get(key) != then.get(key):
-            raise BadInput(
-                f"{folder}: its run has {key}={then.get(key)}, now {now.get(key)} is asked for; "
-                "choose another folder (run=runs/NAME) or the same settings"
-            )
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:  # a class may move to another module; its name stays
-            flat[f"{prefix}{key}"] = value.split(".")[-1] if key == "_target_" else value
-    return flat

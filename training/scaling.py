@@ -29,7 +29,8 @@ from omegaconf import DictConfig
 
 from training.cli import bad_input_fails
 from training.errors import BadInput
-from training.plain_json import number, to_json
+from training.plain_json import to_json
+from training.rows import METRICS_FILE, last_values, read_rows
 from training.scaling_fit import PowerLaw, fit_power_law
 from training.scaling_ladder import Ladder, Rung, read_ladder
 from training.status import STOPPED, read_status
@@ -151,11 +152,11 @@ def read_point(ladder: Ladder, rung: Rung, cfg: DictConfig, size: Size) -> Point
         BadInput: the folder holds a run of other settings or of another length.
     """
     folder = Path(cfg.run)
-    if not (folder / "metrics.jsonl").is_file():
+    if not (folder / METRICS_FILE).is_file():
         return None
     checked = _open_quietly(cfg)
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    losses = {row["step"]: number(row[ladder.metric]) for row in rows if ladder.metric in row}
+    rows = read_rows(folder / METRICS_FILE)
+    losses = last_values(rows, ladder.metric)
     steps, trained_for = cfg.trainer.max_steps, read_status(folder).get("max_steps")
     if trained_for not in (None, steps):
         raise BadInput(
@@ -178,7 +179,7 @@ def _open_quietly(cfg: DictConfig) -> Any:
     import training.run as runs
 
     with contextlib.redirect_stdout(io.StringIO()):
-        return runs.open_run(cfg)
+        return runs.open_run(cfg, to_train=False)
 
 
 def train(cfg: DictConfig, metric: str) -> None:
@@ -231,7 +232,7 @@ def _predict(ladder: Ladder, points: list[Point], law: PowerLaw) -> dict[str, An
                 )
         return written
     for _, cfg, _ in sizes:
-        if (Path(cfg.run) / "metrics.jsonl").exists():
+        if (Path(cfg.run) / METRICS_FILE).exists():
             raise BadInput(
                 f"{cfg.run}: has begun, and {file} does not exist; what is known cannot be "
                 "predicted: make it one of the rungs and predict a larger one"

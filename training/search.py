@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from filelock import FileLock, Timeout
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from training.cli import CONFIGS, explain, fail
 from training.errors import BadInput
+from training.folders import alone_in, writable
+from training.records import read_json, write_durably
+from training.rows import METRICS_FILE, read_rows
 from training.search_space import SearchPlan, read_plan
 from training.status import write_status
 
@@ -150,10 +152,9 @@ def open_search(
     what = {**plan.identity(), "command_line": list(overrides)}
     record = folder / "search.json"
     _refuse_another_search(record, what)
-    folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _alone_in(folder):
-        record.write_text(json.dumps(what, indent=1) + "\n")
+    with alone_in(writable(folder, "paths.runs"), "searches"):
+        write_durably(record, (json.dumps(what, indent=1) + "\n").encode())
         study = optuna.create_study(
             storage=f"sqlite:///{folder.absolute()}/study.db",
             study_name=plan.name,
@@ -165,25 +166,12 @@ def open_search(
 
 
 def _refuse_another_search(record: Path, what: dict[str, Any]) -> None:
-    if record.is_file() and (before := json.loads(record.read_text())) != what:
+    if record.is_file() and (before := dict(read_json(record))) != what:
         key = next(k for k in what if what[k] != before.get(k))
         raise BadInput(
             f"{record.parent}: holds a search with {key}={before.get(key)}, now {what[key]} is "
             "asked for; copy the file to another name"
         )
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / "search.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise BadInput(f"{folder}: another process is searching there; let it end") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def train(cfg: DictConfig, trial: "Trial", metric: str) -> float:
@@ -201,13 +189,11 @@ def train(cfg: DictConfig, trial: "Trial", metric: str) -> float:
     datamodule = runs.build_data(cfg)
     module = runs.build_model(cfg, datamodule)
     trainer = single_process(runs.build_trainer(cfg, run, datamodule))
-    report = ReportMetric(trial, metric)
+    report = ReportMetric(trial, metric, read_rows(run.folder / METRICS_FILE))
     trainer.callbacks.append(report)  # type: ignore[attr-defined]
     run.describe(datamodule, module)
     try:
         run.fit(trainer, module, datamodule)
-        if report.misses(trainer):  # killed between the last step and its validation
-            trainer.validate(module, datamodule, verbose=False)
     except BaseException:
         wandb.finish(exit_code=1)  # the next trial is another run
         raise

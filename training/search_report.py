@@ -1,24 +1,36 @@
 """Tells Optuna how a trial goes, and ends it where Optuna says so."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import lightning as L
 import optuna
 
 from training.errors import BadInput
+from training.rows import last_values
 
 
 class ReportMetric(L.Callback):
     """Reports a metric at every validation.
 
+    Args:
+        rows: what the trial's run has logged so far; a kill may fall between a row and its report.
     Raises:
         optuna.TrialPruned: from the validation after which the pruner gives the trial up.
         BadInput: the metric is not among those that were logged.
     """
 
-    def __init__(self, trial: optuna.Trial, metric: str) -> None:
+    def __init__(
+        self, trial: optuna.Trial, metric: str, rows: Sequence[dict[str, Any]] = ()
+    ) -> None:
         self.trial, self.metric = trial, metric
-        # A continued trial repeats no step, but may repeat the validation of its last one.
+        # A continued trial takes the steps after its checkpoint, and their validations, again.
         before = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
         self.values: dict[int, float] = dict(before)
+        for step, value in last_values(rows, metric).items():
+            if step not in self.values:
+                self.values[step] = value
+                trial.report(value, step)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         metrics = trainer.callback_metrics
@@ -33,11 +45,6 @@ class ReportMetric(L.Callback):
             raise optuna.TrialPruned(
                 f"pruned at step {step} with {self.metric} {self.values[step]:.4g}"
             )
-
-    def misses(self, trainer: L.Trainer) -> bool:
-        """Whether the step that the trainer stands at should have been validated, and was not."""
-        step, every = trainer.global_step, int(trainer.val_check_interval)
-        return step not in self.values and (not self.values or step % every == 0)
 
     def last(self) -> float:
         """The metric of the newest validation."""

@@ -15,24 +15,45 @@ import time
 from pathlib import Path
 from typing import Any
 
+from training.errors import BadInput
+from training.records import read_json, write_durably
+
 FILE = "status.json"
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again later
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """The status of a run folder; empty where it has none yet."""
+    """The status of a run folder; empty where it has none yet.
+
+    Raises:
+        BadInput: the file is damaged; the run's next start writes it anew.
+    """
     file = Path(folder) / FILE
-    return json.loads(file.read_text()) if file.exists() else {}
+    if not file.exists():
+        return {}
+    status = read_json(file)
+    if not isinstance(status, dict):
+        raise BadInput(f"{file}: is no status of a run; the same command writes it anew")
+    return status
 
 
 def write_status(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Change some entries; the file is replaced in one step, so readers never see half of it."""
-    status = {**read_status(folder), **changes, "updated": round(time.time(), 3)}
+    """Change some entries; the file is replaced in one step, so readers never see half of it.
+
+    What cannot be written, as on a full disk, is said and costs the run nothing.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{FILE}.{os.getpid()}"
-    partial.write_text(json.dumps(status, indent=1) + "\n")
-    partial.replace(folder / FILE)
+    try:
+        before = read_status(folder)
+    except BadInput as error:
+        print(f"warning: {error}; written anew")
+        before = {}
+    status = {**before, **changes, "updated": round(time.time(), 3)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(folder / FILE, (json.dumps(status, indent=1) + "\n").encode())
+    except OSError as error:
+        print(f"warning: {folder / FILE}: not written ({error.strerror})")
     return status
 
 

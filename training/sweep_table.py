@@ -172,8 +172,11 @@ def _row(runs: Path, folder: Path, now: float, lost_after_s: float) -> Row:
         return Row(name, "unreadable", reason=f"{FILE}: {error!r}")
     if state == "running" and silent_s > lost_after_s:
         state = "lost?"
-    file = folder / "config.yaml"
-    config = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    try:
+        file = folder / "config.yaml"
+        config = dict(yaml.safe_load(file.read_bytes()) or {}) if file.is_file() else {}
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return Row(name, "unreadable", reason="config.yaml: damaged; start the run again")
     return Row(
         name,
         state,

@@ -81,7 +81,8 @@ class Throughput(L.Callback):
         self._loader_wait = self._wait(trainer)
         self._began = self._started = time.perf_counter()
         status = read_status(self.folder)
-        self._alive_before = float(status.get("alive_s", 0.0))
+        # A status that was lost knows no earlier attempts; they were no shorter than what is kept.
+        self._alive_before = max(float(status.get("alive_s", 0.0)), self.kept_s)
         self.since_start = 0
         if trainer.is_global_zero:
             attempts = int(status.get("attempts", 0)) + 1
@@ -98,16 +99,18 @@ class Throughput(L.Callback):
         self.since_start += 1
         seconds = time.perf_counter() - self._began
         self.kept_s += seconds
-        # The first batches of a process start workers and warm kernels up: not in the averages.
-        if self.since_start > 2:
-            work: Work = module.work(batch)
-            self.seconds += seconds
-            self.wait_s += self._waited
-            self.batches += 1
-            self.frames += work.frames * trainer.world_size
-            self.tokens += work.tokens * trainer.world_size
-            self.flops += work.flops
-            self.flops_causal += work.flops_causal or work.flops
+        # The first batches of a process start workers and warm kernels up: not in the averages,
+        # but for rows that hold no others.
+        if self.since_start == 3:
+            self._reset()
+        work: Work = module.work(batch)
+        self.seconds += seconds
+        self.wait_s += self._waited
+        self.batches += 1
+        self.frames += work.frames * trainer.world_size
+        self.tokens += work.tokens * trainer.world_size
+        self.flops += work.flops
+        self.flops_causal += work.flops_causal or work.flops
         ready = (batch_idx + 1) % module.accumulate == 0
         if ready and trainer.global_step % self.every_steps == 0:
             self._log(trainer, module)
@@ -124,9 +127,7 @@ class Throughput(L.Callback):
         self._reset()
 
     def metrics(self, device: torch.device) -> dict[str, float]:
-        """Averages since the last row; none before two batches have passed."""
-        if not self.batches:
-            return {}
+        """Averages since the last row."""
         peak = self.seconds * peak_flops(str(device))
         return {
             "perf/tokens_per_s": self.tokens / self.seconds,

@@ -18,11 +18,13 @@ from training.errors import BadInput
 from training.exact_resume import RandomStates
 from training.faults import WatchFinite
 from training.loggers import JsonlLogger, StatusLogger, build_wandb
-from training.machine import computes_in_bf16, num_devices
+from training.machine import num_devices
+from training.rows import METRICS_FILE
 from training.saving import FolderCheckpointIO, SaveCheckpoints
 from training.sharded import FullySharded
 from training.signals import StopOnSignal
 from training.throughput import Throughput
+from training.validation import DueValidation
 
 STRATEGIES = ("auto", "ddp", "fsdp")
 
@@ -35,9 +37,10 @@ def build_trainer(cfg: DictConfig, run: Any, datamodule: Any) -> L.Trainer:
     """
     quiet()
     settings = plain(cfg.trainer)
-    if settings["precision"] == "auto":
-        settings["precision"] = "bf16-mixed" if computes_in_bf16() else "32-true"
-    settings["max_steps"] = capped_steps(cfg, datamodule)
+    settings["max_steps"] = steps = capped_steps(cfg, datamodule)
+    # A run that is shorter than the interval is validated at its end.
+    batches, interval = steps * settings["accumulate_grad_batches"], settings["val_check_interval"]
+    settings["val_check_interval"] = min(interval, batches)
     settings["strategy"] = strategy(cfg)
     if cfg.stage == "tokenizer":
         settings["accumulate_grad_batches"] = 1  # two optimizers: the module does it by hand
@@ -68,6 +71,7 @@ def callbacks(cfg: DictConfig, folder: Path, io: FolderCheckpointIO, every: int)
         Throughput(every, folder),
         TQDMProgressBar(refresh_rate=cfg.logger.refresh_rate),
         saver,
+        DueValidation(folder),
     ]
     for group in (cfg.get("doctor"), cfg.media):
         if group and group.get("_target_"):
@@ -76,7 +80,7 @@ def callbacks(cfg: DictConfig, folder: Path, io: FolderCheckpointIO, every: int)
 
 
 def loggers(cfg: DictConfig, run: Any) -> list[Any]:
-    found: list[Any] = [JsonlLogger(run.folder / "metrics.jsonl"), StatusLogger(run.folder)]
+    found: list[Any] = [JsonlLogger(run.folder / METRICS_FILE), StatusLogger(run.folder)]
     if cfg.logger.wandb:
         names = (cfg.logger.project, run.id, cfg.logger.group, str(cfg.stage))
         found.append(build_wandb(run.folder, *names, run.config))

@@ -1,0 +1,104 @@
+"""Folders that a process writes into: whether it can, and that it is the only one."""
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from training.errors import BadInput
+
+LOCK = ".lock"
+PATIENCE_S = 1.0  # a look at the lock by a third process holds it for a moment
+
+
+def judge_place(folder: Path, setting: str) -> None:
+    """BadInput where a folder cannot be, or be written into; makes nothing."""
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise BadInput(f"{setting}={folder}: {there} is a file; choose a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise BadInput(f"{setting}={folder}: {there} cannot be written into; choose another folder")
+
+
+def writable(folder: Path, setting: str) -> Path:
+    """The folder, made where it was not there, after a file could be made in it.
+
+    Raises:
+        BadInput: it cannot be made, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise BadInput(
+            f"{setting}={folder}: cannot be written into ({error.strerror}); choose another folder"
+        ) from error
+
+
+def lock_folder(folder: Path, doing: str) -> FileLock:
+    """Hold a folder until `release()` or the end of this process, however it ends.
+
+    The lock is the kernel's (flock), so that a killed process leaves none behind; on NFS it holds
+    between hosts. Forked workers do not inherit it. Its file says who holds it.
+
+    Args:
+        doing: what this process does there, for the message to others: "trains".
+    Raises:
+        BadInput: another process holds it.
+    """
+    file = folder / LOCK
+    holder = _holder(file)
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=PATIENCE_S, poll_interval=0.1)
+    except Timeout as error:
+        raise BadInput(
+            f"{folder}: {holder or f'another process {doing} there'}; let it end, or choose "
+            "another folder"
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            raise
+        print(f"warning: {folder}: its file system knows no locks; see to it that one run is there")
+        return lock
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    who = {"doing": doing, "pid": os.getpid(), "host": platform.node(), "since": now}
+    file.write_text(json.dumps(who) + "\n")
+    return lock
+
+
+def refuse_held(folder: Path, doing: str) -> None:
+    """BadInput where another process holds the folder."""
+    if (folder / LOCK).exists():
+        lock_folder(folder, doing).release()
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a folder while the block runs; see `lock_folder`."""
+    lock = lock_folder(folder, doing)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(file: Path) -> str:
+    """Who holds or held the lock, as far as its file says."""
+    try:
+        said = json.loads(file.read_text())
+        return (
+            f"process {said['pid']} on {said['host']} {said['doing']} there since {said['since']}"
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

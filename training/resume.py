@@ -1,0 +1,114 @@
+"""What makes a run the run it is, and what may change when it goes on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from training.errors import BadInput
+from training.machine import computes_in_bf16
+
+# Settings and groups that a resumed run may change without being another run, and what a change
+# means where that is not plain. Each change is said.
+FREE = {
+    "trainer.max_steps": "the learning-rate schedule is another from here",
+    "trainer.precision": "its numbers are rounded otherwise from here",
+    "trainer.val_check_interval": "",
+    "trainer.log_every_n_steps": "",
+    "trainer.accelerator": "equal up to rounding from here",
+    "trainer.devices": "equal up to rounding from here",
+    "trainer.num_nodes": "equal up to rounding from here",
+    "trainer.strategy": "equal up to rounding from here",
+    "trainer.accumulate_grad_batches": "equal up to rounding from here",
+    "loader.batch_size": "equal up to rounding from here",  # of one process: the product stays
+    "max_passes": "the learning-rate schedule may be another from here",
+    "max_skipped_steps": "",
+    "compile": "equal up to rounding from here",
+    "checkpoint_activations": "",
+    "doctor": "",
+    "media": "",
+    "checkpoints": "",
+    "logger": "",
+    "needs_gpu": "",
+    "requeue": "",
+    "loader.num_workers": "",
+    "loader.on_corrupt": "",
+    "loader.frames": "",
+    "name": "",
+    # Where things lie. Data is known by its content, which is compared apart from this.
+    "paths": "",
+    "data.cache": "",
+    "loader.source.cache": "",
+    "model.text_cache": "",
+}
+# Of the command, not of the run.
+UNSAID = ("ckpt", "run", "hydra", "plan", "plan_device", "plan_mfu")
+
+
+def judge_changes(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is said about settings that changed since the folder's run was saved.
+
+    Settings that only one of both knows are of another release, and as that one behaved.
+
+    Raises:
+        BadInput: a setting differs that makes it another run.
+    """
+    said = []
+    before, after = flat(then), flat(now)
+    for key in sorted(before.keys() & after.keys()):
+        if before[key] == after[key] or _is_in(key, UNSAID):
+            continue
+        named = next((name for name in FREE if _is_in(key, (name,))), None)
+        if named is None:
+            raise BadInput(
+                f"{folder}: its run has {key}={before[key]}, now {after[key]} is asked for; "
+                "choose another folder (run=runs/NAME) or the same settings"
+            )
+        means = f": {FREE[named]}" if FREE[named] else ""
+        said.append(f"changed since: {key} {before[key]} -> {after[key]}{means}")
+    return said
+
+
+def judge_batch(folder: Path, manifest: dict[str, Any], batch: int) -> None:
+    """BadInput where a step of the folder's run holds another number of samples."""
+    before = manifest.get("run", {}).get("global_batch", batch)
+    if before != batch:
+        raise BadInput(
+            f"{folder}: its run takes {before} samples per step, now {batch} would be (batch size "
+            "x accumulation x devices); change them so that the product stays"
+        )
+
+
+def decide_precision(cfg: DictConfig, then: dict[str, Any] | None) -> None:
+    """Write the precision of the run in the place of "auto".
+
+    Args:
+        then: the config of the run that goes on, which keeps its precision wherever it goes on.
+    """
+    before = ((then or {}).get("trainer") or {}).get("precision", "auto")
+    if cfg.trainer.precision == "auto":
+        here = "bf16-mixed" if computes_in_bf16() else "32-true"
+        cfg.trainer.precision = here if before == "auto" else before
+    if str(cfg.trainer.precision).startswith("bf16") and not computes_in_bf16():
+        print(
+            f"note: the run trains in {cfg.trainer.precision}, which is slow here: this device "
+            "only emulates it; trainer.precision=32-true is faster, with other rounding"
+        )
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings by their dotted names."""
+    return dict(_walk(config, ""))
+
+
+def _walk(config: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _walk(value, f"{prefix}{key}.")
+        else:  # a class may move to another module; its name stays
+            yield f"{prefix}{key}", value.split(".")[-1] if key == "_target_" else value
+
+
+def _is_in(key: str, names: tuple[str, ...]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
