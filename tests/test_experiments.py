@@ -1,11 +1,12 @@
 """Every recipe composes and takes a step; the large ones are cut down, nothing else."""
 
-import json
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
+
+from training.rows import METRICS_FILE, read_rows
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs/experiment").glob("*.yaml"))
@@ -61,15 +62,18 @@ CUT["vqkd"] = [*CUT["dino"], "model.autoencoder.encoder_depth=1"]
 CUT["masked"] = CUT["gpt"]
 
 
+def cut_of(experiment: str) -> list[str]:
+    return CUT["tokenizer_video" if "video" in experiment else experiment.split("_")[0]]
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_takes_a_step(experiment, composed, fit):
-    cut = CUT["tokenizer_video" if "video" in experiment else experiment.split("_")[0]]
+    cut = cut_of(experiment)
     _, run, trainer = fit(composed(experiment, *ONE_STEP, *cut, "media.every_steps=1"))
     assert trainer.global_step == 1
     names = {p.name for p in run.folder.iterdir()}
     assert {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "media"} <= names
-    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    logged = {key for row in rows for key in row}
+    logged = {key for row in read_rows(run.folder / METRICS_FILE) for key in row}
     assert "train/loss" in logged
     assert any(key.startswith("val/") for key in logged)
     assert list((run.folder / "media").rglob("*.png"))
@@ -84,30 +88,44 @@ def test_every_experiment_states_how_it_was_run(experiment):
     assert "TODO" not in header
 
 
+FAST = ("gpt_tiny", "tokenizer_tiny", "musik_tiny")
+
+
 @pytest.mark.parametrize(
     "experiment",
-    ["tokenizer_tiny", pytest.param("tokenizer_tiny_vq", marks=pytest.mark.slow), "gpt_tiny"],
+    [e if e in FAST else pytest.param(e, marks=pytest.mark.slow) for e in EXPERIMENTS],
 )
 def test_a_resumed_run_equals_the_one_left_alone_bit_for_bit(experiment, composed, fit):
-    cut = [*CUT[experiment.split("_")[0]], "checkpoints.every_steps=3", "checkpoints.keep=9"]
-    steps = ["trainer.max_steps=8", "trainer.val_check_interval=3", "media=none"]
-    if experiment == "gpt_tiny":
-        steps += ["model.network.dropout=0.1", "model.action_dropout=0.5"]
-    alone, _, _ = fit(composed(experiment, *cut, *steps, "run=${paths.runs}/alone"))
-    # Stopped twice on the way, once where no epoch ends and once after a validation.
-    for stop in (3, 6):
-        short = [s for s in steps if "max_steps" not in s]
-        # The schedule must be that of the whole run, so the loop is stopped, not shortened.
-        cfg = composed(experiment, *cut, *short, "trainer.max_steps=8", "run=${paths.runs}/parts")
+    """Checkpoints fall on validations, and one of those is cut off."""
+    cut = [*cut_of(experiment), "checkpoints.every_steps=3", "checkpoints.keep=9"]
+    cut += ["trainer.val_check_interval=3", "trainer.log_every_n_steps=1", "media=none"]
+    cut += ["trainer.max_steps=8", "max_passes=null", "trainer.precision=32-true"]
+    if experiment.startswith(("gpt", "masked", "whole")):
+        cut += ["model.network.dropout=0.1", "model.action_dropout=0.5"]
+    alone, whole, _ = fit(composed(experiment, *cut, "run=${paths.runs}/alone"))
+    cfg = composed(experiment, *cut, "run=${paths.runs}/parts")
+    # The schedule must be that of the whole run, so the loop is stopped, not shortened.
+    for die in (DieInValidation(), Die(6)):
         with pytest.raises(_Stopped):
-            fit(cfg, Die(stop))
-    resumed, run, trainer = fit(composed(experiment, *cut, *steps, "run=${paths.runs}/parts"))
+            fit(cfg, die)
+    resumed, run, trainer = fit(cfg)
     assert run.resume_from is not None
     assert trainer.global_step == 8
     for name, value in alone.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     for a, b in zip(alone.trainer.optimizers, trainer.optimizers, strict=True):
         assert str(a.state_dict()) == str(b.state_dict())
+    assert learnt(run.folder) == learnt(whole.folder)
+
+
+def learnt(folder: Path) -> list[dict]:
+    """The rows of a run, in their order, without what time they took."""
+    rows = read_rows(folder / METRICS_FILE)
+    timed = ("time", "perf/", "data/wait", "ckpt/stall")
+    kept = [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows]
+    for row in kept:
+        assert "val/loss" not in row or row["step"] % 3 == 0
+    return [row for row in kept if "ckpt/step" not in row]
 
 
 class _Stopped(RuntimeError):
@@ -123,3 +141,10 @@ class Die(L.Callback):
     def on_train_batch_start(self, trainer, *args):
         if trainer.global_step == self.step + 1:
             raise _Stopped
+
+
+class DieInValidation(L.Callback):
+    """Dies after the first save, in the validation of its step."""
+
+    def on_validation_batch_end(self, *args):
+        raise _Stopped

@@ -36,14 +36,21 @@ FREE = {
     "loader.on_corrupt": "",
     "loader.frames": "",
     "name": "",
-    # Where things lie. Data is known by its content, which is compared apart from this.
-    "paths": "",
-    "data.cache": "",
-    "loader.source.cache": "",
-    "model.text_cache": "",
+    "paths": "",  # where things lie is not what they are
 }
-# Of the command, not of the run.
-UNSAID = ("ckpt", "run", "hydra", "plan", "plan_device", "plan_mfu")
+# Not said: what belongs to the command, and what follows from `paths`.
+UNSAID = (
+    "ckpt",
+    "run",
+    "hydra",
+    "plan",
+    "plan_device",
+    "plan_mfu",
+    "paths.runs",
+    "data.cache",
+    "loader.source.cache",
+    "model.text_cache",
+)
 
 
 def judge_changes(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -56,7 +63,8 @@ def judge_changes(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> li
     """
     said = []
     before, after = flat(then), flat(now)
-    for key in sorted(before.keys() & after.keys()):
+    # The shorter name first: a config repeats what is referred to, `optimizer.lr` in the model.
+    for key in sorted(before.keys() & after.keys(), key=lambda key: (key.count("."), key)):
         if before[key] == after[key] or _is_in(key, UNSAID):
             continue
         named = next((name for name in FREE if _is_in(key, (name,))), None)

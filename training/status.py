@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import BadInput
-from training.records import read_json, write_durably
+from training.records import write_durably
 
 FILE = "status.json"
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again later
@@ -31,10 +31,10 @@ def read_status(folder: Path) -> dict[str, Any]:
     file = Path(folder) / FILE
     if not file.exists():
         return {}
-    status = read_json(file)
-    if not isinstance(status, dict):
-        raise BadInput(f"{file}: is no status of a run; the same command writes it anew")
-    return status
+    try:  # metrics of a run that diverged are NaN
+        return {**json.loads(file.read_bytes())}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise BadInput(f"{file}: damaged ({error}); a start of the run writes it anew") from error
 
 
 def write_status(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def write_status(folder: Path, **changes: Any) -> dict[str, Any]:
     try:
         before = read_status(folder)
     except BadInput as error:
-        print(f"warning: {error}; written anew")
+        print(f"warning: {error}")
         before = {}
     status = {**before, **changes, "updated": round(time.time(), 3)}
     try:

@@ -90,7 +90,7 @@ def test_examining_prints_findings_and_draws(healthy, tmp_path, capsys):
     assert (run / "doctor.png").exists()
 
 
-def test_what_cannot_be_read_is_named(healthy, tmp_path):
+def test_what_cannot_be_read_is_named(healthy, tmp_path, capsys):
     with pytest.raises(BadInput, match=r"nowhere: has no metrics\.jsonl"):
         examine(tmp_path / "nowhere")
     with pytest.raises(BadInput, match=r"none\.json: no such file"):
@@ -105,8 +105,8 @@ def test_what_cannot_be_read_is_named(healthy, tmp_path):
         examine(healthy[2])
     with (healthy[0] / "metrics.jsonl").open("a") as file:
         file.write("{\n")
-    with pytest.raises(BadInput, match="line 5"):
-        examine(healthy[0])
+    examine(healthy[0])
+    assert "metrics.jsonl, line 5: is no row" in capsys.readouterr().out
 
 
 @pytest.mark.slow

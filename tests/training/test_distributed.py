@@ -20,6 +20,7 @@ COMMON = (
     "trainer.log_every_n_steps=1",
     f"trainer.val_check_interval={STEPS}",
     "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
     "checkpoints.every_steps=4",
     "max_passes=null",
     "logger.wandb=false",

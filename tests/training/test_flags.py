@@ -14,6 +14,7 @@ WORLD = (
     "trainer.max_steps=3",
     "trainer.log_every_n_steps=1",
     "checkpoints.every_steps=3",
+    "trainer.precision=32-true",
 )
 TOKENIZER = (
     "+debug=tokenizer",
@@ -23,6 +24,7 @@ TOKENIZER = (
     "checkpoints.every_steps=3",
     "model.loss.gan_start=1",
     "model.loss.discriminator_norm=group",
+    "trainer.precision=32-true",
 )
 RECIPES = [("gpt_tiny", WORLD), ("tokenizer_tiny", TOKENIZER)]
 BOTH = pytest.mark.parametrize(("recipe", "cut"), RECIPES, ids=["gpt", "tokenizer"])

@@ -35,7 +35,8 @@ def test_every_row_says_what_is_learnt_how_fast_and_from_where(composed, fit):
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     learnt = [row for row in rows if "train/loss" in row]
     assert [row["step"] for row in learnt] == [2, 4, 6, 8, 10]
-    for row in learnt[1:]:  # two batches warm up
+    assert [row["step"] for row in rows if "val/loss" in row] == [10]
+    for row in learnt:
         assert row.keys() >= EVERY_ROW
         assert row["perf/mfu_causal"] < row["perf/mfu"]
         assert 0 < row["perf/goodput"] <= 1
