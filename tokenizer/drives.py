@@ -196,7 +196,9 @@ def _altered(file: Path, record: str) -> BadInput:
     )
 
 
-def open_drives(root: Path, action_names: Sequence[str] | None = None) -> list[Drive]:
+def open_drives(
+    root: Path, action_names: Sequence[str] | None = None, needed: str = "train"
+) -> list[Drive]:
     """Open every drive below `root`, sorted by id, each with a split.
 
     A drive that names no split in `drive.json` gets one from a hash of its id (80 / 10 /
@@ -204,7 +206,7 @@ def open_drives(root: Path, action_names: Sequence[str] | None = None) -> list[D
     test, the one before it val (of three or more), and the others train.
 
     Raises:
-        BadInput: there are no drives, one is unusable, or none is in the train split.
+        BadInput: there are no drives, one is unusable, or none is in the split `needed`.
     """
     if not root.is_dir():
         raise BadInput(f"data.root={root}: no such folder; see docs/drives.md for the layout")
@@ -215,20 +217,20 @@ def open_drives(root: Path, action_names: Sequence[str] | None = None) -> list[D
             f"data.root={root}: holds no drives (no */drive.json); see docs/drives.md "
             "for the layout and `python -m tokenizer.importers` to make one"
         )
-    return assign_splits([open_drive(path, action_names) for path in paths])
+    return assign_splits([open_drive(path, action_names) for path in paths], needed)
 
 
-def assign_splits(drives: list[Drive]) -> list[Drive]:
+def assign_splits(drives: list[Drive], needed: str = "train") -> list[Drive]:
     # Where some drives name their split, the place of the others says nothing.
     count = len(drives) if all(drive.split is None for drive in drives) else None
     result = [
         replace(drive, split=drive.split or default_split(drive.id, index, count))
         for index, drive in enumerate(drives)
     ]
-    if not any(drive.split == "train" for drive in result):
+    if not any(drive.split == needed for drive in result):
         raise BadInput(
-            f"{drives[0].path.parent}: none of the {len(drives)} drives is in the train split; "
-            'set "split": "train" in a drive.json'
+            f"{drives[0].path.parent}: none of the {len(drives)} drives is in the {needed} split; "
+            f'set "split": "{needed}" in a drive.json'
         )
     return result
 

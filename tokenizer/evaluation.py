@@ -37,7 +37,7 @@ def long_enough(drives: Sequence[Drive], clip_frames: int) -> list[Drive]:
 def evaluate_tokenizer(
     tokenizer: Tokenizer,
     drives: Sequence[Drive],
-    perceptual: PerceptualDistance,
+    perceptual: PerceptualDistance | None,
     device: str,
     max_frames: int = 1000,
     out: Path | None = None,
@@ -45,10 +45,11 @@ def evaluate_tokenizer(
     """PSNR (dB), SSIM, LPIPS and codebook statistics over evenly spread frames of the drives.
 
     With `out`, `reconstructions.png` there shows frames above their reconstructions. Drives
-    shorter than the tokenizer's clips are left out and counted.
+    shorter than the tokenizer's clips are left out and counted. Without `perceptual` there is no
+    LPIPS.
 
     Raises:
-        BadInput: all of them are.
+        BadInput: all drives are too short.
     """
     num_given, drives = len(drives), long_enough(drives, tokenizer.clip_frames)
     tokenizer = tokenizer.to(device)
@@ -56,7 +57,9 @@ def evaluate_tokenizer(
     stats = CodebookStats(quantizer.vocab_size, quantizer.factors)
     total = sum(len(drive.actions) for drive in drives)
     stride, length = max(1, -(-total // max_frames)), tokenizer.clip_frames
-    scores: dict[str, list[torch.Tensor]] = {"psnr": [], "ssim": [], "lpips": []}
+    scores: dict[str, list[torch.Tensor]] = {"psnr": [], "ssim": []}
+    if perceptual is not None:
+        scores["lpips"] = []
     shown: list[torch.Tensor] = []
     for drive in tqdm(drives, "reconstructing", unit="drive"):
         chosen = (f for i, f in enumerate(drive.frames()) if i // length % stride == 0)
@@ -70,7 +73,8 @@ def evaluate_tokenizer(
             fake = tokenizer.decode(tokens)
             scores["psnr"].append(psnr(fake, pixels))
             scores["ssim"].append(ssim(fake, pixels))
-            scores["lpips"].append(perceptual(fake, pixels))
+            if perceptual is not None:
+                scores["lpips"].append(perceptual(fake, pixels))
             shown.append(to_uint8(torch.stack([pixels[0], fake[0]])).cpu())
     if out is not None:
         samples = [shown[i] for i in np.linspace(0, len(shown) - 1, min(8, len(shown))).astype(int)]

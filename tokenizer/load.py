@@ -116,7 +116,7 @@ class Tokenizer(nn.Module):
         """Frames in [-1, 1] of token grids; a video tokenizer's are one clip.
 
         Raises:
-            BadInput: no tokens, or one outside of the vocabulary.
+            BadInput: no tokens, one outside of the vocabulary, or grids of another size.
         """
         return self.autoencoder.decode(self._known(tokens)).float()
 
@@ -157,6 +157,12 @@ class Tokenizer(nn.Module):
     def _known(self, tokens: Tensor) -> Tensor:
         if not tokens.numel():
             raise BadInput(f"tokens are {tuple(tokens.shape)}; give at least one grid")
+        grid = tuple(self.autoencoder.config.grid[1:])
+        if tokens.ndim < 3 or tuple(tokens.shape[-2:]) != grid:
+            raise BadInput(
+                f"tokens are {tuple(tokens.shape)}, this tokenizer's are [steps {grid[0]} "
+                f"{grid[1]}]; was it opened with another image_size?"
+            )
         size = self.autoencoder.quantizer.vocab_size
         low, high = (int(x) for x in tokens.aminmax())
         if low < 0 or high >= size:

@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
@@ -56,6 +56,7 @@ class Backbone(NamedTuple):
     package_file: str
     package_sha256: str
     package_key: str
+    min_side: int  # pixels; of less, its pooling leaves nothing
 
 
 BACKBONES = {
@@ -64,12 +65,14 @@ BACKBONES = {
         "alexnet.ckpt",
         "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
         "AlexNet_0",
+        31,
     ),
     "vgg": Backbone(
         "vgg16-397923af.pth",
         "vgg16.ckpt",
         "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
         "VGG16_0",
+        16,
     ),
 }
 
@@ -79,10 +82,29 @@ class PerceptualDistance(Frozen):
 
     network: lpips.LPIPS
 
+    @property
+    def min_side(self) -> int:
+        """Pixels that height and width of an image must have at least."""
+        return BACKBONES[self.network.pnet_type].min_side
+
+    def check_size(self, size: Sequence[int]) -> None:
+        """BadInput where images of this (height, width) are too small for it."""
+        if min(size) < self.min_side:
+            raise BadInput(
+                f"images of {size[0]}x{size[1]} pixels are too small for LPIPS: "
+                f"{self.network.pnet_type} needs {self.min_side} on each side; take larger images, "
+                "or leave LPIPS out"
+            )
+
     def forward(
         self, x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "n 3 h w"]
     ) -> Float[Tensor, "n"]:
-        """Distance of each pair of RGB images in [-1, 1]; 0 for equal images, higher is worse."""
+        """Distance of each pair of RGB images in [-1, 1]; 0 for equal images, higher is worse.
+
+        Raises:
+            BadInput: they are too small (`check_size`).
+        """
+        self.check_size(x.shape[-2:])
         return self.network(x, y).flatten()
 
 

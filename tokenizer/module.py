@@ -72,6 +72,7 @@ class TokenizerModule(L.LightningModule):
             self.perceptual = load_lpips(
                 loss.perceptual_net, Path(loss.lpips_weights) if loss.lpips_weights else None
             )
+            self.perceptual.check_size(autoencoder.image_size)
         self.distillation: Distillation | None = None
         if loss.distillation_weight:
             assert loss.teacher is not None

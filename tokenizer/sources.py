@@ -45,15 +45,18 @@ class DriveSource:
         key = hashlib.sha256(repr(self.carracing).encode()).hexdigest()[:8]
         return Path(self.cache) / f"carracing-{key}"
 
-    def open(self) -> list[Drive]:
+    def open(self, needed: str = "train") -> list[Drive]:
         """All drives, checked; the embedded ones are made first where they are missing.
+
+        Args:
+            needed: a split that must have a drive.
 
         Raises:
             BadInput: the root or one of its drives is unusable.
         """
         if self.embedded:
             make_drives(self.folder, self.carracing)
-        drives = open_drives(self.folder, self.actions)
+        drives = open_drives(self.folder, self.actions, needed)
         hashes = hashes_of(self.folder)
         hashes.keep_in(Path(self.cache))
         hashes.of_all({drive.id: drive.source for drive in drives}, "drives")

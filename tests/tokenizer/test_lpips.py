@@ -55,6 +55,13 @@ def distance(weights: Path) -> PerceptualDistance:
     return load_lpips("alex", weights)
 
 
+def test_images_that_are_too_small_are_named(distance):
+    small, enough = torch.zeros(1, 3, 30, 64), torch.zeros(1, 3, 31, 31)
+    with pytest.raises(BadInput, match="30x64 pixels are too small for LPIPS: alex needs 31"):
+        distance(small, small)
+    assert distance(enough, enough) == 0
+
+
 @pytest.fixture
 def pair() -> tuple[Tensor, Tensor]:
     x, y = 2 * torch.rand(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(1)) - 1

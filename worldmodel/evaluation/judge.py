@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 
 from tokenizer.evaluation import evaluate_tokenizer, long_enough
 from tokenizer.load import KIND as TOKENIZER
-from tokenizer.load import load_tokenizer
-from tokenizer.lpips_weights import load_lpips
+from tokenizer.load import Tokenizer, load_tokenizer
+from tokenizer.lpips_weights import PerceptualDistance, load_lpips
 from tokenizer.sources import DriveSource
 from training.checkpoints import find_checkpoint, read_manifest
 from training.cli import plain
@@ -20,7 +20,7 @@ from training.leftovers import sweep_leftovers, written_whole
 from training.plain_json import finite, to_json
 from worldmodel.decoding import Guidance, Sampling
 from worldmodel.evaluation.card import EvalConfig, evaluate
-from worldmodel.evaluation.evidence import data_source, evidence_of
+from worldmodel.evaluation.evidence import DRIVES, data_source, evidence_of
 from worldmodel.evaluation.report import write_report
 from worldmodel.load import load_world_model
 
@@ -51,20 +51,43 @@ def judge(cfg: DictConfig) -> None:
 def _tokenizer_card(
     checkpoint: Path, manifest: dict[str, Any], cfg: DictConfig, device: str
 ) -> Any:
-    source = data_source(manifest, plain(cfg)["data"], checkpoint)
+    source = data_source(manifest, _or_embedded(manifest, cfg, checkpoint), checkpoint)
     if not isinstance(source, DriveSource):
         raise BadInput(f"{checkpoint}: a tokenizer is evaluated on drives; give data.root=FOLDER")
-    drives = [drive for drive in source.open() if drive.split == cfg.split]
-    if not drives:
-        raise BadInput(f"{source.folder}: no drive in the {cfg.split} split")
+    drives = [drive for drive in source.open(needed=cfg.split) if drive.split == cfg.split]
     tokenizer = load_tokenizer(checkpoint)
     long_enough(drives, tokenizer.clip_frames)  # refuses before anything is written
-    perceptual = load_lpips(cfg.lpips_net, _path(cfg.lpips_weights)).to(device)
+    perceptual = _lpips_for(tokenizer, cfg, device)
     return lambda out: {
         "kind": TOKENIZER,
         "split": cfg.split,
         "reconstruction": evaluate_tokenizer(tokenizer, drives, perceptual, device, out=out),
     }
+
+
+def _or_embedded(manifest: dict[str, Any], cfg: DictConfig, checkpoint: Path) -> dict[str, Any]:
+    """The data chosen for a tokenizer: any frames do, so the embedded ones where none are named."""
+    data = plain(cfg)["data"]
+    trained = (manifest.get("config") or {}).get("data")
+    if trained or data.get("root") or data.get("_target_"):
+        return data
+    print(
+        f"{checkpoint}: names no data and is judged on the embedded CarRacing drives; "
+        "data.root=FOLDER takes others"
+    )
+    return {**data, "_target_": DRIVES}
+
+
+def _lpips_for(tokenizer: Tokenizer, cfg: DictConfig, device: str) -> PerceptualDistance | None:
+    perceptual = load_lpips(cfg.lpips_net, _path(cfg.lpips_weights))
+    height, width = tokenizer.autoencoder.config.image_size
+    if min(height, width) < perceptual.min_side:
+        print(
+            f"LPIPS is left out: its frames are {height}x{width} pixels, and lpips_net="
+            f"{cfg.lpips_net} needs {perceptual.min_side} on each side"
+        )
+        return None
+    return perceptual.to(device)
 
 
 def _world_model_card(checkpoint: Path, cfg: DictConfig, device: str) -> Any:

@@ -284,8 +284,17 @@ def test_a_tokenizer_says_what_it_takes(halves):
     ):
         with pytest.raises(BadInput, match=words):
             tokenizer.encode(frames)
-    for tokens, words in ((64, r"0\.\.63"), (-1, r"-1\.\.-1")):
+    for value, words in ((64, r"0\.\.63"), (-1, r"-1\.\.-1")):
         with pytest.raises(BadInput, match=words):
-            tokenizer.decode(torch.full((1, 4, 8), tokens))
-    with pytest.raises(BadInput, match="at least one grid"):
-        tokenizer.decode(torch.zeros(0, 4, 8, dtype=torch.long))
+            tokenizer.decode(torch.full((1, 4, 8), value))
+    for shape, words in (
+        ((0, 4, 8), "at least one grid"),
+        ((1, 8, 4), r"\(1, 8, 4\), this tokenizer's are \[steps 4 8\]"),
+        ((1, 8, 16), "another image_size"),
+        ((4, 8), r"are \[steps 4 8\]"),
+    ):
+        tokens = torch.zeros(shape, dtype=torch.long)
+        with pytest.raises(BadInput, match=words):
+            tokenizer.decode(tokens)
+        with pytest.raises(BadInput, match=words):
+            list(tokenizer.decode_stream([tokens]))
