@@ -71,7 +71,7 @@ def test_a_drive_becomes_one_step_per_latent_frame(drives, tokenizer, tmp_path, 
     pixels = to_pixels(resize(kept[: 1 + 4 * (steps - 1)], (32, 32)))
     whole = opened.encode(pixels)
     assert torch.equal(whole, torch.from_numpy(encoded.tokens.astype(int)))
-    assert len(whole.unique()) > 10
+    assert len(whole.unique()) > 8
     # Row 1 is in force between the last frames of steps 1 and 2.
     span = drive.actions[4 * every : 8 * every]
     np.testing.assert_allclose(encoded.actions[1], span.mean(0), rtol=1e-5)
