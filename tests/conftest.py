@@ -1,7 +1,8 @@
 """Fixtures that every test may use."""
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,20 @@ def shared() -> Path:
 def data_folder(tmp_path_factory) -> Path:
     """Where a test session keeps its few embedded drives; all its processes share them."""
     return tmp_path_factory.getbasetemp().parent / "data"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 5 MB, really full when it is; the test skips where nothing may be mounted."""
+    folder = tmp_path / "small_disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no tmpfs can be mounted here ({getattr(error, 'stderr', error)})")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture

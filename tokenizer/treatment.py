@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tokenizer.findings import Limits, Settings, weaker
 from tokenizer.vitals import Figures
-from training.checkpoints import newest_first, read_manifest
+from training.checkpoints import check_whole, newest_first, step_of
 from training.errors import BadInput
 
 
@@ -44,11 +44,11 @@ def roll_back(trainer: L.Trainer, module: Any, healthy_until: int) -> int | None
     io: Any = trainer.strategy.checkpoint_io
     io.wait()  # one may still be on its way to the disk
     for folder in newest_first(Path(trainer.default_root_dir)):
-        step = int(folder.name.removeprefix("step-"))
+        step = step_of(folder)
         if step > healthy_until:
             continue
         try:
-            read_manifest(folder)
+            check_whole(folder)
         except BadInput as error:
             print(f"warning: skipping {error}")
             continue

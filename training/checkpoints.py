@@ -3,15 +3,20 @@
     checkpoints/step-001000/
         weights.safetensors     every parameter and buffer
         state.pt                optimizers, loops, callbacks, random states (weights_only)
-        manifest.json           schema, kind, configs, hashes of all files
+        manifest.json           schema, kind, configs, hashes of all files; sealed by its own
 
 Under FSDP the weights and the optimizers' moments are in `shards/` instead, written by all ranks
 (`training.sharded`). A folder without `state.pt` is an export: it can be evaluated, not resumed.
+
+`read_manifest` is cheap: the seal, the values and the sizes. `read_weights` hashes what it reads;
+`check_whole` hashes every file.
 """
 
-import json
-import os
+import re
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +24,52 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from training.errors import BadInput
+from training.errors import BadInput, NotSaved
 from training.hashing import file_sha256
+from training.records import judged, read_record, sealed, sync
 
-SCHEMA_VERSION = 2
-READABLE = (1, 2)  # 1: release 0.1, without hashes of the shards
+SCHEMA_VERSION = 3
+READABLE = (1, 2, 3)  # 1: release 0.1, without hashes of the shards
+UNSEALED = (1, 2)
 MANIFEST_KEY = "dashcast"
 WEIGHTS, STATE, MANIFEST, SHARDS = "weights.safetensors", "state.pt", "manifest.json", "shards"
+# What the libraries raise where a disk is full or may not be written: of these, only OSError says
+# so by its type, and torch.save speaks of an "unexpected pos" instead.
+REFUSALS = (OSError, SafetensorError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a manifest says whatever its kind; its other entries are judged by who reads them.
+
+    Attributes:
+        files: sha256 of every file, by its path in the folder.
+        sizes: bytes of every file (since schema 3).
+        config: the resolved config of the run; None for weights that were published.
+        run: provenance: git revision, versions, hashes of the data.
+    """
+
+    schema_version: int
+    files: dict[str, str]
+    sizes: dict[str, int] = field(default_factory=dict)
+    kind: str = ""
+    step: int | None = None
+    config: dict[str, Any] | None = None
+    run: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.files:
+            if ".." in Path(name).parts or Path(name).is_absolute():
+                raise BadInput(f"names a file outside of its folder ({name})")
+        if not any(name == WEIGHTS or name.startswith(f"{SHARDS}/") for name in self.files):
+            raise BadInput(f"files={list(self.files)}: names no weights; use another checkpoint")
+        if self.schema_version not in UNSEALED and self.sizes.keys() != self.files.keys():
+            raise BadInput("sizes: every one of the files needs its own; use another checkpoint")
+        if self.step is not None and self.step < 0:
+            raise BadInput(f"step={self.step}: give 0 or more")
+        batch = self.run.get("global_batch", 1)
+        if type(batch) is not int or batch < 1:
+            raise BadInput(f"run.global_batch={batch!r}: give 1 or more")
 
 
 def write_checkpoint(
@@ -38,13 +82,42 @@ def write_checkpoint(
 
     Raises:
         BadInput: `path` exists; nothing is overwritten.
+        NotSaved: the disk is full or may not be written; nothing is left beside.
     """
-    partial = begin(path)
     tensors = {k: v.detach().to("cpu").contiguous().clone() for k, v in weights.items()}
-    save_file(tensors, partial / WEIGHTS)
-    if state is not None:
-        torch.save(state, partial / STATE)
-    commit(path, manifest)
+    with writing(path):
+        partial = begin(path)
+        save_file(tensors, partial / WEIGHTS)
+        if state is not None:
+            save_state(state, partial)
+        commit(path, manifest)
+
+
+def save_state(state: dict[str, Any], folder: Path) -> None:
+    """Write the optimizers' file into a folder that is being filled."""
+    # Given a path, torch never closes a file that a full disk cut short, and its room, though the
+    # file is removed, is not free again before the process ends.
+    with (folder / STATE).open("wb") as file:
+        torch.save(state, file)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What fails in here leaves nothing beside `path`, and a refusal of the disk is named."""
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(partial_of(path), ignore_errors=True)
+        if isinstance(error, REFUSALS) and not isinstance(error, NotSaved):
+            raise NotSaved(path, why_refused(path, error)) from error
+        raise
+
+
+def why_refused(path: Path, error: BaseException) -> str:
+    """One line: what a library says, and the room that there is, which it may not say."""
+    said = next(iter(str(error).splitlines()), type(error).__name__)
+    folder = next((p for p in path.parents if p.is_dir()), Path("/"))
+    return f"{said}; {shutil.disk_usage(folder).free / 1e6:.1f} MB are free there, make room"
 
 
 def begin(path: Path) -> Path:
@@ -62,51 +135,95 @@ def partial_of(path: Path) -> Path:
 
 
 def commit(path: Path, manifest: dict[str, Any]) -> None:
-    """Hash and sync all files of the folder beside, write the manifest, rename, sync again."""
+    """Hash and sync all files of the folder beside, seal the manifest, rename, sync again."""
     partial = partial_of(path)
     files = sorted(f for f in partial.rglob("*") if f.is_file())
-    hashes = {str(f.relative_to(partial)): file_sha256(f) for f in files}
-    full = {"schema_version": SCHEMA_VERSION, **manifest, "files": hashes}
-    (partial / MANIFEST).write_text(json.dumps(full, indent=1) + "\n")
+    names = {str(f.relative_to(partial)): f for f in files}
+    facts = {
+        "files": {name: file_sha256(file) for name, file in names.items()},
+        "sizes": {name: file.stat().st_size for name, file in names.items()},
+    }
+    full = {"schema_version": SCHEMA_VERSION, **manifest, **facts}
+    full["schema_version"] = SCHEMA_VERSION  # an export copies the manifest of an older one
+    (partial / MANIFEST).write_bytes(sealed(full, str(path / MANIFEST)))
     folders = {f.parent for f in files} | {partial}
     for entry in [*files, partial / MANIFEST, *folders]:
-        _sync(entry)
+        sync(entry)
     partial.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint folder, its files verified.
+    """The manifest of a checkpoint folder: its seal, its own values and the files' sizes checked.
 
     Raises:
         BadInput: not one of our checkpoints, of another schema, truncated or altered.
     """
     file = path / MANIFEST
-    if not file.is_file():
+    if not file.exists():
         raise BadInput(
             f"ckpt={path}: not a dashcast checkpoint (no manifest.json); give a run folder or a "
             "folder like runs/NAME/checkpoints/step-001000"
         )
-    try:
-        manifest = json.loads(file.read_text())
-        version, files = manifest["schema_version"], dict(manifest["files"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{file}: truncated or altered ({error}); use another checkpoint") from error
+    manifest = read_record(file, lambda values: values.get("schema_version") in UNSEALED)
+    version = manifest.get("schema_version")
     if version not in READABLE:
         raise BadInput(
-            f"{file}: schema {version}, written at {manifest.get('run', {}).get('git', '?')}; this "
-            f"release reads schema {READABLE[0]} to {READABLE[-1]}: use the release that wrote it"
+            f"{file}: schema {version}, this release reads schema {READABLE[0]} to "
+            f"{READABLE[-1]}: use the release that wrote it"
         )
-    for name, expected in files.items():
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise BadInput(f"{file}: names a file outside of its folder ({name})")
-        if not (path / name).is_file() or file_sha256(path / name) != expected:
-            raise BadInput(f"{path / name}: truncated or altered; use another checkpoint")
+    known = {f.name for f in fields(Head)}
+    head = judged(Head, {k: v for k, v in manifest.items() if k in known}, str(file))
+    for name in head.files:
+        size = head.sizes.get(name)
+        if not (path / name).is_file() or size not in (None, (path / name).stat().st_size):
+            raise BadInput(f"{path / name}: gone or truncated; use another checkpoint")
     return manifest
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """All parameters and buffers, whole: shards are put together, on one process."""
+def check_whole(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint, every file of which has been read and is as it was written.
+
+    Raises:
+        BadInput: as `read_manifest`; and a file is altered, or one of the shards is not listed.
+    """
+    return _check(path, lambda name: True)
+
+
+def check_weights(path: Path) -> dict[str, Any]:
+    """The same without the optimizer state, which nobody but a resumed run needs."""
+    return _check(path, lambda name: name != STATE)
+
+
+def _check(path: Path, chosen: Callable[[str], bool]) -> dict[str, Any]:
+    manifest = read_manifest(path)
+    for name, expected in manifest["files"].items():
+        if chosen(name) and _sha256(path / name) != expected:
+            raise BadInput(f"{path / name}: altered since it was written; use another checkpoint")
+    for file in (path / SHARDS).glob("*"):  # all of them are read
+        if f"{SHARDS}/{file.name}" not in manifest["files"]:
+            raise BadInput(f"{file}: is no part of this checkpoint; remove it")
+    return manifest
+
+
+def _sha256(file: Path) -> str:
+    try:
+        return file_sha256(file)
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def read_weights(path: Path, verify: bool = True) -> dict[str, torch.Tensor]:
+    """All parameters and buffers, whole: shards are put together, on one process.
+
+    Args:
+        verify: hash what is read; False only after `check_whole`.
+
+    Raises:
+        BadInput: as `check_whole`, the optimizer state aside.
+    """
+    if verify:
+        check_weights(path)
     if (path / SHARDS).is_dir():
         from training.sharded import read_whole
 
@@ -130,12 +247,15 @@ def read_state(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds; none of them may pass as another fault
         raise BadInput(
             f"{path / STATE}: refused, it holds more than tensors and plain values, or is damaged "
-            f"({str(error).splitlines()[0]})"
+            f"({next(iter(str(error).splitlines()), type(error).__name__)})"
         ) from error
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that `path` means: itself, or the newest verified one of a run folder.
+def find_checkpoint(path: Path, resume: bool = False) -> Path:
+    """The checkpoint that `path` means: itself, or the newest whole one of a run folder.
+
+    Args:
+        resume: whether the optimizer state has to be whole too.
 
     Raises:
         BadInput: nothing there, or nothing of it is whole.
@@ -147,7 +267,7 @@ def find_checkpoint(path: Path) -> Path:
     folders = newest_first(path)
     for folder in folders:
         try:
-            read_manifest(folder)
+            (check_whole if resume else check_weights)(folder)
         except BadInput as error:
             print(f"warning: skipping {error}")
             continue
@@ -159,15 +279,12 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def newest_first(run: Path) -> list[Path]:
-    """The finished checkpoints of a run folder; partial ones have other names."""
+    """The finished checkpoints of a run folder; partial and damaged ones have other names."""
     folder = run / "checkpoints" if (run / "checkpoints").is_dir() else run
-    return sorted(folder.glob("step-*"), reverse=True)
+    named = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(named, key=step_of, reverse=True)
 
 
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def step_of(path: Path) -> int:
+    """The optimizer step that a folder `step-N` is named for."""
+    return int(path.name.removeprefix("step-"))

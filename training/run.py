@@ -186,9 +186,9 @@ def open_run(cfg: DictConfig, to_train: bool = True) -> Run:
             instantiate(part, _convert_="object")
     newest = _newest(folder)
     if cfg.ckpt == "auto":
-        resume = find_checkpoint(folder) if newest else None
+        resume = find_checkpoint(folder, resume=True) if newest else None
     else:
-        resume = find_checkpoint(Path(cfg.ckpt)) if cfg.ckpt else None
+        resume = find_checkpoint(Path(cfg.ckpt), resume=True) if cfg.ckpt else None
     if cfg.needs_gpu and not torch.cuda.is_available():
         print(
             f"warning: {cfg.name} is meant for GPUs and there is none here: on this CPU it takes "

@@ -18,6 +18,7 @@ import torch.distributed.checkpoint as dcp
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -31,15 +32,18 @@ from torch.distributed.tensor import DTensor
 
 from training.checkpoints import (
     MANIFEST_KEY,
+    REFUSALS,
     SHARDS,
-    STATE,
     begin,
+    check_whole,
     commit,
     partial_of,
-    read_manifest,
     read_state,
     read_weights,
+    save_state,
+    writing,
 )
+from training.errors import BadInput, NotSaved
 from training.saving import prune
 
 WEIGHTS, OPTIMIZER = "weights", "optimizer_{}"
@@ -49,7 +53,7 @@ class FullySharded(ModelParallelStrategy):
     """FSDP2 over all processes. The module says in `configure_model` what is a unit (`shard`).
 
     Args:
-        keep: finished checkpoints that survive a new one.
+        keep: whole checkpoints that stay, the new one among them.
     """
 
     def __init__(self, keep: int | None = None) -> None:
@@ -71,24 +75,45 @@ class FullySharded(ModelParallelStrategy):
         for i, optimizer in enumerate(optimizers):
             pieces |= _moments(OPTIMIZER.format(i), optimizer)
         state["sharded_groups"] = [optimizer["param_groups"] for optimizer in optimizers]
-        if self.is_global_zero:
-            begin(path)
-        self.barrier()
+        self._first_rank(path, lambda: begin(path))
         folder = partial_of(path) / SHARDS
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-        dcp.save(pieces, storage_writer=writer)
-        self.barrier()
-        if self.is_global_zero:
-            torch.save(state, partial_of(path) / STATE)
+        refusal: BaseException | None = None
+        try:
+            dcp.save(pieces, storage_writer=writer)
+        except CheckpointException as error:  # raised in every rank, whichever failed
+            refusal = next(failure for failure, _ in error.failures.values())
+            if not isinstance(refusal, REFUSALS):
+                raise
+
+        def finish() -> None:
+            if refusal is not None:
+                raise refusal
+            save_state(state, partial_of(path))
             commit(path, manifest)
+
+        self._first_rank(path, finish)
+        if self.is_global_zero:
             prune(path, self.keep)
-        self.barrier()
+
+    def _first_rank(self, path: Path, work: Callable[[], Any]) -> None:
+        """Rank 0 does it, the others wait; where the disk refuses, all raise NotSaved."""
+        why = ""
+        if self.is_global_zero:
+            try:
+                with writing(path):
+                    work()
+            except (NotSaved, BadInput) as failure:
+                why = getattr(failure, "why", str(failure))
+        why = self.broadcast(why)
+        if why:
+            raise NotSaved(path, why)
 
     def load_checkpoint(
         self, checkpoint_path: Any, weights_only: bool | None = None
     ) -> dict[str, Any]:
         path = Path(self.broadcast(checkpoint_path))
-        read_manifest(path)
+        check_whole(path)
         state = read_state(path)
         assert self.model is not None
         optimizers = [getattr(o, "optimizer", o) for o in self.optimizers]
@@ -112,7 +137,7 @@ class FullySharded(ModelParallelStrategy):
         """A checkpoint that one process wrote."""
         assert self.model is not None
         whole = StateDictOptions(full_state_dict=True)
-        weights: dict[str, Any] = dict(read_weights(path))
+        weights: dict[str, Any] = dict(read_weights(path, verify=False))
         set_model_state_dict(self.model, weights, options=whole)
         for optimizer, saved in zip(optimizers, states, strict=True):
             mine: dict[str, Any] = get_optimizer_state_dict(self.model, optimizer)

@@ -6,19 +6,23 @@ import shutil
 import threading
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 
 from training.checkpoints import (
+    check_whole,
     find_checkpoint,
     newest_first,
     read_manifest,
     read_weights,
     write_checkpoint,
 )
-from training.errors import BadInput
+from training.errors import BadInput, NotSaved, TrainingFault
 from training.hashing import file_sha256
+from training.records import read_record, write_record
 from training.saving import FolderCheckpointIO, SaveCheckpoints
+from training.status import read_status
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2])}
 
@@ -50,7 +54,7 @@ def test_a_truncated_or_altered_file_is_named(checkpoint, name):
     for broken in (content[:-7], content[:100] + b"x" + content[101:]):
         file.write_bytes(broken)
         with pytest.raises(BadInput, match=name):
-            read_manifest(checkpoint)
+            check_whole(checkpoint)
 
 
 def test_a_folder_that_is_not_ours_is_refused(tmp_path):
@@ -61,11 +65,58 @@ def test_a_folder_that_is_not_ours_is_refused(tmp_path):
         find_checkpoint(tmp_path / "nowhere")
 
 
+def reseal(checkpoint, **changes):
+    """What a stranger would do: change the manifest and seal it again."""
+    manifest = {**read_record(checkpoint / "manifest.json"), **changes}
+    write_record(checkpoint / "manifest.json", manifest)
+
+
 def test_another_schema_is_named(checkpoint):
-    manifest = json.loads((checkpoint / "manifest.json").read_text())
-    (checkpoint / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 99}))
+    reseal(checkpoint, schema_version=99)
     with pytest.raises(BadInput, match="schema 99"):
         read_manifest(checkpoint)
+
+
+def test_an_altered_manifest_is_noticed(checkpoint):
+    file = checkpoint / "manifest.json"
+    honest = file.read_text()
+    for change in (('"kind": "test"', '"kind": "tess"'), ('version": 3', 'version": 2')):
+        file.write_text(honest.replace(*change))
+        with pytest.raises(BadInput, match=r"manifest\.json"):
+            read_manifest(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"files": {}}, "names no weights"),
+        ({"files": []}, "files="),
+        ({"files": {"state.pt": "0"}}, "names no weights"),
+        ({"files": {"weights.safetensors": 3}}, "should be a valid string"),
+        ({"sizes": {}}, "sizes"),
+        ({"step": "20"}, "step='20'"),
+        ({"step": -1}, "step=-1"),
+        ({"config": []}, "config="),
+        ({"run": {"global_batch": "4"}}, "global_batch='4'"),
+        ({"schema_version": "3"}, "schema 3"),
+        ({"kind": None}, "kind=None"),
+    ],
+)
+def test_values_of_a_stranger_s_manifest_are_judged(checkpoint, changes, message):
+    reseal(checkpoint, **changes)
+    with pytest.raises(BadInput, match=message):
+        read_manifest(checkpoint)
+
+
+def test_weights_are_read_without_the_optimizer_state(checkpoint):
+    (checkpoint / "state.pt").write_bytes(b"?" * (checkpoint / "state.pt").stat().st_size)
+    run = checkpoint.parent.parent
+    assert find_checkpoint(run) == checkpoint
+    assert read_weights(checkpoint).keys() == WEIGHTS.keys()
+    with pytest.raises(BadInput, match="none of its 1 checkpoints is whole"):
+        find_checkpoint(run, resume=True)
+    with pytest.raises(BadInput, match=r"state\.pt: altered"):
+        FolderCheckpointIO().load_checkpoint(checkpoint)
 
 
 def test_the_newest_whole_checkpoint_of_a_run_is_found(checkpoint, capsys):
@@ -73,7 +124,7 @@ def test_the_newest_whole_checkpoint_of_a_run_is_found(checkpoint, capsys):
     newer = checkpoint.with_name("step-0000020")
     write_checkpoint(newer, WEIGHTS, {"kind": "test"}, {"global_step": 20})
     assert find_checkpoint(run) == newer
-    (newer / "state.pt").write_bytes(b"cut")
+    (newer / "weights.safetensors").write_bytes(b"cut")
     assert find_checkpoint(run) == checkpoint
     assert "step-0000020" in capsys.readouterr().out
 
@@ -109,10 +160,13 @@ class Mischief:
 
 
 def rehash(checkpoint):
-    """What a stranger would do: make the manifest agree with the files."""
-    manifest = json.loads((checkpoint / "manifest.json").read_text())
-    manifest["files"] = {name: file_sha256(checkpoint / name) for name in manifest["files"]}
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    """Make the manifest agree with the files."""
+    names = read_record(checkpoint / "manifest.json")["files"]
+    reseal(
+        checkpoint,
+        files={name: file_sha256(checkpoint / name) for name in names},
+        sizes={name: (checkpoint / name).stat().st_size for name in names},
+    )
 
 
 def test_a_pickle_that_would_run_code_is_refused_without_running_it(checkpoint, tmp_path):
@@ -127,38 +181,59 @@ def test_a_pickle_that_would_run_code_is_refused_without_running_it(checkpoint, 
 
 
 def test_a_manifest_cannot_point_outside_of_its_folder(checkpoint):
-    manifest = json.loads((checkpoint / "manifest.json").read_text())
-    manifest["files"]["../../../secret"] = "0"
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    manifest = read_record(checkpoint / "manifest.json")
+    reseal(checkpoint, files={**manifest["files"], "../../../secret": "0"})
     with pytest.raises(BadInput, match="outside of its folder"):
         read_manifest(checkpoint)
 
 
+def saved(step, size=1):
+    weights = {"a": torch.full((size,), float(step))}
+    return {"state_dict": weights, "dashcast": {"kind": "test"}, "global_step": step}
+
+
+@pytest.mark.parametrize("large", ["state_dict", "optimizer"])  # two libraries write them
 @pytest.mark.parametrize("background", [False, True])
-def test_a_full_disk_costs_nothing_that_was_there(checkpoint, background, monkeypatch):
-    import training.checkpoints as checkpoints
-
+def test_a_full_disk_costs_nothing_that_was_there(small_disk, background, large):
     io = FolderCheckpointIO(background, keep=2)
-    newer = checkpoint.with_name("step-0000020")
-    state = {"state_dict": WEIGHTS, "dashcast": {"kind": "test"}, "global_step": 20}
-
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoints, "save_file", full)
-
-    def save():
-        io.save_checkpoint(state, newer)
-        io.wait()
-
-    with pytest.raises(OSError, match="No space"):
-        save()
-    assert [p.name for p in checkpoint.parent.iterdir()] == [checkpoint.name]
-    assert find_checkpoint(checkpoint.parent) == checkpoint
-    monkeypatch.undo()
-    io.save_checkpoint(state, newer)
+    older, newer = (small_disk / f"step-{step:07d}" for step in (10, 20))
+    io.save_checkpoint(saved(10), older)
+    io.save_checkpoint({**saved(20), large: {"a": torch.zeros(2_000_000)}}, newer)
+    io.wait()
+    (failure,) = io.lost()
+    assert failure.path == newer
+    assert "MB are free" in str(failure)
+    assert len(str(failure).splitlines()) == 1
+    assert [p.name for p in small_disk.iterdir()] == [older.name]
+    assert find_checkpoint(small_disk) == older
+    io.save_checkpoint(saved(20), newer)
     io.teardown()
-    assert find_checkpoint(checkpoint.parent) == newer
+    assert find_checkpoint(small_disk) == newer
+
+
+def test_a_save_lost_in_the_background_is_named_and_the_next_one_is_tried(small_disk):
+    io = FolderCheckpointIO(background=True, keep=2)
+    lost, next_ = (small_disk / f"step-{step:07d}" for step in (10, 20))
+    io.save_checkpoint(saved(10, 2_000_000), lost)
+    io.save_checkpoint(saved(20), next_)
+    io.wait()
+    assert [failure.path for failure in io.lost()] == [lost]
+    assert find_checkpoint(small_disk) == next_
+    io.save_checkpoint(saved(30, 2_000_000), small_disk / "step-0000030")
+    with pytest.raises(NotSaved, match="step-0000030"):
+        io.teardown()  # nobody has asked
+
+
+def test_keep_counts_whole_checkpoints_only(tmp_path):
+    io = FolderCheckpointIO(keep=2)
+    folders = [tmp_path / f"step-{step:07d}" for step in (1, 2, 3, 4)]
+    for step, folder in enumerate(folders[:3], 1):
+        io.save_checkpoint(saved(step), folder)
+        if step == 2:
+            (folder / "weights.safetensors").write_bytes(b"cut")
+    assert sorted(tmp_path.iterdir()) == folders[:3]  # two whole ones: 1 and 3
+    io.save_checkpoint(saved(4), folders[3])
+    assert sorted(tmp_path.iterdir()) == folders[2:]
 
 
 def test_in_the_background_the_values_at_the_time_of_the_call_are_saved(tmp_path, monkeypatch):
@@ -212,22 +287,82 @@ def test_old_ones_go_only_when_the_new_one_is_durable(tmp_path, monkeypatch):
         SaveCheckpoints(tmp_path, FolderCheckpointIO(keep=1))
 
 
-def test_a_run_goes_on_when_the_disk_is_full_in_between(composed, fit, monkeypatch, capsys):
-    import training.checkpoints as checkpoints
+CUT = ("+debug=worldmodel", "media=none", "checkpoints.every_steps=2", "trainer.max_steps=6")
 
-    honest, calls = checkpoints.save_file, []
 
-    def sometimes(*args):
-        calls.append(1)
-        if len(calls) == 2:
-            raise OSError(28, "No space left on device")
-        honest(*args)
+class FullDisk(L.Callback):
+    """Leaves no room for a checkpoint while the given steps are taken."""
 
-    monkeypatch.setattr(checkpoints, "save_file", sometimes)
-    cut = ("+debug=worldmodel", "media=none", "trainer.max_steps=6", "checkpoints.every_steps=2")
-    _, run, _ = fit(composed("gpt_tiny", *cut))
+    def __init__(self, disk, *steps):
+        self.ballast, self.steps = disk / "ballast", steps
+
+    def on_train_batch_start(self, trainer, *args):
+        trainer.strategy.checkpoint_io.wait()
+        self.ballast.unlink(missing_ok=True)
+        if trainer.global_step + 1 in self.steps:
+            self.ballast.write_bytes(bytes(shutil.disk_usage(self.ballast.parent).free - 30_000))
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_run_goes_on_when_the_disk_is_full_in_between(
+    composed, fit, small_disk, background, capsys
+):
+    cfg = composed(
+        "gpt_tiny", *CUT, f"run={small_disk}/run", f"checkpoints.background={background}"
+    )
+    _, run, _ = fit(cfg, FullDisk(small_disk, 4))
     assert [p.name for p in newest_first(run.folder)] == ["step-0000006", "step-0000002"]
-    assert "training goes on" in capsys.readouterr().out
+    assert "step-0000004: could not be written" in capsys.readouterr().out
+    assert read_status(run.folder)["state"] == "finished"
+
+
+def test_the_last_save_has_to_succeed(composed, fit, small_disk):
+    cfg = composed("gpt_tiny", *CUT, f"run={small_disk}/run")
+    with pytest.raises(TrainingFault, match="step-0000006: could not be written") as fault:
+        fit(cfg, FullDisk(small_disk, 6))
+    assert len(str(fault.value).splitlines()) == 1
+    folder = small_disk / "run"
+    assert read_status(folder)["state"] == "failed"
+    assert [p.name for p in newest_first(folder)] == ["step-0000004", "step-0000002"]
+    (small_disk / "ballast").unlink()
+    fit(cfg)
+    assert read_status(folder)["state"] == "finished"
+    assert newest_first(folder)[0].name == "step-0000006"
+
+
+def test_a_damaged_last_checkpoint_is_written_again(composed, fit, capsys):
+    cfg = composed("gpt_tiny", *CUT)
+    fit(cfg)
+    last = Path(cfg.run) / "checkpoints/step-0000006"
+    whole = {key: value.clone() for key, value in read_weights(last).items()}  # no file mapped
+    for name in ("weights.safetensors", "state.pt", "manifest.json"):
+        content = bytearray((last / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (last / name).write_bytes(content)
+        fit(cfg)
+        assert "is now .step-0000006.damaged" in capsys.readouterr().out
+        again = read_weights(last)
+        assert all(torch.equal(again[key], whole[key]) for key in whole)
+        assert check_whole(last)
+        assert sorted(os.listdir(last.parent)) == ["step-0000004", "step-0000006"]
+
+
+class Damage(L.Callback):
+    """Flips a bit of the last checkpoint after it is written, before the run ends."""
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 6:
+            folder = newest_first(Path(trainer.default_root_dir))[0]
+            content = bytearray((folder / "state.pt").read_bytes())
+            content[100] ^= 1
+            (folder / "state.pt").write_bytes(content)
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_does_not_say_finished(composed, fit):
+    cfg = composed("gpt_tiny", *CUT)
+    with pytest.raises(TrainingFault, match=r"state\.pt: altered"):
+        fit(cfg, Damage())
+    assert read_status(Path(cfg.run))["state"] == "failed"
 
 
 def test_a_checkpoint_of_schema_1_opens_and_resumes(composed, fit, tmp_path):
