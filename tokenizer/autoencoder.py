@@ -38,6 +38,11 @@ class AutoencoderConfig(GridConfig):
     attention: bool = True
 
     def __post_init__(self) -> None:
+        if not self.channels or min(self.channels) < 1 or self.num_res_blocks < 0:
+            raise BadInput(
+                f"channels={list(self.channels)}, num_res_blocks={self.num_res_blocks}: give one "
+                "width or more, each at least 1, and 0 blocks or more"
+            )
         self.check_image_size(f"patch {self.patch}, {len(self.channels)} resolutions")
 
     @property

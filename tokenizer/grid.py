@@ -35,6 +35,11 @@ class GridConfig(ABC):
         Args:
             reason: what decides `downsampling`, for the message.
         """
+        if len(self.image_size) != 2 or min(self.image_size) < 1 or self.downsampling < 1:
+            raise BadInput(
+                f"image_size={list(self.image_size)} with {self.downsampling} pixels per token: "
+                f"give (height, width) and a size of tokens, all positive ({reason})"
+            )
         if any(side % self.downsampling for side in self.image_size):
             raise BadInput(
                 f"image_size={list(self.image_size)}: both sides must be multiples of "

@@ -1,7 +1,7 @@
 """Opens a trained tokenizer: a run, a checkpoint, an export, or one that ships with the package."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,17 @@ from tokenizer.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
 from tokenizer.video_stream import DecodeStream, decode_stream, encode_stream
 from tokenizer.vqgan import VQGAN, VQGANConfig
 from training.checkpoints import (
+    MANIFEST,
+    entries,
     find_checkpoint,
     read_manifest,
     read_weights,
+    weights_hash,
     write_checkpoint,
 )
 from training.errors import BadInput
+from training.fitting import fitted
+from training.records import judged, kind_of
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 KIND = "tokenizer"
@@ -199,27 +204,32 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
             f"tokenizer={name}: no such run or checkpoint; shipped: {', '.join(shipped) or 'none'}"
         )
     path = find_checkpoint(path)
-    manifest = read_manifest(path)
-    if manifest.get("kind") != KIND:
-        raise BadInput(f"{path}: is a {manifest.get('kind')} checkpoint, a tokenizer is needed")
-    network = dict(manifest["network"])
-    name = network.pop("name")
-    if name not in NETWORKS:
-        raise BadInput(f"{path}: holds an unknown network {name!r}; known: {', '.join(NETWORKS)}")
-    if "levels" in network:  # written when FSQ was the only quantizer
-        network["quantizer"] = {"name": "fsq", "levels": network.pop("levels")}
-    quantizer = from_description(network.pop("quantizer"))
-    autoencoder = NETWORKS[name](**network, quantizer=quantizer).build()
+    manifest = read_manifest(path, KIND)
+    config = _config(entries(Said, manifest, path).network, f"{path / MANIFEST}: network")
     weights = {
         key.removeprefix("ema.module."): value.float()
         for key, value in read_weights(path).items()
         if key.startswith("ema.module.")
     }
-    try:
-        autoencoder.load_state_dict(weights)
-    except RuntimeError as error:
-        raise BadInput(f"{path}: the weights do not fit its manifest ({error})") from error
-    return Tokenizer(autoencoder, manifest["files"]["weights.safetensors"], manifest)
+    build: Callable[[], Network] = config.build
+    return Tokenizer(fitted(build, weights, path), weights_hash(manifest), manifest)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the manifest of a tokenizer says besides every manifest's `Head`."""
+
+    network: dict[str, Any]
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+
+def _config(values: dict[str, Any], where: str) -> NetworkConfig:
+    """The config that `manifest_of` described."""
+    kind, rest = kind_of(values, NETWORKS, where)
+    if "levels" in rest:  # written when FSQ was the only quantizer
+        rest["quantizer"] = {"name": "fsq", "levels": rest.pop("levels")}
+    quantizer = from_description(rest.pop("quantizer", None), f"{where}.quantizer")
+    return replace(judged(kind, rest, where), quantizer=quantizer)
 
 
 def export_tokenizer(

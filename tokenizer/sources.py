@@ -14,6 +14,7 @@ from tokenizer.importers.commavq import import_commavq, planned_actions
 from tokenizer.importers.commavq_segments import SPEC, files_key, files_of
 from tokenizer.token_store import TokenSpec, TokenStore
 from training.errors import BadInput
+from training.records import judged
 
 
 @dataclass(frozen=True)
@@ -161,17 +162,34 @@ class TokenSource:
         return SPEC, planned_actions(root), False
 
 
-def source_from_dict(values: dict[str, Any]) -> DriveSource | TokenSource:
-    """Rebuild a source from a saved config, without instantiating whatever it names."""
+def source_from_dict(values: Any, where: str = "data") -> DriveSource | TokenSource:
+    """Rebuild a source from a saved config, without instantiating whatever it names.
+
+    Args:
+        where: the values come from, for messages.
+
+    Raises:
+        BadInput: a source that is none of ours, or a setting that it cannot have.
+    """
     kinds = {
         "tokenizer.sources.DriveSource": DriveSource,
         "tokenizer.sources.TokenSource": TokenSource,
     }
-    target = str(values.get("_target_"))
+    target = str(values.get("_target_")) if isinstance(values, dict) else str(values)
     if target not in kinds:
-        raise BadInput(f"the checkpoint names an unknown data source {target!r}; give data.root")
-    fields = {key: value for key, value in values.items() if key != "_target_"}
-    if isinstance(fields.get("carracing"), dict):
-        racing = {k: v for k, v in fields["carracing"].items() if k != "_target_"}
-        fields["carracing"] = CarRacingConfig(**racing)
+        raise BadInput(f"{where}: names an unknown data source {target[:80]!r}; give data.root")
+    fields = without_targets(values)
+    # Judged, and then built of the values themselves: the names of folders depend on 30 or 30.0.
+    judged(kinds[target], fields, where)
+    if "carracing" in fields:
+        fields["carracing"] = CarRacingConfig(**fields["carracing"])
     return kinds[target](**fields)
+
+
+def without_targets(values: dict[str, Any]) -> dict[str, Any]:
+    """A saved config without the names of classes that Hydra would have instantiated."""
+    return {
+        key: without_targets(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if key != "_target_"
+    }

@@ -12,13 +12,15 @@ Under FSDP the weights and the optimizers' moments are in `shards/` instead, wri
 `check_whole` hashes every file.
 """
 
+import hashlib
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -31,6 +33,7 @@ from training.records import judged, read_record, sealed, sync
 SCHEMA_VERSION = 3
 READABLE = (1, 2, 3)  # 1: release 0.1, without hashes of the shards
 UNSEALED = (1, 2)
+Entries = TypeVar("Entries")
 MANIFEST_KEY = "dashcast"
 WEIGHTS, STATE, MANIFEST, SHARDS = "weights.safetensors", "state.pt", "manifest.json", "shards"
 # What the libraries raise where a disk is full or may not be written: of these, only OSError says
@@ -47,6 +50,7 @@ class Head:
         sizes: bytes of every file (since schema 3).
         config: the resolved config of the run; None for weights that were published.
         run: provenance: git revision, versions, hashes of the data.
+        published: provenance of weights that were published elsewhere.
     """
 
     schema_version: int
@@ -56,6 +60,7 @@ class Head:
     step: int | None = None
     config: dict[str, Any] | None = None
     run: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.files:
@@ -153,11 +158,14 @@ def commit(path: Path, manifest: dict[str, Any]) -> None:
     sync(path.parent)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint folder: its seal, its own values and the files' sizes checked.
+def read_manifest(path: Path, kind: str = "") -> dict[str, Any]:
+    """The manifest of a checkpoint folder: its seal, its `Head` and the files' sizes checked.
+
+    Args:
+        kind: what the checkpoint has to be, "tokenizer" or "worldmodel"; "" for any.
 
     Raises:
-        BadInput: not one of our checkpoints, of another schema, truncated or altered.
+        BadInput: not one of our checkpoints, of another schema or kind, truncated or altered.
     """
     file = path / MANIFEST
     if not file.exists():
@@ -172,13 +180,24 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{file}: schema {version}, this release reads schema {READABLE[0]} to "
             f"{READABLE[-1]}: use the release that wrote it"
         )
-    known = {f.name for f in fields(Head)}
-    head = judged(Head, {k: v for k, v in manifest.items() if k in known}, str(file))
+    head = entries(Head, manifest, path)
+    if kind and head.kind != kind:
+        raise BadInput(f"{path}: is a {head.kind or 'nameless'} checkpoint, a {kind} is needed")
     for name in head.files:
         size = head.sizes.get(name)
         if not (path / name).is_file() or size not in (None, (path / name).stat().st_size):
             raise BadInput(f"{path / name}: gone or truncated; use another checkpoint")
     return manifest
+
+
+def entries(cls: type[Entries], manifest: dict[str, Any], path: Path) -> Entries:
+    """The entries of a manifest that a dataclass has fields for, each of them judged.
+
+    Raises:
+        BadInput: one is missing, or is not what it should be.
+    """
+    named = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    return judged(cls, {k: v for k, v in manifest.items() if k in named}, str(path / MANIFEST))
 
 
 def check_whole(path: Path) -> dict[str, Any]:
@@ -211,6 +230,15 @@ def _sha256(file: Path) -> str:
         return file_sha256(file)
     except OSError as error:
         raise BadInput(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def weights_hash(manifest: dict[str, Any]) -> str:
+    """What the weights are known by: the sha256 of their file, or of the hashes of their shards."""
+    files = manifest["files"]
+    if WEIGHTS in files:
+        return str(files[WEIGHTS])
+    shards = sorted(item for item in files.items() if item[0].startswith(f"{SHARDS}/"))
+    return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
 
 
 def read_weights(path: Path, verify: bool = True) -> dict[str, torch.Tensor]:

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from training.errors import BadInput
 
 Judged = TypeVar("Judged")
+Kind = TypeVar("Kind")
 SEAL = "sha256"
 BLANK = b"0" * 64
 HEAD = b'{\n "sha256": "'  # as json.dumps writes it; the hash follows at once
@@ -139,10 +140,30 @@ def judged(cls: type[Judged], values: Any, where: str, finite: bool = True) -> J
     return found
 
 
+def kind_of(values: Any, kinds: Mapping[str, Kind], where: str) -> tuple[Kind, dict[str, Any]]:
+    """The kind that values are named after, and the values without that name.
+
+    Raises:
+        BadInput: no object, or of a kind that is none of `kinds`.
+    """
+    if not isinstance(values, dict):
+        raise BadInput(f"{where}={str(values)[:60]}: should be an object with a name")
+    rest = dict(values)
+    name = rest.pop("name", None)
+    if not isinstance(name, str) or name not in kinds:
+        raise BadInput(f"{where}: {name!r} is unknown; known: {', '.join(kinds)}")
+    return kinds[name], rest
+
+
 @lru_cache
 def _adapter(cls: Any, finite: bool) -> TypeAdapter[Any]:
     # A dataclass of the standard library takes no config of its own, but inherits a tuple's.
-    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=not finite)
+    config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=not finite,
+        arbitrary_types_allowed=True,  # a field of such a type keeps its default
+    )
     return TypeAdapter(tuple[cls], config=config)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from tokenizer.load import Tokenizer
 from tokenizer.token_store import TokenSpec, TokenStore
-from training.checkpoints import find_checkpoint, read_manifest, read_weights
+from training.checkpoints import MANIFEST, entries, find_checkpoint, read_manifest, read_weights
 from training.errors import BadInput
+from training.fitting import fitted
 from worldmodel.dynamics import Dynamics, DynamicsConfig, describe, from_description
 from worldmodel.text import TextEncoder, Texts, texts_from
 
@@ -37,7 +38,10 @@ class WorldModel:
             BadInput: an encoder that cannot be opened, or is not the one of the training.
         """
         description = self.manifest.get("text")
-        return texts_from(description, encoder) if description else None
+        try:
+            return texts_from(description, encoder) if description else None
+        except BadInput as error:
+            raise BadInput(f"{self.path}: {error}") from error
 
     def reads_tokens_of(self, name: str, tokenizer: Tokenizer | None = None) -> bool:
         """Whether tokens made by `name` (a hash, or a published name) are those of its training.
@@ -90,6 +94,16 @@ def manifest_of(
     }
 
 
+@dataclass(frozen=True)
+class Said:
+    """What the manifest of a world model says besides every manifest's `Head`."""
+
+    network: dict[str, Any]
+    spec: TokenSpec
+    action_names: tuple[str, ...]
+    text: dict[str, Any] | None = None
+
+
 def load_world_model(path: str | Path) -> WorldModel:
     """Open a run folder (its newest whole checkpoint) or a checkpoint folder.
 
@@ -97,20 +111,10 @@ def load_world_model(path: str | Path) -> WorldModel:
         BadInput: not there, damaged, of another schema or of another kind.
     """
     folder = find_checkpoint(Path(path))
-    manifest = read_manifest(folder)
-    if manifest.get("kind") != KIND:
-        raise BadInput(f"{folder}: is a {manifest.get('kind')} checkpoint, a world model is needed")
-    spec = TokenSpec.from_dict(manifest["spec"])
-    names = tuple(manifest["action_names"])
-    try:
-        config = from_description(manifest["network"])
-    except BadInput as error:
-        raise BadInput(f"{folder}: {error}") from error
-    network = config.build(spec, len(names))
+    manifest = read_manifest(folder, KIND)
+    said = entries(Said, manifest, folder)
+    config = from_description(said.network, f"{folder / MANIFEST}: network")
     weights = {k.removeprefix("network."): v for k, v in read_weights(folder).items()}
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise BadInput(f"{folder}: the weights do not fit its manifest ({error})") from error
+    network = fitted(lambda: config.build(said.spec, len(said.action_names)), weights, folder)
     network.eval().requires_grad_(False)
-    return WorldModel(network, spec, names, folder, manifest)
+    return WorldModel(network, said.spec, said.action_names, folder, manifest)

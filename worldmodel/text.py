@@ -19,6 +19,7 @@ from torch import Tensor
 from training.errors import BadInput
 from training.hashing import file_sha256
 from training.leftovers import written_whole
+from training.records import judged
 from worldmodel.dynamics.base import DynamicsConfig
 from worldmodel.dynamics.text import TextContext
 
@@ -230,6 +231,15 @@ class Texts:
             save_file({"embedding": embedding.contiguous().clone()}, partial)
 
 
+@dataclass(frozen=True)
+class Described:
+    """What `Texts.describe` says besides the encoder's own settings."""
+
+    name: str
+    num_tokens: int
+    key: str
+
+
 def texts_from(description: dict[str, Any], encoder: TextEncoder | None = None) -> Texts:
     """What a checkpoint's model reads its captions through.
 
@@ -239,11 +249,13 @@ def texts_from(description: dict[str, Any], encoder: TextEncoder | None = None) 
     Raises:
         BadInput: an encoder that cannot be opened from a checkpoint, or another than its own.
     """
-    values = dict(description)
-    name, num_tokens, key = values.pop("name"), values.pop("num_tokens"), values.pop("key")
+    own = ("name", "num_tokens", "key")
+    said = judged(Described, {k: description[k] for k in own if k in description}, "text")
+    values = {k: v for k, v in description.items() if k not in own}
+    name, num_tokens, key = said.name, said.num_tokens, said.key
     if encoder is None and name not in ENCODERS:
         raise BadInput(f"the text encoder {name} is none of {', '.join(ENCODERS)}; pass it along")
-    encoder = encoder or ENCODERS[name](**values)
+    encoder = encoder or judged(ENCODERS[name], values, f"text: {name}")
     if encoder.key != key:
         raise BadInput(
             f"the text encoder is {encoder.key}, but the model was trained with {key}; give that"

@@ -1,6 +1,6 @@
 """Quantizers: latents <-> integers. One interface (`base`), one file per kind."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from tokenizer.quantizers.base import Quantized, Quantizer, QuantizerConfig
@@ -9,6 +9,7 @@ from tokenizer.quantizers.lfq import LFQ, LFQConfig
 from tokenizer.quantizers.residual import Product, ProductConfig, Residual, ResidualConfig
 from tokenizer.quantizers.vq import VQ, VQConfig
 from training.errors import BadInput
+from training.records import judged, kind_of
 
 __all__ = [
     "FSQ",
@@ -41,20 +42,23 @@ def describe(config: QuantizerConfig) -> dict[str, Any]:
     return {"name": name, **{f.name: _plain(getattr(config, f.name)) for f in fields(config)}}  # type: ignore[arg-type]
 
 
-def from_description(values: dict[str, Any]) -> QuantizerConfig:
+def from_description(values: Any, where: str = "quantizer") -> QuantizerConfig:
     """The config that `describe` wrote.
+
+    Args:
+        where: the values come from, for messages.
 
     Raises:
         BadInput: no such quantizer in this release, or settings that it does not know.
     """
-    rest = {k: from_description(v) if isinstance(v, dict) else v for k, v in values.items()}
-    name = rest.pop("name", None)
-    if name not in CONFIGS:
-        raise BadInput(f"quantizer {name!r} is unknown here; known: {', '.join(CONFIGS)}")
-    try:
-        return CONFIGS[name](**rest)
-    except TypeError as error:
-        raise BadInput(f"quantizer {name!r}: {error}; it was written by another release") from error
+    kind, rest = kind_of(values, CONFIGS, where)
+    inner = rest.pop("quantizer", None)
+    config: Any = judged(kind, rest, where)
+    if inner is None:
+        return config
+    if not hasattr(config, "quantizer"):
+        raise BadInput(f"{where}: quantizer is unknown")
+    return replace(config, quantizer=from_description(inner, f"{where}.quantizer"))
 
 
 def _plain(value: Any) -> Any:

@@ -1,12 +1,11 @@
 """Kinds of world models, all asked through `Dynamics`: one config class and one line each."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
-from training.errors import BadInput
+from training.records import judged, kind_of
 from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
 from worldmodel.dynamics.gpt import GPTConfig
-from worldmodel.dynamics.layout import LayoutConfig
 from worldmodel.dynamics.masked import MaskedConfig
 from worldmodel.dynamics.whole_frame import WholeFrameConfig
 
@@ -33,24 +32,15 @@ def describe(config: DynamicsConfig) -> dict[str, Any]:
     return {"name": name, **asdict(config)}
 
 
-def from_description(description: dict[str, Any]) -> DynamicsConfig:
+def from_description(description: Any, where: str = "network") -> DynamicsConfig:
     """The config that `describe` described.
+
+    Args:
+        where: the values come from, for messages.
 
     Raises:
         BadInput: an unknown kind, or a value that this kind does not have.
     """
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in description.items()
-    }
-    name = values.pop("name", None)
-    if name not in KINDS:
-        raise BadInput(f"unknown network {name!r}; known: {', '.join(KINDS)}")
-    unknown = sorted(set(values) - {field.name for field in fields(KINDS[name])})
-    if unknown:
-        raise BadInput(
-            f"the network {name} has no {', '.join(unknown)}; was it made by a newer one?"
-        )
-    if "layout" in values:
-        values["layout"] = LayoutConfig(**values["layout"])
-    config: DynamicsConfig = KINDS[name](**values)
+    kind, values = kind_of(description, KINDS, where)
+    config: DynamicsConfig = judged(kind, values, where)
     return config

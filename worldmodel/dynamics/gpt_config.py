@@ -159,6 +159,11 @@ class GPTConfig(DynamicsConfig):
                 f"norm_eps={self.norm_eps}, qk_norm_eps={self.qk_norm_eps}, attention_scale="
                 f"{self.attention_scale}; give positive numbers (attention_scale 0: the usual one)"
             )
+        if self.output_scale <= 0 or self.rope_theta <= 0 or self.mlp_ratio <= 0:
+            raise BadInput(
+                f"output_scale={self.output_scale}, rope_theta={self.rope_theta}, mlp_ratio="
+                f"{self.mlp_ratio}; give positive numbers"
+            )
         if self.cross_every < 1:
             raise BadInput(f"cross_every={self.cross_every}; give 1 or more blocks")
 

@@ -5,7 +5,7 @@ command line. `data.root` alone is recognised by what lies there.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from tokenizer.drives import Drive
 from tokenizer.encode import EncodeConfig
 from tokenizer.importers.commavq_segments import files_of
 from tokenizer.load import Tokenizer, load_tokenizer
-from tokenizer.sources import DriveSource, TokenSource, source_from_dict
+from tokenizer.sources import DriveSource, TokenSource, source_from_dict, without_targets
 from tokenizer.token_store import TokenStore
+from training.checkpoints import MANIFEST
 from training.errors import BadInput
+from training.records import judged
 from worldmodel.data import open_store
 from worldmodel.known_entropy import KnownEntropyConfig
 from worldmodel.known_entropy_source import KnownEntropySource
@@ -49,10 +51,9 @@ def evidence_of(model: WorldModel, data: Mapping[str, Any], tokenizer: str | Non
     Raises:
         BadInput: as `data_source`; drives without a tokenizer, or tokens of another one.
     """
-    loader = (model.manifest.get("config") or {}).get("loader") or {}
+    trained = trained_on(model.manifest, model.path)
     source = data_source(model.manifest, data, model.path)
-    encode = EncodeConfig(**{k: v for k, v in loader.get("encode", {}).items() if k != "_target_"})
-    name = tokenizer or loader.get("tokenizer")
+    encode, name = trained.encode, tokenizer or trained.tokenizer
     if isinstance(source, DriveSource):
         if not name:
             raise BadInput(
@@ -87,7 +88,10 @@ def data_source(
     Raises:
         BadInput: neither says what data to take, or the root is not there.
     """
+    says = f"{where / MANIFEST}: config.data"
     trained = (manifest.get("config") or {}).get("data")
+    if trained is not None and not isinstance(trained, dict):
+        raise BadInput(f"{says}={str(trained)[:60]}: should be an object")
     root = data.get("root")
     if data.get("_target_"):
         if not root and data["_target_"] == TOKENS:
@@ -99,13 +103,13 @@ def data_source(
                 f"{where}: is a published model, which names no data; give data.root=PATH (a token "
                 "store, commaVQ's files, or drives with tokenizer=FOLDER)"
             )
-        return source_of(trained)
+        return source_of(trained, says)
     if trained is not None and not Path(root).exists():
-        return source_of({**trained, "root": root})  # whose own words say what is missing
+        return source_of({**trained, "root": root}, says)  # whose own words say what is missing
     found = recognised(Path(root))
     same = ("_target_", "format")
     if trained is not None and all(trained.get(k) == found.get(k) for k in same):
-        return source_of({**trained, "root": root})
+        return source_of({**trained, "root": root}, says)
     cache = (trained or {}).get("cache") or data.get("cache") or "data"
     return source_of({**found, "root": root, "cache": cache})
 
@@ -127,18 +131,41 @@ def recognised(root: Path) -> dict[str, str]:
     return {"_target_": TOKENS, "format": "commavq"}
 
 
-def source_of(values: Mapping[str, Any]) -> DriveSource | TokenSource:
-    """A source from a saved config; BadInput for any other class than ours."""
+def source_of(values: Mapping[str, Any], where: str = "data") -> DriveSource | TokenSource:
+    """A source from a saved config; BadInput for any other class than ours.
+
+    Args:
+        where: the values come from, for messages.
+    """
     if values.get("_target_") != KNOWN_ENTROPY:
-        return source_from_dict(dict(values))
-    fields = {k: v for k, v in values.items() if k != "_target_"}
-    if isinstance(fields.get("world"), dict):
-        world = {k: v for k, v in fields["world"].items() if k != "_target_"}
-        lists: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in world.items()
+        return source_from_dict(dict(values), where)
+    fields = without_targets(dict(values))
+    # As in `source_from_dict`: judged, then built of the values themselves.
+    judged(KnownEntropySource, fields, where)
+    if "world" in fields:
+        world: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in fields["world"].items()
         }
-        fields["world"] = KnownEntropyConfig(**lists)
+        fields["world"] = KnownEntropyConfig(**world)
     return KnownEntropySource(**fields)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run's config says of the data that its world model read; a published one says none."""
+
+    encode: EncodeConfig = field(default_factory=EncodeConfig)
+    tokenizer: str | None = None
+
+
+def trained_on(manifest: Mapping[str, Any], path: Path) -> Trained:
+    """BadInput where a checkpoint's config says it in another way than ours do."""
+    says = f"{path / MANIFEST}: config.loader"
+    loader = (manifest.get("config") or {}).get("loader", {})
+    if not isinstance(loader, dict):
+        raise BadInput(f"{says}={str(loader)[:60]}: should be an object")
+    known = {key: loader[key] for key in ("encode", "tokenizer") if key in loader}
+    return judged(Trained, without_targets(known), says)
 
 
 def _tokenizer_of(store: TokenStore, given: str | None, trained: str | None) -> Tokenizer | None:

@@ -1,0 +1,44 @@
+"""From what a checkpoint says of its network, and its weights, to the network."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import BadInput
+
+Network = TypeVar("Network", bound=nn.Module)
+# What torch and arithmetic say of sizes that no network can have: the values are a stranger's.
+IMPOSSIBLE = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+
+
+def fitted(build: Callable[[], Network], weights: Mapping[str, Tensor], path: Path) -> Network:
+    """The network that `build` makes, holding `weights`.
+
+    It is built without memory first, and compared: a manifest with other sizes than its weights
+    is refused before anything of those sizes is allocated.
+
+    Args:
+        path: the checkpoint, for messages.
+
+    Raises:
+        BadInput: no such network can be built, or the weights are another one's.
+    """
+    try:
+        with torch.device("meta"):
+            needed = {name: tuple(value.shape) for name, value in build().state_dict().items()}
+    except IMPOSSIBLE as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise BadInput(f"{path}: no network can be built as its manifest says ({said})") from error
+    there = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in sorted(needed.keys() | there.keys()):
+        if needed.get(name) != there.get(name):
+            raise BadInput(
+                f"{path}: the weights do not fit its manifest ({name} is {there.get(name)}, the "
+                f"network has {needed.get(name)})"
+            )
+    network = build()
+    network.load_state_dict(weights)
+    return network
