@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokenizer.grid import GridConfig
 from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
+from training.errors import BadInput
 from training.recompute import call
 
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from training.errors import BadInput
+from training.leftovers import written_whole
 
 Judged = TypeVar("Judged")
 Kind = TypeVar("Kind")
@@ -91,16 +92,10 @@ def write_durably(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; the file of before is still there.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as partial, partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     sync(path.parent)
 
 

@@ -191,5 +191,5 @@ def test_a_checkpoint_of_an_unknown_network_is_refused(tmp_path):
     manifest = manifest_of(CONFIG)
     manifest["network"]["name"] = "hologram"
     write_checkpoint(tmp_path / "x", {}, manifest)
-    with pytest.raises(BadInput, match="unknown network"):
+    with pytest.raises(BadInput, match="is unknown"):
         load_tokenizer(tmp_path / "x")

@@ -34,7 +34,7 @@ def test_what_cannot_be_done_says_what_can():
 
 def test_a_description_makes_the_config_again():
     assert from_description(describe(CONFIG)) == CONFIG
-    with pytest.raises(BadInput, match="unknown network 'rnn'; known: gpt"):
+    with pytest.raises(BadInput, match="'rnn' is unknown; known: gpt"):
         from_description({"name": "rnn"})
-    with pytest.raises(BadInput, match="the network gpt has no wings"):
+    with pytest.raises(BadInput, match="wings is unknown"):
         from_description({**describe(CONFIG), "wings": 2})
