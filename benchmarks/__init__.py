@@ -7,11 +7,13 @@
 A row module below `benchmarks/` offers `rows() -> Iterator[Row]` and is named in `SUITES`.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 import training  # noqa: F401  (first: it repairs torchvision, without which lightning fails)
+from training.clock import now
 
 SUITES = (
     "train_step",
@@ -46,10 +48,11 @@ class Row:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    start = time.perf_counter()
+    """Wall-clock seconds of one call, what it gives to a GPU included."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    start = now(device)
     work()
-    return time.perf_counter() - start
+    return now(device) - start
 
 
 def interleaved(contestants: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """What one tokenizer is worth on given clips: quality, flicker, codes, bits, speed, size."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from tokenizer.load import Tokenizer
 from tokenizer.lpips_weights import PerceptualDistance
 from tokenizer.metrics import CodebookStats, psnr, ssim
 from tokenizer.transforms import Preprocessing
+from training.clock import now
 
 LEVELS_PER_UNIT = 127.5  # 8-bit levels between 0 and 1 of the range [-1, 1]
 STILL = 2.0 / LEVELS_PER_UNIT
@@ -228,12 +228,16 @@ def speed(tokenizer: Tokenizer, frames: UInt8[np.ndarray, "time h w 3"]) -> tupl
     repeats = -(-TIMED_FRAMES // len(fitted))
     pixels = to_pixels(fitted.repeat(repeats, 1, 1, 1)[:TIMED_FRAMES].to(tokenizer.device))
     tokens = tokenizer.encode(pixels)
-    encode = min(_seconds(lambda: tokenizer.encode(pixels)) for _ in range(TIMINGS))
-    decode = min(_seconds(lambda: tokenizer.decode(tokens)) for _ in range(TIMINGS))
+    encode = min(
+        _seconds(lambda: tokenizer.encode(pixels), tokenizer.device) for _ in range(TIMINGS)
+    )
+    decode = min(
+        _seconds(lambda: tokenizer.decode(tokens), tokenizer.device) for _ in range(TIMINGS)
+    )
     return len(pixels) / encode, len(pixels) / decode
 
 
-def _seconds(work: Callable[[], Tensor]) -> float:
-    began = time.perf_counter()
-    work().sum().item()  # a GPU has finished only when a value arrives
-    return time.perf_counter() - began
+def _seconds(work: Callable[[], Tensor], device: torch.device) -> float:
+    began = now(device)
+    work()
+    return now(device) - began

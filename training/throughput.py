@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import lightning as L
 import torch
 
+from training.clock import now
 from training.loader import OrderedLoader
 from training.status import read_status, write_status
 
@@ -43,11 +44,9 @@ def peak_flops(device: str) -> float:
     a = torch.ones(1024, 1024, device=device, dtype=dtype)  # no random numbers: they are the run's
     best = 0.0
     for _ in range(5):
-        began = time.perf_counter()
+        began = now(device)
         a @ a
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        best = max(best, 2 * 1024**3 / (time.perf_counter() - began))
+        best = max(best, 2 * 1024**3 / (now(device) - began))
     return best
 
 
@@ -97,7 +96,11 @@ class Throughput(L.Callback):
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.since_start += 1
-        seconds = time.perf_counter() - self._began
+        ready = (batch_idx + 1) % module.accumulate == 0
+        due = ready and trainer.global_step % self.every_steps == 0
+        # A row counts the work that its batches gave to a GPU, and none of before.
+        settled = due or self.since_start <= 2
+        seconds = (now(module.device) if settled else time.perf_counter()) - self._began
         self.kept_s += seconds
         # The first batches of a process start workers and warm kernels up: not in the averages,
         # but for rows that hold no others.
@@ -111,8 +114,7 @@ class Throughput(L.Callback):
         self.tokens += work.tokens * trainer.world_size
         self.flops += work.flops
         self.flops_causal += work.flops_causal or work.flops
-        ready = (batch_idx + 1) % module.accumulate == 0
-        if ready and trainer.global_step % self.every_steps == 0:
+        if due:
             self._log(trainer, module)
 
     def _log(self, trainer: L.Trainer, module: Any) -> None:

@@ -7,7 +7,6 @@ what wrong actions cost. Printed as markdown, written as JSON.
 
 import argparse
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 
 from training.cli import bad_input_fails
+from training.clock import now
 from training.errors import BadInput
 from training.loader import fixed_loader
 from training.plain_json import to_json
@@ -80,12 +80,11 @@ def frames_per_second(model: WorldModel, clip: TokenClip, num_frames: int, devic
     decoder = open_decoder(network, Sampling())
     decoder.start(tokens, given)
     action = given[:, -1] if given is not None else None
-    decoder.next_frame(action).cpu()
-    began = time.perf_counter()
+    decoder.next_frame(action)
+    began = now(device)
     for _ in range(num_frames):
-        frame = decoder.next_frame(action)
-    frame.cpu()  # waits for the device
-    return num_frames / (time.perf_counter() - began)
+        decoder.next_frame(action)
+    return num_frames / (now(device) - began)
 
 
 def markdown(rows: Iterable[Row]) -> str:

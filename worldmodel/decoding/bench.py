@@ -4,7 +4,6 @@ Speed, share of what memory allows, what an approximation costs in cross entropy
 guesses are right; one markdown table.
 """
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from training.cli import command, plain
+from training.clock import now
 from training.errors import BadInput
 from training.results import append, heading
 from worldmodel.data import TokenClip, TokenWindows, collate
@@ -81,10 +81,10 @@ def measure(
     for _ in range(repeats):
         decoder.start(prompt, actions)
         decoder.next_frame(rows[0])  # fills the context, and warms up
-        began = time.perf_counter()
+        began = now(prompt.device)
         for row in rows[1:]:
             decoder.next_frame(row)
-        best = min(best, (time.perf_counter() - began) / (len(rows) - 1))
+        best = min(best, (now(prompt.device) - began) / (len(rows) - 1))
     name = named(method, options)
     acceptance = decoder.acceptance if isinstance(decoder, SpeculativeDecoder) else None
     if not isinstance(decoder, Decoder):
@@ -117,9 +117,9 @@ def read_bandwidth() -> float:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     array, best = torch.ones(100_000_000, device=device), float("inf")
     for _ in range(10):
-        began = time.perf_counter()
-        array.sum().item()
-        best = min(best, time.perf_counter() - began)
+        began = now(device)
+        array.sum()
+        best = min(best, now(device) - began)
     return array.numel() * 4 / best
 
 

@@ -1,6 +1,5 @@
 """Predicted frames against what the camera saw, between a floor and a ceiling."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from tokenizer.data import to_pixels
 from tokenizer.lpips_weights import PerceptualDistance
 from tokenizer.metrics import psnr, ssim
+from training.clock import now
 from worldmodel.data import TokenClip
 from worldmodel.decoding import Sampling, rollout
 from worldmodel.dynamics import Dynamics
@@ -51,7 +51,8 @@ def imagine(
     """
     said = _said(clips, sampling, texts)
     horizon = clips.tokens.shape[1] - prompt_steps
-    began, futures = time.perf_counter(), []
+    device = clips.tokens.device
+    began, futures = now(device), []
     for index in tqdm(range(len(clips.tokens)), title, unit="clip"):
         one = slice(index, index + 1)
         futures.append(
@@ -66,7 +67,7 @@ def imagine(
                 captions=said and replace(said, index=said.index[one]),
             )
         )
-    seconds = time.perf_counter() - began
+    seconds = now(device) - began
     count = len(futures) * num_futures * horizon
     return Futures(torch.cat(futures), seconds / count)
 
