@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
+import published_files
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tokenizer.quantizers import FSQ
-
-LEVELS = {"A": [8, 8, 8, 5, 5], "B": [8, 8, 8, 6, 5]}
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +15,15 @@ def parity(shared: Path) -> dict[str, torch.Tensor]:
     return load_file(shared / "parity/fsq_driving/io.safetensors")
 
 
-@pytest.mark.parametrize("name", LEVELS)
-def test_codes_indices_and_gradient_equal_upstream(parity, name):
-    fsq = FSQ(LEVELS[name])
+@pytest.fixture(scope="module")
+def said(shared: Path) -> dict:
+    """What the fixture's config.json says."""
+    return published_files.parity(shared, "fsq_driving")[1]
+
+
+@pytest.mark.parametrize("name", ["A", "B"])
+def test_codes_indices_and_gradient_equal_upstream(parity, said, name):
+    fsq = FSQ(said[name]["levels"])
     z = parity[f"{name}_z"].movedim(1, -1).requires_grad_()
     codes, indices, _ = fsq(z)
     assert torch.equal(indices, parity[f"{name}_indices"])
@@ -29,9 +34,9 @@ def test_codes_indices_and_gradient_equal_upstream(parity, name):
     torch.testing.assert_close(z.grad.movedim(-1, 1), parity[f"{name}_grad"], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", LEVELS)
-def test_table_sequence_and_edges_equal_upstream(parity, name):
-    fsq = FSQ(LEVELS[name])
+@pytest.mark.parametrize("name", ["A", "B"])
+def test_table_sequence_and_edges_equal_upstream(parity, said, name):
+    fsq = FSQ(said[name]["levels"])
     codes = fsq.indices_to_codes(parity[f"{name}_table_indices"])
     torch.testing.assert_close(codes, parity[f"{name}_table_codes"], atol=1e-6, rtol=0)
     quant, indices, _ = fsq(parity[f"{name}_seq_z"])
@@ -42,8 +47,8 @@ def test_table_sequence_and_edges_equal_upstream(parity, name):
     torch.testing.assert_close(quant, parity[f"{name}_edge_quant"], atol=1e-6, rtol=0)
 
 
-def test_projections_equal_upstream(parity, shared):
-    fsq = FSQ([7, 5, 4], dim=12)
+def test_projections_equal_upstream(parity, said, shared):
+    fsq = FSQ(**said["P"])
     fsq.load_state_dict(load_file(shared / "parity/fsq_driving/weights.safetensors"))
     out, indices, _ = fsq(parity["P_z"])
     assert torch.equal(indices, parity["P_indices"])

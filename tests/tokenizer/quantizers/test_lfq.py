@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import published_files
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,12 +17,18 @@ def parity(shared: Path) -> dict[str, torch.Tensor]:
     return load_file(shared / "parity/magvit2_lfq/io.safetensors")
 
 
+@pytest.fixture(scope="module")
+def said(shared: Path) -> dict:
+    """What the fixture's config.json says of the model."""
+    return published_files.parity(shared, "magvit2_lfq")[1]["model"]
+
+
 @pytest.mark.parametrize(("size", "atol"), [("s", 1e-4), ("m", 2e-5)])
-def test_terms_indices_and_gradient_equal_upstream(parity, size, atol):
+def test_terms_indices_and_gradient_equal_upstream(parity, said, size, atol):
     def expected(name):
         return parity[f"lfq_{size}_{name}"]
 
-    lfq = LFQConfig(bits=8, bit_order="big").build()
+    lfq = LFQConfig(bits=said["z_channels"], bit_order="big").build()
     z = expected("z").clone().requires_grad_()
     codes, indices, losses = lfq(z.movedim(1, -1))
     assert torch.equal(indices, expected("indices"))
@@ -30,26 +37,32 @@ def test_terms_indices_and_gradient_equal_upstream(parity, size, atol):
     sample, batch = lfq.entropies(z.movedim(1, -1))
     torch.testing.assert_close(sample, expected("per_sample_entropy"), **close)
     torch.testing.assert_close(batch, expected("codebook_entropy"), **close)
-    torch.testing.assert_close(losses["entropy"], 0.1 * expected("entropy_aux"), **close)
-    torch.testing.assert_close(losses["commitment"], 0.25 * expected("commitment"), **close)
+    torch.testing.assert_close(
+        losses["entropy"], said["codebook_weight"] * expected("entropy_aux"), **close
+    )
+    torch.testing.assert_close(
+        losses["commitment"], said["commit_weight"] * expected("commitment"), **close
+    )
     total = sum(losses.values()) + (codes.movedim(-1, 1) * expected("cotangent")).sum()
     total.backward()
     torch.testing.assert_close(z.grad, expected("grad"), atol=atol, rtol=0)
 
 
-def test_published_bits_indices_and_token_order(parity):
-    big, little = (LFQConfig(bits=8, bit_order=order).build() for order in ("big", "little"))
+def test_published_bits_indices_and_token_order(parity, said):
+    bits = said["z_channels"]
+    big, little = (LFQConfig(bits=bits, bit_order=order).build() for order in ("big", "little"))
     latent = parity["latent"].movedim(1, -1)
     assert torch.equal(big.encode(latent), parity["indices"])
     assert torch.equal(big.decode(parity["indices"]).movedim(-1, 1), parity["quant"])
     # Data sets of 1X hold tokens whose lowest bit is channel 0.
     assert torch.equal(little.decode(parity["tokens"]).movedim(-1, 1), parity["tokens_quant"])
     # Halves of the index, as a factorised model predicts them.
-    halves = LFQConfig(bits=8, factor_bits=(4, 4), bit_order="big").build()
-    assert halves.factors == (16, 16)
+    half = bits // 2
+    halves = LFQConfig(bits=bits, factor_bits=(half, half), bit_order="big").build()
+    assert halves.factors == (2**half, 2**half)
     joint = halves.encode(parity["lfq_m_z"].movedim(1, -1))
-    assert torch.equal(joint % 16, parity["lfq_m_indices_post"])
-    assert torch.equal(joint // 16, parity["lfq_m_indices_pre"])
+    assert torch.equal(joint % 2**half, parity["lfq_m_indices_post"])
+    assert torch.equal(joint // 2**half, parity["lfq_m_indices_pre"])
 
 
 def by_definition(z, temperature):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import published_files
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -20,6 +21,12 @@ def parity(shared: Path) -> dict[str, torch.Tensor]:
     return {**load_file(folder / "io.safetensors"), **load_file(folder / "weights.safetensors")}
 
 
+@pytest.fixture(scope="module")
+def said(shared: Path) -> dict:
+    """What the fixture's config.json says."""
+    return published_files.parity(shared, "vq_ema")[1]
+
+
 def close(actual, expected):
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
@@ -30,8 +37,10 @@ def small(**changes) -> VQ:
     return VQConfig(**settings).build()
 
 
-def test_three_steps_of_the_normalised_running_means_equal_upstream(parity):
-    vq = VQConfig(24, 8, 8, decay=0.9, commitment_weight=1.0, **PLAIN).build()
+def test_three_steps_of_the_normalised_running_means_equal_upstream(parity, said):
+    own = said["norm_ema"]
+    sizes = own["n_embed"], own["embedding_dim"], own["embedding_dim"]
+    vq = VQConfig(*sizes, decay=own["decay"], commitment_weight=own["beta"], **PLAIN).build()
     vq.codebook.copy_(parity["norm_ema.embedding.weight"])
     vq.cluster_size.copy_(parity["norm_ema.cluster_size"])
     for step in range(3):
@@ -53,19 +62,20 @@ def test_three_steps_of_the_normalised_running_means_equal_upstream(parity):
         assert torch.equal(value, before[name]), name
 
 
-def test_kmeans_equals_upstream(parity):
+def test_kmeans_equals_upstream(parity, said):
     samples = parity["kmeans_samples"]
-    start = samples[parity["kmeans_permutation"][:7]]
-    means, counts = kmeans(samples, start, 10, cosine=True)
+    start = samples[parity["kmeans_permutation"][: said["kmeans"]["clusters"]]]
+    means, counts = kmeans(samples, start, said["kmeans"]["iterations"], cosine=True)
     close(means, parity["kmeans_means"])
     assert torch.equal(counts.long(), parity["kmeans_counts"].long())
 
 
-@pytest.mark.parametrize(("kind", "weights"), [("legacy", (1.0, 0.25)), ("fixed", (0.25, 1.0))])
-def test_both_placements_of_beta_equal_upstream(parity, kind, weights):
-    commitment, codebook = weights
+@pytest.mark.parametrize("kind", ["legacy", "fixed"])
+def test_both_placements_of_beta_equal_upstream(parity, said, kind):
+    own = said["taming"]
+    commitment, codebook = (1.0, own["beta"]) if kind == "legacy" else (own["beta"], 1.0)
     vq = VQConfig(
-        *(24, 8, 8),
+        *(own["n_e"], own["e_dim"], own["e_dim"]),
         normalize=False,
         learn="gradient",
         commitment_weight=commitment,
