@@ -36,10 +36,13 @@ FREE = {
     "loader.on_corrupt": "",
     "loader.frames": "",
     "name": "",
-    "paths": "",  # where things lie is not what they are
+    "paths": "",  # where things lie is not what they are; data is compared by content
+    "data.root": "",
+    "loader.source.root": "",
 }
 # Not said: what belongs to the command, and what follows from `paths`.
 UNSAID = (
+    "other_data",
     "ckpt",
     "run",
     "hydra",

@@ -3,6 +3,7 @@
 runs/<name>/
     config.yaml        the resolved config
     run.json           run id, git revision, versions, hashes of data and tokenizer
+    data.json          a digest of every drive
     status.json        running, finished, stopped or failed, and why
     metrics.jsonl      every metric, one row per logging step
     .lock              who trains here; held while it lives
@@ -41,6 +42,7 @@ from training.machine import (
 from training.records import read_record, write_durably, write_record
 from training.resume import decide_precision, judge_batch, judge_changes
 from training.rows import FINDINGS_FILE, METRICS_FILE, cut_rows
+from training.same_data import data_facts, judge_data, write_digests
 from training.signals import Stopped, requeue_job
 from training.snapshot import git_revision
 from training.status import STOPPED, slurm_job, write_status
@@ -75,7 +77,8 @@ class Run:
         """Take the folder, write config.yaml and run.json, give the module its manifest.
 
         Raises:
-            BadInput: the folder cannot be written into, or another process trains there.
+            BadInput: the data is not what the run began with, the folder cannot be written into,
+                or another process trains there.
         """
         facts = {
             "run_id": self.id,
@@ -86,8 +89,11 @@ class Run:
             "lightning": L.__version__,
             "hardware": hardware(),
             "global_batch": self.global_batch,
-            "data_hash": datamodule.data_hash,
+            **data_facts(datamodule),
         }
+        if self.resumed:
+            before, other = self.resumed.get("run", {}), self.config["other_data"]
+            judge_data(self.folder, before, datamodule, other)
         module.manifest |= {"config": self.config, "run": facts}
         if launched_rank():
             return
@@ -95,6 +101,7 @@ class Run:
         try:
             write_durably(self.folder / "config.yaml", OmegaConf.to_yaml(self.config).encode())
             write_record(self.folder / RECORD, facts)
+            write_digests(self.folder, datamodule)
         except OSError as error:
             raise BadInput(f"run={self.folder}: cannot be written ({error.strerror})") from error
         parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import BadInput
+from training.machine import launched_rank
 from training.records import read_record, write_record
 
 FILE = "data.json"
@@ -21,8 +22,8 @@ def data_facts(datamodule: Any) -> dict[str, str]:
     return {"data_hash": datamodule.data_hash, "data_hash_by": BY}
 
 
-def judge_data(folder: Path, before: Mapping[str, Any], datamodule: Any, other_data: bool) -> str:
-    """What there is to say of the data of a run that goes on; "" where it is the same.
+def judge_data(folder: Path, before: Mapping[str, Any], datamodule: Any, other_data: bool) -> None:
+    """Judge the data of a run that goes on; what there is to say of it is printed.
 
     Args:
         folder: of the run.
@@ -33,16 +34,22 @@ def judge_data(folder: Path, before: Mapping[str, Any], datamodule: Any, other_d
         BadInput: the data differs; the drives that do are named.
     """
     if before.get("data_hash_by") != BY:
-        return "note: the checkpoint is of a release that compared no data; it is taken as the same"
+        _say(f"note: {folder}: of a release that compared no data; it is taken as the same")
+        return
     if before["data_hash"] == datamodule.data_hash:
-        return ""
+        return
     changes = _changes(folder, datamodule.data_digests())
-    if other_data:
-        return f"warning: the data is not what the run began with ({changes}); it goes on with it"
-    raise BadInput(
-        f"{folder}: its run was trained on other data ({changes}); bring that back, choose another "
-        "folder (run=runs/NAME), or go on with what is there now: other_data=true"
-    )
+    if not other_data:
+        raise BadInput(
+            f"{folder}: its run was trained on other data ({changes}); bring that back, choose "
+            "another folder (run=runs/NAME), or go on with what is there now: other_data=true"
+        )
+    _say(f"warning: the data is not what the run began with ({changes}); it goes on with it")
+
+
+def _say(message: str) -> None:
+    if not launched_rank():
+        print(message)
 
 
 def write_digests(folder: Path, datamodule: Any) -> None:
