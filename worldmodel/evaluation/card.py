@@ -112,7 +112,12 @@ def evaluate(
     if evidence.tokenizer is None or not evidence.drives:
         card["pixels"] = {"skipped": "no drives and tokenizer at hand: tokens only"}
         return card
-    judge = PixelJudge(load_lpips(config.lpips_net, config.lpips_weights).to(device))
+    perceptual = load_lpips(config.lpips_net, config.lpips_weights)
+    height, width = evidence.store.spec.image_size
+    if min(height, width) < perceptual.min_side:
+        card["pixels"] = {"skipped": f"frames of {height}x{width} pixels are too small for LPIPS"}
+        return card
+    judge = PixelJudge(perceptual.to(device))
     horizon = max(1, round(config.horizon_s * model.spec.fps / model.spec.frames_per_step))
     tokenizer = evidence.tokenizer.to(device)
     clips, decoder, frames = _clips(evidence, tokenizer, config, prompt, horizon, device)

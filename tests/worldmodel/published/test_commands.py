@@ -6,8 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from published_files import cosmos_files, genie_files, gpt2m_files, vavim_files
+from vqgan_by_name import ByName
 
+from tokenizer.drives import write_drive
 from tokenizer.store_writer import TokenStoreWriter
 from tokenizer.token_store import TokenStore
 from worldmodel.load import load_world_model
@@ -100,6 +103,36 @@ def test_gpt2m_reads_commavqs_own_files(converted, command, shared, tmp_path):
     assert "1 x 1 futures of 1 steps after 19 real ones" in said
     (drive,) = TokenStore(tmp_path / "futures").drives("test")
     assert drive.tokens.shape == (20, 8, 16)
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_vavim_is_judged_on_frames_with_llamagens_tokenizer(levels, shared, command, tmp_path):
+    """With 4 resolutions its 2x3 tokens are 16x24 pixels, in which LPIPS sees nothing."""
+    height, width = 2**levels, 3 * 2 ** (levels - 1)
+    network = ByName("llamagen", 8, (*[1] * (levels - 1), 2))
+    frames = torch.zeros(1, 3, height, width)
+    with torch.no_grad():
+        network.frames(network.looked_up(network.tokens(network.latents(frames))))
+    torch.save({"model": network.weights}, tmp_path / "vq_ds16.pt")
+    given = (
+        f"ckpt={tmp_path}/vq_ds16.pt",
+        f"options.image_size=[{height},{width}]",
+        f"out={tmp_path}/vq",
+    )
+    command("tokenizer.convert", "tokenizer=llamagen", *given)
+    convert("vam_mupgpt2", vavim_files(shared, tmp_path), tmp_path / "vavim", grid=[2, 3])
+    for split in ("train", "test"):
+        pixels = np.random.default_rng(0).integers(0, 256, (8, height, width, 3), np.uint8)
+        meta = {"fps": 2, "split": split, "source": "noise", "licence": "CC0"}
+        write_drive(tmp_path / "drives" / split, pixels, np.zeros((8, 1)), ["steering"], meta)
+    few = (*FEW, "num_clips=1", "num_futures=1", "horizon_s=1")
+    given = f"data.root={tmp_path}/drives", f"tokenizer={tmp_path}/vq", f"out={tmp_path}/eval"
+    command("eval", f"ckpt={tmp_path}/vavim", *given, *few)
+    card = json.loads((tmp_path / "eval/metrics.json").read_text())
+    if levels == 4:
+        assert card["pixels"] == {"skipped": "frames of 16x24 pixels are too small for LPIPS"}
+    else:
+        assert card["pixels"]["mean"]["ceiling_tokenizer"]["psnr"] > 0
 
 
 @pytest.mark.parametrize(
