@@ -1,6 +1,7 @@
 """Foreign weight files: read without running anything of theirs, every key accounted for."""
 
 import pickletools
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def read_file(
         raise BadInput(f"{option}={file}: no such file; {remedy}")
     try:
         found = load_file(file) if file.suffix == ".safetensors" else plain(_unpickle(file))
+    except BadInput as error:
+        raise BadInput(f"{option}={file}: {error}") from error
     except Exception as error:  # of many kinds; torch's words advise to run the file
         raise BadInput(
             f"{option}={file}: cannot be read, or refused because it holds more than tensors and "
@@ -54,6 +57,7 @@ def _unpickle(file: Path) -> Any:
 def _globals(file: Path) -> set[str]:
     """Dotted names that the pickle in a file asks for; they are read, and not looked up."""
     if _is_zip(file):
+        check_stored(file)
         return set(torch.serialization.get_unsafe_globals_in_checkpoint(str(file)))
     # Before torch 1.6 pickles followed each other: a number, a version, the machine, the object.
     with file.open("rb") as stream:
@@ -64,6 +68,21 @@ def _globals(file: Path) -> set[str]:
 def _is_zip(file: Path) -> bool:
     with file.open("rb") as stream:
         return stream.read(2) == b"PK"
+
+
+def check_stored(file: Path) -> None:
+    """BadInput where parts of an archive are compressed: torch's are not, and may grow without end.
+
+    Raises:
+        zipfile.BadZipFile: it is no archive.
+    """
+    with zipfile.ZipFile(file) as archive:
+        parts = archive.infolist()
+    packed = [part.filename for part in parts if part.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise BadInput(
+            f"{packed[0]} is compressed, which no file of torch.save is; give the published one"
+        )
 
 
 def state_dict(values: dict[str, Any], file: Path, inside: Sequence[str] = INSIDE) -> Tensors:

@@ -3,12 +3,11 @@
 import argparse
 import logging
 import os
-import sys
 from pathlib import Path
 
 from tokenizer.importers import import_recordings, udacity, video_folder
 from tokenizer.importers.commavq import import_commavq
-from training.errors import BadInput
+from training.cli import bad_input_fails
 
 FORMATS = {
     "udacity": ("driving_log.csv and IMG/ of the Udacity simulator", udacity.find_recordings),
@@ -48,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Exit code 2 and the message alone where the input is unusable."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = parse(arguments)
-    try:
+    with bad_input_fails():
         if args.format == "commavq":
             store = import_commavq(args.src, args.out, args.num_train, args.num_test)
             print(*(f"{args.out}: {entry}" for entry in store.manifest["drives"]), sep="\n")
@@ -57,9 +56,6 @@ def main(arguments: list[str] | None = None) -> None:
         size = tuple(args.size) if args.size else None
         paths = import_recordings(recordings, args.out, size, tuple(args.split), args.num_workers)
         print(*paths, sep="\n")
-    except BadInput as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

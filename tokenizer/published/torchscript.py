@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from training.errors import BadInput
+from training.foreign_weights import check_stored
 
 DTYPES = {
     "FloatStorage": torch.float32,
@@ -43,6 +44,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         BadInput: not an archive, damaged, or one whose pickle asks for more than tensors.
     """
     try:
+        check_stored(path)
         with zipfile.ZipFile(path) as archive:
             (entry,) = (n for n in archive.namelist() if n.endswith("/data.pkl"))
             root = _Unpickler(archive, entry.removesuffix("data.pkl")).load()

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import PositiveFloat, PositiveInt
+
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from training.foreign_weights import read_file, state_dict
@@ -41,6 +43,15 @@ PARTS = {
 
 
 @dataclass(frozen=True)
+class Said:
+    """What is read of its config.json."""
+
+    n_head: PositiveInt | None = None
+    tokens_per_frame: PositiveInt | None = None
+    layer_norm_epsilon: PositiveFloat | None = None
+
+
+@dataclass(frozen=True)
 class CommaVQGPT:
     """How to open it.
 
@@ -61,7 +72,7 @@ class CommaVQGPT:
         """
         where = weights_file(files)
         tensors = state_dict(read_file(where), where)
-        said = settings(files, where)
+        said = settings(files, where, Said)
         heads = self.num_heads or said.get("n_head")
         if not heads:
             raise BadInput(f"{where}: how many heads? give its config.json too, or num_heads=N")
@@ -80,7 +91,7 @@ class CommaVQGPT:
         config = GPTConfig(
             dim=dim,
             num_layers=num_layers(tensors, "transformer.h.", where),
-            num_heads=int(heads),
+            num_heads=heads,
             mlp_hidden=tensor(tensors, "transformer.h.0.mlp.c_fc.weight", where).shape[1],
             context_steps=slots // width,
             positions="learned",
@@ -88,7 +99,7 @@ class CommaVQGPT:
             bias=True,
             look_back=0,
             head_ids="all",
-            norm_eps=float(said.get("layer_norm_epsilon", 1e-5)),
+            norm_eps=said.get("layer_norm_epsilon", 1e-5),
         )
         left_out = [key for key in tensors if key.endswith(MASKS)]
         for key in tensors:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from training.foreign_weights import Tensors, read_file, state_dict
+from training.records import judged
 from worldmodel.dynamics.gpt_config import GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
 from worldmodel.published.gpt_files import (
@@ -42,6 +44,25 @@ ATTENTION = {"proj": "wo", "query_norm": "q_norm", "key_norm": "k_norm"}
 
 
 @dataclass(frozen=True)
+class Said:
+    """What is read of its config.json."""
+
+    rope_dim: str | None = None
+    video_latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    n_layers: PositiveInt | None = None
+    n_heads: PositiveInt | None = None
+    head_dim: PositiveInt | None = None
+    norm_eps: PositiveFloat | None = None
+    rope_theta: PositiveFloat | None = None
+    apply_abs_pos_emb: bool | None = None
+    apply_yarn: bool | None = None
+    yarn_scale: PositiveFloat | None = None
+    yarn_beta_fast: PositiveFloat | None = None
+    yarn_beta_slow: PositiveFloat | None = None
+    original_latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+
+
+@dataclass(frozen=True)
 class CosmosAR:
     """How to open it.
 
@@ -62,11 +83,11 @@ class CosmosAR:
         """
         where = weights_file(files)
         tensors = _tensors(where)
-        said = {k: v for k, v in settings(files, where).items() if v is not None}
+        said = settings(files, where, Said)
         if said.get("rope_dim", "3D") != "3D":
             raise BadInput(f"{where}: rope_dim={said['rope_dim']}; only 3D is a world model's")
         shape = self.latent_shape or said.get("video_latent_shape", LATENT_SHAPE)
-        steps, rows, columns = (int(size) for size in shape)
+        steps, rows, columns = judged(tuple[PositiveInt, ...], list(shape), "latent_shape")
         config = _config(tensors, said, steps, where)
         vocab = len(tensors["output.weight"])
         _split_padding(tensors, vocab)

@@ -3,42 +3,23 @@
 Apache-2.0, github.com/1x-technologies/1xgpt; the names of weights are those of its STMaskGIT.
 """
 
-import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import PositiveFloat, PositiveInt
 
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from training.foreign_weights import fill, read_file, state_dict
+from training.records import judged, read_json
 from worldmodel.dynamics.masked import Masked, MaskedConfig
 from worldmodel.published.opened import Opened
 
 BASE_WIDTH = 256  # of its muP
 PIXELS_PER_TOKEN = 16  # side of what one token of its tokenizer shows
-# Values of its config.json, and what they are where it leaves them out.
-DEFAULTS: dict[str, Any] = {
-    "T": 16,
-    "S": 256,
-    "image_vocab_size": 262144,
-    "use_mup": False,
-    "num_factored_vocabs": 1,
-    "factored_vocab_size": None,  # which it works out from the two above
-    "max_corrupt_rate": 0.2,
-    "non_mlm_ratio": 0.5,
-    "num_prompt_frames": 8,
-    "qkv_bias": False,
-    "proj_bias": True,
-    "attn_drop": 0.0,  # never read there
-    "qk_norm": True,
-    "mlp_ratio": 4.0,
-    "mlp_drop": 0.0,  # of training alone, and so is not kept
-    "mlp_bias": True,
-}
-NEEDED = ("num_layers", "num_heads", "d_model")
 # What the hub's own library adds to a config.json.
 OF_THE_HUB = ("architectures", "model_type", "torch_dtype", "transformers_version")
 NAMES = {
@@ -49,6 +30,35 @@ NAMES = {
     "up": "mlp.fc1",
     "down": "mlp.fc2",
 }
+
+
+@dataclass(frozen=True)
+class Said:
+    """Its config.json, and what the values are where it leaves them out.
+
+    `factored_vocab_size` is worked out from the two above it, `attn_drop` never read there, and
+    `mlp_drop` of training alone.
+    """
+
+    num_layers: PositiveInt
+    num_heads: PositiveInt
+    d_model: PositiveInt
+    T: PositiveInt = 16
+    S: PositiveInt = 256
+    image_vocab_size: PositiveInt = 262144
+    use_mup: bool = False
+    num_factored_vocabs: PositiveInt = 1
+    factored_vocab_size: PositiveInt | None = None
+    max_corrupt_rate: float = 0.2
+    non_mlm_ratio: float = 0.5
+    num_prompt_frames: int = 8
+    qkv_bias: bool = False
+    proj_bias: bool = True
+    attn_drop: float = 0.0
+    qk_norm: bool = True
+    mlp_ratio: PositiveFloat = 4.0
+    mlp_drop: float = 0.0
+    mlp_bias: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,8 +85,8 @@ class Genie:
                 "model.safetensors,config.json"
             )
         (file,) = (file for suffix, file in by_kind.items() if suffix != ".json")
-        values = _read_config(by_kind[".json"])
-        config, spec = _config(values), _spec(values, self.fps)
+        said = _read_config(by_kind[".json"])
+        config, spec = _config(said), _spec(said, self.fps)
         network = Masked(config, spec, 0)
         tensors = state_dict(read_file(file), file)
         for key in ("pos_embed_TSC", "token_embed.mask_token_embed"):
@@ -106,54 +116,42 @@ def foreign_name(key: str) -> str:
     return f"decoder.layers.{layer}.{NAMES[part]}.{rest}"
 
 
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{file}: cannot be read ({error}); give the published config.json") from (
-            error
-        )
+def _read_config(file: Path) -> Said:
+    values = read_json(file)
     if not isinstance(values, dict):
         raise BadInput(f"{file}: holds no settings; give the published config.json")
-    missing = sorted(set(NEEDED) - set(values))
-    unknown = sorted(set(values) - set(NEEDED) - set(DEFAULTS) - set(OF_THE_HUB))
-    if missing or unknown:
-        raise BadInput(
-            f"{file}: lacks {', '.join(missing) or 'nothing'}, and has {', '.join(unknown) or 'no'}"
-            " settings that GENIE does not know; give the published config.json"
-        )
-    return {**DEFAULTS, **values}
+    return judged(Said, {k: v for k, v in values.items() if k not in OF_THE_HUB}, str(file))
 
 
-def _config(values: dict[str, Any]) -> MaskedConfig:
-    num_factors = values["num_factored_vocabs"]
-    size = round(values["image_vocab_size"] ** (1 / num_factors))
+def _config(said: Said) -> MaskedConfig:
+    num_factors = said.num_factored_vocabs
+    size = round(said.image_vocab_size ** (1 / num_factors))
     return MaskedConfig(
-        dim=values["d_model"],
-        num_layers=values["num_layers"],
-        num_heads=values["num_heads"],
-        mlp_ratio=values["mlp_ratio"],
-        context_steps=values["T"],
+        dim=said.d_model,
+        num_layers=said.num_layers,
+        num_heads=said.num_heads,
+        mlp_ratio=said.mlp_ratio,
+        context_steps=said.T,
         factors=(size,) * num_factors,
-        qkv_bias=values["qkv_bias"],
-        proj_bias=values["proj_bias"],
-        mlp_bias=values["mlp_bias"],
-        qk_norm=values["qk_norm"],
-        mup_base_width=BASE_WIDTH if values["use_mup"] else 0,
-        max_corrupt_rate=values["max_corrupt_rate"],
-        non_mlm_ratio=values["non_mlm_ratio"],
+        qkv_bias=said.qkv_bias,
+        proj_bias=said.proj_bias,
+        mlp_bias=said.mlp_bias,
+        qk_norm=said.qk_norm,
+        mup_base_width=BASE_WIDTH if said.use_mup else 0,
+        max_corrupt_rate=said.max_corrupt_rate,
+        non_mlm_ratio=said.non_mlm_ratio,
         # Its trainer fails where the prompt is as long as the clip; evaluation never reads it.
-        num_prompt_frames=min(values["num_prompt_frames"], values["T"] - 1),
+        num_prompt_frames=min(said.num_prompt_frames, said.T - 1),
     )
 
 
-def _spec(values: dict[str, Any], fps: float) -> TokenSpec:
-    side = math.isqrt(values["S"])
-    if side * side != values["S"]:
-        raise BadInput(f"S={values['S']} of config.json: is no square; its frames are")
+def _spec(said: Said, fps: float) -> TokenSpec:
+    side = math.isqrt(said.S)
+    if side * side != said.S:
+        raise BadInput(f"S={said.S} of config.json: is no square; its frames are")
     return TokenSpec(
         grid=(1, side, side),
-        vocab_size=values["image_vocab_size"],
+        vocab_size=said.image_vocab_size,
         fps=fps,
         frames_per_step=1,
         image_size=(PIXELS_PER_TOKEN * side, PIXELS_PER_TOKEN * side),

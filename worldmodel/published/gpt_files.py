@@ -1,7 +1,7 @@
 """What adapters of published GPTs share: their files, and the way from them to a network."""
 
-import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from training.foreign_weights import Tensors, fill
+from training.records import judged, read_json
 from worldmodel.dynamics.gpt_config import GPTConfig
 from worldmodel.published.opened import Opened
 
@@ -30,29 +31,33 @@ def weights_file(files: Sequence[Path], beside: Sequence[str] = (".json",)) -> P
     return found[0]
 
 
-def settings(files: Sequence[Path], weights: Path) -> dict[str, Any]:
+def settings(files: Sequence[Path], weights: Path, kind: type[Any]) -> dict[str, Any]:
     """What the .json among the files says, else the config.json beside the weights, else nothing.
 
     The settings may lie under "model", and under "variants" where several files share one json.
 
+    Args:
+        kind: a dataclass whose fields are the settings to read, with their types, all optional.
+
     Raises:
-        BadInput: it is missing or no JSON object.
+        BadInput: it is missing or no JSON object, or a setting is of another type.
     """
     given = [file for file in files if file.suffix == ".json"]
     file = given[0] if given else weights.with_name("config.json")
     if not given and not file.is_file():
         return {}
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{file}: cannot be read ({error}); give the published one") from error
+    values = read_json(file)
     if not isinstance(values, dict):
         raise BadInput(f"{file}: is no JSON object; give the published config.json")
-    for variant in values.get("variants", {}).values():
-        if variant.get("weights") == weights.name:
+    variants = values.get("variants")
+    for variant in variants.values() if isinstance(variants, dict) else ():
+        if isinstance(variant, dict) and variant.get("weights") == weights.name:
             values = variant
-    model = values.get("model", values)
-    return model if isinstance(model, dict) else values
+    model = values.get("model")
+    values = model if isinstance(model, dict) else values
+    known = {field.name for field in fields(kind)}
+    read = {k: v for k, v in values.items() if k in known and v is not None}
+    return {k: v for k, v in asdict(judged(kind, read, str(file))).items() if v is not None}
 
 
 def grid_of(

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import PositiveInt
 
 from tokenizer.token_store import TokenSpec
 from training.errors import BadInput
 from training.foreign_weights import Tensors, read_file, state_dict
+from training.records import judged
 from worldmodel.dynamics.gpt_config import GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
 from worldmodel.published.gpt_files import (
@@ -133,7 +135,9 @@ def _base_width(files: Sequence[Path], where: Path, values: dict[str, Any]) -> i
             "(ckpt=weights,shapes.bsh), or mup_base_width=N"
         )
     try:
-        return int(yaml.safe_load(file.read_text())["transformer.wie.weight"][1])
+        return judged(
+            PositiveInt, yaml.safe_load(file.read_text())["transformer.wie.weight"][1], str(file)
+        )
     except (yaml.YAMLError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise BadInput(f"{file}: holds no base shape of transformer.wie.weight") from error
 

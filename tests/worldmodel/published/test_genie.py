@@ -137,8 +137,10 @@ def test_every_key_is_needed_and_none_is_left(golden, tmp_path):
     ("changed", "message"),
     [
         ({"d_model": 64}, "token_embed.mask_token_embed is"),
-        ({"num_layers": None}, "lacks num_layers"),
-        ({"num_experts": 4}, "num_experts"),
+        ({"num_layers": None}, "num_layers is missing"),
+        ({"num_experts": 4}, "num_experts is unknown"),
+        ({"num_layers": "3"}, "num_layers='3', should be a valid integer"),
+        ({"num_heads": 0}, "num_heads=0, should be greater than 0"),
         ({"S": 15}, "S=15"),
         ({"num_factored_vocabs": 5}, "multiply to"),
     ],
