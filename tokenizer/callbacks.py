@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tokenizer.data import ClipDataModule, collate, to_uint8
 from training.loggers import log_media
 from training.media import Media
+from training.ranges import at_least
 from training.sharded import whole
 
 
@@ -22,6 +23,7 @@ class ReconstructionMedia(Media):
 
     def __init__(self, every_steps: int = 500, num_frames: int = 8) -> None:
         super().__init__(every_steps)
+        at_least(1, "media.", num_frames=num_frames)
         self.num_frames = num_frames
 
     def network(self, trainer: L.Trainer, module: Any) -> Any:

@@ -32,6 +32,7 @@ from tokenizer.scripted_driver import ScriptedDriver, draw_plan, draw_style
 from training.errors import BadInput
 from training.leftovers import sweep_leftovers, written_whole
 from training.pools import process_pool
+from training.ranges import at_least, positive
 
 VERSION = 1  # raise it with every change that alters a drive: old drives are then refused
 ACTION_NAMES = ("steering", "throttle", "brake", "speed_mps", "yaw_rate_rad_s")
@@ -62,14 +63,10 @@ class CarRacingConfig:
     size: int = 64
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise BadInput(f"carracing seed={self.seed}: use 0 or more")
-        if self.num_train < 1 or self.num_val < 0 or self.num_test < 0:
-            raise BadInput(
-                f"carracing num_train={self.num_train}, num_val={self.num_val}, "
-                f"num_test={self.num_test}: use at least 1, 0 and 0"
-            )
-        if self.fps <= 0 or PHYSICS_FPS % self.fps:
+        at_least(0, "carracing.", seed=self.seed, num_val=self.num_val, num_test=self.num_test)
+        at_least(1, "carracing.", num_train=self.num_train)
+        positive("carracing.", fps=self.fps, seconds=self.seconds)
+        if PHYSICS_FPS % self.fps:
             raise BadInput(
                 f"carracing fps={self.fps:g}: must divide {PHYSICS_FPS}; use 5, 10 or 25"
             )

@@ -22,7 +22,7 @@ from tokenizer import video
 from tokenizer.compare_page import text_table, write_page
 from tokenizer.compare_scores import Clips, Judge, reconstruct, score_tokenizer
 from tokenizer.data import to_uint8
-from tokenizer.drives import Drive
+from tokenizer.drives import SPLITS, Drive
 from tokenizer.fid import PUBLISHED, load_inception, origin
 from tokenizer.frame_stream import fit_of
 from tokenizer.load import Tokenizer, load_tokenizer
@@ -33,8 +33,10 @@ from tokenizer.transforms import Preprocessing
 from training.cli import command
 from training.errors import BadInput
 from training.leftovers import sweep_leftovers, written_whole
-from training.machine import hardware
+from training.machine import compute_device, hardware
+from training.places import writable_folder
 from training.plain_json import finite, to_json
+from training.ranges import at_least, one_of, positive
 
 
 def compare(
@@ -170,13 +172,16 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
 
 @command("compare")
 def _compare(cfg: DictConfig) -> None:
-    out = Path(cfg.out)
+    one_of(SPLITS, split=cfg.split)
+    at_least(1, num_clips=cfg.num_clips, clip_frames=cfg.clip_frames, video_clips=cfg.video_clips)
+    positive(video_s=cfg.video_s)
+    out, device = writable_folder("out", cfg.out), compute_device(cfg.device)
     if out.exists() and not (out / "compare.json").exists():
         raise BadInput(f"out={out}: exists and is no comparison of ours; choose another folder")
     opened = open_tokenizers([str(name) for name in cfg.tokenizers or ()])
     tokenizers = {label: tokenizer for label, (_, tokenizer) in opened.items()}
     view = common_view(tokenizers)
-    judge, rfid = make_judge(cfg, cfg.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    judge, rfid = make_judge(cfg, device)
     source = choose_source(tokenizers, cfg.data.root, cfg.paths.data)
     drives = [drive for drive in source.open() if drive.split == cfg.split]
     if not drives:
@@ -221,13 +226,8 @@ def write(
 
 def make_judge(cfg: DictConfig, device: str) -> tuple[Judge, str]:
     """What measures, and what the rFID was measured with, or why it was not."""
-    try:
-        perceptual = load_lpips(
-            cfg.lpips_net, Path(cfg.lpips_weights) if cfg.lpips_weights else None
-        )
-        perceptual = perceptual.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"device={device}: cannot be used ({error})") from error
+    file = Path(cfg.lpips_weights) if cfg.lpips_weights else None
+    perceptual = load_lpips(cfg.lpips_net, file).to(device)
     if cfg.inception is None:
         return Judge(perceptual, device), f"not measured, it needs inception=FILE ({PUBLISHED})"
     file = Path(cfg.inception)

@@ -5,19 +5,19 @@ python -m tokenizer.convert tokenizer=commavq ckpt=encoder.bin,decoder.bin out=F
 
 import re
 from collections import Counter
-from pathlib import Path
 
 from omegaconf import DictConfig
 
 from tokenizer.load import load_tokenizer
 from tokenizer.published import convert
 from training.cli import command, plain
+from training.places import writable_folder
 from training.published import paths
 
 
 @command("convert", files="ckpt")
 def main(cfg: DictConfig) -> None:
-    values, out = plain(cfg), Path(cfg.out)
+    values, out = plain(cfg), writable_folder("out", cfg.out)
     left_out = convert(cfg.tokenizer, paths(values["ckpt"]), out, **values["options"])
     groups = Counter(re.split(r"[. ]", key)[0] for key in left_out)
     for group, count in sorted(groups.items()):

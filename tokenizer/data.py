@@ -24,9 +24,10 @@ from tokenizer.transforms import resize
 from training.errors import BadInput, CorruptSample
 from training.hashing import file_sha256
 from training.leftovers import sweep_leftovers, written_whole
-from training.loader import OrderedLoader, fixed_loader
+from training.loader import POLICIES, OrderedLoader, fixed_loader
 from training.order import DataOrder, Weights
 from training.pools import process_pool
+from training.ranges import at_least, one_of
 
 FRAMES = ("cache", "video")
 # Starting a process costs seconds, in which one decodes about this many frames.
@@ -256,8 +257,11 @@ class ClipDataModule(L.LightningDataModule):
         balance: BalanceConfig | None = None,
     ) -> None:
         super().__init__()
-        if frames not in FRAMES:
-            raise BadInput(f"loader.frames={frames!r}; choose one of {', '.join(FRAMES)}")
+        one_of(FRAMES, "loader.", frames=frames)
+        one_of(POLICIES, "loader.", on_corrupt=on_corrupt)
+        at_least(1, "loader.", batch_size=batch_size, num_val_clips=num_val_clips)
+        at_least(1, "loader.", clip_frames=clip_frames)
+        at_least(0, "loader.", num_workers=num_workers)
         self.on_corrupt, self.balance = on_corrupt, balance or BalanceConfig()
         self.source, self.image_size = source, tuple(image_size)
         self.batch_size, self.clip_frames = batch_size, clip_frames

@@ -16,6 +16,7 @@ from tokenizer.published import opened_name
 from tokenizer.token_store import TokenStore, check_tokens
 from training.cli import command, plain
 from training.errors import BadInput
+from training.places import writable_file
 
 
 def decode_frames(
@@ -48,16 +49,16 @@ def check_pair(store: TokenStore, tokenizer: Tokenizer) -> None:
 
 @command("decode", files="ckpt")
 def main(cfg: DictConfig) -> None:
-    values, store = plain(cfg), TokenStore(Path(cfg.store))
+    values, out = plain(cfg), writable_file("out", cfg.out)
+    if out.exists():
+        raise BadInput(f"out={out}: exists already; nothing is overwritten")
+    store = TokenStore(Path(cfg.store))
     tokenizer = load_tokenizer(opened_name(cfg.tokenizer, values["ckpt"], values["options"]))
     check_pair(store, tokenizer)
     splits = {entry["split"] for entry in store.manifest["drives"].values()}
     drives = {d.id: d for split in splits for d in store.drives(split)}
     if cfg.drive not in drives:
         raise BadInput(f"drive={cfg.drive}: not in {cfg.store}; there: {', '.join(sorted(drives))}")
-    out = Path(cfg.out)
-    if out.exists():
-        raise BadInput(f"out={out}: exists already; nothing is overwritten")
     tokens = drives[cfg.drive].tokens
     check_tokens(tokens, store.spec, cfg.drive)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,9 @@ from tokenizer.treatment import TREATMENTS, Case, roll_back
 from tokenizer.vitals import Figures, Vitals
 from training.cli import command
 from training.errors import BadInput
+from training.places import writable_file
 from training.plain_json import to_json
+from training.ranges import at_least
 from training.rows import FINDINGS_FILE, append_rows
 from training.sharded import FullySharded
 from training.status import write_status
@@ -61,6 +63,8 @@ class Doctor(L.Callback):
     ) -> None:
         if window < 2 or window % 2:
             raise BadInput(f"doctor.window={window}: give an even number of steps")
+        at_least(0, "doctor.", grace_steps=grace_steps, treatments=treatments)
+        at_least(0, "doctor.", delay_steps=delay_steps)
         self.window, self.grace_steps, self.treatments = window, grace_steps, treatments
         self.delay_steps, self.limits = delay_steps, limits or Limits()
         self.vitals: Vitals | None = None
@@ -210,7 +214,8 @@ class Doctor(L.Callback):
 
 @command("examine")
 def main(cfg: DictConfig) -> None:
-    examine(Path(cfg.run), Path(cfg.reference) if cfg.reference else None, cfg.out)
+    out = None if cfg.out is None else str(writable_file("out", cfg.out))
+    examine(Path(cfg.run), Path(cfg.reference) if cfg.reference else None, out)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,9 @@ from tokenizer.store_writer import TokenStoreWriter
 from tokenizer.token_store import TokenSpec, TokenStore
 from training.cli import command, plain
 from training.errors import BadInput
+from training.machine import compute_device
+from training.places import writable_folder
+from training.ranges import at_least, one_of
 
 COMPARED_FRAMES = 256
 
@@ -70,11 +73,9 @@ class EncodeConfig:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("every", "batch_size"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name}={getattr(self, name)}: give at least 1")
-        if self.on_gap not in ("warn", "stop"):
-            raise BadInput(f"on_gap={self.on_gap!r}: choose warn or stop")
+        at_least(1, every=self.every, batch_size=self.batch_size)
+        at_least(0, num_workers=self.num_workers)
+        one_of(("warn", "stop"), on_gap=self.on_gap)
         _ = self.inference  # judges its part
 
     @property
@@ -240,13 +241,14 @@ def main(cfg: DictConfig) -> None:
 
     fields = EncodeConfig.__dataclass_fields__
     config = EncodeConfig(**{str(key): cfg[key] for key in cfg if key in fields})
-    shard = find_shard(cfg.shard, cfg.num_shards)
+    compute_device(config.device)
+    out, shard = writable_folder("out", cfg.out), find_shard(cfg.shard, cfg.num_shards)
     values = plain(cfg)
     tokenizer = opened_name(cfg.tokenizer, values["ckpt"], values["options"])
     source = instantiate(cfg.data, _convert_="object")
     drives = source.open()
     names = source.action_names(drives)
-    store = encode_drives(drives, tokenizer, Path(cfg.out), names, config, shard=shard)
+    store = encode_drives(drives, tokenizer, out, names, config, shard=shard)
     entries = store.manifest["drives"]
     steps = sum(entry["num_steps"] for entry in entries.values())
     if shard.count > 1:

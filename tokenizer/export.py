@@ -7,11 +7,12 @@ from omegaconf import DictConfig
 from tokenizer.load import KIND, export_tokenizer
 from training.checkpoints import find_checkpoint, read_manifest
 from training.cli import command
+from training.places import writable_folder
 
 
 @command("export")
 def main(cfg: DictConfig) -> None:
-    checkpoint, out = find_checkpoint(Path(cfg.ckpt)), Path(cfg.out)
+    checkpoint, out = find_checkpoint(Path(cfg.ckpt)), writable_folder("out", cfg.out)
     read_manifest(checkpoint, KIND)
     export_tokenizer(checkpoint, out)
     size = sum(f.stat().st_size for f in out.iterdir())

@@ -15,6 +15,7 @@ from tokenizer.video_autoencoder import VideoAutoencoder
 from tokenizer.vqgan_blocks import NearestUpsample
 from tokenizer.winograd import WinogradConv2d
 from training.errors import BadInput
+from training.ranges import at_least, one_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -44,10 +45,8 @@ class InferenceConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise BadInput(f"dtype={self.dtype}: use one of {', '.join(DTYPES)}")
-        if self.frames_at_once < 0:
-            raise BadInput(f"frames_at_once={self.frames_at_once}: give 0 (all) or more")
+        one_of(DTYPES, dtype=self.dtype)
+        at_least(0, frames_at_once=self.frames_at_once)
         if self.winograd and self.dtype != "float32":
             raise BadInput(f"winograd=true: needs dtype=float32, not {self.dtype}")
 

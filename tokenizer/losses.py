@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from tokenizer.distillation import TeacherConfig
 from tokenizer.lpips_weights import BACKBONES
 from training.errors import BadInput
+from training.ranges import at_least
 
 PIXEL_TERMS = ("pixel", "l2", "perceptual", "features")
 
@@ -70,8 +71,8 @@ class LossConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name.endswith("_weight") and value < 0:
-                raise BadInput(f"model.loss.{field.name}={value}: give 0 (off) or more")
+            if field.name.endswith("_weight"):
+                at_least(0.0, "model.loss.", **{field.name: value})
         for name, known in (
             ("gan_generator", GENERATOR_LOSSES),
             ("gan_discriminator", DISCRIMINATOR_LOSSES),

@@ -18,17 +18,6 @@ LOCK = ".lock"
 PATIENCE_S = 1.0  # a look at the lock by a third process holds it for a moment
 
 
-def judge_place(folder: Path, setting: str) -> None:
-    """BadInput where a folder cannot be, or be written into; makes nothing."""
-    there = folder.absolute()
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        raise BadInput(f"{setting}={folder}: {there} is a file; choose a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise BadInput(f"{setting}={folder}: {there} cannot be written into; choose another folder")
-
-
 def writable(folder: Path, setting: str) -> Path:
     """The folder, made where it was not there, after a file could be made in it.
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from training.errors import BadInput, CorruptSample, TrainingFault
+from training.errors import CorruptSample, TrainingFault
 from training.order import DataOrder
 from training.pools import end_with_parent
+from training.ranges import one_of
 
 POLICIES = ("stop", "skip")
 MAX_RESTARTS = 3  # of workers, without a batch in between
@@ -33,8 +34,7 @@ class Replacing(Dataset[tuple[Any, list[str]]]):
     """
 
     def __init__(self, samples: Samples, policy: str, max_tries: int = 100) -> None:
-        if policy not in POLICIES:
-            raise BadInput(f"on_corrupt={policy!r}; choose one of {', '.join(POLICIES)}")
+        one_of(POLICIES, on_corrupt=policy)
         self.samples, self.policy, self.max_tries = samples, policy, max_tries
 
     def __getitem__(self, index: int) -> tuple[Any, list[str]]:

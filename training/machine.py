@@ -6,11 +6,29 @@ import platform
 import torch
 from omegaconf import DictConfig
 
+from training.errors import BadInput
+
 
 def hardware() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
+
+
+def compute_device(name: str | None) -> str:
+    """The device called so; a GPU if there is one, where none is named.
+
+    Raises:
+        BadInput: there is none of this name, or it cannot be used.
+    """
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"device={name}: cannot be used ({reason}); give cpu or cuda") from error
+    return name
 
 
 def computes_in_bf16() -> bool:

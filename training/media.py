@@ -6,6 +6,7 @@ import lightning as L
 import torch
 
 from training.errors import BadInput, CorruptSample
+from training.ranges import at_least
 
 # What a machine or the data may lack. Anything else is a bug, and ends the run as bugs do.
 LACKING = (BadInput, CorruptSample, OSError, MemoryError, torch.OutOfMemoryError)
@@ -19,6 +20,7 @@ class Media(L.Callback):
     """
 
     def __init__(self, every_steps: int) -> None:
+        at_least(1, "media.", every_steps=every_steps)
         self.every_steps = every_steps
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:

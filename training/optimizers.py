@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from training.errors import BadInput
+from training.ranges import at_least, one_of, positive, share
 
 SCHEDULES = ("cosine", "wsd", "constant")
 
@@ -35,12 +36,19 @@ class AdamWConfig:
     decay_share: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise BadInput(
-                f"optimizer.schedule={self.schedule!r}: choose one of {', '.join(SCHEDULES)}"
-            )
-        if not 0 < self.lr < 10:
-            raise BadInput(f"optimizer.lr={self.lr}: give a positive rate, such as 3e-4")
+        one_of(SCHEDULES, "optimizer.", schedule=self.schedule)
+        positive("optimizer.", lr=self.lr, eps=self.eps)
+        if self.lr >= 10:
+            raise BadInput(f"optimizer.lr={self.lr}: give a smaller rate, such as 3e-4")
+        at_least(0.0, "optimizer.", weight_decay=self.weight_decay, clip_norm=self.clip_norm)
+        at_least(0, "optimizer.", warmup_steps=self.warmup_steps)
+        share("optimizer.", min_lr_ratio=self.min_lr_ratio, decay_share=self.decay_share)
+        if len(self.betas) != 2:
+            raise BadInput(f"optimizer.betas={list(self.betas)}: give two, such as [0.9, 0.95]")
+        for beta in self.betas:
+            share("optimizer.", betas=beta)
+            if beta == 1:
+                raise BadInput("optimizer.betas=1: an average that never moves; give less than 1")
 
 
 def lr_factor(config: AdamWConfig, step: int, max_steps: int) -> float:

@@ -31,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 from training.checkpoints import find_checkpoint, newest_first, read_manifest
 from training.cli import CONFIGS, is_sweep, plain, run_folder
 from training.errors import BadInput
-from training.folders import judge_place, lock_folder, refuse_held, writable
+from training.folders import lock_folder, refuse_held, writable
 from training.machine import (
     hardware,
     is_helper_of_rank_zero,
@@ -43,6 +43,7 @@ from training.records import read_record, write_durably, write_record
 from training.resume import decide_precision, judge_batch, judge_changes
 from training.rows import FINDINGS_FILE, METRICS_FILE, cut_rows
 from training.same_data import data_facts, judge_data, write_digests
+from training.settings import check_places, check_settings
 from training.signals import Stopped, requeue_job
 from training.snapshot import git_revision
 from training.status import STOPPED, slurm_job, write_status
@@ -186,11 +187,9 @@ def open_run(cfg: DictConfig, to_train: bool = True) -> Run:
     folder = Path(cfg.run)
     _check_processes(cfg)
     if to_train and not launched_rank():
-        judge_place(folder, "run")
+        check_places(cfg)
         refuse_held(folder, TRAINS)
-    for part in cfg.model.values():  # settings are judged before any data is made
-        if isinstance(part, DictConfig) and "_target_" in part:
-            instantiate(part, _convert_="object")
+    check_settings(cfg)
     newest = _newest(folder)
     if cfg.ckpt == "auto":
         resume = find_checkpoint(folder, resume=True) if newest else None

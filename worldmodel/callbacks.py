@@ -11,6 +11,7 @@ import torch
 from training.errors import BadInput
 from training.loggers import log_media
 from training.media import Media
+from training.ranges import at_least
 from training.sharded import whole
 from worldmodel.data import TokenDataModule, collate
 from worldmodel.decoding import Sampling, rollout
@@ -32,6 +33,8 @@ class RolloutMedia(Media):
         horizon_steps: int = 10,
     ) -> None:
         super().__init__(every_steps)
+        at_least(1, "media.", num_clips=num_clips, num_futures=num_futures)
+        at_least(1, "media.", horizon_steps=horizon_steps)
         self.num_clips, self.num_futures, self.horizon_steps = num_clips, num_futures, horizon_steps
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:

@@ -5,11 +5,11 @@ python -m worldmodel.convert model=commavq_gpt ckpt=pytorch_model.bin,config.jso
 
 import re
 from collections import Counter
-from pathlib import Path
 
 from omegaconf import DictConfig
 
 from training.cli import command, plain
+from training.places import writable_folder
 from training.published import paths
 from worldmodel.load import load_world_model
 from worldmodel.published import convert
@@ -17,7 +17,7 @@ from worldmodel.published import convert
 
 @command("world_model/convert", files="ckpt")
 def main(cfg: DictConfig) -> None:
-    values, out = plain(cfg), Path(cfg.out)
+    values, out = plain(cfg), writable_folder("out", cfg.out)
     left_out = convert(cfg.model, paths(values["ckpt"]), out, **values["options"])
     for group, count in sorted(Counter(re.sub(r"\d+", "N", key) for key in left_out).items()):
         print(f"left out: {count} tensors of {group} (named in the manifest)")

@@ -19,8 +19,9 @@ from tokenizer.sources import DriveSource, TokenSource
 from tokenizer.store_key import store_folder
 from tokenizer.token_store import TokenDrive, TokenStore
 from training.errors import BadInput, CorruptSample
-from training.loader import OrderedLoader, fixed_loader
+from training.loader import POLICIES, OrderedLoader, fixed_loader
 from training.order import DataOrder
+from training.ranges import at_least, one_of
 from worldmodel.dynamics.layout import ActionRanges
 from worldmodel.text import Captions
 
@@ -160,6 +161,9 @@ class TokenDataModule(L.LightningDataModule):
         on_corrupt: str = "stop",
     ) -> None:
         super().__init__()
+        at_least(1, "loader.", batch_size=batch_size, num_val_windows=num_val_windows)
+        at_least(0, "loader.", num_workers=num_workers)
+        one_of(POLICIES, "loader.", on_corrupt=on_corrupt)
         self.on_corrupt = on_corrupt
         self.source, self.tokenizer_name = source, tokenizer
         self.context_steps, self.batch_size = context_steps, batch_size

@@ -4,8 +4,6 @@ The tokens become a store with one drive per future, its prompt first; where the
 they are also a GIF, an MP4 and a still.
 """
 
-import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +19,10 @@ from tokenizer.store_writer import TokenStoreWriter
 from tokenizer.token_store import TokenStore
 from training.cli import command, plain
 from training.errors import BadInput
+from training.leftovers import sweep_leftovers, written_whole
+from training.machine import compute_device
+from training.places import writable_folder
+from training.ranges import at_least, positive
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, open_decoder, rollout
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of
@@ -56,12 +58,10 @@ class RolloutConfig:
     decoding: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("num_clips", "prompt_steps", "num_futures"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise BadInput(f"{name}={value}: give a number from 1 on")
-        if not isinstance(self.horizon_s, int | float) or not 0 < self.horizon_s < math.inf:
-            raise BadInput(f"horizon_s={self.horizon_s}: give seconds, more than 0")
+        at_least(1, num_clips=self.num_clips, num_futures=self.num_futures)
+        if self.prompt_steps is not None:
+            at_least(1, prompt_steps=self.prompt_steps)
+        positive(horizon_s=self.horizon_s)
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,7 @@ def write(cfg: DictConfig) -> None:
     Raises:
         BadInput: as `evidence_of` and `imagine`, or `cfg.out` exists.
     """
-    values, out = plain(cfg), Path(cfg.out)
-    if not str(cfg.out):
-        raise BadInput("out='': name a new folder")
+    values, out, device = plain(cfg), writable_folder("out", cfg.out), compute_device(cfg.device)
     if out.exists():
         raise BadInput(f"out={out}: exists already; nothing is overwritten")
     fields = RolloutConfig.__dataclass_fields__
@@ -178,21 +176,15 @@ def write(cfg: DictConfig) -> None:
     config = RolloutConfig(**own, sampling=sampling_from(values["sampling"]))
     model = load_world_model(cfg.ckpt)
     evidence = evidence_of(model, values["data"], cfg.tokenizer)
-    device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
     made = imagine(model, evidence.store, config, device)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    sweep_leftovers(out.parent)
+    with written_whole(out) as partial:
+        partial.mkdir()
         facts = {"checkpoint": str(model.path), "prompt_steps": made.prompt_steps}
         write_tokens(partial, made, evidence.store, {**facts, "sampling": asdict(config.sampling)})
         pictures = (
             [] if evidence.tokenizer is None else write_pictures(partial, made, evidence, device)
         )
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
-    partial.rename(out)
     count, futures, steps = made.futures.shape[:3]
     print(
         f"{out}: {count} x {futures} futures of {steps} steps after {made.prompt_steps} real ones"

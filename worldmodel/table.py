@@ -11,13 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
+from tokenizer.drives import SPLITS
 from training.cli import bad_input_fails
 from training.clock import now
 from training.errors import BadInput
 from training.loader import fixed_loader
+from training.machine import compute_device
+from training.places import writable_file
 from training.plain_json import to_json
+from training.ranges import at_least, one_of
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, open_decoder
 from worldmodel.dynamics import describe
@@ -116,7 +118,7 @@ def table(asked: argparse.Namespace) -> list[Row]:
     length = min(model.network.config.context_steps for model in models)
     windows = TokenWindows(store.drives(asked.split), length)
     clips = list(fixed_loader(windows, asked.num_windows, asked.batch_size, collate))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = compute_device(None)
     return [
         measure(model, str(run), clips, asked.num_frames, device)
         for run, model in zip(asked.runs, models, strict=True)
@@ -138,9 +140,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     with bad_input_fails():
         for name in ("num_windows", "batch_size", "num_frames"):
-            if getattr(asked, name) < 1:
-                flag = f"--{name.replace('_', '-')}"
-                raise BadInput(f"{flag} {getattr(asked, name)}: give 1 or more")
+            at_least(1, **{f"--{name.replace('_', '-')}": getattr(asked, name)})
+        one_of(SPLITS, **{"--split": asked.split})
+        if asked.out is not None:
+            writable_file("--out", asked.out)
         rows = table(asked)
     print(markdown(rows))
     if asked.out:

@@ -13,9 +13,13 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
+from tokenizer.drives import SPLITS
 from training.cli import command, plain
 from training.clock import now
 from training.errors import BadInput
+from training.machine import compute_device
+from training.places import writable_file
+from training.ranges import at_least, one_of
 from training.results import append, heading
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding.quantized import why_not_int8
@@ -158,16 +162,18 @@ def bench(cfg: DictConfig) -> None:
     from worldmodel.evaluation.judge import sampling_from
 
     values = plain(cfg)
-    if cfg.num_frames < 2 or cfg.repeats < 1:
-        raise BadInput(f"num_frames={cfg.num_frames}, repeats={cfg.repeats}; give 2 and 1, or more")
+    at_least(2, num_frames=cfg.num_frames)
+    at_least(1, repeats=cfg.repeats)
+    one_of(SPLITS, split=cfg.split)
+    device, sampling = torch.device(compute_device(cfg.device)), sampling_from(values["sampling"])
+    if cfg.write:
+        writable_file("results", cfg.results)
     model = load_world_model(Path(cfg.ckpt))
     chosen = variants(model.network, values["methods"])
     store = evidence_of(model, values["data"], cfg.tokenizer).store
     length = model.network.config.context_steps - 1 + cfg.num_frames
     windows = TokenWindows(store.drives(cfg.split), length)
-    device = torch.device(cfg.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     clip = collate([windows[len(windows) // 2]]).to(device)
-    sampling = sampling_from(values["sampling"])
     network, bandwidth, rows = model.network.to(device), read_bandwidth(), []
     for method, options in chosen:
         if reason := why_not(network, sampling, method, options):

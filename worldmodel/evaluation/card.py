@@ -12,11 +12,13 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from tokenizer.drives import SPLITS
 from tokenizer.load import Tokenizer
 from tokenizer.lpips_weights import load_lpips
 from tokenizer.token_store import TokenStore
 from training.errors import BadInput
 from training.loader import fixed_loader
+from training.ranges import at_least, one_of, positive
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, open_decoder
 from worldmodel.evaluation.action_use import action_use
@@ -67,6 +69,14 @@ class EvalConfig:
     lpips_weights: Path | None = None
     sampling: Sampling = field(default_factory=Sampling)
     decoding: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        one_of(SPLITS, split=self.split)
+        for name in ("num_windows", "batch_size", "num_clips", "num_futures"):
+            at_least(1, **{name: getattr(self, name)})
+        if self.prompt_steps is not None:
+            at_least(2, prompt_steps=self.prompt_steps)
+        positive(horizon_s=self.horizon_s)
 
 
 def evaluate(

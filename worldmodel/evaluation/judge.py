@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from tokenizer.evaluation import evaluate_tokenizer, long_enough
@@ -17,6 +16,8 @@ from training.cli import plain
 from training.errors import BadInput
 from training.html_page import figure
 from training.leftovers import sweep_leftovers, written_whole
+from training.machine import compute_device
+from training.places import writable_folder
 from training.plain_json import finite, to_json
 from worldmodel.decoding import Guidance, Sampling
 from worldmodel.evaluation.card import EvalConfig, evaluate
@@ -27,16 +28,17 @@ from worldmodel.load import load_world_model
 
 def judge(cfg: DictConfig) -> None:
     """Evaluate `cfg.ckpt` into `cfg.out`; an older evaluation there is replaced when done."""
+    config, device = eval_config(cfg), compute_device(cfg.device)
     checkpoint = find_checkpoint(Path(cfg.ckpt))
     manifest = read_manifest(checkpoint)
-    out = Path(cfg.out) if cfg.out else _run_folder(checkpoint) / "eval"
+    out = _run_folder(checkpoint) / "eval" if cfg.out is None else cfg.out
+    out = writable_folder("out", out)
     if out.exists() and not (out / "metrics.json").exists():
         raise BadInput(f"out={out}: exists and is no evaluation of ours; choose another folder")
-    device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if manifest.get("kind") == TOKENIZER:
         measure = _tokenizer_card(checkpoint, manifest, cfg, device)
     else:
-        measure = _world_model_card(checkpoint, cfg, device)
+        measure = _world_model_card(checkpoint, cfg, config, device)
     sweep_leftovers(out.parent)
     with written_whole(out) as partial:
         partial.mkdir()
@@ -90,20 +92,24 @@ def _lpips_for(tokenizer: Tokenizer, cfg: DictConfig, device: str) -> Perceptual
     return perceptual.to(device)
 
 
-def _world_model_card(checkpoint: Path, cfg: DictConfig, device: str) -> Any:
+def _world_model_card(checkpoint: Path, cfg: DictConfig, config: EvalConfig, device: str) -> Any:
     model = load_world_model(checkpoint)
     evidence = evidence_of(model, plain(cfg)["data"], cfg.tokenizer)
+    return lambda out: {"kind": "worldmodel", **evaluate(model, evidence, config, out, device)}
+
+
+def eval_config(cfg: DictConfig) -> EvalConfig:
+    """The settings of the evaluation; BadInput where one is out of its range."""
     settings = {
         key: value
         for key, value in plain(cfg).items()
         if key in EvalConfig.__dataclass_fields__ and key not in ("sampling", "lpips_weights")
     }
-    config = EvalConfig(
+    return EvalConfig(
         **settings,
         lpips_weights=_path(cfg.lpips_weights),
         sampling=sampling_from(plain(cfg.sampling)),
     )
-    return lambda out: {"kind": "worldmodel", **evaluate(model, evidence, config, out, device)}
 
 
 def sampling_from(values: dict[str, Any]) -> Sampling:

@@ -1,0 +1,149 @@
+"""A setting outside of its range is named before any work, by every command that has it."""
+
+import importlib
+import math
+
+import pytest
+from omegaconf import OmegaConf
+
+from training.cli import CONFIGS
+from training.errors import BadInput
+from training.settings import check_settings
+
+NAN = math.nan
+WORLD = {
+    "trainer.max_steps": [0, -1, "abc", 1.5],
+    "trainer.val_check_interval": [0],
+    "trainer.log_every_n_steps": [0],
+    "trainer.accumulate_grad_batches": [0],
+    "trainer.num_nodes": [0],
+    "trainer.devices": [0],
+    "trainer.precision": ["nonsense"],
+    "trainer.accelerator": ["nope"],
+    "checkpoints.every_steps": [0, -1],
+    "checkpoints.keep": [1],
+    "max_skipped_steps": [-1, NAN],
+    "max_passes": [0, NAN],
+    "seed": [-1, "abc"],
+    "logger.refresh_rate": [-1],
+    "optimizer.lr": [0, NAN],
+    "optimizer.clip_norm": [-1, NAN],
+    "optimizer.weight_decay": [-1, NAN],
+    "optimizer.eps": [0, NAN],
+    "optimizer.betas": [[0.9], [0.9, 1.0], [NAN, 0.9]],
+    "optimizer.warmup_steps": [-1],
+    "optimizer.min_lr_ratio": [2],
+    "optimizer.decay_share": [-0.1],
+    "loader.batch_size": [0, "abc"],
+    "loader.num_workers": [-1],
+    "loader.num_val_windows": [0],
+    "loader.on_corrupt": ["pray"],
+    "loader.encode.num_workers": [-1],
+    "media.every_steps": [0],
+    "media.num_clips": [0],
+    "media.horizon_steps": [0],
+    "data.carracing.seconds": [0, NAN],
+    "data.carracing.seed": [-1],
+}
+TOKENIZER = {
+    "loader.num_val_clips": [0],
+    "loader.clip_frames": [0],
+    "loader.frames": ["nope"],
+    "media.num_frames": [0],
+    "model.loss.pixel_weight": [-1, NAN],
+    "doctor.grace_steps": [-1],
+}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "bad"), [("gpt_tiny", WORLD), ("tokenizer_tiny", TOKENIZER)]
+)
+def test_settings_of_training(composed, experiment, bad):
+    cfg = composed(experiment)
+    check_settings(cfg)
+    for key, values in bad.items():
+        for value in values:
+            changed = OmegaConf.merge(cfg, {})
+            OmegaConf.update(changed, key, value, merge=False)
+            with pytest.raises(Exception, match=key.split(".")[-1]) as caught:
+                check_settings(changed)
+            error = caught.value if isinstance(caught.value, BadInput) else caught.value.__cause__
+            assert isinstance(error, BadInput), (key, value, caught.value)
+
+
+# (module, what it cannot do without, settings and what they refuse)
+COMMANDS = [
+    (
+        "eval",
+        ["ckpt=nowhere"],
+        {
+            "split": ["nope"],
+            "num_windows": [0],
+            "num_clips": [0],
+            "batch_size": [0],
+            "prompt_steps": [0],
+            "horizon_s": [0, -1, "nan"],
+            "num_futures": [0],
+            "device": ["nope"],
+            "sampling.temperature": [0, "nan"],
+        },
+    ),
+    (
+        "tokenizer.compare",
+        ["carracing"],
+        {
+            "split": ["nope"],
+            "num_clips": [0],
+            "clip_frames": [0],
+            "video_s": [-1],
+            "device": ["nope"],
+            "out": ["''", "/proc/x"],
+        },
+    ),
+    (
+        "tokenizer.encode",
+        ["out=there"],
+        {"batch_size": [0], "num_workers": [-1], "device": ["nope"], "out": ["''", "/proc/x"]},
+    ),
+    ("tokenizer.decode", ["store=nowhere", "drive=a", "out=x"], {"out": ["''", "/proc/x.mp4"]}),
+    (
+        "tokenizer.convert",
+        ["ckpt=nowhere", "tokenizer=taming", "out=x"],
+        {"out": ["''", "/proc/x"]},
+    ),
+    ("worldmodel.convert", ["ckpt=nowhere", "model=genie", "out=x"], {"out": ["''", "/proc/x"]}),
+    ("tokenizer.export", ["ckpt=RUN", "out=x"], {"out": ["''", "/proc/x"]}),
+    ("tokenizer.doctor", ["run=nowhere"], {"out": ["''", "/proc/x.png"]}),
+    (
+        "worldmodel.decoding.bench",
+        ["ckpt=nowhere"],
+        {"num_frames": [1], "repeats": [0], "split": ["nope"], "device": ["nope"]},
+    ),
+    (
+        "worldmodel.rollout",
+        ["ckpt=nowhere", "out=there"],
+        {"num_clips": [0], "horizon_s": ["nan"], "device": ["nope"], "out": ["''", "/proc/x"]},
+    ),
+    ("train", ["+experiment=gpt_tiny"], {"run": ["''", "/proc/x", "FILE"], "paths.data": ["FILE"]}),
+]
+
+
+@pytest.mark.parametrize(("name", "needs", "bad"), COMMANDS, ids=[name for name, *_ in COMMANDS])
+def test_settings_of_every_command(name, needs, bad, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(CONFIGS.parent))
+    (tmp_path / "FILE").write_text("")
+    main = importlib.import_module(name).main
+    run = str(CONFIGS.parent / "tokenizer/pretrained/carracing")
+    for key, values in bad.items():
+        for value in values:
+            words = [word.replace("RUN", run) for word in needs if not word.startswith(f"{key}=")]
+            monkeypatch.setattr("sys.argv", [name, *words, f"{key}={value}"])
+            with pytest.raises(SystemExit) as end:
+                main()
+            shown = capsys.readouterr().err
+            assert end.value.code == 2, shown
+            assert shown.startswith(f"error: {key.split('.')[0]}"), shown
+            assert key in shown, shown
+            assert shown.count("\n") == 1, shown
+    assert [path.name for path in tmp_path.iterdir()] == ["FILE"]

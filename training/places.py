@@ -1,0 +1,55 @@
+"""Where results go: judged before any work, for an hour of it may end in an unwritable folder."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from training.errors import BadInput
+
+
+def writable_file(setting: str, path: Any) -> Path:
+    """The file that a setting names; nothing is written.
+
+    Raises:
+        BadInput: it has no name, is a folder, or cannot be made.
+    """
+    file = _named(setting, path)
+    if file.is_dir():
+        raise BadInput(f"{setting}={path}: is a folder; name a file")
+    _check(setting, file.parent)
+    return file
+
+
+def writable_folder(setting: str, path: Any) -> Path:
+    """The folder that a setting names, there or not yet; nothing is written.
+
+    Raises:
+        BadInput: it has no name, is a file, or nothing can be written in it.
+    """
+    folder = _named(setting, path)
+    _check(setting, folder)
+    return folder
+
+
+def _named(setting: str, path: Any) -> Path:
+    if not str(path).strip():
+        raise BadInput(f"{setting}={str(path)!r}: is empty; name a place")
+    return Path(path)
+
+
+def _check(setting: str, folder: Path) -> None:
+    """Make a file in the folder, or in the one that it would be made in, and remove it."""
+    there = Path(os.path.abspath(folder))
+    try:
+        while not there.exists():
+            there = there.parent
+        if not there.is_dir():
+            raise BadInput(f"{setting}={folder}: {there} is a file; choose another place")
+        with tempfile.NamedTemporaryFile(dir=there, prefix=".writable-"):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"{setting}={folder}: nothing can be written in {there} ({error.strerror}); choose "
+            "another place"
+        ) from error
