@@ -183,11 +183,12 @@ def open_run(cfg: DictConfig, to_train: bool = True) -> Run:
             "name an experiment: python train.py +experiment=gpt_tiny (recipes: "
             f"{', '.join(experiments())})"
         )
+    if to_train and not launched_rank():
+        check_places(cfg)
     cfg.run = str(run_folder(cfg))
     folder = Path(cfg.run)
     _check_processes(cfg)
     if to_train and not launched_rank():
-        check_places(cfg)
         refuse_held(folder, TRAINS)
     check_settings(cfg)
     newest = _newest(folder)
