@@ -33,6 +33,7 @@ from training.errors import BadInput
 from training.leftovers import sweep_leftovers, written_whole
 from training.pools import process_pool
 from training.ranges import at_least, positive
+from training.records import read_json
 
 VERSION = 1  # raise it with every change that alters a drive: old drives are then refused
 ACTION_NAMES = ("steering", "throttle", "brake", "speed_mps", "yaw_rate_rad_s")
@@ -244,8 +245,8 @@ def _remove_altered(root: Path, hashes: dict[str, dict[str, str]]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
+        content = read_json(path)
+    except BadInput as error:
         useless = path if path.name == "drives.json" else path.parent
         raise BadInput(f"{path}: is not JSON ({error}); delete {useless}, run again") from error
     return content if isinstance(content, dict) else {}

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 
+from training.chart_text import as_drawn
 from training.html_page import page, svg, table, video
 from training.sweep_table import render
 
@@ -115,7 +116,7 @@ def _charts(rows: Mapping[str, Mapping[str, Any]]) -> str:
             colour = f"C{index % 10}"
             axes.plot(bits, [row[key]] * 2, "-", color=colour, lw=1)
             axes.plot(bits[:1], [row[key]], "o", color=colour, mfc="white")
-            axes.plot(bits[1:], [row[key]], "o", color=colour, label=name)
+            axes.plot(bits[1:], [row[key]], "o", color=colour, label=as_drawn(name))
         axes.set(xlabel="bits per frame (hollow: raw, filled: coded)", ylabel=label)
         axes.legend(fontsize=6)
         charts.append(svg(figure))

@@ -8,6 +8,7 @@ the action in force between frame t and frame t+1: it explains frame t+1.
 import argparse
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,10 +27,12 @@ from tokenizer import video
 from tokenizer.captions import Caption, read_captions
 from tokenizer.content import hashes_of
 from tokenizer.frame_drops import TIME_COLUMNS, Drop, describe, find_drops, holes
+from tokenizer.images import check_sizes
 from tokenizer.splits import SPLITS
 from training.errors import BadInput
 from training.hashing import file_sha256
 from training.leftovers import sweep_leftovers, written_whole
+from training.records import read_json
 
 BOUNDS = {"steering": (-1.0, 1.0), "throttle": (0.0, 1.0), "brake": (0.0, 1.0)}
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".hevc")
@@ -183,6 +186,8 @@ def open_drive(path: Path, action_names: Sequence[str] | None = None) -> Drive:
             f"{path}: {len(actions)} action rows for {drive.num_frames} frames"
             f"{f' ({describe(drops)})' if drops else ''}; give exactly one row per frame"
         )
+    if isinstance(drive.source, list):
+        check_sizes(drive.source)
     _ = drive.captions  # judged here, read where they are needed
     if meta.get("actions_sha256") and meta["actions_sha256"] != digest:
         raise _altered(file or path / "actions.csv", "actions_sha256")
@@ -211,7 +216,7 @@ def open_drives(
     if not root.is_dir():
         raise BadInput(f"data.root={root}: no such folder; see docs/drives.md for the layout")
     # Names with a dot in front are drives still being written.
-    paths = sorted(p.parent for p in root.glob("[!.]*/drive.json"))
+    paths = sorted(p for p in root.glob("[!.]*") if os.path.lexists(p / "drive.json"))
     if not paths:
         raise BadInput(
             f"data.root={root}: holds no drives (no */drive.json); see docs/drives.md "
@@ -308,13 +313,9 @@ def check_actions(
 
 def _read_meta(path: Path) -> dict[str, Any]:
     file = path / "drive.json"
-    try:
-        meta = json.loads(file.read_text())
-    except FileNotFoundError as error:
-        raise BadInput(f'{file}: missing; write at least {{"fps": 10}}') from error
-    except ValueError as error:
-        raise BadInput(f"{file}: is not JSON ({error}); correct the file") from error
-    return _check_meta(file, meta)
+    if not os.path.lexists(file):
+        raise BadInput(f'{file}: missing; write at least {{"fps": 10}}')
+    return _check_meta(file, read_json(file))
 
 
 def _check_meta(file: Path, meta: Any) -> dict[str, Any]:
@@ -327,7 +328,9 @@ def _check_meta(file: Path, meta: Any) -> dict[str, Any]:
 
 
 def _actions_file(path: Path) -> Path | None:
-    return next((f for f in (path / "actions.parquet", path / "actions.csv") if f.exists()), None)
+    # A link that leads nowhere is there too: without it the frames would be a drive of their own.
+    names = ("actions.parquet", "actions.csv")
+    return next((path / name for name in names if os.path.lexists(path / name)), None)
 
 
 def _read_actions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
@@ -351,11 +354,12 @@ def read_table(file: Path) -> tuple[tuple[str, ...], Float[np.ndarray, "row colu
     try:
         table = read(file)
         columns = [column.cast(pa.float64(), safe=False).to_numpy() for column in table.columns]
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        names = tuple(table.column_names)  # decoded only here
+    except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
         raise BadInput(f"{file}: cannot be read as numbers ({error}); correct the file") from error
     if not columns:
         raise BadInput(f"{file}: has no columns; write one row of actions per frame")
-    return tuple(table.column_names), np.stack(columns, axis=1)
+    return names, np.stack(columns, axis=1)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")  # no display is needed
 import matplotlib.pyplot as plt
 
+from training.chart_text import as_drawn
 from training.plain_json import number
 from training.sweep_table import render
 
@@ -65,12 +66,14 @@ def plot(file: Path, title: str, entries: Mapping[str, Mapping[str, Any]]) -> No
         axes.plot([raw, coded, predicted], [lpips] * 3, "-", color=colour, lw=1, alpha=0.6)
         axes.plot([raw], [lpips], "o", color=colour, mfc="white", ms=7)
         axes.plot([coded], [lpips], ".", color=colour, ms=6)
-        axes.plot([predicted], [lpips], "o", color=colour, ms=9, label=name)
-        axes.annotate(name, (predicted, lpips), (0, 7), textcoords="offset points", fontsize=8)
+        axes.plot([predicted], [lpips], "o", color=colour, ms=9, label=as_drawn(name))
+        axes.annotate(
+            as_drawn(name), (predicted, lpips), (0, 7), textcoords="offset points", fontsize=8
+        )
     axes.set(
         xscale="log", xlabel="bits per frame (hollow: raw, dot: coded, full: after prediction)"
     )
-    axes.set(ylabel="LPIPS (alex), lower is better", title=title)
+    axes.set(ylabel="LPIPS (alex), lower is better", title=as_drawn(title))
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.set_minor_formatter("{x:.0f}")
     axes.grid(alpha=0.3, which="both")

@@ -137,7 +137,7 @@ class TokenStore:
                 actions = _column(table, "actions", len(self.action_names))
             else:
                 actions = np.zeros((len(tokens), 0), np.float32)
-        except (pa.ArrowException, KeyError, ValueError) as error:
+        except (pa.ArrowException, LookupError, ValueError, TypeError, OSError) as error:
             raise BadInput(
                 f"{path}: is not what the manifest describes ({error}); encode the drives again"
             ) from error

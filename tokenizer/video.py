@@ -1,4 +1,4 @@
-"""Frames in and out: videos through PyAV (here and nowhere else), images through Pillow."""
+"""Frames in and out: videos through PyAV (here and nowhere else)."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,11 +11,14 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import Int64, UInt8
-from PIL import Image
 
+from tokenizer.images import read_image
 from training.errors import BadInput
 from training.leftovers import written_whole
 
+# What PyAV raises for damaged files: FFmpeg's errors, and Python's where a value makes no sense.
+DAMAGE = (av.FFmpegError, ValueError, LookupError, ArithmeticError, MemoryError)
+MAX_PIXELS = 1 << 26  # of a frame: 8192 x 8192; a damaged header can state 16384 x 16384
 KEYFRAME_EVERY = 16  # short groups of pictures: a random clip decodes at most 15 extra frames
 # Without ACCURATE_RND and BITEXACT swscale rounds as the CPU's vector unit likes: other pixels on
 # another CPU. FULL_CHR: chroma of every pixel, not of every second, 0.7 dB over the bare pair.
@@ -92,7 +95,11 @@ def read_frames(
     position, to_rgb = start, VideoReformatter()
     try:
         for frame in _decode(path, index, start, _keyframe(index, start)):
-            yield _converted(to_rgb, frame, "rgb24").to_ndarray()
+            try:
+                picture = _converted(to_rgb, frame, "rgb24").to_ndarray()
+            except DAMAGE as error:  # a header that invents a size or a format
+                raise _DamagedError(position, str(error)) from error
+            yield picture
             position += 1
             if position == stop:
                 return
@@ -114,19 +121,26 @@ def read_source(
     """Yield RGB frames `start <= i < stop` of a video file or of a list of image files.
 
     Raises:
-        BadInput: a frame cannot be decoded, or there are fewer than `stop`.
+        BadInput: a frame cannot be decoded or has another size than that of `start`, or there
+            are fewer than `stop`.
     """
-    if isinstance(source, Path):
-        yield from read_frames(source, start, stop)
-        return
-    if stop is not None and stop > len(source):
+    if not isinstance(source, Path) and stop is not None and stop > len(source):
         raise BadInput(f"{source[0].parent}: holds {len(source)} frames, {stop} were expected")
-    for path in source[start:stop]:
-        try:
-            with Image.open(path) as image:
-                yield np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNGs
-            raise BadInput(f"{path}: cannot be decoded ({error}); replace the file") from error
+    frames = (
+        read_frames(source, start, stop)
+        if isinstance(source, Path)
+        else map(read_image, source[start:stop])
+    )
+    size = None
+    for index, frame in enumerate(frames, start):
+        size = size or frame.shape[:2]
+        if frame.shape[:2] != size:
+            where = source if isinstance(source, Path) else source[index].parent
+            raise BadInput(
+                f"{where}: frame {index} is {frame.shape[0]}x{frame.shape[1]}, frame {start} is "
+                f"{size[0]}x{size[1]}; give frames of one size"
+            )
+        yield frame
 
 
 def write_video(
@@ -167,7 +181,7 @@ def _index(path: Path) -> _Index:
     try:
         stat = path.stat()
         index, declared = _read_index(str(path), stat.st_mtime_ns, stat.st_size)
-    except (av.FFmpegError, IndexError, OSError) as error:
+    except (*DAMAGE, OSError) as error:
         raise BadInput(
             f"{path}: cannot be read as a video, or was cut short ({error}); "
             "copy the file again or re-export it"
@@ -251,7 +265,10 @@ def _decode_from(
             stream = container.streams.video[0]
             stream.thread_type = "NONE"  # predictable under many loader workers
             # Damage must raise; the default is to paint over it with neighbouring frames.
-            stream.codec_context.options = {"err_detect": "explode"}
+            stream.codec_context.options = {
+                "err_detect": "explode",
+                "max_pixels": str(MAX_PIXELS),
+            }
             if entry is not None:
                 container.seek(entry, stream=stream)
             for packet in container.demux(stream):
@@ -259,7 +276,7 @@ def _decode_from(
                 for frame in packet.decode():
                     yield _place(index, frame.pts, count), frame
                     count += 1
-    except av.FFmpegError as error:
+    except DAMAGE as error:
         raise _DamagedError(current, str(error)) from error
 
 

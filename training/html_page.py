@@ -14,6 +14,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from training.chart_text import as_drawn
 from training.plain_json import number
 
 STYLE = """
@@ -78,8 +79,8 @@ def curves(
     chart, axes = plt.subplots(figsize=(4, 3))
     for name, values in lines.items():
         heights = [number(value) for value in values]
-        axes.plot(x or range(start, start + len(values)), heights, label=name, marker=".")
-    axes.set(title=title, xlabel=xlabel)
+        axes.plot(x or range(start, start + len(values)), heights, label=as_drawn(name), marker=".")
+    axes.set(title=as_drawn(title), xlabel=as_drawn(xlabel))
     if len(lines) > 1:
         axes.legend(fontsize=6)
     return svg(chart)

@@ -11,6 +11,7 @@ matplotlib.use("Agg")  # no display is needed
 import matplotlib.pyplot as plt
 import numpy as np
 
+from training.chart_text import as_drawn
 from training.errors import BadInput
 from training.plain_json import to_json
 from training.scaling_fit import PowerLaw, fit_power_law
@@ -106,9 +107,11 @@ def plot(file: Path, law: PowerLaw, result: dict[str, Any]) -> None:
     axes.plot(far, [p["reached"] for p in larger], "*C3", ms=10, label="reached")
     axes.axhline(law.c, ls="--", lw=1, color="C0", label=f"fitted floor c = {law.c:.3f}")
     for style, (name, exact) in zip(((0, (1, 1)), "-."), floors.items(), strict=False):
-        axes.axhline(exact, ls=style, lw=1.2, color="k", label=f"{name} {exact:.3f}")
-    axes.set(xscale="log", yscale="log", xlabel=UNITS[result["x"]], title=result["ladder"])
-    axes.set_ylabel(f"{result['metric']} (nats per token)")
+        axes.axhline(exact, ls=style, lw=1.2, color="k", label=as_drawn(f"{name} {exact:.3f}"))
+    axes.set(
+        xscale="log", yscale="log", xlabel=UNITS[result["x"]], title=as_drawn(result["ladder"])
+    )
+    axes.set_ylabel(as_drawn(f"{result['metric']} (nats per token)"))
     bottom = min(value for value in (low.min(), law.c, *floors.values()) if value > 0)
     axes.set_ylim(0.99 * max(bottom, 0.5 * law.loss.min()), 1.02 * law.loss.max())
     axes.yaxis.set_major_formatter("{x:.3g}")

@@ -118,7 +118,7 @@ def test_an_interrupted_import_keeps_what_it_has(
     folder.mkdir()
     write_tar(folder / "data-0000.tar", broken)
     monkeypatch.setattr("tokenizer.store_writer.ENTERED_AT_ONCE", 4)
-    with pytest.raises(BadInput, match=r"segment-09\.pose\.npy: holds float64 of shape \(3, 6\)"):
+    with pytest.raises(BadInput, match=r"segment-09\.pose\.npy: holds poses of shape \(3, 6\)"):
         import_commavq(folder, out)
     written = {file: file.stat().st_mtime_ns for file in sorted(out.glob("*.arrow"))}
     assert [file.stem for file in written] == [f"segment-{i:02d}" for i in range(9)]

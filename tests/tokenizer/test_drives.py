@@ -326,7 +326,8 @@ def test_a_broken_or_odd_image_is_named(drive: Path) -> None:
     (drive / "video.mp4").unlink()
     odd = drive / "frames/0007.png"
     Image.fromarray(moving_frames(1, 16, 48)[0]).save(odd)
-    refuse(drive, "frame 7 is 16x48, the first is 32x48")
+    refuse(drive, "0007.png: is 16x48, the first image 32x48")
+    Image.fromarray(moving_frames(1)[0]).save(odd)
     odd.write_bytes(odd.read_bytes()[:60])
     refuse(drive, "0007.png: cannot be decoded")
     with pytest.raises(BadInput, match="holds 40 frames, 50 were expected"):
@@ -375,7 +376,7 @@ def test_a_bad_split_or_broken_json_is_named(drive: Path) -> None:
     edit_meta(drive, split="dev")
     refuse(drive, "drive.json", "split is 'dev'", "train, val, test")
     (drive / "drive.json").write_text("{")
-    refuse(drive, "drive.json: is not JSON")
+    refuse(drive, "drive.json: truncated, altered, or no JSON")
 
 
 def test_a_root_without_a_train_drive_is_refused(drive: Path) -> None:

@@ -114,7 +114,7 @@ def test_udacity_pauses_make_several_recordings(
     ("old", "new", "message"),
     [
         ("center_2016_12_01_23_59_59_100", "frame", "is not named center_YYYY"),
-        ("center_2016_12_01_23_59_59_100", "center_2016_12_01_23_59_59_101", "cannot be read"),
+        ("center_2016_12_01_23_59_59_100", "center_2016_12_01_23_59_59_101", "cannot be decoded"),
         (" 0.05,", "left,", "row 5: could not convert string to float: 'left'"),
         (" 0.05,", "1.5,", "row 5, steering is 1.5"),
         (" 0.05,1,", "1,", "row 5 has 6 fields"),
@@ -134,7 +134,7 @@ def test_udacity_other_bad_folders_are_named(tmp_path: Path) -> None:
     folder = udacity_folder(tmp_path / "lap")
     first = sorted((folder / "IMG").iterdir())[0]
     Image.fromarray(numbered_frames(1, 16, 64)[0]).save(first)
-    with pytest.raises(BadInput, match="give one size"):
+    with pytest.raises(BadInput, match="give frames of one size"):
         udacity.find_recordings(folder)
     (folder / "driving_log.csv").write_text("")
     with pytest.raises(BadInput, match="holds no rows"):

@@ -4,15 +4,10 @@ A sample is `<key>.token.npy`, `<key>.pose.npy` and perhaps `<key>.json`, in `da
 or in a folder. Archives are read from front to back and nothing is unpacked or unpickled.
 """
 
-import gzip
 import hashlib
-import io
 import json
 import re
-import tarfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +16,8 @@ from typing import IO
 import numpy as np
 from jaxtyping import Float, Integer
 
+from tokenizer.importers.npy_file import read_npy
+from tokenizer.importers.tar_archive import SUFFIXES, archive_members, damage_named
 from tokenizer.token_store import TokenSpec, check_tokens
 from training.errors import BadInput
 
@@ -33,11 +30,10 @@ SPEC = TokenSpec(
     tokenizer="commavq",
 )
 NUM_POSES = 6
-DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error)
-TARS = (".tar", ".tar.gz", ".tgz")
+MAX_FRAMES = 1 << 18  # of a segment in an archive, whose size is what a header states: 3.6 hours
+MAX_NAME = 200  # bytes; it becomes a file's name
 ALONE = ("tokens.npy", "token.npy")
 TOKENS, POSES = "token.npy", "pose.npy"
-BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,8 @@ class _Member:
     part: str
     where: str
     file: IO[bytes]
+    size: int
+    max_frames: int | None  # None: a file of its own, as long as it is
 
 
 def files_of(source: Path) -> list[Path]:
@@ -77,7 +75,7 @@ def files_of(source: Path) -> list[Path]:
         poses = [beside] if beside != source and beside.is_file() else []
         return [source, *(poses if source.suffix == ".npy" else ())]
     names = sorted(p.name for p in source.iterdir() if p.is_file() and not p.name.startswith("."))
-    tars = [source / name for name in names if name.endswith(TARS)]
+    tars = [source / name for name in names if name.endswith(SUFFIXES)]
     pairs = [source / name for name in names if name.endswith((f".{TOKENS}", f".{POSES}"))]
     alone = [source / name for name in ALONE if name in names]
     found = tars or pairs or [file for name in alone[:1] for file in files_of(name)]
@@ -135,43 +133,61 @@ def read_segments(files: list[Path]) -> Iterator[Segment]:
         BadInput: an archive is damaged, or an array is not what commaVQ's are (see `Segment`).
     """
     for name, sample in _samples(files):
-        arrays = {m.part: (m.where, _array(m)) for m in sample if m.part in (TOKENS, POSES)}
-        if TOKENS not in arrays:
+        where, tokens, poses = "", None, None
+        for member in sample:
+            if member.part == TOKENS:
+                where, tokens = member.where, _checked_tokens(member)
+            elif member.part == POSES:
+                posed, poses = member.where, _checked_poses(member)
+        if tokens is None:
             raise BadInput(f"{name}: has no {TOKENS}; complete it or leave it out")
-        where, tokens = arrays[TOKENS]
-        tokens = _checked_tokens(tokens, where)
-        poses = _checked_poses(*arrays[POSES], len(tokens)) if POSES in arrays else None
+        if poses is not None:
+            poses = _agree(poses, len(tokens), posed)
         yield Segment(name, where, tokens, poses)
 
 
-def _checked_tokens(tokens: np.ndarray, where: str) -> Integer[np.ndarray, "frame 8 16"]:
-    if not np.issubdtype(tokens.dtype, np.integer):
-        raise BadInput(f"{where}: holds no array of integers; give commaVQ's tokens")
-    if tokens.ndim == 2 and tokens.shape[1] == SPEC.tokens_per_step:
-        tokens = tokens.reshape(-1, *SPEC.grid[1:])
-    check_tokens(tokens, SPEC, where)
+def _checked_tokens(member: _Member) -> Integer[np.ndarray, "frame 8 16"]:
+    def judge(shape: tuple[int, ...], dtype: np.dtype) -> None:
+        if not np.issubdtype(dtype, np.integer):
+            raise BadInput(f"{member.where}: holds no array of integers; give commaVQ's tokens")
+        if shape[1:] not in ((SPEC.tokens_per_step,), SPEC.grid[1:]):
+            raise BadInput(
+                f"{member.where}: token grid is {shape[1:]}, but the tokenizer has "
+                f"{SPEC.grid[1:]}; is this another tokenizer's store?"
+            )
+        if member.max_frames is not None and shape[0] > member.max_frames:
+            raise BadInput(
+                f"{member.where}: {shape[0]} frames; give segments of at most {member.max_frames}"
+            )
+
+    tokens = read_npy(member.file, member.size, member.where, judge).reshape(-1, *SPEC.grid[1:])
+    check_tokens(tokens, SPEC, member.where)
     return tokens
 
 
-def _checked_poses(where: str, poses: np.ndarray, num: int) -> Float[np.ndarray, "frame 6"]:
-    if poses.shape != (num, NUM_POSES) or not np.issubdtype(poses.dtype, np.floating):
-        raise BadInput(
-            f"{where}: holds {poses.dtype} of shape {poses.shape}; give {NUM_POSES} real numbers "
-            f"for each of the {num} frames, or remove the file"
-        )
+def _checked_poses(member: _Member) -> Float[np.ndarray, "frame 6"]:
+    def judge(shape: tuple[int, ...], dtype: np.dtype) -> None:
+        many = member.max_frames is not None and shape[:1] > (member.max_frames,)
+        if shape[1:] != (NUM_POSES,) or not np.issubdtype(dtype, np.floating) or many:
+            raise BadInput(
+                f"{member.where}: holds {dtype} of shape {shape}; give {NUM_POSES} real numbers "
+                "for each of the frames, or remove the file"
+            )
+
+    poses = read_npy(member.file, member.size, member.where, judge)
     if not np.isfinite(poses).all():
         frame = int(np.argwhere(~np.isfinite(poses))[0][0])
-        raise BadInput(f"{where}: frame {frame} is not finite; leave the segment out")
+        raise BadInput(f"{member.where}: frame {frame} is not finite; leave the segment out")
     return poses.astype(np.float32)
 
 
-def _array(member: _Member) -> np.ndarray:
-    try:
-        return np.lib.format.read_array(io.BytesIO(member.file.read()), allow_pickle=False)
-    except (ValueError, MemoryError, *DAMAGE) as error:  # MemoryError: of a made up size
+def _agree(poses: np.ndarray, num: int, where: str) -> np.ndarray:
+    if len(poses) != num:
         raise BadInput(
-            f"{member.where}: is not a NumPy array file ({error}); copy it again"
-        ) from error
+            f"{where}: holds poses of shape {poses.shape}; give {NUM_POSES} real numbers "
+            f"for each of the {num} frames, or remove the file"
+        )
+    return poses
 
 
 def _samples(files: list[Path]) -> Iterator[tuple[str, Iterator[_Member]]]:
@@ -180,55 +196,31 @@ def _samples(files: list[Path]) -> Iterator[tuple[str, Iterator[_Member]]]:
 
 def _members(files: list[Path]) -> Iterator[_Member]:
     for file in files:
-        with _named(file):
-            if file.name.endswith(TARS):
-                yield from _tar_members(file)
-                continue
-            with file.open("rb") as opened:
-                yield _Member(*_key(file.name, file), str(file), opened)
-
-
-def _tar_members(file: Path) -> Iterator[_Member]:
-    """The files of an archive, in its order; a stream is at one of them at a time."""
-    packed = not file.name.endswith(".tar")
-    with file.open("rb") as raw:
-        if not packed:
-            # Cut between two members, it would read as a shorter archive; gzip has a checksum.
-            raw.seek(max(0, file.stat().st_size - 2 * BLOCK))
-            if raw.read().strip(b"\0") or file.stat().st_size < 2 * BLOCK:
-                raise EOFError("it has no end mark")
-            raw.seek(0)
-        with (
-            gzip.GzipFile(fileobj=raw) if packed else raw as stream,
-            tarfile.open(fileobj=stream, mode="r|") as tar,
-        ):
-            for member in tar:
-                opened = tar.extractfile(member) if member.isfile() else None
-                if opened is None or Path(member.name).name.startswith("."):
-                    continue
-                yield _Member(*_key(member.name, file), f"{file}: {member.name}", opened)
-            while stream.read(1 << 20):  # what follows the end mark, and gzip's checksum
-                continue
-
-
-@contextmanager
-def _named(file: Path) -> Iterator[None]:
-    """BadInput in place of what damaged archives raise."""
-    try:
-        yield
-    except DAMAGE as error:
-        raise BadInput(f"{file}: is damaged or incomplete ({error}); copy it again") from error
+        if file.name.endswith(SUFFIXES):
+            for path, size, content in archive_members(file):
+                if not Path(path).name.startswith("."):
+                    where = f"{file}: {path}"
+                    yield _Member(*_key(path, file), where, content, size, MAX_FRAMES)
+            continue
+        with damage_named(file), file.open("rb") as opened:
+            size = file.stat().st_size
+            yield _Member(*_key(file.name, file), str(file), opened, size, None)
 
 
 def _key(path: str, file: Path) -> tuple[str, str]:
     """A segment's name and which part of it this is: WebDataset splits at the first dot."""
     folder, _, base = path.removeprefix("./").rpartition("/")
-    if base in (*ALONE, POSES) and not file.name.endswith(TARS):
+    if base in (*ALONE, POSES) and not file.name.endswith(SUFFIXES):
         return file.resolve().parent.name, POSES if base == POSES else TOKENS
     stem, _, part = base.partition(".")
     if file.suffix == ".npy" and not base.endswith((f".{TOKENS}", f".{POSES}")):
         part = TOKENS  # a recording of any name
-    return re.sub(r"[^\w-]+", "_", f"{folder}/{stem}".strip("/")), part
+    name = re.sub(r"[^\w-]+", "_", f"{folder}/{stem}".strip("/"))
+    if not 0 < len(name.encode()) <= MAX_NAME:
+        raise BadInput(
+            f"{file}: {path[:40]!r}... is a name of {len(path)} characters; rename the segment"
+        )
+    return name, part
 
 
 def _pose_name(name: str) -> str:

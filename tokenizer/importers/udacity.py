@@ -14,9 +14,9 @@ from itertools import pairwise
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
-from PIL import Image
 
 from tokenizer.drives import check_actions
+from tokenizer.images import check_sizes
 from tokenizer.importers import MPS_PER_MPH, Recording
 from training.errors import BadInput
 
@@ -52,7 +52,7 @@ def _read_recordings(log: Path, licence: str) -> list[Recording]:
     if len(steps) == 0 or steps.min() <= 0:
         row = int(steps.argmin()) + 1 if len(steps) else 0
         raise BadInput(f"{log}: time does not move on at row {row}; sort the log, drop double rows")
-    _check_sizes(images)
+    check_sizes(images)
     fps = round(float(1 / np.median(steps)), 3)
     edges = [0, *(np.flatnonzero(steps > MAX_GAP_S) + 1).tolist(), len(images)]
     pieces = [(a, b) for a, b in pairwise(edges) if b - a >= MIN_FRAMES]
@@ -82,7 +82,7 @@ def _read_recordings(log: Path, licence: str) -> list[Recording]:
 def _read_log(log: Path) -> tuple[list[Path], np.ndarray]:
     """Image files, and float64 [frame action] in `ACTION_NAMES`."""
     try:
-        with log.open(newline="") as file:
+        with log.open(newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{log}: cannot be read ({error}); correct the file") from error
@@ -123,16 +123,3 @@ def _time_s(log: Path, row: int, image: Path) -> float:
             f"{log}: row {row}: image {image.name!r} is not named "
             "center_YYYY_MM_DD_HH_MM_SS_mmm.jpg; restore the simulator's names"
         ) from error
-
-
-def _check_sizes(images: Sequence[Path]) -> None:
-    first = None
-    for path in images:
-        try:
-            with Image.open(path) as image:
-                size = image.size
-        except OSError as error:
-            raise BadInput(f"{path}: cannot be read ({error}); copy IMG/ beside the log") from error
-        first = first or size
-        if size != first:
-            raise BadInput(f"{path}: is {size} pixels, the first image {first}; give one size")

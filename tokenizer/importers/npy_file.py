@@ -1,0 +1,86 @@
+"""NumPy's .npy from a stream: the header is judged before its data are read, nothing unpickled."""
+
+import math
+import tokenize
+import warnings
+from collections.abc import Callable
+from typing import IO
+
+import numpy as np
+
+from training.errors import BadInput
+
+MAX_HEADER = 4096
+# What NumPy's parser of headers lets through.
+BAD_HEADER = (
+    ValueError,
+    TypeError,
+    KeyError,
+    SyntaxError,
+    tokenize.TokenError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+    EOFError,
+    OSError,
+)
+
+
+def read_npy(
+    file: IO[bytes], size: int, where: str, judge: Callable[[tuple[int, ...], np.dtype], None]
+) -> np.ndarray:
+    """The array of a .npy file.
+
+    Args:
+        size: bytes of the file.
+        where: names it in messages.
+        judge: raises BadInput where shape or dtype are not what is needed; no data is read then.
+
+    Raises:
+        BadInput: no .npy file, one of pickles, or of another length than its header says.
+    """
+    try:
+        shape, fortran, dtype, length = _header(file)
+    except BAD_HEADER as error:
+        raise BadInput(f"{where}: is not a NumPy array file ({error}); copy it again") from error
+    judge(shape, dtype)
+    expected = math.prod(shape) * dtype.itemsize
+    if size != length + expected:
+        raise BadInput(
+            f"{where}: is not a NumPy array file ({size - length} bytes for {dtype} of shape "
+            f"{shape}, {expected} expected); copy it again"
+        )
+    values = np.frombuffer(bytearray(file.read(expected)), dtype)
+    return values.reshape(shape, order="F" if fortran else "C")
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Shape, whether in Fortran's order, dtype, and the length of the header in bytes."""
+    counted = _Counted(file)
+    version = np.lib.format.read_magic(counted)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read is None:
+        raise ValueError(f"its version is {version}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a header of Python 2's
+        shape, fortran, dtype = read(counted, max_header_size=MAX_HEADER)
+    if dtype.hasobject or dtype.names or any(length < 0 for length in shape):
+        raise ValueError(f"it holds {dtype} of shape {shape}")
+    return shape, fortran, dtype, counted.count
+
+
+class _Counted:
+    """A stream that knows how much of it was read, and gives no more than a header needs."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.count = file, 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= 4 * MAX_HEADER:  # version 2 states up to 4 GB, read at once
+            raise ValueError(f"its header has {size} bytes")
+        content = self.file.read(size)
+        self.count += len(content)
+        return content

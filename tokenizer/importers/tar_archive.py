@@ -1,0 +1,104 @@
+"""The files of a tar or tar.gz, front to back, every block of the archive accounted for.
+
+Python's `tarfile` takes a damaged header for the end of the archive, and reads whatever size a
+header states. Here the headers follow each other without a hole, each with its checksum, up to
+the end mark (two blocks of zeros), and nothing but zeros comes after it.
+"""
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+from training.errors import BadInput
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
+MAX_MEMBER = 1 << 28  # bytes; a minute of commaVQ has 300 kB
+MAX_EXTENSION = 1 << 16  # bytes of a long name, which tarfile reads whole
+MAX_PADDING = 1 << 21  # bytes of zeros after the end mark; `tar -b` fills up its last record
+EXTENSIONS = (b"L", b"K", b"x", b"g", b"X")  # long names and pax records
+FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
+DAMAGE = (
+    tarfile.TarError,
+    EOFError,
+    OSError,
+    zlib.error,
+    ValueError,  # numbers within pax records
+    RecursionError,  # long names of long names of ...
+    MemoryError,
+)
+
+
+def archive_members(file: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Name, size in bytes and content of each file; a stream is at one of them at a time.
+
+    Raises:
+        BadInput: the archive is damaged, cut short, goes on after its end, or holds a link, a
+            device or a file of more than `MAX_MEMBER`.
+    """
+    packed = not file.name.endswith(".tar")
+    with (
+        damage_named(file),
+        file.open("rb") as raw,
+        gzip.GzipFile(fileobj=raw) if packed else raw as stream,
+        tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tar,
+    ):
+        while (member := tar.next()) is not None:
+            tar.members = []  # type: ignore[attr-defined]  # it keeps them all
+            if not member.isdir():
+                opened = tar.extractfile(member)
+                assert opened is not None, "judged by its header"
+                yield member.name, member.size, opened
+        _check_end(cast(IO[bytes], tar.fileobj))
+
+
+@contextmanager
+def damage_named(file: Path) -> Iterator[None]:
+    """BadInput in place of what damaged archives raise."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except DAMAGE as error:
+        raise BadInput(f"{file}: is damaged or incomplete ({error}); copy it again") from error
+
+
+class _Header(tarfile.TarInfo):
+    """A header that raises where tarfile would end the archive or believe a size."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        header = super().frombuf(buf, encoding, errors)
+        limit = MAX_EXTENSION if header.type in EXTENSIONS else MAX_MEMBER
+        if not 0 <= header.size <= limit:
+            raise tarfile.ReadError(f"{header.name}: {header.size} bytes are not believable")
+        if header.type not in (*FILES, *EXTENSIONS, tarfile.DIRTYPE):
+            raise tarfile.ReadError(f"{header.name}: is neither a file nor a folder")
+        return header
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Header":
+        try:
+            header = super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # not in the stubs
+            raise
+        except tarfile.HeaderError as error:
+            raise ValueError(f"header at byte {archive.offset}: {error}") from error
+        # A pax record may have stated another size, or made a sparse file of it.
+        if not 0 <= header.size <= MAX_MEMBER or header.sparse is not None:
+            raise ValueError(f"{header.name}: {header.size} bytes are not believable")
+        return header
+
+
+def _check_end(rest: IO[bytes]) -> None:
+    """tarfile stopped at a block of zeros: at least one more has to follow, and nothing else."""
+    count = 0
+    while block := rest.read(1 << 16):
+        count += len(block)
+        if block.strip(b"\0") or count > MAX_PADDING:
+            raise EOFError("it goes on after its end mark")
+    if count < tarfile.BLOCKSIZE:
+        raise EOFError("its end mark is cut short")
