@@ -61,9 +61,9 @@ class Hashes:
         self.save()
         return digests
 
-    def keep_in(self, spare: Path) -> None:
-        """Where to keep the hashes of a folder that cannot be written."""
-        if self.spare is None and not os.access(self.root, os.W_OK):
+    def keep_in(self, spare: Path, always: bool = False) -> None:
+        """Where to keep the hashes of a folder that cannot be written, or (`always`) is foreign."""
+        if self.spare is None and (always or not os.access(self.root, os.W_OK)):
             name = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
             self.spare = spare / "content" / name
             self._known = _read(self.spare / NAME) | self._known

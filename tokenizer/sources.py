@@ -10,7 +10,7 @@ from typing import Any
 from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drives
 from tokenizer.content import hashes_of
 from tokenizer.drives import Drive, open_drives
-from tokenizer.importers.commavq import import_commavq, planned_actions
+from tokenizer.importers.commavq import content_key, import_commavq, planned_actions
 from tokenizer.importers.commavq_segments import SPEC, files_key, files_of
 from tokenizer.token_store import TokenSpec, TokenStore
 from training.errors import BadInput
@@ -142,8 +142,12 @@ class TokenSource:
         root = Path(self.root)
         if self.format == "store":
             return TokenStore(root, on_corrupt=on_corrupt)
-        key = f"commavq-{root.stem}-{files_key(files_of(root))[:8]}"
-        out = Path(self.cache) / "tokens" / f"{key}-{self.num_train}-{self.num_test}"
+        files, folder = files_of(root), Path(self.cache) / "tokens"
+        name, ends = f"commavq-{root.stem}", f"{self.num_train}-{self.num_test}"
+        key = content_key(files, folder)[:12]
+        before = folder / f"{name}-{files_key(files)[:8]}-{ends}"  # of release 0.1
+        found = [*folder.glob(f"commavq-*-{key}-{ends}"), *([before] if before.exists() else [])]
+        out = found[0] if found else folder / f"{name}-{key}-{ends}"
         import_commavq(root, out, self.num_train, self.num_test)
         return TokenStore(out, on_corrupt=on_corrupt)
 

@@ -3,6 +3,7 @@
 import csv
 import logging
 import math
+import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -310,6 +311,12 @@ def test_commavq_makes_a_store_once(tmp_path: Path) -> None:
     assert (tmp_path / "out/minute-train.arrow").stat().st_mtime_ns == stamp
     with pytest.raises(BadInput, match="holds other frames as minute-train"):
         import_commavq(file, tmp_path / "out", 30, 15)
+    copy = tmp_path / "copy/minute"
+    shutil.copytree(file.parent, copy, copy_function=shutil.copy)  # under other dates
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tokenizer.importers.commavq.list_segments", None)  # it is not read again
+        assert import_commavq(copy, tmp_path / "out", 40, 15).hash == store.hash
+    assert [path.name for path in file.parent.iterdir()] == ["tokens.npy"]
     np.save(tmp_path / "flat.npy", comma_tokens().reshape(60, 128).astype(np.int64))
     flat = import_commavq(tmp_path / "flat.npy", tmp_path / "flat", 40, 15)
     np.testing.assert_array_equal(flat.drives("train")[0].tokens, train.tokens)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -305,3 +306,17 @@ def test_a_file_of_another_length_is_named(root: Path) -> None:
     manifest["drives"]["a"]["sha256"] = file_sha256(root / "b.arrow")
     edit_manifest(root, drives=manifest["drives"])
     refuse(root, "a.arrow", "7 steps where the manifest says 2500")
+
+
+def test_a_file_that_changed_under_its_date_is_named_though_its_hash_was_kept(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenizer.content.TICK_S", -1.0)
+    TokenStore(root)
+    file = root / "a.arrow"
+    stat, data = file.stat(), bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    time.sleep(0.02)  # a tick of the file system's clock
+    file.write_bytes(data)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    refuse(root, "a.arrow: altered since it was written")

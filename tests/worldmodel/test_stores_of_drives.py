@@ -88,3 +88,13 @@ def test_a_store_does_not_keep_the_split_of_before(tmp_path: Path) -> None:
     write(root / "c", None)
     with pytest.raises(BadInput, match=r"holds b as .* its split \(test, now val\) changed"):
         encode_drives(open_drives(root), "carracing", out, NAMES, EncodeConfig(num_workers=0))
+
+
+def test_a_video_with_a_flipped_bit_is_not_encoded(root: Path, tmp_path: Path) -> None:
+    file = root / "a/video.mp4"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    source = DriveSource(str(root), str(tmp_path / "cache"))
+    with pytest.raises(BadInput, match=r"a/video\.mp4: altered since it was written"):
+        open_store(source, "carracing", EncodeConfig(num_workers=0))

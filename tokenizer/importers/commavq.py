@@ -1,17 +1,18 @@
 """commaVQ: minutes of highway driving, published as tokens (MIT, github.com/commaai/commavq)."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
+from tokenizer.content import hashes_of
 from tokenizer.drives import default_split
 from tokenizer.importers.commavq_segments import (
     NUM_POSES,
     SPEC,
     Segment,
-    files_key,
     files_of,
     has_poses,
     list_segments,
@@ -44,7 +45,7 @@ def import_commavq(
         BadInput: the segments cannot be used, or `out` holds something else.
     """
     files = files_of(Path(source))
-    key = f"{files_key(files)}-{num_train}-{num_test}"
+    key = f"{content_key(files, out.parent)}-{num_train}-{num_test}"
     store = TokenStore(out) if (out / "manifest.json").exists() else None
     if store is not None and store.manifest.get("notes", {}).get("imported_from") == key:
         return store
@@ -57,6 +58,14 @@ def import_commavq(
     writer.write_all(_missing(drives, store))
     writer.note("imported_from", key)
     return TokenStore(out)
+
+
+def content_key(files: Sequence[Path], cache: Path) -> str:
+    """sha256 over names and contents; each file is read once, and the hashes kept below `cache`."""
+    hashes = hashes_of(files[0].parent)
+    hashes.keep_in(cache, always=True)
+    names = hashlib.sha256("/".join(file.name for file in files).encode()).hexdigest()
+    return hashes.of_all({f"commavq-{names[:16]}": files}, "commaVQ")[f"commavq-{names[:16]}"]
 
 
 def planned_actions(source: Path) -> tuple[str, ...]:
