@@ -7,6 +7,7 @@ configs/experiment/; everything in them can be overridden: optimizer.lr=1e-4 see
 from omegaconf import DictConfig
 
 from training.cli import command
+from training.stopping import in_good_order
 
 
 @command("train")
@@ -16,15 +17,16 @@ def main(cfg: DictConfig) -> float | None:
 
         print(plan(cfg))
         return None
-    import training.run as runs  # torch and lightning load here, not for --help
+    with in_good_order(cfg):
+        import training.run as runs  # torch and lightning load here, not for --help
 
-    run = runs.open_run(cfg)
-    datamodule = runs.build_data(cfg)
-    module = runs.build_model(cfg, datamodule)
-    trainer = runs.build_trainer(cfg, run, datamodule)
-    run.describe(datamodule, module)
-    run.fit(trainer, module, datamodule)
-    return run.finish(trainer)
+        run = runs.open_run(cfg)
+        datamodule = runs.build_data(cfg)
+        module = runs.build_model(cfg, datamodule)
+        trainer = runs.build_trainer(cfg, run, datamodule)
+        run.describe(datamodule, module)
+        run.fit(trainer, module, datamodule)
+        return run.finish(trainer)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,18 @@ def refuse_held(folder: Path, doing: str) -> None:
         lock_folder(folder, doing).release()
 
 
+def held_by_another(folder: Path) -> bool:
+    """Whether another process than this one holds the folder."""
+    file = folder / LOCK
+    if not file.exists():
+        return False
+    try:
+        with FileLock(file, timeout=0):
+            return False
+    except Timeout:
+        return f"process {os.getpid()} on {platform.node()} " not in _holder(file)
+
+
 @contextlib.contextmanager
 def alone_in(folder: Path, doing: str) -> Iterator[None]:
     """Hold a folder while the block runs; see `lock_folder`."""

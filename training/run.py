@@ -34,7 +34,6 @@ from training.errors import BadInput
 from training.folders import lock_folder, refuse_held, writable
 from training.machine import (
     hardware,
-    is_helper_of_rank_zero,
     launched_rank,
     launched_together,
     num_devices,
@@ -44,9 +43,9 @@ from training.resume import decide_precision, judge_batch, judge_changes
 from training.rows import FINDINGS_FILE, METRICS_FILE, cut_rows
 from training.same_data import data_facts, judge_data, write_digests
 from training.settings import check_places, check_settings
-from training.signals import Stopped, requeue_job
 from training.snapshot import git_revision
 from training.status import STOPPED, slurm_job, write_status
+from training.stopping import Stopped, leave, watch
 from training.trainer import build_trainer, capped_steps
 from training.validation import DueValidation
 
@@ -129,8 +128,10 @@ class Run:
             trainer.fit(module, datamodule, ckpt_path=self.resume_from, weights_only=True)
             DueValidation(self.folder).make_up_at_end(trainer, module)
         except Stopped as stop:
-            self._say(trainer, state="stopped", reason=str(stop), exit_code=STOPPED, step=stop.step)
-            self._leave(stop)
+            step = {} if stop.step is None else {"step": stop.step}
+            self._say(trainer, state="stopped", reason=str(stop), exit_code=STOPPED, **step)
+            wandb.finish(exit_code=STOPPED)
+            leave(stop)
         except BaseException as error:
             code = 2 if isinstance(error, BadInput) else 1
             reason = f"{type(error).__name__}: {error}"
@@ -138,6 +139,7 @@ class Run:
             raise
         else:
             self._say(trainer, state="finished", exit_code=0, step=trainer.global_step)
+            watch.at_once = False  # what is left to do is short
         finally:
             if self._lock is not None:
                 self._lock.release()
@@ -155,16 +157,6 @@ class Run:
     def _say(self, trainer: L.Trainer, **changes: Any) -> None:
         if trainer.is_global_zero:
             write_status(self.folder, max_steps=trainer.max_steps, **changes)
-
-    def _leave(self, stop: Stopped) -> None:
-        """Exit with the code that means "start me again", and see to it where Slurm can."""
-        wandb.finish(exit_code=STOPPED)
-        if launched_rank() == 0:
-            print(f"\n{stop}", flush=True)
-            problem = requeue_job() if stop.requeue else ""
-            if problem:
-                print(f"warning: {problem}", flush=True)
-        raise SystemExit(0 if is_helper_of_rank_zero() else STOPPED)
 
 
 def open_run(cfg: DictConfig, to_train: bool = True) -> Run:

@@ -31,6 +31,7 @@ from training.records import read_json, write_durably
 from training.rows import METRICS_FILE, read_rows
 from training.search_space import SearchPlan, read_plan
 from training.status import write_status
+from training.stopping import in_good_order
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -180,6 +181,11 @@ def train(cfg: DictConfig, trial: "Trial", metric: str) -> float:
     Raises:
         optuna.TrialPruned: the pruner ended it.
     """
+    with in_good_order(cfg):
+        return _train(cfg, trial, metric)
+
+
+def _train(cfg: DictConfig, trial: "Trial", metric: str) -> float:
     import wandb
 
     import training.run as runs  # torch and lightning load here

@@ -1,0 +1,134 @@
+"""Leaving in good order when told to: say so, and exit with a code that means "start me again".
+
+SIGTERM (schedulers, before they kill), SIGUSR2 (submitit and `sbatch --signal=USR2@120`, before
+the time is up) and SIGINT (Ctrl-C). While data and model are made they end the run at once: what
+is made already is kept. While it trains they only set a flag (`training.signals`). Nothing heavy
+is imported here, so that they are heeded while torch loads.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+from omegaconf import DictConfig
+
+from training.cli import run_folder
+from training.folders import held_by_another
+from training.status import STOPPED, slurm_job, write_status
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+
+
+class Stopped(BaseException):
+    """A run was told to stop; no fault, so nothing may catch it by accident.
+
+    Attributes:
+        step: the step after which it has saved; None where it was not training.
+        requeue: whether Slurm is to start the job again.
+    """
+
+    def __init__(self, name: str, step: int | None = None, requeue: bool = False) -> None:
+        super().__init__(name, step, requeue)
+        self.name, self.step, self.requeue = name, step, requeue
+
+    def __str__(self) -> str:
+        then = "to be requeued" if self.requeue else "the same command goes on from there"
+        saved = "" if self.step is None else f" after step {self.step}, which is saved"
+        return f"stopped by {self.name}{saved or ' while it was not training'}; {then}"
+
+
+class SignalWatch:
+    """Owns the signals of this process, instead of Lightning's and submitit's handlers.
+
+    Attributes:
+        received: the last signal; 0: none.
+        at_once: raise `Stopped` at the first signal; else only note it.
+        requeue: under Slurm, ask for the job to be started again after a SIGUSR2.
+    """
+
+    def __init__(self) -> None:
+        self.received, self.at_once, self.requeue = 0, True, True
+        self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def watches(self) -> bool:
+        return bool(self._before)
+
+    def start(self, at_once: bool, requeue: bool) -> None:
+        self.received, self.at_once, self.requeue = 0, at_once, requeue
+        self._main = os.getpid()
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._note)
+
+    def end(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def stopped(self, number: int, step: int | None = None) -> Stopped:
+        """What a signal means, for whoever may leave now."""
+        again = self.requeue and slurm_job() is not None and number == signal.SIGUSR2
+        return Stopped(signal.Signals(number).name, step, again)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._main:  # data workers inherit the handler
+            return
+        first, self.received = not self.received, number
+        if first and self.at_once:  # a second one may not break what the first has begun
+            raise self.stopped(number)
+
+
+watch = SignalWatch()
+
+
+@contextmanager
+def in_good_order(cfg: DictConfig) -> Iterator[None]:
+    """A run from its beginning to its end, which a signal ends in good order at any time.
+
+    Raises:
+        SystemExit: with code 75, where it was told to stop before or after training.
+    """
+    watch.start(at_once=True, requeue=cfg.requeue)
+    try:
+        yield
+    except Stopped as stop:
+        folder = run_folder(cfg)
+        if not _helps_another_rank() and not held_by_another(folder):
+            why = {"state": "stopped", "reason": str(stop), "exit_code": STOPPED}
+            write_status(folder, **why, job=slurm_job())
+        leave(stop)
+    finally:
+        watch.end()
+
+
+def leave(stop: Stopped) -> NoReturn:
+    """Exit with the code that means "start me again", and see to it where Slurm can."""
+    from training.machine import is_helper_of_rank_zero  # loads torch
+
+    if not _helps_another_rank():
+        print(f"\n{stop}", flush=True)
+        problem = requeue_job() if stop.requeue else ""
+        if problem:
+            print(f"warning: {problem}", flush=True)
+    raise SystemExit(0 if is_helper_of_rank_zero() else STOPPED)
+
+
+def _helps_another_rank() -> bool:
+    from training.machine import launched_rank  # loads torch
+
+    return launched_rank() > 0
+
+
+def requeue_job() -> str:
+    """Ask Slurm to start this job again, which ends the running one; returns what went wrong."""
+    job = slurm_job()
+    assert job is not None
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"could not requeue job {job} ({getattr(error, 'stderr', error)}); submit it again"
+    return ""
