@@ -43,8 +43,9 @@ class Published:
         config = json.loads((folder / "config.json").read_text())
         self.loss, self.m2 = config["loss"], config["m2"]
         weights = load_file(folder / "weights.safetensors")
-        self.discriminator = PatchDiscriminator(8, 2)
         names = {k.removeprefix("discriminator."): v for k, v in weights.items()}
+        layers = sum(name.endswith("running_mean") for name in names)
+        self.discriminator = PatchDiscriminator(len(names["main.0.weight"]), layers)
         self.discriminator.load_state_dict(names)
         self.last = self.io["last_layer_weight"].clone().requires_grad_()
         self.recon = F.conv2d(self.io["hidden"], self.last, self.io["last_layer_bias"], padding=1)

@@ -1,5 +1,7 @@
 """MUSIK: upstream's InfoNCE, and actions that can be told from codes in a world where they show."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -28,7 +30,8 @@ def test_the_loss_is_upstreams(shared):
     io = {k: v for k, v in load_file(folder / "io.safetensors").items() if "musik" in k}
     weights = load_file(folder / "weights.safetensors")
     names = {"layer1.0": "project", "layer1.1": "norm", "layer2": "out"}
-    energy = ActionEnergy(8, 3, 256)
+    said = json.loads((folder / "config.json").read_text())["musik"]
+    energy = ActionEnergy(said["enc"], said["action"], said["hidden"])
     energy.load_state_dict(
         {
             key.replace(f"musik.projector.{theirs}", ours): value
@@ -40,7 +43,7 @@ def test_the_loss_is_upstreams(shared):
     first, later = (io[f"musik_{name}"].requires_grad_() for name in ("x1", "x2"))
     candidates = torch.cat([io["musik_action"][:, None], io["musik_negatives"]], 1)
     logits = -energy.train()(first, later, candidates)
-    loss = torch.nn.functional.cross_entropy(logits, torch.zeros(6, dtype=torch.long))
+    loss = torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
     torch.testing.assert_close(logits, io["musik_logits"], atol=2e-4, rtol=0)
     torch.testing.assert_close(loss, io["musik_loss"], atol=1e-5, rtol=0)
     loss.backward()

@@ -1,12 +1,15 @@
 """Files of published GPTs: other shapes open too, every key is accounted for, and so are faults."""
 
 import json
+import math
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from published_files import parity
 from safetensors.torch import load_file, save_file
 
 from training.errors import BadInput
@@ -56,9 +59,17 @@ def altered(tmp_path):
 @pytest.fixture
 def genie(shared, tmp_path):
     folder = shared / "parity/genie_stmaskgit"
-    said = json.loads((folder / "config.json").read_text())["variants"]["a"]["model"]
-    (tmp_path / "config.json").write_text(json.dumps(said))
-    return [folder / "weights_a.safetensors", tmp_path / "config.json"]
+    said = json.loads((folder / "config.json").read_text())["variants"]["a"]
+    (tmp_path / "config.json").write_text(json.dumps(said["model"]))
+    return [folder / said["weights"], tmp_path / "config.json"]
+
+
+@pytest.fixture
+def comma_grid(shared):
+    """(rows, columns) of as many tokens as a frame of the fixture has."""
+    space = parity(shared, "commavq_gpt")[1]["model"]["tokens_per_frame"] - 1
+    rows = next(n for n in range(math.isqrt(space), 0, -1) if not space % n)
+    return [rows, space // rows]
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
@@ -79,15 +90,20 @@ def test_a_converted_checkpoint_is_the_published_model(name, comma, cosmos, vam,
         convert(name, files, tmp_path / "out")
 
 
-def test_the_command_writes_a_checkpoint_and_says_what_it_is(comma, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_a_checkpoint_and_says_what_it_is(
+    comma, comma_grid, shared, tmp_path, monkeypatch, capsys
+):
+    said = parity(shared, "commavq_gpt")[1]["model"]
     setting = f"ckpt={','.join(map(str, comma))}"
-    options = ["options.grid=[4,4]", f"out={tmp_path}/out"]
+    rows, columns = comma_grid
+    options = [f"options.grid=[{rows},{columns}]", f"out={tmp_path}/out"]
     monkeypatch.setattr(sys, "argv", ["convert", "model=commavq_gpt", setting, *options])
     command.main()
-    said = capsys.readouterr().out
-    assert "5 steps of 4x4 tokens of 32" in said
-    assert "3 tensors of transformer.h.N.attn.masked_bias" in said
-    assert load_world_model(tmp_path / "out").spec.grid == (1, 4, 4)
+    shown = capsys.readouterr().out
+    steps = said["block_size"] // said["tokens_per_frame"]
+    assert f"{steps} steps of {rows}x{columns} tokens of {said['vocab_size'] - 1}" in shown
+    assert f"{said['n_layer']} tensors of transformer.h.N.attn.masked_bias" in shown
+    assert load_world_model(tmp_path / "out").spec.grid == (1, rows, columns)
 
 
 def test_another_shape_of_the_family_opens(comma, tmp_path):
@@ -125,7 +141,7 @@ def test_cosmos_as_it_is_published(cosmos, tmp_path):
     )
 
 
-def test_cosmos_without_a_config_is_the_published_one(cosmos, tmp_path):
+def test_cosmos_without_a_config_is_the_published_one(cosmos, shared, tmp_path):
     """5 x 40 x 64 tokens; a text brings sinusoids; heads wider than dim / heads bring YaRN."""
     (tmp_path / "weights.safetensors").write_bytes(cosmos[0].read_bytes())
     with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
@@ -134,13 +150,14 @@ def test_cosmos_without_a_config_is_the_published_one(cosmos, tmp_path):
     assert (config.context_steps, config.sinusoid) == (5, True)
     assert (config.yarn_scale, config.yarn_original) == (2.0, (3, 40))
     assert config.rope_theta == 500_000
+    shape = parity(shared, "cosmos_ar", "b")[1]["model"]["video_latent_shape"]
     opened = open_published(
-        "cosmos_ar", [tmp_path / "weights.safetensors"], latent_shape=[3, 3, 3], fps=12.0
+        "cosmos_ar", [tmp_path / "weights.safetensors"], latent_shape=shape, fps=12.0
     )
-    assert (opened.spec.grid, opened.spec.fps) == ((1, 3, 3), 12.0)
+    assert (opened.spec.grid, opened.spec.fps) == ((1, *shape[1:]), 12.0)
 
 
-def test_weights_that_do_not_fit_are_refused(comma, cosmos, altered):
+def test_weights_that_do_not_fit_are_refused(comma, cosmos, altered, shared):
     def refused(name, files, message):
         with pytest.raises(BadInput, match=message):
             open_published(name, files)
@@ -163,22 +180,26 @@ def test_weights_that_do_not_fit_are_refused(comma, cosmos, altered):
         for name in middle:
             del state[name]
 
-    refused("cosmos_ar", [altered(cosmos[0], gap), cosmos[1]], r"\[0, 2\]")
+    left = [n for n in range(parity(shared, "cosmos_ar", "b")[1]["model"]["n_layers"]) if n != 1]
+    refused("cosmos_ar", [altered(cosmos[0], gap), cosmos[1]], re.escape(str(left)))
     refused("cosmos_ar", [comma[0], cosmos[1]], "layers.0.attention.wq.weight")
 
 
-def test_what_the_files_do_not_say_must_be_given(comma, vam, altered, tmp_path):
+def test_what_the_files_do_not_say_must_be_given(comma, comma_grid, vam, altered, shared, tmp_path):
+    heads = parity(shared, "commavq_gpt")[1]["model"]["n_head"]
+    base = parity(shared, "vam_mupgpt2")[1]["mup_base_embedding_dim"]
     alone = altered(comma[0], lambda state: None)
     with pytest.raises(BadInput, match="num_heads=N"):
         open_published("commavq_gpt", [alone])
-    assert open_published("commavq_gpt", [alone], num_heads=4, grid=[4, 4]).spec.grid == (1, 4, 4)
+    opened = open_published("commavq_gpt", [alone], num_heads=heads, grid=comma_grid)
+    assert opened.spec.grid == (1, *comma_grid)
     with pytest.raises(BadInput, match="whole frames of 129"):
-        open_published("commavq_gpt", [alone], num_heads=4)
+        open_published("commavq_gpt", [alone], num_heads=heads)
     scaled = altered(vam[0], lambda values: None)
     with pytest.raises(BadInput, match="mup_base_width=N"):
         open_published("vam_mupgpt2", [scaled])
     narrow, given = (
-        open_published("vam_mupgpt2", [scaled], mup_base_width=16),
+        open_published("vam_mupgpt2", [scaled], mup_base_width=base),
         open_published("vam_mupgpt2", [scaled, vam[1]]),
     )
     assert narrow.network.config == given.network.config
@@ -189,7 +210,8 @@ def test_what_the_files_do_not_say_must_be_given(comma, vam, altered, tmp_path):
 
 def test_a_head_that_is_said_to_be_tied_must_be(vam, altered):
     def untie(values):
-        values["state_dict"]["network.lm_head.weight"] = torch.zeros(48, 32)
+        embedding = values["state_dict"]["network.transformer.wie.weight"]
+        values["state_dict"]["network.lm_head.weight"] = torch.zeros_like(embedding)
 
     with pytest.raises(BadInput, match=r"lm_head\.weight is not"):
         open_published("vam_mupgpt2", [altered(vam[0], untie), vam[1]])
@@ -202,12 +224,13 @@ def test_a_head_that_is_said_to_be_tied_must_be(vam, altered):
     assert not network.head.weight.any()
 
 
-def test_names_and_options_that_are_not_there_are_refused(comma):
+def test_names_and_options_that_are_not_there_are_refused(comma, shared):
     with pytest.raises(BadInput, match="there are: commavq_gpt"):
         open_published("gpt5", comma)
     with pytest.raises(BadInput, match="it has: num_heads, grid"):
         open_published("commavq_gpt", comma, fps=3.0)
     with pytest.raises(BadInput, match="2 files of weights"):
         open_published("commavq_gpt", [comma[0], comma[0]])
-    with pytest.raises(BadInput, match=r"grid=\[3, 4\]|whole frames of 13"):
-        open_published("commavq_gpt", comma, grid=[3, 4])
+    wide = parity(shared, "commavq_gpt")[1]["model"]["block_size"]
+    with pytest.raises(BadInput, match=f"whole frames of {wide + 1}"):
+        open_published("commavq_gpt", comma, grid=[1, wide])

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from published_files import parity
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -28,44 +29,58 @@ def greedy(network: GPT, prompt: Tensor, num_new: int) -> Tensor:
 
 @torch.no_grad()
 def test_commavq_gpt(shared):
-    folder = shared / "parity" / "commavq_gpt"
-    io = load_file(folder / "io.safetensors")
+    folder, said = parity(shared, "commavq_gpt")
+    io, bos, width = load_file(folder / "io.safetensors"), said["bos_token"], frame_width(said)
     model = open_published("commavq_gpt", [folder / "weights.pt", folder / "config.json"])
     network = model.network
     close(network.sequence_logits(io["tokens"]), io["logits"])
     nats = network.sequence_logits(io["tokens"])[:, :-1].log_softmax(-1)
     close(-nats.gather(-1, io["tokens"][:, 1:, None])[..., 0], io["nll"])
-    assert torch.equal(greedy(network, io["prompt"], 34), io["greedy"])
+    assert torch.equal(greedy(network, io["prompt"], said["greedy_new_tokens"]), io["greedy"])
     # Through our layout: the separator is BOS, and BOS cannot come where a frame's token stands.
-    frames = io["tokens"].unflatten(1, (5, 17))[:, :, 1:].unflatten(2, model.spec.grid[1:])
+    shape = (-1, width)
+    frames = io["tokens"].unflatten(1, shape)[:, :, 1:].unflatten(2, model.spec.grid[1:])
     ours = network(frames)
-    close(ours, io["logits"].unflatten(1, (5, 17))[:, :, :-1, :32])
+    close(ours, io["logits"].unflatten(1, shape)[:, :, :-1, :bos])
     assert torch.equal(network.layout.sequence_ids(frames), io["tokens"])
     scores = network.score(frames)
-    nll = torch.nn.functional.pad(io["nll"], (1, 0)).unflatten(1, (5, 17))[:, :, 1:]
-    bos = io["logits"].unflatten(1, (5, 17))[:, :, :-1].softmax(-1)[..., 32]
-    close(scores.nats, nll + torch.log1p(-bos))
+    nll = torch.nn.functional.pad(io["nll"], (1, 0)).unflatten(1, shape)[:, :, 1:]
+    probability = io["logits"].unflatten(1, shape)[:, :, :-1].softmax(-1)[..., bos]
+    close(scores.nats, nll + torch.log1p(-probability))
+
+
+def frame_width(said: dict) -> int:
+    """Slots of a frame, BOS included."""
+    return said["model"]["tokens_per_frame"]
 
 
 @torch.no_grad()
 def test_commavq_gpt_decodes_as_it_scores(shared):
-    folder = shared / "parity" / "commavq_gpt"
-    model = open_published("commavq_gpt", [folder / "weights.pt"], grid=[4, 4])
+    folder, said = parity(shared, "commavq_gpt")
+    width = frame_width(said)
+    rows = next(n for n in range(math.isqrt(width - 1), 0, -1) if not (width - 1) % n)
+    grid = (rows, (width - 1) // rows)
+    model = open_published("commavq_gpt", [folder / "weights.pt"], grid=grid)
     prompt = load_file(folder / "io.safetensors")["prompt"]
-    frames = prompt.unflatten(1, (2, 17))[:, :, 1:].unflatten(2, (4, 4))
-    futures = rollout(model.network, frames, None, 2, Sampling(greedy=True))[:, 0]
+    frames = prompt.unflatten(1, (-1, width))[:, :, 1:].unflatten(2, grid)
+    time = frames.shape[1]
+    horizon = network_steps(model) - time
+    futures = rollout(model.network, frames, None, horizon, Sampling(greedy=True))[:, 0]
     logits = model.network(torch.cat([frames, futures], dim=1))
-    assert torch.equal(logits[:, 2:].argmax(-1), futures.flatten(2))
+    assert torch.equal(logits[:, time:].argmax(-1), futures.flatten(2))
+
+
+def network_steps(model) -> int:
+    return model.network.config.context_steps
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("variant", ["a", "b"])
 def test_cosmos_ar(shared, variant, tmp_path):
-    folder = shared / "parity" / "cosmos_ar"
-    io = load_file(folder / f"io_{variant}.safetensors")
-    said = json.loads((folder / "config.json").read_text())["variants"][variant]["model"]
-    (tmp_path / "config.json").write_text(json.dumps(said))
-    files = [folder / f"weights_{variant}.safetensors", tmp_path / "config.json"]
+    folder, said = parity(shared, "cosmos_ar", variant)
+    io = load_file(folder / said["io"])
+    (tmp_path / "config.json").write_text(json.dumps(said["model"]))
+    files = [folder / said["weights"], tmp_path / "config.json"]
     model = open_published("cosmos_ar", files)
     network, config = model.network, model.network.config
     captions = None
@@ -90,22 +105,24 @@ def test_cosmos_ar(shared, variant, tmp_path):
 
 @torch.no_grad()
 def test_vam_mupgpt2(shared):
-    folder = shared / "parity" / "vam_mupgpt2"
+    folder, said = parity(shared, "vam_mupgpt2")
     io = load_file(folder / "io.safetensors")
-    model = open_published("vam_mupgpt2", [folder / "weights.pt"], grid=[2, 3])
+    model = open_published("vam_mupgpt2", [folder / "weights.pt"], grid=said["grid"])
     network = model.network
-    seen = []
-    network.blocks[1].register_forward_hook(lambda *call: seen.append(call[-1]))
+    seen, layer = [], said["intermediate_layer"]
+    if layer == said["model"]["nb_layers"] - 1:  # the last one's is normed
+        network.norm.register_forward_hook(lambda *call: seen.append(call[-1]))
+    network.blocks[layer].register_forward_hook(lambda *call: seen.append(call[-1]))
     close(network.sequence_logits(io["visual_tokens"].flatten(1)), io["logits"])
-    close(seen[0].view(io["intermediate"].shape), io["intermediate"])
+    close(seen[-1].view(io["intermediate"].shape), io["intermediate"])
     slots = torch.arange(io["spatial_positions"].shape[1])
     assert torch.equal(slots % network.layout.step_length, io["spatial_positions"][0])
     assert torch.equal(slots // network.layout.step_length, io["temporal_positions"][0])
-    prompt = io["visual_tokens"][:, :2]
-    future = rollout(network, prompt, None, 2, Sampling(greedy=True))
+    prompt = io["visual_tokens"][:, : said["burn_in_frames"]]
+    future = rollout(network, prompt, None, said["generated_frames"], Sampling(greedy=True))
     assert torch.equal(future[:, 0], io["greedy_frames"])
     scores = network.score(io["visual_tokens"])
-    assert scores.nats[:, 0, 0] == pytest.approx(math.log(48))
+    assert scores.nats[:, 0, 0] == pytest.approx(math.log(said["model"]["vocabulary_size"]))
     expected = torch.nn.functional.cross_entropy(
         io["logits"][:, :-1].flatten(0, 1), io["visual_tokens"].flatten(1)[:, 1:].flatten()
     )
