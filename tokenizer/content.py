@@ -91,7 +91,7 @@ class Hashes:
         except OSError as error:
             name = error.filename or name
             raise BadInput(f"{name}: cannot be read ({error.strerror})") from error
-        if changed_at < time.time() - TICK_S:
+        if abs(time.time() - changed_at) > TICK_S:  # ahead: another machine's clock
             self._known[name], self._new = [stamp, digest], True
         return digest
 
@@ -124,8 +124,7 @@ def _stamp(files: Files) -> tuple[str, float]:
     """
     if isinstance(files, Path):
         stat = files.stat()
-        last = max(stat.st_mtime, stat.st_ctime)
-        return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}", last
+        return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}", stat.st_ctime
     digest, last = hashlib.sha256(), 0.0
     for file in files:
         stamp, changed_at = _stamp(file)
