@@ -70,7 +70,8 @@ def test_a_run_that_another_process_trains_keeps_its_status(tmp_path):
         [
             "-c",
             "import sys, time; from pathlib import Path; from training.folders import lock_folder\n"
-            "lock = lock_folder(Path(sys.argv[1]), 'trains'); print('held', flush=True); time.sleep(60)",
+            "lock = lock_folder(Path(sys.argv[1]), 'trains'); print('held', flush=True)\n"
+            "time.sleep(60)",
             str(run),
         ]
     )
