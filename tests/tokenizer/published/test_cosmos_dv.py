@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -75,6 +76,18 @@ def test_haar_patches_are_upstreams(shared):
     torch.testing.assert_close(inverse_haar(patches)[:, :, 1:], io["unpatched"], **TOLERANCE)
 
 
+@pytest.fixture(scope="module")
+def small(shared):
+    """What config.json says of variant b, which the tests of files are made of."""
+    values = json.loads((shared / "parity/cosmos_dv/config.json").read_text())
+    return values["variants"]["b"]
+
+
+@pytest.fixture(scope="module")
+def size(small):
+    return tuple(small["video_shape"][-2:])
+
+
 def bfloat16(weights: dict[str, torch.Tensor], starts: tuple[str, ...]) -> dict[str, torch.Tensor]:
     kept = {k: v for k, v in weights.items() if k.startswith(starts)}
     return {k: v.bfloat16() if v.is_floating_point() else v for k, v in kept.items()}
@@ -108,10 +121,10 @@ def pair(archives):
 @pytest.mark.parametrize(
     "names", [("encoder", "decoder"), ("decoder", "encoder"), ("autoencoder",)]
 )
-def test_published_archives_open_without_being_run(names, archives, shared, monkeypatch):
+def test_published_archives_open_without_being_run(names, archives, shared, monkeypatch, size):
     monkeypatch.setattr(torch.jit, "load", None)
-    opened = CosmosDV((16, 24)).open([archives / f"{name}.jit" for name in names])
-    expected = CosmosDV((16, 24)).open([shared / "parity/cosmos_dv/weights_b.safetensors"])
+    opened = CosmosDV(size).open([archives / f"{name}.jit" for name in names])
+    expected = CosmosDV(size).open([shared / "parity/cosmos_dv/weights_b.safetensors"])
     assert opened.config == expected.config
     tables = [
         k.replace("quantizer", "inv_quant.quantizer") for k in expected.left_out if k[0] == "q"
@@ -124,23 +137,23 @@ def test_published_archives_open_without_being_run(names, archives, shared, monk
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
-def test_an_archive_whose_code_would_raise_opens(pair, shared, tmp_path):
+def test_an_archive_whose_code_would_raise_opens(pair, shared, tmp_path, size):
     weights = load_file(shared / "parity/cosmos_dv/weights_b.safetensors")
     part = bfloat16(weights, ("encoder.", "quant_conv.", "quantizer."))
     torch.jit.script(Tree(part)).save(str(tmp_path / "encoder.jit"))
-    opened = CosmosDV((16, 24)).open([tmp_path / "encoder.jit", pair[1]])
-    assert opened.weights.keys() == CosmosDV((16, 24)).open(pair).weights.keys()
+    opened = CosmosDV(size).open([tmp_path / "encoder.jit", pair[1]])
+    assert opened.weights.keys() == CosmosDV(size).open(pair).weights.keys()
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
-def test_halves_of_two_tokenizers_are_refused(pair, shared, tmp_path):
+def test_halves_of_two_tokenizers_are_refused(pair, shared, tmp_path, size):
     """Codes of the same width whose levels differ: the encoder's tokens mean others."""
     weights = load_file(shared / "parity/cosmos_dv/weights_b.safetensors")
     levels = {"quantizer._levels": weights["quantizer._levels"] + 1}
     other = bfloat16(weights, ("encoder.", "quant_conv.", "quantizer.")) | levels
     torch.jit.trace(Traced(other), torch.ones(1)).save(str(tmp_path / "encoder.jit"))
     with pytest.raises(BadInput, match="both halves of one tokenizer"):
-        CosmosDV((16, 24)).open([tmp_path / "encoder.jit", pair[1]])
+        CosmosDV(size).open([tmp_path / "encoder.jit", pair[1]])
 
 
 def test_a_pickled_state_dict_opens_as_well(shared, tmp_path):
@@ -154,25 +167,31 @@ def test_a_pickled_state_dict_opens_as_well(shared, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 def test_the_convert_command_writes_a_tokenizer_that_is_the_published_one(
-    pair, tmp_path, monkeypatch, capsys
+    pair, tmp_path, monkeypatch, capsys, small, size
 ):
     out = tmp_path / "out"
-    arguments = [f"ckpt={pair[0]},{pair[1]}", "options.image_size=[16,24]", f"out={out}"]
+    arguments = [
+        f"ckpt={pair[0]},{pair[1]}",
+        f"options.image_size=[{size[0]},{size[1]}]",
+        f"out={out}",
+    ]
     monkeypatch.setattr("sys.argv", ["convert", "tokenizer=cosmos_dv", *arguments])
     convert.main()
-    assert "2x3 tokens" in capsys.readouterr().out
+    rows, columns = small["latent_shape"][-2:]
+    assert f"{rows}x{columns} tokens" in capsys.readouterr().out
     opened = load_tokenizer(out)
-    direct = open_published("cosmos_dv", pair, image_size=(16, 24))
+    direct = open_published("cosmos_dv", pair, image_size=size)
     assert opened.hash == direct.hash
     assert opened.spec(10.0) == direct.spec(10.0)
-    assert opened.frames_per_step == 4
-    frames = torch.rand(9, 3, 16, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert opened.frames_per_step == small["model"]["temporal_compression"]
+    count, codes = 1 + 2 * opened.frames_per_step, small["codebook_size"]
+    frames = torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     tokens = torch.cat(list(opened.encode_stream(frames.split(4))))
     assert torch.equal(tokens, direct.encode(frames))
     pixels = torch.cat(list(opened.decode_stream(tokens.split(1))))
     torch.testing.assert_close(pixels, direct.decode(tokens), **TOLERANCE)
-    with pytest.raises(BadInput, match=r"0\.\.199"):
-        list(opened.decode_stream([tokens + 200]))
+    with pytest.raises(BadInput, match=rf"0\.\.{codes - 1}"):
+        list(opened.decode_stream([tokens + codes]))
     with pytest.raises(BadInput, match="in \\[-1, 1\\]"):
         list(opened.encode_stream([frames * 255]))
 
@@ -186,7 +205,7 @@ class Harm:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
-def test_an_archive_that_wants_to_run_something_is_refused(pair, tmp_path):
+def test_an_archive_that_wants_to_run_something_is_refused(pair, tmp_path, size):
     bad = tmp_path / "encoder.jit"
     with zipfile.ZipFile(pair[0]) as good, zipfile.ZipFile(bad, "w") as archive:
         for name in good.namelist():
@@ -195,7 +214,7 @@ def test_an_archive_that_wants_to_run_something_is_refused(pair, tmp_path):
                 content = pickle.dumps(Harm(tmp_path / "harm"), protocol=2)
             archive.writestr(name, content)
     with pytest.raises(BadInput, match=r"encoder.jit.*mkdir.*refused"):
-        CosmosDV((16, 24)).open([bad, pair[1]])
+        CosmosDV(size).open([bad, pair[1]])
     assert not (tmp_path / "harm").exists()
     torch.save({"encoder": Harm(tmp_path / "harm")}, tmp_path / "bad.pt")
     with pytest.raises(BadInput, match=r"bad\.pt"):
@@ -239,16 +258,17 @@ def test_leftover_missing_and_misshapen_keys_are_named(shared, tmp_path):
             CosmosDV().open([tmp_path / "changed.safetensors"])
 
 
-def test_levels_are_the_files_or_the_ones_given(shared, tmp_path):
+def test_levels_are_the_files_or_the_ones_given(shared, tmp_path, small):
     file = shared / "parity/cosmos_dv/weights_b.safetensors"
-    with pytest.raises(BadInput, match=r"\[9, 9, 9\].*which have"):
-        CosmosDV(levels=(9, 9, 9)).open([file])
+    levels = (9,) * small["model"]["embedding_dim"]  # what the fixture's are not
+    with pytest.raises(BadInput, match=rf"{re.escape(str(list(levels)))}.*which have"):
+        CosmosDV(levels=levels).open([file])
     weights = {k: v for k, v in load_file(file).items() if not k.startswith("quantizer.")}
     save_file(weights, tmp_path / "bare.safetensors")
-    with pytest.raises(BadInput, match="3 channels of codes; give"):
+    with pytest.raises(BadInput, match=f"{len(levels)} channels of codes; give"):
         CosmosDV().open([tmp_path / "bare.safetensors"])
-    opened = CosmosDV(levels=(9, 9, 9)).open([tmp_path / "bare.safetensors"])
-    assert opened.config.quantizer == FSQConfig((9, 9, 9))
+    opened = CosmosDV(levels=levels).open([tmp_path / "bare.safetensors"])
+    assert opened.config.quantizer == FSQConfig(levels)
 
 
 @pytest.mark.parametrize("variant", ["a", "b"])
