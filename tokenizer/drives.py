@@ -339,7 +339,8 @@ def _read_actions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     if file is None:
         return (), np.zeros((0, 0), dtype=np.float32)
     names, values = read_table(file)
-    actions = values.astype(np.float32)
+    with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused
+        actions = values.astype(np.float32)
     check_actions(file, names, actions)
     return names, actions
 

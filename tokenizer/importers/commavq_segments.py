@@ -174,11 +174,12 @@ def _checked_poses(member: _Member) -> Float[np.ndarray, "frame 6"]:
                 "for each of the frames, or remove the file"
             )
 
-    poses = read_npy(member.file, member.size, member.where, judge)
+    with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused
+        poses = read_npy(member.file, member.size, member.where, judge).astype(np.float32)
     if not np.isfinite(poses).all():
         frame = int(np.argwhere(~np.isfinite(poses))[0][0])
         raise BadInput(f"{member.where}: frame {frame} is not finite; leave the segment out")
-    return poses.astype(np.float32)
+    return poses
 
 
 def _agree(poses: np.ndarray, num: int, where: str) -> np.ndarray:
