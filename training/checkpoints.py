@@ -36,9 +36,8 @@ UNSEALED = (1, 2)
 Entries = TypeVar("Entries")
 MANIFEST_KEY = "dashcast"
 WEIGHTS, STATE, MANIFEST, SHARDS = "weights.safetensors", "state.pt", "manifest.json", "shards"
-# What the libraries raise where a disk is full or may not be written: of these, only OSError says
-# so by its type, and torch.save speaks of an "unexpected pos" instead.
-REFUSALS = (OSError, SafetensorError, RuntimeError)
+REFUSALS = (OSError, SafetensorError)  # raised where a disk is full or may not be written
+TORCH_SAYS = ("inline_container", "iostream")  # in torch.save's RuntimeError for the same
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,13 @@ def save_state(state: dict[str, Any], folder: Path) -> None:
     """Write the optimizers' file into a folder that is being filled."""
     # Given a path, torch never closes a file that a full disk cut short, and its room, though the
     # file is removed, is not free again before the process ends.
-    with (folder / STATE).open("wb") as file:
-        torch.save(state, file)
+    try:
+        with (folder / STATE).open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        if not any(word in str(error) for word in TORCH_SAYS):
+            raise
+        raise OSError(f"{STATE}: the disk takes no more") from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import threading
 from pathlib import Path
 
@@ -328,6 +329,21 @@ def test_the_last_save_has_to_succeed(composed, fit, small_disk):
     fit(cfg)
     assert read_status(folder)["state"] == "finished"
     assert newest_first(folder)[0].name == "step-0000006"
+
+
+class Terminate(L.Callback):
+    def on_train_batch_start(self, trainer, *args):
+        if trainer.global_step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_save_asked_for_by_a_signal_has_to_succeed(composed, fit, small_disk):
+    cfg = composed("gpt_tiny", *CUT, f"run={small_disk}/run")
+    with pytest.raises(TrainingFault, match="step-0000004: could not be written"):
+        fit(cfg, Terminate(), FullDisk(small_disk, 4))
+    status = read_status(small_disk / "run")
+    assert (status["state"], status["exit_code"]) == ("failed", 1)
+    assert [p.name for p in newest_first(small_disk / "run")] == ["step-0000002"]
 
 
 def test_a_damaged_last_checkpoint_is_written_again(composed, fit, capsys):
