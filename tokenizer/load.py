@@ -22,15 +22,14 @@ from tokenizer.video_stream import DecodeStream, decode_stream, encode_stream
 from tokenizer.vqgan import VQGAN, VQGANConfig
 from training.checkpoints import (
     MANIFEST,
-    entries,
     find_checkpoint,
     read_manifest,
     read_weights,
-    weights_hash,
     write_checkpoint,
 )
 from training.errors import BadInput
 from training.fitting import fitted
+from training.manifests import entries, weights_hash
 from training.records import judged, kind_of
 
 PRETRAINED = Path(__file__).parent / "pretrained"

@@ -28,7 +28,7 @@ from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from training.checkpoints import find_checkpoint, newest_first, read_manifest
+from training.checkpoints import find_checkpoint, newest_first
 from training.cli import CONFIGS, is_sweep, plain, run_folder
 from training.errors import BadInput
 from training.folders import lock_folder, refuse_held, writable
@@ -38,6 +38,7 @@ from training.machine import (
     launched_together,
     num_devices,
 )
+from training.manifests import read_resumable
 from training.records import read_record, write_durably, write_record
 from training.resume import decide_precision, judge_batch, judge_changes
 from training.rows import FINDINGS_FILE, METRICS_FILE, cut_rows
@@ -193,7 +194,7 @@ def open_run(cfg: DictConfig, to_train: bool = True) -> Run:
             f"warning: {cfg.name} is meant for GPUs and there is none here: on this CPU it takes "
             "days to weeks. To see results today: +experiment=gpt_tiny. Going on all the same."
         )
-    manifest = read_manifest(resume) if resume is not None else {}
+    manifest = read_resumable(resume) if resume is not None else {}
     decide_precision(cfg, manifest.get("config"))
     config, batch = plain(cfg), global_batch(cfg)
     if resume is not None:

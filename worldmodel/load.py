@@ -7,9 +7,10 @@ from typing import Any
 
 from tokenizer.load import Tokenizer
 from tokenizer.token_store import TokenSpec, TokenStore
-from training.checkpoints import MANIFEST, entries, find_checkpoint, read_manifest, read_weights
+from training.checkpoints import MANIFEST, find_checkpoint, read_manifest, read_weights
 from training.errors import BadInput
 from training.fitting import fitted
+from training.manifests import entries
 from worldmodel.dynamics import Dynamics, DynamicsConfig, describe, from_description
 from worldmodel.text import TextEncoder, Texts, texts_from
 

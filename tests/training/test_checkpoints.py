@@ -21,6 +21,7 @@ from training.checkpoints import (
 )
 from training.errors import BadInput, NotSaved, TrainingFault
 from training.hashing import file_sha256
+from training.manifests import read_resumable
 from training.records import read_record, write_record
 from training.saving import FolderCheckpointIO, SaveCheckpoints
 from training.status import read_status
@@ -132,8 +133,15 @@ def test_the_newest_whole_checkpoint_of_a_run_is_found(checkpoint, capsys):
 
 def test_an_export_cannot_be_resumed(tmp_path):
     write_checkpoint(tmp_path / "export", WEIGHTS, {"kind": "test"})
-    with pytest.raises(BadInput, match="cannot be resumed"):
-        FolderCheckpointIO().load_checkpoint(tmp_path / "export")
+    for ask in (FolderCheckpointIO().load_checkpoint, read_resumable):
+        with pytest.raises(BadInput, match="cannot be resumed"):
+            ask(tmp_path / "export")
+
+
+def test_published_weights_cannot_be_resumed(tmp_path):
+    write_checkpoint(tmp_path / "x", WEIGHTS, {"kind": "test"}, {"global_step": 1})
+    with pytest.raises(BadInput, match="no settings of a run"):
+        read_resumable(tmp_path / "x")
 
 
 def test_a_malicious_pickle_does_not_run(tmp_path):
