@@ -102,7 +102,36 @@ def state_dict(values: dict[str, Any], file: Path, inside: Sequence[str] = INSID
     if not tensors or len(tensors) != len(values):
         odd = sorted(str(k) for k, v in values.items() if not isinstance(v, Tensor))
         raise BadInput(f"{file}: is no state dict; not tensors are: {', '.join(odd) or 'nothing'}")
+    check_kind(tensors, file)
     return tensors
+
+
+def check_kind(tensors: Tensors, file: Path) -> None:
+    """BadInput unless all are dense real numbers, none larger than the file that holds it."""
+    for key, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+            raise BadInput(f"{file}: {key} is no dense tensor of real numbers; give the weights")
+        if tensor.numel() * tensor.element_size() > file.stat().st_size:
+            raise BadInput(
+                f"{file}: {key} is {tuple(tensor.shape)}, more than the file holds; is it damaged?"
+            )
+
+
+def shape_of(tensors: Tensors, key: str, where: str, sides: int) -> tuple[int, ...]:
+    """The shape of a tensor that a network's sizes are read from.
+
+    Raises:
+        BadInput: there is none, it has another number of sides, or one of none.
+    """
+    if key not in tensors:
+        raise BadInput(f"{where}: lacks {key}; give the whole checkpoint")
+    shape = tuple(tensors[key].shape)
+    if len(shape) != sides or 0 in shape:
+        raise BadInput(
+            f"{where}: {key} is {shape}, and {sides} sides of at least 1 are needed; is the file "
+            "damaged?"
+        )
+    return shape
 
 
 def fill(

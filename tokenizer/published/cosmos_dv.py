@@ -18,7 +18,7 @@ from tokenizer.quantizers import FSQConfig
 from tokenizer.transforms import Preprocessing
 from tokenizer.video_autoencoder import VideoAutoencoderConfig
 from training.errors import BadInput
-from training.foreign_weights import Tensors, fill, read_file, state_dict
+from training.foreign_weights import Tensors, fill, read_file, shape_of, state_dict
 
 # Buffers that say nothing which the config does not: wavelets and tables.
 # The dequantiser of decoder.jit wraps a quantizer.
@@ -82,7 +82,7 @@ class CosmosDV:
                     f"{where}: no tensor {key}; give the encoder.jit and decoder.jit, or the "
                     "autoencoder.jit, of a Cosmos discrete video tokenizer"
                 )
-            return tuple(tensors[key].shape)
+            return shape_of(tensors, key, where, 5)
 
         def count(pattern: str) -> int:
             return len({m[1] for key in tensors if (m := re.match(pattern, key))})
@@ -113,10 +113,12 @@ class CosmosDV:
     def fsq_levels(self, tensors: Tensors, dim: int, where: str) -> tuple[int, ...]:
         """Those of the file, which the option must not contradict."""
         tables = (tensors.get(f"{quantizer}._levels") for quantizer in QUANTIZERS)
-        found = [tuple(table.tolist()) for table in tables if table is not None]
+        found = [tuple(table.flatten().tolist()) for table in tables if table is not None]
         if len(set(found)) > 1:
             raise BadInput(f"{where}: hold FSQ levels {found}; give both halves of one tokenizer")
         noted = found[0] if found else ()
+        if any(level != int(level) or level < 2 for level in noted):
+            raise BadInput(f"{where}: notes FSQ levels {list(noted)}; are the tables damaged?")
         levels = tuple(self.levels) or noted or LEVELS.get(dim, ())
         if len(levels) != dim or (noted and levels != noted):
             raise BadInput(

@@ -11,7 +11,7 @@ from tokenizer.quantizers import FSQConfig
 from tokenizer.transforms import Preprocessing
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
-from training.foreign_weights import read_file, state_dict
+from training.foreign_weights import read_file, shape_of, state_dict
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class DrivingSimulator:
         levels = self.levels or (noted.get("fsq_levels", ()) if isinstance(noted, dict) else ())
         if not levels:
             raise BadInput(f"{file}: does not say its fsq_levels; give levels=[8,8,8,6,5]")
-        if "quant_conv.weight" not in tensors or len(tensors["quant_conv.weight"]) != len(levels):
+        if shape_of(tensors, "quant_conv.weight", str(file), 4)[0] != len(levels):
             raise BadInput(f"{file}: quant_conv does not lead to the {len(levels)} levels {levels}")
         config = VQGANConfig(
             image_size=tuple(self.image_size), quantizer=FSQConfig(tuple(levels)), **shape

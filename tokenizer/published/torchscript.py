@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from training.errors import BadInput
-from training.foreign_weights import check_stored
+from training.foreign_weights import check_kind, check_stored
 
 DTYPES = {
     "FloatStorage": torch.float32,
@@ -48,14 +48,16 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(path) as archive:
             (entry,) = (n for n in archive.namelist() if n.endswith("/data.pkl"))
             root = _Unpickler(archive, entry.removesuffix("data.pkl")).load()
+            tensors = root.tensors() if isinstance(root, _Node) else None
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
     # A damaged pickle may raise nearly anything; none of it may pass as a fault of ours.
     except Exception as error:
         raise BadInput(f"{path}: is no readable TorchScript archive ({error!r})") from error
-    if not isinstance(root, _Node):
+    if tensors is None:
         raise BadInput(f"{path}: holds a {type(root).__name__}, not a scripted module")
-    return root.tensors()
+    check_kind(tensors, path)
+    return tensors
 
 
 class _Node:

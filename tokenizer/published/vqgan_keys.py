@@ -11,7 +11,7 @@ import torch
 from tokenizer.quantizers import VQConfig
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
-from training.foreign_weights import Tensors, fill
+from training.foreign_weights import Tensors, fill, shape_of
 
 # Ours -> theirs, tried in order; a name that nothing matches is the same in both.
 SHARED = (
@@ -131,7 +131,7 @@ def codebook(tensors: Tensors, where: str, **changes: Any) -> VQConfig:
             f"{where}: has no codebook {CODEBOOK} (but {', '.join(others) or 'none at all'}); "
             "those with a VectorQuantizer open"
         )
-    vocab_size, dim = tensors[CODEBOOK].shape
+    vocab_size, dim = shape_of(tensors, CODEBOOK, where, 2)
     config = VQConfig(
         vocab_size,
         dim,
@@ -156,14 +156,14 @@ def architecture(tensors: Tensors, layout: str, where: str) -> dict[str, Any]:
     down, block = LAYOUTS[layout].down
     first = re.compile(rf"encoder\.{down}\.(\d+)\.{block}\.\d+\.conv1\.weight")
     widths, blocks = {}, Counter[int]()
-    for key, tensor in tensors.items():
+    for key in tensors:
         found = first.fullmatch(key)
         if found:
-            widths[int(found[1])] = len(tensor)
+            widths[int(found[1])] = shape_of(tensors, key, where, 4)[0]
             blocks[int(found[1])] += 1
     attends = re.compile(rf"encoder\.{down}\.(\d+)\.attn\.")
     attention = {int(found[1]) for key in tensors if (found := attends.match(key))}
-    width = len(tensors["encoder.conv_in.weight"])
+    width = shape_of(tensors, "encoder.conv_in.weight", where, 4)[0]
     levels = range(len(widths))
     if sorted(widths) != list(levels) or any(w % width for w in widths.values()):
         raise BadInput(
@@ -175,7 +175,7 @@ def architecture(tensors: Tensors, layout: str, where: str) -> dict[str, Any]:
         "width": width,
         "multipliers": tuple(widths[level] // width for level in levels),
         "num_res_blocks": blocks[0],
-        "z_channels": len(tensors["encoder.conv_out.weight"]),
+        "z_channels": shape_of(tensors, "encoder.conv_out.weight", where, 4)[0],
         "attention_levels": tuple(sorted(attention)),
     }
 

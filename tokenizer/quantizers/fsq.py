@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenizer.quantizers.base import Quantized, Quantizer, QuantizerConfig
+from training.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class FSQ(Quantizer):
             in and out.
 
     Raises:
-        ValueError: fewer than two levels in a channel.
+        BadInput: fewer than two levels in a channel.
     """
 
     def __init__(self, levels: Sequence[int], dim: int | None = None) -> None:
         super().__init__()
         if not levels or min(levels) < 2:
-            raise ValueError(f"levels={list(levels)}: every channel needs at least 2 levels")
+            raise BadInput(f"levels={list(levels)}: every channel needs at least 2 levels")
         self.levels = tuple(levels)
         self.factors, self.vocab_size = tuple(levels), math.prod(levels)
         self.dim = dim or len(levels)

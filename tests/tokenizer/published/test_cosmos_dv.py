@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import re
+import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -242,6 +244,36 @@ def test_half_a_pair_and_damaged_files_are_named(pair, tmp_path):
         CosmosDV().open([broken, pair[1]])
 
 
+def archive_of(module: object, file: Path) -> Path:
+    """An archive whose pickle holds `module`."""
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/constants.pkl", b"")
+        archive.writestr("a/data.pkl", pickle.dumps(module, protocol=2))
+    return file
+
+
+def test_an_archive_that_holds_itself_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "__torch__", types.ModuleType("__torch__"))
+    kind = type("M", (), {"__module__": "__torch__"})
+    sys.modules["__torch__"].M = kind
+    module = kind()
+    module.inner = module
+    with pytest.raises(BadInput, match=r"encoder\.jit: is no readable TorchScript archive"):
+        CosmosDV().open([archive_of(module, tmp_path / "encoder.jit")])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_data_that_are_compressed_are_refused_before_they_are_read(pair, tmp_path):
+    """Torch stores tensors as they are; a gigabyte of zeros is a megabyte compressed."""
+    bomb = tmp_path / "encoder.jit"
+    with zipfile.ZipFile(pair[0]) as good, zipfile.ZipFile(bomb, "w") as archive:
+        for name in good.namelist():
+            how = zipfile.ZIP_DEFLATED if name.endswith("/data/0") else zipfile.ZIP_STORED
+            archive.writestr(name, good.read(name), how)
+    with pytest.raises(BadInput, match=r"encoder\.jit: .*/data/0 is compressed"):
+        CosmosDV((16, 24)).open([bomb, pair[1]])
+
+
 def test_leftover_missing_and_misshapen_keys_are_named(shared, tmp_path):
     weights = load_file(shared / "parity/cosmos_dv/weights_a.safetensors")
     key = "decoder.mid.block_2.conv1.1.conv3d.weight"
@@ -251,6 +283,10 @@ def test_leftover_missing_and_misshapen_keys_are_named(shared, tmp_path):
         ({key: torch.zeros(1, 2)}, f"{key} is"),
         ({"quantizer.project_in.weight": torch.zeros(1)}, r"no place for: quantizer\.project_in"),
         ({"quantizer._levels": torch.tensor([8, 8])}, "FSQ levels"),
+        ({"quantizer._levels": torch.tensor([8.5, 8, 5, 4])}, "tables damaged"),
+        ({"quantizer._levels": torch.tensor([1, 8, 5, 4])}, "tables damaged"),
+        ({"encoder.conv_in.0.conv3d.weight": torch.zeros(3)}, "5 sides of at least 1"),
+        ({"quant_conv.conv3d.weight": torch.tensor(1.0)}, "5 sides of at least 1"),
     ]:
         changed = {k: v for k, v in {**weights, **change}.items() if v is not None}
         save_file(changed, tmp_path / "changed.safetensors")

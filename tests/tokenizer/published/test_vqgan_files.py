@@ -184,3 +184,38 @@ def test_sizes_are_those_of_the_published_files():
     assert round((encoder + decoder + 16384 * 8) / 1e6) == 72
     assert round(4e-9 * encoder, 2) == 0.12
     assert round(4e-9 * decoder, 2) == 0.17
+
+
+def altered(key: str, value: Tensor, tmp_path):
+    torch.save({**run(*LAYOUTS["llamagen"])[-1], key: value}, tmp_path / "altered.pt")
+    return [tmp_path / "altered.pt"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "encoder.conv_in.weight",
+        "encoder.conv_out.weight",
+        "encoder.conv_blocks.1.res.0.conv1.weight",
+        "quantize.embedding.weight",
+    ],
+)
+@pytest.mark.parametrize("value", [torch.tensor(1.0), torch.zeros(0, 0, 0, 0), torch.zeros(3)])
+def test_sizes_are_not_read_off_tensors_of_another_kind(key, value, tmp_path):
+    with pytest.raises(BadInput, match=f"{re.escape(key)} is .*sides of at least 1"):
+        open_published("llamagen", altered(key, value, tmp_path), image_size=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (torch.zeros(1).expand(1 << 40, 8), "more than the file holds"),
+        (torch.zeros(48, 8, dtype=torch.complex64), "no dense tensor of real numbers"),
+        (torch.zeros(48, 8).to_sparse(), "no dense tensor of real numbers"),
+    ],
+)
+def test_tensors_that_are_larger_than_their_file_or_of_another_kind_are_refused(
+    value, words, tmp_path
+):
+    with pytest.raises(BadInput, match=words):
+        open_published("llamagen", altered("quantize.embedding.weight", value, tmp_path))
