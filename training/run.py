@@ -32,6 +32,7 @@ from training.checkpoints import find_checkpoint, newest_first
 from training.cli import CONFIGS, is_sweep, plain, run_folder
 from training.errors import BadInput
 from training.folders import lock_folder, refuse_held, writable
+from training.leftovers import sweep_leftovers
 from training.machine import (
     hardware,
     launched_rank,
@@ -114,6 +115,7 @@ class Run:
         if _newest(self.folder) != self.newest:
             self._lock.release()
             raise BadInput(f"{self.folder}: another process has trained there; start again")
+        sweep_leftovers(self.folder)
 
     def fit(self, trainer: L.Trainer, module: Any, datamodule: Any) -> None:
         """Train; however it ends, status.json says so.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import BadInput
-from training.records import write_durably
+from training.leftovers import written_whole
 
 FILE = "status.json"
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again later
@@ -51,7 +51,9 @@ def write_status(folder: Path, **changes: Any) -> dict[str, Any]:
     status = {**before, **changes, "updated": round(time.time(), 3)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_durably(folder / FILE, (json.dumps(status, indent=1) + "\n").encode())
+        # Not synced, which would cost every row a wait for the disk: a start mends what is torn.
+        with written_whole(folder / FILE) as partial:
+            partial.write_text(json.dumps(status, indent=1) + "\n")
     except OSError as error:
         print(f"warning: {folder / FILE}: not written ({error.strerror})")
     return status
