@@ -263,6 +263,8 @@ def _decode_from(
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise ValueError("its codec is not known")
             stream.thread_type = "NONE"  # predictable under many loader workers
             # Damage must raise; the default is to paint over it with neighbouring frames.
             stream.codec_context.options = {

@@ -19,6 +19,7 @@ from tokenizer.drives import open_drive, open_drives, write_drive
 from tokenizer.images import read_image
 from tokenizer.importers import udacity
 from tokenizer.importers.commavq_segments import list_segments, read_segments
+from tokenizer.video import read_frames
 from training.errors import BadInput, CorruptSample
 
 
@@ -120,6 +121,15 @@ def test_a_log_of_images_that_are_not_there(path: str, tmp_path: Path) -> None:
     (tmp_path / "driving_log.csv").write_text(f"{path},b,c,0,0,0,1\n" * 2)
     with pytest.raises(BadInput, match=r"driving_log\.csv"):
         udacity.find_recordings(tmp_path)
+
+
+def test_a_video_of_a_codec_that_nobody_knows(tmp_path: Path) -> None:
+    frames = np.zeros((4, 16, 16, 3), np.uint8)
+    write_drive(tmp_path / "a", frames, np.zeros((4, 0), np.float32), (), {"fps": 10})
+    video = tmp_path / "a/video.mp4"
+    video.write_bytes(video.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(BadInput, match=r"video\.mp4"):
+        list(read_frames(video))
 
 
 def npy(header: str, data: bytes = b"") -> bytes:
