@@ -30,6 +30,7 @@ from training.pools import process_pool
 from training.ranges import at_least, one_of
 
 FRAMES = ("cache", "video")
+PIXELS = "v2"  # raise it with every change that alters a decoded or scaled pixel
 # Starting a process costs seconds, in which one decodes about this many frames.
 WORTH_A_PROCESS = 2000
 
@@ -70,7 +71,7 @@ class FrameCache:
 
     Making it decodes every frame once: a video that cannot be read is named here, before
     any training. Finished drives survive an interruption. A file is named for the content of the
-    video, and holds what was written, or is made again.
+    video and the way it is read, and holds what was written, or is made again.
     """
 
     def __init__(self, root: Path, size: Sequence[int]) -> None:
@@ -143,7 +144,7 @@ class FrameCache:
 
     def _file(self, drive: Drive) -> Path:
         height, width = self.size
-        return self.root / f"{drive.id}-{drive.pixels_sha256[:12]}-{height}x{width}.npy"
+        return self.root / f"{drive.id}-{drive.pixels_sha256[:12]}-{height}x{width}-{PIXELS}.npy"
 
 
 class VideoFrames:

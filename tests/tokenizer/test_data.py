@@ -109,7 +109,7 @@ def test_a_damaged_frame_is_a_corrupt_sample_with_its_name(drives, tmp_path):
 
     with pytest.raises(CorruptSample, match="frame 5 cannot"):
         VideoFrames((16, 32)).open(Broken())[5:6]
-    with pytest.raises(BadInput, match=r"loader\.frames='disk'; choose one of cache, video"):
+    with pytest.raises(BadInput, match=r"loader\.frames='disk': choose one of cache, video"):
         ClipDataModule(DriveSource(str(tmp_path)), (16, 32), frames="disk")
 
 

@@ -243,7 +243,7 @@ def test_speed_settings_reach_the_model():
     assert layouts == [(False, 5), (True, 5), (False, 5)]
     assert any(isinstance(m, WinogradConv2d) for m in encoder.tokenizer.modules())
     assert next(tokenizer.parameters()).is_contiguous()
-    with pytest.raises(BadInput, match="dtype=float8"):
+    with pytest.raises(BadInput, match="dtype='float8'"):
         EncodeConfig(dtype="float8")
 
 
