@@ -55,7 +55,8 @@ TINY_DRIVES = (
     "data.carracing.seconds=4.0",
 )
 
-torch.set_num_threads(1)
+# One, where nobody asks for more: processes of a test run share the cores.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 os.environ["WANDB_MODE"] = "disabled"
 
 

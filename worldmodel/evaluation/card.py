@@ -56,6 +56,9 @@ class EvalConfig:
         horizon_s: seconds imagined.
         num_futures: futures per prompt in the video.
         decoding: the method and its options, as `open_decoder` takes them.
+
+    Raises:
+        BadInput: a number that is not positive.
     """
 
     split: str = "test"
@@ -85,7 +88,8 @@ def evaluate(
     """Measure everything that can be measured; strips are written to `out`.
 
     Raises:
-        BadInput: the store is not the model's, or the prompt is longer than its context.
+        BadInput: the store is not the model's, the prompt is longer than its context, or prompt
+            and horizon are longer than every drive.
     """
     model.check_store(evidence.store, evidence.tokenizer)
     context = model.network.config.context_steps
@@ -98,11 +102,19 @@ def evaluate(
     network = model.network.to(device)
     open_decoder(network, config.sampling, **config.decoding)  # refuses before anything is measured
     held = evidence.store.drives(config.split)
+    horizon = max(1, round(config.horizon_s * model.spec.fps / model.spec.frames_per_step))
+    sees, longest = bool(evidence.tokenizer and evidence.drives), max(len(d.tokens) for d in held)
+    if sees and longest < prompt + horizon:
+        raise BadInput(
+            f"horizon_s={config.horizon_s}: {horizon} steps after a prompt of {prompt} are more "
+            f"than any drive of the {config.split} split has (longest: {longest}); lower it"
+        )
     windows = TokenWindows(held, context)
     loader = fixed_loader(windows, config.num_windows, config.batch_size, collate)
     vocab = model.spec.vocab_size
     nats: dict[str, float] = {}  # nothing to fit them on in a store of test drives alone
-    if any(entry["split"] == "train" for entry in evidence.store.manifest["drives"].values()):
+    trains = any(d["split"] == "train" for d in evidence.store.manifest["drives"].values())
+    if trains:
         nats = floors(evidence.store.drives("train"), held, vocab)
     texts = model.texts()
     scores = teacher_forced(network, loader, device, texts)
@@ -128,11 +140,10 @@ def evaluate(
         card["pixels"] = {"skipped": f"frames of {height}x{width} pixels are too small for LPIPS"}
         return card
     judge = PixelJudge(perceptual.to(device))
-    horizon = max(1, round(config.horizon_s * model.spec.fps / model.spec.frames_per_step))
     tokenizer = evidence.tokenizer.to(device)
     clips, decoder, frames = _clips(evidence, tokenizer, config, prompt, horizon, device)
     card |= _pixels(model, judge, clips, decoder, frames, config, out)
-    if can_steer(model.action_names):
+    if trains and can_steer(model.action_names):  # as hard as the train drives do
         card["steering"] = _steering(model, clips, decoder, frames, config, evidence.store, out)
     return card
 

@@ -129,7 +129,8 @@ def test_temperature_and_nucleus_shape_what_is_drawn():
         for k, part in enumerate(model.factors.parts(logits)):
             probs = (part / sampling.temperature).softmax(-1)
             ordered = probs.sort(descending=True).values
-            keep = sampling.top_k or int((ordered.cumsum(0) < sampling.top_p).sum()) + 1
+            nucleus = int((ordered.cumsum(0) < sampling.top_p).sum()) + 1
+            keep = nucleus if sampling.top_p < 1 else sampling.top_k
             probs = torch.where(probs >= ordered[min(keep, len(ordered)) - 1], probs, 0.0)
             expected = probs / probs.sum()
             torch.testing.assert_close(shares[k, : len(part)], expected, atol=0.04, rtol=0)

@@ -77,6 +77,9 @@ def test_a_world_model_gets_its_whole_card(composed, fit, evaluate, tmp_path):
         card_.pop("seconds_per_frame")
     assert again == card  # the same seeds, the same judgement
 
+    for setting in ("horizon_s=-1", "horizon_s=99", "num_clips=0"):
+        with pytest.raises(BadInput, match=f"{setting}"):
+            evaluate(run.folder, *FEW[1:2], setting)
     for split in ("train", "test"):
         park(tmp_path / "parked" / split, split)
     card = evaluate(run.folder, *FEW, "num_clips=1", f"data.root={tmp_path}/parked")
