@@ -1,9 +1,9 @@
 """Bad input ends before any training, with one clear message, exit code 2, nothing written."""
 
 import importlib
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -65,13 +65,14 @@ def test_an_empty_root_and_a_foreign_checkpoint_are_refused(refused, tmp_path):
 
 
 def test_help_answers_at_once_and_names_the_recipes(tmp_path):
-    began = time.perf_counter()
+    began = os.times()
     command = [sys.executable, "-X", "importtime", str(ROOT / "train.py"), "--help"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    seconds = time.perf_counter() - began
+    ended = os.times()
     assert result.returncode == 0
     for word in ("+experiment=", "gpt_tiny", "tokenizer_base", "optimizer", "max_steps"):
         assert word in result.stdout
-    # What makes it slow is importing torch; the clock only guards against the absurd.
+    # What makes it slow is importing torch; the clock only guards against the absurd. It counts
+    # work, not waiting: other programs on the same cores make it no slower.
     assert "| torch\n" not in result.stderr
-    assert seconds < 30
+    assert ended.children_user - began.children_user < 30
