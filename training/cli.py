@@ -4,6 +4,7 @@ Nothing heavy is imported here: `--help` answers at once.
 """
 
 import difflib
+import errno
 import hashlib
 import os
 import re
@@ -16,16 +17,24 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
+from training.command_line import typed
 from training.errors import BadInput, TrainingFault
 from training.status import slurm_job, write_status
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 BAD_INPUT, FAULT = 2, 1
+# What the system says of places, rather than of a bug of ours.
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def command(
@@ -48,10 +57,20 @@ def command(
                 fail(f"{error.full_key}: has no default; give {error.full_key}=...", cfg)
             except TrainingFault as error:
                 fail(str(error), cfg, FAULT)
+            except InterpolationResolutionError as error:
+                fail(explain(error, config_name), cfg)
             except InstantiationException as error:
-                if (cause := bad_input_behind(error)) is None:
+                if message := said_by(error, cfg):
+                    fail(message, cfg)
+                raise
+            except OSError as error:
+                if not error.filename or error.errno not in {*UNUSABLE, *FULL}:
                     raise
-                fail(str(cause), cfg)
+                fail(
+                    f"{error.filename}: {error.strerror}; see to it, or choose another place",
+                    cfg,
+                    FAULT if error.errno in FULL else BAD_INPUT,
+                )
             except Exception as error:
                 if not is_sweep():
                     raise
@@ -94,11 +113,26 @@ def bad_input_behind(error: BaseException | None) -> BadInput | None:
     return error
 
 
+def said_by(error: InstantiationException, cfg: DictConfig) -> str:
+    """What is wrong with the settings that a class cannot be built from; "" for a fault of ours."""
+    if cause := bad_input_behind(error):
+        return str(cause)
+    where = re.search(r"full_key: (\S+)", str(error))
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if not where or not unknown:
+        return ""
+    group, wrong = where[1], unknown[1]
+    known = [str(key) for key in OmegaConf.select(cfg, group) if key not in (wrong, "_target_")]
+    return f"{group}.{wrong}: no such setting; {_near(wrong, known)}"
+
+
 @contextmanager
 def bad_input_fails() -> Iterator[None]:
     """Bad input ends a command without Hydra as it ends one with it; other errors pass."""
     try:
         yield
+    except TrainingFault as error:
+        fail(str(error), code=FAULT)
     except Exception as error:
         if (cause := bad_input_behind(error)) is None:
             raise
@@ -141,9 +175,12 @@ def run_folder(cfg: DictConfig) -> Path:
 
 
 def explain(error: BaseException, config_name: str) -> str:
-    """Hydra's message, with the nearest existing names where a name is unknown."""
+    """Hydra's message in one line, with what to type where that is known."""
     message = str(error).strip()
-    option = re.search(r"Could not find '([\w@/]+)/(\S+?)'", message)
+    plus = re.search(r"default list use \+([\w@/]+)=(\S+)", message)
+    if plus and (CONFIGS / plus[1] / f"{plus[2]}.yaml").is_file():
+        return f"{plus[1]}={plus[2]}: write +{plus[1]}={plus[2]}, with the plus"
+    option = re.search(r"Could not find '([\w@/]+)/(\S*?)'", message)
     if option:
         group, wrong = option.groups()
         options = sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
@@ -153,7 +190,12 @@ def explain(error: BaseException, config_name: str) -> str:
         asked = re.search(r"Could not override '([\w./@]+)'", message)
         wrong = (asked or key).group(1)
         return f"{wrong}: no such setting; {_near(wrong, _known_keys(config_name))}"
-    return message
+    if isinstance(error, OverrideParseException):
+        name, equals, value = error.override.partition("=")
+        right = f"{typed(name, value)}, with the quotes" if equals else f"{name}=VALUE"
+        return f"{error.override}: cannot be read; write {right}"
+    lines = [line.strip() for line in message.splitlines()]
+    return "; ".join(line for line in lines if line and not line.startswith("See https"))
 
 
 def _near(wrong: str, known: list[str]) -> str:
@@ -165,11 +207,14 @@ def _near(wrong: str, known: list[str]) -> str:
 
 
 def _known_keys(config_name: str) -> list[str]:
-    """Every setting of the config as it composes without the wrong override."""
+    """Every setting of the config as it composes without what cannot be composed."""
     path = CONFIGS / config_name
+    keep = [a for a in sys.argv[1:] if re.match(r"\+?(experiment|data|model)=", a)]
     with hydra.initialize_config_dir(str(path.parent), version_base="1.3"):
-        keep = [a for a in sys.argv[1:] if re.match(r"\+?(experiment|data|model)=", a)]
-        cfg = hydra.compose(path.name, overrides=keep)
+        try:
+            cfg = hydra.compose(path.name, overrides=keep)
+        except (HydraException, OmegaConfBaseException):  # it is one of these that is wrong
+            cfg = hydra.compose(path.name)
     keys: list[str] = []
 
     def walk(node: Any, prefix: str) -> None:

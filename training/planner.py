@@ -12,6 +12,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from training.command_line import typed
 from training.errors import BadInput
 from training.planner_devices import Device, find_device
 from training.planner_memory import PlannedData, StepCost, step_cost
@@ -169,7 +170,7 @@ class Planner:
             (CHECKPOINTING, self.asked.checkpointing, settings.checkpointing),
         ):
             if old != new:
-                words.append(f"{key}={str(new).lower()}")
+                words.append(typed(key, new))
         return words
 
     def _fitting(self) -> Iterator[Option]:

@@ -16,6 +16,7 @@ runs/<name>/
 import os
 import platform
 import secrets
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from training.checkpoints import find_checkpoint, newest_first
 from training.cli import CONFIGS, is_sweep, plain, run_folder
+from training.command_line import typed
 from training.errors import BadInput
 from training.folders import lock_folder, refuse_held, writable
 from training.leftovers import sweep_leftovers
@@ -84,7 +86,7 @@ class Run:
         """
         facts = {
             "run_id": self.id,
-            "command": " ".join(sys.argv),
+            "command": shlex.join(sys.argv),
             "git": git_revision(),
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -154,7 +156,7 @@ class Run:
         if trainer.is_global_zero:
             shown = "  ".join(f"{k} {v:.4g}" for k, v in sorted(metrics.items()) if "val/" in k)
             print(f"\n{shown}\nrun folder: {self.folder}")
-            print(f"next: python eval.py ckpt={self.folder}")
+            print(f"next: python eval.py {typed('ckpt', str(self.folder))}")
         return metrics.get("val/loss", metrics.get("val/lpips"))
 
     def _say(self, trainer: L.Trainer, **changes: Any) -> None:

@@ -12,7 +12,7 @@ from its newest checkpoint, and what is tried next does not depend on the interr
 import argparse
 import contextlib
 import json
-import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from training.cli import CONFIGS, explain, fail
+from training.command_line import override, typed
 from training.errors import BadInput
 from training.folders import alone_in, writable
 from training.records import read_json, write_durably
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 # So many failed trials in a row are no accident.
 MAX_FAILURES = 3
-PLAIN_WORD = re.compile(r"(?!(true|false|null|nan|inf|yes|no|on|off)$)[A-Za-z_][\w./-]*", re.I)
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Search:
         values = [trial._suggest(s.key, s.distribution()) for s in self.plan.space]
         chosen = [override(s.key, v) for s, v in zip(self.plan.space, values, strict=True)]
         run = self.folder / f"trial-{trial.number:04d}"
-        return compose(self.plan, (*self.overrides, *chosen, f"run={quoted(str(run))}"))
+        return compose(self.plan, (*self.overrides, *chosen, override("run", str(run))))
 
     def _run_trial(self, trial: "Trial") -> str | None:
         """Train one trial and tell the study; why it failed, or None."""
@@ -120,11 +120,12 @@ class Search:
         if not done:
             return counts
         best = self.study.best_trial
-        settings = " ".join(override(k, v) for k, v in best.params.items())
+        settings = " ".join(typed(k, v) for k, v in best.params.items())
         return (
             f"{counts}\nbest {self.plan.metric} {best.value:.5g}: "
             f"{self.folder}/trial-{best.number:04d}\n{settings}\n"
-            f"all: python -m training.sweep_table {self.folder} --sort {self.plan.metric}"
+            f"all: python -m training.sweep_table {shlex.quote(str(self.folder))} "
+            f"--sort {self.plan.metric}"
         )
 
 
@@ -219,19 +220,6 @@ def compose(plan: SearchPlan, overrides: Sequence[str]) -> DictConfig:
             return hydra.compose("train", overrides=every)
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(explain(error, "train")) from error
-
-
-def override(key: str, value: Any) -> str:
-    """`key=value` as Hydra reads it back with the same type."""
-    if isinstance(value, bool):
-        return f"{key}={str(value).lower()}"
-    return f"{key}={quoted(value) if isinstance(value, str) else repr(value)}"
-
-
-def quoted(text: str) -> str:
-    if PLAIN_WORD.fullmatch(text):
-        return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def sampler(seed: int, number: int) -> Any:

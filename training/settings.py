@@ -4,6 +4,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from training.cli import plain
 from training.errors import BadInput
 from training.places import writable_folder
 from training.ranges import at_least, one_of, positive
@@ -19,6 +20,7 @@ def check_settings(cfg: DictConfig) -> None:
     Raises:
         BadInput: names the setting and what it takes.
     """
+    plain(cfg)  # names what has no value
     trainer, checkpoints = cfg.trainer, cfg.checkpoints
     names = ("max_steps", "val_check_interval", "log_every_n_steps", "accumulate_grad_batches")
     for name in (*names, "num_nodes"):

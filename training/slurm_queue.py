@@ -4,6 +4,7 @@ submitit asks Slurm's accounting, every ten minutes. Where there is none, a job 
 be waited for forever; and the first failed job would end the wait for all the others.
 """
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class WatchQueue(Callback):
         slurm.SlurmJob.watcher = make_watcher(self.every_s)
         print(
             "submitting; the jobs go on when this command is interrupted. Their state: "
-            f"python -m training.sweep_table {Path(config.hydra.sweep.dir)}"
+            f"python -m training.sweep_table {shlex.quote(str(Path(config.hydra.sweep.dir)))}"
         )
 
 

@@ -8,6 +8,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from training import search
+from training.command_line import override
 from training.errors import BadInput
 from training.search_space import read_plan
 
@@ -79,7 +80,7 @@ def test_what_is_no_search_file_is_refused(text, tmp_path):
 )
 def test_a_value_reaches_the_config_with_its_type(value, kind):
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        cfg = compose("train", overrides=["+experiment=gpt_tiny", search.override("name", value)])
+        cfg = compose("train", overrides=["+experiment=gpt_tiny", override("name", value)])
     assert type(cfg.name) is kind
     assert cfg.name == value
 
@@ -87,7 +88,7 @@ def test_a_value_reaches_the_config_with_its_type(value, kind):
 def test_the_shipped_search_and_the_wandb_sweep_name_settings_that_exist():
     plan = read_plan(ROOT / "configs/search/gpt_tiny.yaml")
     for end in (0, -1):
-        values = [search.override(s.key, s.values[end]) for s in plan.space]
+        values = [override(s.key, s.values[end]) for s in plan.space]
         search.compose(plan, values)
     sweep = yaml.safe_load((ROOT / "configs/search/wandb_gpt_tiny.yaml").read_text())
     assert set(sweep["parameters"]) == {s.key for s in plan.space}

@@ -95,7 +95,7 @@ def test_a_run_stopped_while_its_data_is_made_goes_on(number, tmp_path):
     run, data = tmp_path / "run", tmp_path / "data"
     command = [str(ROOT / "train.py"), *RUN, f"run={run}", f"paths.data={data}"]
     process = start(command)
-    until(lambda: list(data.glob("carracing/.*.partial")), process)
+    until(lambda: list(data.rglob(".*.partial")), process)
     below = descendants(process.pid)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
@@ -106,4 +106,4 @@ def test_a_run_stopped_while_its_data_is_made_goes_on(number, tmp_path):
     assert survivors(below) == []
     finish(start(command))
     assert read_status(run)["state"] == "finished"
-    assert list(data.glob("carracing/.*.partial")) == []
+    assert list(data.rglob(".*.partial")) == []

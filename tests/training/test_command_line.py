@@ -1,0 +1,51 @@
+"""What is printed to be typed comes back as it was: through a shell, and through Hydra."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from training.command_line import typed
+
+VALUES = (
+    "runs/a",
+    "/tmp/a",
+    "runs/a=b",
+    "runs/a b",
+    "runs/(1)",
+    "a,b",
+    "it's",
+    'say "so"',
+    "a\\'b",
+    "back\\slash",
+    "ends\\",
+    "$HOME",
+    "`x`",
+    "a!b",
+    "[1]",
+    "{a}",
+    "true",
+    "null",
+    "12",
+    "1e3",
+    "",
+    "x:y",
+    "~/a",
+    "\u00fc",
+    3,
+    0.5,
+    True,
+    None,
+)
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_what_is_typed_comes_back(value):
+    (word,) = shlex.split(typed("run", value))
+    assert OverridesParser.create().parse_override(word).value() == value
+
+
+def test_plain_paths_need_no_quotes():
+    assert typed("ckpt", str(Path("runs/gpt_tiny"))) == "ckpt=runs/gpt_tiny"
+    assert typed("run", "runs/lr=1") == "\"run='runs/lr=1'\""
