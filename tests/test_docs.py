@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from published_files import gpt2m_files
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,6 +20,8 @@ SHORT = {
     "train.py +experiment=gpt": ["+debug=worldmodel"],
     "eval.py": ["num_clips=1", "horizon_s=0.2", "num_windows=4"],
     "-m worldmodel.decoding.bench": ["num_frames=2", "repeats=1"],
+    "-m worldmodel.rollout": ["num_clips=1", "horizon_s=0.1"],
+    "-m worldmodel.table": ["--num-windows=2", "--num-frames=2"],
     "-m tokenizer.encode": [
         "data.carracing.num_train=2",
         "data.carracing.num_val=1",
@@ -41,9 +44,9 @@ def shortened(line: str, folder: Path) -> str:
     shared = os.environ.get("DASHCAST_SHARED", str(ROOT.parent / "shared"))
     line = line.replace("/path/to/tokens.npy", f"{shared}/data/commavq/tokens.npy")
     line = line.replace("/path/to/commavq/", f"{shared}/parity/commavq_vqvae/")
-    gpt2m = f"{shared}/parity/commavq_gpt/"
-    line = line.replace("/path/to/gpt2m/pytorch_model.bin", f"{gpt2m}weights.pt")
-    line = line.replace("/path/to/gpt2m/", gpt2m)
+    if "/path/to/gpt2m/" in line:
+        gpt2m_files(folder)
+        line = line.replace("/path/to/gpt2m/", f"{folder}/")
     comment = line.find(" #")
     line = line if comment < 0 else line[:comment]
     for start, extra in SHORT.items():

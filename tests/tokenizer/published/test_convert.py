@@ -1,10 +1,12 @@
 """Foreign files: every key accounted for, nothing of theirs run; what comes of them works."""
 
 import importlib
+import json
 import os
 import re
 import sys
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -31,6 +33,21 @@ HALVES = ("encoder_pytorch_model.bin", "decoder_pytorch_model.bin")
 @pytest.fixture
 def halves(shared):
     return [shared / "parity" / "commavq_vqvae" / name for name in HALVES]
+
+
+@pytest.fixture
+def comma(shared):
+    """What commaVQ's fixture says of itself: its size as [height, width], grid and codes."""
+    said = json.loads((shared / "parity/commavq_vqvae/config.json").read_text())
+    return Facts(
+        [said["image_height"], said["image_width"]], said["grid"], said["model"]["vocab_size"]
+    )
+
+
+class Facts(NamedTuple):
+    size: list[int]
+    grid: list[int]
+    codes: int
 
 
 @pytest.fixture
@@ -106,11 +123,14 @@ def command(tmp_path, monkeypatch):
 
 
 def test_the_command_converts_and_its_result_encodes_and_decodes(
-    halves, drive, tmp_path, command, capsys
+    halves, comma, drive, tmp_path, command, capsys
 ):
-    arguments = ["tokenizer=commavq", f"ckpt={halves[0]},{halves[1]}", "options.image_size=[16,32]"]
-    command("convert", *arguments, f"out={tmp_path}/tok")
-    assert "16x32 pixels to 4x8 tokens of 64" in capsys.readouterr().out
+    (height, width), (rows, columns), codes = comma
+    arguments = ["tokenizer=commavq", f"ckpt={halves[0]},{halves[1]}"]
+    asked = f"options.image_size=[{height},{width}]"
+    command("convert", *arguments, asked, f"out={tmp_path}/tok")
+    told = f"{height}x{width} pixels to {rows}x{columns} tokens of {codes}"
+    assert told in capsys.readouterr().out
     store = encode_drives([drive], tmp_path / "tok", tmp_path / "store", ["steering"])
     tokenizer = load_tokenizer(tmp_path / "tok")
     frames = to_pixels(tokenizer.fit(np.stack(list(drive.frames()))))
@@ -119,32 +139,37 @@ def test_the_command_converts_and_its_result_encodes_and_decodes(
     assert TokenStore(tmp_path / "store").spec.preprocessing == tokenizer.preprocessing
     assert tokenizer.preprocessing.value_range == (0.0, 255.0)
     check_pair(store, tokenizer)
-    assert next(decode_frames(tokens, tokenizer)).shape == (16, 32, 3)
+    assert next(decode_frames(tokens, tokenizer)).shape == (height, width, 3)
 
 
-def test_published_files_are_given_to_encode_and_decode_directly(halves, drive, tmp_path, command):
-    arguments = ["tokenizer=commavq", f"ckpt={halves[0]},{halves[1]}", "options.image_size=[16,32]"]
+def test_published_files_are_given_to_encode_and_decode_directly(
+    halves, comma, drive, tmp_path, command
+):
+    height, width = comma.size
+    asked = f"options.image_size=[{height},{width}]"
+    arguments = ["tokenizer=commavq", f"ckpt={halves[0]},{halves[1]}", asked]
     store = tmp_path / "store"
     command("encode", *arguments, f"data.root={drive.path.parent}", f"out={store}")
     command("decode", *arguments, f"store={store}", "drive=a", f"out={tmp_path}/a.mp4")
-    direct = open_published("commavq", halves, image_size=[16, 32])
+    direct = open_published("commavq", halves, image_size=comma.size)
     assert TokenStore(store).spec == direct.spec(20)
     tokens = TokenStore(store).drives("train")[0].tokens
     frames = np.stack(list(read_frames(tmp_path / "a.mp4")))
     decoded = np.stack(list(decode_frames(tokens, direct)))
-    assert frames.shape == decoded.shape == (5, 16, 32, 3)
+    assert frames.shape == decoded.shape == (5, height, width, 3)
     assert len(list((tmp_path / "cache" / "tokenizers").glob("commavq-*/"))) == 1
 
 
-def test_a_store_of_published_tokens_takes_the_tokenizer_published_with_it(halves, tmp_path):
-    tokenizer = open_published("commavq", halves, image_size=[16, 32])
+def test_a_store_of_published_tokens_takes_the_tokenizer_published_with_it(halves, comma, tmp_path):
+    tokenizer = open_published("commavq", halves, image_size=comma.size)
     spec = replace(tokenizer.spec(20), tokenizer="commavq")
     writer = TokenStoreWriter(tmp_path / "store", spec, ())
-    writer.write("a", "train", np.zeros((3, 4, 8), int), np.zeros((3, 0), np.float32))
+    writer.write("a", "train", np.zeros((3, *comma.grid), int), np.zeros((3, 0), np.float32))
     store = TokenStore(tmp_path / "store")
     check_pair(store, tokenizer)
+    taller = open_published("commavq", halves, image_size=[2 * comma.size[0], comma.size[1]])
     with pytest.raises(BadInput, match="its grid is"):
-        check_pair(store, open_published("commavq", halves, image_size=[32, 32]))
+        check_pair(store, taller)
 
 
 @pytest.mark.parametrize(
@@ -263,20 +288,23 @@ def test_levels_come_from_the_file_or_the_option(shared, tmp_path):
     save_file(state, tmp_path / "flat.safetensors")
     with pytest.raises(BadInput, match="give levels"):
         open_published("driving_simulator", [tmp_path / "flat.safetensors"])
-    with pytest.raises(BadInput, match="3 levels"):
-        open_published("driving_simulator", [tmp_path / "flat.safetensors"], levels=[8, 8, 8])
-    options = {"levels": [8, 8, 8, 6, 5], "image_size": [16, 24]}
+    said = json.loads((source / "config.json").read_text())
+    levels = said["hparams"]["fsq_levels"]
+    with pytest.raises(BadInput, match=f"{len(levels) - 1} levels"):
+        open_published("driving_simulator", [tmp_path / "flat.safetensors"], levels=levels[1:])
+    options = {"levels": levels, "image_size": said["image"]}
     opened = open_published("driving_simulator", [tmp_path / "flat.safetensors"], **options)
     io = load_file(source / "io.safetensors")
     assert torch.equal(opened.encode(io["image"]), io["indices"])
 
 
-def test_a_tokenizer_says_what_it_takes(halves):
-    tokenizer = open_published("commavq", halves, image_size=[16, 32])
-    right = torch.zeros(1, 3, 16, 32)
+def test_a_tokenizer_says_what_it_takes(halves, comma):
+    (height, width), (rows, columns), codes = comma
+    tokenizer = open_published("commavq", halves, image_size=comma.size)
+    right = torch.zeros(1, 3, height, width)
     tokenizer.encode(right)
     for frames, words in (
-        (torch.zeros(1, 3, 32, 32), r"\(16, 32\)"),
+        (torch.zeros(1, 3, 2 * height, width), rf"\({height}, {width}\)"),
         (right[:0], "at least one"),
         (right[:, :1], "RGB"),
         (right + 200, r"in \[-1, 1\]"),
@@ -284,14 +312,14 @@ def test_a_tokenizer_says_what_it_takes(halves):
     ):
         with pytest.raises(BadInput, match=words):
             tokenizer.encode(frames)
-    for value, words in ((64, r"0\.\.63"), (-1, r"-1\.\.-1")):
+    for value, words in ((codes, rf"0\.\.{codes - 1}"), (-1, r"-1\.\.-1")):
         with pytest.raises(BadInput, match=words):
-            tokenizer.decode(torch.full((1, 4, 8), value))
+            tokenizer.decode(torch.full((1, rows, columns), value))
     for shape, words in (
-        ((0, 4, 8), "at least one grid"),
-        ((1, 8, 4), r"\(1, 8, 4\), this tokenizer's are \[steps 4 8\]"),
-        ((1, 8, 16), "another image_size"),
-        ((4, 8), r"are \[steps 4 8\]"),
+        ((0, rows, columns), "at least one grid"),
+        ((1, columns, rows), rf"this tokenizer's are \[steps {rows} {columns}\]"),
+        ((1, 2 * rows, 2 * columns), "another image_size"),
+        ((rows, columns), rf"are \[steps {rows} {columns}\]"),
     ):
         tokens = torch.zeros(shape, dtype=torch.long)
         with pytest.raises(BadInput, match=words):
