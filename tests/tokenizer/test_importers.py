@@ -377,7 +377,7 @@ def test_the_command_imports_and_refuses(tmp_path: Path) -> None:
     bad = command("udacity", tmp_path / "in", tmp_path / "out")
     assert bad.returncode == 2
     assert bad.stderr == (
-        f"{tmp_path / 'in'}: no driving_log.csv there or one folder below; give its folder\n"
+        f"error: {tmp_path / 'in'}: no driving_log.csv there or one folder below; give its folder\n"
     )
 
 
