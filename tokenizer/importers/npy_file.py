@@ -42,7 +42,9 @@ def read_npy(
     try:
         shape, fortran, dtype, length = _header(file)
     except BAD_HEADER as error:
-        raise BadInput(f"{where}: is not a NumPy array file ({error}); copy it again") from error
+        # Its first line: numpy's others advise to trust the file.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"{where}: is not a NumPy array file ({reason}); copy it again") from error
     judge(shape, dtype)
     expected = math.prod(shape) * dtype.itemsize
     if size != length + expected:
