@@ -15,7 +15,8 @@ from tokenizer.data import WORTH_A_PROCESS
 from tokenizer.drives import Drive
 from tokenizer.frame_drops import Drop, describe
 from tokenizer.load import Tokenizer
-from training.errors import BadInput
+from training.errors import BadInput, TrainingFault
+from training.handing_over import DEADLINE_S, cause_of, last_line, shared
 from training.pools import START_METHOD, end_with_parent
 
 Fit = Callable[[UInt8[np.ndarray, "n recorded_h recorded_w 3"]], UInt8[Tensor, "n 3 h w"]]
@@ -69,7 +70,7 @@ class FrameStream(IterableDataset[FrameBatch]):
             try:
                 drops = self._drops(self.drives[number])
                 for frames in self._batches(self.drives[number]):
-                    yield FrameBatch(number, frames, [])
+                    yield shared(FrameBatch(number, frames, []))
             except BadInput as error:  # an exception would lose its message on the way
                 yield FrameBatch(number, nothing, [], str(error))
             else:
@@ -90,6 +91,23 @@ class FrameStream(IterableDataset[FrameBatch]):
             yield self.fit(np.stack(chunk))
 
 
+class _Ahead(DataLoader[FrameBatch]):
+    """Names what is wrong where a worker fails.
+
+    Raises:
+        TrainingFault: a worker died, is stuck, or cannot hand over what it has.
+    """
+
+    def __iter__(self) -> Any:
+        try:
+            yield from super().__iter__()
+        except (RuntimeError, OSError) as error:
+            if not self.num_workers:
+                raise
+            cause = cause_of(error).replace("loader.num_workers", "num_workers")
+            raise TrainingFault(f"a worker failed ({last_line(error)}); {cause}") from error
+
+
 def read_ahead(stream: FrameStream, num_workers: int, pin_memory: bool = False) -> Any:
     """Iterate over a stream's batches; up to three wait per worker.
 
@@ -97,13 +115,14 @@ def read_ahead(stream: FrameStream, num_workers: int, pin_memory: bool = False) 
     """
     frames = sum(len(drive.actions) for drive in stream.drives)
     workers = min(num_workers, len(stream.drives), frames // WORTH_A_PROCESS)
-    return DataLoader(
+    return _Ahead(
         stream,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=3 if workers else None,
         multiprocessing_context=START_METHOD if workers else None,
         worker_init_fn=end_with_parent,
+        timeout=DEADLINE_S if workers else 0,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # or starting it draws from the global one
     )

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from training.errors import CorruptSample, TrainingFault
+from training.handing_over import DEADLINE_S, cause_of, last_line, shared
 from training.order import DataOrder
 from training.pools import end_with_parent
 from training.ranges import one_of
@@ -85,6 +86,7 @@ class OrderedLoader(DataLoader):
             # Its own generator: starting workers draws from it, never from the global one.
             generator=torch.Generator().manual_seed(order.seed),
             worker_init_fn=end_with_parent,
+            timeout=DEADLINE_S if num_workers else 0,
         )
         self.samples, self.order, self.on_corrupt = samples, order, on_corrupt
         self.collate = collate
@@ -93,8 +95,7 @@ class OrderedLoader(DataLoader):
         self._told: set[str] = set()
 
     def __iter__(self) -> Any:
-        batches: Iterator[Any] = super().__iter__()
-        restarts = 0
+        batches, restarts = self._fresh(), 0
         while True:
             began = time.perf_counter()
             try:
@@ -116,16 +117,22 @@ class OrderedLoader(DataLoader):
     def _fresh(self) -> Iterator[Any]:
         """New workers; the order goes on where the last batch was handed over."""
         self._iterator = None
-        return super().__iter__()
+        try:
+            return super().__iter__()
+        except OSError as error:
+            raise TrainingFault(
+                f"data workers could not be started ({error}); {cause_of(error)}"
+            ) from error
 
     def _worker_died(self, error: RuntimeError, restarts: int) -> None:
         """Raise, unless it is a dead worker that may be started again."""
-        if isinstance(error, TrainingFault) or "DataLoader worker" not in str(error):
+        known = ("DataLoader worker", "DataLoader timed out")
+        if isinstance(error, TrainingFault) or not any(word in str(error) for word in known):
             raise error
         self.num_restarts += 1
         message = (
-            f"a data worker died after {self.order.samples_consumed} samples ({error}); "
-            "often it ran out of memory: use fewer loader.num_workers"
+            f"a data worker died after {self.order.samples_consumed} samples "
+            f"({last_line(error)}); {cause_of(error)}"
         )
         if self.on_corrupt == "stop" or restarts > MAX_RESTARTS:
             raise TrainingFault(f"{message}, or loader.on_corrupt=skip to start it anew") from error
@@ -185,4 +192,4 @@ class _Collate:
 
     def __call__(self, items: list[tuple[Any, list[str]]]) -> tuple[Any, list[str]]:
         samples, broken = zip(*items, strict=True)
-        return self.collate(list(samples)), [message for many in broken for message in many]
+        return shared(self.collate(list(samples))), [message for many in broken for message in many]

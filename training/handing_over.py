@@ -1,0 +1,58 @@
+"""How data workers hand their batches over: through shared memory, whose end is named."""
+
+import shutil
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+SHARED_MEMORY = Path("/dev/shm")
+# A worker that gives nothing for so long is stuck: a broken network disk, say.
+DEADLINE_S = 1800.0
+
+
+def shared(batch: Any) -> Any:
+    """The batch, in a worker with its tensors in shared memory; the same one elsewhere.
+
+    PyTorch does it later, in a thread whose errors it drops: where shared memory is full, the
+    loop would then wait for ever.
+    """
+    if get_worker_info() is not None:
+        _share(batch)
+    return batch
+
+
+def cause_of(error: BaseException) -> str:
+    """What is likely to be wrong where workers fail, and what to do about it."""
+    said = str(error)
+    known = ("shared memory", "shm", "Bus error", "No space left", "unable to write to file")
+    if any(word in said for word in known) and SHARED_MEMORY.is_dir():
+        total, _, free = shutil.disk_usage(SHARED_MEMORY)
+        return (
+            f"{SHARED_MEMORY} is too small for their batches ({total / 2**20:.0f} MiB, "
+            f"{free / 2**20:.0f} free): give it more (docker run --shm-size=8g, mount -o "
+            "remount,size=8g /dev/shm), or use loader.num_workers=0"
+        )
+    if "timed out" in said:
+        return f"nothing came for {DEADLINE_S:g} s: look whether the data can still be read"
+    return "often it ran out of memory: use fewer loader.num_workers"
+
+
+def last_line(error: BaseException) -> str:
+    """What a worker said, without its traceback."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+
+
+def _share(value: Any) -> None:
+    if isinstance(value, Tensor):
+        value.share_memory_()
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            _share(getattr(value, field.name))
+    elif isinstance(value, dict):
+        _share(tuple(value.values()))
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            _share(entry)
