@@ -1,18 +1,28 @@
 """Where metrics and media go: a JSONL file in the run folder, and wandb."""
 
 import os
+import shlex
 import shutil
+import socket
+import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import lightning as L
+import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from training.plain_json import finite, to_json
 from training.rows import append_rows
 from training.status import write_status
+
+REACH_S = 3.0  # for a connection to wandb's server
+ANSWER_S = 15.0  # for its answer to a new run
 
 
 class FileLogger(Logger):
@@ -67,6 +77,61 @@ class StatusLogger(FileLogger):
             write_status(self.path, metrics=finite(found))
 
 
+class Wandb(WandbLogger):
+    """wandb, offline where its server does not answer: no run waits for a network or ends by it."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run of wandb, begun at the first call."""
+        if self._experiment is not None:
+            return self._experiment
+        self._wandb_init.pop("anonymous", None)  # Lightning passes it; wandb warns of it
+        self._wandb_init["settings"] = wandb.Settings(init_timeout=ANSWER_S)
+        if os.environ.get("WANDB_MODE") in (None, "online", "shared"):
+            problem = unreachable(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+            if problem:
+                self._go_offline(problem)
+        try:
+            return super().experiment
+        except wandb.errors.Error as error:
+            if os.environ.get("WANDB_MODE") == "offline":
+                raise
+            self._go_offline(str(error).splitlines()[0])
+            wandb.teardown()
+            return super().experiment
+
+    def _go_offline(self, problem: str) -> None:
+        os.environ["WANDB_MODE"] = "offline"
+        folder = shlex.quote(f"{self._save_dir}/wandb")
+        print(
+            f"warning: wandb: {problem}; the run goes on offline. Later: "
+            f"wandb sync {folder}/offline-run-*",
+            flush=True,
+        )
+
+
+def unreachable(url: str) -> str:
+    """Why nobody answers at an address, found out in seconds; "" where somebody does."""
+    proxy = urllib.request.getproxies().get(urlsplit(url).scheme)
+    parts = urlsplit(proxy or url)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    found: list[str] = []
+
+    def ask() -> None:
+        try:
+            socket.create_connection((parts.hostname or "", port), timeout=REACH_S).close()
+            found.append("")
+        except OSError as error:
+            found.append(f"{parts.hostname} cannot be reached ({error.strerror or error})")
+
+    # Looking up a name has no timeout of its own.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(2 * REACH_S)
+    return found[0] if found else f"{parts.hostname} does not answer"
+
+
 def build_wandb(
     folder: Path, project: str, run_id: str, group: str, job_type: str, config: dict[str, Any]
 ) -> WandbLogger:
@@ -77,7 +142,7 @@ def build_wandb(
     if "WANDB_MODE" not in os.environ and not os.environ.get("WANDB_API_KEY"):
         os.environ["WANDB_MODE"] = "offline"
     os.environ.setdefault("WANDB_SILENT", "true")
-    logger = WandbLogger(
+    return Wandb(
         project=os.environ.get("WANDB_PROJECT", project),
         save_dir=folder,
         id=run_id,
@@ -87,7 +152,6 @@ def build_wandb(
         config=config,
         log_model=False,
     )
-    return logger
 
 
 @rank_zero_only

@@ -5,6 +5,7 @@ checksum (4 bytes), length (2) and kind (1: whole, 2: first, 3: middle, 4: last)
 """
 
 import json
+import socket
 import struct
 import time
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from wandb.proto import wandb_internal_pb2
 
+from training.loggers import build_wandb
 from training.workspace import AXIS
 
 BLOCK = 32768
@@ -109,3 +112,44 @@ def test_offline_files_hold_all_that_a_run_logged(composed, fit, offline, tmp_pa
         assert config["trainer"]["max_steps"] == steps
         assert list(file.parent.glob("files/media/**/*.png"))
     assert {p.suffix for p in run.folder.glob("media/step-*/*")} == {".png", ".gif", ".mp4"}
+
+
+@pytest.fixture
+def online(monkeypatch):
+    """`online(address)`: what a run logs to wandb's server there, and seconds that it began in."""
+
+    def begin(address: str, folder: Path) -> tuple[Any, float]:
+        monkeypatch.setenv("WANDB_MODE", "online")
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        began = time.monotonic()
+        run = build_wandb(folder, "project", "abc123", "group", "job", {}).experiment
+        return run, time.monotonic() - began
+
+    yield begin
+    wandb.finish()
+    wandb.teardown()
+
+
+@pytest.mark.filterwarnings("error:.*anonymous.*")
+def test_without_a_network_a_run_goes_on_offline_at_once(online, tmp_path, capfd):
+    folder = tmp_path / "a run"
+    folder.mkdir()
+    run, seconds = online("http://127.0.0.1:1", folder)
+    assert run.settings.mode == "offline"
+    assert seconds < 15
+    run.log({"loss": 1.0})
+    shown = capfd.readouterr()
+    assert "127.0.0.1 cannot be reached" in shown.out
+    assert f"wandb sync '{folder}/wandb'/offline-run-*" in shown.out
+    assert "anonymous" not in shown.out + shown.err
+    assert list(folder.glob("wandb/offline-run-*"))
+
+
+@pytest.mark.slow
+def test_a_server_that_says_nothing_does_not_keep_a_run(online, tmp_path, capfd):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        run, seconds = online(f"http://127.0.0.1:{mute.getsockname()[1]}", tmp_path)
+        assert run.settings.mode == "offline"
+        assert seconds < 60
+    assert "the run goes on offline" in capfd.readouterr().out
