@@ -6,6 +6,7 @@ import lightning as L
 import pytest
 import torch
 
+from training.checkpoints import newest_first, read_state
 from training.rows import METRICS_FILE, read_rows
 
 ROOT = Path(__file__).parent.parent
@@ -116,6 +117,8 @@ def test_a_resumed_run_equals_the_one_left_alone_bit_for_bit(experiment, compose
     for a, b in zip(alone.trainer.optimizers, trainer.optimizers, strict=True):
         assert str(a.state_dict()) == str(b.state_dict())
     assert learnt(run.folder) == learnt(whole.folder)
+    loops = [read_state(newest_first(folder)[0])["loops"] for folder in (run.folder, whole.folder)]
+    assert loops[0] == loops[1]  # Lightning's counts too
 
 
 def learnt(folder: Path) -> list[dict]:

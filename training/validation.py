@@ -18,18 +18,21 @@ class DueValidation(L.Callback):
         self.file = Path(folder) / METRICS_FILE
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        loop, connector = trainer.fit_loop.epoch_loop.val_loop, trainer._logger_connector
+        # Going on, Lightning counts the validation of this step as done; while the loop says that
+        # it restarts, it would add it to the counts of the one before.
+        loop.restarting = False
         if not self.is_missing(trainer):
             return
         # As Lightning validates between two batches. Its progress goes back to what the
-        # checkpoint says: going on, Lightning counts this validation as done on its own.
-        loop, connector = trainer.fit_loop.epoch_loop.val_loop, trainer._logger_connector
+        # checkpoint says, for this validation is counted already.
         progress, first = loop.state_dict(), connector._first_loop_iter
-        loop.restarting = False
         trainer.validating = True
         loop.run()
         trainer.training = True
         connector._first_loop_iter = first
         loop.load_state_dict(progress)
+        loop.restarting = False
 
     def make_up_at_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """The last step's, after a `fit` that had nothing left to train."""
