@@ -9,6 +9,7 @@ import lightning as L
 from safetensors.torch import save_file
 from torch import Tensor
 
+from training.errors import TrainingFault
 from training.gradients import NonFinite
 from training.loader import OrderedLoader
 
@@ -45,6 +46,7 @@ def check_finite(trainer: L.Trainer, wait: bool = False) -> None:
         wait: also for the newest step, as before a checkpoint.
     Raises:
         NonFinite: names the samples of the step, and where they are kept.
+        TrainingFault: with `wait`, parameters are not finite.
     """
     module: Any = trainer.lightning_module
     watch = next(c for c in trainer.callbacks if isinstance(c, WatchFinite))  # type: ignore[attr-defined]
@@ -59,6 +61,23 @@ def check_finite(trainer: L.Trainer, wait: bool = False) -> None:
             print(f"warning: step {step} was not finite and is skipped; {where}")
             for logger in trainer.loggers:
                 logger.log_metrics({"train/skipped_steps": guard.skipped}, step=step)
+    if wait:
+        _refuse_broken_parameters(module, trainer.global_step)
+
+
+def _refuse_broken_parameters(module: Any, step: int) -> None:
+    """TrainingFault where a healthy loss was followed by a step to NaN or infinity."""
+    broken = [
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+        and not getattr(parameter, "to_local", parameter.detach)().isfinite().all()
+    ]
+    if broken:
+        raise TrainingFault(
+            f"after step {step} {len(broken)} parameters are not finite, {broken[0]} among them; "
+            "older checkpoints are whole: lower optimizer.lr or optimizer.weight_decay"
+        )
 
 
 def _keep(trainer: L.Trainer, folder: Path, step: int) -> str:

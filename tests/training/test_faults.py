@@ -87,6 +87,20 @@ def test_a_nan_stops_the_run_names_its_samples_and_keeps_them(on_known_world, fi
         assert windows.describe(name["id"])["drive"] == name["drive"]
 
 
+def test_weights_that_are_not_finite_are_neither_saved_nor_called_finished(on_known_world, fit):
+    """A healthy loss, and a last step that spoils every matrix."""
+    cfg = on_known_world(
+        "trainer.max_steps=1",
+        "trainer.val_check_interval=1",
+        "optimizer.lr=9",
+        "optimizer.weight_decay=1e38",
+    )
+    with pytest.raises(TrainingFault, match=r"after step 1 .* parameters are not finite"):
+        fit(cfg)
+    assert newest_first(Path(cfg.run)) == []
+    assert read_status(Path(cfg.run))["state"] == "failed"
+
+
 def test_a_nan_that_may_pass_changes_nothing_but_its_own_step(on_known_world, fit, spoiled):
     spoiled(3)
     cfg = on_known_world("max_skipped_steps=1", "checkpoints.keep=9")
