@@ -77,7 +77,7 @@ def test_runs_that_cannot_be_compared_are_refused(trained, tmp_path, capsys):
     for arguments, message in (
         ([ours, other], "was trained with tokenizer"),
         ([ours, ours], "names a run twice"),
-        ([ours, "--num-frames", 0], "--num-frames 0: give 1 or more"),
+        ([ours, "--num-frames", 0], "--num-frames=0: give a whole number from 1 on"),
         ([tmp_path / "nowhere"], "nowhere"),
     ):
         with pytest.raises(SystemExit) as caught:
