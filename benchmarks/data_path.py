@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import Row, interleaved
-from tokenizer.store_writer import TokenStoreWriter
-from tokenizer.token_store import TokenSpec, TokenStore
+from drives.tokens.store import TokenSpec, TokenStore
+from drives.tokens.writer import TokenStoreWriter
 from training.loader import OrderedLoader
 from training.order import DataOrder
 from worldmodel.data import TokenWindows, collate

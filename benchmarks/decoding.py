@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import Row, interleaved, seconds
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from worldmodel.decoding import Decoder, Sampling, for_decoding, sample
 from worldmodel.decoding.bench import read_bandwidth
 from worldmodel.dynamics.gpt import GPT, GPTConfig

@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks.__main__ import RESULTS, report
+from drives.tokens.store import TokenSpec
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.lpips_weights import load_lpips
-from tokenizer.token_store import TokenSpec
 from training.cli import bad_input_fails
 from training.errors import BadInput
 from worldmodel.data import TokenClip, TokenWindows, collate

@@ -17,12 +17,12 @@ import torch
 
 import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks import Row, interleaved, seconds
-from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drive
-from tokenizer.drives import Drive, open_drives, write_drive
+from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive
+from drives.drive import Drive, open_drives, write_drive
+from drives.frame_stream import FrameStream, read_ahead
 from tokenizer.encode import EncodeConfig, encode_frames
 from tokenizer.frame_encoder import FrameEncoder, name_of
-from tokenizer.frame_stream import FrameStream, fit_of, read_ahead
-from tokenizer.load import load_tokenizer
+from tokenizer.load import fit_of, load_tokenizer
 
 DRIVES, SECONDS, SIZE, REPEATS = 8, 60.0, 128, 3
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import Row, interleaved, seconds
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.maskgit import MaskGIT
 from worldmodel.dynamics.masked import Masked, MaskedConfig

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import Row, interleaved, seconds
+from drives.preprocessing import COMMA_CAMERA
 from tokenizer.inference import InferenceConfig, for_inference, share_changed
 from tokenizer.load import Tokenizer, manifest_of
 from tokenizer.quantizers import VQConfig
-from tokenizer.transforms import COMMA_CAMERA
 from tokenizer.vqgan import VQGAN, VQGANConfig
 
 REPEATS = 3

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from benchmarks import Row, interleaved, seconds
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from worldmodel.dynamics.gpt import GPT, GPTConfig
 
 LAYERS, DIM, HEADS, VOCAB = 6, 384, 6, 1024

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import Row, seconds
-from tokenizer.data import ClipDataset, VideoFrames, collate
-from tokenizer.drives import open_drives, write_drive
+from drives.clips import ClipDataset, VideoFrames, collate
+from drives.drive import open_drives, write_drive
 from training.loader import OrderedLoader
 from training.order import DataOrder
 

@@ -18,7 +18,7 @@ import training  # noqa: F401  (first: it repairs torchvision)
 # whose compiler would trace the checks as well.
 CHECKED = (
     "tokenizer.autoencoder",
-    "tokenizer.balance",
+    "drives.balance",
     "tokenizer.causal_conv",
     "tokenizer.discriminator",
     "tokenizer.fid",

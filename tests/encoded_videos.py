@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tokenizer import video
+from drives import video
 
 
 def smooth_frames(num_frames: int, height: int, width: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from worldmodel.dynamics.gpt import GPT
 from worldmodel.dynamics.gpt_config import GPTConfig
 from worldmodel.published.commavq_gpt import TRANSPOSED, sources

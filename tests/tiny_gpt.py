@@ -2,7 +2,7 @@
 
 import torch
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from worldmodel.dynamics.gpt import GPT, GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokenizer.data import ClipDataModule, collate, to_uint8
+from drives.clips import ClipDataModule, collate, to_uint8
 from training.loggers import log_media
 from training.media import Media
 from training.ranges import at_least

@@ -10,15 +10,14 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokenizer.data import to_pixels
-from tokenizer.drives import Drive
+from drives.clips import to_pixels
+from drives.drive import Drive
+from drives.preprocessing import Preprocessing
 from tokenizer.fid import FeatureStats, frechet_distance
-from tokenizer.frame_stream import fit_of
 from tokenizer.inception import FEATURES, Inception
-from tokenizer.load import Tokenizer
+from tokenizer.load import Tokenizer, fit_of
 from tokenizer.lpips_weights import PerceptualDistance
 from tokenizer.metrics import CodebookStats, psnr, ssim
-from tokenizer.transforms import Preprocessing
 from training.clock import now
 
 LEVELS_PER_UNIT = 127.5  # 8-bit levels between 0 and 1 of the range [-1, 1]

@@ -9,11 +9,11 @@ from einops import rearrange
 from jaxtyping import Integer, UInt8
 from omegaconf import DictConfig
 
-from tokenizer import video
-from tokenizer.data import to_uint8
+from drives import video
+from drives.clips import to_uint8
+from drives.tokens.store import TokenStore, check_tokens
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.published import opened_name
-from tokenizer.token_store import TokenStore, check_tokens
 from training.cli import command, plain
 from training.errors import BadInput
 from training.places import writable_file

@@ -20,9 +20,14 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from tokenizer.captions import of_steps
-from tokenizer.drives import Drive
-from tokenizer.frame_drops import Drop, describe
+from drives.captions import of_steps
+from drives.drive import Drive
+from drives.frame_stream import FrameStream, read_ahead
+from drives.gaps import Drop, describe
+from drives.shards import Shard, find_shard
+from drives.tokens.key import check_kept
+from drives.tokens.store import TokenSpec, TokenStore
+from drives.tokens.writer import TokenStoreWriter
 from tokenizer.frame_encoder import (
     AS_TRAINED,
     FrameEncoder,
@@ -31,14 +36,9 @@ from tokenizer.frame_encoder import (
     name_of,
     sample_clips,
 )
-from tokenizer.frame_stream import FrameStream, fit_of, read_ahead
 from tokenizer.inference import InferenceConfig
-from tokenizer.load import Tokenizer, load_tokenizer
+from tokenizer.load import Tokenizer, fit_of, load_tokenizer
 from tokenizer.published import opened_name
-from tokenizer.shards import Shard, find_shard
-from tokenizer.store_key import check_kept
-from tokenizer.store_writer import TokenStoreWriter
-from tokenizer.token_store import TokenSpec, TokenStore
 from training.cli import command, plain
 from training.errors import BadInput
 from training.machine import compute_device

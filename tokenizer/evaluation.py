@@ -11,8 +11,8 @@ from einops import rearrange
 from PIL import Image
 from tqdm import tqdm
 
-from tokenizer.data import to_pixels, to_uint8
-from tokenizer.drives import Drive
+from drives.clips import to_pixels, to_uint8
+from drives.drive import Drive
 from tokenizer.load import Tokenizer
 from tokenizer.lpips_weights import PerceptualDistance
 from tokenizer.metrics import CodebookStats, psnr, ssim

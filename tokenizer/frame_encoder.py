@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from tokenizer.data import to_pixels
-from tokenizer.drives import Drive
-from tokenizer.frame_stream import Fit
+from drives.clips import to_pixels
+from drives.drive import Drive
+from drives.frame_stream import Fit
 from tokenizer.inference import InferenceConfig, for_inference
 from tokenizer.load import Tokenizer
 from tokenizer.video_autoencoder import VideoAutoencoder

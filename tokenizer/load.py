@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from drives.frame_stream import Fit
+from drives.preprocessing import Preprocessing
+from drives.tokens.store import TokenSpec
 from tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from tokenizer.musik import Musik, MusikConfig
 from tokenizer.quantizers import describe, from_description
 from tokenizer.semantic import SemanticConfig, SemanticTokenizer
-from tokenizer.token_store import TokenSpec
-from tokenizer.transforms import Preprocessing
 from tokenizer.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
 from tokenizer.video_stream import DecodeStream, decode_stream, encode_stream
 from tokenizer.vqgan import VQGAN, VQGANConfig
@@ -245,3 +246,9 @@ def export_tokenizer(
         if key.startswith("ema.module.")
     }
     write_checkpoint(out, weights, {**manifest, **facts})
+
+
+def fit_of(tokenizer: Tokenizer) -> Fit:
+    """`Tokenizer.fit` without the weights, for workers."""
+    spec = tokenizer.spec(1.0)
+    return partial(spec.preprocessing.fit, size=spec.image_size)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 
-from tokenizer.data import Clip
+from drives.clips import Clip
 from tokenizer.discriminator import PatchDiscriminator
 from tokenizer.distillation import Distillation
 from tokenizer.load import PixelConfig, manifest_of

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from tokenizer.data import Clip, to_pixels
+from drives.clips import Clip, to_pixels
 from tokenizer.load import manifest_of
 from tokenizer.metrics import CodebookStats
 from tokenizer.musik import MusikConfig

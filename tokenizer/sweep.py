@@ -141,11 +141,11 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     """The scores of a trained tokenizer; kept beside its run, and read where they are."""
     import torch
 
+    from drives.sources import DriveSource, source_from_dict
     from tokenizer.compare import choose_clips
     from tokenizer.compare_scores import Judge, score_tokenizer
     from tokenizer.load import load_tokenizer
     from tokenizer.lpips_weights import load_lpips
-    from tokenizer.sources import DriveSource, source_from_dict
 
     tokenizer = load_tokenizer(cfg.run)
     file = Path(cfg.run) / "scores.json"

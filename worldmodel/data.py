@@ -12,12 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tokenizer.captions import said_at
+from drives.captions import said_at
+from drives.sources import DriveSource, TokenSource
+from drives.tokens.key import store_folder
+from drives.tokens.store import TokenDrive, TokenStore
 from tokenizer.encode import EncodeConfig, encode_drives, store_spec
 from tokenizer.load import Tokenizer, load_tokenizer
-from tokenizer.sources import DriveSource, TokenSource
-from tokenizer.store_key import store_folder
-from tokenizer.token_store import TokenDrive, TokenStore
 from training.errors import BadInput, CorruptSample
 from training.loader import POLICIES, OrderedLoader, fixed_loader
 from training.order import DataOrder

@@ -38,8 +38,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Integer
 
-from tokenizer.store_writer import TokenStoreWriter
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
+from drives.tokens.writer import TokenStoreWriter
 from training.errors import BadInput
 from worldmodel.turning_channel import TurningChannel
 

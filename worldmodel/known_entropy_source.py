@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from tokenizer.sources import TokenSource
-from tokenizer.token_store import TokenSpec, TokenStore
+from drives.sources import TokenSource
+from drives.tokens.store import TokenSpec, TokenStore
 from training.errors import BadInput
 from training.leftovers import sweep_leftovers, written_whole
 from worldmodel.data import TokenClip

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from drives.tokens.store import TokenSpec, TokenStore
 from tokenizer.load import Tokenizer
-from tokenizer.token_store import TokenSpec, TokenStore
 from training.checkpoints import MANIFEST, find_checkpoint, read_manifest, read_weights
 from training.errors import BadInput
 from training.fitting import fitted

@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.checkpoints import MANIFEST_KEY
 from training.gradients import FiniteGuard
 from training.optimizers import AdamWConfig, build_optimizer

@@ -15,8 +15,8 @@ from jaxtyping import Int
 from omegaconf import DictConfig
 from torch import Tensor
 
-from tokenizer.store_writer import TokenStoreWriter
-from tokenizer.token_store import TokenStore
+from drives.tokens.store import TokenStore
+from drives.tokens.writer import TokenStoreWriter
 from training.cli import command, plain
 from training.errors import BadInput
 from training.leftovers import sweep_leftovers, written_whole

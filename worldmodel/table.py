@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tokenizer.drives import SPLITS
+from drives.drive import SPLITS
 from training.cli import bad_input_fails
 from training.clock import now
 from training.errors import BadInput

@@ -21,12 +21,12 @@ from commavq_files import make_segments, write_tar
 from encoded_videos import smooth_frames
 from PIL import Image
 
-from tokenizer.drives import open_drive, read_table, write_drive
+from drives.drive import open_drive, read_table, write_drive
+from drives.importers import udacity
+from drives.importers.commavq_segments import list_segments, read_segments
+from drives.tokens.store import TokenSpec, TokenStore
+from drives.tokens.writer import TokenStoreWriter
 from tokenizer.images import read_image
-from tokenizer.importers import udacity
-from tokenizer.importers.commavq_segments import list_segments, read_segments
-from tokenizer.store_writer import TokenStoreWriter
-from tokenizer.token_store import TokenSpec, TokenStore
 from training.checkpoints import check_whole, read_state, read_weights, write_checkpoint
 from training.errors import BadInput
 

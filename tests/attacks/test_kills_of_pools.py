@@ -14,16 +14,16 @@ import pytest
 from killing import descendants, finish, kill, start, survivors, until
 from PIL import Image
 
-from tokenizer import video
-from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drive, make_drives
-from tokenizer.drives import open_drives, write_drive
-from tokenizer.token_store import TokenStore
+from drives import video
+from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive, make_drives
+from drives.drive import open_drives, write_drive
+from drives.tokens.store import TokenStore
 
 RANDOM_KILLS = 6
 DRIVES = """
 from pathlib import Path
 import sys
-from tokenizer.carracing import CarRacingConfig, make_drives
+from drives.carracing.drives import CarRacingConfig, make_drives
 if __name__ == "__main__":
     config = CarRacingConfig(num_train=4, num_val=1, num_test=1, seconds=2.0)
     make_drives(Path(sys.argv[1]), config, num_workers=2)
@@ -72,7 +72,7 @@ def case(request, recordings, drives, tmp_path) -> Case:
     """A command, whether it has begun to write into a folder, and a check of the folder."""
     if request.param == "importer":
         out = tmp_path / "out"
-        command = ["-m", "tokenizer.importers", "videos", str(recordings), str(out)]
+        command = ["-m", "drives.importers", "videos", str(recordings), str(out)]
 
         def whole(out: Path) -> None:
             assert len(open_drives(out)) == 6

@@ -22,9 +22,9 @@ from attacks.malicious import CALLS, CONTAINERS, FORMS, LYING, npy, npy_header, 
 from commavq_files import packed
 from published_files import cosmos_files, genie_files, gpt2m_files, parity, vavim_files
 
+from drives.tokens.store import TokenSpec
+from drives.tokens.writer import TokenStoreWriter
 from tokenizer.published import ADAPTERS as TOKENIZERS
-from tokenizer.store_writer import TokenStoreWriter
-from tokenizer.token_store import TokenSpec
 from training.checkpoints import read_state
 from training.cli import bad_input_fails
 from training.hashing import file_sha256
@@ -204,7 +204,7 @@ def test_arrays_of_objects_are_not_unpickled(canary, refused, tmp_path):
     places = commavq_files_of(tmp_path, CALLS["os.mkdir"](canary))
     assert len(places) == 6
     for place in places.values():
-        refused("tokenizer.importers.__main__", "commavq", place, "store")
+        refused("drives.importers.__main__", "commavq", place, "store")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_arrays_of_objects_are_not_unpickled(canary, refused, tmp_path):
 @pytest.mark.parametrize("version", [b"\x01\x00", b"\x02\x00", b"\x09\x00"])
 def test_headers_of_arrays_are_no_programs(header, version, refused, tmp_path):
     (tmp_path / "tokens.npy").write_bytes(npy_header(header, version))
-    refused("tokenizer.importers.__main__", "commavq", tmp_path / "tokens.npy", "store")
+    refused("drives.importers.__main__", "commavq", tmp_path / "tokens.npy", "store")
 
 
 def link(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
@@ -252,7 +252,7 @@ def test_members_that_are_no_files_are_refused(member, refused, tmp_path):
         malicious.tar_of(
             tmp_path / f"data{ending}", [(tarfile.TarInfo("a.json"), b"{}"), (member, b"")]
         )
-        refused("tokenizer.importers.__main__", "commavq", tmp_path / f"data{ending}", "store")
+        refused("drives.importers.__main__", "commavq", tmp_path / f"data{ending}", "store")
     assert not (tmp_path / "store").exists()
 
 
@@ -269,7 +269,7 @@ def test_names_in_an_archive_lead_nowhere(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["importers", "commavq", str(inside / "data.tar"), "in/store"])
     code = 0
     try:
-        importlib.import_module("tokenizer.importers.__main__").main()
+        importlib.import_module("drives.importers.__main__").main()
     except SystemExit as end:
         code = end.code
     shown = capsys.readouterr().err
@@ -323,7 +323,7 @@ def test_a_tar_is_not_blown_up(refused, tmp_path, frugal):
         open("/dev/zero", "rb") as zeros,
     ):
         tar.addfile(member, zeros)
-    refused("tokenizer.importers.__main__", "commavq", archive, "store")
+    refused("drives.importers.__main__", "commavq", archive, "store")
 
 
 # JSON and YAML.
@@ -420,10 +420,10 @@ def checkpoint(shared, tmp_path_factory):
     [
         {"data": {"_target_": "os.mkdir", "path": "canary"}},
         {"data": {"_target_": "builtins.exec", "_args_": ["open('canary', 'w')"]}},
-        {"data": {"_target_": "tokenizer.sources.TokenSource", "root": "store", "format": "x"}},
+        {"data": {"_target_": "drives.sources.TokenSource", "root": "store", "format": "x"}},
         {
             "data": {
-                "_target_": "tokenizer.sources.DriveSource",
+                "_target_": "drives.sources.DriveSource",
                 "carracing": {"_target_": "os.mkdir"},
             }
         },

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenizer.drives import open_drives, write_drive
-from tokenizer.sources import drive_digests
-from tokenizer.store_writer import TokenStoreWriter
-from tokenizer.token_store import TokenSpec, TokenStore
+from drives.drive import open_drives, write_drive
+from drives.sources import drive_digests
+from drives.tokens.store import TokenSpec, TokenStore
+from drives.tokens.writer import TokenStoreWriter
 from training.errors import BadInput
 
 pytestmark = pytest.mark.attack

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenizer.balance import BalanceConfig
-from tokenizer.drives import Drive
+from drives.balance import BalanceConfig
+from drives.drive import Drive
 from training.errors import BadInput
 from training.order import DataOrder, Weights, sample_ids
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from tokenizer.captions import Caption, of_steps, read_captions, said_at
-from tokenizer.drives import open_drive, write_drive
+from drives.captions import Caption, of_steps, read_captions, said_at
+from drives.drive import open_drive, write_drive
+from drives.tokens.store import TokenSpec, TokenStore
+from drives.tokens.writer import TokenStoreWriter
 from tokenizer.encode import EncodeConfig, encode_drives
-from tokenizer.store_writer import TokenStoreWriter
-from tokenizer.token_store import TokenSpec, TokenStore
 from training.errors import BadInput
 
 SUN, TURN = {"text": "It is sunny.", "start": 0, "stop": 5}, {"text": "A turn.", "start": 3}

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from tokenizer import carracing
-from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drive, make_drives
-from tokenizer.drives import open_drives
-from tokenizer.scripted_driver import Centreline, ScriptedDriver, draw_plan, draw_style
-from tokenizer.simulator import Simulator
+from drives.carracing import drives as carracing
+from drives.carracing.driver import Centreline, ScriptedDriver, draw_plan, draw_style
+from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive, make_drives
+from drives.carracing.simulator import Simulator
+from drives.drive import open_drives
 from training.errors import BadInput
 
 TINY = CarRacingConfig(num_train=2, num_val=1, num_test=1, seconds=1.0, size=32)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from commavq_files import make_segments, packed, write_tar
 
-from tokenizer.drives import default_split
-from tokenizer.importers.commavq import POSE_NAMES, import_commavq
-from tokenizer.sources import TokenSource
-from tokenizer.token_store import TokenStore
+from drives.drive import default_split
+from drives.importers.commavq import POSE_NAMES, import_commavq
+from drives.sources import TokenSource
+from drives.tokens.store import TokenStore
 from training.errors import BadInput
 
 
@@ -100,7 +100,7 @@ def test_a_complete_store_is_opened_without_the_archives_being_read_again(
     assert source.planned()[1] == POSE_NAMES
     first = source.open()
     with monkeypatch.context() as patch:
-        patch.setattr("tokenizer.importers.commavq.list_segments", None)  # not called
+        patch.setattr("drives.importers.commavq.list_segments", None)  # not called
         assert source.open().hash == first.hash
     write_tar(folder / "data-0001.tar", make_segments(3), folder="more/")
     assert source.open().root != first.root
@@ -117,7 +117,7 @@ def test_an_interrupted_import_keeps_what_it_has(
     folder, out = tmp_path / "tars", tmp_path / "out"
     folder.mkdir()
     write_tar(folder / "data-0000.tar", broken)
-    monkeypatch.setattr("tokenizer.store_writer.ENTERED_AT_ONCE", 4)
+    monkeypatch.setattr("drives.tokens.writer.ENTERED_AT_ONCE", 4)
     with pytest.raises(BadInput, match=r"segment-09\.pose\.npy: holds poses of shape \(3, 6\)"):
         import_commavq(folder, out)
     written = {file: file.stat().st_mtime_ns for file in sorted(out.glob("*.arrow"))}

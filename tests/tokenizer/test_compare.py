@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import nn
 
+from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive
+from drives.drive import open_drives, write_drive
+from drives.preprocessing import Preprocessing, resize
+from drives.video import num_frames
 from tokenizer import compare, compare_scores
 from tokenizer.autoencoder import Autoencoder, AutoencoderConfig
-from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drive
 from tokenizer.compare import as_overrides, choose_clips, choose_source, common_view, side_by_side
 from tokenizer.compare_scores import Judge, adaptive_code_bits, flicker, score_tokenizer
-from tokenizer.drives import open_drives, write_drive
 from tokenizer.evaluation import evaluate_tokenizer
 from tokenizer.load import Tokenizer, load_tokenizer, manifest_of
 from tokenizer.lpips_weights import load_lpips
 from tokenizer.quantizers import FSQConfig
-from tokenizer.transforms import Preprocessing, resize
-from tokenizer.video import num_frames
 from tokenizer.video_autoencoder import VideoAutoencoderConfig
 from training.checkpoints import write_checkpoint
 from training.errors import BadInput
@@ -187,7 +187,7 @@ def test_clips_are_spread_over_the_drives_and_stay_inside(root):
 def test_the_drives_are_those_of_the_training_unless_they_differ():
     def trained_on(root):
         tokenizer = untrained()
-        data = {"_target_": "tokenizer.sources.DriveSource", "root": root}
+        data = {"_target_": "drives.sources.DriveSource", "root": root}
         tokenizer.manifest = {**tokenizer.manifest, "config": {"data": data}}
         return tokenizer
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokenizer import content
-from tokenizer.content import Hashes
-from tokenizer.drives import open_drives, write_drive
-from tokenizer.sources import DriveSource, drive_digests, drives_hash
+from drives import content
+from drives.content import Hashes
+from drives.drive import open_drives, write_drive
+from drives.sources import DriveSource, drive_digests, drives_hash
 from training.errors import BadInput
 from training.records import read_record
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from tokenizer.data import ClipDataModule, FrameCache, VideoFrames
-from tokenizer.drives import open_drives, write_drive
-from tokenizer.sources import DriveSource
+from drives.clips import ClipDataModule, FrameCache, VideoFrames
+from drives.drive import open_drives, write_drive
+from drives.sources import DriveSource
 from training.checkpoints import newest_first, read_weights
 from training.errors import BadInput, CorruptSample
 

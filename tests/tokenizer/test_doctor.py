@@ -7,7 +7,7 @@ import lightning as L
 import pytest
 import torch
 
-from tokenizer.data import Clip
+from drives.clips import Clip
 from tokenizer.doctor import Doctor
 from tokenizer.quantizers import CONFIGS, FSQConfig, Quantized, Quantizer
 from training.checkpoints import read_weights

@@ -15,8 +15,8 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from tokenizer import video
-from tokenizer.drives import open_drive, open_drives, write_drive
+from drives import video
+from drives.drive import open_drive, open_drives, write_drive
 from training.errors import BadInput
 
 NUM_FRAMES = 40
@@ -407,7 +407,7 @@ def test_writing_refuses_what_reading_would(tmp_path: Path, drive: Path) -> None
 
 def command(root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tokenizer.drives", str(root)],
+        [sys.executable, "-m", "drives.check", str(root)],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],

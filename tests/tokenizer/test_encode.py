@@ -16,22 +16,22 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenizer import video
+from drives import video
+from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive
+from drives.clips import resize, to_pixels, to_uint8
+from drives.drive import Drive, open_drives, write_drive
+from drives.frame_stream import FrameStream, read_ahead
+from drives.gaps import Drop, find_drops, holes
+from drives.shards import Shard, find_shard
+from drives.tokens.store import TokenSpec, TokenStore
+from drives.tokens.writer import TokenStoreWriter
 from tokenizer.autoencoder import Autoencoder, AutoencoderConfig
-from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drive
-from tokenizer.data import resize, to_pixels, to_uint8
 from tokenizer.decode import check_pair, decode_frames
-from tokenizer.drives import Drive, open_drives, write_drive
 from tokenizer.encode import EncodeConfig, average_rows, encode_drives
 from tokenizer.evaluation import evaluate_tokenizer
-from tokenizer.frame_drops import Drop, find_drops, holes
 from tokenizer.frame_encoder import AS_TRAINED, FrameEncoder
-from tokenizer.frame_stream import FrameStream, read_ahead
 from tokenizer.load import PRETRAINED, load_tokenizer
 from tokenizer.lpips_weights import load_lpips
-from tokenizer.shards import Shard, find_shard
-from tokenizer.store_writer import TokenStoreWriter
-from tokenizer.token_store import TokenSpec, TokenStore
 from tokenizer.winograd import WinogradConv2d
 from training.errors import BadInput
 
@@ -101,7 +101,7 @@ def test_every_drive_is_decoded_by_one_worker(drives, monkeypatch):
     found = []
     for number in (0, 1):
         worker = SimpleNamespace(id=number, num_workers=2)
-        monkeypatch.setattr("tokenizer.frame_stream.get_worker_info", lambda w=worker: w)
+        monkeypatch.setattr("drives.frame_stream.get_worker_info", lambda w=worker: w)
         found.append(sorted({batch.drive for batch in stream}))
     assert found == [[0, 2], [1]]
 
@@ -110,7 +110,7 @@ def test_every_drive_is_decoded_by_one_worker(drives, monkeypatch):
 def test_worker_processes_decode_the_same_frames_ahead(drives, monkeypatch):
     stream = FrameStream(drives, SMALL, 16, every=3)
     here = {(b.drive, tuple(b.frames.shape), int(b.frames.sum())) for b in read_ahead(stream, 0)}
-    monkeypatch.setattr("tokenizer.frame_stream.WORTH_A_PROCESS", 1)
+    monkeypatch.setattr("drives.frame_stream.WORTH_A_PROCESS", 1)
     loader = read_ahead(stream, 2)
     assert loader.num_workers == 2
     there = {(b.drive, tuple(b.frames.shape), int(b.frames.sum())) for b in loader}

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokenizer import video
-from tokenizer.drives import open_drive, open_drives
-from tokenizer.importers import cover, import_recordings, udacity, video_folder
-from tokenizer.importers.__main__ import main
-from tokenizer.importers.commavq import SPEC, import_commavq
-from tokenizer.token_store import TokenStore
+from drives import video
+from drives.drive import open_drive, open_drives
+from drives.importers import udacity, video_folder
+from drives.importers.__main__ import main
+from drives.importers.base import cover, import_recordings
+from drives.importers.commavq import SPEC, import_commavq
+from drives.tokens.store import TokenStore
 from training.errors import BadInput
 
 MPH = 0.44704
@@ -70,7 +71,7 @@ def video_recording(folder: Path, name: str = "a", **columns: np.ndarray) -> Pat
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tokenizer.importers", *map(str, arguments)],
+        [sys.executable, "-m", "drives.importers", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],
@@ -314,7 +315,7 @@ def test_commavq_makes_a_store_once(tmp_path: Path) -> None:
     copy = tmp_path / "copy/minute"
     shutil.copytree(file.parent, copy, copy_function=shutil.copy)  # under other dates
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tokenizer.importers.commavq.list_segments", None)  # it is not read again
+        patch.setattr("drives.importers.commavq.list_segments", None)  # it is not read again
         assert import_commavq(copy, tmp_path / "out", 40, 15).hash == store.hash
     assert [path.name for path in file.parent.iterdir()] == ["tokens.npy"]
     np.save(tmp_path / "flat.npy", comma_tokens().reshape(60, 128).astype(np.int64))

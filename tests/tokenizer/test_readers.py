@@ -14,12 +14,12 @@ import pytest
 from commavq_files import make_segments, packed, write_tar
 from PIL import Image
 
-from tokenizer.data import DriveFrames
-from tokenizer.drives import open_drive, open_drives, write_drive
+from drives.clips import DriveFrames
+from drives.drive import open_drive, open_drives, write_drive
+from drives.importers import udacity
+from drives.importers.commavq_segments import list_segments, read_segments
+from drives.video import read_frames
 from tokenizer.images import read_image
-from tokenizer.importers import udacity
-from tokenizer.importers.commavq_segments import list_segments, read_segments
-from tokenizer.video import read_frames
 from training.errors import BadInput, CorruptSample
 
 

@@ -163,6 +163,6 @@ def test_scores_are_kept_and_read_for_the_same_weights_alone(plan_file, monkeypa
     (tmp_path / "run" / "scores.json").write_text(json.dumps(kept))
     assert measure(cfg) == kept
     (tmp_path / "run" / "scores.json").write_text(json.dumps({**kept, "hash": "another"}))
-    monkeypatch.setattr("tokenizer.sources.DriveSource.open", lambda self: [])
+    monkeypatch.setattr("drives.sources.DriveSource.open", lambda self: [])
     with pytest.raises(BadInput, match="no drive is in the val split"):
         measure(cfg)

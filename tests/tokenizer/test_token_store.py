@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenizer.store_writer import TokenStoreWriter
-from tokenizer.token_store import TokenSpec, TokenStore
+from drives.tokens.store import TokenSpec, TokenStore
+from drives.tokens.writer import TokenStoreWriter
 from training.errors import BadInput
 from training.hashing import file_sha256
 from training.leftovers import partial_of
@@ -311,7 +311,7 @@ def test_a_file_of_another_length_is_named(root: Path) -> None:
 def test_a_file_that_changed_under_its_date_is_named_though_its_hash_was_kept(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenizer.content.TICK_S", -1.0)
+    monkeypatch.setattr("drives.content.TICK_S", -1.0)
     TokenStore(root)
     file = root / "a.arrow"
     stat, data = file.stat(), bytearray(file.read_bytes())

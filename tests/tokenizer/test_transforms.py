@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizer.store_writer import TokenStoreWriter
-from tokenizer.token_store import TokenSpec, TokenStore
-from tokenizer.transforms import COMMA_CAMERA, Preprocessing
+from drives.preprocessing import COMMA_CAMERA, Preprocessing
+from drives.tokens.store import TokenSpec, TokenStore
+from drives.tokens.writer import TokenStoreWriter
 from training.errors import BadInput
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from encoded_videos import content, contents, contents_on, smooth_frames
 
-from tokenizer import video
+from drives import video
 
 # AV_CPU_FLAG_*: nothing, SSE2, SSSE3.
 UNITS = {"none": 0, "sse2": 0x1B, "ssse3": 0xDB}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drive
-from tokenizer.data import resize, to_pixels, to_uint8
+from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive
+from drives.clips import resize, to_pixels, to_uint8
+from drives.drive import open_drives, write_drive
 from tokenizer.decode import decode_frames
-from tokenizer.drives import open_drives, write_drive
 from tokenizer.encode import EncodeConfig, encode_drives
 from tokenizer.evaluation import evaluate_tokenizer
 from tokenizer.frame_encoder import FrameEncoder, sample_clips

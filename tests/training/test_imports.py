@@ -97,9 +97,9 @@ def test_packages_import_training_first(package: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("training/order.py", "from tokenizer.drives import Drive"),
+        ("training/order.py", "from drives.drive import Drive"),
         ("training/order.py", "def f():\n    import worldmodel.dynamics.gpt"),
-        ("tokenizer/drives.py", "import worldmodel"),
+        ("drives/drive.py", "import worldmodel"),
         ("worldmodel/dynamics/gpt.py", "import train"),
         ("tokenizer/autoencoder.py", "import lightning.pytorch as pl"),
         ("worldmodel/gpt/network.py", "from lightning import LightningModule"),
@@ -116,7 +116,7 @@ def test_violations_are_found(path: str, source: str) -> None:
     [
         (
             "worldmodel/dynamics/gpt.py",
-            "import tokenizer.drives\nfrom training.errors import BadInput",
+            "import drives.drive\nfrom training.errors import BadInput",
         ),
         ("worldmodel/module.py", "from lightning import LightningModule"),
         ("training/loop.py", "import lightning"),

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tokenizer.drives import write_drive
+from drives.drive import write_drive
 from training.errors import BadInput
 from training.run import build_data, open_run
 from training.same_data import FILE, judge_data, write_digests

@@ -10,8 +10,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from tokenizer.drives import write_drive
-from tokenizer.token_store import TokenSpec
+from drives.drive import write_drive
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.conditions import ConditionShares
 from worldmodel.decoding import Guidance, Sampling, rollout

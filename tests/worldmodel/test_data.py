@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tokenizer.token_store import TokenDrive
+from drives.tokens.store import TokenDrive
 from training.errors import BadInput
 from worldmodel.data import TokenWindows, collate
 

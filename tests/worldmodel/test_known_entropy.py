@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenizer.token_store import TokenStore
+from drives.tokens.store import TokenStore
 from training.errors import BadInput
 from worldmodel.known_entropy import (
     ACTION_NAMES,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tokenizer.sources import TokenSource
+from drives.sources import TokenSource
 from training.errors import BadInput
 from worldmodel.data import TokenDataModule
 from worldmodel.known_entropy import KnownEntropyConfig, KnownEntropyWorld

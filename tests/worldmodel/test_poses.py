@@ -5,7 +5,7 @@ import pytest
 import torch
 from commavq_files import make_segments, write_tar
 
-from tokenizer.token_store import TokenDrive
+from drives.tokens.store import TokenDrive
 from training.errors import BadInput
 from worldmodel.data import action_ranges
 from worldmodel.decoding import Sampling, rollout

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizer.token_store import TokenStore
+from drives.tokens.store import TokenStore
 from worldmodel.data import collate
 from worldmodel.decoding import Sampling, rollout
 from worldmodel.load import load_world_model

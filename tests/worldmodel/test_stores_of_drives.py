@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenizer.drives import open_drives, write_drive
+from drives.drive import open_drives, write_drive
+from drives.sources import DriveSource, dates_hash
 from tokenizer.encode import EncodeConfig, encode_drives
 from tokenizer.load import load_tokenizer
-from tokenizer.sources import DriveSource, dates_hash
 from training.errors import BadInput
 from worldmodel.data import open_store
 

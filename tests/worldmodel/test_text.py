@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizer.captions import Caption
-from tokenizer.token_store import TokenDrive, TokenSpec
+from drives.captions import Caption
+from drives.tokens.store import TokenDrive, TokenSpec
 from training.errors import BadInput
 from training.optimizers import AdamWConfig
 from worldmodel.data import TokenWindows, collate

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from drives.preprocessing import Preprocessing
 from tokenizer.load import NetworkConfig
-from tokenizer.transforms import Preprocessing
 
 
 class Opened(NamedTuple):

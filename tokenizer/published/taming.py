@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from drives.preprocessing import Preprocessing
 from tokenizer.published.averages import AVERAGED
 from tokenizer.published.opened import Opened
 from tokenizer.published.vqgan_keys import architecture, codebook, load
-from tokenizer.transforms import Preprocessing
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
 from training.foreign_weights import read_file, state_dict

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
-from tokenizer.drives import SPLITS
+from drives.drive import SPLITS
 from training.cli import command, plain
 from training.clock import now
 from training.errors import BadInput

@@ -7,7 +7,7 @@ from typing import Self
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.dynamics.layout import ActionRanges, LayoutConfig, SequenceLayout
 from worldmodel.dynamics.text import TextContext

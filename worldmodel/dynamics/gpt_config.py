@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.dynamics.base import DynamicsConfig
 from worldmodel.dynamics.mup import width_ratio

@@ -12,10 +12,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from tokenizer.drives import SPLITS
+from drives.drive import SPLITS
+from drives.tokens.store import TokenStore
 from tokenizer.load import Tokenizer
 from tokenizer.lpips_weights import load_lpips
-from tokenizer.token_store import TokenStore
 from training.errors import BadInput
 from training.loader import fixed_loader
 from training.ranges import at_least, one_of, positive

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenizer.drives import Drive
+from drives.drive import Drive
+from drives.importers.commavq_segments import files_of
+from drives.sources import DriveSource, TokenSource, source_from_dict, without_targets
+from drives.tokens.store import TokenStore
 from tokenizer.encode import EncodeConfig
-from tokenizer.importers.commavq_segments import files_of
 from tokenizer.load import Tokenizer, load_tokenizer
-from tokenizer.sources import DriveSource, TokenSource, source_from_dict, without_targets
-from tokenizer.token_store import TokenStore
 from training.checkpoints import MANIFEST
 from training.errors import BadInput
 from training.records import judged
@@ -23,7 +23,7 @@ from worldmodel.known_entropy import KnownEntropyConfig
 from worldmodel.known_entropy_source import KnownEntropySource
 from worldmodel.load import WorldModel
 
-DRIVES, TOKENS = "tokenizer.sources.DriveSource", "tokenizer.sources.TokenSource"
+DRIVES, TOKENS = "drives.sources.DriveSource", "drives.sources.TokenSource"
 KNOWN_ENTROPY = "worldmodel.known_entropy_source.KnownEntropySource"
 
 

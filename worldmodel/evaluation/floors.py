@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from tokenizer.token_store import TokenDrive
+from drives.tokens.store import TokenDrive
 
 Pairs = tuple[Int[np.ndarray, "_ space"], Int[np.ndarray, "_ space"]]
 Predictor = Callable[[Pairs, Pairs, Float[np.ndarray, " vocab"], float], float]

@@ -10,7 +10,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from tokenizer.data import to_pixels
+from drives.clips import to_pixels
 from tokenizer.lpips_weights import PerceptualDistance
 from tokenizer.metrics import psnr, ssim
 from training.clock import now

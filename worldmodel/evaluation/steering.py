@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from tokenizer.token_store import TokenDrive
+from drives.tokens.store import TokenDrive
 
 # Sign of a left turn in each column that steers.
 LEFT = {"yaw_rate_rad_s": 1.0, "curvature_per_m": 1.0, "steering": -1.0}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tokenizer import video
+from drives import video
 from tokenizer.panels import Panel, draw_panels, scale_of
 
 PROMPT, IMAGINED = "#9a9a9a", "#2a9d4b"

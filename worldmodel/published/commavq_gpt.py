@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import PositiveFloat, PositiveInt
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.foreign_weights import read_file, state_dict
 from worldmodel.dynamics.gpt_config import GPTConfig

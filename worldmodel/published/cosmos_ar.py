@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from pydantic import PositiveFloat, PositiveInt
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.foreign_weights import Tensors, read_file, state_dict
 from training.records import judged

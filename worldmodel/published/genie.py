@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import PositiveFloat, PositiveInt
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.foreign_weights import fill, read_file, state_dict
 from training.records import judged, read_json

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.foreign_weights import Tensors, fill
 from training.records import judged, read_json

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from worldmodel.dynamics import DynamicsConfig
 
 

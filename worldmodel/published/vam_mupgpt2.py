@@ -12,7 +12,7 @@ import torch
 import yaml
 from pydantic import PositiveInt
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.foreign_weights import Tensors, read_file, state_dict
 from training.records import judged

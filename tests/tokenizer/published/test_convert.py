@@ -13,17 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tokenizer.data import to_pixels
+from drives.clips import to_pixels
+from drives.drive import open_drives, write_drive
+from drives.tokens.store import TokenStore
+from drives.tokens.writer import TokenStoreWriter
+from drives.video import read_frames
 from tokenizer.decode import check_pair, decode_frames
-from tokenizer.drives import open_drives, write_drive
 from tokenizer.encode import encode_drives
 from tokenizer.load import load_tokenizer
 from tokenizer.published import convert, open_published
 from tokenizer.published.vqgan_keys import CODEBOOK, LAYOUTS, codebook, foreign_name
 from tokenizer.quantizers import FSQConfig, LFQConfig
-from tokenizer.store_writer import TokenStoreWriter
-from tokenizer.token_store import TokenStore
-from tokenizer.video import read_frames
 from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.cli import CONFIGS, plain
 from training.errors import BadInput
 from worldmodel.decoding import Decoder, Guidance, Sampling, open_decoder, rollout

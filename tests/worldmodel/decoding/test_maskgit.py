@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.decoding import Sampling, open_decoder, rollout
 from worldmodel.decoding.maskgit import MaskGIT, schedule

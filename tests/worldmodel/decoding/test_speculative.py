@@ -7,7 +7,7 @@ import torch
 from tiny_gpt import LAYOUTS, SPEC, make_clip, make_model
 from torch import Tensor
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.decoding import Decoder, Sampling, SpeculativeDecoder, open_decoder, rollout
 from worldmodel.decoding.base import FrameDecoder

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.decoding import Guidance, Sampling, rollout
 from worldmodel.dynamics.gpt import GPT, GPTConfig

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.dynamics.gpt import GPT, GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig

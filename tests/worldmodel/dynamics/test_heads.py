@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.dynamics import heads
 from worldmodel.dynamics.gpt import GPT, GPTConfig

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.dynamics.layout import LayoutConfig, SequenceLayout, symlog
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.optimizers import AdamWConfig, build_optimizer
 from worldmodel.dynamics.action_head import ActionHead

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tokenizer.token_store import TokenSpec
+from drives.tokens.store import TokenSpec
 from worldmodel.data import TokenClip
 from worldmodel.dynamics.layout import LayoutConfig
 from worldmodel.dynamics.whole_frame import WholeFrame, WholeFrameConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokenizer.carracing import ACTION_NAMES
+from drives.carracing.drives import ACTION_NAMES
 from training.errors import BadInput
 
 TINY = ["+debug=worldmodel", "media=none", "trainer.max_steps=12", "data.carracing.seconds=5.0"]

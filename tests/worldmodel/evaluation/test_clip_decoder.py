@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drive
-from tokenizer.data import to_uint8
-from tokenizer.drives import open_drive, write_drive
+from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive
+from drives.clips import to_uint8
+from drives.drive import open_drive, write_drive
+from drives.tokens.store import TokenDrive, TokenStore
+from drives.tokens.writer import TokenStoreWriter
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.quantizers import FSQConfig
-from tokenizer.store_writer import TokenStoreWriter
-from tokenizer.token_store import TokenDrive, TokenStore
 from tokenizer.video_autoencoder import VideoAutoencoderConfig
 from worldmodel.data import TokenWindows
 from worldmodel.evaluation.card import EvalConfig, _clips

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drive
-from tokenizer.token_store import TokenDrive
+from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive
+from drives.tokens.store import TokenDrive
 from worldmodel.evaluation.steering import (
     can_steer,
     scene_motion,

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenizer.carracing import ACTION_NAMES, CarRacingConfig, make_drives
-from tokenizer.content import hashes_of
-from tokenizer.drives import Drive, open_drives
-from tokenizer.importers.commavq import content_key, import_commavq, planned_actions
-from tokenizer.importers.commavq_segments import SPEC, files_key, files_of
-from tokenizer.token_store import TokenSpec, TokenStore
+from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drives
+from drives.content import hashes_of
+from drives.drive import Drive, open_drives
+from drives.importers.commavq import content_key, import_commavq, planned_actions
+from drives.importers.commavq_segments import SPEC, files_key, files_of
+from drives.tokens.store import TokenSpec, TokenStore
 from training.errors import BadInput
 from training.records import judged
 
@@ -176,8 +176,8 @@ def source_from_dict(values: Any, where: str = "data") -> DriveSource | TokenSou
         BadInput: a source that is none of ours, or a setting that it cannot have.
     """
     kinds = {
-        "tokenizer.sources.DriveSource": DriveSource,
-        "tokenizer.sources.TokenSource": TokenSource,
+        "drives.sources.DriveSource": DriveSource,
+        "drives.sources.TokenSource": TokenSource,
     }
     target = str(values.get("_target_")) if isinstance(values, dict) else str(values)
     if target not in kinds:

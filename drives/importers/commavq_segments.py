@@ -16,9 +16,9 @@ from typing import IO
 import numpy as np
 from jaxtyping import Float, Integer
 
-from tokenizer.importers.npy_file import read_npy
-from tokenizer.importers.tar_archive import SUFFIXES, archive_members, damage_named
-from tokenizer.token_store import TokenSpec, check_tokens
+from drives.importers.npy_file import read_npy
+from drives.importers.tar_archive import SUFFIXES, archive_members, damage_named
+from drives.tokens.store import TokenSpec, check_tokens
 from training.errors import BadInput
 
 SPEC = TokenSpec(

@@ -20,8 +20,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from tokenizer.drives import RECORDED, SPLITS, open_drive, write_drive
-from tokenizer.video import read_source
+from drives.drive import RECORDED, SPLITS, open_drive, write_drive
+from drives.video import read_source
 from training.errors import BadInput
 from training.leftovers import sweep_leftovers
 from training.pools import START_METHOD, process_pool

@@ -1,12 +1,13 @@
-"""Foreign recordings in, from the command line: `python -m tokenizer.importers --help`."""
+"""Foreign recordings in, from the command line: `python -m drives.importers --help`."""
 
 import argparse
 import logging
 import os
 from pathlib import Path
 
-from tokenizer.importers import import_recordings, udacity, video_folder
-from tokenizer.importers.commavq import import_commavq
+from drives.importers import udacity, video_folder
+from drives.importers.base import import_recordings
+from drives.importers.commavq import import_commavq
 from training.cli import bad_input_fails
 
 FORMATS = {
@@ -16,7 +17,7 @@ FORMATS = {
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("tokenizer.importers", description="Make drives.")
+    parser = argparse.ArgumentParser("drives.importers.base", description="Make drives.")
     formats = parser.add_subparsers(dest="format", required=True)
     for name, (text, _) in FORMATS.items():
         sub = formats.add_parser(name, help=text)

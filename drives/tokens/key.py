@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tokenizer.drives import Drive
+from drives.drive import Drive
+from drives.sources import dates_hash, drives_hash
+from drives.tokens.manifest import TokenSpec, read_store_manifest
+from drives.tokens.writer import TokenStoreWriter
 from tokenizer.frame_encoder import AS_TRAINED, name_of
 from tokenizer.inference import InferenceConfig
-from tokenizer.sources import dates_hash, drives_hash
-from tokenizer.store_manifest import TokenSpec, read_store_manifest
-from tokenizer.store_writer import TokenStoreWriter
 from training.errors import BadInput
 
 

@@ -14,15 +14,15 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from jaxtyping import Float, Integer
 
-from tokenizer.splits import SPLITS
-from tokenizer.store_manifest import (
+from drives.splits import SPLITS
+from drives.tokens.manifest import (
     MANIFEST,
     SCHEMA_VERSION,
     TokenSpec,
     read_store_manifest,
     write_store_manifest,
 )
-from tokenizer.token_store import TokenDrive, check_tokens
+from drives.tokens.store import TokenDrive, check_tokens
 from training.errors import BadInput
 from training.hashing import file_sha256
 from training.leftovers import partial_of, sweep_leftovers

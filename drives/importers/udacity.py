@@ -15,9 +15,9 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from tokenizer.drives import check_actions
+from drives.drive import check_actions
+from drives.importers.base import MPS_PER_MPH, Recording
 from tokenizer.images import check_sizes
-from tokenizer.importers import MPS_PER_MPH, Recording
 from training.errors import BadInput
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """Frames of many drives, decoded and resized by worker processes ahead of whoever wants them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -11,21 +10,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from tokenizer.data import WORTH_A_PROCESS
-from tokenizer.drives import Drive
-from tokenizer.frame_drops import Drop, describe
-from tokenizer.load import Tokenizer
+from drives.clips import WORTH_A_PROCESS
+from drives.drive import Drive
+from drives.gaps import Drop, describe
 from training.errors import BadInput, TrainingFault
 from training.handing_over import DEADLINE_S, cause_of, last_line, shared
 from training.pools import START_METHOD, end_with_parent
 
 Fit = Callable[[UInt8[np.ndarray, "n recorded_h recorded_w 3"]], UInt8[Tensor, "n 3 h w"]]
-
-
-def fit_of(tokenizer: Tokenizer) -> Fit:
-    """`Tokenizer.fit` without the weights, for workers."""
-    spec = tokenizer.spec(1.0)
-    return partial(spec.preprocessing.fit, size=spec.image_size)
 
 
 class FrameBatch(NamedTuple):

@@ -1,4 +1,4 @@
-"""The embedded drives: Gymnasium's CarRacing-v3, driven by `tokenizer.scripted_driver`.
+"""The embedded drives: Gymnasium's CarRacing-v3, driven by `drives.carracing.driver`.
 
 They need no download, are the same for the same seed, and come with exact actions:
 
@@ -27,8 +27,8 @@ from filelock import FileLock
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from tokenizer.drives import write_drive
-from tokenizer.scripted_driver import ScriptedDriver, draw_plan, draw_style
+from drives.carracing.driver import ScriptedDriver, draw_plan, draw_style
+from drives.drive import write_drive
 from training.errors import BadInput
 from training.leftovers import sweep_leftovers, written_whole
 from training.pools import process_pool
@@ -97,7 +97,7 @@ def make_drive(
     A pure function: the same arguments give the same bytes, in any process.
     """
     # Here: who has the drives already needs neither pygame nor Box2D.
-    from tokenizer.simulator import ENV_ACTION_PER_UNIT, Simulator
+    from drives.carracing.simulator import ENV_ACTION_PER_UNIT, Simulator
 
     split = list(config.drives.values())[index]
     rng = np.random.default_rng([config.seed, index])

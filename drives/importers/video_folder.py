@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tokenizer import video
-from tokenizer.drives import VIDEO_SUFFIXES, check_actions, read_table
-from tokenizer.importers import MPS_PER_MPH, Recording
+from drives import video
+from drives.drive import VIDEO_SUFFIXES, check_actions, read_table
+from drives.importers.base import MPS_PER_MPH, Recording
 from training.errors import BadInput
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tokenizer.drives import Drive
+from drives.drive import Drive
 from training.errors import BadInput
 
 

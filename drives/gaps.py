@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Num
 
-from tokenizer import video
+from drives import video
 
 TIME_COLUMNS = ("time_s", "timestamp_s")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from tokenizer.content import hashes_of
-from tokenizer.drives import default_split
-from tokenizer.importers.commavq_segments import (
+from drives.content import hashes_of
+from drives.drive import default_split
+from drives.importers.commavq_segments import (
     NUM_POSES,
     SPEC,
     Segment,
@@ -18,8 +18,8 @@ from tokenizer.importers.commavq_segments import (
     list_segments,
     read_segments,
 )
-from tokenizer.store_writer import NewDrive, TokenStoreWriter
-from tokenizer.token_store import TokenDrive, TokenStore
+from drives.tokens.store import TokenDrive, TokenStore
+from drives.tokens.writer import NewDrive, TokenStoreWriter
 from training.errors import BadInput
 
 POSE_NAMES = tuple(f"pose_{index}" for index in range(NUM_POSES))  # upstream names none

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from tokenizer.balance import BalanceConfig
-from tokenizer.content import hashes_of
-from tokenizer.drives import Drive
-from tokenizer.sources import DriveSource, drive_digests, drives_hash
-from tokenizer.splits import of_split
-from tokenizer.transforms import resize
+from drives.balance import BalanceConfig
+from drives.content import hashes_of
+from drives.drive import Drive
+from drives.preprocessing import resize
+from drives.sources import DriveSource, drive_digests, drives_hash
+from drives.splits import of_split
 from training.errors import BadInput, CorruptSample
 from training.hashing import file_sha256
 from training.leftovers import sweep_leftovers, written_whole

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tokenizer.splits import SPLITS
-from tokenizer.transforms import Preprocessing
+from drives.preprocessing import Preprocessing
+from drives.splits import SPLITS
 from training.errors import BadInput
 from training.records import judged, read_record, write_record
 

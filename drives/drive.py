@@ -23,12 +23,12 @@ import pyarrow.parquet
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from tokenizer import video
-from tokenizer.captions import Caption, read_captions
-from tokenizer.content import hashes_of
-from tokenizer.frame_drops import TIME_COLUMNS, Drop, describe, find_drops, holes
+from drives import video
+from drives.captions import Caption, read_captions
+from drives.content import hashes_of
+from drives.gaps import TIME_COLUMNS, Drop, describe, find_drops, holes
+from drives.splits import SPLITS
 from tokenizer.images import check_sizes
-from tokenizer.splits import SPLITS
 from training.errors import BadInput
 from training.hashing import file_sha256
 from training.leftovers import sweep_leftovers, written_whole
@@ -220,7 +220,7 @@ def open_drives(
     if not paths:
         raise BadInput(
             f"data.root={root}: holds no drives (no */drive.json); see docs/drives.md "
-            "for the layout and `python -m tokenizer.importers` to make one"
+            "for the layout and `python -m drives.importers` to make one"
         )
     return assign_splits([open_drive(path, action_names) for path in paths], needed)
 
@@ -364,7 +364,7 @@ def read_table(file: Path) -> tuple[tuple[str, ...], Float[np.ndarray, "row colu
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("tokenizer.drives", description="Check every frame of drives.")
+    parser = argparse.ArgumentParser("drives.drive", description="Check every frame of drives.")
     parser.add_argument("root", type=Path, help="folder of drives (docs/drives.md)")
     try:
         for drive in open_drives(parser.parse_args().root):

@@ -17,10 +17,10 @@ import pyarrow as pa
 from datasets import Dataset
 from jaxtyping import Float, Integer
 
-from tokenizer.captions import Caption, read_captions
-from tokenizer.content import hashes_of
-from tokenizer.splits import of_split
-from tokenizer.store_manifest import REMEDY, TokenSpec, read_store_manifest
+from drives.captions import Caption, read_captions
+from drives.content import hashes_of
+from drives.splits import of_split
+from drives.tokens.manifest import REMEDY, TokenSpec, read_store_manifest
 from training.errors import BadInput
 
 

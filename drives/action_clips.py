@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from tokenizer.data import Clip, ClipDataModule
+from drives.clips import Clip, ClipDataModule
 
 
 class ActionClipDataModule(ClipDataModule):

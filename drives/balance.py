@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.lib.stride_tricks import sliding_window_view
 
-from tokenizer.drives import Drive
+from drives.drive import Drive
 from training.errors import BadInput
 
 

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from tokenizer.scripted_driver import Centreline, ScriptedDriver
+from drives.carracing.driver import Centreline, ScriptedDriver
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # read when pygame is imported
 

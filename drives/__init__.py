@@ -1,0 +1,3 @@
+"""What is on disk: pixels, actions, tokens. No network."""
+
+import training  # noqa: F401  (first: it repairs torchvision before lightning or lpips import it)
