@@ -23,7 +23,7 @@ import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks.__main__ import RESULTS, report
 from drives.tokens.store import TokenSpec
 from tokenizer.load import Tokenizer, load_tokenizer
-from tokenizer.lpips_weights import load_lpips
+from tokenizer.losses.lpips import load_lpips
 from training.cli import bad_input_fails
 from training.errors import BadInput
 from worldmodel.data import TokenClip, TokenWindows, collate

@@ -21,7 +21,7 @@ from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive
 from drives.drive import Drive, open_drives, write_drive
 from drives.frame_stream import FrameStream, read_ahead
 from tokenizer.encode import EncodeConfig, encode_frames
-from tokenizer.frame_encoder import FrameEncoder, name_of
+from tokenizer.inference.frame_encoder import FrameEncoder, name_of
 from tokenizer.load import fit_of, load_tokenizer
 
 DRIVES, SECONDS, SIZE, REPEATS = 8, 60.0, 128, 3

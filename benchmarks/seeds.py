@@ -16,7 +16,7 @@ from pathlib import Path
 
 import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks.__main__ import ROOT, heading, report
-from tokenizer.reference import REFERENCES, Reference, band_of, read_curves
+from tokenizer.doctor.reference import REFERENCES, Reference, band_of, read_curves
 from training.status import read_status
 
 SPREAD = {

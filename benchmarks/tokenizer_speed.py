@@ -13,10 +13,10 @@ from torch import Tensor
 
 from benchmarks import Row, interleaved, seconds
 from drives.preprocessing import COMMA_CAMERA
-from tokenizer.inference import InferenceConfig, for_inference, share_changed
+from tokenizer.inference.fast import InferenceConfig, for_inference, share_changed
 from tokenizer.load import Tokenizer, manifest_of
+from tokenizer.networks.vqgan import VQGAN, VQGANConfig
 from tokenizer.quantizers import VQConfig
-from tokenizer.vqgan import VQGAN, VQGANConfig
 
 REPEATS = 3
 

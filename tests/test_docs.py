@@ -29,7 +29,11 @@ SHORT = {
         "data.carracing.seconds=4.0",
     ],
     "-m tokenizer.compare": ["num_clips=2", "clip_frames=8", "video_s=0.5"],
-    "-m tokenizer.sweep": ["data=few_drives", "trainer.max_steps=2", "loader.batch_size=2"],
+    "-m worldmodel.evaluation.tokenizer_sweep": [
+        "data=few_drives",
+        "trainer.max_steps=2",
+        "loader.batch_size=2",
+    ],
 }
 # What this test does not do: install again, run itself, or train a base model's whole shape.
 LEFT_OUT = r"^(make |python3 -m venv|pip install|python -m pytest|python -m benchmarks)"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from tokenizer.losses import hinge_discriminator_loss
+from tokenizer.losses.terms import hinge_discriminator_loss
 
 
 def test_a_wrong_shape_is_caught():

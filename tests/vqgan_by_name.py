@@ -1,7 +1,7 @@
 """A second VQGAN, written as functions of published names: what the adapters are held against.
 
 It makes a weight, at random, when it first asks for it, and so the state dicts of the tests as
-well. Nothing of `tokenizer.vqgan` is used.
+well. Nothing of `tokenizer.networks.vqgan` is used.
 """
 
 import math

@@ -28,7 +28,8 @@ from drives.shards import Shard, find_shard
 from drives.tokens.key import check_kept
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
-from tokenizer.frame_encoder import (
+from tokenizer.inference.fast import InferenceConfig
+from tokenizer.inference.frame_encoder import (
     AS_TRAINED,
     FrameEncoder,
     changed_share,
@@ -36,7 +37,6 @@ from tokenizer.frame_encoder import (
     name_of,
     sample_clips,
 )
-from tokenizer.inference import InferenceConfig
 from tokenizer.load import Tokenizer, fit_of, load_tokenizer
 from tokenizer.published import opened_name
 from training.cli import command, plain

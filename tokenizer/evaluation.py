@@ -14,7 +14,7 @@ from tqdm import tqdm
 from drives.clips import to_pixels, to_uint8
 from drives.drive import Drive
 from tokenizer.load import Tokenizer
-from tokenizer.lpips_weights import PerceptualDistance
+from tokenizer.losses.lpips import PerceptualDistance
 from tokenizer.metrics import CodebookStats, psnr, ssim
 from training.errors import BadInput
 

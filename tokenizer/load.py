@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from drives.frame_stream import Fit
 from drives.preprocessing import Preprocessing
 from drives.tokens.store import TokenSpec
-from tokenizer.autoencoder import Autoencoder, AutoencoderConfig
-from tokenizer.musik import Musik, MusikConfig
+from tokenizer.networks.autoencoder import Autoencoder, AutoencoderConfig
+from tokenizer.networks.musik import Musik, MusikConfig
+from tokenizer.networks.semantic import SemanticConfig, SemanticTokenizer
+from tokenizer.networks.video.stream import DecodeStream, decode_stream, encode_stream
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
+from tokenizer.networks.vqgan import VQGAN, VQGANConfig
 from tokenizer.quantizers import describe, from_description
-from tokenizer.semantic import SemanticConfig, SemanticTokenizer
-from tokenizer.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
-from tokenizer.video_stream import DecodeStream, decode_stream, encode_stream
-from tokenizer.vqgan import VQGAN, VQGANConfig
 from training.checkpoints import (
     MANIFEST,
     find_checkpoint,

@@ -11,21 +11,21 @@ from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 
 from drives.clips import Clip
-from tokenizer.discriminator import PatchDiscriminator
-from tokenizer.distillation import Distillation
 from tokenizer.load import PixelConfig, manifest_of
-from tokenizer.losses import (
+from tokenizer.losses.distillation import Distillation
+from tokenizer.losses.lpips import PerceptualDistance, load_lpips
+from tokenizer.losses.perceptual_features import backbone_features, feature_distance, gram_distance
+from tokenizer.losses.terms import (
     DISCRIMINATOR_LOSSES,
     GENERATOR_LOSSES,
     LeCam,
     LossConfig,
     adaptive_weight,
 )
-from tokenizer.lpips_weights import PerceptualDistance, load_lpips
 from tokenizer.metrics import CodebookStats, psnr, ssim
-from tokenizer.perceptual_features import backbone_features, feature_distance, gram_distance
+from tokenizer.networks.discriminator import PatchDiscriminator
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
 from tokenizer.quantizers import Quantized
-from tokenizer.video_autoencoder import VideoAutoencoderConfig
 from training.averaging import average_
 from training.checkpoints import MANIFEST_KEY
 from training.errors import BadInput

@@ -11,8 +11,8 @@ from torch.optim.swa_utils import AveragedModel
 from drives.clips import Clip, to_pixels
 from tokenizer.load import manifest_of
 from tokenizer.metrics import CodebookStats
-from tokenizer.musik import MusikConfig
-from tokenizer.semantic import SemanticConfig, SemanticTokenizer
+from tokenizer.networks.musik import MusikConfig
+from tokenizer.networks.semantic import SemanticConfig, SemanticTokenizer
 from training.averaging import average_
 from training.checkpoints import MANIFEST_KEY
 from training.gradients import FiniteGuard

@@ -11,8 +11,8 @@ from drives.drive import Drive
 from drives.sources import dates_hash, drives_hash
 from drives.tokens.manifest import TokenSpec, read_store_manifest
 from drives.tokens.writer import TokenStoreWriter
-from tokenizer.frame_encoder import AS_TRAINED, name_of
-from tokenizer.inference import InferenceConfig
+from tokenizer.inference.fast import InferenceConfig
+from tokenizer.inference.frame_encoder import AS_TRAINED, name_of
 from training.errors import BadInput
 
 

@@ -168,8 +168,8 @@ def test_the_state_of_a_checkpoint_is_not_trusted(container, canary, refused, tm
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_weights_of_frozen_networks_are_not_trusted(container, canary, refused, tmp_path):
-    from tokenizer.fid import load_inception
-    from tokenizer.lpips_weights import load_lpips
+    from tokenizer.compare.fid import load_inception
+    from tokenizer.losses.lpips import load_lpips
 
     file = tmp_path / "weights.pth"
     CONTAINERS[container](file, whole(malicious.in_dict(CALLS["os.mkdir"](canary))))

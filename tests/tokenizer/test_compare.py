@@ -13,15 +13,22 @@ from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive
 from drives.drive import open_drives, write_drive
 from drives.preprocessing import Preprocessing, resize
 from drives.video import num_frames
-from tokenizer import compare, compare_scores
-from tokenizer.autoencoder import Autoencoder, AutoencoderConfig
-from tokenizer.compare import as_overrides, choose_clips, choose_source, common_view, side_by_side
-from tokenizer.compare_scores import Judge, adaptive_code_bits, flicker, score_tokenizer
+from tokenizer.compare import command as compare
+from tokenizer.compare import scores as compare_scores
+from tokenizer.compare.command import (
+    as_overrides,
+    choose_clips,
+    choose_source,
+    common_view,
+    side_by_side,
+)
+from tokenizer.compare.scores import Judge, adaptive_code_bits, flicker, score_tokenizer
 from tokenizer.evaluation import evaluate_tokenizer
 from tokenizer.load import Tokenizer, load_tokenizer, manifest_of
-from tokenizer.lpips_weights import load_lpips
+from tokenizer.losses.lpips import load_lpips
+from tokenizer.networks.autoencoder import Autoencoder, AutoencoderConfig
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
 from tokenizer.quantizers import FSQConfig
-from tokenizer.video_autoencoder import VideoAutoencoderConfig
 from training.checkpoints import write_checkpoint
 from training.errors import BadInput
 

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from tokenizer.distillation import Distillation, Teacher, TeacherConfig, TimmTeacherConfig
 from tokenizer.load import load_tokenizer
-from tokenizer.losses import LossConfig
+from tokenizer.losses.distillation import Distillation, Teacher, TeacherConfig, TimmTeacherConfig
+from tokenizer.losses.terms import LossConfig
 from tokenizer.module import TokenizerModule
-from tokenizer.video_autoencoder import VideoAutoencoderConfig
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
 from training.checkpoints import newest_first, read_weights
 from training.errors import BadInput
 from training.optimizers import AdamWConfig

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from drives.clips import Clip
-from tokenizer.doctor import Doctor
+from tokenizer.doctor.callback import Doctor
 from tokenizer.quantizers import CONFIGS, FSQConfig, Quantized, Quantizer
 from training.checkpoints import read_weights
 from training.errors import BadInput

@@ -25,14 +25,14 @@ from drives.gaps import Drop, find_drops, holes
 from drives.shards import Shard, find_shard
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
-from tokenizer.autoencoder import Autoencoder, AutoencoderConfig
 from tokenizer.decode import check_pair, decode_frames
 from tokenizer.encode import EncodeConfig, average_rows, encode_drives
 from tokenizer.evaluation import evaluate_tokenizer
-from tokenizer.frame_encoder import AS_TRAINED, FrameEncoder
+from tokenizer.inference.frame_encoder import AS_TRAINED, FrameEncoder
+from tokenizer.inference.winograd import WinogradConv2d
 from tokenizer.load import PRETRAINED, load_tokenizer
-from tokenizer.lpips_weights import load_lpips
-from tokenizer.winograd import WinogradConv2d
+from tokenizer.losses.lpips import load_lpips
+from tokenizer.networks.autoencoder import Autoencoder, AutoencoderConfig
 from training.errors import BadInput
 
 # Tracks that neither the training nor the figures in the manifest have seen.
@@ -264,8 +264,8 @@ def test_compiled_batches_have_one_size(monkeypatch):
 
 COMPILED = """
 import torch
-from tokenizer.frame_encoder import FrameEncoder, changed_share
-from tokenizer.inference import InferenceConfig
+from tokenizer.inference.frame_encoder import FrameEncoder, changed_share
+from tokenizer.inference.fast import InferenceConfig
 from tokenizer.load import load_tokenizer
 tokenizer = load_tokenizer("carracing")
 frames = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8)

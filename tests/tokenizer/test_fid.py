@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 import training  # noqa: F401  (first: it repairs torchvision)
-from tokenizer.fid import FeatureStats, frechet_distance, load_inception, origin
-from tokenizer.inception import Inception
+from tokenizer.compare.fid import FeatureStats, frechet_distance, load_inception, origin
+from tokenizer.compare.inception import Inception
 from training.errors import BadInput
 
 

@@ -8,9 +8,14 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from tokenizer.autoencoder import AutoencoderConfig
-from tokenizer.discriminator import PatchDiscriminator
-from tokenizer.losses import (
+from tokenizer.losses.perceptual_features import (
+    LAYER_WEIGHTS,
+    backbone_features,
+    feature_distance,
+    gram,
+    gram_distance,
+)
+from tokenizer.losses.terms import (
     DISCRIMINATOR_LOSSES,
     LeCam,
     LossConfig,
@@ -20,13 +25,8 @@ from tokenizer.losses import (
     non_saturating_loss,
 )
 from tokenizer.module import TokenizerModule
-from tokenizer.perceptual_features import (
-    LAYER_WEIGHTS,
-    backbone_features,
-    feature_distance,
-    gram,
-    gram_distance,
-)
+from tokenizer.networks.autoencoder import AutoencoderConfig
+from tokenizer.networks.discriminator import PatchDiscriminator
 from tokenizer.quantizers import LFQ, LFQConfig
 from training.errors import BadInput
 from training.optimizers import AdamWConfig

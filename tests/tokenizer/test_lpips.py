@@ -14,8 +14,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from tokenizer import lpips_weights
-from tokenizer.lpips_weights import PerceptualDistance, load_lpips
+from tokenizer.losses import lpips as lpips_weights
+from tokenizer.losses.lpips import PerceptualDistance, load_lpips
 from training.errors import BadInput
 
 ALEX_LAYERS = {

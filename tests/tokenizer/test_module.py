@@ -5,7 +5,7 @@ import json
 import torch
 
 from tokenizer.load import export_tokenizer, load_tokenizer
-from tokenizer.losses import adaptive_weight, generator_loss, hinge_discriminator_loss
+from tokenizer.losses.terms import adaptive_weight, generator_loss, hinge_discriminator_loss
 from training.checkpoints import newest_first, read_weights
 
 SMALL = [
@@ -151,7 +151,7 @@ def test_cutting_the_graph_at_the_pixels_gives_the_same_gradients(composed):
 
 
 def parity_discriminator(weights):
-    from tokenizer.discriminator import PatchDiscriminator
+    from tokenizer.networks.discriminator import PatchDiscriminator
 
     names = {k.removeprefix("discriminator."): v for k, v in weights.items()}
     channels = names["main.0.weight"].shape[0]

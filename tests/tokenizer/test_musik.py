@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from tokenizer.load import load_tokenizer, manifest_of
-from tokenizer.musik import ActionEnergy, Musik, MusikConfig
+from tokenizer.networks.musik import ActionEnergy, Musik, MusikConfig
 from tokenizer.quantizers import FSQConfig
 from training.checkpoints import write_checkpoint
 from training.errors import BadInput

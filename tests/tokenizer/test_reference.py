@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import benchmarks.seeds as seeds
-from tokenizer.reference import (
+from tokenizer.doctor.reference import (
     Reference,
     band_of,
     compare,

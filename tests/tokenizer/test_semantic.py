@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 
 from tokenizer.callbacks import CodeMedia
 from tokenizer.load import load_tokenizer, manifest_of
+from tokenizer.networks.semantic import SemanticConfig, SemanticTokenizer
+from tokenizer.networks.vision_transformer import VisionTransformer, fit_positions, load_vit
 from tokenizer.quantizers import FSQConfig
-from tokenizer.semantic import SemanticConfig, SemanticTokenizer
-from tokenizer.vision_transformer import VisionTransformer, fit_positions, load_vit
 from training.checkpoints import write_checkpoint
 from training.errors import BadInput
 

@@ -9,11 +9,11 @@ import pytest
 
 import training.scaling as scaling
 from tokenizer.load import PRETRAINED, load_tokenizer
-from tokenizer.sweep import Entry, main, measure, reached
-from tokenizer.sweep_plan import read_plan
-from tokenizer.sweep_report import table
 from training.errors import BadInput
 from training.status import write_status
+from worldmodel.evaluation.tokenizer_sweep.plan import read_plan
+from worldmodel.evaluation.tokenizer_sweep.report import table
+from worldmodel.evaluation.tokenizer_sweep.sweep import Entry, main, measure, reached
 
 ROOT = Path(__file__).parent.parent.parent
 PLAN = """

@@ -4,12 +4,12 @@ import pytest
 import torch
 from einops import rearrange
 
-from tokenizer.causal_conv import Past
-from tokenizer.haar import haar, inverse_haar
+from tokenizer.networks.video.blocks import TimeAttention
+from tokenizer.networks.video.causal_conv import Past
+from tokenizer.networks.video.haar import haar, inverse_haar
+from tokenizer.networks.video.stream import decode_stream, encode_stream
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
 from tokenizer.quantizers import FSQConfig
-from tokenizer.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
-from tokenizer.video_blocks import TimeAttention
-from tokenizer.video_stream import decode_stream, encode_stream
 from training.errors import BadInput
 
 SIZE = (16, 24)

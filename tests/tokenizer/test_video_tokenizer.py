@@ -13,11 +13,11 @@ from drives.drive import open_drives, write_drive
 from tokenizer.decode import decode_frames
 from tokenizer.encode import EncodeConfig, encode_drives
 from tokenizer.evaluation import evaluate_tokenizer
-from tokenizer.frame_encoder import FrameEncoder, sample_clips
+from tokenizer.inference.frame_encoder import FrameEncoder, sample_clips
 from tokenizer.load import load_tokenizer, manifest_of
-from tokenizer.lpips_weights import load_lpips
+from tokenizer.losses.lpips import load_lpips
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
 from tokenizer.quantizers import FSQConfig
-from tokenizer.video_autoencoder import VideoAutoencoderConfig
 from training.checkpoints import write_checkpoint
 from training.errors import BadInput
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from tokenizer.inference import InferenceConfig, folded, for_inference, share_changed
+from tokenizer.inference.fast import InferenceConfig, folded, for_inference, share_changed
+from tokenizer.inference.winograd import WinogradConv2d
 from tokenizer.load import Tokenizer, manifest_of
-from tokenizer.losses import LossConfig
+from tokenizer.losses.terms import LossConfig
 from tokenizer.module import TokenizerModule
+from tokenizer.networks.vqgan import VQGANConfig
+from tokenizer.networks.vqgan_blocks import NearestUpsample
 from tokenizer.quantizers import FSQConfig, LFQConfig, VQConfig
-from tokenizer.vqgan import VQGANConfig
-from tokenizer.vqgan_blocks import NearestUpsample
-from tokenizer.winograd import WinogradConv2d
 from training.errors import BadInput
 from training.optimizers import AdamWConfig
 

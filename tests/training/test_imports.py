@@ -101,7 +101,7 @@ def test_packages_import_training_first(package: str) -> None:
         ("training/order.py", "def f():\n    import worldmodel.dynamics.gpt"),
         ("drives/drive.py", "import worldmodel"),
         ("worldmodel/dynamics/gpt.py", "import train"),
-        ("tokenizer/autoencoder.py", "import lightning.pytorch as pl"),
+        ("tokenizer/networks/autoencoder.py", "import lightning.pytorch as pl"),
         ("worldmodel/gpt/network.py", "from lightning import LightningModule"),
         ("worldmodel/module.py", "from hydra.utils import instantiate"),
         ("training/loop.py", "import hydra"),

@@ -89,7 +89,7 @@ COMMANDS = [
         },
     ),
     (
-        "tokenizer.compare",
+        "tokenizer.compare.command",
         ["carracing"],
         {
             "split": ["nope"],
@@ -113,7 +113,7 @@ COMMANDS = [
     ),
     ("worldmodel.convert", ["ckpt=nowhere", "model=genie", "out=x"], {"out": ["''", "/proc/x"]}),
     ("tokenizer.export", ["ckpt=RUN", "out=x"], {"out": ["''", "/proc/x"]}),
-    ("tokenizer.doctor", ["run=nowhere"], {"out": ["''", "/proc/x.png"]}),
+    ("tokenizer.doctor.callback", ["run=nowhere"], {"out": ["''", "/proc/x.png"]}),
     (
         "worldmodel.decoding.bench",
         ["ckpt=nowhere"],

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from drives.preprocessing import COMMA_CAMERA
+from tokenizer.networks.vqgan import VQGANConfig
 from tokenizer.published.opened import Opened
 from tokenizer.published.vqgan_keys import CODEBOOK, architecture, codebook, load
-from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
 from training.foreign_weights import Tensors, read_file, state_dict
 

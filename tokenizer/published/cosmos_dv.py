@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from drives.preprocessing import Preprocessing
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
 from tokenizer.published.opened import Opened
 from tokenizer.published.torchscript import is_torchscript, read_torchscript
 from tokenizer.quantizers import FSQConfig
-from tokenizer.video_autoencoder import VideoAutoencoderConfig
 from training.errors import BadInput
 from training.foreign_weights import Tensors, fill, read_file, shape_of, state_dict
 

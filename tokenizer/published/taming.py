@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drives.preprocessing import Preprocessing
+from tokenizer.networks.vqgan import VQGANConfig
 from tokenizer.published.averages import AVERAGED
 from tokenizer.published.opened import Opened
 from tokenizer.published.vqgan_keys import architecture, codebook, load
-from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
 from training.foreign_weights import read_file, state_dict
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from tokenizer.networks.vqgan import VQGANConfig
 from tokenizer.quantizers import VQConfig
-from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
 from training.foreign_weights import Tensors, fill, shape_of
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from drives.drive import SPLITS
 from drives.tokens.store import TokenStore
 from tokenizer.load import Tokenizer
-from tokenizer.lpips_weights import load_lpips
+from tokenizer.losses.lpips import load_lpips
 from training.errors import BadInput
 from training.loader import fixed_loader
 from training.ranges import at_least, one_of, positive

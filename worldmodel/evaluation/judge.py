@@ -10,7 +10,7 @@ from drives.sources import DriveSource
 from tokenizer.evaluation import evaluate_tokenizer, long_enough
 from tokenizer.load import KIND as TOKENIZER
 from tokenizer.load import Tokenizer, load_tokenizer
-from tokenizer.lpips_weights import PerceptualDistance, load_lpips
+from tokenizer.losses.lpips import PerceptualDistance, load_lpips
 from training.checkpoints import find_checkpoint, read_manifest
 from training.cli import plain
 from training.errors import BadInput

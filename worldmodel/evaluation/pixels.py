@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from drives.clips import to_pixels
-from tokenizer.lpips_weights import PerceptualDistance
+from tokenizer.losses.lpips import PerceptualDistance
 from tokenizer.metrics import psnr, ssim
 from training.clock import now
 from worldmodel.data import TokenClip

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from drives import video
-from tokenizer.panels import Panel, draw_panels, scale_of
+from tokenizer.compare.panels import Panel, draw_panels, scale_of
 
 PROMPT, IMAGINED = "#9a9a9a", "#2a9d4b"
 

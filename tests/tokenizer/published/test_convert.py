@@ -21,10 +21,10 @@ from drives.video import read_frames
 from tokenizer.decode import check_pair, decode_frames
 from tokenizer.encode import encode_drives
 from tokenizer.load import load_tokenizer
+from tokenizer.networks.vqgan import VQGANConfig
 from tokenizer.published import convert, open_published
 from tokenizer.published.vqgan_keys import CODEBOOK, LAYOUTS, codebook, foreign_name
 from tokenizer.quantizers import FSQConfig, LFQConfig
-from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
 
 HALVES = ("encoder_pytorch_model.bin", "decoder_pytorch_model.bin")

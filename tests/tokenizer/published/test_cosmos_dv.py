@@ -16,12 +16,12 @@ from named_modules import Traced, Tree
 from safetensors.torch import load_file, save_file
 
 from tokenizer import convert
-from tokenizer.haar import haar, inverse_haar
 from tokenizer.load import load_tokenizer
+from tokenizer.networks.video.haar import haar, inverse_haar
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
 from tokenizer.published import cosmos_dv, open_published
 from tokenizer.published.cosmos_dv import CosmosDV
 from tokenizer.quantizers import FSQConfig
-from tokenizer.video_autoencoder import VideoAutoencoder
 from training.errors import BadInput
 
 TOLERANCE = {"atol": 2e-4, "rtol": 0}

@@ -10,8 +10,8 @@ from named_modules import Traced
 from torch import Tensor
 from vqgan_by_name import ByName
 
+from tokenizer.networks.vqgan import VQGANConfig
 from tokenizer.published import open_published
-from tokenizer.vqgan import VQGANConfig
 from training.errors import BadInput
 
 SIZE = [8, 12]

@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from tokenizer.losses import LeCam
+from tokenizer.losses.terms import LeCam
 from tokenizer.quantizers import LFQConfig, VQConfig
 
 BATCHES = [torch.randn(64, 4, generator=torch.Generator().manual_seed(i)) for i in range(4)]

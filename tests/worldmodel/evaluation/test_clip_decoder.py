@@ -10,8 +10,8 @@ from drives.drive import open_drive, write_drive
 from drives.tokens.store import TokenDrive, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from tokenizer.load import Tokenizer, load_tokenizer
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
 from tokenizer.quantizers import FSQConfig
-from tokenizer.video_autoencoder import VideoAutoencoderConfig
 from worldmodel.data import TokenWindows
 from worldmodel.evaluation.card import EvalConfig, _clips
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of

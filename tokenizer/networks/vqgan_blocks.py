@@ -1,4 +1,4 @@
-"""Blocks of the VQGAN family; `tokenizer.vqgan` puts them together."""
+"""Blocks of the VQGAN family; `tokenizer.networks.vqgan` puts them together."""
 
 import torch
 from einops import rearrange

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from tokenizer.vitals import Figures
+from tokenizer.doctor.vitals import Figures
 
 RANGE_SLACK = 0.01  # augmentation and interpolation overshoot
 
@@ -55,7 +55,7 @@ class Finding:
         figure, limit: what was measured, and what it must keep to.
         says: one sentence.
         advice: overrides for the command line; for `input_range` the change in the data.
-        treatments: names of what may be tried, in this order (`tokenizer.treatment`).
+        treatments: names of what may be tried, in this order (`tokenizer.doctor.treatment`).
     """
 
     name: str

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokenizer.autoencoder import AutoencoderConfig, Encoder, Layers
-from tokenizer.grid import GridConfig
+from tokenizer.networks.autoencoder import AutoencoderConfig, Encoder, Layers
+from tokenizer.networks.base import GridConfig
+from tokenizer.networks.semantic import MeaningOnly
 from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
-from tokenizer.semantic import MeaningOnly
 from training.errors import BadInput
 
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenizer.causal_conv import Past
-from tokenizer.video_autoencoder import VideoAutoencoder
+from tokenizer.networks.video.causal_conv import Past
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
 
 
 class EncodeStream:

@@ -14,10 +14,10 @@ from torch import Tensor
 from drives.clips import to_pixels
 from drives.drive import Drive
 from drives.frame_stream import Fit
-from tokenizer.inference import InferenceConfig, for_inference
+from tokenizer.inference.fast import InferenceConfig, for_inference
 from tokenizer.load import Tokenizer
-from tokenizer.video_autoencoder import VideoAutoencoder
-from tokenizer.video_stream import EncodeStream
+from tokenizer.networks.video.stream import EncodeStream
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
 
 # Nothing is computed in another way than it was while training; folding concerns decoders alone.
 AS_TRAINED = InferenceConfig(channels_last=False, fold=False)

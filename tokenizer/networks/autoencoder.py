@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokenizer.grid import GridConfig
+from tokenizer.networks.base import GridConfig
 from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
 from training.errors import BadInput
 from training.recompute import call

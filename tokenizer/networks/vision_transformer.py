@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenizer.autoencoder import Layers
+from tokenizer.networks.autoencoder import Layers
 from training.errors import BadInput
 from training.foreign_weights import read_file
 

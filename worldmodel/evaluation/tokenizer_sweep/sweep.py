@@ -1,4 +1,4 @@
-"""Rate, distortion, predictability: python -m tokenizer.sweep SWEEP.yaml [setting=value ...]
+"""Rate, distortion, predictability: python -m worldmodel.evaluation.tokenizer_sweep SWEEP.yaml [setting=value ...]
 
 Trains some tokenizers, and on the tokens of each a small probe world model, with equal steps. A
 world model does not pay for the bits that a tokenizer emits, but for those that it cannot
@@ -10,7 +10,7 @@ predict: LPIPS over the probe's cross entropy in bits per frame is what decides 
 
 What is finished is read, what is not is trained, one after the other in this process: the same
 command goes on where it stopped. All is measured on the val split. What a sweep file says is in
-tokenizer/sweep_plan.py.
+worldmodel/evaluation/tokenizer_sweep/plan.py.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from typing import Any
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from tokenizer.sweep_plan import SweepPlan, read_plan
 from training.cli import bad_input_fails, plain
 from training.errors import BadInput
 from training.plain_json import number, to_json
 from training.rows import METRICS_FILE, read_rows
 from training.status import STOPPED, read_status
+from worldmodel.evaluation.tokenizer_sweep.plan import SweepPlan, read_plan
 
 PROBE_METRIC = "val/loss"  # nats per real token, teacher-forced
 SPLIT = "val"  # the same drives
@@ -142,10 +142,10 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     import torch
 
     from drives.sources import DriveSource, source_from_dict
-    from tokenizer.compare import choose_clips
-    from tokenizer.compare_scores import Judge, score_tokenizer
+    from tokenizer.compare.command import choose_clips
+    from tokenizer.compare.scores import Judge, score_tokenizer
     from tokenizer.load import load_tokenizer
-    from tokenizer.lpips_weights import load_lpips
+    from tokenizer.losses.lpips import load_lpips
 
     tokenizer = load_tokenizer(cfg.run)
     file = Path(cfg.run) / "scores.json"
@@ -172,7 +172,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
 
 def write(folder: Path, plan: SweepPlan, entries: dict[str, Entry]) -> dict[str, Any]:
     """sweep.json, sweep.txt and sweep.png."""
-    from tokenizer.sweep_report import plot, table  # matplotlib loads here
+    from worldmodel.evaluation.tokenizer_sweep.report import plot, table  # matplotlib loads here
 
     rows = {
         name: {
@@ -202,7 +202,7 @@ def _folder(configs: dict[str, DictConfig]) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m tokenizer.sweep",
+        prog="python -m worldmodel.evaluation.tokenizer_sweep",
         description="Rate, distortion and predictability of tokenizers; the same command goes on.",
     )
     parser.add_argument("sweep", type=Path, help="such as configs/tokenizer_sweep/levels.yaml")

@@ -17,17 +17,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokenizer.causal_conv import CausalConv, CausalLayers, FactorizedConv, Past, at_start
-from tokenizer.grid import GridConfig
-from tokenizer.haar import haar, inverse_haar
-from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
-from tokenizer.video_blocks import (
+from tokenizer.networks.base import GridConfig
+from tokenizer.networks.video.blocks import (
     Downsample,
     FrameNorm,
     Upsample,
     VideoAttention,
     VideoResBlock,
 )
+from tokenizer.networks.video.causal_conv import (
+    CausalConv,
+    CausalLayers,
+    FactorizedConv,
+    Past,
+    at_start,
+)
+from tokenizer.networks.video.haar import haar, inverse_haar
+from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
 from training.errors import BadInput
 
 

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokenizer.autoencoder import Layers
-from tokenizer.grid import GridConfig
-from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
-from tokenizer.vqgan_blocks import (
+from tokenizer.networks.autoencoder import Layers
+from tokenizer.networks.base import GridConfig
+from tokenizer.networks.vqgan_blocks import (
     EPS,
     GROUPS,
     AdaptiveGroupNorm,
@@ -30,6 +29,7 @@ from tokenizer.vqgan_blocks import (
     SpatialAttention,
     silu,
 )
+from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
 from training.errors import BadInput
 from training.recompute import call
 

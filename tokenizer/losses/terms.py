@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenizer.distillation import TeacherConfig
-from tokenizer.lpips_weights import BACKBONES
+from tokenizer.losses.distillation import TeacherConfig
+from tokenizer.losses.lpips import BACKBONES
 from training.errors import BadInput
 from training.ranges import at_least
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenizer.lpips_weights import PerceptualDistance
+from tokenizer.losses.lpips import PerceptualDistance
 
 # Agarwal et al. 2025 (arXiv 2501.03575), as in the code: one weight per stage of the backbone.
 LAYER_WEIGHTS = (1 / 2.6, 1 / 4.8, 1 / 3.7, 1 / 5.6, 10 / 1.5)

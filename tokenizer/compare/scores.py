@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from drives.clips import to_pixels
 from drives.drive import Drive
 from drives.preprocessing import Preprocessing
-from tokenizer.fid import FeatureStats, frechet_distance
-from tokenizer.inception import FEATURES, Inception
+from tokenizer.compare.fid import FeatureStats, frechet_distance
+from tokenizer.compare.inception import FEATURES, Inception
 from tokenizer.load import Tokenizer, fit_of
-from tokenizer.lpips_weights import PerceptualDistance
+from tokenizer.losses.lpips import PerceptualDistance
 from tokenizer.metrics import CodebookStats, psnr, ssim
 from training.clock import now
 

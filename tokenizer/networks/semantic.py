@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokenizer.autoencoder import Layers
-from tokenizer.grid import GridConfig
+from tokenizer.networks.autoencoder import Layers
+from tokenizer.networks.base import GridConfig
+from tokenizer.networks.vision_transformer import VisionTransformer, ViTBlock, load_vit
 from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
-from tokenizer.vision_transformer import VisionTransformer, ViTBlock, load_vit
 from training.errors import BadInput
 
 

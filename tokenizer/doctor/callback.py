@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig
 
-from tokenizer.findings import (
+from tokenizer.doctor.findings import (
     Finding,
     Limits,
     Settings,
@@ -19,10 +19,10 @@ from tokenizer.findings import (
     output_findings,
     range_finding,
 )
+from tokenizer.doctor.reference import examine
+from tokenizer.doctor.treatment import TREATMENTS, Case, roll_back
+from tokenizer.doctor.vitals import Figures, Vitals
 from tokenizer.quantizers import FSQ
-from tokenizer.reference import examine
-from tokenizer.treatment import TREATMENTS, Case, roll_back
-from tokenizer.vitals import Figures, Vitals
 from training.cli import command
 from training.errors import BadInput
 from training.places import writable_file
@@ -38,7 +38,7 @@ class Doctor(L.Callback):
 
     Findings are printed once each, logged beside their figures (`doctor/...`), kept in
     `status.json` and, with what was done, in `doctor.jsonl`. With `treatments`, the run goes
-    back to the newest checkpoint that was healthy and changes one thing (`tokenizer.treatment`).
+    back to the newest checkpoint that was healthy and changes one thing (`tokenizer.doctor.treatment`).
     The changes are part of its checkpoints: a resumed run goes on with them.
 
     Args:

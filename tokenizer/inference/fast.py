@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenizer.inference.winograd import WinogradConv2d
 from tokenizer.load import Tokenizer
-from tokenizer.video_autoencoder import VideoAutoencoder
-from tokenizer.vqgan_blocks import NearestUpsample
-from tokenizer.winograd import WinogradConv2d
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
+from tokenizer.networks.vqgan_blocks import NearestUpsample
 from training.errors import BadInput
 from training.ranges import at_least, one_of
 

@@ -32,7 +32,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from tokenizer.frozen import Frozen
+from tokenizer.losses.frozen import Frozen
 from training.errors import BadInput
 from training.foreign_weights import read_file
 from training.leftovers import sweep_leftovers, written_whole

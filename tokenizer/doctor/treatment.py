@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tokenizer.findings import Limits, Settings, weaker
-from tokenizer.vitals import Figures
+from tokenizer.doctor.findings import Limits, Settings, weaker
+from tokenizer.doctor.vitals import Figures
 from training.checkpoints import check_whole, newest_first, step_of
 from training.errors import BadInput
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenizer.inception import Inception
+from tokenizer.compare.inception import Inception
 from training.errors import BadInput
 from training.foreign_weights import read_file
 from training.hashing import file_sha256

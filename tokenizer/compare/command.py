@@ -23,12 +23,12 @@ from drives.clips import to_uint8
 from drives.drive import SPLITS, Drive
 from drives.preprocessing import Preprocessing
 from drives.sources import DriveSource, source_from_dict
-from tokenizer.compare_page import text_table, write_page
-from tokenizer.compare_scores import Clips, Judge, reconstruct, score_tokenizer
-from tokenizer.fid import PUBLISHED, load_inception, origin
+from tokenizer.compare.fid import PUBLISHED, load_inception, origin
+from tokenizer.compare.page import text_table, write_page
+from tokenizer.compare.panels import Panel, draw_panels, scale_of
+from tokenizer.compare.scores import Clips, Judge, reconstruct, score_tokenizer
 from tokenizer.load import Tokenizer, fit_of, load_tokenizer
-from tokenizer.lpips_weights import load_lpips
-from tokenizer.panels import Panel, draw_panels, scale_of
+from tokenizer.losses.lpips import load_lpips
 from training.cli import command
 from training.errors import BadInput
 from training.leftovers import sweep_leftovers, written_whole

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenizer.autoencoder import Layers
+from tokenizer.networks.autoencoder import Layers
 from training.recompute import call
 
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenizer.causal_conv import CausalConv, FactorizedConv, Past, at_start
+from tokenizer.networks.video.causal_conv import CausalConv, FactorizedConv, Past, at_start
 
 
 class FrameNorm(nn.GroupNorm):

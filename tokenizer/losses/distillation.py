@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
-from tokenizer.frozen import Frozen
+from tokenizer.losses.frozen import Frozen
 from training.errors import BadInput
 from training.foreign_weights import read_file
 
