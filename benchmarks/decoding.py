@@ -16,8 +16,8 @@ from torch import Tensor
 from benchmarks import Row, interleaved, seconds
 from drives.tokens.store import TokenSpec
 from worldmodel.decoding import Decoder, Sampling, for_decoding, sample
-from worldmodel.decoding.bench import read_bandwidth
-from worldmodel.dynamics.gpt import GPT, GPTConfig
+from worldmodel.dynamics.gpt.model import GPT, GPTConfig
+from worldmodel.evaluation.decoding_bench import read_bandwidth
 
 LAYERS, DIM, HEADS, VOCAB, STEPS, GRID = 24, 1024, 16, 1024, 20, (1, 8, 16)
 NEW_TOKENS, REPEATS = 11, 6  # 66 tokens each, in turns

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import Row, interleaved, seconds
-from worldmodel.dynamics.heads import FactoredHead, chunked_nats, plain_nats
+from worldmodel.dynamics.gpt.heads import FactoredHead, chunked_nats, plain_nats
 
 DIM, VOCAB, TOKENS = 64, 64_000, 1024
 Work = Callable[[], None]

@@ -15,7 +15,7 @@ from benchmarks import Row, interleaved, seconds
 from drives.tokens.store import TokenSpec
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.maskgit import MaskGIT
-from worldmodel.dynamics.masked import Masked, MaskedConfig
+from worldmodel.dynamics.masked.model import Masked, MaskedConfig
 
 LAYERS, PROMPT, FRAMES, STEPS, REPEATS = 32, 8, 2, 2, 2
 SPEC = TokenSpec((1, 16, 16), 2**18, 2.0, 1, (256, 256), "random")

@@ -7,7 +7,7 @@ from torch import nn
 
 from benchmarks import Row, interleaved, seconds
 from drives.tokens.store import TokenSpec
-from worldmodel.dynamics.gpt import GPT, GPTConfig
+from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 
 LAYERS, DIM, HEADS, VOCAB = 6, 384, 6, 1024
 BATCH, STEPS, GRID = 4, 4, (1, 8, 16)  # 4 frames x (1 + 128) = 516 positions

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
 from drives.tokens.store import TokenSpec
-from worldmodel.dynamics.gpt import GPT
-from worldmodel.dynamics.gpt_config import GPTConfig
+from worldmodel.dynamics.gpt.config import GPTConfig
+from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.published.commavq_gpt import TRANSPOSED, sources
 
 

@@ -19,9 +19,9 @@ SHORT = {
     "train.py +experiment=tokenizer": ["+debug=tokenizer"],
     "train.py +experiment=gpt": ["+debug=worldmodel"],
     "eval.py": ["num_clips=1", "horizon_s=0.2", "num_windows=4"],
-    "-m worldmodel.decoding.bench": ["num_frames=2", "repeats=1"],
+    "-m worldmodel.evaluation.decoding_bench": ["num_frames=2", "repeats=1"],
     "-m worldmodel.rollout": ["num_clips=1", "horizon_s=0.1"],
-    "-m worldmodel.table": ["--num-windows=2", "--num-frames=2"],
+    "-m worldmodel.evaluation.kinds_table": ["--num-windows=2", "--num-frames=2"],
     "-m tokenizer.encode": [
         "data.carracing.num_train=2",
         "data.carracing.num_val=1",

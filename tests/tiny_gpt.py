@@ -3,7 +3,7 @@
 import torch
 
 from drives.tokens.store import TokenSpec
-from worldmodel.dynamics.gpt import GPT, GPTConfig
+from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")

@@ -22,8 +22,8 @@ from training.errors import BadInput, CorruptSample
 from training.loader import POLICIES, OrderedLoader, fixed_loader
 from training.order import DataOrder
 from training.ranges import at_least, one_of
+from worldmodel.conditioning.text_encoders import Captions
 from worldmodel.dynamics.layout import ActionRanges
-from worldmodel.text import Captions
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from training.checkpoints import MANIFEST, find_checkpoint, read_manifest, read_
 from training.errors import BadInput
 from training.fitting import fitted
 from training.manifests import entries
+from worldmodel.conditioning.text_encoders import TextEncoder, Texts, texts_from
 from worldmodel.dynamics import Dynamics, DynamicsConfig, describe, from_description
-from worldmodel.text import TextEncoder, Texts, texts_from
 
 KIND = "worldmodel"
 

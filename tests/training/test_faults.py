@@ -18,7 +18,7 @@ from training.gradients import NonFinite
 from training.loader import OrderedLoader, Replacing
 from training.order import DataOrder
 from training.status import read_status
-from worldmodel.known_entropy import KnownEntropyWorld
+from worldmodel.known_entropy.world import KnownEntropyWorld
 
 TINY = (
     "media=none",

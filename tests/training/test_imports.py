@@ -43,7 +43,7 @@ MAY_IMPORT_HYDRA = {
     "training/slurm_queue.py",
     "training/snapshot.py",
     "training/trainer.py",
-    "worldmodel/decoding/bench.py",
+    "worldmodel/evaluation/decoding_bench.py",
 }
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 OURS = set(MAY_IMPORT)
@@ -98,9 +98,9 @@ def test_packages_import_training_first(package: str) -> None:
     ("path", "source"),
     [
         ("training/order.py", "from drives.drive import Drive"),
-        ("training/order.py", "def f():\n    import worldmodel.dynamics.gpt"),
+        ("training/order.py", "def f():\n    import worldmodel.dynamics.gpt.model"),
         ("drives/drive.py", "import worldmodel"),
-        ("worldmodel/dynamics/gpt.py", "import train"),
+        ("worldmodel/dynamics/gpt/model.py", "import train"),
         ("tokenizer/networks/autoencoder.py", "import lightning.pytorch as pl"),
         ("worldmodel/gpt/network.py", "from lightning import LightningModule"),
         ("worldmodel/module.py", "from hydra.utils import instantiate"),
@@ -115,7 +115,7 @@ def test_violations_are_found(path: str, source: str) -> None:
     ("path", "source"),
     [
         (
-            "worldmodel/dynamics/gpt.py",
+            "worldmodel/dynamics/gpt/model.py",
             "import drives.drive\nfrom training.errors import BadInput",
         ),
         ("worldmodel/module.py", "from lightning import LightningModule"),

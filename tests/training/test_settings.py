@@ -115,7 +115,7 @@ COMMANDS = [
     ("tokenizer.export", ["ckpt=RUN", "out=x"], {"out": ["''", "/proc/x"]}),
     ("tokenizer.doctor.callback", ["run=nowhere"], {"out": ["''", "/proc/x.png"]}),
     (
-        "worldmodel.decoding.bench",
+        "worldmodel.evaluation.decoding_bench",
         ["ckpt=nowhere"],
         {"num_frames": [1], "repeats": [0], "split": ["nope"], "device": ["nope"]},
     ),

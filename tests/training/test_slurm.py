@@ -167,7 +167,7 @@ def test_a_sweep_finishes_with_its_code_though_edited_and_requeued(slurm, submit
     until(lambda: len(in_state(slurm, "PENDING")) == 4 or launcher.poll(), "four jobs")
     assert launcher.poll() is None, logs(sweep)
     # Nothing of the tree may reach the jobs from here on.
-    for name in ("training/run.py", "worldmodel/dynamics/gpt.py", "train.py"):
+    for name in ("training/run.py", "worldmodel/dynamics/gpt/model.py", "train.py"):
         (tree / name).write_text("raise RuntimeError('edited after submission')\n")
     (tree / "configs/optimizer/adamw.yaml").write_text("edited: after submission\n")
     asked(slurm, "scontrol", "release", *in_state(slurm, "PENDING"))

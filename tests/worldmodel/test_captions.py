@@ -13,14 +13,14 @@ from torch import Tensor
 from drives.drive import write_drive
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.conditions import ConditionShares
+from worldmodel.conditioning.dropout import ConditionShares
 from worldmodel.decoding import Guidance, Sampling, rollout
 from worldmodel.dynamics import Dynamics
-from worldmodel.dynamics.gpt import GPTConfig
+from worldmodel.dynamics.gpt.model import GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.masked import MaskedConfig
+from worldmodel.dynamics.masked.model import MaskedConfig
 from worldmodel.dynamics.text import TextContext
-from worldmodel.dynamics.whole_frame import WholeFrameConfig
+from worldmodel.dynamics.whole_frame.model import WholeFrameConfig
 from worldmodel.evaluation.judge import judge
 
 ROOT = Path(__file__).parent.parent.parent

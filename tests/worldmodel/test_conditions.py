@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from training.errors import BadInput
-from worldmodel.conditions import ConditionShares
+from worldmodel.conditioning.dropout import ConditionShares
 
 
 def test_gaia_1_shares_are_what_is_drawn():

@@ -10,7 +10,7 @@ import pytest
 
 from drives.tokens.store import TokenStore
 from training.errors import BadInput
-from worldmodel.known_entropy import (
+from worldmodel.known_entropy.world import (
     ACTION_NAMES,
     YAWS,
     KnownEntropyConfig,

@@ -8,8 +8,8 @@ import pytest
 from drives.sources import TokenSource
 from training.errors import BadInput
 from worldmodel.data import TokenDataModule
-from worldmodel.known_entropy import KnownEntropyConfig, KnownEntropyWorld
-from worldmodel.known_entropy_source import KnownEntropySource
+from worldmodel.known_entropy.source import KnownEntropySource
+from worldmodel.known_entropy.world import KnownEntropyConfig, KnownEntropyWorld
 
 WORLD = KnownEntropyConfig(grid=(1, 2, 3), vocab_size=5)
 

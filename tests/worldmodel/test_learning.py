@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from worldmodel.data import TokenClip, TokenWindows, collate
-from worldmodel.known_entropy import KnownEntropyConfig, KnownEntropyWorld
+from worldmodel.known_entropy.world import KnownEntropyConfig, KnownEntropyWorld
 
 COMMON = [
     "model.action_dropout=0.0",

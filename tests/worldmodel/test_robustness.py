@@ -8,10 +8,10 @@ import torch
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.optimizers import AdamWConfig
+from worldmodel.conditioning.robustness import Robustness
 from worldmodel.data import TokenClip
-from worldmodel.dynamics.gpt import GPT, GPTConfig
+from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 from worldmodel.module import WorldModelModule
-from worldmodel.robustness import Robustness
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 CONFIG = GPTConfig(dim=24, num_layers=2, num_heads=2, context_steps=5)

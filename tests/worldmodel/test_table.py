@@ -10,9 +10,9 @@ from training.loader import fixed_loader
 from worldmodel.data import TokenWindows, collate
 from worldmodel.evaluation.action_use import VARIANTS
 from worldmodel.evaluation.evidence import evidence_of
-from worldmodel.known_entropy import KnownEntropyConfig, KnownEntropyWorld
+from worldmodel.evaluation.kinds_table import main
+from worldmodel.known_entropy.world import KnownEntropyConfig, KnownEntropyWorld
 from worldmodel.load import load_world_model
-from worldmodel.table import main
 
 CUT = [
     "model.network.dim=24",

@@ -11,12 +11,12 @@ from drives.captions import Caption
 from drives.tokens.store import TokenDrive, TokenSpec
 from training.errors import BadInput
 from training.optimizers import AdamWConfig
+from worldmodel.conditioning.text_encoders import T5, Captions, HashedWords, Texts, texts_from
 from worldmodel.data import TokenWindows, collate
-from worldmodel.dynamics.gpt import GPTConfig
+from worldmodel.dynamics.gpt.model import GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.whole_frame import WholeFrameConfig
+from worldmodel.dynamics.whole_frame.model import WholeFrameConfig
 from worldmodel.module import WorldModelModule
-from worldmodel.text import T5, Captions, HashedWords, Texts, texts_from
 
 SPEC = TokenSpec((1, 2, 2), 7, 10.0, 1, (16, 16), "test")
 NETWORK = GPTConfig(

@@ -7,7 +7,7 @@ from torch import Tensor
 from training.errors import BadInput
 from worldmodel.decoding.raster import Choose, Decoder
 from worldmodel.decoding.sampling import Sampling
-from worldmodel.dynamics.gpt import GPT
+from worldmodel.dynamics.gpt.model import GPT
 
 
 class DiagonalDecoder(Decoder):

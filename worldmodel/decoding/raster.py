@@ -15,7 +15,7 @@ from worldmodel.decoding.sampling import Sampling, sample
 from worldmodel.decoding.weights import weight_bytes
 from worldmodel.dynamics.attention import Words
 from worldmodel.dynamics.cache import KVCache
-from worldmodel.dynamics.gpt import GPT, Block
+from worldmodel.dynamics.gpt.model import GPT, Block
 from worldmodel.dynamics.text import TextContext
 
 # Tokens for some cells of the open frame, given their logits [row cell vocab].

@@ -20,10 +20,10 @@ from worldmodel.decoding.speculative import SpeculativeDecoder
 from worldmodel.decoding.weights import for_decoding
 from worldmodel.decoding.whole_frame import WholeFrameDecoder
 from worldmodel.dynamics import Dynamics
-from worldmodel.dynamics.gpt import GPT
-from worldmodel.dynamics.masked import Masked
+from worldmodel.dynamics.gpt.model import GPT
+from worldmodel.dynamics.masked.model import Masked
 from worldmodel.dynamics.text import TextContext
-from worldmodel.dynamics.whole_frame import WholeFrame
+from worldmodel.dynamics.whole_frame.model import WholeFrame
 from worldmodel.load import load_world_model
 
 

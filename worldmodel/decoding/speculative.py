@@ -8,7 +8,7 @@ from training.errors import BadInput
 from worldmodel.decoding.drafts import Draft, Jacobi
 from worldmodel.decoding.raster import Choose, Decoder
 from worldmodel.decoding.sampling import Sampling
-from worldmodel.dynamics.gpt import GPT
+from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.dynamics.text import TextContext
 
 

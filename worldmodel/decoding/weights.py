@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from training.errors import BadInput
 from worldmodel.decoding.quantized import Int8Linear, quantize, why_not_int8
-from worldmodel.dynamics.gpt import GPT
+from worldmodel.dynamics.gpt.model import GPT
 
 DTYPES = {
     "float32": torch.float32,

@@ -11,7 +11,7 @@ from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.sampling import Sampling, sample
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.text import TextContext
-from worldmodel.dynamics.whole_frame import WholeFrame
+from worldmodel.dynamics.whole_frame.model import WholeFrame
 
 
 class WholeFrameDecoder(RowDecoder):

@@ -5,9 +5,9 @@ from typing import Any
 
 from training.records import judged, kind_of
 from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
-from worldmodel.dynamics.gpt import GPTConfig
-from worldmodel.dynamics.masked import MaskedConfig
-from worldmodel.dynamics.whole_frame import WholeFrameConfig
+from worldmodel.dynamics.gpt.model import GPTConfig
+from worldmodel.dynamics.masked.model import MaskedConfig
+from worldmodel.dynamics.whole_frame.model import WholeFrameConfig
 
 __all__ = [
     "KINDS",

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.data import TokenClip
 from worldmodel.dynamics import Dynamics
 from worldmodel.evaluation.scores import teacher_forced
-from worldmodel.text import Texts
 
 
 def shuffled(actions: Float[Tensor, "clip step action"]) -> Float[Tensor, "clip step action"]:

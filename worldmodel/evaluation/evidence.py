@@ -19,12 +19,12 @@ from training.checkpoints import MANIFEST
 from training.errors import BadInput
 from training.records import judged
 from worldmodel.data import open_store
-from worldmodel.known_entropy import KnownEntropyConfig
-from worldmodel.known_entropy_source import KnownEntropySource
+from worldmodel.known_entropy.source import KnownEntropySource
+from worldmodel.known_entropy.world import KnownEntropyConfig
 from worldmodel.load import WorldModel
 
 DRIVES, TOKENS = "drives.sources.DriveSource", "drives.sources.TokenSource"
-KNOWN_ENTROPY = "worldmodel.known_entropy_source.KnownEntropySource"
+KNOWN_ENTROPY = "worldmodel.known_entropy.source.KnownEntropySource"
 
 
 @dataclass(frozen=True)

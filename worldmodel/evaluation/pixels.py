@@ -14,11 +14,11 @@ from drives.clips import to_pixels
 from tokenizer.losses.lpips import PerceptualDistance
 from tokenizer.metrics import psnr, ssim
 from training.clock import now
+from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.data import TokenClip
 from worldmodel.decoding import Sampling, rollout
 from worldmodel.dynamics import Dynamics
 from worldmodel.dynamics.text import TextContext
-from worldmodel.text import Texts
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.data import TokenClip
 from worldmodel.dynamics import Dynamics
-from worldmodel.text import Texts
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.foreign_weights import Tensors, read_file, state_dict
 from training.records import judged
-from worldmodel.dynamics.gpt_config import GPTConfig
+from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
 from worldmodel.published.gpt_files import (
     fitted,

@@ -15,7 +15,7 @@ from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.foreign_weights import fill, read_file, state_dict
 from training.records import judged, read_json
-from worldmodel.dynamics.masked import Masked, MaskedConfig
+from worldmodel.dynamics.masked.model import Masked, MaskedConfig
 from worldmodel.published.opened import Opened
 
 BASE_WIDTH = 256  # of its muP

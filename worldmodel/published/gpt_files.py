@@ -12,7 +12,7 @@ from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.foreign_weights import Tensors, fill
 from training.records import judged, read_json
-from worldmodel.dynamics.gpt_config import GPTConfig
+from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.published.opened import Opened
 
 

@@ -9,7 +9,7 @@ from tiny_gpt import make_clip, make_model
 from training.errors import BadInput
 from worldmodel.data import TokenClip
 from worldmodel.decoding import METHODS, Sampling
-from worldmodel.decoding.bench import Measured, bench, cost, measure, table, variants
+from worldmodel.evaluation.decoding_bench import Measured, bench, cost, measure, table, variants
 
 
 def measured(method: str, **options: object) -> Measured:

@@ -11,11 +11,11 @@ from training.cli import CONFIGS, plain
 from training.errors import BadInput
 from worldmodel.decoding import Decoder, Guidance, Sampling, open_decoder, rollout
 from worldmodel.dynamics import Dynamics
-from worldmodel.dynamics.gpt import GPT, GPTConfig
+from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.masked import MaskedConfig
+from worldmodel.dynamics.masked.model import MaskedConfig
 from worldmodel.dynamics.text import TextContext
-from worldmodel.dynamics.whole_frame import WholeFrameConfig
+from worldmodel.dynamics.whole_frame.model import WholeFrameConfig
 from worldmodel.evaluation.judge import sampling_from
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")

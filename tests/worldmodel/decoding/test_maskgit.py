@@ -12,7 +12,7 @@ from training.errors import BadInput
 from worldmodel.decoding import Sampling, open_decoder, rollout
 from worldmodel.decoding.maskgit import MaskGIT, schedule
 from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.masked import Masked, MaskedConfig
+from worldmodel.dynamics.masked.model import Masked, MaskedConfig
 
 SPEC = TokenSpec((1, 2, 3), 12, 10.0, 1, (16, 24), "test")
 CONFIG = MaskedConfig(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from training.errors import BadInput
 from worldmodel.decoding import Decoder, Sampling, for_decoding, rollout, sample
-from worldmodel.dynamics.gpt import GPT, Block
+from worldmodel.dynamics.gpt.model import GPT, Block
 
 
 @torch.no_grad()

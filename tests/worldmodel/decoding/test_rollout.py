@@ -7,7 +7,7 @@ from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.decoding import Sampling, open_decoder, rollout
 from worldmodel.dynamics import describe, from_description
-from worldmodel.dynamics.gpt import GPTConfig
+from worldmodel.dynamics.gpt.model import GPTConfig
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 CONFIG = GPTConfig(dim=24, num_layers=1, num_heads=2, context_steps=3)

@@ -10,7 +10,7 @@ from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.decoding import Sampling, open_decoder, rollout
 from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.whole_frame import WholeFrame, WholeFrameConfig
+from worldmodel.dynamics.whole_frame.model import WholeFrame, WholeFrameConfig
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 GREEDY = Sampling(greedy=True)

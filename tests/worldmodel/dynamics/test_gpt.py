@@ -8,7 +8,7 @@ import torch
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.dynamics.gpt import GPT, GPTConfig
+from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
 from worldmodel.dynamics.positions import rotate, rotation
 

@@ -11,7 +11,7 @@ from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.decoding import Sampling, open_decoder, rollout
 from worldmodel.dynamics import describe, from_description
-from worldmodel.dynamics.gpt import GPT, GPTConfig
+from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
 from worldmodel.dynamics.text import TextContext
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.dynamics import heads
-from worldmodel.dynamics.gpt import GPT, GPTConfig
-from worldmodel.dynamics.heads import FactoredHead, chunked_nats, plain_nats
+from worldmodel.dynamics.gpt import heads
+from worldmodel.dynamics.gpt.heads import FactoredHead, chunked_nats, plain_nats
+from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 
 CONFIG = GPTConfig(dim=12, num_layers=1, num_heads=1, context_steps=2, look_back=0)
 
@@ -58,7 +58,7 @@ def test_a_large_vocabulary_trains_the_same_in_chunks(
     tokens = torch.randint(0, 60, (2, 2, 4, 4))
     found = []
     for large in (61, 60):  # the vocabulary counts as large from here on
-        monkeypatch.setattr("worldmodel.dynamics.gpt.LARGE_VOCABULARY", large)
+        monkeypatch.setattr("worldmodel.dynamics.gpt.model.LARGE_VOCABULARY", large)
         monkeypatch.setattr(heads, "CHUNK_LOGITS", 60 * 5)
         torch.manual_seed(0)
         model = GPT(replace(CONFIG, tie_embeddings=tied), spec(60), 0)

@@ -12,7 +12,7 @@ from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.dynamics import describe, from_description
 from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.masked import Masked, MaskedConfig
+from worldmodel.dynamics.masked.model import Masked, MaskedConfig
 
 SPEC = TokenSpec((1, 2, 3), 12, 10.0, 1, (16, 24), "test")
 LAYOUTS = ["none", "continuous", "binned"]
@@ -103,7 +103,7 @@ def test_the_loss_is_that_of_the_masked_tokens(monkeypatch):
     def only_the_last(factors, *_):
         return factors, masked
 
-    monkeypatch.setattr("worldmodel.dynamics.masked.corrupt", only_the_last)
+    monkeypatch.setattr("worldmodel.dynamics.masked.model.corrupt", only_the_last)
     expected = model.score(tokens, actions).nats[:, 3].mean()
     torch.testing.assert_close(model.loss(tokens, actions), expected)
 

@@ -10,10 +10,10 @@ from torch import nn
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.optimizers import AdamWConfig, build_optimizer
-from worldmodel.dynamics.action_head import ActionHead
-from worldmodel.dynamics.gpt import GPT, GPTConfig
+from worldmodel.dynamics.gpt.action_head import ActionHead
+from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.masked import MaskedConfig
+from worldmodel.dynamics.masked.model import MaskedConfig
 from worldmodel.dynamics.mup import Multiple, multiples
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")

@@ -12,9 +12,9 @@ from training.optimizers import AdamWConfig, build_optimizer
 from worldmodel.data import TokenClip
 from worldmodel.dynamics import describe, from_description
 from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.whole_frame import WholeFrame, WholeFrameConfig
+from worldmodel.dynamics.whole_frame.model import WholeFrame, WholeFrameConfig
 from worldmodel.evaluation.action_use import action_use
-from worldmodel.known_entropy import KnownEntropyWorld
+from worldmodel.known_entropy.world import KnownEntropyWorld
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 LAYOUTS = ["none", "continuous", "binned"]

@@ -8,7 +8,7 @@ import torch
 from drives.tokens.store import TokenSpec
 from worldmodel.data import TokenClip
 from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.whole_frame import WholeFrame, WholeFrameConfig
+from worldmodel.dynamics.whole_frame.model import WholeFrame, WholeFrameConfig
 from worldmodel.evaluation.action_use import VARIANTS, action_use, held, shuffled
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")

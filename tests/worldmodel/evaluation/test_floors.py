@@ -5,7 +5,7 @@ import pytest
 
 from drives.tokens.store import TokenDrive
 from worldmodel.evaluation.floors import floors
-from worldmodel.known_entropy import KnownEntropyConfig, KnownEntropyWorld
+from worldmodel.known_entropy.world import KnownEntropyConfig, KnownEntropyWorld
 
 
 def drive(tokens: np.ndarray, split: str) -> TokenDrive:

@@ -19,7 +19,7 @@ from worldmodel.published import convert
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """`command("worldmodel.table", ...)`: what `python -m` does; returns what it printed."""
+    """`command("worldmodel.evaluation.kinds_table", ...)`: what `python -m` does; returns what it printed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DASHCAST_DATA", str(tmp_path / "data"))
 
@@ -27,7 +27,7 @@ def command(tmp_path, monkeypatch, capsys):
         arguments = [str(argument) for argument in arguments]
         monkeypatch.setattr(sys, "argv", [module, *arguments])
         main = importlib.import_module(module).main
-        main(arguments) if module == "worldmodel.table" else main()
+        main(arguments) if module == "worldmodel.evaluation.kinds_table" else main()
         return capsys.readouterr().out
 
     return run
@@ -74,10 +74,19 @@ def test_every_published_model_is_judged_timed_and_rolled_out(name, converted, c
     assert set(card["floors"]) == {"unigram", "position", "copy_last_frame", "previous_token"}
     assert "skipped" in card["pixels"]
     assert f"published as {name}" in (tmp_path / "eval/report.html").read_text()
-    said = command("worldmodel.decoding.bench", f"ckpt={ckpt}", f"data.root={store}", *TIMED)
+    said = command(
+        "worldmodel.evaluation.decoding_bench", f"ckpt={ckpt}", f"data.root={store}", *TIMED
+    )
     assert "frames/s" in said
     assert ("raster, window=roll is left out: window=roll" in said) == (name != "genie")
-    said = command("worldmodel.table", ckpt, "--root", store, "--num-windows=2", "--num-frames=1")
+    said = command(
+        "worldmodel.evaluation.kinds_table",
+        ckpt,
+        "--root",
+        store,
+        "--num-windows=2",
+        "--num-frames=1",
+    )
     assert said.startswith("| run |")
     out = ("num_clips=2", "num_futures=2", "prompt_steps=1", f"out={tmp_path}/futures")
     said = command("worldmodel.rollout", f"ckpt={ckpt}", f"data.root={store}", "horizon_s=1", *out)
@@ -147,7 +156,7 @@ def test_vavim_is_judged_on_frames_with_llamagens_tokenizer(levels, shared, comm
         ("worldmodel.rollout", ["out=x", "num_clips=0"], "num_clips=0: give a whole number from 1"),
         ("worldmodel.rollout", ["out=drives"], "out=drives: exists already"),
         ("worldmodel.rollout", ["out=''"], "out='': is empty"),
-        ("worldmodel.decoding.bench", [], "give data.root=PATH"),
+        ("worldmodel.evaluation.decoding_bench", [], "give data.root=PATH"),
     ],
 )
 def test_what_is_not_said_is_asked_for(

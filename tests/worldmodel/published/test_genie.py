@@ -11,7 +11,7 @@ from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.decoding.maskgit import MaskGIT
 from worldmodel.decoding.sampling import Sampling
-from worldmodel.dynamics.masked import MaskedConfig
+from worldmodel.dynamics.masked.model import MaskedConfig
 from worldmodel.published.genie import Genie
 
 GREEDY = Sampling(greedy=True)

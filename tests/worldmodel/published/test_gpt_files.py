@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from training.errors import BadInput
 from worldmodel import convert as command
-from worldmodel.dynamics.gpt import GPT
+from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.load import load_world_model
 from worldmodel.published import ADAPTERS, convert, open_published
 from worldmodel.published.commavq_gpt import TRANSPOSED

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from worldmodel.decoding import Sampling, rollout
-from worldmodel.dynamics.gpt import GPT
+from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.dynamics.text import TextContext
 from worldmodel.published import open_published
 

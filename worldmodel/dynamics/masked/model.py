@@ -1,7 +1,7 @@
 """The masked world model: frames filled in from the past and from what is known of them.
 
 ST-MaskGIT, 1X's GENIE (github.com/1x-technologies/1xgpt): a space-time transformer
-(`worldmodel.dynamics.space_time`) reads a clip whose later tokens are partly masked, and predicts
+(`worldmodel.dynamics.masked.space_time`) reads a clip whose later tokens are partly masked, and predicts
 the masked ones, all independently of each other, and so the factors of each.
 """
 
@@ -18,11 +18,11 @@ from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.recompute import call
 from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
-from worldmodel.dynamics.corruption import corrupt
 from worldmodel.dynamics.factors import Factors
 from worldmodel.dynamics.inputs import ActionVector, LookBack, check_widths
+from worldmodel.dynamics.masked.corruption import corrupt
+from worldmodel.dynamics.masked.space_time import SpaceTimeBlock, TimeCache
 from worldmodel.dynamics.mup import lr_multipliers, width_ratio
-from worldmodel.dynamics.space_time import SpaceTimeBlock, TimeCache
 from worldmodel.dynamics.text import TextContext, TextVector
 
 
@@ -38,7 +38,7 @@ class MaskedConfig(DynamicsConfig):
             the cell's input; 0 as published.
         mup_base_width: `dim` for which the learning rate was found (`worldmodel.dynamics.mup`);
             attention is then scaled by 8 / head_dim, as published. 0 is off.
-        max_corrupt_rate, non_mlm_ratio, num_prompt_frames: see `worldmodel.dynamics.corruption`.
+        max_corrupt_rate, non_mlm_ratio, num_prompt_frames: see `worldmodel.dynamics.masked.corruption`.
         layout: how actions and captions are read; frame 0 is never a target. A caption's
             `text_tokens` tokens are averaged and told to every cell of its frame.
     """

@@ -17,20 +17,20 @@ from torch import Tensor, nn
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.recompute import call
-from worldmodel.dynamics.action_head import ActionHead
 from worldmodel.dynamics.attention import linear
 from worldmodel.dynamics.base import TokenScores
-from worldmodel.dynamics.blocks import Block, make_norm
-from worldmodel.dynamics.gpt_config import GPTConfig
-from worldmodel.dynamics.heads import (
+from worldmodel.dynamics.gpt.action_head import ActionHead
+from worldmodel.dynamics.gpt.blocks import Block, make_norm
+from worldmodel.dynamics.gpt.config import GPTConfig
+from worldmodel.dynamics.gpt.heads import (
     LARGE_VOCABULARY,
     FactoredHead,
     chunked_nats,
     hits,
     plain_nats,
 )
+from worldmodel.dynamics.gpt.input import SequenceInput
 from worldmodel.dynamics.mup import lr_multipliers, multiples
-from worldmodel.dynamics.sequence_input import SequenceInput
 from worldmodel.dynamics.text import TextContext
 
 __all__ = ["GPT", "Block", "GPTConfig"]

@@ -12,7 +12,7 @@ from worldmodel.dynamics.attention import (
     linear,
 )
 from worldmodel.dynamics.cache import KVCache
-from worldmodel.dynamics.gpt_config import GPTConfig
+from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.positions import Rotation
 from worldmodel.dynamics.text import Text
 

@@ -10,7 +10,7 @@ from worldmodel.dynamics.mup import width_ratio
 from worldmodel.dynamics.positions import Yarn, axis_pairs
 
 if TYPE_CHECKING:
-    from worldmodel.dynamics.gpt import GPT
+    from worldmodel.dynamics.gpt.model import GPT
 
 CHOICES = {
     "positions": ("rope", "learned", "factored"),
@@ -59,8 +59,8 @@ class GPTConfig(DynamicsConfig):
             length are read, as in published checkpoints.
         factors: sizes whose product is the vocabulary, first varies fastest: the embedding is
             a sum over factors, and the head predicts them one after the other
-            (`worldmodel.dynamics.heads`). () for one table of all tokens.
-        noise_levels: levels of context noise (`worldmodel.robustness`) that the network is
+            (`worldmodel.dynamics.gpt.heads`). () for one table of all tokens.
+        noise_levels: levels of context noise (`worldmodel.conditioning.robustness`) that the network is
             told apart, above "none"; 0 tells it nothing.
     """
 
@@ -214,6 +214,6 @@ class GPTConfig(DynamicsConfig):
         return replace(self, context_dim=width)
 
     def build(self, spec: TokenSpec, num_actions: int) -> "GPT":
-        from worldmodel.dynamics.gpt import GPT  # the network knows its config's class
+        from worldmodel.dynamics.gpt.model import GPT  # the network knows its config's class
 
         return GPT(self, spec, num_actions)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.dynamics.base import Dynamics
-from worldmodel.dynamics.gpt_config import GPTConfig
-from worldmodel.dynamics.heads import FactoredEmbedding, FactoredHead, check_factors
+from worldmodel.dynamics.gpt.config import GPTConfig
+from worldmodel.dynamics.gpt.heads import FactoredEmbedding, FactoredHead, check_factors
+from worldmodel.dynamics.gpt.noise import ContextNoise
 from worldmodel.dynamics.inputs import ActionVector, LookBack
-from worldmodel.dynamics.noise import ContextNoise
 from worldmodel.dynamics.positions import Rotation, rotation, sinusoid
 from worldmodel.dynamics.text import TextContext, TextSlots
 

@@ -15,7 +15,7 @@ from drives.tokens.store import TokenSpec, TokenStore
 from training.errors import BadInput
 from training.leftovers import sweep_leftovers, written_whole
 from worldmodel.data import TokenClip
-from worldmodel.known_entropy import ACTION_NAMES, KnownEntropyConfig, KnownEntropyWorld
+from worldmodel.known_entropy.world import ACTION_NAMES, KnownEntropyConfig, KnownEntropyWorld
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.recompute import call
-from worldmodel.dynamics.axial import AxisBlock
 from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
 from worldmodel.dynamics.cache import KVCache
-from worldmodel.dynamics.comparison import Comparison
 from worldmodel.dynamics.inputs import ActionVector, LookBack, check_widths
 from worldmodel.dynamics.text import TextContext, TextVector
+from worldmodel.dynamics.whole_frame.axial import AxisBlock
+from worldmodel.dynamics.whole_frame.comparison import Comparison
 
 
 @dataclass(frozen=True)

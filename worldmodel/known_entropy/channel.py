@@ -1,6 +1,6 @@
 """From one frame of the known-entropy world to the next: exact likelihoods and entropies.
 
-The equations (1) to (6) are those of `worldmodel.known_entropy`.
+The equations (1) to (6) are those of `worldmodel.known_entropy.world`.
 """
 
 import math

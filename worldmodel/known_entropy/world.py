@@ -41,7 +41,7 @@ from jaxtyping import Float, Integer
 from drives.tokens.store import TokenSpec
 from drives.tokens.writer import TokenStoreWriter
 from training.errors import BadInput
-from worldmodel.turning_channel import TurningChannel
+from worldmodel.known_entropy.channel import TurningChannel
 
 ACTION_NAMES = ("yaw_rate_rad_s",)
 YAWS = (-1, 0, 1)  # columns; positive turns the car left, so the scene moves right

@@ -1,4 +1,4 @@
-"""Kinds of world models side by side: python -m worldmodel.table RUN [RUN ...] [--out FILE.json]
+"""Kinds of world models side by side: python -m worldmodel.evaluation.kinds_table RUN [RUN ...] [--out FILE.json]
 
 One row per checkpoint, on the windows of one token store: cross entropy and accuracy (fully
 teacher-forced, each kind by its own likelihood), frames per second of its own decoder, size, and
@@ -127,7 +127,7 @@ def table(asked: argparse.Namespace) -> list[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m worldmodel.table", description="World models side by side."
+        prog="python -m worldmodel.evaluation.kinds_table", description="World models side by side."
     )
     parser.add_argument("runs", nargs="+", type=Path, help="run or checkpoint folders")
     parser.add_argument("--root", help="drives or tokens, if not what the first was trained on")

@@ -1,4 +1,4 @@
-"""Every way to decode a checkpoint, measured: python -m worldmodel.decoding.bench ckpt=RUN
+"""Every way to decode a checkpoint, measured: python -m worldmodel.evaluation.decoding_bench ckpt=RUN
 
 Speed, share of what memory allows, what an approximation costs in cross entropy, and how many
 guesses are right; one markdown table.
