@@ -13,7 +13,7 @@ from training.stopping import in_good_order
 @command("train")
 def main(cfg: DictConfig) -> float | None:
     if cfg.plan:
-        from training.planner import plan
+        from training.planner.plan import plan
 
         print(plan(cfg))
         return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 import training  # noqa: F401  (first: it repairs torchvision, without which lightning fails)
-from training.clock import now
+from training.watch.clock import now
 
 SUITES = (
     "train_step",

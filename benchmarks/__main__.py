@@ -5,7 +5,7 @@ import importlib
 import sys
 
 from benchmarks import SUITES, Row
-from training.results import ROOT, append, heading
+from training.watch.results import ROOT, append, heading
 
 RESULTS = ROOT / "docs" / "results.md"
 

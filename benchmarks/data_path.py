@@ -10,8 +10,8 @@ import numpy as np
 from benchmarks import Row, interleaved
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
-from training.loader import OrderedLoader
-from training.order import DataOrder
+from training.loading.loader import OrderedLoader
+from training.loading.order import DataOrder
 from worldmodel.data import TokenWindows, collate
 
 STEPS, DRIVES, CONTEXT, BATCH, BATCHES = 1200, 8, 16, 32, 200

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import Row
-from training.plain_json import to_json
+from training.disk.plain_json import to_json
 
 ROOT = Path(__file__).parent.parent
 STEPS = 2  # the second one is the first with everything there
@@ -61,7 +61,7 @@ def main(experiment: str, settings: list[str]) -> None:
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from training.planner import plan
+    from training.planner.plan import plan
 
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         words = [f"+experiment={experiment}", *settings]
@@ -89,7 +89,7 @@ def train(cfg: Any, data: Any, batch_size: int) -> None:
     """A few optimizer steps as Lightning takes them, on one batch without content."""
     import lightning as L
 
-    from training.planner import Facts
+    from training.planner.plan import Facts
     from training.run import build_model
 
     facts = data.planned_facts()

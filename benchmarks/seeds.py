@@ -17,7 +17,7 @@ from pathlib import Path
 import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks.__main__ import ROOT, heading, report
 from tokenizer.doctor.reference import REFERENCES, Reference, band_of, read_curves
-from training.status import read_status
+from training.disk.status import read_status
 
 SPREAD = {
     "val/psnr": "PSNR (dB)",

@@ -18,9 +18,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from benchmarks import Row
-from training.optimizers import build_optimizer
+from training.checkpoints.saving import SaveCheckpoints
+from training.optimization.optimizers import build_optimizer
 from training.run import build_data, build_model, build_trainer, open_run
-from training.saving import SaveCheckpoints
 
 ROOT = Path(__file__).parent.parent
 STEPS, WARM, ROUNDS = 24, 4, 3
@@ -110,7 +110,7 @@ def _bare(cfg: DictConfig) -> float:
     network = module.network.train()
     optimizer, schedule = build_optimizer(network, module.optimizer_config, STEPS)
     windows = datamodule.dataset("train")
-    from training.order import sample_ids
+    from training.loading.order import sample_ids
     from worldmodel.data import collate
 
     stamps = []

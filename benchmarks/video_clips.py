@@ -12,8 +12,8 @@ import numpy as np
 from benchmarks import Row, seconds
 from drives.clips import ClipDataset, VideoFrames, collate
 from drives.drive import open_drives, write_drive
-from training.loader import OrderedLoader
-from training.order import DataOrder
+from training.loading.loader import OrderedLoader
+from training.loading.order import DataOrder
 
 BATCH, SIZE, DRIVES, FRAMES = 16, (128, 256), 4, 400  # batch and size of tokenizer_base
 # 9.2 TFLOP of tokenizer_base's autoencoder for 16 frames (3 x forward; its `flops_per_frame`),

@@ -21,12 +21,12 @@ from drives.drive import Drive
 from drives.preprocessing import resize
 from drives.sources import DriveSource, drive_digests, drives_hash
 from drives.splits import of_split
+from training.disk.hashing import file_sha256
+from training.disk.leftovers import sweep_leftovers, written_whole
 from training.errors import BadInput, CorruptSample
-from training.hashing import file_sha256
-from training.leftovers import sweep_leftovers, written_whole
-from training.loader import POLICIES, OrderedLoader, fixed_loader
-from training.order import DataOrder, Weights
-from training.pools import process_pool
+from training.loading.loader import POLICIES, OrderedLoader, fixed_loader
+from training.loading.order import DataOrder, Weights
+from training.loading.pools import process_pool
 from training.ranges import at_least, one_of
 
 FRAMES = ("cache", "video")

@@ -16,9 +16,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from training.disk.hashing import file_sha256
+from training.disk.records import read_record, write_record
 from training.errors import BadInput
-from training.hashing import file_sha256
-from training.records import read_record, write_record
 
 NAME = ".content.json"
 # A file may change twice within one tick of its clock (2 s on FAT): younger hashes are not kept.

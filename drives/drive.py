@@ -29,10 +29,10 @@ from drives.content import hashes_of
 from drives.gaps import TIME_COLUMNS, Drop, describe, find_drops, holes
 from drives.splits import SPLITS
 from tokenizer.images import check_sizes
+from training.disk.hashing import file_sha256
+from training.disk.leftovers import sweep_leftovers, written_whole
+from training.disk.records import read_json
 from training.errors import BadInput
-from training.hashing import file_sha256
-from training.leftovers import sweep_leftovers, written_whole
-from training.records import read_json
 
 BOUNDS = {"steering": (-1.0, 1.0), "throttle": (0.0, 1.0), "brake": (0.0, 1.0)}
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".hevc")

@@ -15,7 +15,7 @@ from drives.drive import Drive
 from drives.gaps import Drop, describe
 from training.errors import BadInput, TrainingFault
 from training.handing_over import DEADLINE_S, cause_of, last_line, shared
-from training.pools import START_METHOD, end_with_parent
+from training.loading.pools import START_METHOD, end_with_parent
 
 Fit = Callable[[UInt8[np.ndarray, "n recorded_h recorded_w 3"]], UInt8[Tensor, "n 3 h w"]]
 

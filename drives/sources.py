@@ -13,8 +13,8 @@ from drives.drive import Drive, open_drives
 from drives.importers.commavq import content_key, import_commavq, planned_actions
 from drives.importers.commavq_segments import SPEC, files_key, files_of
 from drives.tokens.store import TokenSpec, TokenStore
+from training.disk.records import judged
 from training.errors import BadInput
-from training.records import judged
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import Int64, UInt8
 
 from tokenizer.images import read_image
+from training.disk.leftovers import written_whole
 from training.errors import BadInput
-from training.leftovers import written_whole
 
 # What PyAV raises for damaged files: FFmpeg's errors, and Python's where a value makes no sense.
 DAMAGE = (av.FFmpegError, ValueError, LookupError, ArithmeticError, MemoryError)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from training.checkpoints import newest_first, read_state, read_weights
-from training.rows import METRICS_FILE
+from training.checkpoints.folder import newest_first, read_state, read_weights
+from training.watch.rows import METRICS_FILE
 
 ROOT = Path(__file__).parent.parent
 WORLD = (

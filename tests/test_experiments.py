@@ -6,8 +6,8 @@ import lightning as L
 import pytest
 import torch
 
-from training.checkpoints import newest_first, read_state
-from training.rows import METRICS_FILE, read_rows
+from training.checkpoints.folder import newest_first, read_state
+from training.watch.rows import METRICS_FILE, read_rows
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs/experiment").glob("*.yaml"))

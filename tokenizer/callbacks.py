@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from drives.clips import ClipDataModule, collate, to_uint8
-from training.loggers import log_media
-from training.media import Media
+from training.checkpoints.sharded import whole
 from training.ranges import at_least
-from training.sharded import whole
+from training.watch.loggers import log_media
+from training.watch.media import Media
 
 
 class ReconstructionMedia(Media):

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from tokenizer.load import load_tokenizer
 from tokenizer.published import convert
 from training.cli import command, plain
-from training.places import writable_folder
-from training.published import paths
+from training.disk.places import writable_folder
+from training.foreign.adapters import paths
 
 
 @command("convert", files="ckpt")

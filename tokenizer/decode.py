@@ -15,8 +15,8 @@ from drives.tokens.store import TokenStore, check_tokens
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.published import opened_name
 from training.cli import command, plain
+from training.disk.places import writable_file
 from training.errors import BadInput
-from training.places import writable_file
 
 
 def decode_frames(

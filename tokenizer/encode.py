@@ -40,9 +40,9 @@ from tokenizer.inference.frame_encoder import (
 from tokenizer.load import Tokenizer, fit_of, load_tokenizer
 from tokenizer.published import opened_name
 from training.cli import command, plain
+from training.disk.places import writable_folder
 from training.errors import BadInput
 from training.machine import compute_device
-from training.places import writable_folder
 from training.ranges import at_least, one_of
 
 COMPARED_FRAMES = 256

@@ -5,9 +5,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from tokenizer.load import KIND, export_tokenizer
-from training.checkpoints import find_checkpoint, read_manifest
+from training.checkpoints.folder import find_checkpoint, read_manifest
 from training.cli import command
-from training.places import writable_folder
+from training.disk.places import writable_folder
 
 
 @command("export")

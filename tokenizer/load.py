@@ -21,17 +21,17 @@ from tokenizer.networks.video.stream import DecodeStream, decode_stream, encode_
 from tokenizer.networks.video.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
 from tokenizer.networks.vqgan import VQGAN, VQGANConfig
 from tokenizer.quantizers import describe, from_description
-from training.checkpoints import (
+from training.checkpoints.fitting import fitted
+from training.checkpoints.folder import (
     MANIFEST,
     find_checkpoint,
     read_manifest,
     read_weights,
     write_checkpoint,
 )
+from training.checkpoints.manifests import entries, weights_hash
+from training.disk.records import judged, kind_of
 from training.errors import BadInput
-from training.fitting import fitted
-from training.manifests import entries, weights_hash
-from training.records import judged, kind_of
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 KIND = "tokenizer"

@@ -26,13 +26,13 @@ from tokenizer.metrics import CodebookStats, psnr, ssim
 from tokenizer.networks.discriminator import PatchDiscriminator
 from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
 from tokenizer.quantizers import Quantized
-from training.averaging import average_
-from training.checkpoints import MANIFEST_KEY
+from training.checkpoints.folder import MANIFEST_KEY
+from training.checkpoints.sharded import shard
 from training.errors import BadInput
-from training.gradients import FiniteGuard
-from training.optimizers import AdamWConfig, build_optimizer
-from training.sharded import shard
-from training.throughput import Work
+from training.optimization.averaging import average_
+from training.optimization.optimizers import AdamWConfig, build_optimizer
+from training.watch.gradients import FiniteGuard
+from training.watch.throughput import Work
 
 
 class TokenizerModule(L.LightningModule):

@@ -13,12 +13,12 @@ from tokenizer.load import manifest_of
 from tokenizer.metrics import CodebookStats
 from tokenizer.networks.musik import MusikConfig
 from tokenizer.networks.semantic import SemanticConfig, SemanticTokenizer
-from training.averaging import average_
-from training.checkpoints import MANIFEST_KEY
-from training.gradients import FiniteGuard
-from training.optimizers import AdamWConfig, build_optimizer
-from training.sharded import shard
-from training.throughput import Work
+from training.checkpoints.folder import MANIFEST_KEY
+from training.checkpoints.sharded import shard
+from training.optimization.averaging import average_
+from training.optimization.optimizers import AdamWConfig, build_optimizer
+from training.watch.gradients import FiniteGuard
+from training.watch.throughput import Work
 
 
 class SemanticModule(L.LightningModule):

@@ -27,8 +27,8 @@ from omegaconf.errors import (
 )
 
 from training.command_line import typed
+from training.disk.status import slurm_job, write_status
 from training.errors import BadInput, TrainingFault
-from training.status import slurm_job, write_status
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 BAD_INPUT, FAULT = 2, 1

@@ -29,29 +29,29 @@ from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from training.checkpoints import find_checkpoint, newest_first
+from training.checkpoints.folder import find_checkpoint, newest_first
+from training.checkpoints.manifests import read_resumable
+from training.checkpoints.resume import decide_precision, judge_batch, judge_changes
+from training.checkpoints.same_data import data_facts, judge_data, write_digests
 from training.cli import CONFIGS, is_sweep, plain, run_folder
 from training.command_line import typed
+from training.disk.folders import lock_folder, refuse_held, writable
+from training.disk.leftovers import sweep_leftovers
+from training.disk.records import read_record, write_durably, write_record
+from training.disk.status import STOPPED, slurm_job, write_status
 from training.errors import BadInput
-from training.folders import lock_folder, refuse_held, writable
-from training.leftovers import sweep_leftovers
 from training.machine import (
     hardware,
     launched_rank,
     launched_together,
     num_devices,
 )
-from training.manifests import read_resumable
-from training.records import read_record, write_durably, write_record
-from training.resume import decide_precision, judge_batch, judge_changes
-from training.rows import FINDINGS_FILE, METRICS_FILE, cut_rows
-from training.same_data import data_facts, judge_data, write_digests
 from training.settings import check_places, check_settings
-from training.snapshot import git_revision
-from training.status import STOPPED, slurm_job, write_status
 from training.stopping import Stopped, leave, watch
+from training.sweeps.snapshot import git_revision
 from training.trainer import build_trainer, capped_steps
-from training.validation import DueValidation
+from training.watch.rows import FINDINGS_FILE, METRICS_FILE, cut_rows
+from training.watch.validation import DueValidation
 
 __all__ = ["Run", "build_data", "build_model", "build_trainer", "capped_steps", "open_run"]
 

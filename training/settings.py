@@ -5,8 +5,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from training.cli import plain
+from training.disk.places import writable_folder
 from training.errors import BadInput
-from training.places import writable_folder
 from training.ranges import at_least, one_of, positive
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")

@@ -2,7 +2,7 @@
 
 SIGTERM (schedulers, before they kill), SIGUSR2 (submitit and `sbatch --signal=USR2@120`, before
 the time is up) and SIGINT (Ctrl-C). While data and model are made they end the run at once: what
-is made already is kept. While it trains they only set a flag (`training.signals`). Nothing heavy
+is made already is kept. While it trains they only set a flag (`training.watch.signals`). Nothing heavy
 is imported here, so that they are heeded while torch loads.
 """
 
@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig
 
 from training.cli import run_folder
-from training.folders import held_by_another
-from training.status import STOPPED, slurm_job, write_status
+from training.disk.folders import held_by_another
+from training.disk.status import STOPPED, slurm_job, write_status
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 

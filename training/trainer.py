@@ -13,18 +13,18 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import DictConfig
 
+from training.checkpoints.exact_resume import RandomStates
+from training.checkpoints.saving import FolderCheckpointIO, SaveCheckpoints
+from training.checkpoints.sharded import FullySharded
 from training.cli import plain
 from training.errors import BadInput
-from training.exact_resume import RandomStates
-from training.faults import WatchFinite
-from training.loggers import JsonlLogger, StatusLogger, build_wandb
 from training.machine import num_devices
-from training.rows import METRICS_FILE
-from training.saving import FolderCheckpointIO, SaveCheckpoints
-from training.sharded import FullySharded
-from training.signals import StopOnSignal
-from training.throughput import Throughput
-from training.validation import DueValidation
+from training.watch.faults import WatchFinite
+from training.watch.loggers import JsonlLogger, StatusLogger, build_wandb
+from training.watch.rows import METRICS_FILE
+from training.watch.signals import StopOnSignal
+from training.watch.throughput import Throughput
+from training.watch.validation import DueValidation
 
 STRATEGIES = ("auto", "ddp", "fsdp")
 

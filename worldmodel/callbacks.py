@@ -8,11 +8,11 @@ import lightning as L
 import numpy as np
 import torch
 
+from training.checkpoints.sharded import whole
 from training.errors import BadInput
-from training.loggers import log_media
-from training.media import Media
 from training.ranges import at_least
-from training.sharded import whole
+from training.watch.loggers import log_media
+from training.watch.media import Media
 from worldmodel.data import TokenDataModule, collate
 from worldmodel.decoding import Sampling, rollout
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of

@@ -9,8 +9,8 @@ from collections import Counter
 from omegaconf import DictConfig
 
 from training.cli import command, plain
-from training.places import writable_folder
-from training.published import paths
+from training.disk.places import writable_folder
+from training.foreign.adapters import paths
 from worldmodel.load import load_world_model
 from worldmodel.published import convert
 

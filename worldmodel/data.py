@@ -19,8 +19,8 @@ from drives.tokens.store import TokenDrive, TokenStore
 from tokenizer.encode import EncodeConfig, encode_drives, store_spec
 from tokenizer.load import Tokenizer, load_tokenizer
 from training.errors import BadInput, CorruptSample
-from training.loader import POLICIES, OrderedLoader, fixed_loader
-from training.order import DataOrder
+from training.loading.loader import POLICIES, OrderedLoader, fixed_loader
+from training.loading.order import DataOrder
 from training.ranges import at_least, one_of
 from worldmodel.conditioning.text_encoders import Captions
 from worldmodel.dynamics.layout import ActionRanges

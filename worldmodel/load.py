@@ -7,10 +7,10 @@ from typing import Any
 
 from drives.tokens.store import TokenSpec, TokenStore
 from tokenizer.load import Tokenizer
-from training.checkpoints import MANIFEST, find_checkpoint, read_manifest, read_weights
+from training.checkpoints.fitting import fitted
+from training.checkpoints.folder import MANIFEST, find_checkpoint, read_manifest, read_weights
+from training.checkpoints.manifests import entries
 from training.errors import BadInput
-from training.fitting import fitted
-from training.manifests import entries
 from worldmodel.conditioning.text_encoders import TextEncoder, Texts, texts_from
 from worldmodel.dynamics import Dynamics, DynamicsConfig, describe, from_description
 

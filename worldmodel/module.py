@@ -7,11 +7,11 @@ import lightning as L
 from torch import Tensor
 
 from drives.tokens.store import TokenSpec
-from training.checkpoints import MANIFEST_KEY
-from training.gradients import FiniteGuard
-from training.optimizers import AdamWConfig, build_optimizer
-from training.sharded import shard
-from training.throughput import Work
+from training.checkpoints.folder import MANIFEST_KEY
+from training.checkpoints.sharded import shard
+from training.optimization.optimizers import AdamWConfig, build_optimizer
+from training.watch.gradients import FiniteGuard
+from training.watch.throughput import Work
 from worldmodel.conditioning.dropout import ConditionShares
 from worldmodel.conditioning.robustness import Robustness
 from worldmodel.conditioning.text_encoders import TextEncoder, Texts, reading_text
@@ -31,7 +31,7 @@ class WorldModelModule(L.LightningModule):
             (Hu et al. 2023, GAIA-1, section 4.3), so that the model also knows the
             unconditioned distribution.
         conditions: shares that are trained on a part of what conditions them, besides those.
-        text: a frozen text encoder (`worldmodel.conditioning.text_encoders`); captions are read through it.
+        text: a frozen text encoder (`worldmodel.conditioning.text_encoders`) that reads captions.
         text_cache: folder that keeps its embeddings between runs.
         robustness: how the past that the model reads in training is disturbed.
         captioned: whether the data has captions; comes from the token store.

@@ -18,10 +18,10 @@ from torch import Tensor
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from training.cli import command, plain
+from training.disk.leftovers import sweep_leftovers, written_whole
+from training.disk.places import writable_folder
 from training.errors import BadInput
-from training.leftovers import sweep_leftovers, written_whole
 from training.machine import compute_device
-from training.places import writable_folder
 from training.ranges import at_least, positive
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, open_decoder, rollout

@@ -29,11 +29,11 @@ from tqdm import tqdm
 
 from drives.carracing.driver import ScriptedDriver, draw_plan, draw_style
 from drives.drive import write_drive
+from training.disk.leftovers import sweep_leftovers, written_whole
+from training.disk.records import read_json
 from training.errors import BadInput
-from training.leftovers import sweep_leftovers, written_whole
-from training.pools import process_pool
+from training.loading.pools import process_pool
 from training.ranges import at_least, positive
-from training.records import read_json
 
 VERSION = 1  # raise it with every change that alters a drive: old drives are then refused
 ACTION_NAMES = ("steering", "throttle", "brake", "speed_mps", "yaw_rate_rad_s")

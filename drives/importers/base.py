@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from drives.drive import RECORDED, SPLITS, open_drive, write_drive
 from drives.video import read_source
+from training.disk.leftovers import sweep_leftovers
 from training.errors import BadInput
-from training.leftovers import sweep_leftovers
-from training.pools import START_METHOD, process_pool
+from training.loading.pools import START_METHOD, process_pool
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from drives.preprocessing import Preprocessing
 from drives.splits import SPLITS
+from training.disk.records import judged, read_record, write_record
 from training.errors import BadInput
-from training.records import judged, read_record, write_record
 
 SCHEMA_VERSION = 2
 READABLE = (1, 2)  # 1: release 0.1, without a seal

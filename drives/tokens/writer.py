@@ -23,9 +23,9 @@ from drives.tokens.manifest import (
     write_store_manifest,
 )
 from drives.tokens.store import TokenDrive, check_tokens
+from training.disk.hashing import file_sha256
+from training.disk.leftovers import partial_of, sweep_leftovers
 from training.errors import BadInput
-from training.hashing import file_sha256
-from training.leftovers import partial_of, sweep_leftovers
 
 NewDrive = tuple[TokenDrive, dict[str, Any]]
 ENTERED_AT_ONCE = 100

@@ -27,7 +27,7 @@ from drives.importers.commavq_segments import list_segments, read_segments
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from tokenizer.images import read_image
-from training.checkpoints import check_whole, read_state, read_weights, write_checkpoint
+from training.checkpoints.folder import check_whole, read_state, read_weights, write_checkpoint
 from training.errors import BadInput
 
 TIMEOUT_S = 20  # for one input; the process then ends with the place where it hung

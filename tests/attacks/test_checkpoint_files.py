@@ -12,7 +12,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import HuggingFaceStorageWriter
 
-from training.checkpoints import (
+from training.checkpoints.folder import (
     SHARDS,
     begin,
     check_weights,
@@ -24,8 +24,8 @@ from training.checkpoints import (
     save_state,
     write_checkpoint,
 )
+from training.checkpoints.saving import FolderCheckpointIO
 from training.errors import BadInput
-from training.saving import FolderCheckpointIO
 
 pytestmark = pytest.mark.attack
 ROOT = Path(__file__).parent.parent.parent

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from training.checkpoints import check_whole, newest_first
-from training.status import read_status
+from training.checkpoints.folder import check_whole, newest_first
+from training.disk.status import read_status
 
 pytestmark = [pytest.mark.attack, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent.parent

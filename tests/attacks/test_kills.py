@@ -8,7 +8,7 @@ import time
 import pytest
 from killed_runs import RECIPES, assert_is_the_run_left_alone, logged, start
 
-from training.status import read_status
+from training.disk.status import read_status
 
 KILLS = 12  # of each recipe
 

@@ -25,9 +25,9 @@ from published_files import cosmos_files, genie_files, gpt2m_files, parity, vavi
 from drives.tokens.store import TokenSpec
 from drives.tokens.writer import TokenStoreWriter
 from tokenizer.published import ADAPTERS as TOKENIZERS
-from training.checkpoints import read_state
+from training.checkpoints.folder import read_state
 from training.cli import bad_input_fails
-from training.hashing import file_sha256
+from training.disk.hashing import file_sha256
 from worldmodel.published import ADAPTERS as MODELS
 from worldmodel.published import convert
 
@@ -433,7 +433,7 @@ def checkpoint(shared, tmp_path_factory):
     ids=str,
 )
 def test_a_checkpoint_names_no_function(config, checkpoint, refused, tmp_path):
-    from training.records import read_record, write_record
+    from training.disk.records import read_record, write_record
 
     shutil.copytree(checkpoint, tmp_path / "ckpt")
     file = tmp_path / "ckpt/manifest.json"
@@ -444,7 +444,7 @@ def test_a_checkpoint_names_no_function(config, checkpoint, refused, tmp_path):
 
 @pytest.mark.parametrize("path", ["../secret.arrow", "/etc/passwd", "a/../../secret.arrow", "."])
 def test_a_store_names_no_file_outside_of_it(path, refused, tmp_path):
-    from training.records import read_record, write_record
+    from training.disk.records import read_record, write_record
 
     spec = TokenSpec((1, 2, 2), 8, 10, 1, (32, 32), "x")
     writer = TokenStoreWriter(tmp_path / "store", spec, ())
@@ -462,7 +462,7 @@ def test_a_store_names_no_file_outside_of_it(path, refused, tmp_path):
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a/../../secret"])
 def test_a_checkpoint_names_no_file_outside_of_it(path, checkpoint, refused, tmp_path):
-    from training.records import read_record, write_record
+    from training.disk.records import read_record, write_record
 
     (tmp_path / "secret").write_bytes(b"secret")
     shutil.copytree(checkpoint, tmp_path / "ckpt")

@@ -8,7 +8,7 @@ import pytest
 from drives.balance import BalanceConfig
 from drives.drive import Drive
 from training.errors import BadInput
-from training.order import DataOrder, Weights, sample_ids
+from training.loading.order import DataOrder, Weights, sample_ids
 
 
 def drive(name: str, steering: list[float], **meta: object) -> Drive:

@@ -29,7 +29,7 @@ from tokenizer.losses.lpips import load_lpips
 from tokenizer.networks.autoencoder import Autoencoder, AutoencoderConfig
 from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
 from tokenizer.quantizers import FSQConfig
-from training.checkpoints import write_checkpoint
+from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput
 
 

@@ -15,8 +15,8 @@ from drives import content
 from drives.content import Hashes
 from drives.drive import open_drives, write_drive
 from drives.sources import DriveSource, drive_digests, drives_hash
+from training.disk.records import read_record
 from training.errors import BadInput
-from training.records import read_record
 
 
 @pytest.fixture

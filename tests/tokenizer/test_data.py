@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from drives.clips import ClipDataModule, FrameCache, VideoFrames
 from drives.drive import open_drives, write_drive
 from drives.sources import DriveSource
-from training.checkpoints import newest_first, read_weights
+from training.checkpoints.folder import newest_first, read_weights
 from training.errors import BadInput, CorruptSample
 
 CUT = (

@@ -16,9 +16,9 @@ from tokenizer.losses.distillation import Distillation, Teacher, TeacherConfig, 
 from tokenizer.losses.terms import LossConfig
 from tokenizer.module import TokenizerModule
 from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
-from training.checkpoints import newest_first, read_weights
+from training.checkpoints.folder import newest_first, read_weights
 from training.errors import BadInput
-from training.optimizers import AdamWConfig
+from training.optimization.optimizers import AdamWConfig
 
 TINY = "test_vit"  # a vision transformer of timm's own tests
 

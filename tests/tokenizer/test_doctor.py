@@ -10,9 +10,9 @@ import torch
 from drives.clips import Clip
 from tokenizer.doctor.callback import Doctor
 from tokenizer.quantizers import CONFIGS, FSQConfig, Quantized, Quantizer
-from training.checkpoints import read_weights
+from training.checkpoints.folder import read_weights
+from training.disk.status import read_status
 from training.errors import BadInput
-from training.status import read_status
 
 STEPS = 40
 RUN = (

@@ -29,7 +29,7 @@ from tokenizer.networks.autoencoder import AutoencoderConfig
 from tokenizer.networks.discriminator import PatchDiscriminator
 from tokenizer.quantizers import LFQ, LFQConfig
 from training.errors import BadInput
-from training.optimizers import AdamWConfig
+from training.optimization.optimizers import AdamWConfig
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 OFF = {"pixel_weight": 1.0, "perceptual_weight": 0.0, "gan_weight": 0.0}

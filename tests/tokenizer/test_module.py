@@ -6,7 +6,7 @@ import torch
 
 from tokenizer.load import export_tokenizer, load_tokenizer
 from tokenizer.losses.terms import adaptive_weight, generator_loss, hinge_discriminator_loss
-from training.checkpoints import newest_first, read_weights
+from training.checkpoints.folder import newest_first, read_weights
 
 SMALL = [
     "+debug=tokenizer",

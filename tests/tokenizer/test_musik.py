@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tokenizer.load import load_tokenizer, manifest_of
 from tokenizer.networks.musik import ActionEnergy, Musik, MusikConfig
 from tokenizer.quantizers import FSQConfig
-from training.checkpoints import write_checkpoint
+from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput
 
 CONFIG = MusikConfig(

@@ -12,7 +12,7 @@ from tokenizer.load import load_tokenizer, manifest_of
 from tokenizer.networks.semantic import SemanticConfig, SemanticTokenizer
 from tokenizer.networks.vision_transformer import VisionTransformer, fit_positions, load_vit
 from tokenizer.quantizers import FSQConfig
-from training.checkpoints import write_checkpoint
+from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput
 
 CONFIG = SemanticConfig(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import training.scaling as scaling
+import training.scaling.scaling as scaling
 from tokenizer.load import PRETRAINED, load_tokenizer
+from training.disk.status import write_status
 from training.errors import BadInput
-from training.status import write_status
 from worldmodel.evaluation.tokenizer_sweep.plan import read_plan
 from worldmodel.evaluation.tokenizer_sweep.report import table
 from worldmodel.evaluation.tokenizer_sweep.sweep import Entry, main, measure, reached

@@ -11,10 +11,10 @@ import pytest
 
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
+from training.disk.hashing import file_sha256
+from training.disk.leftovers import partial_of
+from training.disk.records import read_record, write_record
 from training.errors import BadInput
-from training.hashing import file_sha256
-from training.leftovers import partial_of
-from training.records import read_record, write_record
 
 SPEC = TokenSpec(
     grid=(1, 3, 4),

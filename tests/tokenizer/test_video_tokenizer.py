@@ -18,7 +18,7 @@ from tokenizer.load import load_tokenizer, manifest_of
 from tokenizer.losses.lpips import load_lpips
 from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
 from tokenizer.quantizers import FSQConfig
-from training.checkpoints import write_checkpoint
+from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput
 
 CONFIG = VideoAutoencoderConfig(

@@ -12,7 +12,7 @@ from tokenizer.networks.vqgan import VQGANConfig
 from tokenizer.networks.vqgan_blocks import NearestUpsample
 from tokenizer.quantizers import FSQConfig, LFQConfig, VQConfig
 from training.errors import BadInput
-from training.optimizers import AdamWConfig
+from training.optimization.optimizers import AdamWConfig
 
 TINY = {"image_size": (16, 32), "width": 32, "multipliers": (1, 2), "num_res_blocks": 1}
 

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from training.html_page import curves
+from training.pages.html_page import curves
 
 
 @pytest.mark.parametrize("name", [r"$\foo$", r"a$", r"$x^2$", r"\$", "_hidden", "a_b^c{", "%s"])

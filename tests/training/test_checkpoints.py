@@ -11,7 +11,7 @@ import lightning as L
 import pytest
 import torch
 
-from training.checkpoints import (
+from training.checkpoints.folder import (
     check_whole,
     find_checkpoint,
     newest_first,
@@ -19,12 +19,12 @@ from training.checkpoints import (
     read_weights,
     write_checkpoint,
 )
+from training.checkpoints.manifests import read_resumable
+from training.checkpoints.saving import FolderCheckpointIO, SaveCheckpoints
+from training.disk.hashing import file_sha256
+from training.disk.records import read_record, write_record
+from training.disk.status import read_status
 from training.errors import BadInput, NotSaved, TrainingFault
-from training.hashing import file_sha256
-from training.manifests import read_resumable
-from training.records import read_record, write_record
-from training.saving import FolderCheckpointIO, SaveCheckpoints
-from training.status import read_status
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2])}
 
@@ -246,7 +246,7 @@ def test_keep_counts_whole_checkpoints_only(tmp_path):
 
 
 def test_in_the_background_the_values_at_the_time_of_the_call_are_saved(tmp_path, monkeypatch):
-    import training.saving as saving
+    import training.checkpoints.saving as saving
 
     weights = {"a": torch.zeros(3)}
     moments = torch.zeros(2)
@@ -275,7 +275,7 @@ def test_in_the_background_the_values_at_the_time_of_the_call_are_saved(tmp_path
 
 
 def test_old_ones_go_only_when_the_new_one_is_durable(tmp_path, monkeypatch):
-    import training.saving as saving
+    import training.checkpoints.saving as saving
 
     io = FolderCheckpointIO(background=False, keep=2)
     (tmp_path / ".step-0000001.partial").mkdir()  # left by a run that was killed

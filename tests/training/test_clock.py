@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from training.clock import now
-from training.throughput import Throughput, Work
+from training.watch.clock import now
+from training.watch.throughput import Throughput, Work
 
 QUEUED_S = 0.05
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoints import SHARDS, newest_first, read_weights
+from training.checkpoints.folder import SHARDS, newest_first, read_weights
 from training.errors import BadInput
 
 ROOT = Path(__file__).parent.parent.parent

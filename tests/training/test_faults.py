@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
-from training.checkpoints import newest_first, read_weights
+from training.checkpoints.folder import newest_first, read_weights
+from training.disk.status import read_status
 from training.errors import BadInput, CorruptSample, TrainingFault
-from training.gradients import NonFinite
-from training.loader import OrderedLoader, Replacing
-from training.order import DataOrder
-from training.status import read_status
+from training.loading.loader import OrderedLoader, Replacing
+from training.loading.order import DataOrder
+from training.watch.gradients import NonFinite
 from worldmodel.known_entropy.world import KnownEntropyWorld
 
 TINY = (

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils import checkpoint as torch_checkpoint
 
-from training.checkpoints import newest_first, read_weights
+from training.checkpoints.folder import newest_first, read_weights
 
 WORLD = (
     "+debug=worldmodel",
@@ -60,7 +60,7 @@ def test_accumulated_batches_are_one_large_batch(recipe, cut, composed, fit, tmp
 def test_recomputed_activations_change_nothing_but_are_recomputed(
     recipe, cut, composed, fit, tmp_path, monkeypatch
 ):
-    import training.recompute as recompute
+    import training.optimization.recompute as recompute
 
     calls = []
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.gradients import FiniteGuard, NonFinite, refuse
-from training.optimizers import AdamWConfig, build_optimizer
+from training.optimization.optimizers import AdamWConfig, build_optimizer
+from training.watch.gradients import FiniteGuard, NonFinite, refuse
 
 
 class Stepper:

@@ -9,8 +9,8 @@ from killing import ROOT
 
 LOOP = """
 import torch
-from training.loader import OrderedLoader
-from training.order import DataOrder
+from training.loading.loader import OrderedLoader
+from training.loading.order import DataOrder
 
 class Samples:
     def __len__(self): return 64

@@ -37,11 +37,11 @@ MAY_IMPORT_HYDRA = {
     "tokenizer/decode.py",
     "tokenizer/export.py",
     "training/run.py",
-    "training/planner.py",
-    "training/scaling_ladder.py",
-    "training/search.py",
-    "training/slurm_queue.py",
-    "training/snapshot.py",
+    "training/planner/plan.py",
+    "training/scaling/ladder.py",
+    "training/search/search.py",
+    "training/sweeps/slurm_queue.py",
+    "training/sweeps/snapshot.py",
     "training/trainer.py",
     "worldmodel/evaluation/decoding_bench.py",
 }
@@ -97,8 +97,8 @@ def test_packages_import_training_first(package: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("training/order.py", "from drives.drive import Drive"),
-        ("training/order.py", "def f():\n    import worldmodel.dynamics.gpt.model"),
+        ("training/loading/order.py", "from drives.drive import Drive"),
+        ("training/loading/order.py", "def f():\n    import worldmodel.dynamics.gpt.model"),
         ("drives/drive.py", "import worldmodel"),
         ("worldmodel/dynamics/gpt/model.py", "import train"),
         ("tokenizer/networks/autoencoder.py", "import lightning.pytorch as pl"),

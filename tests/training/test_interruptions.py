@@ -7,8 +7,8 @@ import time
 import pytest
 from killed_runs import RECIPES, STEPS, WORLD, assert_is_the_run_left_alone, start, whole_rows
 
-from training.checkpoints import newest_first, read_manifest
-from training.status import STOPPED, read_status
+from training.checkpoints.folder import newest_first, read_manifest
+from training.disk.status import STOPPED, read_status
 
 
 def interrupt(process, run, step, number) -> tuple[int, str]:

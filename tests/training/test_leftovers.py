@@ -7,12 +7,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from training.leftovers import partial_of, sweep_leftovers, written_whole
+from training.disk.leftovers import partial_of, sweep_leftovers, written_whole
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from training.leftovers import partial_of
+from training.disk.leftovers import partial_of
 folder = partial_of(Path(sys.argv[1]) / "drive")
 folder.mkdir()
 (folder / "video.mp4").write_bytes(b"half")

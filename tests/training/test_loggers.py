@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from training.status import read_status
-from training.workspace import AXIS, SECTIONS, build
+from training.disk.status import read_status
+from training.watch.workspace import AXIS, SECTIONS, build
 
 CUT = (
     "+debug=worldmodel",

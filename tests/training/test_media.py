@@ -7,7 +7,7 @@ import lightning as L
 import pytest
 import torch
 
-from training.media import Media
+from training.watch.media import Media
 
 
 class FullDisk(L.Callback):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from training.errors import BadInput
-from training.optimizers import AdamWConfig, build_optimizer, lr_factor
+from training.optimization.optimizers import AdamWConfig, build_optimizer, lr_factor
 
 
 def curve(max_steps=1000, **settings):

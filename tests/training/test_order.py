@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.order import DataOrder, sample_ids
+from training.loading.order import DataOrder, sample_ids
 
 
 def test_every_epoch_is_a_permutation_and_no_two_are_alike():

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from training.html_page import curves, figure, table
-from training.plain_json import finite, number, to_json
+from training.disk.plain_json import finite, number, to_json
+from training.pages.html_page import curves, figure, table
 
 
 def refuse(word: str) -> None:
@@ -30,8 +30,8 @@ def test_a_page_shows_a_dash() -> None:
 
 
 def test_a_run_that_diverged_has_rows_that_every_reader_takes(tmp_path) -> None:
-    from training.loggers import JsonlLogger, StatusLogger
-    from training.status import read_status, write_status
+    from training.disk.status import read_status, write_status
+    from training.watch.loggers import JsonlLogger, StatusLogger
 
     write_status(tmp_path, state="running")
     for logger in (JsonlLogger(tmp_path / "metrics.jsonl"), StatusLogger(tmp_path)):

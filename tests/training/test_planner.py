@@ -10,9 +10,9 @@ import pytest
 from hydra.utils import instantiate
 
 from training.errors import BadInput
-from training.planner import Facts, Planner, plan
-from training.planner_devices import FULL, GPUS, HALF, Device, find_device
-from training.planner_tracker import (
+from training.planner.devices import FULL, GPUS, HALF, Device, find_device
+from training.planner.plan import Facts, Planner, plan
+from training.planner.tracker import (
     ACTIVATIONS,
     AVERAGE,
     GRADIENTS,

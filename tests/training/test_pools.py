@@ -9,13 +9,13 @@ import pytest
 from killing import descendants, kill, start, survivors, until
 
 from training.errors import TrainingFault
-from training.pools import process_pool
+from training.loading.pools import process_pool
 
 # Each worker works for a minute, and there is more in the queue.
 BUSY = """
 import sys, time
 from pathlib import Path
-from training.pools import process_pool
+from training.loading.pools import process_pool
 
 def work(path):
     for n in range(600):

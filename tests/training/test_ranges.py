@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from training.disk.places import writable_file, writable_folder
 from training.errors import BadInput
-from training.places import writable_file, writable_folder
 from training.ranges import at_least, one_of, positive, share
 
 

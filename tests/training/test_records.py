@@ -7,8 +7,8 @@ from typing import Literal
 
 import pytest
 
+from training.disk.records import judged, read_json, read_record, write_record
 from training.errors import BadInput
-from training.records import judged, read_json, read_record, write_record
 
 VALUES = {"schema_version": 3, "scale": 1.0, "names": ["a", "b"], "files": {"w": "0" * 64}}
 

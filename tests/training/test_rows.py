@@ -5,8 +5,8 @@ import resource
 
 import pytest
 
-from training.loggers import JsonlLogger
-from training.rows import append_rows, cut_rows, last_values, read_rows
+from training.watch.loggers import JsonlLogger
+from training.watch.rows import append_rows, cut_rows, last_values, read_rows
 
 
 def row(step: int, **values: float) -> str:

@@ -11,13 +11,13 @@ from pathlib import Path
 import lightning as L
 import pytest
 
-import training.resume as resume
+import training.checkpoints.resume as resume
 import training.run as runs
-from training.checkpoints import newest_first
+from training.checkpoints.folder import newest_first
+from training.disk.folders import LOCK, alone_in
+from training.disk.status import read_status
 from training.errors import BadInput
-from training.folders import LOCK, alone_in
-from training.rows import read_rows
-from training.status import read_status
+from training.watch.rows import read_rows
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = (
@@ -34,7 +34,7 @@ TINY = (
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from training.folders import lock_folder
+from training.disk.folders import lock_folder
 lock = lock_folder(Path(sys.argv[1]), "trains")
 if os.fork() == 0:
     time.sleep(30)  # as a data worker that outlives its parent

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from drives.drive import write_drive
+from training.checkpoints.same_data import FILE, judge_data, write_digests
 from training.errors import BadInput
 from training.run import build_data, open_run
-from training.same_data import FILE, judge_data, write_digests
 
 CUT = ("+debug=tokenizer", "media=none", "loader.frames=video", "checkpoints.every_steps=1")
 

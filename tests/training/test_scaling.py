@@ -10,12 +10,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-import training.scaling as scaling
-from training.checkpoints import write_checkpoint
+import training.scaling.scaling as scaling
+from training.checkpoints.folder import write_checkpoint
 from training.cli import plain
+from training.disk.status import STOPPED, write_status
 from training.errors import BadInput
-from training.scaling_ladder import read_ladder
-from training.status import STOPPED, write_status
+from training.scaling.ladder import read_ladder
 
 ROOT = Path(__file__).parent.parent.parent
 A, B, C = 2e4, -0.6, 0.7

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.errors import BadInput
-from training.scaling_fit import fit_power_law, t_quantile
+from training.scaling.fit import fit_power_law, t_quantile
 
 X = np.geomspace(1e9, 1e11, 8)
 FAR = 1e12

@@ -15,11 +15,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from training import search
+from training.disk.status import read_status
 from training.errors import BadInput
-from training.search_report import ReportMetric, single_process
-from training.search_space import read_plan
-from training.status import read_status
+from training.search import search
+from training.search.report import ReportMetric, single_process
+from training.search.space import read_plan
 
 ROOT = Path(__file__).parent.parent.parent
 PLAN: dict[str, Any] = {

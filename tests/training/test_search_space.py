@@ -7,10 +7,10 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from training import search
 from training.command_line import override
 from training.errors import BadInput
-from training.search_space import read_plan
+from training.search import search
+from training.search.space import read_plan
 
 ROOT = Path(__file__).parent.parent.parent
 PLAN: dict[str, Any] = {

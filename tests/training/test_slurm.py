@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from training import sweep_table
-from training.checkpoints import newest_first
-from training.snapshot import PACKAGES, PROGRAMS
-from training.status import read_status
+from training.checkpoints.folder import newest_first
+from training.disk.status import read_status
+from training.sweeps import table as sweep_table
+from training.sweeps.snapshot import PACKAGES, PROGRAMS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

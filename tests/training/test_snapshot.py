@@ -10,8 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from training import snapshot
-from training.slurm_queue import job_states, make_watcher, unstartable
+from training.sweeps import snapshot
+from training.sweeps.slurm_queue import job_states, make_watcher, unstartable
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -34,7 +34,7 @@ def test_a_snapshot_is_whole_and_taken_once_per_content(tree, tmp_path):
     (tree / "notes.txt").write_text("not code")
     first = snapshot.take_snapshot(tmp_path / "sweep", tree)
     assert first.name == f"code-{snapshot.content_hash(tree)}"
-    for name in ("train.py", "configs/train.yaml", "training/snapshot.py"):
+    for name in ("train.py", "configs/train.yaml", "training/sweeps/snapshot.py"):
         assert (first / name).read_bytes() == (tree / name).read_bytes()
     weights = next((tree / "tokenizer" / "pretrained").rglob("*.safetensors"))
     assert (first / weights.relative_to(tree)).read_bytes() == weights.read_bytes()
@@ -126,7 +126,7 @@ def test_the_slurm_launcher_composes_with_requeue_and_snapshot():
     assert slurm.signal_delay_s == 120
     assert slurm.additional_parameters.requeue is True
     assert {c._target_ for c in cfg.hydra.callbacks.values()} == {
-        *("training.snapshot.CodeSnapshot", "training.slurm_queue.WatchQueue")
+        *("training.sweeps.snapshot.CodeSnapshot", "training.sweeps.slurm_queue.WatchQueue")
     }
     # Every entry is one that sbatch gets to see.
     from submitit.slurm.slurm import _make_sbatch_string

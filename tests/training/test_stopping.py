@@ -7,8 +7,8 @@ import pytest
 from killing import ROOT, descendants, finish, start, survivors, until
 from omegaconf import OmegaConf
 
-from training.folders import lock_folder
-from training.status import STOPPED, read_status, write_status
+from training.disk.folders import lock_folder
+from training.disk.status import STOPPED, read_status, write_status
 from training.stopping import SIGNALS, in_good_order
 
 FEW = ("data.carracing.num_train=8", "data.carracing.num_val=1", "data.carracing.num_test=1")
@@ -69,7 +69,7 @@ def test_a_run_that_another_process_trains_keeps_its_status(tmp_path):
     holder = start(
         [
             "-c",
-            "import sys, time; from pathlib import Path; from training.folders import lock_folder\n"
+            "import sys, time; from pathlib import Path; from training.disk.folders import lock_folder\n"
             "lock = lock_folder(Path(sys.argv[1]), 'trains'); print('held', flush=True)\n"
             "time.sleep(60)",
             str(run),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from training import sweep_table
+from training.disk.status import write_status
 from training.errors import BadInput
-from training.status import write_status
+from training.sweeps import table as sweep_table
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import pytest
 import wandb
 from wandb.proto import wandb_internal_pb2
 
-from training.loggers import build_wandb
-from training.workspace import AXIS
+from training.watch.loggers import build_wandb
+from training.watch.workspace import AXIS
 
 BLOCK = 32768
 

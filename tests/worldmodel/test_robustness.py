@@ -7,7 +7,7 @@ import torch
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from training.optimizers import AdamWConfig
+from training.optimization.optimizers import AdamWConfig
 from worldmodel.conditioning.robustness import Robustness
 from worldmodel.data import TokenClip
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig

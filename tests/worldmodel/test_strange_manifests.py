@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tokenizer.load import PRETRAINED, load_tokenizer
-from training.checkpoints import read_manifest
+from training.checkpoints.folder import read_manifest
 from training.errors import BadInput
 from worldmodel.evaluation.evidence import data_source, trained_on
 from worldmodel.load import load_world_model

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from training.loader import fixed_loader
+from training.loading.loader import fixed_loader
 from worldmodel.data import TokenWindows, collate
 from worldmodel.evaluation.action_use import VARIANTS
 from worldmodel.evaluation.evidence import evidence_of

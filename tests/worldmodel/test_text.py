@@ -10,7 +10,7 @@ import torch
 from drives.captions import Caption
 from drives.tokens.store import TokenDrive, TokenSpec
 from training.errors import BadInput
-from training.optimizers import AdamWConfig
+from training.optimization.optimizers import AdamWConfig
 from worldmodel.conditioning.text_encoders import T5, Captions, HashedWords, Texts, texts_from
 from worldmodel.data import TokenWindows, collate
 from worldmodel.dynamics.gpt.model import GPTConfig

@@ -30,11 +30,11 @@ from tokenizer.compare.scores import Clips, Judge, reconstruct, score_tokenizer
 from tokenizer.load import Tokenizer, fit_of, load_tokenizer
 from tokenizer.losses.lpips import load_lpips
 from training.cli import command
+from training.disk.leftovers import sweep_leftovers, written_whole
+from training.disk.places import writable_folder
+from training.disk.plain_json import finite, to_json
 from training.errors import BadInput
-from training.leftovers import sweep_leftovers, written_whole
 from training.machine import compute_device, hardware
-from training.places import writable_folder
-from training.plain_json import finite, to_json
 from training.ranges import at_least, one_of, positive
 
 

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenizer.compare.inception import Inception
+from training.disk.hashing import file_sha256
 from training.errors import BadInput
-from training.foreign_weights import read_file
-from training.hashing import file_sha256
+from training.foreign.weights import read_file
 
 PUBLISHED = "pt_inception-2015-12-05-6726825d.pth"
 PUBLISHED_SHA256 = "6726825d"  # the beginning: torch hub's habit of naming files

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 
-from training.chart_text import as_drawn
-from training.html_page import page, svg, table, video
-from training.sweep_table import render
+from training.pages.chart_text import as_drawn
+from training.pages.html_page import page, svg, table, video
+from training.sweeps.table import render
 
 
 class Column(NamedTuple):

@@ -18,7 +18,7 @@ from tokenizer.compare.inception import FEATURES, Inception
 from tokenizer.load import Tokenizer, fit_of
 from tokenizer.losses.lpips import PerceptualDistance
 from tokenizer.metrics import CodebookStats, psnr, ssim
-from training.clock import now
+from training.watch.clock import now
 
 LEVELS_PER_UNIT = 127.5  # 8-bit levels between 0 and 1 of the range [-1, 1]
 STILL = 2.0 / LEVELS_PER_UNIT

@@ -23,14 +23,14 @@ from tokenizer.doctor.reference import examine
 from tokenizer.doctor.treatment import TREATMENTS, Case, roll_back
 from tokenizer.doctor.vitals import Figures, Vitals
 from tokenizer.quantizers import FSQ
+from training.checkpoints.sharded import FullySharded
 from training.cli import command
+from training.disk.places import writable_file
+from training.disk.plain_json import to_json
+from training.disk.status import write_status
 from training.errors import BadInput
-from training.places import writable_file
-from training.plain_json import to_json
 from training.ranges import at_least
-from training.rows import FINDINGS_FILE, append_rows
-from training.sharded import FullySharded
-from training.status import write_status
+from training.watch.rows import FINDINGS_FILE, append_rows
 
 
 class Doctor(L.Callback):
@@ -38,8 +38,9 @@ class Doctor(L.Callback):
 
     Findings are printed once each, logged beside their figures (`doctor/...`), kept in
     `status.json` and, with what was done, in `doctor.jsonl`. With `treatments`, the run goes
-    back to the newest checkpoint that was healthy and changes one thing (`tokenizer.doctor.treatment`).
-    The changes are part of its checkpoints: a resumed run goes on with them.
+    back to the newest checkpoint that was healthy and changes one thing
+    (`tokenizer.doctor.treatment`). The changes are part of its checkpoints: a resumed run goes on
+    with them.
 
     Args:
         window: optimizer steps that are judged together; an even number.

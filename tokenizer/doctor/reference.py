@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from training.disk.plain_json import to_json
 from training.errors import BadInput
-from training.plain_json import to_json
-from training.rows import FINDINGS_FILE, METRICS_FILE, read_rows
+from training.watch.rows import FINDINGS_FILE, METRICS_FILE, read_rows
 
 REFERENCES = Path(__file__).parent / "references"
 METRICS = (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tokenizer.doctor.findings import Limits, Settings, weaker
 from tokenizer.doctor.vitals import Figures
-from training.checkpoints import check_whole, newest_first, step_of
+from training.checkpoints.folder import check_whole, newest_first, step_of
 from training.errors import BadInput
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from tokenizer.losses.frozen import Frozen
 from training.errors import BadInput
-from training.foreign_weights import read_file
+from training.foreign.weights import read_file
 
 PACKAGE = "package:"
 

@@ -33,9 +33,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from tokenizer.losses.frozen import Frozen
+from training.disk.leftovers import sweep_leftovers, written_whole
 from training.errors import BadInput
-from training.foreign_weights import read_file
-from training.leftovers import sweep_leftovers, written_whole
+from training.foreign.weights import read_file
 
 log = logging.getLogger(__name__)
 

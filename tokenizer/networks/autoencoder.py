@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tokenizer.networks.base import GridConfig
 from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
 from training.errors import BadInput
-from training.recompute import call
+from training.optimization.recompute import call
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from tokenizer.networks.autoencoder import Layers
 from training.errors import BadInput
-from training.foreign_weights import read_file
+from training.foreign.weights import read_file
 
 IGNORED = ("head.", "fc_norm.", "mask_token")
 RENAMED = {"register_tokens": "reg_token"}  # in the files of DINOv2's authors

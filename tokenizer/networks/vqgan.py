@@ -31,7 +31,7 @@ from tokenizer.networks.vqgan_blocks import (
 )
 from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
 from training.errors import BadInput
-from training.recompute import call
+from training.optimization.recompute import call
 
 
 @dataclass(frozen=True)

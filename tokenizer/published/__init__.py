@@ -1,4 +1,4 @@
-"""Published tokenizers open as they are: one adapter per format (`training.published`)."""
+"""Published tokenizers open as they are: one adapter per format (`training.foreign.adapters`)."""
 
 import hashlib
 import json
@@ -19,10 +19,10 @@ from tokenizer.published.magvit2 import Magvit2
 from tokenizer.published.opened import Opened
 from tokenizer.published.seed_voken import IBQ, OpenMagvit2
 from tokenizer.published.taming import Taming
-from training.checkpoints import WEIGHTS, write_checkpoint
+from training.checkpoints.folder import WEIGHTS, write_checkpoint
+from training.disk.hashing import file_sha256
 from training.errors import BadInput
-from training.hashing import file_sha256
-from training.published import choose, paths, provenance
+from training.foreign.adapters import choose, paths, provenance
 
 
 class Adapter(Protocol):
@@ -42,7 +42,7 @@ ADAPTERS: dict[str, Callable[..., Adapter]] = {
 
 
 def adapter(name: str, options: Mapping[str, Any]) -> Adapter:
-    """The adapter called `name`; see `training.published.choose`."""
+    """The adapter called `name`; see `training.foreign.adapters.choose`."""
     return choose(ADAPTERS, "tokenizer", name, options)
 
 

@@ -1,7 +1,7 @@
 """Averages of the weights as Stability's LitEma keeps them beside the weights: 1X, TencentARC."""
 
 from training.errors import BadInput
-from training.foreign_weights import Tensors
+from training.foreign.weights import Tensors
 
 AVERAGED, LOSS, RAW = "model_ema.", "loss.", "raw "
 LEFT_OUT = (LOSS, AVERAGED, RAW)  # of what `chosen` gives

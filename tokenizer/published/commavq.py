@@ -11,7 +11,7 @@ from tokenizer.networks.vqgan import VQGANConfig
 from tokenizer.published.opened import Opened
 from tokenizer.published.vqgan_keys import CODEBOOK, architecture, codebook, load
 from training.errors import BadInput
-from training.foreign_weights import Tensors, read_file, state_dict
+from training.foreign.weights import Tensors, read_file, state_dict
 
 FILES = "encoder_pytorch_model.bin,decoder_pytorch_model.bin"
 

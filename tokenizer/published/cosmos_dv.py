@@ -18,7 +18,7 @@ from tokenizer.published.opened import Opened
 from tokenizer.published.torchscript import is_torchscript, read_torchscript
 from tokenizer.quantizers import FSQConfig
 from training.errors import BadInput
-from training.foreign_weights import Tensors, fill, read_file, shape_of, state_dict
+from training.foreign.weights import Tensors, fill, read_file, shape_of, state_dict
 
 # Buffers that say nothing which the config does not: wavelets and tables.
 # The dequantiser of decoder.jit wraps a quantizer.

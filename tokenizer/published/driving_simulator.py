@@ -11,7 +11,7 @@ from tokenizer.published.taming import one
 from tokenizer.published.vqgan_keys import architecture, load
 from tokenizer.quantizers import FSQConfig
 from training.errors import BadInput
-from training.foreign_weights import read_file, shape_of, state_dict
+from training.foreign.weights import read_file, shape_of, state_dict
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tokenizer.published.opened import Opened
 from tokenizer.published.torchscript import is_torchscript, read_torchscript
 from tokenizer.published.vqgan_keys import architecture, codebook, load
 from training.errors import BadInput
-from training.foreign_weights import Tensors, read_file, state_dict
+from training.foreign.weights import Tensors, read_file, state_dict
 
 # Where its training keeps the weights; its own scripts look in this order.
 INSIDE = ("ema", "model", "state_dict")

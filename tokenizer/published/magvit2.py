@@ -14,7 +14,7 @@ from tokenizer.published.opened import Opened
 from tokenizer.published.taming import one
 from tokenizer.published.vqgan_keys import architecture, load
 from tokenizer.quantizers import LFQConfig
-from training.foreign_weights import read_file, state_dict
+from training.foreign.weights import read_file, state_dict
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tokenizer.published.opened import Opened
 from tokenizer.published.taming import one
 from tokenizer.published.vqgan_keys import architecture, codebook, load
 from tokenizer.quantizers import LFQConfig, QuantizerConfig
-from training.foreign_weights import Tensors, read_file, state_dict
+from training.foreign.weights import Tensors, read_file, state_dict
 
 
 @dataclass(frozen=True)

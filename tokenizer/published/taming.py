@@ -10,7 +10,7 @@ from tokenizer.published.averages import AVERAGED
 from tokenizer.published.opened import Opened
 from tokenizer.published.vqgan_keys import architecture, codebook, load
 from training.errors import BadInput
-from training.foreign_weights import read_file, state_dict
+from training.foreign.weights import read_file, state_dict
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from training.errors import BadInput
-from training.foreign_weights import check_kind, check_stored
+from training.foreign.weights import check_kind, check_stored
 
 DTYPES = {
     "FloatStorage": torch.float32,

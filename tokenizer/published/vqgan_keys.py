@@ -11,7 +11,7 @@ import torch
 from tokenizer.networks.vqgan import VQGANConfig
 from tokenizer.quantizers import VQConfig
 from training.errors import BadInput
-from training.foreign_weights import Tensors, fill, shape_of
+from training.foreign.weights import Tensors, fill, shape_of
 
 # Ours -> theirs, tried in order; a name that nothing matches is the same in both.
 SHARED = (

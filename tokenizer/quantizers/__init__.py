@@ -8,8 +8,8 @@ from tokenizer.quantizers.fsq import FSQ, FSQConfig
 from tokenizer.quantizers.lfq import LFQ, LFQConfig
 from tokenizer.quantizers.residual import Product, ProductConfig, Residual, ResidualConfig
 from tokenizer.quantizers.vq import VQ, VQConfig
+from training.disk.records import judged, kind_of
 from training.errors import BadInput
-from training.records import judged, kind_of
 
 __all__ = [
     "FSQ",

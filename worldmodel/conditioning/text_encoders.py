@@ -16,10 +16,10 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from training.disk.hashing import file_sha256
+from training.disk.leftovers import written_whole
+from training.disk.records import judged
 from training.errors import BadInput
-from training.hashing import file_sha256
-from training.leftovers import written_whole
-from training.records import judged
 from worldmodel.dynamics.base import DynamicsConfig
 from worldmodel.dynamics.text import TextContext
 

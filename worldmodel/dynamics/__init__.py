@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from training.records import judged, kind_of
+from training.disk.records import judged, kind_of
 from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
 from worldmodel.dynamics.gpt.model import GPTConfig
 from worldmodel.dynamics.masked.model import MaskedConfig

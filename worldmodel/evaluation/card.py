@@ -17,7 +17,7 @@ from drives.tokens.store import TokenStore
 from tokenizer.load import Tokenizer
 from tokenizer.losses.lpips import load_lpips
 from training.errors import BadInput
-from training.loader import fixed_loader
+from training.loading.loader import fixed_loader
 from training.ranges import at_least, one_of, positive
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, open_decoder

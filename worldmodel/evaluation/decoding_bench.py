@@ -1,4 +1,4 @@
-"""Every way to decode a checkpoint, measured: python -m worldmodel.evaluation.decoding_bench ckpt=RUN
+"""Every way to decode, measured: python -m worldmodel.evaluation.decoding_bench ckpt=RUN
 
 Speed, share of what memory allows, what an approximation costs in cross entropy, and how many
 guesses are right; one markdown table.
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from drives.drive import SPLITS
 from training.cli import command, plain
-from training.clock import now
+from training.disk.places import writable_file
 from training.errors import BadInput
 from training.machine import compute_device
-from training.places import writable_file
 from training.ranges import at_least, one_of
-from training.results import append, heading
+from training.watch.clock import now
+from training.watch.results import append, heading
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding.quantized import why_not_int8
 from worldmodel.decoding.raster import Decoder

@@ -15,9 +15,9 @@ from drives.sources import DriveSource, TokenSource, source_from_dict, without_t
 from drives.tokens.store import TokenStore
 from tokenizer.encode import EncodeConfig
 from tokenizer.load import Tokenizer, load_tokenizer
-from training.checkpoints import MANIFEST
+from training.checkpoints.folder import MANIFEST
+from training.disk.records import judged
 from training.errors import BadInput
-from training.records import judged
 from worldmodel.data import open_store
 from worldmodel.known_entropy.source import KnownEntropySource
 from worldmodel.known_entropy.world import KnownEntropyConfig

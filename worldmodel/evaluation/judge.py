@@ -11,14 +11,14 @@ from tokenizer.evaluation import evaluate_tokenizer, long_enough
 from tokenizer.load import KIND as TOKENIZER
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.losses.lpips import PerceptualDistance, load_lpips
-from training.checkpoints import find_checkpoint, read_manifest
+from training.checkpoints.folder import find_checkpoint, read_manifest
 from training.cli import plain
+from training.disk.leftovers import sweep_leftovers, written_whole
+from training.disk.places import writable_folder
+from training.disk.plain_json import finite, to_json
 from training.errors import BadInput
-from training.html_page import figure
-from training.leftovers import sweep_leftovers, written_whole
 from training.machine import compute_device
-from training.places import writable_folder
-from training.plain_json import finite, to_json
+from training.pages.html_page import figure
 from worldmodel.decoding import Guidance, Sampling
 from worldmodel.evaluation.card import EvalConfig, evaluate
 from worldmodel.evaluation.evidence import DRIVES, data_source, evidence_of

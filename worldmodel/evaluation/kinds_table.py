@@ -1,4 +1,6 @@
-"""Kinds of world models side by side: python -m worldmodel.evaluation.kinds_table RUN [RUN ...] [--out FILE.json]
+"""Kinds of world models side by side.
+
+    python -m worldmodel.evaluation.kinds_table RUN [RUN ...] [--out FILE.json]
 
 One row per checkpoint, on the windows of one token store: cross entropy and accuracy (fully
 teacher-forced, each kind by its own likelihood), frames per second of its own decoder, size, and
@@ -13,13 +15,13 @@ from pathlib import Path
 
 from drives.drive import SPLITS
 from training.cli import bad_input_fails
-from training.clock import now
+from training.disk.places import writable_file
+from training.disk.plain_json import to_json
 from training.errors import BadInput
-from training.loader import fixed_loader
+from training.loading.loader import fixed_loader
 from training.machine import compute_device
-from training.places import writable_file
-from training.plain_json import to_json
 from training.ranges import at_least, one_of
+from training.watch.clock import now
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, open_decoder
 from worldmodel.dynamics import describe

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from drives.clips import to_pixels
 from tokenizer.losses.lpips import PerceptualDistance
 from tokenizer.metrics import psnr, ssim
-from training.clock import now
+from training.watch.clock import now
 from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.data import TokenClip
 from worldmodel.decoding import Sampling, rollout

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizer.metrics import MAX_PSNR_DB
-from training.html_page import curves, figure, page, picture, table, video
+from training.pages.html_page import curves, figure, page, picture, table, video
 
 LABELS = {
     "autoregressive": "world model, autoregressive",

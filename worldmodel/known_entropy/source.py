@@ -12,8 +12,8 @@ from filelock import FileLock
 
 from drives.sources import TokenSource
 from drives.tokens.store import TokenSpec, TokenStore
+from training.disk.leftovers import sweep_leftovers, written_whole
 from training.errors import BadInput
-from training.leftovers import sweep_leftovers, written_whole
 from worldmodel.data import TokenClip
 from worldmodel.known_entropy.world import ACTION_NAMES, KnownEntropyConfig, KnownEntropyWorld
 

@@ -1,4 +1,4 @@
-"""Published world models open as they are: one adapter per format (`training.published`)."""
+"""Published world models open as they are: one adapter per format (`training.foreign.adapters`)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from training.checkpoints import write_checkpoint
+from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput
-from training.published import choose, provenance
+from training.foreign.adapters import choose, provenance
 from worldmodel.load import WorldModel, manifest_of
 from worldmodel.published.commavq_gpt import CommaVQGPT
 from worldmodel.published.cosmos_ar import CosmosAR
@@ -30,7 +30,7 @@ ADAPTERS: dict[str, Callable[..., Adapter]] = {
 
 
 def adapter(name: str, options: Mapping[str, Any]) -> Adapter:
-    """The adapter called `name`; see `training.published.choose`."""
+    """The adapter called `name`; see `training.foreign.adapters.choose`."""
     return choose(ADAPTERS, "model", name, options)
 
 

@@ -14,7 +14,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from training.foreign_weights import read_file, state_dict
+from training.foreign.weights import read_file, state_dict
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.published.gpt_files import (
     fitted,

@@ -16,9 +16,9 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 
 from drives.tokens.store import TokenSpec
+from training.disk.records import judged
 from training.errors import BadInput
-from training.foreign_weights import Tensors, read_file, state_dict
-from training.records import judged
+from training.foreign.weights import Tensors, read_file, state_dict
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig
 from worldmodel.published.gpt_files import (

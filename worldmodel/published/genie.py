@@ -12,9 +12,9 @@ from pathlib import Path
 from pydantic import PositiveFloat, PositiveInt
 
 from drives.tokens.store import TokenSpec
+from training.disk.records import judged, read_json
 from training.errors import BadInput
-from training.foreign_weights import fill, read_file, state_dict
-from training.records import judged, read_json
+from training.foreign.weights import fill, read_file, state_dict
 from worldmodel.dynamics.masked.model import Masked, MaskedConfig
 from worldmodel.published.opened import Opened
 

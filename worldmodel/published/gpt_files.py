@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from drives.tokens.store import TokenSpec
+from training.disk.records import judged, read_json
 from training.errors import BadInput
-from training.foreign_weights import Tensors, fill
-from training.records import judged, read_json
+from training.foreign.weights import Tensors, fill
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.published.opened import Opened
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tokenizer.load import export_tokenizer, load_tokenizer
-from training.checkpoints import newest_first, read_weights
+from training.checkpoints.folder import newest_first, read_weights
 
 SMALL = [
     "+debug=tokenizer",
@@ -63,7 +63,7 @@ def test_pictures_and_counted_flops_teach_the_codebook_nothing(composed, fit):
 
 def test_the_plan_of_a_run_needs_no_values(composed):
     """Under fake tensors nothing may ask how many batches a codebook has seen."""
-    from training.planner import plan
+    from training.planner.plan import plan
 
     cfg = composed("tokenizer_tiny", *SMALL, "quantizer=vq", "plan_device=cpu")
     assert "tokenizer_tiny" in str(plan(cfg))

@@ -9,7 +9,7 @@ from torch import nn
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from training.optimizers import AdamWConfig, build_optimizer
+from training.optimization.optimizers import AdamWConfig, build_optimizer
 from worldmodel.dynamics.gpt.action_head import ActionHead
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 from worldmodel.dynamics.layout import LayoutConfig

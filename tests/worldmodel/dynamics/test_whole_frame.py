@@ -8,7 +8,7 @@ import torch
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from training.optimizers import AdamWConfig, build_optimizer
+from training.optimization.optimizers import AdamWConfig, build_optimizer
 from worldmodel.data import TokenClip
 from worldmodel.dynamics import describe, from_description
 from worldmodel.dynamics.layout import LayoutConfig

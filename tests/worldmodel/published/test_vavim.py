@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from published_files import parity, vavim_files
 
 from training.errors import BadInput
-from training.foreign_weights import read_file
+from training.foreign.weights import read_file
 from worldmodel.published import open_published
 
 

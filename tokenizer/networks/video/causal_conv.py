@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenizer.networks.autoencoder import Layers
-from training.recompute import call
+from training.optimization.recompute import call
 
 
 class Past(dict[nn.Module, Tensor]):

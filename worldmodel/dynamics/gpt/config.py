@@ -60,8 +60,8 @@ class GPTConfig(DynamicsConfig):
         factors: sizes whose product is the vocabulary, first varies fastest: the embedding is
             a sum over factors, and the head predicts them one after the other
             (`worldmodel.dynamics.gpt.heads`). () for one table of all tokens.
-        noise_levels: levels of context noise (`worldmodel.conditioning.robustness`) that the network is
-            told apart, above "none"; 0 tells it nothing.
+        noise_levels: levels of context noise (`worldmodel.conditioning.robustness`) that the
+            network is told apart, above "none"; 0 tells it nothing.
     """
 
     dim: int = 512

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from training.recompute import call
+from training.optimization.recompute import call
 from worldmodel.dynamics.attention import linear
 from worldmodel.dynamics.base import TokenScores
 from worldmodel.dynamics.gpt.action_head import ActionHead

@@ -1,8 +1,8 @@
 """The masked world model: frames filled in from the past and from what is known of them.
 
 ST-MaskGIT, 1X's GENIE (github.com/1x-technologies/1xgpt): a space-time transformer
-(`worldmodel.dynamics.masked.space_time`) reads a clip whose later tokens are partly masked, and predicts
-the masked ones, all independently of each other, and so the factors of each.
+(`worldmodel.dynamics.masked.space_time`) reads a clip whose later tokens are partly masked, and
+predicts the masked ones, all independently of each other, and so the factors of each.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from training.recompute import call
+from training.optimization.recompute import call
 from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
 from worldmodel.dynamics.factors import Factors
 from worldmodel.dynamics.inputs import ActionVector, LookBack, check_widths
@@ -38,7 +38,8 @@ class MaskedConfig(DynamicsConfig):
             the cell's input; 0 as published.
         mup_base_width: `dim` for which the learning rate was found (`worldmodel.dynamics.mup`);
             attention is then scaled by 8 / head_dim, as published. 0 is off.
-        max_corrupt_rate, non_mlm_ratio, num_prompt_frames: see `worldmodel.dynamics.masked.corruption`.
+        max_corrupt_rate, non_mlm_ratio, num_prompt_frames: see
+            `worldmodel.dynamics.masked.corruption`.
         layout: how actions and captions are read; frame 0 is never a target. A caption's
             `text_tokens` tokens are averaged and told to every cell of its frame.
     """

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from training.recompute import call
+from training.optimization.recompute import call
 from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.inputs import ActionVector, LookBack, check_widths

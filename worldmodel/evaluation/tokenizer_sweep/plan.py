@@ -16,8 +16,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from training.errors import BadInput
-from training.plan_file import read_plan_file
-from training.scaling_ladder import as_argument, compose_train
+from training.scaling.ladder import as_argument, compose_train
+from training.sweeps.plan_file import read_plan_file
 
 EXAMPLE = Path("configs/tokenizer_sweep/levels.yaml")
 REQUIRED = ("tokenizer", "probe", "tokenizers")

@@ -9,9 +9,9 @@ import matplotlib
 matplotlib.use("Agg")  # no display is needed
 import matplotlib.pyplot as plt
 
-from training.chart_text import as_drawn
-from training.plain_json import number
-from training.sweep_table import render
+from training.disk.plain_json import number
+from training.pages.chart_text import as_drawn
+from training.sweeps.table import render
 
 RATES = ("raw", "coded", "predicted")
 COLUMNS = ("tokenizer", "LPIPS", "PSNR dB", *(f"{rate} bits" for rate in RATES), "tokens", "usage")

@@ -1,4 +1,6 @@
-"""Rate, distortion, predictability: python -m worldmodel.evaluation.tokenizer_sweep SWEEP.yaml [setting=value ...]
+"""Rate, distortion, predictability.
+
+    python -m worldmodel.evaluation.tokenizer_sweep SWEEP.yaml [setting=value ...]
 
 Trains some tokenizers, and on the tokens of each a small probe world model, with equal steps. A
 world model does not pay for the bits that a tokenizer emits, but for those that it cannot
@@ -28,10 +30,10 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from training.cli import bad_input_fails, plain
+from training.disk.plain_json import number, to_json
+from training.disk.status import STOPPED, read_status
 from training.errors import BadInput
-from training.plain_json import number, to_json
-from training.rows import METRICS_FILE, read_rows
-from training.status import STOPPED, read_status
+from training.watch.rows import METRICS_FILE, read_rows
 from worldmodel.evaluation.tokenizer_sweep.plan import SweepPlan, read_plan
 
 PROBE_METRIC = "val/loss"  # nats per real token, teacher-forced
@@ -99,7 +101,7 @@ def reach(cfg: DictConfig, metric: str | None) -> float:
         BadInput: the folder holds a run of other settings, or of another length.
         SystemExit: with code 75, where a signal stopped the training.
     """
-    from training.scaling import train
+    from training.scaling.scaling import train
 
     # One validation after the last step, however many there are before.
     batches = int(cfg.trainer.max_steps) * int(cfg.trainer.accumulate_grad_batches)

@@ -1,0 +1,236 @@
+"""Checkpoints: a folder per step, verified when opened, complete or not there at all.
+
+    checkpoints/step-001000/
+        weights.safetensors     every parameter and buffer
+        state.pt                optimizers, loops, callbacks, random states (weights_only)
+        manifest.json           schema, kind, configs, hashes of all files; sealed by its own
+
+Under FSDP the weights and the optimizers' moments are in `shards/` instead, written by all ranks
+(`training.checkpoints.sharded`). A folder without `state.pt` is an export: it can be evaluated,
+not resumed.
+
+`read_manifest` is cheap: the seal, the values and the sizes. `read_weights` hashes what it reads;
+`check_whole` hashes every file.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from training.checkpoints.manifests import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    SHARDS,
+    STATE,
+    WEIGHTS,
+    read_manifest,
+)
+from training.disk.hashing import file_sha256
+from training.disk.records import sealed, sync
+from training.errors import BadInput, NotSaved
+
+MANIFEST_KEY = "dashcast"
+REFUSALS = (OSError, SafetensorError)  # raised where a disk is full or may not be written
+TORCH_SAYS = ("inline_container", "iostream")  # in torch.save's RuntimeError for the same
+
+
+def write_checkpoint(
+    path: Path,
+    weights: dict[str, torch.Tensor],
+    manifest: dict[str, Any],
+    state: dict[str, Any] | None = None,
+) -> None:
+    """Write beside, sync, then rename: the folder is complete or absent.
+
+    Raises:
+        BadInput: `path` exists; nothing is overwritten.
+        NotSaved: the disk is full or may not be written; nothing is left beside.
+    """
+    tensors = {k: v.detach().to("cpu").contiguous().clone() for k, v in weights.items()}
+    with writing(path):
+        partial = begin(path)
+        save_file(tensors, partial / WEIGHTS)
+        if state is not None:
+            save_state(state, partial)
+        commit(path, manifest)
+
+
+def save_state(state: dict[str, Any], folder: Path) -> None:
+    """Write the optimizers' file into a folder that is being filled."""
+    # Given a path, torch never closes a file that a full disk cut short, and its room, though the
+    # file is removed, is not free again before the process ends.
+    try:
+        with (folder / STATE).open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        if not any(word in str(error) for word in TORCH_SAYS):
+            raise
+        raise OSError(f"{STATE}: the disk takes no more") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What fails in here leaves nothing beside `path`, and a refusal of the disk is named."""
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(partial_of(path), ignore_errors=True)
+        if isinstance(error, REFUSALS) and not isinstance(error, NotSaved):
+            raise NotSaved(path, why_refused(path, error)) from error
+        raise
+
+
+def why_refused(path: Path, error: BaseException) -> str:
+    """One line: what a library says, and the room that there is, which it may not say."""
+    said = next(iter(str(error).splitlines()), type(error).__name__)
+    folder = next((p for p in path.parents if p.is_dir()), Path("/"))
+    return f"{said}; {shutil.disk_usage(folder).free / 1e6:.1f} MB are free there, make room"
+
+
+def begin(path: Path) -> Path:
+    """An empty folder beside `path`, to be filled and then committed."""
+    if path.exists():
+        raise BadInput(f"{path}: exists already; checkpoints are never overwritten")
+    partial = partial_of(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def partial_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def commit(path: Path, manifest: dict[str, Any]) -> None:
+    """Hash and sync all files of the folder beside, seal the manifest, rename, sync again."""
+    partial = partial_of(path)
+    files = sorted(f for f in partial.rglob("*") if f.is_file())
+    names = {str(f.relative_to(partial)): f for f in files}
+    facts = {
+        "files": {name: file_sha256(file) for name, file in names.items()},
+        "sizes": {name: file.stat().st_size for name, file in names.items()},
+    }
+    full = {"schema_version": SCHEMA_VERSION, **manifest, **facts}
+    full["schema_version"] = SCHEMA_VERSION  # an export copies the manifest of an older one
+    (partial / MANIFEST).write_bytes(sealed(full, str(path / MANIFEST)))
+    folders = {f.parent for f in files} | {partial}
+    for entry in [*files, partial / MANIFEST, *folders]:
+        sync(entry)
+    partial.rename(path)
+    sync(path.parent)
+
+
+def check_whole(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint, every file of which has been read and is as it was written.
+
+    Raises:
+        BadInput: as `read_manifest`; and a file is altered, or one of the shards is not listed.
+    """
+    return _check(path, lambda name: True)
+
+
+def check_weights(path: Path) -> dict[str, Any]:
+    """The same without the optimizer state, which nobody but a resumed run needs."""
+    return _check(path, lambda name: name != STATE)
+
+
+def _check(path: Path, chosen: Callable[[str], bool]) -> dict[str, Any]:
+    manifest = read_manifest(path)
+    for name, expected in manifest["files"].items():
+        if chosen(name) and _sha256(path / name) != expected:
+            raise BadInput(f"{path / name}: altered since it was written; use another checkpoint")
+    for file in (path / SHARDS).glob("*"):  # all of them are read
+        if f"{SHARDS}/{file.name}" not in manifest["files"]:
+            raise BadInput(f"{file}: is no part of this checkpoint; remove it")
+    return manifest
+
+
+def _sha256(file: Path) -> str:
+    try:
+        return file_sha256(file)
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def read_weights(path: Path, verify: bool = True) -> dict[str, torch.Tensor]:
+    """All parameters and buffers, whole: shards are put together, on one process.
+
+    Args:
+        verify: hash what is read; False only after `check_whole`.
+
+    Raises:
+        BadInput: as `check_whole`, the optimizer state aside.
+    """
+    if verify:
+        check_weights(path)
+    if (path / SHARDS).is_dir():
+        from training.checkpoints.sharded import read_whole
+
+        return read_whole(path / SHARDS)
+    try:
+        return load_file(path / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path}/{WEIGHTS}: cannot be read ({error})") from error
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Optimizers, loops and random states; nothing but tensors and plain values is unpickled.
+
+    Raises:
+        BadInput: the checkpoint has none, or its file holds anything else.
+    """
+    if not (path / STATE).is_file():
+        raise BadInput(f"ckpt={path}: an export without optimizer state cannot be resumed")
+    try:
+        return dict(torch.load(path / STATE, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises many kinds; none of them may pass as another fault
+        raise BadInput(
+            f"{path / STATE}: refused, it holds more than tensors and plain values, or is damaged "
+            f"({next(iter(str(error).splitlines()), type(error).__name__)})"
+        ) from error
+
+
+def find_checkpoint(path: Path, resume: bool = False) -> Path:
+    """The checkpoint that `path` means: itself, or the newest whole one of a run folder.
+
+    Args:
+        resume: whether the optimizer state has to be whole too.
+
+    Raises:
+        BadInput: nothing there, or nothing of it is whole.
+    """
+    if not path.exists():
+        raise BadInput(f"ckpt={path}: no such file or folder")
+    if (path / MANIFEST).exists():
+        return path
+    folders = newest_first(path)
+    for folder in folders:
+        try:
+            (check_whole if resume else check_weights)(folder)
+        except BadInput as error:
+            print(f"warning: skipping {error}")
+            continue
+        return folder
+    if folders:
+        raise BadInput(f"ckpt={path}: none of its {len(folders)} checkpoints is whole")
+    read_manifest(path)
+    raise AssertionError("read_manifest refuses a folder without a manifest")
+
+
+def newest_first(run: Path) -> list[Path]:
+    """The finished checkpoints of a run folder; partial and damaged ones have other names."""
+    folder = run / "checkpoints" if (run / "checkpoints").is_dir() else run
+    named = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(named, key=step_of, reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The optimizer step that a folder `step-N` is named for."""
+    return int(path.name.removeprefix("step-"))

@@ -1,0 +1,230 @@
+"""FSDP2: parameters, gradients and moments split over processes, and checkpoints of the pieces.
+
+Every rank writes its pieces (torch.distributed.checkpoint, in safetensors, because its own format
+is a pickle) into `shards/` of a checkpoint folder; the folder is committed by rank 0 once all
+have. Another number of processes reads the same pieces, and one process puts them together
+without any process group. Keys are `weights/NAME` and `optimizer_I/NAME/MOMENT`.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed.checkpoint as dcp
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from training.checkpoints.folder import (
+    MANIFEST_KEY,
+    REFUSALS,
+    SHARDS,
+    begin,
+    check_whole,
+    commit,
+    partial_of,
+    read_state,
+    read_weights,
+    save_state,
+    writing,
+)
+from training.checkpoints.saving import prune
+from training.errors import BadInput, NotSaved
+
+WEIGHTS, OPTIMIZER = "weights", "optimizer_{}"
+
+
+class FullySharded(ModelParallelStrategy):
+    """FSDP2 over all processes. The module says in `configure_model` what is a unit (`shard`).
+
+    Args:
+        keep: whole checkpoints that stay, the new one among them.
+    """
+
+    def __init__(self, keep: int | None = None) -> None:
+        super().__init__(tensor_parallel_size=1)
+        self.keep = keep
+
+    def setup_environment(self) -> None:
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
+    ) -> None:
+        path = Path(self.broadcast(filepath))
+        state = dict(checkpoint)
+        manifest = {**state.pop(MANIFEST_KEY), "step": state["global_step"]}
+        pieces = {f"{WEIGHTS}/{name}": v for name, v in state.pop("state_dict").items()}
+        optimizers = state.pop("optimizer_states", [])
+        for i, optimizer in enumerate(optimizers):
+            pieces |= _moments(OPTIMIZER.format(i), optimizer)
+        state["sharded_groups"] = [optimizer["param_groups"] for optimizer in optimizers]
+        self._first_rank(path, lambda: begin(path))
+        folder = partial_of(path) / SHARDS
+        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        refusal: BaseException | None = None
+        try:
+            dcp.save(pieces, storage_writer=writer)
+        except CheckpointException as error:  # raised in every rank, whichever failed
+            refusal = next(failure for failure, _ in error.failures.values())
+            if not isinstance(refusal, REFUSALS):
+                raise
+
+        def finish() -> None:
+            if refusal is not None:
+                raise refusal
+            save_state(state, partial_of(path))
+            commit(path, manifest)
+
+        self._first_rank(path, finish)
+        if self.is_global_zero:
+            prune(path, self.keep)
+
+    def _first_rank(self, path: Path, work: Callable[[], Any]) -> None:
+        """Rank 0 does it, the others wait; where the disk refuses, all raise NotSaved."""
+        why = ""
+        if self.is_global_zero:
+            try:
+                with writing(path):
+                    work()
+            except (NotSaved, BadInput) as failure:
+                why = getattr(failure, "why", str(failure))
+        why = self.broadcast(why)
+        if why:
+            raise NotSaved(path, why)
+
+    def load_checkpoint(
+        self, checkpoint_path: Any, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        path = Path(self.broadcast(checkpoint_path))
+        check_whole(path)
+        state = read_state(path)
+        assert self.model is not None
+        optimizers = [getattr(o, "optimizer", o) for o in self.optimizers]
+        if not (path / SHARDS).is_dir():
+            self._load_whole(path, state.pop("optimizer_states"), optimizers)
+            return state
+        weights = get_model_state_dict(self.model)
+        states = [get_optimizer_state_dict(self.model, o) for o in optimizers]
+        pieces = {f"{WEIGHTS}/{name}": v for name, v in weights.items()}
+        for i, named in enumerate(states):
+            pieces |= _moments(OPTIMIZER.format(i), named)
+        dcp.load(pieces, storage_reader=HuggingFaceStorageReader(str(path / SHARDS)))
+        set_model_state_dict(self.model, weights)
+        groups = state.pop("sharded_groups")
+        for optimizer, named, saved in zip(optimizers, states, groups, strict=True):
+            named["param_groups"] = saved
+            set_optimizer_state_dict(self.model, optimizer, named)
+        return state
+
+    def _load_whole(self, path: Path, states: list[dict[str, Any]], optimizers: list[Any]) -> None:
+        """A checkpoint that one process wrote."""
+        assert self.model is not None
+        whole = StateDictOptions(full_state_dict=True)
+        weights: dict[str, Any] = dict(read_weights(path, verify=False))
+        set_model_state_dict(self.model, weights, options=whole)
+        for optimizer, saved in zip(optimizers, states, strict=True):
+            mine: dict[str, Any] = get_optimizer_state_dict(self.model, optimizer)
+            names = _names(mine["param_groups"])
+            groups = [
+                {**group, "params": [names[i] for i in group["params"]]}
+                for group in saved["param_groups"]
+            ]
+            state = {names[i]: value for i, value in saved["state"].items()}
+            named: dict[str, Any] = {"state": state, "param_groups": groups}
+            set_optimizer_state_dict(self.model, optimizer, named, options=whole)
+
+
+def shard(units: Iterable[nn.Module], root: nn.Module, trainer: L.Trainer) -> None:
+    """Under `FullySharded`: split every unit and then what is left of `root`; else nothing.
+
+    A unit is gathered when it runs, and let go after it; gradients are averaged.
+    """
+    strategy = trainer.strategy
+    if not isinstance(strategy, FullySharded):
+        return
+    mesh = strategy.device_mesh["data_parallel"]
+    for unit in (*units, root):
+        # The root too: after a validation, averages and checkpoints look for pieces.
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True)
+
+
+def whole(module: nn.Module, make: Callable[[], nn.Module], trainer: L.Trainer) -> nn.Module:
+    """The module itself, or where it is sharded a whole copy; every rank has to ask.
+
+    Args:
+        make: builds the module anew; the copy of any rank but 0 stays as it was built.
+    """
+    if not any(isinstance(p, DTensor) for p in module.parameters()):
+        return module
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights = get_model_state_dict(module, options=options)
+    copy = make()
+    if trainer.is_global_zero:
+        copy.load_state_dict(weights)
+    return copy.to(trainer.strategy.root_device)
+
+
+def read_whole(folder: Path) -> dict[str, Tensor]:
+    """The weights in a folder of shards, put together by this process alone."""
+    found = _read(folder, f"{WEIGHTS}/")
+    return {key.removeprefix(f"{WEIGHTS}/"): value for key, value in found.items()}
+
+
+def whole_optimizers(
+    checkpoint: Path, sharded_groups: list[list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Optimizer states as `torch.optim` saves them, from the shards of a checkpoint."""
+    states = []
+    for i, groups in enumerate(sharded_groups):
+        prefix = f"{OPTIMIZER.format(i)}/"
+        index = {name: number for number, name in enumerate(_names(groups))}
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _read(checkpoint / SHARDS, prefix).items():
+            name, moment = key.removeprefix(prefix).rsplit("/", 1)
+            state.setdefault(index[name], {})[moment] = value
+        numbered = [{**g, "params": [index[name] for name in g["params"]]} for g in groups]
+        states.append({"state": state, "param_groups": numbered})
+    return states
+
+
+def _names(groups: list[dict[str, Any]]) -> list[str]:
+    """Names of all parameters in the order in which torch.optim numbers them."""
+    return list(chain.from_iterable(group["params"] for group in groups))
+
+
+def _moments(prefix: str, optimizer: dict[str, Any]) -> dict[str, Tensor]:
+    return {
+        f"{prefix}/{name}/{moment}": value
+        for name, moments in optimizer["state"].items()
+        for moment, value in moments.items()
+    }
+
+
+def _read(folder: Path, prefix: str) -> dict[str, Tensor]:
+    known = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    tensors = {
+        key: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for key, entry in known.items()
+        if key.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*assuming the intent is to load in a single process.*")
+        dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+    return tensors

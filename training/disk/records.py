@@ -1,0 +1,196 @@
+"""Records: small JSON files that tell when a byte of them has changed, and judge what they hold.
+
+A sealed record begins with `"sha256"`: the hash of the file's own bytes, with zeros in the place
+of the hash. So every bit is covered, the seal and the spaces included.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from training.disk.leftovers import written_whole
+from training.errors import BadInput
+
+Judged = TypeVar("Judged")
+Kind = TypeVar("Kind")
+SEAL = "sha256"
+BLANK = b"0" * 64
+HEAD = b'{\n "sha256": "'  # as json.dumps writes it; the hash follows at once
+SHOWN = 3  # faults of a record that a message names
+
+
+def write_record(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `values` as sealed JSON; whoever reads sees the file of before or all of the new one.
+
+    Raises:
+        BadInput: a value is no plain one, NaN or infinite.
+        OSError: the file cannot be written; the one of before is still there.
+    """
+    write_durably(path, sealed(values, str(path)))
+
+
+def sealed(values: Mapping[str, Any], where: str) -> bytes:
+    """The bytes of a sealed record; `where` is for messages."""
+    if SEAL in values:
+        raise BadInput(f"{where}: {SEAL!r} is the name of the seal; give the value another name")
+    try:
+        text = json.dumps({SEAL: BLANK.decode(), **values}, indent=1, allow_nan=False) + "\n"
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadInput(f"{where}: JSON cannot hold one of its values ({error})") from error
+    blank = text.encode()
+    return HEAD + hashlib.sha256(blank).hexdigest().encode() + blank[len(HEAD) + len(BLANK) :]
+
+
+def read_record(
+    path: Path, may_lack_seal: Callable[[dict[str, Any]], bool] = lambda values: False
+) -> dict[str, Any]:
+    """The values of a sealed record, without the seal.
+
+    Args:
+        may_lack_seal: the explicit rule by which an older record is read, though nothing covers
+            it. A seal that is there is always checked, whatever this says.
+
+    Raises:
+        BadInput: not there, damaged, without the seal that it needs, or no JSON object.
+    """
+    content = _content(path)
+    if content.startswith(HEAD):
+        rest = content[len(HEAD) + len(BLANK) :]
+        digest = hashlib.sha256(HEAD + BLANK + rest).hexdigest().encode()
+        if content != HEAD + digest + rest:
+            raise BadInput(f"{path}: truncated or altered since it was written; use another copy")
+    values = _parsed(content, path)
+    if not isinstance(values, dict):
+        raise BadInput(f"{path}: a JSON object is needed; is it another file?")
+    if content.startswith(HEAD):
+        return {key: value for key, value in values.items() if key != SEAL}
+    if SEAL in values or not may_lack_seal(values):
+        raise BadInput(
+            f"{path}: truncated or altered, its seal is broken or gone; use another copy"
+        )
+    return values
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of someone else holds; it has no seal.
+
+    Raises:
+        BadInput: not there, no file, not UTF-8, no JSON, nested too deep, or with NaN in it.
+    """
+    return _parsed(_content(path), path)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace a file in one step: written beside, synced, renamed, the folder synced.
+
+    Raises:
+        OSError: it cannot be written; the file of before is still there.
+    """
+    with written_whole(path) as partial, partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def judged(cls: type[Judged], values: Any, where: str, finite: bool = True) -> Judged:
+    """An instance of a dataclass (or another type) from plain values, every one of them judged.
+
+    Types are strict: "10" is no number, 1.5 no integer, true neither; a list stands for a tuple,
+    an integer for a float. Ranges are judged by the class in `__post_init__`.
+
+    Args:
+        where: names the values in messages, as "runs/a/run.json: network".
+        finite: refuse NaN and infinity.
+
+    Raises:
+        BadInput: names each field that is unknown, missing, or of another type or range.
+    """
+    try:
+        text = json.dumps([values])
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadInput(f"{where}: only plain values can stand there ({error})") from error
+    adapter = _adapter(cls, finite)  # type: ignore[arg-type]  # a class is hashable
+    try:
+        found: Judged = adapter.validate_json(text)[0]
+    except ValidationError as error:
+        faults = [_told(entry) for entry in error.errors(include_url=False)]
+        more = f" (and {len(faults) - SHOWN} more)" if len(faults) > SHOWN else ""
+        raise BadInput(f"{where}: {'; '.join(faults[:SHOWN])}{more}") from error
+    return found
+
+
+def kind_of(values: Any, kinds: Mapping[str, Kind], where: str) -> tuple[Kind, dict[str, Any]]:
+    """The kind that values are named after, and the values without that name.
+
+    Raises:
+        BadInput: no object, or of a kind that is none of `kinds`.
+    """
+    if not isinstance(values, dict):
+        raise BadInput(f"{where}={str(values)[:60]}: should be an object with a name")
+    rest = dict(values)
+    name = rest.pop("name", None)
+    if not isinstance(name, str) or name not in kinds:
+        raise BadInput(f"{where}: {name!r} is unknown; known: {', '.join(kinds)}")
+    return kinds[name], rest
+
+
+@lru_cache
+def _adapter(cls: Any, finite: bool) -> TypeAdapter[Any]:
+    # A dataclass of the standard library takes no config of its own, but inherits a tuple's.
+    config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=not finite,
+        arbitrary_types_allowed=True,  # a field of such a type keeps its default
+    )
+    return TypeAdapter(tuple[cls], config=config)
+
+
+def _told(fault: Any) -> str:
+    """One fault of pydantic's in our words."""
+    name = ".".join(str(part) for part in fault["loc"][1:])
+    kind, value = fault["type"], repr(fault["input"])
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{name} is unknown"
+    if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{name} is missing"
+    if kind == "value_error":  # raised by a class itself, in its own words
+        return f"{name}: {fault['ctx']['error']}" if name else str(fault["ctx"]["error"])
+    shown = value if len(value) <= 60 else f"{value[:57]}..."
+    reason = fault["msg"].removeprefix("Input should be ").removeprefix("Input ")
+    return f"{name}={shown}, should be {reason}" if name else f"{shown}, should be {reason}"
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # a folder in its place, no permission, not there
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _parsed(content: bytes, path: Path) -> Any:
+    try:
+        return json.loads(content.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and BadInput are ValueErrors
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        raise BadInput(f"{path}: truncated, altered, or no JSON ({reason})") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")

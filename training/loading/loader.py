@@ -1,0 +1,195 @@
+"""A loader that resumes exactly, survives its workers, and replaces what cannot be read."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from training.errors import CorruptSample, TrainingFault
+from training.handing_over import DEADLINE_S, cause_of, last_line, shared
+from training.loading.order import DataOrder
+from training.loading.pools import end_with_parent
+from training.ranges import one_of
+
+POLICIES = ("stop", "skip")
+MAX_RESTARTS = 3  # of workers, without a batch in between
+
+
+class Samples(Protocol):
+    """What the loader reads: a map-style data set that can say where a sample comes from."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Any: ...
+    def describe(self, index: int) -> dict[str, Any]: ...
+
+
+class Replacing(Dataset[tuple[Any, list[str]]]):
+    """Gives, for a sample that cannot be read, another one: a fixed function of its id.
+
+    Ids keep their meaning, so order and resume stay as they are. Every item comes with the
+    messages of the samples that it stands in for.
+    """
+
+    def __init__(self, samples: Samples, policy: str, max_tries: int = 100) -> None:
+        one_of(POLICIES, on_corrupt=policy)
+        self.samples, self.policy, self.max_tries = samples, policy, max_tries
+
+    def __getitem__(self, index: int) -> tuple[Any, list[str]]:
+        broken: list[str] = []
+        for attempt in range(self.max_tries):
+            chosen = index
+            if attempt:
+                digest = hashlib.sha256(f"{index}/{attempt}".encode()).digest()
+                chosen = int.from_bytes(digest[:8], "big") % len(self.samples)
+            try:
+                return self.samples[chosen], broken
+            except CorruptSample as error:
+                if self.policy == "stop":
+                    raise
+                broken.append(str(error))
+        raise CorruptSample(f"{self.max_tries} samples in a row cannot be read; {broken[-1]}")
+
+
+class OrderedLoader(DataLoader):
+    """Batches in the order of a `DataOrder`.
+
+    `samples_consumed` counts batches handed to the loop, not those that workers read ahead.
+
+    Args:
+        on_corrupt: "stop" at the first sample that cannot be read, or "skip": replace it,
+            count it, and start workers anew that died. Nothing is lost by either.
+
+    Attributes:
+        wait_s: seconds the loop spent waiting for batches so far.
+        num_corrupt: samples replaced so far by this process.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        order: DataOrder,
+        collate: Callable[[list[Any]], Any],
+        num_workers: int = 0,
+        on_corrupt: str = "stop",
+    ) -> None:
+        super().__init__(
+            Replacing(samples, on_corrupt),
+            batch_sampler=order,
+            collate_fn=_Collate(collate),
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            # Its own generator: starting workers draws from it, never from the global one.
+            generator=torch.Generator().manual_seed(order.seed),
+            worker_init_fn=end_with_parent,
+            timeout=DEADLINE_S if num_workers else 0,
+        )
+        self.samples, self.order, self.on_corrupt = samples, order, on_corrupt
+        self.collate = collate
+        self.wait_s = 0.0
+        self.num_corrupt = self.num_restarts = 0
+        self._told: set[str] = set()
+
+    def __iter__(self) -> Any:
+        batches, restarts = self._fresh(), 0
+        while True:
+            began = time.perf_counter()
+            try:
+                pair = next(batches, None)
+            except RuntimeError as error:
+                restarts += 1
+                self._worker_died(error, restarts)
+                batches = self._fresh()
+                continue
+            self.wait_s += time.perf_counter() - began
+            if pair is None:
+                return
+            batch, broken = pair
+            restarts = 0
+            self._count(broken)
+            self.order.samples_consumed += self.order.global_batch
+            yield batch
+
+    def _fresh(self) -> Iterator[Any]:
+        """New workers; the order goes on where the last batch was handed over."""
+        self._iterator = None
+        try:
+            return super().__iter__()
+        except OSError as error:
+            raise TrainingFault(
+                f"data workers could not be started ({error}); {cause_of(error)}"
+            ) from error
+
+    def _worker_died(self, error: RuntimeError, restarts: int) -> None:
+        """Raise, unless it is a dead worker that may be started again."""
+        known = ("DataLoader worker", "DataLoader timed out")
+        if isinstance(error, TrainingFault) or not any(word in str(error) for word in known):
+            raise error
+        self.num_restarts += 1
+        message = (
+            f"a data worker died after {self.order.samples_consumed} samples "
+            f"({last_line(error)}); {cause_of(error)}"
+        )
+        if self.on_corrupt == "stop" or restarts > MAX_RESTARTS:
+            raise TrainingFault(f"{message}, or loader.on_corrupt=skip to start it anew") from error
+        print(f"warning: {message}; starting it anew, no sample is lost")
+
+    def _count(self, broken: list[str]) -> None:
+        self.num_corrupt += len(broken)
+        for message in broken:
+            if message not in self._told:
+                self._told.add(message)
+                print(f"warning: replaced a sample: {message}")
+
+    def state_dict(self) -> dict[str, int]:
+        return {"samples_consumed": self.order.samples_consumed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.order.samples_consumed = state["samples_consumed"]
+
+
+def fixed_loader(
+    samples: Samples,
+    num_samples: int,
+    batch_size: int,
+    collate: Callable[[list[Any]], Any],
+    on_corrupt: str = "stop",
+    rank: int = 0,
+    world_size: int = 1,
+) -> DataLoader:
+    """The same evenly spaced samples every time, in order; every rank reads its share."""
+    size = len(samples)
+    ids = np.unique(np.linspace(0, size - 1, min(num_samples, size)).astype(int))
+    if len(ids) >= world_size:
+        ids = ids[: len(ids) // world_size * world_size].reshape(-1, world_size)[:, rank]
+    return DataLoader(
+        Replacing(samples, on_corrupt),
+        batch_sampler=[ids[i : i + batch_size].tolist() for i in range(0, len(ids), batch_size)],
+        collate_fn=_Bare(collate),
+        generator=torch.Generator(),
+    )
+
+
+class _Bare:
+    """Collates without the messages."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, items: list[tuple[Any, list[str]]]) -> Any:
+        return self.collate([sample for sample, _ in items])
+
+
+class _Collate:
+    """Keeps the messages beside the batch; a class, because workers may be spawned."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, items: list[tuple[Any, list[str]]]) -> tuple[Any, list[str]]:
+        samples, broken = zip(*items, strict=True)
+        return shared(self.collate(list(samples))), [message for many in broken for message in many]

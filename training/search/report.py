@@ -1,0 +1,65 @@
+"""Tells Optuna how a trial goes, and ends it where Optuna says so."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import optuna
+
+from training.errors import BadInput
+from training.watch.rows import last_values
+
+
+class ReportMetric(L.Callback):
+    """Reports a metric at every validation.
+
+    Args:
+        rows: what the trial's run has logged so far; a kill may fall between a row and its report.
+    Raises:
+        optuna.TrialPruned: from the validation after which the pruner gives the trial up.
+        BadInput: the metric is not among those that were logged.
+    """
+
+    def __init__(
+        self, trial: optuna.Trial, metric: str, rows: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        self.trial, self.metric = trial, metric
+        # A continued trial takes the steps after its checkpoint, and their validations, again.
+        before = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        self.values: dict[int, float] = dict(before)
+        for step, value in last_values(rows, metric).items():
+            if step not in self.values:
+                self.values[step] = value
+                trial.report(value, step)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        if self.metric not in metrics:
+            there = ", ".join(sorted(k for k in metrics if k.startswith("val/")))
+            raise BadInput(f"metric: {self.metric}: not logged; there are: {there}")
+        step = trainer.global_step
+        if step not in self.values:
+            self.values[step] = float(metrics[self.metric])
+            self.trial.report(self.values[step], step)
+        if trainer.state.fn == "fit" and step < trainer.max_steps and self.trial.should_prune():
+            raise optuna.TrialPruned(
+                f"pruned at step {step} with {self.metric} {self.values[step]:.4g}"
+            )
+
+    def last(self) -> float:
+        """The metric of the newest validation."""
+        return self.values[max(self.values)]
+
+
+def single_process(trainer: L.Trainer) -> L.Trainer:
+    """The trainer, if it runs in this process alone.
+
+    Raises:
+        BadInput: it would start others; each of them would search on its own.
+    """
+    if trainer.world_size > 1:
+        raise BadInput(
+            f"trainer.devices={trainer.world_size}: a search trains in one process; give "
+            "trainer.devices=1"
+        )
+    return trainer

@@ -1,0 +1,260 @@
+"""Search settings with Optuna: python -m training.search SPACE.yaml [setting=value ...]
+
+    runs/search/<name of the file>/
+        study.db        Optuna's storage; `optuna-dashboard sqlite:///...` opens it
+        search.json     what is searched; another search is refused here
+        trial-0007/     a run folder like any other
+
+Stopped by a signal or killed, the same command goes on: the trial that was running continues
+from its newest checkpoint, and what is tried next does not depend on the interruption.
+"""
+
+import argparse
+import contextlib
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from training.cli import CONFIGS, explain, fail
+from training.command_line import override, typed
+from training.disk.folders import alone_in, writable
+from training.disk.records import read_json, write_durably
+from training.disk.status import write_status
+from training.errors import BadInput
+from training.search.space import SearchPlan, read_plan
+from training.stopping import in_good_order
+from training.watch.rows import METRICS_FILE, read_rows
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+# So many failed trials in a row are no accident.
+MAX_FAILURES = 3
+
+
+@dataclass
+class Search:
+    """A search, its folder and its study."""
+
+    plan: SearchPlan
+    overrides: tuple[str, ...]
+    folder: Path
+    study: "Study"
+
+    def run(self) -> None:
+        """Train until `num_trials` trials have ended, whatever their end.
+
+        Raises:
+            BadInput: the metric is never logged, or trials fail one after the other.
+        """
+        failures = 0
+        for trial in self.trials():
+            reason = self._run_trial(trial)
+            failures = failures + 1 if reason else 0
+            if failures == MAX_FAILURES:
+                raise BadInput(
+                    f"{self.folder}: {failures} trials failed one after the other, the last one: "
+                    f"{reason}; mend the space or the overrides and choose another file name"
+                )
+
+    def trials(self) -> Iterator["Trial"]:
+        """First the interrupted trials, then new ones."""
+        import optuna
+
+        running = self.study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
+        for frozen in running:
+            yield optuna.trial.Trial(self.study, frozen._trial_id)
+        while (number := len(self.study.get_trials(deepcopy=False))) < self.plan.num_trials:
+            # A sampler of its own for every trial: one that lives as long as the process would
+            # draw its first numbers again after a restart.
+            self.study.sampler = sampler(self.plan.seed, number)
+            yield self.study.ask()
+
+    def compose(self, trial: "Trial") -> DictConfig:
+        values = [trial._suggest(s.key, s.distribution()) for s in self.plan.space]
+        chosen = [override(s.key, v) for s, v in zip(self.plan.space, values, strict=True)]
+        run = self.folder / f"trial-{trial.number:04d}"
+        return compose(self.plan, (*self.overrides, *chosen, override("run", str(run))))
+
+    def _run_trial(self, trial: "Trial") -> str | None:
+        """Train one trial and tell the study; why it failed, or None."""
+        import optuna
+
+        cfg = self.compose(trial)
+        shown = "  ".join(
+            f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items()
+        )
+        print(f"trial {trial.number} of {self.plan.num_trials}: {shown}")
+        try:
+            value = train(cfg, trial, self.plan.metric)
+        except optuna.TrialPruned as pruned:
+            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            write_status(Path(cfg.run), state="finished", reason=str(pruned), exit_code=0)
+            print(f"trial {trial.number}: {pruned}")
+            return None
+        except Exception as error:
+            reason = " ".join(f"{error}".split()) or type(error).__name__
+            code = 2 if isinstance(error, BadInput) else 1
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            write_status(Path(cfg.run), state="failed", reason=reason, exit_code=code)
+            print(f"trial {trial.number}: failed: {reason}", file=sys.stderr)
+            return reason
+        self.study.tell(trial, value)
+        return None
+
+    def summary(self) -> str:
+        """The best trial, and the command that trains its settings again."""
+        import optuna
+
+        done = self.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+        counts = f"{len(self.study.trials)} trials, {len(done)} trained to their end"
+        if not done:
+            return counts
+        best = self.study.best_trial
+        settings = " ".join(typed(k, v) for k, v in best.params.items())
+        return (
+            f"{counts}\nbest {self.plan.metric} {best.value:.5g}: "
+            f"{self.folder}/trial-{best.number:04d}\n{settings}\n"
+            f"all: python -m training.sweeps {shlex.quote(str(self.folder))} "
+            f"--sort {self.plan.metric}"
+        )
+
+
+@contextlib.contextmanager
+def open_search(
+    file: Path, overrides: Sequence[str], num_trials: int | None = None
+) -> Iterator[Search]:
+    """Check the search and open its folder; one process at a time.
+
+    Raises:
+        BadInput: an unusable file, a setting that does not exist, another search in the folder
+            or one that runs right now.
+    """
+    plan = read_plan(file)
+    if num_trials is not None:
+        if num_trials < 1:
+            raise BadInput(f"--num-trials {num_trials}: needs a whole number above 0")
+        plan = replace(plan, num_trials=num_trials)
+    try:
+        import optuna
+    except ImportError as error:
+        raise BadInput("optuna: not installed; pip install 'dashcast[search]'") from error
+    lowest = [override(s.key, s.values[0]) for s in plan.space]
+    cfg = compose(plan, (*overrides, *lowest))
+    folder = Path(cfg.paths.runs) / "search" / plan.name
+    what = {**plan.identity(), "command_line": list(overrides)}
+    record = folder / "search.json"
+    _refuse_another_search(record, what)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with alone_in(writable(folder, "paths.runs"), "searches"):
+        write_durably(record, (json.dumps(what, indent=1) + "\n").encode())
+        study = optuna.create_study(
+            storage=f"sqlite:///{folder.absolute()}/study.db",
+            study_name=plan.name,
+            direction=plan.direction,
+            pruner=pruner(plan),
+            load_if_exists=True,
+        )
+        yield Search(plan, tuple(overrides), folder, study)
+
+
+def _refuse_another_search(record: Path, what: dict[str, Any]) -> None:
+    if record.is_file() and (before := dict(read_json(record))) != what:
+        key = next(k for k in what if what[k] != before.get(k))
+        raise BadInput(
+            f"{record.parent}: holds a search with {key}={before.get(key)}, now {what[key]} is "
+            "asked for; copy the file to another name"
+        )
+
+
+def train(cfg: DictConfig, trial: "Trial", metric: str) -> float:
+    """Train one run folder as train.py does; the metric of its last validation.
+
+    Raises:
+        optuna.TrialPruned: the pruner ended it.
+    """
+    with in_good_order(cfg):
+        return _train(cfg, trial, metric)
+
+
+def _train(cfg: DictConfig, trial: "Trial", metric: str) -> float:
+    import wandb
+
+    import training.run as runs  # torch and lightning load here
+    from training.search.report import ReportMetric, single_process
+
+    run = runs.open_run(cfg)
+    datamodule = runs.build_data(cfg)
+    module = runs.build_model(cfg, datamodule)
+    trainer = single_process(runs.build_trainer(cfg, run, datamodule))
+    report = ReportMetric(trial, metric, read_rows(run.folder / METRICS_FILE))
+    trainer.callbacks.append(report)  # type: ignore[attr-defined]
+    run.describe(datamodule, module)
+    try:
+        run.fit(trainer, module, datamodule)
+    except BaseException:
+        wandb.finish(exit_code=1)  # the next trial is another run
+        raise
+    run.finish(trainer)
+    return report.last()
+
+
+def compose(plan: SearchPlan, overrides: Sequence[str]) -> DictConfig:
+    """The config of train.py with these settings.
+
+    Raises:
+        BadInput: a setting that does not exist.
+    """
+    every = [f"+experiment={plan.experiment}", *plan.overrides, *overrides, "ckpt=auto"]
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return hydra.compose("train", overrides=every)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(explain(error, "train")) from error
+
+
+def sampler(seed: int, number: int) -> Any:
+    """TPE, its random numbers a function of the seed and the trial's number alone."""
+    import numpy as np
+    import optuna
+
+    state = np.random.SeedSequence([abs(seed), number]).generate_state(1)
+    return optuna.samplers.TPESampler(seed=int(state[0]))
+
+
+def pruner(plan: SearchPlan) -> Any:
+    import optuna
+
+    if plan.startup_trials is None:
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.MedianPruner(plan.startup_trials, plan.warmup_steps)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.search",
+        description="Search settings with Optuna; the same command continues.",
+    )
+    parser.add_argument("space", type=Path, help="such as configs/search/gpt_tiny.yaml")
+    parser.add_argument("overrides", nargs="*", help="settings of every trial: key=value")
+    parser.add_argument("--num-trials", type=int, help="instead of the file's")
+    asked = parser.parse_intermixed_args(arguments)
+    try:
+        with open_search(asked.space, asked.overrides, asked.num_trials) as search:
+            search.run()
+            print(search.summary())
+    except BadInput as error:
+        fail(str(error))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

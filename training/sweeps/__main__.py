@@ -1,0 +1,6 @@
+"""python -m training.sweeps"""
+
+from training.sweeps.table import main
+
+if __name__ == "__main__":
+    main()
