@@ -23,7 +23,7 @@ from worldmodel.dynamics.text import TextContext
 from worldmodel.dynamics.whole_frame.model import WholeFrameConfig
 from worldmodel.evaluation.judge import judge
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 SPEC = TokenSpec((1, 2, 3), 8, 10.0, 1, (16, 24), "test")
 SIZES = {"dim": 24, "num_layers": 2, "num_heads": 2, "context_steps": 4}
 TOLD = LayoutConfig("continuous", text_tokens=3, text_width=5)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from training.sweeps import snapshot
 from training.sweeps.slurm_queue import job_states, make_watcher, unstartable
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from training.errors import BadInput
 from training.search import search
 from training.search.space import read_plan
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 PLAN: dict[str, Any] = {
     "experiment": "gpt_tiny",
     "metric": "val/loss",

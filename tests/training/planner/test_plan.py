@@ -22,7 +22,7 @@ from training.planner.tracker import (
 )
 from training.run import build_model
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 TOLERANCE = 0.15
 GAN = "model.loss.gan_start=0"
 SMALL = {

@@ -21,7 +21,7 @@ from training.search import search
 from training.search.report import ReportMetric, single_process
 from training.search.space import read_plan
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 PLAN: dict[str, Any] = {
     "experiment": "gpt_tiny",
     "metric": "val/loss",

@@ -21,7 +21,7 @@ from training.sweeps.snapshot import PACKAGES, PROGRAMS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "tests" / "slurm_up.sh"
 STEPS = 60
 TINY = (

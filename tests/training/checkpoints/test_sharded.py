@@ -12,7 +12,7 @@ import torch
 from training.checkpoints.folder import SHARDS, newest_first, read_weights
 from training.errors import BadInput
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 STEPS = 8
 COMMON = (
     "media=none",

@@ -18,7 +18,7 @@ from tokenizer.doctor.reference import (
 )
 from training.errors import BadInput
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 def write_run(folder: Path, psnr: list[float], **status: object) -> Path:

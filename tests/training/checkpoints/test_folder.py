@@ -392,7 +392,7 @@ def test_a_run_whose_last_checkpoint_is_damaged_does_not_say_finished(composed, 
 def test_a_checkpoint_of_schema_1_opens_and_resumes(composed, fit, tmp_path):
     from worldmodel.load import load_world_model
 
-    old = Path(__file__).parent / "old_checkpoints/schema-1"
+    old = Path(__file__).parents[1] / "old_checkpoints/schema-1"
     assert json.loads((old / "manifest.json").read_text())["schema_version"] == 1
     assert load_world_model(old)
     folder = tmp_path / "runs/old/checkpoints/step-0000002"

@@ -15,7 +15,7 @@ from worldmodel.evaluation.tokenizer_sweep.plan import read_plan
 from worldmodel.evaluation.tokenizer_sweep.report import table
 from worldmodel.evaluation.tokenizer_sweep.sweep import Entry, main, measure, reached
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 PLAN = """
 tokenizer: {experiment: tokenizer_tiny, overrides: ["+debug=tokenizer"]}
 probe: {experiment: gpt_tiny, overrides: ["+debug=worldmodel"]}

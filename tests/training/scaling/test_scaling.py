@@ -17,7 +17,7 @@ from training.disk.status import STOPPED, write_status
 from training.errors import BadInput
 from training.scaling.ladder import read_ladder
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 A, B, C = 2e4, -0.6, 0.7
 LADDER = """
 experiment: gpt_tiny
