@@ -17,7 +17,8 @@ import torch
 
 import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks import Row, interleaved, seconds
-from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive
+from drives.carracing.drives import ACTION_NAMES, make_drive
+from drives.config import CarRacingConfig
 from drives.drive import Drive, open_drives, write_drive
 from drives.frame_stream import FrameStream, read_ahead
 from tokenizer.encode import EncodeConfig, encode_frames

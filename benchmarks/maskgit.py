@@ -15,7 +15,9 @@ from benchmarks import Row, interleaved, seconds
 from drives.tokens.store import TokenSpec
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.maskgit import MaskGIT
-from worldmodel.dynamics.masked.model import Masked, MaskedConfig
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.dynamics.masked.config import MaskedConfig
+from worldmodel.dynamics.masked.model import Masked
 
 LAYERS, PROMPT, FRAMES, STEPS, REPEATS = 32, 8, 2, 2, 2
 SPEC = TokenSpec((1, 16, 16), 2**18, 2.0, 1, (256, 256), "random")
@@ -25,7 +27,7 @@ def rows() -> Iterator[Row]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     config = MaskedConfig(256, LAYERS, 8, context_steps=16, factors=(512, 512))
-    model = config.build(SPEC, 0).eval().requires_grad_(False).to(device)
+    model = build_dynamics(config, SPEC, 0).eval().requires_grad_(False).to(device)
     model.position.normal_()
     prompt = torch.randint(0, 2**18, (1, PROMPT, 16, 16), device=device)
     decoder = MaskGIT(model, Sampling(greedy=True), STEPS, order="confidence")

@@ -15,8 +15,9 @@ from benchmarks import Row, interleaved, seconds
 from drives.preprocessing import COMMA_CAMERA
 from tokenizer.inference.fast import InferenceConfig, for_inference, share_changed
 from tokenizer.load import Tokenizer, manifest_of
-from tokenizer.networks.vqgan import VQGAN, VQGANConfig
-from tokenizer.quantizers import VQConfig
+from tokenizer.networks.config import VQGANConfig
+from tokenizer.networks.vqgan import VQGAN
+from tokenizer.quantizers.config import VQConfig
 
 REPEATS = 3
 

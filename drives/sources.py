@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drives
+from drives.carracing.drives import ACTION_NAMES, make_drives
+from drives.config import CarRacingConfig
 from drives.content import hashes_of
 from drives.drive import Drive, open_drives
 from drives.importers.commavq import content_key, import_commavq, planned_actions

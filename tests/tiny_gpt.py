@@ -3,8 +3,8 @@
 import torch
 
 from drives.tokens.store import TokenSpec
+from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
-from worldmodel.dynamics.layout import LayoutConfig
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 LAYOUTS = ["none", "continuous", "binned"]

@@ -1,6 +1,7 @@
 """What one sees while a tokenizer trains."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from drives.clips import ClipDataModule, collate, to_uint8
+from tokenizer.networks.kinds import build_network
 from training.checkpoints.sharded import whole
 from training.ranges import at_least
 from training.watch.loggers import log_media
@@ -27,7 +29,7 @@ class ReconstructionMedia(Media):
         self.num_frames = num_frames
 
     def network(self, trainer: L.Trainer, module: Any) -> Any:
-        return whole(module.ema.module, module.config.build, trainer)
+        return whole(module.ema.module, partial(build_network, module.config), trainer)
 
     @torch.no_grad()
     def draw(self, trainer: L.Trainer, module: Any, network: Any) -> None:

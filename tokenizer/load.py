@@ -14,13 +14,10 @@ from torch import Tensor, nn
 from drives.frame_stream import Fit
 from drives.preprocessing import Preprocessing
 from drives.tokens.store import TokenSpec
-from tokenizer.networks.autoencoder import Autoencoder, AutoencoderConfig
-from tokenizer.networks.musik import Musik, MusikConfig
-from tokenizer.networks.semantic import SemanticConfig, SemanticTokenizer
+from tokenizer.networks.kinds import KINDS, Network, NetworkConfig, build_network
 from tokenizer.networks.video.stream import DecodeStream, decode_stream, encode_stream
-from tokenizer.networks.video.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
-from tokenizer.networks.vqgan import VQGAN, VQGANConfig
-from tokenizer.quantizers import describe, from_description
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
+from tokenizer.quantizers.kinds import describe, from_description
 from training.checkpoints.fitting import fitted
 from training.checkpoints.folder import (
     MANIFEST,
@@ -36,17 +33,6 @@ from training.errors import BadInput
 PRETRAINED = Path(__file__).parent / "pretrained"
 KIND = "tokenizer"
 QUANTIZER = ".quantizer."
-# Configs of networks by the name that a checkpoint gives them; each builds its network.
-Network = Autoencoder | VQGAN | VideoAutoencoder | SemanticTokenizer | Musik
-PixelConfig = AutoencoderConfig | VQGANConfig | VideoAutoencoderConfig  # with a way back
-NetworkConfig = PixelConfig | SemanticConfig | MusikConfig
-NETWORKS: dict[str, type[NetworkConfig]] = {
-    "autoencoder": AutoencoderConfig,
-    "vqgan": VQGANConfig,
-    "video_autoencoder": VideoAutoencoderConfig,
-    "semantic": SemanticConfig,
-    "musik": MusikConfig,
-}
 
 
 class Tokenizer(nn.Module):
@@ -182,7 +168,7 @@ def manifest_of(
     config: NetworkConfig, preprocessing: Preprocessing | None = None
 ) -> dict[str, Any]:
     """What a checkpoint must say for `load_tokenizer` to rebuild the network."""
-    (name,) = (name for name, kind in NETWORKS.items() if isinstance(config, kind))
+    (name,) = (name for name, kind in KINDS.items() if type(config) is kind)
     plain = {k: list(v) if isinstance(v, list | tuple) else v for k, v in asdict(config).items()}
     plain["quantizer"] = describe(config.quantizer)
     manifest = {"kind": KIND, "network": {"name": name, **plain}}
@@ -211,7 +197,7 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
         for key, value in read_weights(path).items()
         if key.startswith("ema.module.")
     }
-    build: Callable[[], Network] = config.build
+    build: Callable[[], Network] = partial(build_network, config)
     return Tokenizer(fitted(build, weights, path), weights_hash(manifest), manifest)
 
 
@@ -225,7 +211,7 @@ class Said:
 
 def _config(values: dict[str, Any], where: str) -> NetworkConfig:
     """The config that `manifest_of` described."""
-    kind, rest = kind_of(values, NETWORKS, where)
+    kind, rest = kind_of(values, KINDS, where)
     if "levels" in rest:  # written when FSQ was the only quantizer
         rest["quantizer"] = {"name": "fsq", "levels": rest.pop("levels")}
     quantizer = from_description(rest.pop("quantizer", None), f"{where}.quantizer")

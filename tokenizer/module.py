@@ -11,26 +11,23 @@ from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 
 from drives.clips import Clip
-from tokenizer.load import PixelConfig, manifest_of
-from tokenizer.losses.distillation import Distillation
+from tokenizer.load import manifest_of
+from tokenizer.losses.config import LossConfig
+from tokenizer.losses.distillation import Distillation, build_teacher
 from tokenizer.losses.lpips import PerceptualDistance, load_lpips
 from tokenizer.losses.perceptual_features import backbone_features, feature_distance, gram_distance
-from tokenizer.losses.terms import (
-    DISCRIMINATOR_LOSSES,
-    GENERATOR_LOSSES,
-    LeCam,
-    LossConfig,
-    adaptive_weight,
-)
+from tokenizer.losses.terms import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, LeCam, adaptive_weight
 from tokenizer.metrics import CodebookStats, psnr, ssim
+from tokenizer.networks.config import VideoAutoencoderConfig
 from tokenizer.networks.discriminator import PatchDiscriminator
-from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
-from tokenizer.quantizers import Quantized
+from tokenizer.networks.kinds import PixelConfig, build_network
+from tokenizer.quantizers.base import Quantized
 from training.checkpoints.folder import MANIFEST_KEY
 from training.checkpoints.sharded import shard
+from training.config import AdamWConfig
 from training.errors import BadInput
 from training.optimization.averaging import average_
-from training.optimization.optimizers import AdamWConfig, build_optimizer
+from training.optimization.optimizers import build_optimizer
 from training.watch.gradients import FiniteGuard
 from training.watch.throughput import Work
 
@@ -56,7 +53,7 @@ class TokenizerModule(L.LightningModule):
         self.guard, self.critic_guard = FiniteGuard(), FiniteGuard()
         self.guards = (self.guard, self.critic_guard)
         self.config, self.loss, self.optimizer_config = autoencoder, loss, optimizer
-        self.autoencoder = autoencoder.build()
+        self.autoencoder = build_network(autoencoder)
         self.ema_decay = ema_decay
         self.ema = AveragedModel(
             self.autoencoder, multi_avg_fn=self._average, use_buffers=True
@@ -81,7 +78,9 @@ class TokenizerModule(L.LightningModule):
                     f"model.loss.distillation_weight={loss.distillation_weight}: a teacher sees "
                     "one frame per token grid, and here a grid holds several; set it to 0"
                 )
-            self.distillation = Distillation(loss.teacher.build(), self.autoencoder.quantizer.dim)
+            self.distillation = Distillation(
+                build_teacher(loss.teacher), self.autoencoder.quantizer.dim
+            )
         quantizer = self.autoencoder.quantizer
         self.codebook = CodebookStats(quantizer.vocab_size, quantizer.factors)
         self.manifest: dict[str, Any] = manifest_of(autoencoder)

@@ -11,12 +11,14 @@ from torch.optim.swa_utils import AveragedModel
 from drives.clips import Clip, to_pixels
 from tokenizer.load import manifest_of
 from tokenizer.metrics import CodebookStats
-from tokenizer.networks.musik import MusikConfig
-from tokenizer.networks.semantic import SemanticConfig, SemanticTokenizer
+from tokenizer.networks.config import MusikConfig, SemanticConfig
+from tokenizer.networks.kinds import build_network
+from tokenizer.networks.semantic import SemanticTokenizer
 from training.checkpoints.folder import MANIFEST_KEY
 from training.checkpoints.sharded import shard
+from training.config import AdamWConfig
 from training.optimization.averaging import average_
-from training.optimization.optimizers import AdamWConfig, build_optimizer
+from training.optimization.optimizers import build_optimizer
 from training.watch.gradients import FiniteGuard
 from training.watch.throughput import Work
 
@@ -44,7 +46,7 @@ class SemanticModule(L.LightningModule):
         if isinstance(autoencoder, MusikConfig):
             autoencoder = replace(autoencoder, num_actions=len(action_names))
         self.config, self.optimizer_config, self.ema_decay = autoencoder, optimizer, ema_decay
-        self.autoencoder = autoencoder.build()
+        self.autoencoder = build_network(autoencoder)
         if isinstance(self.autoencoder, SemanticTokenizer):
             self.autoencoder.load_weights(weights)
         self.ema = AveragedModel(

@@ -2,8 +2,8 @@
 
 SIGTERM (schedulers, before they kill), SIGUSR2 (submitit and `sbatch --signal=USR2@120`, before
 the time is up) and SIGINT (Ctrl-C). While data and model are made they end the run at once: what
-is made already is kept. While it trains they only set a flag (`training.watch.signals`). Nothing heavy
-is imported here, so that they are heeded while torch loads.
+is made already is kept. While it trains they only set a flag (`training.watch.signals`).
+Nothing heavy is imported here, so that they are heeded while torch loads.
 """
 
 import os

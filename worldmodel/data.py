@@ -23,7 +23,7 @@ from training.loading.loader import POLICIES, OrderedLoader, fixed_loader
 from training.loading.order import DataOrder
 from training.ranges import at_least, one_of
 from worldmodel.conditioning.text_encoders import Captions
-from worldmodel.dynamics.layout import ActionRanges
+from worldmodel.dynamics.config import ActionRanges
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from training.checkpoints.folder import MANIFEST, find_checkpoint, read_manifest
 from training.checkpoints.manifests import entries
 from training.errors import BadInput
 from worldmodel.conditioning.text_encoders import TextEncoder, Texts, texts_from
-from worldmodel.dynamics import Dynamics, DynamicsConfig, describe, from_description
+from worldmodel.dynamics.base import Dynamics
+from worldmodel.dynamics.config import DynamicsConfig
+from worldmodel.dynamics.kinds import build_dynamics, describe, from_description
 
 KIND = "worldmodel"
 
@@ -116,6 +118,8 @@ def load_world_model(path: str | Path) -> WorldModel:
     said = entries(Said, manifest, folder)
     config = from_description(said.network, f"{folder / MANIFEST}: network")
     weights = {k.removeprefix("network."): v for k, v in read_weights(folder).items()}
-    network = fitted(lambda: config.build(said.spec, len(said.action_names)), weights, folder)
+    network = fitted(
+        lambda: build_dynamics(config, said.spec, len(said.action_names)), weights, folder
+    )
     network.eval().requires_grad_(False)
     return WorldModel(network, said.spec, said.action_names, folder, manifest)

@@ -9,15 +9,17 @@ from torch import Tensor
 from drives.tokens.store import TokenSpec
 from training.checkpoints.folder import MANIFEST_KEY
 from training.checkpoints.sharded import shard
-from training.optimization.optimizers import AdamWConfig, build_optimizer
+from training.config import AdamWConfig
+from training.optimization.optimizers import build_optimizer
 from training.watch.gradients import FiniteGuard
 from training.watch.throughput import Work
 from worldmodel.conditioning.dropout import ConditionShares
 from worldmodel.conditioning.robustness import Robustness
 from worldmodel.conditioning.text_encoders import TextEncoder, Texts, reading_text
 from worldmodel.data import TokenClip
-from worldmodel.dynamics import Dynamics, DynamicsConfig
-from worldmodel.dynamics.layout import ActionRanges
+from worldmodel.dynamics.base import Dynamics
+from worldmodel.dynamics.config import ActionRanges, DynamicsConfig
+from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.load import manifest_of
 
 
@@ -73,7 +75,7 @@ class WorldModelModule(L.LightningModule):
         if text is not None:
             reader = reading_text(network, text, captioned)
             self.texts, network = Texts(text, reader.text_tokens, text_cache), reader
-        self.network: Dynamics = network.build(spec, len(action_names))
+        self.network: Dynamics = build_dynamics(network, spec, len(action_names))
         self.robustness = robustness or Robustness()
         self.robustness.check(self.network)
         self.manifest: dict[str, Any] = manifest_of(network, spec, action_names)

@@ -18,7 +18,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,63 +28,17 @@ from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from drives.carracing.driver import ScriptedDriver, draw_plan, draw_style
+from drives.config import PHYSICS_FPS, CarRacingConfig
 from drives.drive import write_drive
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.records import read_json
 from training.errors import BadInput
 from training.loading.pools import process_pool
-from training.ranges import at_least, positive
 
 VERSION = 1  # raise it with every change that alters a drive: old drives are then refused
 ACTION_NAMES = ("steering", "throttle", "brake", "speed_mps", "yaw_rate_rad_s")
-PHYSICS_FPS = 50  # CarRacing's
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CarRacingConfig:
-    """How many drives of which kind; the whole dataset follows from it.
-
-    Attributes:
-        seconds: length of one drive.
-        fps: frames per second; must divide the 50 physics steps of a second.
-        size: side of the square frames in pixels.
-
-    Raises:
-        BadInput: a value that no drive can have.
-    """
-
-    seed: int = 0
-    num_train: int = 48
-    num_val: int = 6
-    num_test: int = 6
-    seconds: float = 30.0
-    fps: float = 10.0
-    size: int = 64
-
-    def __post_init__(self) -> None:
-        at_least(0, "carracing.", seed=self.seed, num_val=self.num_val, num_test=self.num_test)
-        at_least(1, "carracing.", num_train=self.num_train)
-        positive("carracing.", fps=self.fps, seconds=self.seconds)
-        if PHYSICS_FPS % self.fps:
-            raise BadInput(
-                f"carracing fps={self.fps:g}: must divide {PHYSICS_FPS}; use 5, 10 or 25"
-            )
-        if self.num_frames < 2:
-            raise BadInput(f"carracing seconds={self.seconds:g}: is less than two frames; use more")
-        if self.size < 16:
-            raise BadInput(f"carracing size={self.size}: use 16 pixels or more")
-
-    @property
-    def num_frames(self) -> int:
-        return round(self.seconds * self.fps)
-
-    @property
-    def drives(self) -> dict[str, str]:
-        """Split of every drive id, in the order of their indices."""
-        counts = {"train": self.num_train, "val": self.num_val, "test": self.num_test}
-        return {f"{split}-{i:04d}": split for split, num in counts.items() for i in range(num)}
 
 
 def make_drive(

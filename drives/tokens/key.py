@@ -9,7 +9,8 @@ from typing import Any
 
 from drives.drive import Drive
 from drives.sources import dates_hash, drives_hash
-from drives.tokens.manifest import TokenSpec, read_store_manifest
+from drives.tokens.manifest import read_store_manifest
+from drives.tokens.spec import TokenSpec
 from drives.tokens.writer import TokenStoreWriter
 from tokenizer.inference.fast import InferenceConfig
 from tokenizer.inference.frame_encoder import AS_TRAINED, name_of

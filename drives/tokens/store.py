@@ -20,7 +20,8 @@ from jaxtyping import Float, Integer
 from drives.captions import Caption, read_captions
 from drives.content import hashes_of
 from drives.splits import of_split
-from drives.tokens.manifest import REMEDY, TokenSpec, read_store_manifest
+from drives.tokens.manifest import REMEDY, read_store_manifest
+from drives.tokens.spec import TokenSpec
 from training.errors import BadInput
 
 

@@ -18,10 +18,10 @@ from drives.splits import SPLITS
 from drives.tokens.manifest import (
     MANIFEST,
     SCHEMA_VERSION,
-    TokenSpec,
     read_store_manifest,
     write_store_manifest,
 )
+from drives.tokens.spec import TokenSpec
 from drives.tokens.store import TokenDrive, check_tokens
 from training.disk.hashing import file_sha256
 from training.disk.leftovers import partial_of, sweep_leftovers

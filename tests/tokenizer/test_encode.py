@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 from drives import video
-from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive
+from drives.carracing.drives import ACTION_NAMES, make_drive
 from drives.clips import resize, to_pixels, to_uint8
+from drives.config import CarRacingConfig
 from drives.drive import Drive, open_drives, write_drive
 from drives.frame_stream import FrameStream, read_ahead
 from drives.gaps import Drop, find_drops, holes
@@ -32,7 +33,8 @@ from tokenizer.inference.frame_encoder import AS_TRAINED, FrameEncoder
 from tokenizer.inference.winograd import WinogradConv2d
 from tokenizer.load import PRETRAINED, load_tokenizer
 from tokenizer.losses.lpips import load_lpips
-from tokenizer.networks.autoencoder import Autoencoder, AutoencoderConfig
+from tokenizer.networks.autoencoder import Autoencoder
+from tokenizer.networks.config import AutoencoderConfig
 from training.errors import BadInput
 
 # Tracks that neither the training nor the figures in the manifest have seen.

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive
+from drives.carracing.drives import ACTION_NAMES, make_drive
 from drives.clips import resize, to_pixels, to_uint8
+from drives.config import CarRacingConfig
 from drives.drive import open_drives, write_drive
 from tokenizer.decode import decode_frames
 from tokenizer.encode import EncodeConfig, encode_drives
@@ -16,8 +17,9 @@ from tokenizer.evaluation import evaluate_tokenizer
 from tokenizer.inference.frame_encoder import FrameEncoder, sample_clips
 from tokenizer.load import load_tokenizer, manifest_of
 from tokenizer.losses.lpips import load_lpips
-from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
-from tokenizer.quantizers import FSQConfig
+from tokenizer.networks.config import VideoAutoencoderConfig
+from tokenizer.networks.kinds import build_network
+from tokenizer.quantizers.config import FSQConfig
 from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput
 
@@ -46,7 +48,7 @@ def drives(tmp_path_factory):
 def tokenizer(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "video"
     torch.manual_seed(0)
-    network = CONFIG.build()
+    network = build_network(CONFIG)
     for parameter in network.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     network.encoder.to_codes.weight.data *= 30  # spread over the codebook

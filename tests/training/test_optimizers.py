@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from training.config import AdamWConfig
 from training.errors import BadInput
-from training.optimization.optimizers import AdamWConfig, build_optimizer, lr_factor
+from training.optimization.optimizers import build_optimizer, lr_factor
 
 
 def curve(max_steps=1000, **settings):

@@ -69,7 +69,8 @@ def test_a_run_that_another_process_trains_keeps_its_status(tmp_path):
     holder = start(
         [
             "-c",
-            "import sys, time; from pathlib import Path; from training.disk.folders import lock_folder\n"
+            "import sys, time; from pathlib import Path\n"
+            "from training.disk.folders import lock_folder\n"
             "lock = lock_folder(Path(sys.argv[1]), 'trains'); print('held', flush=True)\n"
             "time.sleep(60)",
             str(run),

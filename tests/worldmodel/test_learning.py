@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from worldmodel.data import TokenClip, TokenWindows, collate
-from worldmodel.known_entropy.world import KnownEntropyConfig, KnownEntropyWorld
+from worldmodel.known_entropy.config import KnownEntropyConfig
+from worldmodel.known_entropy.world import KnownEntropyWorld
 
 COMMON = [
     "model.action_dropout=0.0",

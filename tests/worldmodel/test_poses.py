@@ -9,7 +9,7 @@ from drives.tokens.store import TokenDrive
 from training.errors import BadInput
 from worldmodel.data import action_ranges
 from worldmodel.decoding import Sampling, rollout
-from worldmodel.dynamics.layout import LayoutConfig
+from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.load import load_world_model
 
 SMALL = (

@@ -11,9 +11,9 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig
 
+from tokenizer.doctor.config import Limits
 from tokenizer.doctor.findings import (
     Finding,
-    Limits,
     Settings,
     gan_findings,
     output_findings,
@@ -22,7 +22,7 @@ from tokenizer.doctor.findings import (
 from tokenizer.doctor.reference import examine
 from tokenizer.doctor.treatment import TREATMENTS, Case, roll_back
 from tokenizer.doctor.vitals import Figures, Vitals
-from tokenizer.quantizers import FSQ
+from tokenizer.quantizers.fsq import FSQ
 from training.checkpoints.sharded import FullySharded
 from training.cli import command
 from training.disk.places import writable_file

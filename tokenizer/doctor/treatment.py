@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tokenizer.doctor.findings import Limits, Settings, weaker
+from tokenizer.doctor.config import Limits
+from tokenizer.doctor.findings import Settings, weaker
 from tokenizer.doctor.vitals import Figures
 from training.checkpoints.folder import check_whole, newest_first, step_of
 from training.errors import BadInput

@@ -4,7 +4,7 @@ GAIA-1 (Hu et al. 2023, arXiv 2309.17080, section 2.2) pulls the quantised featu
 DINO by their cosine, so that tokens carry meaning before texture.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
+from tokenizer.losses.config import TeacherConfig, TimmTeacherConfig
 from tokenizer.losses.frozen import Frozen
 from training.errors import BadInput
 from training.foreign.weights import read_file
@@ -37,30 +38,6 @@ class Teacher(nn.Module):
     ) -> Float[Tensor, "n gh gw dim"]:
         """Features of RGB frames in [-1, 1], one per cell of a grid."""
         raise NotImplementedError
-
-
-class TeacherConfig:
-    """Base of the teachers' configs: frozen dataclasses that build theirs."""
-
-    def build(self) -> Teacher:
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class TimmTeacherConfig(TeacherConfig):
-    """A vision transformer of `timm`.
-
-    Attributes:
-        name: as `timm.list_models` knows it, such as vit_small_patch14_dinov2.lvd142m.
-        weights: a file (.safetensors, or a state dict in .pth), "package:NAME/PATH" (a file that
-            an installed package ships), or "hub" (timm downloads them).
-    """
-
-    name: str = "vit_small_patch14_dinov2.lvd142m"
-    weights: str = "hub"
-
-    def build(self) -> "TimmTeacher":
-        return TimmTeacher(self)
 
 
 class TimmTeacher(Teacher):
@@ -94,6 +71,18 @@ class TimmTeacher(Teacher):
         tokens = self.network.forward_features(((resized + 1) / 2 - self.mean) / self.std)
         patches = tokens[:, self.network.num_prefix_tokens :]
         return rearrange(patches, "n (gh gw) dim -> n gh gw dim", gh=grid[0])
+
+
+TEACHERS: dict[type[TeacherConfig], Callable[[Any], Teacher]] = {TimmTeacherConfig: TimmTeacher}
+
+
+def build_teacher(config: TeacherConfig) -> Teacher:
+    """The network that a config describes.
+
+    Raises:
+        BadInput: its weights cannot be had.
+    """
+    return TEACHERS[type(config)](config)
 
 
 class Distillation(nn.Module):

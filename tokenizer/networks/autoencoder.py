@@ -1,7 +1,5 @@
 """The convolutional image autoencoder: frames <-> a grid of integers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -12,46 +10,10 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokenizer.networks.base import GridConfig
-from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
-from training.errors import BadInput
+from tokenizer.networks.config import AutoencoderConfig
+from tokenizer.quantizers.base import Quantized
+from tokenizer.quantizers.kinds import build_quantizer
 from training.optimization.recompute import call
-
-
-@dataclass(frozen=True)
-class AutoencoderConfig(GridConfig):
-    """Shape of the autoencoder; the token grid is image_size / downsampling.
-
-    Attributes:
-        image_size: (height, width) in pixels.
-        quantizer: turns latents into integers; it decides the vocabulary.
-        patch: side of the pixel patches that the first and last convolution see.
-        channels: width at each resolution; each further entry halves the resolution.
-        num_res_blocks: residual blocks per resolution (the decoder has one more).
-        attention: spatial self-attention at the lowest resolution.
-    """
-
-    image_size: Sequence[int] = (64, 64)
-    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
-    patch: int = 2
-    channels: Sequence[int] = (48, 96, 128)
-    num_res_blocks: int = 1
-    attention: bool = True
-
-    def __post_init__(self) -> None:
-        if not self.channels or min(self.channels) < 1 or self.num_res_blocks < 0:
-            raise BadInput(
-                f"channels={list(self.channels)}, num_res_blocks={self.num_res_blocks}: give one "
-                "width or more, each at least 1, and 0 blocks or more"
-            )
-        self.check_image_size(f"patch {self.patch}, {len(self.channels)} resolutions")
-
-    @property
-    def downsampling(self) -> int:
-        return int(self.patch * 2 ** (len(self.channels) - 1))
-
-    def build(self) -> "Autoencoder":
-        return Autoencoder(self)
 
 
 class Autoencoder(nn.Module):
@@ -60,7 +22,7 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.quantizer = config.quantizer.build()
+        self.quantizer = build_quantizer(config.quantizer)
         self.encoder = Encoder(config, self.quantizer.dim)
         self.decoder = Decoder(config, self.quantizer.dim)
 
@@ -91,7 +53,7 @@ class Autoencoder(nn.Module):
         Raises:
             BadInput: the frames have another size than the autoencoder was made for.
         """
-        self.config.check_frames(frames)
+        self.config.check_frames(frames.shape)
         return self.quantizer.encode(rearrange(self.encoder(frames), "n c h w -> n h w c"))
 
     @torch.no_grad()

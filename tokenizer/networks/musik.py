@@ -5,8 +5,6 @@ driver cannot influence (clouds, other traffic's colours) need not be kept (Lamb
 2207.08229; with discrete codes in Tomar et al. 2024, video occupancy models).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -16,57 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokenizer.networks.autoencoder import AutoencoderConfig, Encoder, Layers
-from tokenizer.networks.base import GridConfig
+from tokenizer.networks.autoencoder import Encoder, Layers
+from tokenizer.networks.config import MusikConfig
 from tokenizer.networks.semantic import MeaningOnly
-from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
+from tokenizer.quantizers.base import Quantized
+from tokenizer.quantizers.kinds import build_quantizer
 from training.errors import BadInput
-
-
-@dataclass(frozen=True)
-class MusikConfig(GridConfig):
-    """Shape of the encoder (as `AutoencoderConfig`) and of the energy model that trains it.
-
-    Attributes:
-        num_actions: columns of the actions; comes from the data.
-        clip_frames: frames of a training clip; the second frame is 1 .. clip_frames - 1 later.
-        num_negatives: false actions beside the true one, uniform over the range of those seen.
-        hidden: width of the energy model.
-    """
-
-    image_size: Sequence[int] = (64, 64)
-    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
-    patch: int = 2
-    channels: Sequence[int] = (48, 96, 128)
-    num_res_blocks: int = 1
-    attention: bool = True
-    num_actions: int = 0
-    clip_frames: int = 15
-    num_negatives: int = 256
-    hidden: int = 256
-
-    def __post_init__(self) -> None:
-        _ = self.encoder  # checks the image size
-        if self.clip_frames < 2:
-            raise BadInput(f"clip_frames={self.clip_frames}: two frames apart need at least 2")
-
-    @property
-    def encoder(self) -> AutoencoderConfig:
-        return AutoencoderConfig(
-            self.image_size,
-            self.quantizer,
-            self.patch,
-            self.channels,
-            self.num_res_blocks,
-            self.attention,
-        )
-
-    @property
-    def downsampling(self) -> int:
-        return self.encoder.downsampling
-
-    def build(self) -> "Musik":
-        return Musik(self)
 
 
 class ActionEnergy(nn.Module):
@@ -108,7 +61,7 @@ class Musik(MeaningOnly):
         if not config.num_actions:
             raise BadInput("MUSIK learns from actions, and the data has none; take another recipe")
         self.config = config
-        self.quantizer = config.quantizer.build()
+        self.quantizer = build_quantizer(config.quantizer)
         self.encoder = Encoder(config.encoder, self.quantizer.dim)
         state_dim = int(config.tokens_per_frame) * self.quantizer.dim
         self.energy = ActionEnergy(state_dim, config.num_actions, config.hidden)
@@ -167,7 +120,7 @@ class Musik(MeaningOnly):
     @torch.no_grad()
     def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
         """Tokens of frames in [-1, 1]; BadInput where they have another size."""
-        self.config.check_frames(frames)
+        self.config.check_frames(frames.shape)
         return self.quantizer.encode(rearrange(self.encoder(frames), "n c h w -> n h w c"))
 
     @cached_property

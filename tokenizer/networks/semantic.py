@@ -5,8 +5,6 @@ of its own that learns from pixels, this is the VQ-KD tokenizer of BEiT v2 (Peng
 2208.06366, section 3.1), which the video occupancy models use (Tomar et al. 2024).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -17,54 +15,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenizer.networks.autoencoder import Layers
-from tokenizer.networks.base import GridConfig
+from tokenizer.networks.config import SemanticConfig
 from tokenizer.networks.vision_transformer import VisionTransformer, ViTBlock, load_vit
-from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
+from tokenizer.quantizers.base import Quantized
+from tokenizer.quantizers.kinds import build_quantizer
 from training.errors import BadInput
-
-
-@dataclass(frozen=True)
-class SemanticConfig(GridConfig):
-    """Shape of the transformer and of what is around its features; defaults: DINO ViT-S/16.
-
-    Attributes:
-        image_size: (height, width) in pixels.
-        quantizer: turns projected features into integers.
-        patch: side of a patch, and so of a token, in pixels.
-        dim: width of the transformer.
-        depth: its blocks.
-        heads: its attention heads.
-        registers: its register tokens.
-        layer_scale: whether its residual branches are scaled (DINOv2).
-        mean: of the pixels (in [0, 1]) that its weights were trained on, by channel.
-        std: their standard deviation.
-        encoder_depth: blocks of a transformer that learns to see what is coded (VQ-KD); 0: codes
-            are of the frozen features themselves (quantised DINO).
-        decoder_depth: blocks that recover the features from the codes.
-    """
-
-    image_size: Sequence[int] = (224, 224)
-    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
-    patch: int = 16
-    dim: int = 384
-    depth: int = 12
-    heads: int = 6
-    registers: int = 0
-    layer_scale: bool = False
-    mean: Sequence[float] = (0.485, 0.456, 0.406)
-    std: Sequence[float] = (0.229, 0.224, 0.225)
-    encoder_depth: int = 0
-    decoder_depth: int = 1
-
-    def __post_init__(self) -> None:
-        self.check_image_size("the patch")
-
-    @property
-    def downsampling(self) -> int:
-        return self.patch
-
-    def build(self) -> "SemanticTokenizer":
-        return SemanticTokenizer(self)
 
 
 class MeaningOnly(nn.Module):
@@ -86,7 +41,7 @@ class SemanticTokenizer(MeaningOnly):
     def __init__(self, config: SemanticConfig) -> None:
         super().__init__()
         self.config = config
-        self.quantizer = config.quantizer.build()
+        self.quantizer = build_quantizer(config.quantizer)
         dim, code_dim, (_, *grid) = config.dim, self.quantizer.dim, config.grid
         self.teacher = VisionTransformer(
             (grid[0], grid[1]),
@@ -168,7 +123,7 @@ class SemanticTokenizer(MeaningOnly):
     @torch.no_grad()
     def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
         """Tokens of frames in [-1, 1]; BadInput where they have another size."""
-        self.config.check_frames(frames)
+        self.config.check_frames(frames.shape)
         if self.encoder is None:
             return self.quantizer.encode(self.to_codes(self.features(frames)))
         return self.quantizer.encode(self.to_codes(self.encoder(self.normalised(frames))))

@@ -5,8 +5,6 @@ Driving_Simulator, LlamaGen and IBQ are of the taming style, 1X of the magvit2 s
 weights open through `tokenizer.published`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -17,10 +15,9 @@ from torch.nn.grad import conv2d_weight
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenizer.networks.autoencoder import Layers
-from tokenizer.networks.base import GridConfig
+from tokenizer.networks.config import GROUPS, STYLES, VQGANConfig
 from tokenizer.networks.vqgan_blocks import (
     EPS,
-    GROUPS,
     AdaptiveGroupNorm,
     Downsample,
     NearestUpsample,
@@ -29,89 +26,9 @@ from tokenizer.networks.vqgan_blocks import (
     SpatialAttention,
     silu,
 )
-from tokenizer.quantizers import FSQConfig, Quantized, QuantizerConfig
-from training.errors import BadInput
+from tokenizer.quantizers.base import Quantized
+from tokenizer.quantizers.kinds import build_quantizer
 from training.optimization.recompute import call
-
-
-@dataclass(frozen=True)
-class Style:
-    """What the codebases do differently.
-
-    Attributes:
-        attention: in the middle, and after the residual blocks of `attention_levels`.
-        bias: of the convolutions in residual blocks and of the encoder's first.
-        centred: strided convolutions pad all sides; else only below and to the right.
-        shuffle: upsampling is a convolution to four times the channels, then depth to space;
-            else nearest neighbours, then a convolution.
-        extra_blocks: residual blocks that a resolution of the decoder has more.
-        projected: 3x3 to `z_channels` and 1x1 to the code, and back; else 1x1 to the code.
-        adaptive: each resolution of the decoder begins with a norm that the whole grid's codes set.
-    """
-
-    attention: bool
-    bias: bool
-    centred: bool
-    shuffle: bool
-    extra_blocks: int
-    projected: bool
-    adaptive: bool = False
-
-
-STYLES = {
-    "taming": Style(True, True, False, False, extra_blocks=1, projected=True),
-    "magvit2": Style(False, False, True, True, extra_blocks=0, projected=False),
-    "open_magvit2": Style(False, False, True, True, extra_blocks=0, projected=False, adaptive=True),
-}
-
-
-@dataclass(frozen=True)
-class VQGANConfig(GridConfig):
-    """Shape of a VQGAN; the token grid is image_size / 2^(levels - 1).
-
-    Attributes:
-        image_size: (height, width) in pixels.
-        quantizer: turns latents into integers; it decides the vocabulary.
-        style: "taming", "magvit2" (1X), or "open_magvit2" (TencentARC).
-        width: channels after the encoder's first convolution, a multiple of 32.
-        multipliers: of the width, one per resolution, from the image down.
-        num_res_blocks: residual blocks per resolution.
-        z_channels: channels of the latents before their projection to codes (taming).
-        attention_levels: resolutions with self-attention, 0 is the image's own (taming).
-    """
-
-    image_size: Sequence[int] = (128, 256)
-    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
-    style: str = "taming"
-    width: int = 128
-    multipliers: Sequence[int] = (1, 1, 2, 2, 4)
-    num_res_blocks: int = 2
-    z_channels: int = 256
-    attention_levels: Sequence[int] = (4,)
-
-    def __post_init__(self) -> None:
-        if self.style not in STYLES:
-            raise BadInput(f"style={self.style}: use one of {', '.join(STYLES)}")
-        if self.width % GROUPS:
-            raise BadInput(f"width={self.width}: give a multiple of {GROUPS} (GroupNorm's groups)")
-        self.check_image_size(f"{len(self.multipliers)} resolutions")
-        if STYLES[self.style].adaptive and self.tokens_per_frame < 2:
-            raise BadInput(
-                f"image_size={list(self.image_size)}: is one token; style={self.style} needs the "
-                "deviation of several, give a larger image"
-            )
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Channels at each resolution, from the image down."""
-        return tuple(self.width * m for m in self.multipliers)
-
-    @property
-    def downsampling(self) -> int:
-        return int(2 ** (len(self.multipliers) - 1))
-
-    def build(self) -> "VQGAN":
-        return VQGAN(self)
 
 
 class VQGAN(nn.Module):
@@ -123,7 +40,7 @@ class VQGAN(nn.Module):
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
         self.config = config
-        self.quantizer = config.quantizer.build()
+        self.quantizer = build_quantizer(config.quantizer)
         projected, dim = STYLES[config.style].projected, self.quantizer.dim
         latent = config.z_channels if projected else dim
         self.encoder = Encoder(config, latent)
@@ -161,7 +78,7 @@ class VQGAN(nn.Module):
         Raises:
             BadInput: the frames have another size than the tokenizer was made for.
         """
-        self.config.check_frames(frames)
+        self.config.check_frames(frames.shape)
         return self.quantizer.encode(self.latents(frames))
 
     @torch.no_grad()

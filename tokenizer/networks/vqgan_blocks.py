@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-GROUPS, EPS = 32, 1e-6  # of every GroupNorm in the family
+from tokenizer.networks.config import EPS, GROUPS
 
 
 class ResBlock(nn.Module):

@@ -11,6 +11,7 @@ from filelock import FileLock
 from safetensors.torch import save
 
 from tokenizer.load import Tokenizer, manifest_of
+from tokenizer.networks.kinds import build_network
 from tokenizer.published.commavq import CommaVQ
 from tokenizer.published.cosmos_dv import CosmosDV
 from tokenizer.published.driving_simulator import DrivingSimulator
@@ -53,7 +54,7 @@ def open_published(name: str, files: Sequence[Path], **options: Any) -> Tokenize
         BadInput: as `adapter`, and where the files are not what the adapter reads.
     """
     opened = adapter(name, options).open(files)
-    network = opened.config.build()
+    network = build_network(opened.config)
     network.load_state_dict(opened.weights)
     identity = hashlib.sha256(save(_stored(opened))).hexdigest()
     manifest = {**_manifest(name, files, opened), "files": {WEIGHTS: identity}}

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from drives.preprocessing import COMMA_CAMERA
-from tokenizer.networks.vqgan import VQGANConfig
+from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.opened import Opened
 from tokenizer.published.vqgan_keys import CODEBOOK, architecture, codebook, load
 from training.errors import BadInput

@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 
 from drives.preprocessing import Preprocessing
-from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
+from tokenizer.networks.config import VideoAutoencoderConfig
+from tokenizer.networks.kinds import build_network
 from tokenizer.published.opened import Opened
 from tokenizer.published.torchscript import is_torchscript, read_torchscript
-from tokenizer.quantizers import FSQConfig
+from tokenizer.quantizers.config import FSQConfig
 from training.errors import BadInput
 from training.foreign.weights import Tensors, fill, read_file, shape_of, state_dict
 
@@ -141,7 +142,7 @@ def convert(
 ) -> tuple[Tensors, list[str]]:
     """Their tensors under our names, and the names of those left out; as `weights.fill`."""
     with torch.device("meta"):
-        targets = config.build().state_dict()
+        targets = build_network(config).state_dict()
     keys = {ours: published_keys(ours, config) for ours in targets}
     parts: Tensors = {}
     for ours, theirs in keys.items():

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drives.preprocessing import Preprocessing
-from tokenizer.networks.vqgan import VQGANConfig
+from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.opened import Opened
 from tokenizer.published.taming import one
 from tokenizer.published.vqgan_keys import architecture, load
-from tokenizer.quantizers import FSQConfig
+from tokenizer.quantizers.config import FSQConfig
 from training.errors import BadInput
 from training.foreign.weights import read_file, shape_of, state_dict
 

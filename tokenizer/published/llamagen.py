@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drives.preprocessing import Preprocessing
-from tokenizer.networks.vqgan import VQGANConfig
+from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.opened import Opened
 from tokenizer.published.torchscript import is_torchscript, read_torchscript
 from tokenizer.published.vqgan_keys import architecture, codebook, load

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drives.preprocessing import Preprocessing
-from tokenizer.networks.vqgan import VQGANConfig
+from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.averages import LEFT_OUT, chosen
 from tokenizer.published.opened import Opened
 from tokenizer.published.taming import one
 from tokenizer.published.vqgan_keys import architecture, load
-from tokenizer.quantizers import LFQConfig
+from tokenizer.quantizers.config import LFQConfig
 from training.foreign.weights import read_file, state_dict
 
 

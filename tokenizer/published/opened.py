@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from drives.preprocessing import Preprocessing
-from tokenizer.load import NetworkConfig
+from tokenizer.networks.kinds import NetworkConfig
 
 
 class Opened(NamedTuple):

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from drives.preprocessing import Preprocessing
-from tokenizer.networks.vqgan import VQGANConfig
+from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.averages import LEFT_OUT, chosen
 from tokenizer.published.opened import Opened
 from tokenizer.published.taming import one
 from tokenizer.published.vqgan_keys import architecture, codebook, load
-from tokenizer.quantizers import LFQConfig, QuantizerConfig
+from tokenizer.quantizers.config import LFQConfig, QuantizerConfig
 from training.foreign.weights import Tensors, read_file, state_dict
 
 

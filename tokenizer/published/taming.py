@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drives.preprocessing import Preprocessing
-from tokenizer.networks.vqgan import VQGANConfig
+from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.averages import AVERAGED
 from tokenizer.published.opened import Opened
 from tokenizer.published.vqgan_keys import architecture, codebook, load

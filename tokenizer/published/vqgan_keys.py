@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
-from tokenizer.networks.vqgan import VQGANConfig
-from tokenizer.quantizers import VQConfig
+from tokenizer.networks.config import VQGANConfig
+from tokenizer.networks.kinds import build_network
+from tokenizer.quantizers.config import VQConfig
+from tokenizer.quantizers.kinds import build_quantizer
 from training.errors import BadInput
 from training.foreign.weights import Tensors, fill, shape_of
 
@@ -107,8 +109,8 @@ def load(
         layout: of their names; "": the one that is called like the style.
     """
     with torch.device("meta"):
-        targets = config.build().state_dict()
-    fresh = {f"quantizer.{k}": v for k, v in config.quantizer.build().state_dict().items()}
+        targets = build_network(config).state_dict()
+    fresh = {f"quantizer.{k}": v for k, v in build_quantizer(config.quantizer).state_dict().items()}
     fresh.pop("quantizer.codebook", None)
     layout, levels = layout or config.style, len(config.multipliers)
     sources = {key: foreign_name(key, layout, levels) for key in targets if key not in fresh}

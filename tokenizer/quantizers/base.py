@@ -63,13 +63,6 @@ class Quantizer(nn.Module):
         return False
 
 
-class QuantizerConfig:
-    """Base of the quantizers' configs: frozen dataclasses that build theirs."""
-
-    def build(self) -> Quantizer:
-        raise NotImplementedError
-
-
 def at_least_float32(z: Tensor) -> Tensor:
     """Under bf16 a nearest code, and the average of a codebook, would be another."""
     return z.to(torch.promote_types(z.dtype, torch.float32))

@@ -2,24 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tokenizer.quantizers.base import Quantized, Quantizer, QuantizerConfig
+from tokenizer.quantizers.base import Quantized, Quantizer
 from training.errors import BadInput
-
-
-@dataclass(frozen=True)
-class FSQConfig(QuantizerConfig):
-    """Levels per channel; their product is the vocabulary, their number the latent's width."""
-
-    levels: Sequence[int] = (8, 5, 5, 5)
-
-    def build(self) -> "FSQ":
-        return FSQ(self.levels)
 
 
 class FSQ(Quantizer):

@@ -1,64 +1,15 @@
 """Lookup-free quantization: the signs of the channels are the code (Yu et al. 2023, MAGVIT-v2)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokenizer.quantizers.base import Quantized, Quantizer, QuantizerConfig, at_least_float32
+from tokenizer.quantizers.base import Quantized, Quantizer, at_least_float32
 from tokenizer.quantizers.codebook import mean_over_processes
-from training.errors import BadInput
+from tokenizer.quantizers.config import LFQConfig
 
 EPSILON = 1e-5  # in the logarithm of the batch entropy, as published
-
-
-@dataclass(frozen=True)
-class LFQConfig(QuantizerConfig):
-    """Number of bits and the terms that keep them in use.
-
-    Attributes:
-        bits: channels of the latents; the vocabulary is 2^bits.
-        factor_bits: sizes in bits of the factors that a world model may predict one by one,
-            lowest bits first; () leaves the vocabulary whole.
-        bit_order: "little" (channel 0 is the lowest bit) or "big" (the highest).
-        entropy_weight: of the penalty, sample_weight E[H(p)] - batch_weight H(E[p]).
-        temperature: of p = softmax(2 z . code / temperature).
-        anneal_ratio: the penalty starts (1 + this) times as large, and falls linearly to its
-            weight over `anneal_steps` training batches.
-        commitment_weight: of |z - sg(sign z)|^2.
-    """
-
-    bits: int = 10
-    factor_bits: Sequence[int] = ()
-    bit_order: str = "little"
-    entropy_weight: float = 0.1
-    sample_weight: float = 1.0
-    batch_weight: float = 1.0
-    temperature: float = 0.01
-    anneal_ratio: float = 0.0
-    anneal_steps: int = 2000
-    commitment_weight: float = 0.25
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.bits <= 24:
-            raise BadInput(f"quantizer.bits={self.bits}: give 1 to 24; 18 is what is published")
-        if self.factor_bits and (sum(self.factor_bits) != self.bits or min(self.factor_bits) < 1):
-            raise BadInput(
-                f"quantizer.factor_bits={list(self.factor_bits)}: must add up to bits={self.bits}"
-            )
-        if self.bit_order not in ("little", "big"):
-            raise BadInput(f"quantizer.bit_order={self.bit_order!r}: choose little or big")
-        if self.temperature <= 0 or self.anneal_steps < 1:
-            raise BadInput(
-                f"quantizer.temperature={self.temperature}, anneal_steps={self.anneal_steps}: "
-                "both must be positive"
-            )
-
-    def build(self) -> "LFQ":
-        return LFQ(self)
 
 
 class LFQ(Quantizer):

@@ -1,6 +1,6 @@
 """Several quantizers make one token: one after the other on what is left, or side by side."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from itertools import chain
 from typing import cast
 
@@ -9,67 +9,20 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenizer.quantizers.base import Quantized, Quantizer, QuantizerConfig, at_least_float32
-from tokenizer.quantizers.fsq import FSQConfig
+from tokenizer.quantizers.base import Quantized, Quantizer, at_least_float32
+from tokenizer.quantizers.config import ResidualConfig
 from training.errors import BadInput
 
 LARGEST_VOCABULARY = 2**32  # what a token store can hold
 
 
-@dataclass(frozen=True)
-class ResidualConfig(QuantizerConfig):
-    """Residual quantization (Zeghidour et al. 2021, arXiv 2107.03312, section III-C).
-
-    Attributes:
-        quantizer: what quantizes in every stage.
-        num_stages: how many there are; their vocabularies multiply.
-        scale: stage i works on what is left divided by scale^i. 1 for codebooks, which find
-            the size themselves; below 1 for FSQ and LFQ, whose codes have one size.
-        commitment_weight: of |z - sg(sum of all codes)|^2, for all stages together.
-    """
-
-    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
-    num_stages: int = 2
-    scale: float = 1.0
-    commitment_weight: float = 0.25
-
-    def __post_init__(self) -> None:
-        if self.num_stages < 1:
-            raise BadInput(f"quantizer.num_stages={self.num_stages}: give at least 1")
-        if not 0 < self.scale <= 1:
-            raise BadInput(f"quantizer.scale={self.scale}: give a factor in (0, 1]")
-
-    def build(self) -> "Residual":
-        return Residual(self)
-
-
-@dataclass(frozen=True)
-class ProductConfig(QuantizerConfig):
-    """Product quantization (Jegou et al. 2011): groups of channels, each with its own code.
-
-    Attributes:
-        quantizer: what quantizes each group.
-        num_groups: how many there are; the latents have as many times its channels.
-    """
-
-    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
-    num_groups: int = 2
-
-    def __post_init__(self) -> None:
-        if self.num_groups < 1:
-            raise BadInput(f"quantizer.num_groups={self.num_groups}: give at least 1")
-
-    def build(self) -> "Product":
-        return Product(self)
-
-
 class Composite(Quantizer):
     """Quantizers whose indices are the digits of one: the first varies fastest."""
 
-    def __init__(self, config: QuantizerConfig, number: int) -> None:
+    def __init__(self, parts: Sequence[Quantizer]) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(config.build() for _ in range(number))
-        first = self.quantizers[0]
+        self.parts = nn.ModuleList(parts)
+        first, number = self.quantizers[0], len(parts)
         self.vocab_size = first.vocab_size**number
         if self.vocab_size > LARGEST_VOCABULARY:
             raise BadInput(
@@ -106,8 +59,8 @@ class Residual(Composite):
     encoder in the first stage alone; the term that counts is that of the whole sum.
     """
 
-    def __init__(self, config: ResidualConfig) -> None:
-        super().__init__(config.quantizer, config.num_stages)
+    def __init__(self, config: ResidualConfig, parts: Sequence[Quantizer]) -> None:
+        super().__init__(parts)
         self.dim = self.quantizers[0].dim
         self.commitment_weight = config.commitment_weight
         self.scales = [config.scale**i for i in range(config.num_stages)]
@@ -141,9 +94,9 @@ class Residual(Composite):
 class Product(Composite):
     """Every group of channels has its own quantizer; codes stand side by side."""
 
-    def __init__(self, config: ProductConfig) -> None:
-        super().__init__(config.quantizer, config.num_groups)
-        self.dim = self.quantizers[0].dim * config.num_groups
+    def __init__(self, parts: Sequence[Quantizer]) -> None:
+        super().__init__(parts)
+        self.dim = self.quantizers[0].dim * len(parts)
 
     def forward(self, z: Float[Tensor, "... dim"]) -> Quantized:
         groups = z.chunk(len(self.parts), -1)

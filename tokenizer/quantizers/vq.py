@@ -1,6 +1,5 @@
 """Vector quantization: a learned table of codes (van den Oord et al. 2017, arXiv 1711.00937)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
-from tokenizer.quantizers.base import Quantized, Quantizer, QuantizerConfig, at_least_float32
+from tokenizer.quantizers.base import Quantized, Quantizer, at_least_float32
 from tokenizer.quantizers.codebook import (
     choose,
     from_rank_zero,
@@ -21,64 +20,7 @@ from tokenizer.quantizers.codebook import (
     summed,
     sums_by_code,
 )
-from training.errors import BadInput
-
-
-@dataclass(frozen=True)
-class VQConfig(QuantizerConfig):
-    """A codebook and how it learns.
-
-    Attributes:
-        vocab_size: number of codes.
-        dim: channels of the latents.
-        code_dim: channels of the codes; where it is not `dim`, linear projections lead in and
-            out (Yu et al. 2022, arXiv 2110.04627, section 3.2).
-        normalize: latents and codes have length 1, so the nearest has the largest cosine.
-        similarity: what decides for a code: "distance", the smallest, or "dot", the largest dot
-            product (IBQ, Shi et al. 2024, arXiv 2412.02692; its own way of learning is not here).
-        learn: "ema" (codes are running means of their latents) or "gradient" (of the
-            codebook term).
-        decay: of the running means and of the counts, per batch.
-        commitment_weight: of |z - sg(code)|^2, which moves the encoder.
-        codebook_weight: of |sg(z) - code|^2, which moves the codes; "gradient" only. The
-            published taming code has its beta of 0.25 here ("legacy"), the paper at the
-            commitment.
-        kmeans_batches: first training batches on which k-means places the codes; 0 is off.
-        kmeans_steps: its iterations on each.
-        dead_below: a code whose running count falls below this share of the mean count is put
-            on a random latent of the batch; 0 is off.
-    """
-
-    vocab_size: int = 1024
-    dim: int = 32
-    code_dim: int = 8
-    normalize: bool = True
-    similarity: str = "distance"
-    learn: str = "ema"
-    decay: float = 0.99
-    commitment_weight: float = 0.25
-    codebook_weight: float = 1.0
-    kmeans_batches: int = 4
-    kmeans_steps: int = 10
-    dead_below: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.learn not in ("ema", "gradient"):
-            raise BadInput(f"quantizer.learn={self.learn!r}: choose ema or gradient")
-        if self.similarity not in ("distance", "dot"):
-            raise BadInput(f"quantizer.similarity={self.similarity!r}: choose distance or dot")
-        if min(self.vocab_size, self.dim, self.code_dim) < 1 or self.vocab_size < 2:
-            raise BadInput(
-                f"quantizer.vocab_size={self.vocab_size}, dim={self.dim}, code_dim="
-                f"{self.code_dim}: give at least 2 codes and 1 channel"
-            )
-        if not 0 <= self.decay < 1:
-            raise BadInput(f"quantizer.decay={self.decay}: give a share in [0, 1), such as 0.99")
-        if not 0 <= self.dead_below < 1:
-            raise BadInput(f"quantizer.dead_below={self.dead_below}: give a share in [0, 1)")
-
-    def build(self) -> "VQ":
-        return VQ(self)
+from tokenizer.quantizers.config import VQConfig
 
 
 class VQ(Quantizer):

@@ -22,7 +22,8 @@ def read_file(
 ) -> dict[str, Any]:
     """What a file of safetensors or of `torch.save` holds; only tensors and plain values.
 
-    Settings that lie in it as OmegaConf's objects become dicts and lists (`training.foreign.stand_ins`).
+    Settings that lie in it as OmegaConf's objects become dicts and lists
+    (`training.foreign.stand_ins`).
 
     Args:
         option: under which the file was given, for messages.

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from training.errors import BadInput
-from worldmodel.dynamics import Dynamics
+from worldmodel.dynamics.base import Dynamics
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from training.disk.hashing import file_sha256
 from training.disk.leftovers import written_whole
 from training.disk.records import judged
 from training.errors import BadInput
-from worldmodel.dynamics.base import DynamicsConfig
+from worldmodel.dynamics.config import DynamicsConfig
 from worldmodel.dynamics.text import TextContext
 
 

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from training.errors import BadInput
-from worldmodel.decoding.guidance import Guidance, guide
-from worldmodel.decoding.sampling import Sampling
+from worldmodel.decoding.config import Guidance, Sampling
+from worldmodel.decoding.guidance import guide
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.text import TextContext
 

@@ -5,8 +5,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from training.errors import BadInput
+from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.raster import Choose, Decoder
-from worldmodel.decoding.sampling import Sampling
 from worldmodel.dynamics.gpt.model import GPT
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from training.errors import BadInput
 from worldmodel.decoding.base import FrameDecoder, RowDecoder
-from worldmodel.decoding.sampling import Sampling, sample
+from worldmodel.decoding.config import Sampling
+from worldmodel.decoding.sampling import sample
 from worldmodel.dynamics.masked.model import Masked
 from worldmodel.dynamics.masked.space_time import TimeCache, empty_cache
 from worldmodel.dynamics.text import TextContext

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from training.errors import BadInput
 from worldmodel.decoding.base import RowDecoder
+from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.quantized import Int8Cache, Int8Linear
-from worldmodel.decoding.sampling import Sampling, sample
+from worldmodel.decoding.sampling import sample
 from worldmodel.decoding.weights import weight_bytes
 from worldmodel.dynamics.attention import Words
 from worldmodel.dynamics.cache import KVCache

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from training.errors import BadInput
 from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.diagonal import DiagonalDecoder
 from worldmodel.decoding.drafts import Draft, FrameDraft, Jacobi, TokenDraft
 from worldmodel.decoding.maskgit import maskgit
 from worldmodel.decoding.raster import Decoder
-from worldmodel.decoding.sampling import Sampling
 from worldmodel.decoding.speculative import SpeculativeDecoder
 from worldmodel.decoding.weights import for_decoding
 from worldmodel.decoding.whole_frame import WholeFrameDecoder
-from worldmodel.dynamics import Dynamics
+from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.dynamics.masked.model import Masked
 from worldmodel.dynamics.text import TextContext

@@ -1,56 +1,10 @@
 """How a token is drawn from logits."""
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from training.errors import BadInput
-from worldmodel.decoding.guidance import Guidance
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is drawn from the logits.
-
-    Attributes:
-        temperature: divides the logits; below 1 sharpens, above 1 flattens.
-        top_k: only the k likeliest tokens, of equally likely ones those with the lowest numbers;
-            0 keeps all. All of them leave the distribution sooner or later, and the likeliest
-            alone loops (GAIA-1, Hu et al. 2023, arXiv 2309.17080, section 5), hence 50.
-        top_p: only the fewest likeliest tokens whose probabilities sum to p; 1 keeps all.
-        greedy: always the likeliest token; the other settings then have to stay at rest.
-        seed: the same seed gives the same futures.
-        guidance: makes what a condition changes stronger; not every method can.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 1.0
-    greedy: bool = False
-    seed: int = 0
-    guidance: Guidance | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise BadInput(
-                f"sampling.temperature={self.temperature}; give a positive number, "
-                "or greedy=true for the limit 0"
-            )
-        if self.top_k < 0:
-            raise BadInput(f"sampling.top_k={self.top_k}; give 1 or more, or 0 for all tokens")
-        if not 0 < self.top_p <= 1:
-            raise BadInput(f"sampling.top_p={self.top_p}; give 0 < top_p <= 1")
-        at_rest = self.temperature == self.top_p == 1 and self.top_k in (0, Sampling.top_k)
-        if self.greedy and not at_rest:
-            raise BadInput(
-                "sampling.greedy=true ignores temperature, top_k and top_p; leave them out"
-            )
-
-    @property
-    def guided(self) -> bool:
-        return self.guidance is not None and self.guidance.scale > 0
+from worldmodel.decoding.config import Sampling
 
 
 def sample(

@@ -5,9 +5,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from training.errors import BadInput
+from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.drafts import Draft, Jacobi
 from worldmodel.decoding.raster import Choose, Decoder
-from worldmodel.decoding.sampling import Sampling
 from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.dynamics.text import TextContext
 

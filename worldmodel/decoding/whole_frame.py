@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from worldmodel.decoding.base import RowDecoder
-from worldmodel.decoding.sampling import Sampling, sample
+from worldmodel.decoding.config import Sampling
+from worldmodel.decoding.sampling import sample
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.text import TextContext
 from worldmodel.dynamics.whole_frame.model import WholeFrame

@@ -1,67 +1,16 @@
 """What every world model answers, whatever its network: losses, scores, its own cost."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import dataclass
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.dynamics.layout import ActionRanges, LayoutConfig, SequenceLayout
+from worldmodel.dynamics.config import DynamicsConfig
+from worldmodel.dynamics.layout import SequenceLayout
 from worldmodel.dynamics.text import TextContext
-
-
-@dataclass(frozen=True, kw_only=True)
-class DynamicsConfig(ABC):
-    """What describes a network, whatever its kind; a line in `KINDS` names it.
-
-    Attributes:
-        context_steps: time steps that the network can see at once, the predicted one included.
-        layout: how actions and captions are read.
-    """
-
-    context_steps: int = 16
-    layout: LayoutConfig = field(default_factory=LayoutConfig)
-
-    @abstractmethod
-    def build(self, spec: TokenSpec, num_actions: int) -> "Dynamics":
-        """The network, as it starts."""
-
-    def without_actions(self) -> Self:
-        """The same network, not conditioned on any action."""
-        return replace(self, layout=self.layout.without_actions())
-
-    def within(self, ranges: ActionRanges) -> Self:
-        """The same network, its action bins in these ranges where it was given none."""
-        return replace(self, layout=self.layout.within(ranges))
-
-    def with_text(self, width: int) -> Self:
-        """The same network for a text encoder of this width; BadInput where it reads none."""
-        return replace(self, layout=self.layout.with_text(width))
-
-    @property
-    def width_ratio(self) -> float:
-        """Of width transfer (`worldmodel.dynamics.mup`); 1 where it is off, or a kind has none."""
-        return 1.0
-
-    def widened(self) -> Self:
-        """The same network twice as wide, by more heads of the same size; the text's width stays.
-
-        Only kinds with width transfer have one.
-        """
-        raise NotImplementedError(type(self).__name__)
-
-    @property
-    def text_tokens(self) -> int:
-        """Tokens of a caption that are read; 0 for any number (or no text)."""
-        return self.layout.text_tokens
-
-    @property
-    def text_width(self) -> int:
-        """Numbers per token of the text encoder; 0 for no text, or while the encoder is unknown."""
-        return self.layout.text_width
 
 
 @dataclass(frozen=True)
@@ -176,4 +125,4 @@ class Dynamics(nn.Module, ABC):
 
     def fresh(self) -> "Dynamics":
         """Another network of the same shape, as it starts."""
-        return self.config.build(self.spec, self.num_actions)
+        return type(self)(self.config, self.spec, self.num_actions)

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import torch
 
 from worldmodel.dynamics.base import Dynamics
+from worldmodel.dynamics.kinds import build_dynamics
 
 CONDITIONS = "head.conditions."
 
@@ -48,7 +49,9 @@ def multiples(network: Dynamics) -> dict[str, Multiple]:
         return dict.fromkeys(names, Multiple())
     with torch.device("meta"):  # shapes alone: no memory, and no random numbers are drawn
         wide = dict(
-            network.config.widened().build(network.spec, network.num_actions).named_parameters()
+            build_dynamics(
+                network.config.widened(), network.spec, network.num_actions
+            ).named_parameters()
         )
     found = {}
     for name, parameter in names.items():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.data import TokenClip
-from worldmodel.dynamics import Dynamics
+from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.scores import teacher_forced
 
 

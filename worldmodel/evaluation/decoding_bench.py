@@ -22,12 +22,12 @@ from training.ranges import at_least, one_of
 from training.watch.clock import now
 from training.watch.results import append, heading
 from worldmodel.data import TokenClip, TokenWindows, collate
+from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.quantized import why_not_int8
 from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.rollout import METHODS, open_decoder
-from worldmodel.decoding.sampling import Sampling
 from worldmodel.decoding.speculative import SpeculativeDecoder
-from worldmodel.dynamics import Dynamics
+from worldmodel.dynamics.base import Dynamics
 from worldmodel.load import load_world_model
 
 # Nats per token by which rounding alone changes a score.

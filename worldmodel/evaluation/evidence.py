@@ -19,8 +19,8 @@ from training.checkpoints.folder import MANIFEST
 from training.disk.records import judged
 from training.errors import BadInput
 from worldmodel.data import open_store
+from worldmodel.known_entropy.config import KnownEntropyConfig
 from worldmodel.known_entropy.source import KnownEntropySource
-from worldmodel.known_entropy.world import KnownEntropyConfig
 from worldmodel.load import WorldModel
 
 DRIVES, TOKENS = "drives.sources.DriveSource", "drives.sources.TokenSource"

@@ -24,7 +24,7 @@ from training.ranges import at_least, one_of
 from training.watch.clock import now
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling, open_decoder
-from worldmodel.dynamics import describe
+from worldmodel.dynamics.kinds import describe
 from worldmodel.evaluation.action_use import VARIANTS, action_use
 from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.evaluation.scores import teacher_forced

@@ -17,7 +17,7 @@ from training.watch.clock import now
 from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.data import TokenClip
 from worldmodel.decoding import Sampling, rollout
-from worldmodel.dynamics import Dynamics
+from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.text import TextContext
 
 

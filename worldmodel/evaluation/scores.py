@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.data import TokenClip
-from worldmodel.dynamics import Dynamics
+from worldmodel.dynamics.base import Dynamics
 
 
 @torch.no_grad()

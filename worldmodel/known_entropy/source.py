@@ -15,7 +15,8 @@ from drives.tokens.store import TokenSpec, TokenStore
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.errors import BadInput
 from worldmodel.data import TokenClip
-from worldmodel.known_entropy.world import ACTION_NAMES, KnownEntropyConfig, KnownEntropyWorld
+from worldmodel.known_entropy.config import KnownEntropyConfig
+from worldmodel.known_entropy.world import ACTION_NAMES, KnownEntropyWorld
 
 
 @dataclass(frozen=True)

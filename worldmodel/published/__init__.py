@@ -9,6 +9,7 @@ from torch import Tensor
 from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput
 from training.foreign.adapters import choose, provenance
+from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.load import WorldModel, manifest_of
 from worldmodel.published.commavq_gpt import CommaVQGPT
 from worldmodel.published.cosmos_ar import CosmosAR
@@ -41,7 +42,7 @@ def open_published(name: str, files: Sequence[Path], **options: Any) -> WorldMod
         BadInput: as `adapter`, and where the files are not what the adapter reads.
     """
     opened = adapter(name, options).open(files)
-    network = opened.config.build(opened.spec, len(opened.action_names))
+    network = build_dynamics(opened.config, opened.spec, len(opened.action_names))
     network.load_state_dict(opened.weights)
     network.eval().requires_grad_(False)
     return WorldModel(

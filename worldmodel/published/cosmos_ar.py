@@ -19,8 +19,8 @@ from drives.tokens.store import TokenSpec
 from training.disk.records import judged
 from training.errors import BadInput
 from training.foreign.weights import Tensors, read_file, state_dict
+from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.config import GPTConfig
-from worldmodel.dynamics.layout import LayoutConfig
 from worldmodel.published.gpt_files import (
     fitted,
     num_layers,

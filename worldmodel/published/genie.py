@@ -15,7 +15,8 @@ from drives.tokens.store import TokenSpec
 from training.disk.records import judged, read_json
 from training.errors import BadInput
 from training.foreign.weights import fill, read_file, state_dict
-from worldmodel.dynamics.masked.model import Masked, MaskedConfig
+from worldmodel.dynamics.masked.config import MaskedConfig
+from worldmodel.dynamics.masked.model import Masked
 from worldmodel.published.opened import Opened
 
 BASE_WIDTH = 256  # of its muP

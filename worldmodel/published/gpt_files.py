@@ -13,6 +13,7 @@ from training.disk.records import judged, read_json
 from training.errors import BadInput
 from training.foreign.weights import Tensors, fill
 from worldmodel.dynamics.gpt.config import GPTConfig
+from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.published.opened import Opened
 
 
@@ -107,6 +108,6 @@ def fitted(
 ) -> Opened:
     """Fill the network of this config; raises as `fill` does."""
     with torch.device("meta"):
-        targets = dict(config.build(spec, 0).state_dict())
+        targets = dict(build_dynamics(config, spec, 0).state_dict())
     weights, unused = fill(targets, sources, tensors, left_out, str(where))
     return Opened(config, spec, (), weights, unused)

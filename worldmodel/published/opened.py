@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from drives.tokens.store import TokenSpec
-from worldmodel.dynamics import DynamicsConfig
+from worldmodel.dynamics.config import DynamicsConfig
 
 
 class Opened(NamedTuple):

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive
+from drives.carracing.drives import ACTION_NAMES, make_drive
+from drives.config import CarRacingConfig
 from drives.drive import open_drives, write_drive
 from drives.preprocessing import Preprocessing, resize
 from drives.video import num_frames
@@ -26,9 +27,10 @@ from tokenizer.compare.scores import Judge, adaptive_code_bits, flicker, score_t
 from tokenizer.evaluation import evaluate_tokenizer
 from tokenizer.load import Tokenizer, load_tokenizer, manifest_of
 from tokenizer.losses.lpips import load_lpips
-from tokenizer.networks.autoencoder import Autoencoder, AutoencoderConfig
-from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
-from tokenizer.quantizers import FSQConfig
+from tokenizer.networks.autoencoder import Autoencoder
+from tokenizer.networks.config import AutoencoderConfig, VideoAutoencoderConfig
+from tokenizer.networks.kinds import build_network
+from tokenizer.quantizers.config import FSQConfig
 from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput
 
@@ -169,7 +171,7 @@ def test_video_tokenizers_are_compared_on_the_frames_that_make_whole_steps(root,
         multipliers=(1, 2),
         num_res_blocks=1,
     )
-    tokenizer = Tokenizer(config.build(), "0" * 64, manifest_of(config))
+    tokenizer = Tokenizer(build_network(config), "0" * 64, manifest_of(config))
     drives = [drive for drive in open_drives(root) if drive.split == "test"]
     judge = Judge(lambda x, y: (x - y).abs().mean((1, 2, 3)), "cpu")
     clips = choose_clips(drives, 2, 11, (32, 32))

@@ -9,7 +9,9 @@ import torch
 
 from drives.clips import Clip
 from tokenizer.doctor.callback import Doctor
-from tokenizer.quantizers import CONFIGS, FSQConfig, Quantized, Quantizer
+from tokenizer.quantizers.base import Quantized, Quantizer
+from tokenizer.quantizers.config import FSQConfig
+from tokenizer.quantizers.kinds import BUILDERS, KINDS
 from training.checkpoints.folder import read_weights
 from training.disk.status import read_status
 from training.errors import BadInput
@@ -153,9 +155,6 @@ class FarConfig(FSQConfig):
 
     codes: int = 32
 
-    def build(self):
-        return Far(self.codes)
-
 
 class Far(Quantizer):
     def __init__(self, codes: int) -> None:
@@ -184,8 +183,9 @@ class Far(Quantizer):
 
 @pytest.fixture
 def far(monkeypatch):
-    monkeypatch.delitem(CONFIGS, "fsq")
-    monkeypatch.setitem(CONFIGS, "far", FarConfig)
+    monkeypatch.delitem(KINDS, "fsq")
+    monkeypatch.setitem(KINDS, "far", FarConfig)
+    monkeypatch.setitem(BUILDERS, FarConfig, lambda config: Far(config.codes))
 
 
 def test_dead_codes_are_caught_after_the_grace_and_restarted(composed, fit, far):

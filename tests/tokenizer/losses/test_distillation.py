@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from tokenizer.load import load_tokenizer
-from tokenizer.losses.distillation import Distillation, Teacher, TeacherConfig, TimmTeacherConfig
-from tokenizer.losses.terms import LossConfig
+from tokenizer.losses.config import LossConfig, TeacherConfig, TimmTeacherConfig
+from tokenizer.losses.distillation import TEACHERS, Distillation, Teacher, build_teacher
 from tokenizer.module import TokenizerModule
-from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
+from tokenizer.networks.config import VideoAutoencoderConfig
 from training.checkpoints.folder import newest_first, read_weights
+from training.config import AdamWConfig
 from training.errors import BadInput
-from training.optimization.optimizers import AdamWConfig
 
 TINY = "test_vit"  # a vision transformer of timm's own tests
 
@@ -28,11 +28,6 @@ class CellsConfig(TeacherConfig):
     """A small transformer with random weights over the grid's cells."""
 
     dim: int = 8
-
-    def build(self) -> "Cells":
-        with torch.random.fork_rng():
-            torch.manual_seed(7)
-            return Cells(self.dim)
 
 
 class Cells(Teacher):
@@ -48,8 +43,19 @@ class Cells(Teacher):
         return self.layer(self.embed(cells)).unflatten(1, grid)
 
 
+def cells(config: CellsConfig) -> Cells:
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return Cells(config.dim)
+
+
+@pytest.fixture(autouse=True)
+def knows_cells(monkeypatch):
+    monkeypatch.setitem(TEACHERS, CellsConfig, cells)
+
+
 def test_the_term_is_one_minus_the_cosine():
-    distillation = Distillation(CellsConfig().build(), 5)
+    distillation = Distillation(build_teacher(CellsConfig()), 5)
     codes, frames = torch.randn(2, 4, 4, 5, requires_grad=True), torch.randn(2, 3, 32, 32)
     target = distillation.teacher.network(frames, (4, 4))
     assert torch.equal(target, distillation.teacher.network(frames, (4, 4)))  # no dropout
@@ -63,7 +69,7 @@ def test_the_term_is_one_minus_the_cosine():
 
 
 def test_the_teacher_is_in_no_optimizer_and_no_checkpoint():
-    distillation = Distillation(CellsConfig().build(), 5).train()
+    distillation = Distillation(build_teacher(CellsConfig()), 5).train()
     assert distillation.state_dict().keys() == {"project.weight", "project.bias"}
     assert not distillation.teacher.network.training
     distillation.double()  # but it follows its parent
@@ -116,7 +122,7 @@ def weights_file(tmp_path) -> Path:
 
 
 def test_a_teacher_of_timm_sees_one_patch_per_cell(weights_file):
-    teacher = TimmTeacherConfig(TINY, str(weights_file)).build().eval()
+    teacher = build_teacher(TimmTeacherConfig(TINY, str(weights_file))).eval()
     frames = torch.rand(2, 3, 4 * teacher.patch[0], 6 * teacher.patch[1]) * 2 - 1
     features = teacher(frames, (4, 6))
     assert features.shape == (2, 4, 6, teacher.dim)
@@ -133,7 +139,7 @@ def test_weights_come_from_files_and_packages(weights_file, monkeypatch):
     (package / "vit.pth").write_bytes(weights_file.with_suffix(".pth").read_bytes())
     monkeypatch.syspath_prepend(str(weights_file.parent))
     teachers = [
-        TimmTeacherConfig(TINY, weights).build().state_dict()
+        build_teacher(TimmTeacherConfig(TINY, weights)).state_dict()
         for weights in (
             str(weights_file),
             str(weights_file.with_suffix(".pth")),
@@ -158,17 +164,17 @@ def test_weights_that_do_not_fit_are_refused(weights_file, tmp_path):
         ("package:no_such_package_here/vit.pth", "no_such_package_here is not installed"),
     ):
         with pytest.raises(BadInput, match=message):
-            TimmTeacherConfig(TINY, str(weights)).build()
+            build_teacher(TimmTeacherConfig(TINY, str(weights)))
 
 
 def test_names_that_timm_cannot_make_are_refused():
     pytest.importorskip("timm")
     for name in ("vit_of_nobody", "test_resnet"):
         with pytest.raises(BadInput, match=rf"model\.loss\.teacher={name}"):
-            TimmTeacherConfig(name, "unused.pth").build()
+            build_teacher(TimmTeacherConfig(name, "unused.pth"))
 
 
 def test_without_timm_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(BadInput, match=r"pip install 'dashcast\[teachers\]'"):
-        TimmTeacherConfig().build()
+        build_teacher(TimmTeacherConfig())

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
+from tokenizer.losses.config import LossConfig
 from tokenizer.losses.perceptual_features import (
     LAYER_WEIGHTS,
     backbone_features,
@@ -18,18 +19,18 @@ from tokenizer.losses.perceptual_features import (
 from tokenizer.losses.terms import (
     DISCRIMINATOR_LOSSES,
     LeCam,
-    LossConfig,
     adaptive_weight,
     generator_loss,
     hinge_discriminator_loss,
     non_saturating_loss,
 )
 from tokenizer.module import TokenizerModule
-from tokenizer.networks.autoencoder import AutoencoderConfig
+from tokenizer.networks.config import AutoencoderConfig
 from tokenizer.networks.discriminator import PatchDiscriminator
-from tokenizer.quantizers import LFQ, LFQConfig
+from tokenizer.quantizers.config import LFQConfig
+from tokenizer.quantizers.lfq import LFQ
+from training.config import AdamWConfig
 from training.errors import BadInput
-from training.optimization.optimizers import AdamWConfig
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 OFF = {"pixel_weight": 1.0, "perceptual_weight": 0.0, "gan_weight": 0.0}

@@ -7,8 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from tokenizer.load import load_tokenizer, manifest_of
-from tokenizer.networks.musik import ActionEnergy, Musik, MusikConfig
-from tokenizer.quantizers import FSQConfig
+from tokenizer.networks.config import MusikConfig
+from tokenizer.networks.kinds import build_network
+from tokenizer.networks.musik import ActionEnergy, Musik
+from tokenizer.quantizers.config import FSQConfig
 from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput
 
@@ -67,7 +69,7 @@ def world(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.T
 def test_the_first_action_is_told_far_above_chance():
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
-    network = CONFIG.build()
+    network = build_network(CONFIG)
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
     for _ in range(100):
         loss, _, _ = network.loss(*world(64, generator))
@@ -86,7 +88,7 @@ def test_the_first_action_is_told_far_above_chance():
 
 
 def test_false_actions_have_the_range_of_true_ones():
-    network = CONFIG.build().train()
+    network = build_network(CONFIG).train()
     codes = torch.zeros(4, 4, 4, 4)
     actions = torch.tensor([[10.0, -3.0], [30.0, 3.0], [20.0, 0.0], [20.0, 1.0]])
     network.logits(codes, codes, actions)
@@ -102,7 +104,7 @@ def test_false_actions_have_the_range_of_true_ones():
 
 
 def test_it_is_opened_as_a_tokenizer_that_has_no_pixels(tmp_path):
-    network = CONFIG.build()
+    network = build_network(CONFIG)
     weights = {f"ema.module.{k}": v for k, v in network.state_dict().items()}
     write_checkpoint(tmp_path / "musik", weights, manifest_of(CONFIG))
     opened = load_tokenizer(tmp_path / "musik")
@@ -119,6 +121,6 @@ def test_it_is_opened_as_a_tokenizer_that_has_no_pixels(tmp_path):
 
 def test_data_without_actions_and_clips_without_a_later_frame_are_refused():
     with pytest.raises(BadInput, match="the data has none"):
-        MusikConfig().build()
+        build_network(MusikConfig())
     with pytest.raises(BadInput, match="clip_frames=1"):
         MusikConfig(clip_frames=1)

@@ -9,9 +9,11 @@ from safetensors.torch import save_file
 
 from tokenizer.callbacks import CodeMedia
 from tokenizer.load import load_tokenizer, manifest_of
-from tokenizer.networks.semantic import SemanticConfig, SemanticTokenizer
+from tokenizer.networks.config import SemanticConfig
+from tokenizer.networks.kinds import build_network
+from tokenizer.networks.semantic import SemanticTokenizer
 from tokenizer.networks.vision_transformer import VisionTransformer, fit_positions, load_vit
-from tokenizer.quantizers import FSQConfig
+from tokenizer.quantizers.config import FSQConfig
 from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput
 
@@ -114,7 +116,7 @@ def test_weights_of_another_transformer_are_refused_by_name(tmp_path):
     with pytest.raises(BadInput, match="no such file"):
         load_vit(network, "absent.pth")
     with pytest.raises(BadInput, match="needs weights"):
-        CONFIG.build().load_weights(None)
+        build_network(CONFIG).load_weights(None)
 
 
 def test_registers_have_two_names(tmp_path):
@@ -140,7 +142,7 @@ def pictures(count: int) -> torch.Tensor:
 @pytest.mark.parametrize("encoder_depth", [0, 1])
 def test_codes_learn_to_keep_the_features_and_the_transformer_stays(encoder_depth):
     torch.manual_seed(0)
-    network = replace(CONFIG, encoder_depth=encoder_depth).build()
+    network = build_network(replace(CONFIG, encoder_depth=encoder_depth))
     before = {k: v.clone() for k, v in network.teacher.state_dict().items()}
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], 3e-3)
     cosines = []
@@ -175,12 +177,12 @@ def test_pixels_are_normalised_as_the_weights_want_them():
     for std in (0.2, 0.5):
         torch.manual_seed(0)
         config = SemanticConfig((16, 24), patch=8, dim=32, depth=1, heads=2, std=(std,) * 3)
-        features.append(config.build().features(frames))
+        features.append(build_network(config).features(frames))
     assert not torch.allclose(*features)
 
 
 def test_it_is_opened_as_a_tokenizer_that_has_no_pixels(tmp_path):
-    network = CONFIG.build().eval()
+    network = build_network(CONFIG).eval()
     weights = {f"ema.module.{k}": v for k, v in network.state_dict().items()}
     write_checkpoint(tmp_path / "semantic", weights, manifest_of(CONFIG))
     opened = load_tokenizer(tmp_path / "semantic")

@@ -4,12 +4,14 @@ import pytest
 import torch
 from einops import rearrange
 
+from tokenizer.networks.config import VideoAutoencoderConfig
+from tokenizer.networks.kinds import build_network
 from tokenizer.networks.video.blocks import TimeAttention
 from tokenizer.networks.video.causal_conv import Past
 from tokenizer.networks.video.haar import haar, inverse_haar
 from tokenizer.networks.video.stream import decode_stream, encode_stream
-from tokenizer.networks.video.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
-from tokenizer.quantizers import FSQConfig
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
+from tokenizer.quantizers.config import FSQConfig
 from training.errors import BadInput
 
 SIZE = (16, 24)
@@ -34,7 +36,7 @@ def config(**changes) -> VideoAutoencoderConfig:
 
 def network(**changes) -> VideoAutoencoder:
     torch.manual_seed(0)
-    built = config(**changes).build().eval()
+    built = build_network(config(**changes)).eval()
     for name, parameter in built.named_parameters():
         # Residual branches, attention and codes must all matter, or the tests below see nothing.
         parameter.data += 0.1 * torch.randn_like(parameter)

@@ -6,13 +6,14 @@ import torch
 from tokenizer.inference.fast import InferenceConfig, folded, for_inference, share_changed
 from tokenizer.inference.winograd import WinogradConv2d
 from tokenizer.load import Tokenizer, manifest_of
-from tokenizer.losses.terms import LossConfig
+from tokenizer.losses.config import LossConfig
 from tokenizer.module import TokenizerModule
-from tokenizer.networks.vqgan import VQGANConfig
+from tokenizer.networks.config import VQGANConfig
+from tokenizer.networks.kinds import build_network
 from tokenizer.networks.vqgan_blocks import NearestUpsample
-from tokenizer.quantizers import FSQConfig, LFQConfig, VQConfig
+from tokenizer.quantizers.config import FSQConfig, LFQConfig, VQConfig
+from training.config import AdamWConfig
 from training.errors import BadInput
-from training.optimization.optimizers import AdamWConfig
 
 TINY = {"image_size": (16, 32), "width": 32, "multipliers": (1, 2), "num_res_blocks": 1}
 
@@ -25,14 +26,14 @@ def config(style: str = "taming", **changes) -> VQGANConfig:
 @pytest.fixture
 def tokenizer():
     torch.manual_seed(0)
-    network = config().build()
+    network = build_network(config())
     return Tokenizer(network, "test", manifest_of(network.config))
 
 
 @pytest.mark.parametrize("style", ["taming", "magvit2", "open_magvit2"])
 @pytest.mark.parametrize("quantizer", [FSQConfig(), VQConfig(64, 5, 5), LFQConfig(7)])
 def test_shapes_and_gradients(style, quantizer):
-    network = config(style, quantizer=quantizer).build().eval()  # codes stay where they are
+    network = build_network(config(style, quantizer=quantizer)).eval()  # codes stay where they are
     frames = torch.rand(2, 3, 16, 32) * 2 - 1
     fake, quantized = network(frames)
     fake.square().mean().backward()
@@ -71,7 +72,7 @@ def test_impossible_shapes_are_refused(changes, words):
 
 
 def test_attention_stands_where_it_is_asked_for():
-    names = [n for n, _ in config(attention_levels=(0,)).build().named_modules()]
+    names = [n for n, _ in build_network(config(attention_levels=(0,))).named_modules()]
     assert any("down_0_attention_0" in n for n in names)
     assert not any("down_1_attention" in n for n in names)
 
@@ -95,7 +96,7 @@ def test_winograd_is_the_same_convolution(height, width, bias):
 @torch.no_grad()
 def test_winograd_is_used_where_it_pays_and_the_tokens_stay():
     torch.manual_seed(0)
-    network = config(width=64, multipliers=(1, 8)).build()
+    network = build_network(config(width=64, multipliers=(1, 8)))
     tokenizer = Tokenizer(network, "test", manifest_of(network.config))
     fast = for_inference(tokenizer, InferenceConfig(winograd=True))
     used = [n for n, m in fast.autoencoder.named_modules() if isinstance(m, WinogradConv2d)]
@@ -112,7 +113,7 @@ def test_winograd_is_used_where_it_pays_and_the_tokens_stay():
 @torch.no_grad()
 def test_frames_at_once_bounds_what_is_computed_together():
     torch.manual_seed(0)
-    network = config().build()
+    network = build_network(config())
     tokenizer = Tokenizer(network, "test", manifest_of(network.config))
     parts = for_inference(tokenizer, InferenceConfig(frames_at_once=2, fold=False))
     sizes = []

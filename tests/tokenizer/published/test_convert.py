@@ -21,10 +21,12 @@ from drives.video import read_frames
 from tokenizer.decode import check_pair, decode_frames
 from tokenizer.encode import encode_drives
 from tokenizer.load import load_tokenizer
-from tokenizer.networks.vqgan import VQGANConfig
+from tokenizer.networks.config import VQGANConfig
+from tokenizer.networks.kinds import build_network
 from tokenizer.published import convert, open_published
 from tokenizer.published.vqgan_keys import CODEBOOK, LAYOUTS, codebook, foreign_name
-from tokenizer.quantizers import FSQConfig, LFQConfig
+from tokenizer.quantizers.config import FSQConfig, LFQConfig
+from tokenizer.quantizers.kinds import build_quantizer
 from training.errors import BadInput
 
 HALVES = ("encoder_pytorch_model.bin", "decoder_pytorch_model.bin")
@@ -75,10 +77,10 @@ def test_published_sizes_are_those_of_the_published_files():
 
     with torch.device("meta"):
         table = {CODEBOOK: torch.empty(1024, 256)}
-        comma = VQGANConfig(quantizer=codebook(table, "")).build()
+        comma = build_network(VQGANConfig(quantizer=codebook(table, "")))
         lfq = VQGANConfig((256, 256), LFQConfig(18), "magvit2", attention_levels=())
-        magvit2 = lfq.build()
-        driving = VQGANConfig((288, 512), FSQConfig([8, 8, 8, 6, 5]), width=256).build()
+        magvit2 = build_quantizer(lfq)
+        driving = build_network(VQGANConfig((288, 512), FSQConfig([8, 8, 8, 6, 5]), width=256))
     assert count(comma.encoder, comma.quant_conv, comma.quantizer) == 29_626_112
     assert count(comma.decoder, comma.post_quant_conv, comma.quantizer) == 42_777_731
     assert round(count(magvit2.encoder) / 1e6, 2) == 24.96
@@ -196,7 +198,7 @@ def test_names_map_one_to_one():
     for name, layout in LAYOUTS.items():
         config = VQGANConfig((32, 32), style=layout.style, width=32, attention_levels=(0, 4))
         with torch.device("meta"):
-            net = config.build()
+            net = build_network(config)
         names = [foreign_name(key, name, 5) for key in net.state_dict()]
         assert len(set(names)) == len(names)
         assert not [name for name in names if re.search(r"\.layers|\.shortcut|(down|up)_\d", name)]

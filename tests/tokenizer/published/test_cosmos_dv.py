@@ -21,7 +21,7 @@ from tokenizer.networks.video.haar import haar, inverse_haar
 from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
 from tokenizer.published import cosmos_dv, open_published
 from tokenizer.published.cosmos_dv import CosmosDV
-from tokenizer.quantizers import FSQConfig
+from tokenizer.quantizers.config import FSQConfig
 from training.errors import BadInput
 
 TOLERANCE = {"atol": 2e-4, "rtol": 0}

@@ -10,7 +10,8 @@ from named_modules import Traced
 from torch import Tensor
 from vqgan_by_name import ByName
 
-from tokenizer.networks.vqgan import VQGANConfig
+from tokenizer.networks.config import VQGANConfig
+from tokenizer.networks.kinds import build_network
 from tokenizer.published import open_published
 from training.errors import BadInput
 
@@ -173,7 +174,7 @@ def test_sizes_are_those_of_the_published_files():
 
     with torch.device("meta"):
         book = codebook({CODEBOOK: torch.empty(16384, 8)}, "", normalize=True)
-        network = VQGANConfig(quantizer=book).build()
+        network = build_network(VQGANConfig(quantizer=book))
     encoder, decoder = (
         sum(t.numel() for part in parts for t in part.parameters())
         for parts in (

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tokenizer.quantizers import FSQ
+from tokenizer.quantizers.fsq import FSQ
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tokenizer.quantizers import (
-    CONFIGS,
+from tokenizer.quantizers.config import (
     FSQConfig,
     LFQConfig,
     ProductConfig,
     ResidualConfig,
     VQConfig,
-    describe,
-    from_description,
 )
+from tokenizer.quantizers.kinds import KINDS, build_quantizer, describe, from_description
 from training.errors import BadInput
 
 STILL = {"kmeans_batches": 0, "dead_below": 0.0}
@@ -40,7 +38,7 @@ ALL = pytest.mark.parametrize("config", EVERY.values(), ids=EVERY)
 
 def built(config):
     torch.manual_seed(0)
-    return config.build()
+    return build_quantizer(config)
 
 
 def latents(quantizer, *shape):
@@ -122,11 +120,11 @@ def test_the_manifest_holds_what_builds_it_again(config):
     again = from_description(written)
     assert describe(again) == describe(config)
     state = built(config).state_dict()
-    again.build().load_state_dict(state)
+    build_quantizer(again).load_state_dict(state)
 
 
 def test_every_kind_is_tried_here():
-    assert {type(config) for config in EVERY.values()} == set(CONFIGS.values())
+    assert {type(config) for config in EVERY.values()} == set(KINDS.values())
 
 
 def test_descriptions_of_another_release_are_refused():
@@ -142,7 +140,7 @@ def test_stages_leave_less_and_less():
     for stages in (1, 2, 3):
         torch.manual_seed(0)
         book = VQConfig(8, 4, 4, normalize=False, decay=0.5, kmeans_batches=5)
-        quantizer = ResidualConfig(book, num_stages=stages).build()
+        quantizer = build_quantizer(ResidualConfig(book, num_stages=stages))
         for _ in range(5):
             quantizer(z.clone().requires_grad_())
         left.append((quantizer.eval()(z).codes - z).square().mean().item())
@@ -161,7 +159,7 @@ def test_the_scale_makes_later_stages_finer():
     z = torch.rand(400, 3) * 2 - 1
     left = {}
     for scale in (1.0, 0.5):
-        quantizer = ResidualConfig(LFQConfig(3), num_stages=3, scale=scale).build()
+        quantizer = build_quantizer(ResidualConfig(LFQConfig(3), num_stages=3, scale=scale))
         left[scale] = (quantizer(z).codes - z).square().mean().item()
     assert left[0.5] < 0.2 * left[1.0]
 
@@ -180,7 +178,10 @@ def test_digits_of_the_index_are_the_factors():
         (lambda: ResidualConfig(PLAIN, num_stages=0), "num_stages=0"),
         (lambda: ResidualConfig(PLAIN, scale=2.0), "scale=2.0"),
         (lambda: ProductConfig(PLAIN, num_groups=0), "num_groups=0"),
-        (lambda: ProductConfig(LFQConfig(18), num_groups=2).build(), "a token store holds 2"),
+        (
+            lambda: build_quantizer(ProductConfig(LFQConfig(18), num_groups=2)),
+            "a token store holds 2",
+        ),
     ],
 )
 def test_composites_out_of_range_are_refused(make, message):

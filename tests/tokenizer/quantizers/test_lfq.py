@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tokenizer.quantizers import LFQConfig
+from tokenizer.quantizers.config import LFQConfig
+from tokenizer.quantizers.kinds import build_quantizer
 from training.errors import BadInput
 
 
@@ -28,7 +29,7 @@ def test_terms_indices_and_gradient_equal_upstream(parity, said, size, atol):
     def expected(name):
         return parity[f"lfq_{size}_{name}"]
 
-    lfq = LFQConfig(bits=said["z_channels"], bit_order="big").build()
+    lfq = build_quantizer(LFQConfig(bits=said["z_channels"], bit_order="big"))
     z = expected("z").clone().requires_grad_()
     codes, indices, losses = lfq(z.movedim(1, -1))
     assert torch.equal(indices, expected("indices"))
@@ -50,7 +51,9 @@ def test_terms_indices_and_gradient_equal_upstream(parity, said, size, atol):
 
 def test_published_bits_indices_and_token_order(parity, said):
     bits = said["z_channels"]
-    big, little = (LFQConfig(bits=bits, bit_order=order).build() for order in ("big", "little"))
+    big, little = (
+        build_quantizer(LFQConfig(bits=bits, bit_order=order)) for order in ("big", "little")
+    )
     latent = parity["latent"].movedim(1, -1)
     assert torch.equal(big.encode(latent), parity["indices"])
     assert torch.equal(big.decode(parity["indices"]).movedim(-1, 1), parity["quant"])
@@ -58,7 +61,7 @@ def test_published_bits_indices_and_token_order(parity, said):
     assert torch.equal(little.decode(parity["tokens"]).movedim(-1, 1), parity["tokens_quant"])
     # Halves of the index, as a factorised model predicts them.
     half = bits // 2
-    halves = LFQConfig(bits=bits, factor_bits=(half, half), bit_order="big").build()
+    halves = build_quantizer(LFQConfig(bits=bits, factor_bits=(half, half), bit_order="big"))
     assert halves.factors == (2**half, 2**half)
     joint = halves.encode(parity["lfq_m_z"].movedim(1, -1))
     assert torch.equal(joint % 2**half, parity["lfq_m_indices_post"])
@@ -77,7 +80,7 @@ def by_definition(z, temperature):
 @pytest.mark.parametrize("bits", [1, 2, 5, 8])
 @pytest.mark.parametrize("temperature", [0.01, 1.0])
 def test_entropies_are_exact(bits, temperature):
-    lfq = LFQConfig(bits=bits, temperature=temperature).build()
+    lfq = build_quantizer(LFQConfig(bits=bits, temperature=temperature))
     z = 0.3 * torch.randn(3, 4, bits, dtype=torch.float64)
     for mine, expected in zip(lfq.entropies(z), by_definition(z, temperature), strict=True):
         torch.testing.assert_close(mine, expected)
@@ -95,7 +98,7 @@ def test_no_table_of_positions_and_codes_is_made():
             return out
 
     z = torch.randn(64, 18, requires_grad=True)
-    lfq = LFQConfig(bits=18).build()
+    lfq = build_quantizer(LFQConfig(bits=18))
     with Largest():
         sum(lfq(z).losses.values()).backward()
     assert Largest.size == 2**18  # the mean over positions; with positions it would be 2^24
@@ -105,11 +108,11 @@ def test_annealing_ends_at_the_weight():
     z = 0.1 * torch.randn(64, 6)
     values = {}
     for ratio in (0.0, 3.0):
-        lfq = LFQConfig(bits=6, anneal_ratio=ratio, anneal_steps=4).build()
+        lfq = build_quantizer(LFQConfig(bits=6, anneal_ratio=ratio, anneal_steps=4))
         values[ratio] = torch.stack([lfq(z).losses["entropy"] for _ in range(6)])
     expected = torch.tensor([4.0, 3.25, 2.5, 1.75, 1.0, 1.0])
     torch.testing.assert_close(values[3.0] / values[0.0], expected)
-    again = LFQConfig(bits=6, anneal_ratio=3.0, anneal_steps=4).build()
+    again = build_quantizer(LFQConfig(bits=6, anneal_ratio=3.0, anneal_steps=4))
     again.load_state_dict(lfq.state_dict())  # six batches later
     assert again(z).losses["entropy"] == values[0.0][0]
     with torch.no_grad():
@@ -120,14 +123,16 @@ def test_annealing_ends_at_the_weight():
 
 @pytest.mark.parametrize("name", ["entropy", "commitment"])
 def test_a_weight_of_zero_leaves_the_term_out(name):
-    lfq = LFQConfig(bits=4, **{f"{name}_weight": 0.0}).build()
+    lfq = build_quantizer(LFQConfig(bits=4, **{f"{name}_weight": 0.0}))
     assert lfq(torch.randn(8, 4)).losses.keys() == {"entropy", "commitment"} - {name}
 
 
 def test_the_two_sides_of_the_penalty_have_their_weights():
     z = 0.1 * torch.randn(64, 4)
-    sample, batch = LFQConfig(bits=4).build().entropies(z)
-    lfq = LFQConfig(bits=4, entropy_weight=2.0, sample_weight=3.0, batch_weight=0.5).build()
+    sample, batch = build_quantizer(LFQConfig(bits=4)).entropies(z)
+    lfq = build_quantizer(
+        LFQConfig(bits=4, entropy_weight=2.0, sample_weight=3.0, batch_weight=0.5)
+    )
     torch.testing.assert_close(lfq(z).losses["entropy"], 2 * (3 * sample - 0.5 * batch))
 
 

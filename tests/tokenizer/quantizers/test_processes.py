@@ -6,7 +6,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from tokenizer.losses.terms import LeCam
-from tokenizer.quantizers import LFQConfig, VQConfig
+from tokenizer.quantizers.config import LFQConfig, VQConfig
+from tokenizer.quantizers.kinds import build_quantizer
 
 BATCHES = [torch.randn(64, 4, generator=torch.Generator().manual_seed(i)) for i in range(4)]
 STILL = {"kmeans_batches": 0, "dead_below": 0.0}
@@ -19,7 +20,7 @@ CODEBOOKS = {
 
 def learned(config, rank: int, world: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    quantizer = config.build()
+    quantizer = build_quantizer(config)
     torch.manual_seed(rank)  # ranks draw different numbers
     for batch in BATCHES:
         quantizer(batch.chunk(world)[rank])
@@ -27,7 +28,7 @@ def learned(config, rank: int, world: int) -> dict[str, torch.Tensor]:
 
 
 def entropy_gradient(rank: int, world: int) -> dict[str, torch.Tensor]:
-    lfq = LFQConfig(4, temperature=1.0, commitment_weight=0.0).build()
+    lfq = build_quantizer(LFQConfig(4, temperature=1.0, commitment_weight=0.0))
     z = BATCHES[0].chunk(world)[rank].clone().requires_grad_()
     weight = torch.ones(4, requires_grad=True)  # what DDP would average the gradient of
     sum(lfq(z * weight).losses.values()).backward()

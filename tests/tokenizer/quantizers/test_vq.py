@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from tokenizer.quantizers import VQ, VQConfig
 from tokenizer.quantizers.codebook import CHUNK, kmeans, nearest, sums_by_code
+from tokenizer.quantizers.config import VQConfig
+from tokenizer.quantizers.kinds import build_quantizer
+from tokenizer.quantizers.vq import VQ
 from training.errors import BadInput
 
 PLAIN = {"kmeans_batches": 0, "dead_below": 0.0}
@@ -34,13 +36,15 @@ def close(actual, expected):
 def small(**changes) -> VQ:
     torch.manual_seed(0)
     settings = {"vocab_size": 16, "dim": 4, "code_dim": 4, **PLAIN, **changes}
-    return VQConfig(**settings).build()
+    return build_quantizer(VQConfig(**settings))
 
 
 def test_three_steps_of_the_normalised_running_means_equal_upstream(parity, said):
     own = said["norm_ema"]
     sizes = own["n_embed"], own["embedding_dim"], own["embedding_dim"]
-    vq = VQConfig(*sizes, decay=own["decay"], commitment_weight=own["beta"], **PLAIN).build()
+    vq = build_quantizer(
+        VQConfig(*sizes, decay=own["decay"], commitment_weight=own["beta"], **PLAIN)
+    )
     vq.codebook.copy_(parity["norm_ema.embedding.weight"])
     vq.cluster_size.copy_(parity["norm_ema.cluster_size"])
     for step in range(3):
@@ -74,14 +78,16 @@ def test_kmeans_equals_upstream(parity, said):
 def test_both_placements_of_beta_equal_upstream(parity, said, kind):
     own = said["taming"]
     commitment, codebook = (1.0, own["beta"]) if kind == "legacy" else (own["beta"], 1.0)
-    vq = VQConfig(
-        *(own["n_e"], own["e_dim"], own["e_dim"]),
-        normalize=False,
-        learn="gradient",
-        commitment_weight=commitment,
-        codebook_weight=codebook,
-        **PLAIN,
-    ).build()
+    vq = build_quantizer(
+        VQConfig(
+            *(own["n_e"], own["e_dim"], own["e_dim"]),
+            normalize=False,
+            learn="gradient",
+            commitment_weight=commitment,
+            codebook_weight=codebook,
+            **PLAIN,
+        )
+    )
     vq.load_state_dict({**vq.state_dict(), "codebook": parity["taming.embedding.weight"]})
     z = parity["taming_z"].clone().requires_grad_()
     out, indices, losses = vq(z.movedim(1, -1))
@@ -258,7 +264,7 @@ def test_state_is_all_that_a_resumed_quantizer_needs(stop):
 
 
 def test_projections_lead_to_codes_of_another_width():
-    vq = VQConfig(vocab_size=32, dim=12, code_dim=3, **PLAIN).build()
+    vq = build_quantizer(VQConfig(vocab_size=32, dim=12, code_dim=3, **PLAIN))
     z = torch.randn(2, 4, 4, 12, requires_grad=True)
     codes, _, losses = vq(z)
     assert codes.shape == z.shape
@@ -284,11 +290,11 @@ def test_chunks_change_nothing(monkeypatch):
 
 
 def test_the_largest_dot_product_is_not_the_nearest():
-    vq = VQConfig(2, 2, 2, normalize=False, similarity="dot").build().eval()
+    vq = build_quantizer(VQConfig(2, 2, 2, normalize=False, similarity="dot")).eval()
     vq.codebook.copy_(torch.tensor([[1.0, 0.0], [3.0, 3.0]]))
     z = torch.tensor([[1.0, 0.1]])
     assert (vq.encode(z), vq(z).indices) == (1, 1)
-    vq = VQConfig(2, 2, 2, normalize=False).build().eval()
+    vq = build_quantizer(VQConfig(2, 2, 2, normalize=False)).eval()
     vq.codebook.copy_(torch.tensor([[1.0, 0.0], [3.0, 3.0]]))
     assert (vq.encode(z), vq(z).indices) == (0, 0)
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.optimization.optimizers import AdamWConfig, build_optimizer
+from training.config import AdamWConfig
+from training.optimization.optimizers import build_optimizer
 from training.watch.gradients import FiniteGuard, NonFinite, refuse
 
 

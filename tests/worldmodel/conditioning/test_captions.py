@@ -15,12 +15,13 @@ from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.conditioning.dropout import ConditionShares
 from worldmodel.decoding import Guidance, Sampling, rollout
-from worldmodel.dynamics import Dynamics
+from worldmodel.dynamics.base import Dynamics
+from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPTConfig
-from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.masked.model import MaskedConfig
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.text import TextContext
-from worldmodel.dynamics.whole_frame.model import WholeFrameConfig
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.evaluation.judge import judge
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +43,7 @@ CONFIGS = {
 def make_model(kind: str) -> Dynamics:
     """Far from the start: no two logits alike."""
     torch.manual_seed(0)
-    model = CONFIGS[kind].build(SPEC, 2).eval()
+    model = build_dynamics(CONFIGS[kind], SPEC, 2).eval()
     for parameter in model.parameters():
         parameter.data += 0.5 * torch.randn_like(parameter) * (parameter.ndim > 1)
     return model
@@ -108,7 +109,7 @@ def test_captions_that_do_not_fit_are_refused(kind: str) -> None:
     deaf = replace(CONFIGS[kind], layout=LayoutConfig("continuous"))
     deaf = replace(deaf, context_tokens=0, context_dim=0) if kind == "cross-attention" else deaf
     with pytest.raises(BadInput, match="reads no captions"):
-        deaf.build(SPEC, 2).loss(tokens, actions, captions=text)
+        build_dynamics(deaf, SPEC, 2).loss(tokens, actions, captions=text)
 
 
 def lit_clips(num: int, steps: int = 4) -> tuple[Tensor, Tensor, TextContext]:
@@ -133,7 +134,7 @@ def obedience(model: Dynamics, scale: float, condition: str = "text") -> float:
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_trained_model_obeys_its_captions_and_guidance_makes_it_obey_more(kind: str) -> None:
     torch.manual_seed(0)
-    model, shares = CONFIGS[kind].build(SPEC, 2), ConditionShares(0.2, 0.2, 0.2)
+    model, shares = build_dynamics(CONFIGS[kind], SPEC, 2), ConditionShares(0.2, 0.2, 0.2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(60):
         tokens, actions, text = lit_clips(32)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from drives.tokens.store import TokenSpec
+from training.config import AdamWConfig
 from training.errors import BadInput
-from training.optimization.optimizers import AdamWConfig
 from worldmodel.conditioning.robustness import Robustness
 from worldmodel.data import TokenClip
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig

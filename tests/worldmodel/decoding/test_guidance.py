@@ -10,12 +10,13 @@ from drives.tokens.store import TokenSpec
 from training.cli import CONFIGS, plain
 from training.errors import BadInput
 from worldmodel.decoding import Decoder, Guidance, Sampling, open_decoder, rollout
-from worldmodel.dynamics import Dynamics
+from worldmodel.dynamics.base import Dynamics
+from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
-from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.masked.model import MaskedConfig
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.text import TextContext
-from worldmodel.dynamics.whole_frame.model import WholeFrameConfig
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.evaluation.judge import sampling_from
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
@@ -31,7 +32,7 @@ def make_model(actions: str = "continuous", **layout: int) -> GPT:
         context_steps=4,
         layout=LayoutConfig(actions, num_bins=8, **layout),
     )
-    model = stirred(config.build(SPEC, num_actions=2))
+    model = stirred(build_dynamics(config, SPEC, num_actions=2))
     assert isinstance(model, GPT)
     return model
 
@@ -48,7 +49,7 @@ def make_whole(inner_layers: int = 0, **layout: int) -> Dynamics:
     config = LayoutConfig("continuous", **layout)
     sizes = {"dim": 24, "num_layers": 2, "num_heads": 2, "context_steps": 4}
     network = WholeFrameConfig(**sizes, inner_layers=inner_layers, layout=config)
-    return stirred(network.build(SPEC, num_actions=2))
+    return stirred(build_dynamics(network, SPEC, num_actions=2))
 
 
 def make_masked(**layout: int) -> Dynamics:
@@ -56,7 +57,7 @@ def make_masked(**layout: int) -> Dynamics:
     config = LayoutConfig("continuous", **layout)
     sizes = {"dim": 24, "num_layers": 2, "num_heads": 2, "context_steps": 4}
     network = MaskedConfig(**sizes, num_prompt_frames=2, factors=(11, 1), layout=config)
-    return stirred(network.build(SPEC, num_actions=2))
+    return stirred(build_dynamics(network, SPEC, num_actions=2))
 
 
 def make_clip(time: int = 2) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,8 +11,10 @@ from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.decoding import Sampling, open_decoder, rollout
 from worldmodel.decoding.maskgit import MaskGIT, schedule
-from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.masked.model import Masked, MaskedConfig
+from worldmodel.dynamics.config import LayoutConfig
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.dynamics.masked.config import MaskedConfig
+from worldmodel.dynamics.masked.model import Masked
 
 SPEC = TokenSpec((1, 2, 3), 12, 10.0, 1, (16, 24), "test")
 CONFIG = MaskedConfig(
@@ -24,7 +26,7 @@ GREEDY = Sampling(greedy=True)
 def make_model(layout: str = "continuous", **settings) -> Masked:
     torch.manual_seed(0)
     config = replace(CONFIG, layout=LayoutConfig(layout, num_bins=8), **settings)
-    model = config.build(SPEC, 2)
+    model = build_dynamics(config, SPEC, 2)
     with torch.no_grad():
         for parameter in model.parameters(recurse=False):
             parameter.normal_()

@@ -12,8 +12,8 @@ from training.errors import BadInput
 from worldmodel.decoding import Decoder, Sampling, for_decoding, rollout
 from worldmodel.decoding.quantized import MAX_ROWS, TILE, Int8Cache, Int8Linear, why_not_int8
 from worldmodel.dynamics.cache import KVCache
+from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
-from worldmodel.dynamics.layout import LayoutConfig
 
 CPU = torch.device("cpu")
 LLAMA = GPTConfig(

@@ -12,8 +12,8 @@ from training.errors import BadInput
 from worldmodel.decoding import Decoder, Sampling, SpeculativeDecoder, open_decoder, rollout
 from worldmodel.decoding.base import FrameDecoder
 from worldmodel.decoding.drafts import Draft, FrameDraft, Jacobi, TokenDraft
+from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
-from worldmodel.dynamics.layout import LayoutConfig
 
 DRAFTS = ["previous", "jacobi", "model"]
 

@@ -9,8 +9,10 @@ import torch
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.decoding import Sampling, open_decoder, rollout
-from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.whole_frame.model import WholeFrame, WholeFrameConfig
+from worldmodel.dynamics.config import LayoutConfig
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
+from worldmodel.dynamics.whole_frame.model import WholeFrame
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 GREEDY = Sampling(greedy=True)
@@ -19,7 +21,7 @@ GREEDY = Sampling(greedy=True)
 def make_model(inner_layers: int, layout: str = "continuous") -> WholeFrame:
     torch.manual_seed(0)
     config = WholeFrameConfig(24, 4, inner_layers, 2, context_steps=4)
-    model = replace(config, layout=LayoutConfig(layout, num_bins=8)).build(SPEC, 2).eval()
+    model = build_dynamics(replace(config, layout=LayoutConfig(layout, num_bins=8)), SPEC, 2).eval()
     for parameter in model.parameters():  # far from its start, where every logit is about 0
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model

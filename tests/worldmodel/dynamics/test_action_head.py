@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.decoding import Guidance, Sampling, rollout
+from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
-from worldmodel.dynamics.layout import LayoutConfig, SequenceLayout
-from worldmodel.dynamics.masked.model import MaskedConfig
+from worldmodel.dynamics.layout import SequenceLayout
+from worldmodel.dynamics.masked.config import MaskedConfig
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 GREEDY = Sampling(greedy=True)

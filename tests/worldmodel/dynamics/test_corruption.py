@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.masked.corruption import corrupt
-from worldmodel.dynamics.masked.model import MaskedConfig
 
 SIZES = (1000, 5000)  # so large that noise hardly ever hits the truth
 REAL = torch.zeros(6, 5, 40, 2, dtype=torch.int64)

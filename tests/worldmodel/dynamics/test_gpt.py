@@ -8,8 +8,8 @@ import torch
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
+from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
-from worldmodel.dynamics.layout import LayoutConfig
 from worldmodel.dynamics.positions import rotate, rotation
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")

@@ -5,7 +5,8 @@ import torch
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.dynamics.layout import LayoutConfig, SequenceLayout, symlog
+from worldmodel.dynamics.config import LayoutConfig
+from worldmodel.dynamics.layout import SequenceLayout, symlog
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 

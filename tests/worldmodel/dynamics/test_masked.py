@@ -10,9 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.dynamics import describe, from_description
-from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.masked.model import Masked, MaskedConfig
+from worldmodel.dynamics.config import LayoutConfig
+from worldmodel.dynamics.kinds import build_dynamics, describe, from_description
+from worldmodel.dynamics.masked.config import MaskedConfig
+from worldmodel.dynamics.masked.model import Masked
 
 SPEC = TokenSpec((1, 2, 3), 12, 10.0, 1, (16, 24), "test")
 LAYOUTS = ["none", "continuous", "binned"]
@@ -25,7 +26,7 @@ def make_model(layout: str = "continuous", **settings) -> Masked:
     """A network whose zeros are not: else nothing would see the mask or the positions."""
     torch.manual_seed(0)
     config = replace(CONFIG, layout=LayoutConfig(layout, num_bins=8), **settings)
-    model = config.build(SPEC, 2).eval()
+    model = build_dynamics(config, SPEC, 2).eval()
     with torch.no_grad():
         for parameter in model.parameters(recurse=False):
             parameter.normal_()
@@ -158,7 +159,7 @@ def test_width_transfer_scales_attention_logits_head_and_rates():
 
 def test_the_start_is_the_published_one():
     torch.manual_seed(0)
-    model = replace(CONFIG, dim=192, layout=LayoutConfig("continuous")).build(SPEC, 2)
+    model = build_dynamics(replace(CONFIG, dim=192, layout=LayoutConfig("continuous")), SPEC, 2)
     zeros = {name for name, p in model.named_parameters() if p.abs().max() == 0}
     assert zeros == {"mask_token", "position", "no_action"} | {
         name for name, _ in model.named_parameters() if name.endswith("norm.bias")
@@ -236,12 +237,12 @@ def test_clips_that_do_not_fit_say_what_to_do():
     with pytest.raises(BadInput, match="1 frame; a masked model learns"):
         model.loss(tokens[:, :1], actions)
     with pytest.raises(BadInput, match="multiply to 12, but the tokens have 13"):
-        CONFIG.build(replace(SPEC, vocab_size=13), 0)
+        build_dynamics(CONFIG, replace(SPEC, vocab_size=13), 0)
 
 
 def test_it_learns_to_copy_the_frame_before():
     torch.manual_seed(0)
-    model = replace(CONFIG, max_corrupt_rate=0.0).build(SPEC, 0)
+    model = build_dynamics(replace(CONFIG, max_corrupt_rate=0.0), SPEC, 0)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     for _ in range(40):
         frame = torch.randint(0, 12, (32, 1, 2, 3))

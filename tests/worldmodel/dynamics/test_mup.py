@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 from drives.tokens.store import TokenSpec
+from training.config import AdamWConfig
 from training.errors import BadInput
-from training.optimization.optimizers import AdamWConfig, build_optimizer
+from training.optimization.optimizers import build_optimizer
+from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.action_head import ActionHead
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
-from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.masked.model import MaskedConfig
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.mup import Multiple, multiples
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
@@ -163,7 +165,9 @@ def test_what_every_parameter_is_multiplied_by_follows_from_its_shapes_at_two_wi
 ) -> None:
     spec = TokenSpec((1, 2, 3), 12, 10.0, 1, (16, 24), "test")
     with torch.device("meta"):
-        base, real = (config_of(kind, name, dim).build(spec, 2) for dim in (BASE, 4 * BASE))
+        base, real = (
+            build_dynamics(config_of(kind, name, dim), spec, 2) for dim in (BASE, 4 * BASE)
+        )
     assert set(multiples(base).values()) == {Multiple(1.0, 1.0)}
     narrow, wide, given = sides(base), sides(real), multiples(real)
     assert given.keys() >= wide.keys()

@@ -9,9 +9,10 @@ from torch import Tensor
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.decoding import Decoder, Sampling, rollout
-from worldmodel.dynamics import describe, from_description
+from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
-from worldmodel.dynamics.layout import LayoutConfig, SequenceLayout
+from worldmodel.dynamics.kinds import describe, from_description
+from worldmodel.dynamics.layout import SequenceLayout
 from worldmodel.dynamics.text import TextContext
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from drives.tokens.store import TokenSpec
+from training.config import AdamWConfig
 from training.errors import BadInput
-from training.optimization.optimizers import AdamWConfig, build_optimizer
+from training.optimization.optimizers import build_optimizer
 from worldmodel.data import TokenClip
-from worldmodel.dynamics import describe, from_description
-from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.whole_frame.model import WholeFrame, WholeFrameConfig
+from worldmodel.dynamics.config import LayoutConfig
+from worldmodel.dynamics.kinds import build_dynamics, describe, from_description
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
+from worldmodel.dynamics.whole_frame.model import WholeFrame
 from worldmodel.evaluation.action_use import action_use
 from worldmodel.known_entropy.world import KnownEntropyWorld
 
@@ -24,7 +26,7 @@ CONFIG = WholeFrameConfig(dim=24, num_layers=4, num_heads=2, context_steps=4)
 def make_model(layout: str = "continuous", **changes: object) -> WholeFrame:
     torch.manual_seed(0)
     config = replace(CONFIG, layout=LayoutConfig(layout, num_bins=8), **changes)
-    return config.build(SPEC, 2).eval()
+    return build_dynamics(config, SPEC, 2).eval()
 
 
 def make_clip(time: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,7 +109,9 @@ def test_options_change_the_network() -> None:
     assert torch.equal(noisy.eval()(tokens, actions), base(tokens, actions))
     thin = make_model(mlp_ratio=2.0)
     assert base.num_parameters() - thin.num_parameters() == 4 * 2 * 2 * 24 * 24
-    late = replace(CONFIG, layout=LayoutConfig("none", first_target_step=2)).build(SPEC, 0).eval()
+    late = build_dynamics(
+        replace(CONFIG, layout=LayoutConfig("none", first_target_step=2)), SPEC, 0
+    ).eval()
     nats = late.score(tokens).nats
     torch.testing.assert_close(late.loss(tokens), nats[:, 2:].mean())
     assert not math.isclose(late.loss(tokens).item(), nats[:, 1:].mean().item(), rel_tol=1e-4)
@@ -130,7 +134,9 @@ def test_initialisation_follows_the_table() -> None:
 
 def test_the_recipe_is_of_the_class_of_five_million_parameters() -> None:
     with torch.device("meta"):
-        model = WholeFrameConfig().build(TokenSpec((1, 8, 16), 1024, 20.0, 1, (128, 256), "c"), 0)
+        model = build_dynamics(
+            WholeFrameConfig(), TokenSpec((1, 8, 16), 1024, 20.0, 1, (128, 256), "c"), 0
+        )
     blocks = 6 * (12 * 256**2 + 2 * 256 + 2 * 64)
     embeddings = (1025 + 128 + 8) * 256
     assert model.num_parameters() == blocks + embeddings + 9 * 256**2 + 256
@@ -235,7 +241,7 @@ def test_reaches_the_optimum_of_its_kind(layout: str, inner_layers: int, num_ste
     world = KnownEntropyWorld()
     torch.manual_seed(0)
     config = WholeFrameConfig(48, 2, inner_layers, 3, context_steps=4)
-    model = replace(config, layout=LayoutConfig(layout)).build(world.spec, 1)
+    model = build_dynamics(replace(config, layout=LayoutConfig(layout)), world.spec, 1)
     train(model, world, num_steps)
     drive, rows = world.sample(4000, [0, 1, 0])
     clips, yaws = drive.reshape(-1, 4, 4, 4), rows.reshape(-1, 4, 1)

@@ -7,8 +7,10 @@ import torch
 
 from drives.tokens.store import TokenSpec
 from worldmodel.data import TokenClip
-from worldmodel.dynamics.layout import LayoutConfig
-from worldmodel.dynamics.whole_frame.model import WholeFrame, WholeFrameConfig
+from worldmodel.dynamics.config import LayoutConfig
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
+from worldmodel.dynamics.whole_frame.model import WholeFrame
 from worldmodel.evaluation.action_use import VARIANTS, action_use, held, shuffled
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
@@ -17,7 +19,7 @@ SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 def make_model(layout: str) -> WholeFrame:
     torch.manual_seed(0)
     config = WholeFrameConfig(24, 2, 0, 2, context_steps=4, layout=LayoutConfig(layout))
-    model = config.build(SPEC, 2).eval()
+    model = build_dynamics(config, SPEC, 2).eval()
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive
+from drives.carracing.drives import ACTION_NAMES, make_drive
 from drives.clips import to_uint8
+from drives.config import CarRacingConfig
 from drives.drive import open_drive, write_drive
 from drives.tokens.store import TokenDrive, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from tokenizer.load import Tokenizer, load_tokenizer
-from tokenizer.networks.video.video_autoencoder import VideoAutoencoderConfig
-from tokenizer.quantizers import FSQConfig
+from tokenizer.networks.config import VideoAutoencoderConfig
+from tokenizer.networks.kinds import build_network
+from tokenizer.quantizers.config import FSQConfig
 from worldmodel.data import TokenWindows
 from worldmodel.evaluation.card import EvalConfig, _clips
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of
@@ -33,7 +35,7 @@ def video():
         multipliers=(1, 2),
         num_res_blocks=1,
     )
-    network = config.build()
+    network = build_network(config)
     for parameter in network.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return Tokenizer(network, "video", {})

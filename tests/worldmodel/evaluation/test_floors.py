@@ -5,7 +5,8 @@ import pytest
 
 from drives.tokens.store import TokenDrive
 from worldmodel.evaluation.floors import floors
-from worldmodel.known_entropy.world import KnownEntropyConfig, KnownEntropyWorld
+from worldmodel.known_entropy.config import KnownEntropyConfig
+from worldmodel.known_entropy.world import KnownEntropyWorld
 
 
 def drive(tokens: np.ndarray, split: str) -> TokenDrive:

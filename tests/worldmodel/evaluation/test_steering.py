@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from drives.carracing.drives import ACTION_NAMES, CarRacingConfig, make_drive
+from drives.carracing.drives import ACTION_NAMES, make_drive
+from drives.config import CarRacingConfig
 from drives.tokens.store import TokenDrive
 from worldmodel.evaluation.steering import (
     can_steer,

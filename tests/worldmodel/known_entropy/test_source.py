@@ -8,8 +8,9 @@ import pytest
 from drives.sources import TokenSource
 from training.errors import BadInput
 from worldmodel.data import TokenDataModule
+from worldmodel.known_entropy.config import KnownEntropyConfig
 from worldmodel.known_entropy.source import KnownEntropySource
-from worldmodel.known_entropy.world import KnownEntropyConfig, KnownEntropyWorld
+from worldmodel.known_entropy.world import KnownEntropyWorld
 
 WORLD = KnownEntropyConfig(grid=(1, 2, 3), vocab_size=5)
 

@@ -10,12 +10,8 @@ import pytest
 
 from drives.tokens.store import TokenStore
 from training.errors import BadInput
-from worldmodel.known_entropy.world import (
-    ACTION_NAMES,
-    YAWS,
-    KnownEntropyConfig,
-    KnownEntropyWorld,
-)
+from worldmodel.known_entropy.config import KnownEntropyConfig
+from worldmodel.known_entropy.world import ACTION_NAMES, YAWS, KnownEntropyWorld
 
 SKEWED = (0.2, 0.3, 0.5)  # unequal, so that a swap of two yaws shows
 TINY = [

@@ -19,7 +19,7 @@ from worldmodel.published import convert
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """`command("worldmodel.evaluation.kinds_table", ...)`: what `python -m` does; returns what it printed."""
+    """`command("worldmodel.convert", ...)`: what `python -m` does; returns what it printed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DASHCAST_DATA", str(tmp_path / "data"))
 

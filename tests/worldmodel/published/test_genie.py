@@ -9,9 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
+from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.maskgit import MaskGIT
-from worldmodel.decoding.sampling import Sampling
-from worldmodel.dynamics.masked.model import MaskedConfig
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.published.genie import Genie
 
 GREEDY = Sampling(greedy=True)
@@ -31,7 +32,7 @@ def golden(request, shared, tmp_path):
 def opened(files):
     found = Genie().open(files)
     assert found.left_out == []
-    network = found.config.build(found.spec, len(found.action_names))
+    network = build_dynamics(found.config, found.spec, len(found.action_names))
     network.load_state_dict(found.weights)
     return network.eval()
 
@@ -164,5 +165,5 @@ def test_published_sizes_are_those_of_the_published_files():
     small = MaskedConfig(256, 32, 8, factors=(512, 512))
     spec = TokenSpec((1, 16, 16), 2**18, 2.0, 1, (256, 256), "magvit2")
     with torch.device("meta"):
-        assert small.build(spec, 0).num_parameters() == 35_218_688
-        assert replace(small, dim=512).build(spec, 0).num_parameters() == 137_545_216
+        assert build_dynamics(small, spec, 0).num_parameters() == 35_218_688
+        assert build_dynamics(replace(small, dim=512), spec, 0).num_parameters() == 137_545_216

@@ -1,16 +1,12 @@
 """The shape of a GPT: from GPT-2's to Llama's, one setting at a time."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.dynamics.base import DynamicsConfig
+from worldmodel.dynamics.config import DynamicsConfig
 from worldmodel.dynamics.mup import width_ratio
 from worldmodel.dynamics.positions import Yarn, axis_pairs
-
-if TYPE_CHECKING:
-    from worldmodel.dynamics.gpt.model import GPT
 
 CHOICES = {
     "positions": ("rope", "learned", "factored"),
@@ -212,8 +208,3 @@ class GPTConfig(DynamicsConfig):
                 "set context_dim=0, or model.text=null"
             )
         return replace(self, context_dim=width)
-
-    def build(self, spec: TokenSpec, num_actions: int) -> "GPT":
-        from worldmodel.dynamics.gpt.model import GPT  # the network knows its config's class
-
-        return GPT(self, spec, num_actions)

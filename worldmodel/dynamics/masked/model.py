@@ -5,10 +5,6 @@ ST-MaskGIT, 1X's GENIE (github.com/1x-technologies/1xgpt): a space-time transfor
 predicts the masked ones, all independently of each other, and so the factors of each.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Self
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -17,93 +13,14 @@ from torch import Tensor, nn
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.optimization.recompute import call
-from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
+from worldmodel.dynamics.base import Dynamics, TokenScores
 from worldmodel.dynamics.factors import Factors
-from worldmodel.dynamics.inputs import ActionVector, LookBack, check_widths
+from worldmodel.dynamics.inputs import ActionVector, LookBack
+from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.masked.corruption import corrupt
 from worldmodel.dynamics.masked.space_time import SpaceTimeBlock, TimeCache
-from worldmodel.dynamics.mup import lr_multipliers, width_ratio
+from worldmodel.dynamics.mup import lr_multipliers
 from worldmodel.dynamics.text import TextContext, TextVector
-
-
-@dataclass(frozen=True)
-class MaskedConfig(DynamicsConfig):
-    """Shape of the network, and how its input is corrupted in training.
-
-    Attributes:
-        factors: sizes whose product is the vocabulary, the first varies fastest; empty: one.
-        qk_norm: one LayerNorm per head for queries and keys, in place of those before layers.
-        dropout: on embeddings and residual branches.
-        look_back: side (odd) of the window of the previous frame, around a cell, that is added to
-            the cell's input; 0 as published.
-        mup_base_width: `dim` for which the learning rate was found (`worldmodel.dynamics.mup`);
-            attention is then scaled by 8 / head_dim, as published. 0 is off.
-        max_corrupt_rate, non_mlm_ratio, num_prompt_frames: see
-            `worldmodel.dynamics.masked.corruption`.
-        layout: how actions and captions are read; frame 0 is never a target. A caption's
-            `text_tokens` tokens are averaged and told to every cell of its frame.
-    """
-
-    dim: int = 256
-    num_layers: int = 6
-    num_heads: int = 4
-    mlp_ratio: float = 4.0
-    factors: Sequence[int] = ()
-    qkv_bias: bool = False
-    proj_bias: bool = True
-    mlp_bias: bool = True
-    qk_norm: bool = False
-    dropout: float = 0.0
-    look_back: int = 0
-    mup_base_width: int = 0
-    max_corrupt_rate: float = 0.2
-    non_mlm_ratio: float = 0.5
-    num_prompt_frames: int = 8
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "factors", tuple(self.factors))
-        check_widths(self.dim, self.num_heads, self.look_back)
-        if self.num_layers < 1 or self.context_steps < 2:
-            raise BadInput(
-                f"num_layers={self.num_layers}, context_steps={self.context_steps}; "
-                "give at least 1 layer and 2 steps"
-            )
-        for name in ("max_corrupt_rate", "non_mlm_ratio", "dropout"):
-            value, limit = getattr(self, name), 0.99 if name == "dropout" else 1
-            if not 0 <= value <= limit:
-                raise BadInput(f"{name}={value}; give a share from 0 to {limit}")
-        if not 1 <= self.num_prompt_frames < self.context_steps:
-            raise BadInput(
-                f"num_prompt_frames={self.num_prompt_frames}; give 1 to {self.context_steps - 1} "
-                "(context_steps - 1)"
-            )
-        if self.mup_base_width < 0:
-            raise BadInput(f"mup_base_width={self.mup_base_width}; give a width, or 0 (off)")
-        if self.layout.predict_actions:
-            raise BadInput(
-                f"layout.predict_actions={self.layout.predict_actions}: a masked model only "
-                "reads actions; set it to 0"
-            )
-        if self.layout.first_target_step != 1:
-            raise BadInput(
-                f"layout.first_target_step={self.layout.first_target_step}: a masked model is "
-                "trained on frames 1 and later; leave it at 1"
-            )
-
-    @property
-    def attention_scale(self) -> float:
-        head_dim = self.dim // self.num_heads
-        return 8 / head_dim if self.mup_base_width else head_dim**-0.5
-
-    @property
-    def width_ratio(self) -> float:
-        return width_ratio(self.mup_base_width, self.dim)
-
-    def widened(self) -> Self:
-        return replace(self, dim=2 * self.dim, num_heads=2 * self.num_heads, mup_base_width=0)
-
-    def build(self, spec: TokenSpec, num_actions: int) -> "Masked":
-        return Masked(self, spec, num_actions)
 
 
 class Masked(Dynamics):

@@ -10,7 +10,6 @@ large trunk still runs once per frame.
 """
 
 import math
-from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -21,56 +20,13 @@ from torch import Tensor, nn
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.optimization.recompute import call
-from worldmodel.dynamics.base import Dynamics, DynamicsConfig, TokenScores
+from worldmodel.dynamics.base import Dynamics, TokenScores
 from worldmodel.dynamics.cache import KVCache
-from worldmodel.dynamics.inputs import ActionVector, LookBack, check_widths
+from worldmodel.dynamics.inputs import ActionVector, LookBack
 from worldmodel.dynamics.text import TextContext, TextVector
 from worldmodel.dynamics.whole_frame.axial import AxisBlock
 from worldmodel.dynamics.whole_frame.comparison import Comparison
-
-
-@dataclass(frozen=True)
-class WholeFrameConfig(DynamicsConfig):
-    """Shape of the network.
-
-    Attributes:
-        num_layers: of the trunk; the even ones attend within a frame, the odd ones over time.
-        inner_layers: causal layers over the cells of a frame, after the trunk; 0 for cells that
-            are drawn independently.
-        look_back: side (odd) of the window of the previous frame around a cell that is added to
-            its input; 0 leaves that to attention.
-        dropout: on embeddings and residual branches.
-        layout: how actions enter; "continuous" embeds a row as one vector, "binned" adds up one
-            embedding per column; every cell of a step gets it, and the mean of the caption's
-            `text_tokens` tokens.
-    """
-
-    dim: int = 256
-    num_layers: int = 6
-    inner_layers: int = 0
-    num_heads: int = 4
-    mlp_ratio: float = 4.0
-    context_steps: int = field(default=8, kw_only=True)
-    look_back: int = 3
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_widths(self.dim, self.num_heads, self.look_back)
-        if self.num_layers < 2 or self.inner_layers < 0 or self.context_steps < 2:
-            raise BadInput(
-                f"num_layers={self.num_layers}, inner_layers={self.inner_layers}, context_steps="
-                f"{self.context_steps}; give at least 2 layers (space, time), 0 inner, 2 steps"
-            )
-        if not 0 <= self.dropout < 1:
-            raise BadInput(f"dropout={self.dropout}; give 0 <= dropout < 1")
-        if self.layout.predict_actions:
-            raise BadInput(
-                f"layout.predict_actions={self.layout.predict_actions}: this kind only reads "
-                "actions; set it to 0"
-            )
-
-    def build(self, spec: TokenSpec, num_actions: int) -> "WholeFrame":
-        return WholeFrame(self, spec, num_actions)
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 
 
 class WholeFrame(Dynamics):

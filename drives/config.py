@@ -1,0 +1,53 @@
+"""Settings of data; imports neither torch nor a simulator."""
+
+from dataclasses import dataclass
+
+from training.errors import BadInput
+from training.ranges import at_least, positive
+
+PHYSICS_FPS = 50  # CarRacing's
+
+
+@dataclass(frozen=True)
+class CarRacingConfig:
+    """How many drives of which kind; the whole dataset follows from it.
+
+    Attributes:
+        seconds: length of one drive.
+        fps: frames per second; must divide the 50 physics steps of a second.
+        size: side of the square frames in pixels.
+
+    Raises:
+        BadInput: a value that no drive can have.
+    """
+
+    seed: int = 0
+    num_train: int = 48
+    num_val: int = 6
+    num_test: int = 6
+    seconds: float = 30.0
+    fps: float = 10.0
+    size: int = 64
+
+    def __post_init__(self) -> None:
+        at_least(0, "carracing.", seed=self.seed, num_val=self.num_val, num_test=self.num_test)
+        at_least(1, "carracing.", num_train=self.num_train)
+        positive("carracing.", fps=self.fps, seconds=self.seconds)
+        if PHYSICS_FPS % self.fps:
+            raise BadInput(
+                f"carracing fps={self.fps:g}: must divide {PHYSICS_FPS}; use 5, 10 or 25"
+            )
+        if self.num_frames < 2:
+            raise BadInput(f"carracing seconds={self.seconds:g}: is less than two frames; use more")
+        if self.size < 16:
+            raise BadInput(f"carracing size={self.size}: use 16 pixels or more")
+
+    @property
+    def num_frames(self) -> int:
+        return round(self.seconds * self.fps)
+
+    @property
+    def drives(self) -> dict[str, str]:
+        """Split of every drive id, in the order of their indices."""
+        counts = {"train": self.num_train, "val": self.num_val, "test": self.num_test}
+        return {f"{split}-{i:04d}": split for split, num in counts.items() for i in range(num)}

@@ -1,0 +1,77 @@
+"""What the integers of a token store mean."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from drives.preprocessing import Preprocessing
+from training.errors import BadInput
+
+BIT_ORDERS = ("", "little", "big")
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """What the integers of a store mean.
+
+    Attributes:
+        grid: (T', H', W') tokens of one token step.
+        vocab_size: number of different tokens; values are 0 .. vocab_size - 1.
+        fps: token steps per second times `frames_per_step`: the rate of the frames encoded.
+        frames_per_step: frames that one token step stands for (1 for image tokenizers).
+        image_size: (height, width) in pixels of a decoded frame.
+        tokenizer: what made the tokens: a sha256, or a published tokenizer's name.
+        factors: sizes whose product is the vocabulary, where it is factorised.
+        bit_order: "little" or "big" for binary (LFQ) codes, else "".
+        preprocessing: what was done to a recorded frame before it was encoded.
+
+    Raises:
+        BadInput: a value that no tokens can have.
+    """
+
+    grid: tuple[int, int, int]
+    vocab_size: int
+    fps: float
+    frames_per_step: int
+    image_size: tuple[int, int]
+    tokenizer: str
+    factors: tuple[int, ...] = ()
+    bit_order: str = ""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise BadInput(f"fps={self.fps}: give frames per second as a positive number")
+        for name in ("grid", "image_size", "factors"):
+            if any(side < 1 for side in getattr(self, name)):
+                raise BadInput(f"{name}={getattr(self, name)}: give numbers from 1 on")
+        for name in ("vocab_size", "frames_per_step"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name}={getattr(self, name)}: give at least 1")
+        if self.factors and math.prod(self.factors) != self.vocab_size:
+            raise BadInput(f"factors={self.factors}: their product is not {self.vocab_size}")
+        if self.bit_order not in BIT_ORDERS:
+            raise BadInput(f"bit_order={self.bit_order!r}: choose little, big or nothing")
+        if not self.tokenizer:
+            raise BadInput("tokenizer='': name what made the tokens")
+
+    @property
+    def tokens_per_step(self) -> int:
+        return int(np.prod(self.grid))
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "TokenSpec":
+        """The spec as a manifest holds it.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+            BadInput: a value that no tokens can have.
+        """
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        if "preprocessing" in fields:
+            fields["preprocessing"] = Preprocessing.from_dict(fields["preprocessing"])
+        return TokenSpec(**fields)

@@ -1,0 +1,341 @@
+"""Shapes of the tokenizers' networks; no networks."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tokenizer.quantizers.config import FSQConfig, QuantizerConfig
+from training.errors import BadInput
+
+
+class GridConfig(ABC):
+    """Base of the configs of tokenizers whose tokens lie on a grid of `downsampling` pixels."""
+
+    image_size: Sequence[int]
+
+    @property
+    @abstractmethod
+    def downsampling(self) -> int:
+        """Pixels per token along each side."""
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """(1, height, width) tokens of a step."""
+        height, width = self.image_size
+        return 1, height // self.downsampling, width // self.downsampling
+
+    @property
+    def tokens_per_frame(self) -> float:
+        return float(math.prod(self.grid))
+
+    def check_image_size(self, reason: str) -> None:
+        """BadInput unless the image divides into the grid.
+
+        Args:
+            reason: what decides `downsampling`, for the message.
+        """
+        if len(self.image_size) != 2 or min(self.image_size) < 1 or self.downsampling < 1:
+            raise BadInput(
+                f"image_size={list(self.image_size)} with {self.downsampling} pixels per token: "
+                f"give (height, width) and a size of tokens, all positive ({reason})"
+            )
+        if any(side % self.downsampling for side in self.image_size):
+            raise BadInput(
+                f"image_size={list(self.image_size)}: both sides must be multiples of "
+                f"{self.downsampling} ({reason})"
+            )
+
+    def check_frames(self, shape: Sequence[int]) -> None:
+        """BadInput unless frames of shape [..., h, w] have the size it was made for."""
+        if tuple(shape[-2:]) != tuple(self.image_size):
+            raise BadInput(
+                f"frames are {tuple(shape[-2:])}, this tokenizer takes "
+                f"{tuple(self.image_size)} (height, width)"
+            )
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig(GridConfig):
+    """Shape of the autoencoder; the token grid is image_size / downsampling.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        quantizer: turns latents into integers; it decides the vocabulary.
+        patch: side of the pixel patches that the first and last convolution see.
+        channels: width at each resolution; each further entry halves the resolution.
+        num_res_blocks: residual blocks per resolution (the decoder has one more).
+        attention: spatial self-attention at the lowest resolution.
+    """
+
+    image_size: Sequence[int] = (64, 64)
+    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
+    patch: int = 2
+    channels: Sequence[int] = (48, 96, 128)
+    num_res_blocks: int = 1
+    attention: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.channels or min(self.channels) < 1 or self.num_res_blocks < 0:
+            raise BadInput(
+                f"channels={list(self.channels)}, num_res_blocks={self.num_res_blocks}: give one "
+                "width or more, each at least 1, and 0 blocks or more"
+            )
+        self.check_image_size(f"patch {self.patch}, {len(self.channels)} resolutions")
+
+    @property
+    def downsampling(self) -> int:
+        return int(self.patch * 2 ** (len(self.channels) - 1))
+
+
+@dataclass(frozen=True)
+class VideoAutoencoderConfig(GridConfig):
+    """Shape of the video autoencoder; the defaults are those of the published 8x16x16.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        quantizer: turns latents into integers; it decides the vocabulary.
+        clip_frames: frames of a training clip, 1 + a multiple of `time_downsampling`.
+        time_downsampling: frames per token grid after the first.
+        space_downsampling: pixels per token along each side.
+        patch: side of the Haar patches, in pixels and in frames; a power of two.
+        channels: width of the first convolution.
+        multipliers: width at each resolution, as a multiple of `channels`.
+        num_res_blocks: residual blocks per resolution (the decoder has one more).
+        latent_channels: width between the two halves and the quantizer's own.
+        attention_levels: resolutions with attention; the lowest has it always, in the middle.
+        attention_steps: latent frames that attention looks back on; 0: all there are.
+        early_upsampling: the decoder doubles time one level earlier (the first release).
+    """
+
+    image_size: Sequence[int] = (256, 256)
+    quantizer: QuantizerConfig = field(default_factory=lambda: FSQConfig((8, 8, 8, 5, 5, 5)))
+    clip_frames: int = 17
+    time_downsampling: int = 8
+    space_downsampling: int = 16
+    patch: int = 4
+    channels: int = 128
+    multipliers: Sequence[int] = (2, 4, 4)
+    num_res_blocks: int = 2
+    latent_channels: int = 16
+    attention_levels: Sequence[int] = ()
+    attention_steps: int = 0
+    early_upsampling: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("patch", "time_downsampling", "space_downsampling"):
+            value = getattr(self, name)
+            if value < 1 or value & (value - 1):
+                raise BadInput(f"{name}={value}: must be a power of two")
+        levels = len(self.multipliers) - 1
+        for name in ("time_downsampling", "space_downsampling"):
+            low, high = self.patch, self.patch * 2**levels
+            if not low <= getattr(self, name) <= high:
+                raise BadInput(
+                    f"{name}={getattr(self, name)}: patch={self.patch} and {levels + 1} "
+                    f"multipliers give {low} to {high}"
+                )
+        self.check_image_size("space_downsampling")
+        if self.clip_frames % self.time_downsampling != 1 % self.time_downsampling:
+            raise BadInput(
+                f"clip_frames={self.clip_frames}: the first frame stands alone; give 1 + a "
+                f"multiple of time_downsampling={self.time_downsampling}"
+            )
+
+    @property
+    def downsampling(self) -> int:
+        return self.space_downsampling
+
+    @property
+    def frames_per_step(self) -> int:
+        return self.time_downsampling
+
+    @property
+    def tokens_per_frame(self) -> float:
+        """Of a training clip, whose first frame costs as much as a whole step."""
+        return self.steps_per_clip * math.prod(self.grid) / self.clip_frames
+
+    @property
+    def widths(self) -> list[int]:
+        return [self.channels * multiplier for multiplier in self.multipliers]
+
+    @property
+    def steps_per_clip(self) -> int:
+        return 1 + (self.clip_frames - 1) // self.time_downsampling
+
+    def halvings(self, level: int) -> tuple[bool, bool]:
+        """Whether (space, time) are halved after a level of the encoder."""
+        space = self.patch * 2**level < self.space_downsampling
+        return space, self.patch * 2**level < self.time_downsampling
+
+    def doublings(self, level: int) -> tuple[bool, bool]:
+        """Whether (space, time) are doubled after a level of the decoder."""
+        from_below = len(self.multipliers) - 1 - level
+        in_space = int(math.log2(self.space_downsampling // self.patch))
+        in_time = int(math.log2(self.time_downsampling // self.patch))
+        time = from_below < in_time if self.early_upsampling else 0 < from_below <= in_time
+        return time or from_below < in_space > in_time, time
+
+
+@dataclass(frozen=True)
+class MusikConfig(GridConfig):
+    """Shape of the encoder (as `AutoencoderConfig`) and of the energy model that trains it.
+
+    Attributes:
+        num_actions: columns of the actions; comes from the data.
+        clip_frames: frames of a training clip; the second frame is 1 .. clip_frames - 1 later.
+        num_negatives: false actions beside the true one, uniform over the range of those seen.
+        hidden: width of the energy model.
+    """
+
+    image_size: Sequence[int] = (64, 64)
+    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
+    patch: int = 2
+    channels: Sequence[int] = (48, 96, 128)
+    num_res_blocks: int = 1
+    attention: bool = True
+    num_actions: int = 0
+    clip_frames: int = 15
+    num_negatives: int = 256
+    hidden: int = 256
+
+    def __post_init__(self) -> None:
+        _ = self.encoder  # checks the image size
+        if self.clip_frames < 2:
+            raise BadInput(f"clip_frames={self.clip_frames}: two frames apart need at least 2")
+
+    @property
+    def encoder(self) -> AutoencoderConfig:
+        return AutoencoderConfig(
+            self.image_size,
+            self.quantizer,
+            self.patch,
+            self.channels,
+            self.num_res_blocks,
+            self.attention,
+        )
+
+    @property
+    def downsampling(self) -> int:
+        return self.encoder.downsampling
+
+
+@dataclass(frozen=True)
+class SemanticConfig(GridConfig):
+    """Shape of the transformer and of what is around its features; defaults: DINO ViT-S/16.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        quantizer: turns projected features into integers.
+        patch: side of a patch, and so of a token, in pixels.
+        dim: width of the transformer.
+        depth: its blocks.
+        heads: its attention heads.
+        registers: its register tokens.
+        layer_scale: whether its residual branches are scaled (DINOv2).
+        mean: of the pixels (in [0, 1]) that its weights were trained on, by channel.
+        std: their standard deviation.
+        encoder_depth: blocks of a transformer that learns to see what is coded (VQ-KD); 0: codes
+            are of the frozen features themselves (quantised DINO).
+        decoder_depth: blocks that recover the features from the codes.
+    """
+
+    image_size: Sequence[int] = (224, 224)
+    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
+    patch: int = 16
+    dim: int = 384
+    depth: int = 12
+    heads: int = 6
+    registers: int = 0
+    layer_scale: bool = False
+    mean: Sequence[float] = (0.485, 0.456, 0.406)
+    std: Sequence[float] = (0.229, 0.224, 0.225)
+    encoder_depth: int = 0
+    decoder_depth: int = 1
+
+    def __post_init__(self) -> None:
+        self.check_image_size("the patch")
+
+    @property
+    def downsampling(self) -> int:
+        return self.patch
+
+
+GROUPS, EPS = 32, 1e-6  # of every GroupNorm in the family
+
+
+@dataclass(frozen=True)
+class Style:
+    """What the codebases do differently.
+
+    Attributes:
+        attention: in the middle, and after the residual blocks of `attention_levels`.
+        bias: of the convolutions in residual blocks and of the encoder's first.
+        centred: strided convolutions pad all sides; else only below and to the right.
+        shuffle: upsampling is a convolution to four times the channels, then depth to space;
+            else nearest neighbours, then a convolution.
+        extra_blocks: residual blocks that a resolution of the decoder has more.
+        projected: 3x3 to `z_channels` and 1x1 to the code, and back; else 1x1 to the code.
+        adaptive: each resolution of the decoder begins with a norm that the whole grid's codes set.
+    """
+
+    attention: bool
+    bias: bool
+    centred: bool
+    shuffle: bool
+    extra_blocks: int
+    projected: bool
+    adaptive: bool = False
+
+
+STYLES = {
+    "taming": Style(True, True, False, False, extra_blocks=1, projected=True),
+    "magvit2": Style(False, False, True, True, extra_blocks=0, projected=False),
+    "open_magvit2": Style(False, False, True, True, extra_blocks=0, projected=False, adaptive=True),
+}
+
+
+@dataclass(frozen=True)
+class VQGANConfig(GridConfig):
+    """Shape of a VQGAN; the token grid is image_size / 2^(levels - 1).
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        quantizer: turns latents into integers; it decides the vocabulary.
+        style: "taming", "magvit2" (1X), or "open_magvit2" (TencentARC).
+        width: channels after the encoder's first convolution, a multiple of 32.
+        multipliers: of the width, one per resolution, from the image down.
+        num_res_blocks: residual blocks per resolution.
+        z_channels: channels of the latents before their projection to codes (taming).
+        attention_levels: resolutions with self-attention, 0 is the image's own (taming).
+    """
+
+    image_size: Sequence[int] = (128, 256)
+    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
+    style: str = "taming"
+    width: int = 128
+    multipliers: Sequence[int] = (1, 1, 2, 2, 4)
+    num_res_blocks: int = 2
+    z_channels: int = 256
+    attention_levels: Sequence[int] = (4,)
+
+    def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise BadInput(f"style={self.style}: use one of {', '.join(STYLES)}")
+        if self.width % GROUPS:
+            raise BadInput(f"width={self.width}: give a multiple of {GROUPS} (GroupNorm's groups)")
+        self.check_image_size(f"{len(self.multipliers)} resolutions")
+        if STYLES[self.style].adaptive and self.tokens_per_frame < 2:
+            raise BadInput(
+                f"image_size={list(self.image_size)}: is one token; style={self.style} needs the "
+                "deviation of several, give a larger image"
+            )
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels at each resolution, from the image down."""
+        return tuple(self.width * m for m in self.multipliers)
+
+    @property
+    def downsampling(self) -> int:
+        return int(2 ** (len(self.multipliers) - 1))

@@ -1,0 +1,39 @@
+"""The kinds of tokenizers: their names in checkpoints, and the network of each config."""
+
+from typing import Any
+
+from tokenizer.networks.autoencoder import Autoencoder
+from tokenizer.networks.config import (
+    AutoencoderConfig,
+    MusikConfig,
+    SemanticConfig,
+    VideoAutoencoderConfig,
+    VQGANConfig,
+)
+from tokenizer.networks.musik import Musik
+from tokenizer.networks.semantic import SemanticTokenizer
+from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
+from tokenizer.networks.vqgan import VQGAN
+
+Network = Autoencoder | VQGAN | VideoAutoencoder | SemanticTokenizer | Musik
+PixelConfig = AutoencoderConfig | VQGANConfig | VideoAutoencoderConfig  # with a way back
+NetworkConfig = PixelConfig | SemanticConfig | MusikConfig
+KINDS: dict[str, type[NetworkConfig]] = {
+    "autoencoder": AutoencoderConfig,
+    "vqgan": VQGANConfig,
+    "video_autoencoder": VideoAutoencoderConfig,
+    "semantic": SemanticConfig,
+    "musik": MusikConfig,
+}
+NETWORKS: dict[type, type[Network]] = {
+    AutoencoderConfig: Autoencoder,
+    VQGANConfig: VQGAN,
+    VideoAutoencoderConfig: VideoAutoencoder,
+    SemanticConfig: SemanticTokenizer,
+    MusikConfig: Musik,
+}
+
+
+def build_network(config: NetworkConfig) -> Any:
+    """The network that a config describes, as it starts."""
+    return NETWORKS[type(config)](config)  # type: ignore[arg-type]

@@ -1,0 +1,130 @@
+"""How tokens are drawn; imports no torch."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from training.errors import BadInput
+
+CONDITIONS = ("actions", "text", "both")
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How much stronger, where. A model has to be trained with dropped conditions for it.
+
+    Attributes:
+        scale: t; 0 is no guidance.
+        condition: the one made stronger: "actions", "text" or "both".
+        last_token_share: t falls linearly over the tokens of a frame in raster order, from all
+            of it at the first to this share at the last: the first settle what is seen, the
+            others vary.
+        num_full_frames: imagined frames of undiminished t (GAIA-1's plateau).
+        num_decay_frames: frames over which t then falls to 0 as a cosine; 0: it never falls.
+        negative: a caption to turn away from, instead of from saying nothing.
+    """
+
+    scale: float = 0.0
+    condition: str = "both"
+    last_token_share: float = 1.0
+    num_full_frames: int = 0
+    num_decay_frames: int = 0
+    negative: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.scale < math.inf:
+            raise BadInput(f"guidance.scale={self.scale}; give 0 (off) or more")
+        if self.condition not in CONDITIONS:
+            raise BadInput(
+                f"guidance.condition={self.condition!r}; choose one of {', '.join(CONDITIONS)}"
+            )
+        if not 0 <= self.last_token_share <= 1:
+            raise BadInput(
+                f"guidance.last_token_share={self.last_token_share}; give 0 (linear to nothing) "
+                "to 1 (constant)"
+            )
+        if self.num_full_frames < 0 or self.num_decay_frames < 0:
+            raise BadInput(
+                f"guidance.num_full_frames={self.num_full_frames}, "
+                f"num_decay_frames={self.num_decay_frames}; give 0 or more"
+            )
+        if self.num_full_frames and not self.num_decay_frames:
+            raise BadInput(
+                f"guidance.num_full_frames={self.num_full_frames} does nothing without a decay "
+                "after it; give num_decay_frames too"
+            )
+        if self.negative and self.condition == "actions":
+            raise BadInput(
+                f"guidance.negative={self.negative!r} is text, but guidance.condition=actions; "
+                "choose condition=text or condition=both"
+            )
+
+    def check(self, actions: bool, text: bool) -> None:
+        """BadInput unless a model that reads these conditions can be guided so."""
+        known = {"actions": actions, "text": text, "both": actions or text}
+        if not known[self.condition]:
+            raise BadInput(
+                f"guidance.condition={self.condition}: this model does not read it; "
+                f"it reads: {', '.join(k for k, v in known.items() if v) or 'none'}"
+            )
+
+    def weakens(self, condition: str) -> bool:
+        """Whether the unconditioned rows go without this one."""
+        return self.condition in (condition, "both")
+
+    def level(self, frame: int) -> float:
+        """t of the first token of an imagined frame, the first of which is number 0."""
+        over = frame - self.num_full_frames
+        if not self.num_decay_frames or over <= 0:
+            return self.scale
+        return self.scale * 0.5 * (1 + math.cos(math.pi * min(1.0, over / self.num_decay_frames)))
+
+    def shares(self, num_tokens: int) -> Float[Tensor, " token"]:
+        """What is left of the level at every token of a frame."""
+        return torch.linspace(1, self.last_token_share, num_tokens)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn from the logits.
+
+    Attributes:
+        temperature: divides the logits; below 1 sharpens, above 1 flattens.
+        top_k: only the k likeliest tokens, of equally likely ones those with the lowest numbers;
+            0 keeps all. All of them leave the distribution sooner or later, and the likeliest
+            alone loops (GAIA-1, Hu et al. 2023, arXiv 2309.17080, section 5), hence 50.
+        top_p: only the fewest likeliest tokens whose probabilities sum to p; 1 keeps all.
+        greedy: always the likeliest token; the other settings then have to stay at rest.
+        seed: the same seed gives the same futures.
+        guidance: makes what a condition changes stronger; not every method can.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+    greedy: bool = False
+    seed: int = 0
+    guidance: Guidance | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise BadInput(
+                f"sampling.temperature={self.temperature}; give a positive number, "
+                "or greedy=true for the limit 0"
+            )
+        if self.top_k < 0:
+            raise BadInput(f"sampling.top_k={self.top_k}; give 1 or more, or 0 for all tokens")
+        if not 0 < self.top_p <= 1:
+            raise BadInput(f"sampling.top_p={self.top_p}; give 0 < top_p <= 1")
+        at_rest = self.temperature == self.top_p == 1 and self.top_k in (0, Sampling.top_k)
+        if self.greedy and not at_rest:
+            raise BadInput(
+                "sampling.greedy=true ignores temperature, top_k and top_p; leave them out"
+            )
+
+    @property
+    def guided(self) -> bool:
+        return self.guidance is not None and self.guidance.scale > 0

@@ -1,0 +1,59 @@
+"""The kinds of world models: their names in checkpoints, and the network of each config."""
+
+from dataclasses import asdict
+from typing import Any
+
+from drives.tokens.spec import TokenSpec
+from training.disk.records import judged, kind_of
+from worldmodel.dynamics.base import Dynamics
+from worldmodel.dynamics.config import DynamicsConfig
+from worldmodel.dynamics.gpt.config import GPTConfig
+from worldmodel.dynamics.gpt.model import GPT
+from worldmodel.dynamics.masked.config import MaskedConfig
+from worldmodel.dynamics.masked.model import Masked
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
+from worldmodel.dynamics.whole_frame.model import WholeFrame
+
+# Configs of networks by the name that a checkpoint gives them.
+KINDS: dict[str, type[Any]] = {
+    "gpt": GPTConfig,
+    "masked": MaskedConfig,
+    "whole_frame": WholeFrameConfig,
+}
+
+
+NETWORKS: dict[type[DynamicsConfig], type[Any]] = {
+    GPTConfig: GPT,
+    MaskedConfig: Masked,
+    WholeFrameConfig: WholeFrame,
+}
+
+
+def build_dynamics(config: DynamicsConfig, spec: TokenSpec, num_actions: int) -> Dynamics:
+    """The network that a config describes for these tokens, as it starts.
+
+    Args:
+        num_actions: columns of the actions; 0 for none.
+    """
+    network: Dynamics = NETWORKS[type(config)](config, spec, num_actions)
+    return network
+
+
+def describe(config: DynamicsConfig) -> dict[str, Any]:
+    """A config as a manifest holds it: its kind's name and its values."""
+    (name,) = (name for name, kind in KINDS.items() if type(config) is kind)
+    return {"name": name, **asdict(config)}
+
+
+def from_description(description: Any, where: str = "network") -> DynamicsConfig:
+    """The config that `describe` described.
+
+    Args:
+        where: the values come from, for messages.
+
+    Raises:
+        BadInput: an unknown kind, or a value that this kind does not have.
+    """
+    kind, values = kind_of(description, KINDS, where)
+    config: DynamicsConfig = judged(kind, values, where)
+    return config

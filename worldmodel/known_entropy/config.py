@@ -1,0 +1,50 @@
+"""The size and the noise of a known-entropy world."""
+
+import math
+from dataclasses import dataclass
+
+from training.errors import BadInput
+
+
+@dataclass(frozen=True)
+class KnownEntropyConfig:
+    """The size and the noise of a known-entropy world.
+
+    Attributes:
+        grid: (T', H', W') tokens of a frame; T' is 1.
+        vocab_size: V, the number of different tokens.
+        resample_prob: p, the probability that a token is drawn anew, in (0, 1].
+        yaw_probs: probability of each yaw -1, 0, 1.
+        fps: frames per second, for the manifest.
+
+    Raises:
+        BadInput: a value outside its range.
+    """
+
+    grid: tuple[int, int, int] = (1, 4, 4)
+    vocab_size: int = 8
+    resample_prob: float = 0.15
+    yaw_probs: tuple[float, float, float] = (0.3, 0.4, 0.3)
+    fps: float = 10.0
+
+    def __post_init__(self) -> None:
+        if (
+            len(self.grid) != 3
+            or self.grid[0] != 1
+            or self.grid[1] < 1
+            or not 1 <= self.grid[2] <= 8
+        ):
+            raise BadInput(
+                f"grid={tuple(self.grid)}: use (1, height, width) with width <= 8; "
+                "exact entropies enumerate the equalities within a row"
+            )
+        if self.vocab_size < 2:
+            raise BadInput(f"vocab_size={self.vocab_size}: use at least 2")
+        if not 0 < self.resample_prob <= 1:
+            raise BadInput(
+                f"resample_prob={self.resample_prob}: use a value in (0, 1]; at 0 a wrong action "
+                "would cost infinitely many nats"
+            )
+        probs = self.yaw_probs
+        if len(probs) != 3 or min(probs) < 0 or not math.isclose(sum(probs), 1, abs_tol=1e-9):
+            raise BadInput(f"yaw_probs={probs}: give three probabilities with sum 1")
