@@ -206,7 +206,6 @@ def test_written_drives_open_with_their_splits_and_bounds(made: Path) -> None:
 def test_second_call_changes_nothing_and_number_of_workers_does_not_matter(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = contents(made)
     make_drives(tmp_path / "other", TINY, num_workers=2)
     for drive, other in zip(open_drives(made), open_drives(tmp_path / "other"), strict=True):
         assert np.array_equal(list(drive.frames()), list(other.frames()))
@@ -216,6 +215,7 @@ def test_second_call_changes_nothing_and_number_of_workers_does_not_matter(
     def fail(*_: object) -> None:
         raise AssertionError("made again")
 
+    before = contents(made)
     monkeypatch.setattr(carracing, "make_drive", fail)
     make_drives(made, TINY)
     assert contents(made) == before
