@@ -10,6 +10,7 @@ from drives.drive import open_drive, write_drive
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from tokenizer.encode import EncodeConfig, encode_drives
+from training.disk.records import read_record, write_record
 from training.errors import BadInput
 
 SUN, TURN = {"text": "It is sunny.", "start": 0, "stop": 5}, {"text": "A turn.", "start": 3}
@@ -81,8 +82,8 @@ def test_stores_without_captions_open_and_wrong_ranges_are_named(tmp_path):
     assert store.drives("train")[0].captions == ()
     assert not store.captioned
     file = tmp_path / "manifest.json"
-    manifest = json.loads(file.read_text())
+    manifest = read_record(file)
     manifest["drives"]["d"]["meta"] = {"captions": [{"text": "fog", "start": 2, "stop": 9}]}
-    file.write_text(json.dumps(manifest))
+    write_record(file, manifest)
     with pytest.raises(BadInput, match=r"manifest.json: d: caption 'fog' is of frames 2 to 9"):
         TokenStore(tmp_path)

@@ -143,10 +143,12 @@ def test_samples_are_clips_of_kept_frames(drives):
     assert torch.equal(short, frames[::20])
 
 
-@pytest.mark.parametrize("name", ["winograd", "compile", "frames_at_once"])
-def test_what_it_cannot_do_is_refused(tokenizer, name):
-    with pytest.raises(BadInput, match=f"{name}=(true|True): .*leave it out"):
-        FrameEncoder(load_tokenizer(tokenizer), "cpu", EncodeConfig(**{name: True}).inference)
+@pytest.mark.parametrize(
+    ("name", "value"), [("winograd", True), ("compile", True), ("frames_at_once", 1)]
+)
+def test_what_it_cannot_do_is_refused(tokenizer, name, value):
+    with pytest.raises(BadInput, match=f"{name}=(true|1): .*leave it out"):
+        FrameEncoder(load_tokenizer(tokenizer), "cpu", EncodeConfig(**{name: value}).inference)
 
 
 def test_its_reconstructions_are_judged_clip_by_clip(drives, tokenizer):

@@ -184,3 +184,8 @@ class DynamicsConfig:
     def text_width(self) -> int:
         """Numbers per token of the text encoder; 0 for no text, or while the encoder is unknown."""
         return self.layout.text_width
+
+
+def width_ratio(base_width: int, dim: int) -> float:
+    """r of width transfer (`worldmodel.dynamics.mup`); 1 where it is off."""
+    return base_width / dim if base_width else 1.0

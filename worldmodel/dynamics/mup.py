@@ -25,7 +25,6 @@ from typing import NamedTuple
 import torch
 
 from worldmodel.dynamics.base import Dynamics
-from worldmodel.dynamics.kinds import build_dynamics
 
 CONDITIONS = "head.conditions."
 
@@ -37,22 +36,14 @@ class Multiple(NamedTuple):
     rate: float = 1.0
 
 
-def width_ratio(base_width: int, dim: int) -> float:
-    """r of the table above; 1 where transfer is off."""
-    return base_width / dim if base_width else 1.0
-
-
 def multiples(network: Dynamics) -> dict[str, Multiple]:
     """Of every parameter, by its name; all 1 at the base width."""
     names, ratio = dict(network.named_parameters()), network.config.width_ratio
     if ratio == 1:
         return dict.fromkeys(names, Multiple())
     with torch.device("meta"):  # shapes alone: no memory, and no random numbers are drawn
-        wide = dict(
-            build_dynamics(
-                network.config.widened(), network.spec, network.num_actions
-            ).named_parameters()
-        )
+        twin = type(network)(network.config.widened(), network.spec, network.num_actions)
+        wide = dict(twin.named_parameters())
     found = {}
     for name, parameter in names.items():
         sides = zip(parameter.shape, wide[name].shape, strict=True)

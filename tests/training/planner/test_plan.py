@@ -62,15 +62,13 @@ SLOW = pytest.mark.slow
     ("experiment", "extra"),
     [
         ("gpt_tiny", []),
-        ("gpt_tiny", ["checkpoint_activations=true", "trainer.accumulate_grad_batches=2"]),
-        pytest.param("gpt_tiny", ["trainer.precision=bf16-mixed"], marks=SLOW),
         ("tokenizer_tiny", []),
         pytest.param("tokenizer_tiny", ["checkpoint_activations=true"], marks=SLOW),
         pytest.param("tokenizer_tiny", ["trainer.accumulate_grad_batches=2"], marks=SLOW),
     ],
 )
 def test_the_planned_peak_is_what_torch_allocates(experiment, extra, composed, measuring):
-    cfg = composed(experiment, *SMALL[experiment], *extra)
+    cfg = composed(experiment, *SMALL[experiment], "trainer.precision=32-true", *extra)
     planner = planner_for(cfg, 1e12)
     planned = planner.option(planner.asked)
     cfg.trainer.precision = planned.settings.precision
@@ -86,6 +84,8 @@ def test_the_planned_peak_is_what_torch_allocates(experiment, extra, composed, m
     ("experiment", "settings"),
     [
         ("gpt_tiny", []),
+        ("gpt_tiny", ["trainer.precision=bf16-mixed"]),
+        ("gpt_tiny", ["checkpoint_activations=true", "trainer.accumulate_grad_batches=2"]),
         ("tokenizer_tiny", [GAN]),
         ("gpt_small", ["loader.batch_size=1"]),
     ],

@@ -54,7 +54,7 @@ class FakeRuns:
         self.trained.append(run.name)
         self.saw_prediction[run.name] = (self.folder / "prediction.json").exists()
         path = run / f"checkpoints/step-{self.steps:07d}"
-        write_checkpoint(path, {"a": torch.zeros(1)}, {"config": plain(cfg)})
+        write_checkpoint(path, {"a": torch.zeros(1)}, {"config": plain(cfg)}, {"loops": {}})
         write_status(run, max_steps=cfg.trainer.max_steps)
         noise = 1 + 0.002 * np.random.default_rng(cfg.model.network.dim + cfg.seed).normal()
         loss = (C + (12 * cfg.model.network.dim**2 / A) ** B) * noise

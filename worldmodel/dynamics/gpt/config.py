@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from training.errors import BadInput
-from worldmodel.dynamics.config import DynamicsConfig
-from worldmodel.dynamics.mup import width_ratio
+from worldmodel.dynamics.config import DynamicsConfig, width_ratio
 from worldmodel.dynamics.positions import Yarn, axis_pairs
 
 CHOICES = {

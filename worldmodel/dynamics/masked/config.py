@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from training.errors import BadInput
-from worldmodel.dynamics.config import DynamicsConfig
+from worldmodel.dynamics.config import DynamicsConfig, width_ratio
 from worldmodel.dynamics.inputs import check_widths
-from worldmodel.dynamics.mup import width_ratio
 
 
 @dataclass(frozen=True)
