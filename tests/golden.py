@@ -23,8 +23,8 @@ from hydra import compose, initialize_config_dir  # noqa: E402
 import training.run as runs  # noqa: E402
 from conftest import ROOT, TINY_DRIVES  # noqa: E402
 from test_experiments import EXPERIMENTS, cut_of  # noqa: E402
-from worldmodel.decoding.rollout import rollout
 from worldmodel.decoding.config import Sampling  # noqa: E402
+from worldmodel.decoding.rollout import rollout  # noqa: E402
 
 STEPS = [
     "trainer.max_steps=20",
