@@ -8,14 +8,14 @@ from drives.clips import Clip, ClipDataModule
 
 
 class ActionClipDataModule(ClipDataModule):
-    """Clips, and the names of their actions as a fact about the model."""
+    """Clips for a model whose config needs the names of the actions."""
 
     def model_facts(self) -> dict[str, Any]:
         self.prepare_data()
         return {"action_names": self.source.action_names(self.drives)}
 
     def planned_facts(self) -> dict[str, Any]:
-        """What `model_facts` will say, before any data is made."""
+        """The same as `model_facts`, before any data is made."""
         return {"action_names": self.source.planned()[1]}
 
     def planned_batch(self, facts: dict[str, Any], size: int) -> Clip:

@@ -1,4 +1,4 @@
-"""Balanced sampling: rare weather and rare turns come more often than they were driven."""
+"""Balanced sampling: rare weather and rare turns are drawn more often than they were driven."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +16,14 @@ from training.errors import BadInput
 class BalanceConfig:
     """Which features to balance, and how far (GAIA-1, Hu et al. 2023, arXiv 2309.17080, sec. 4.1).
 
-    A clip's weight is p^-alpha, where p is the empirical probability of the cell that it falls
-    into: the joint one of all features. A cell is then drawn in proportion to p^(1 - alpha).
+    A clip's weight is p^-alpha. p is the empirical joint probability of the clip's cell over all
+    features. A cell is then drawn in proportion to p^(1 - alpha).
 
     Attributes:
         features: action columns (the mean over the clip counts), or entries of `drive.json`
             (numbers and names; "weather.rain" is the entry rain of the entry weather).
-        alpha: 0 leaves the data as it was driven (the very order without balancing), 1 makes
-            all cells equally frequent.
-        bins: equally wide ones, into which a number with more different values is sorted.
+        alpha: 0 keeps the order of a run without balancing; 1 makes all cells equally frequent.
+        bins: number of equal-width bins for a number that takes more different values.
 
     Raises:
         BadInput: alpha outside [0, 1], or fewer than two bins.
@@ -48,10 +47,10 @@ class BalanceConfig:
         """The weight of every clip, drive after drive.
 
         Args:
-            clips: number of clips of each drive, 0 of one that is shorter than a clip; clip s of
-                a drive begins at its frame s.
+            clips: number of clips of each drive; 0 where the drive is shorter than a clip. Clip s
+                begins at frame s.
         Raises:
-            BadInput: a drive has no such feature, or one that is neither number nor name.
+            BadInput: a drive lacks a feature, or the feature is neither a number nor a name.
         """
         cells = np.zeros(sum(clips), np.int64)
         for name in self.features:

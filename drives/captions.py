@@ -1,4 +1,4 @@
-"""Captions of a drive: what is said of which frames, in `drive.json` and in the token store."""
+"""Captions of a drive: texts about ranges of frames, in `drive.json` and in the token store."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -45,13 +45,13 @@ def _read(entry: Any, num_frames: int, where: str) -> Caption:
 def of_steps(captions: Iterable[Caption], num_frames: int) -> list[Caption]:
     """Captions of token steps that stand for `num_frames` frames each.
 
-    A step is said what is said of its first frame, so a caption shorter than a step may vanish.
+    A step has the captions of its first frame, so a caption shorter than a step may vanish.
     """
     steps = [Caption(c.text, -(-c.start // num_frames), -(-c.stop // num_frames)) for c in captions]
     return [c for c in steps if c.start < c.stop]
 
 
-def said_at(captions: Sequence[Caption], start: int, stop: int) -> tuple[str, ...]:
-    """What is said of every frame start .. stop - 1, "" for nothing; several captions in turn."""
+def captions_at(captions: Sequence[Caption], start: int, stop: int) -> tuple[str, ...]:
+    """The caption of every frame start .. stop - 1: "" for none, several joined by a space."""
     frames = range(start, stop)
     return tuple(" ".join(c.text for c in captions if c.start <= i < c.stop) for i in frames)

@@ -1,4 +1,4 @@
-"""Clips of frames for training a tokenizer, at the size that it wants."""
+"""Clips of frames for the training of a tokenizer, at its image size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from training.ranges import at_least, one_of
 
 FRAMES = ("cache", "video")
 PIXELS = "v2"  # raise it with every change that alters a decoded or scaled pixel
-# Starting a process costs seconds, in which one decodes about this many frames.
+# Starting a process costs seconds; one process decodes about this many frames in that time.
 WORTH_A_PROCESS = 2000
 
 
@@ -69,16 +69,16 @@ def to_uint8(pixels: Float[Tensor, "*n 3 h w"]) -> UInt8[Tensor, "*n 3 h w"]:
 class FrameCache:
     """Decoded, resized frames on disk as one memory-mapped array per drive.
 
-    Making it decodes every frame once: a video that cannot be read is named here, before
-    any training. Finished drives survive an interruption. A file is named for the content of the
-    video and the way it is read, and holds what was written, or is made again.
+    Making the cache decodes every frame once, so an unreadable video is named before any
+    training. Finished drives survive an interruption. A file's name holds the hash of the video
+    and of the settings of the decoder. An altered file is made again.
     """
 
     def __init__(self, root: Path, size: Sequence[int]) -> None:
         self.root, self.size = Path(root), tuple(size)
 
     def prepare(self, drives: Sequence[Drive], num_workers: int) -> None:
-        """Decode what is missing or altered; what takes long in parallel, with a progress bar."""
+        """Decode missing or altered drives; many in parallel, with a progress bar."""
         there = {file.name: file for file in map(self._file, drives) if file.exists()}
         hashes_of(self.root).of_all(there, "decoded frames")
         todo = [d for d in drives if not self._is_whole(d)]
@@ -98,7 +98,7 @@ class FrameCache:
                 pass
 
     def open(self, drive: Drive) -> UInt8[np.ndarray, "frame 3 height width"]:
-        """Raises CorruptSample where the file is not what was written."""
+        """Raises CorruptSample where the file was altered."""
         file = self._file(drive)
         if not self._is_whole(drive):
             raise CorruptSample(
@@ -133,7 +133,7 @@ class FrameCache:
         array.flush()
 
     def _is_whole(self, drive: Drive) -> bool:
-        """Whether the file is there and is what was written; its hash is remembered."""
+        """Whether the file exists and is unaltered; its hash is remembered."""
         file = self._file(drive)
         note = file.with_suffix(".sha256")
         if not (file.exists() and note.exists()):
@@ -148,10 +148,10 @@ class FrameCache:
 
 
 class VideoFrames:
-    """Frames decoded when they are asked for; nothing is written.
+    """Frames decoded on request; nothing is written.
 
-    The same pixels as those of `FrameCache`, bit by bit. `loader.num_workers` processes decode
-    ahead of the step.
+    The pixels equal those of `FrameCache` bit by bit. `loader.num_workers` processes decode ahead
+    of the training step.
     """
 
     def __init__(self, size: Sequence[int]) -> None:
@@ -165,7 +165,7 @@ class VideoFrames:
 
 
 class DriveFrames:
-    """Slices of a drive's frames, decoded from the keyframe before.
+    """Slices of a drive's frames, decoded from the keyframe before each slice.
 
     Raises:
         CorruptSample: a frame of the slice cannot be decoded (named by its number).
@@ -179,14 +179,14 @@ class DriveFrames:
             frames = np.stack(list(self.drive.frames(window.start, window.stop)))
         except BadInput as error:
             raise CorruptSample(str(error)) from error
-        # In the cache's order of memory: another one would round other sums in the network.
+        # The same memory layout as the cache: another layout changes rounding in the network.
         return np.ascontiguousarray(resize(frames, self.size).numpy())
 
 
 class ClipDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
     """All clips of `clip_frames` consecutive frames; none crosses from one drive to the next.
 
-    A drive's frames are opened, and their sha256 checked, when the first clip of it is read.
+    A drive's frames are opened, and their sha256 checked, when its first clip is read.
     """
 
     def __init__(
@@ -239,9 +239,9 @@ class ClipDataModule(L.LightningDataModule):
     """Train and validation clips of a `DriveSource`, in the exact order of `DataOrder`.
 
     Args:
-        frames: "cache" (decode all of them once, onto the disk) or "video" (decode them as they
-            are needed, from the videos themselves).
-        balance: which training clips come more often than others.
+        frames: "cache" (decode all frames once, onto the disk) or "video" (decode the frames of
+            each batch from the videos).
+        balance: weights of the training clips.
     """
 
     def __init__(
@@ -283,7 +283,7 @@ class ClipDataModule(L.LightningDataModule):
         self.cache.prepare(self.drives, max(2, self.num_workers))
 
     def planned_facts(self) -> dict[str, Any]:
-        """What the data determines about the model (nothing), before any is made."""
+        """Facts about the data that the model's config needs (none), before any data is made."""
         return {}
 
     def planned_batch(self, facts: dict[str, Any], size: int) -> Clip:
@@ -296,7 +296,7 @@ class ClipDataModule(L.LightningDataModule):
         return drives_hash(self.drives)
 
     def data_digests(self) -> dict[str, str]:
-        """What each drive is, so that a resumed run can name the one that changed."""
+        """Digest of every drive, so that a resumed run can name the drive that changed."""
         return drive_digests(self.drives)
 
     def dataset(self, split: str) -> ClipDataset:
@@ -321,7 +321,7 @@ class ClipDataModule(L.LightningDataModule):
         return OrderedLoader(dataset, order, collate, self.num_workers, self.on_corrupt)
 
     def weights(self, dataset: ClipDataset) -> Weights | None:
-        """What balancing makes of the clips; None where no feature is to be balanced."""
+        """Sampling weights of the clips; None where no feature is balanced."""
         if not self.balance.features:
             return None
         return Weights(self.balance.weights(dataset.drives, dataset.counts, dataset.clip_frames))

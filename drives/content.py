@@ -1,8 +1,8 @@
-"""What files hold, by sha256: a copy is the same data, a changed byte is other data.
+"""Identity of files by sha256: a copy is the same data, a changed byte is other data.
 
-A hash costs a read of the file, so it is kept, in `.content.json` beside the files, together with
-what the file system says of them (sizes and times). While that stays, nothing is read again. In a
-folder that cannot be written, the hashes are kept in a folder named for it below `spare`.
+A hash costs a read of the file, so `.content.json` beside the files keeps it, with the sizes and
+times of the files. While these stay equal, nothing is read again. For a read-only folder the
+hashes are kept below `spare`.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from training.disk.records import read_record, write_record
 from training.errors import BadInput
 
 NAME = ".content.json"
-# A file may change twice within one tick of its clock (2 s on FAT): younger hashes are not kept.
+# A file may change twice within one clock tick (2 s on FAT): hashes of younger files are not kept.
 TICK_S = 2.0
 SAVE_EVERY_S = 10.0
 
@@ -29,7 +29,7 @@ Files = Path | Sequence[Path]
 
 
 class Hashes:
-    """The hashes of what lies below one folder; `hashes_of` gives the one that all share."""
+    """Hashes of the files below one folder; `hashes_of` returns the shared instance."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -41,7 +41,7 @@ class Hashes:
         """sha256 of a file, or of the names and contents of several.
 
         Args:
-            name: what it is kept under; one for each drive.
+            name: key of the hash; one per drive.
 
         Raises:
             BadInput: a file cannot be read.
@@ -52,7 +52,7 @@ class Hashes:
         return digest
 
     def of_all(self, wanted: Mapping[str, Files], what: str) -> dict[str, str]:
-        """The same for many, in threads; a bar shows where it takes long."""
+        """The same for many names, in threads; a long run shows a progress bar."""
         names = list(wanted)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             found = pool.map(lambda name: self._of(name, wanted[name]), names)
@@ -62,21 +62,21 @@ class Hashes:
         return digests
 
     def keep_in(self, spare: Path, always: bool = False) -> None:
-        """Where to keep the hashes of a folder that cannot be written, or (`always`) is foreign."""
+        """Set the folder for the hashes of a read-only or (`always`) foreign folder."""
         if self.spare is None and (always or not os.access(self.root, os.W_OK)):
             name = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
             self.spare = spare / "content" / name
             self._known = _read(self.spare / NAME) | self._known
 
     def save(self) -> None:
-        """Keep what is new; a folder that cannot be written costs time, nothing else."""
+        """Write new hashes; where the folder is read-only, the next run hashes again."""
         folder = self.spare or self.root
         if not self._new:
             return
         self._saved_at, self._new = time.monotonic(), False
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # Of several processes the last one wins; what it lacks is read once more.
+            # The last of several processes wins; missing hashes are computed again.
             write_record(folder / NAME, {"hashes": dict(sorted(self._known.items()))})
         except OSError:
             self._saved_at = float("inf")
@@ -107,7 +107,7 @@ def hashes_of(root: Path) -> Hashes:
 
 
 def _read(path: Path) -> dict[str, list[str]]:
-    """What was kept; nothing where there is none or it is damaged: the files are read again."""
+    """The kept hashes; empty where the file is missing or damaged: the files are read again."""
     if not path.exists():
         return {}
     try:
@@ -118,9 +118,9 @@ def _read(path: Path) -> dict[str, list[str]]:
 
 
 def _stamp(files: Files) -> tuple[str, float]:
-    """What the file system says of the files, and when the last of them changed.
+    """Sizes and times of the files, and the time of the last change.
 
-    The time of the change of the inode is in it: it cannot be set back as that of the content.
+    The inode's change time is included: unlike the modification time, it cannot be set back.
     """
     if isinstance(files, Path):
         stat = files.stat()

@@ -46,8 +46,8 @@ class Drive:
 
     Attributes:
         actions: float32 [frame action], one row per frame; columns as in `action_names`.
-        meta: everything `drive.json` says (source, licence, captions, ...).
-        actions_sha256: of the file of actions; "" where there is none.
+        meta: the content of `drive.json` (source, licence, captions, ...).
+        actions_sha256: of the action file; "" where there is none.
     """
 
     path: Path
@@ -75,7 +75,7 @@ class Drive:
 
     @property
     def captions(self) -> tuple[Caption, ...]:
-        """What `drive.json` says of which frames."""
+        """The captions in `drive.json`."""
         where = str(self.path / "drive.json")
         return read_captions(self.meta.get("captions", []), len(self.actions), where)
 
@@ -86,20 +86,20 @@ class Drive:
 
     @property
     def pixels_sha256(self) -> str:
-        """Of the video, or of all images; read once, then remembered while the files stay."""
+        """sha256 of the video or of all images; kept while the files stay unchanged."""
         return hashes_of(self.path.parent).of(self.id, self.source)
 
     @property
     def digest(self) -> str:
-        """sha256 of all that the drive is: a copy has the same, whatever its name and dates."""
-        said = {key: value for key, value in self.meta.items() if key not in RECORDED}
-        content = [said, self.pixels_sha256, self.actions_sha256]
+        """sha256 of the whole content: equal for a copy with another name and other dates."""
+        facts = {key: value for key, value in self.meta.items() if key not in RECORDED}
+        content = [facts, self.pixels_sha256, self.actions_sha256]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def check_pixels(self) -> None:
-        """BadInput unless the video is the one that `write_drive` wrote, where it says so.
+        """BadInput where the video differs from the hash that `write_drive` recorded.
 
-        Most damage to H.264 decodes, to a wrong picture.
+        Damaged H.264 usually decodes to a wrong picture without an error.
         """
         written, source = self.meta.get("video_sha256"), self.source
         if written and isinstance(source, Path) and self.pixels_sha256 != written:
@@ -107,14 +107,14 @@ class Drive:
 
     @property
     def drops(self) -> list[Drop]:
-        """Frames that the recorder left out, by the frames' times or, without such, the rows'."""
+        """Frames that the recorder dropped, by the frames' time stamps or else the rows' times."""
         found = find_drops(self.source)
         column = next((name for name in TIME_COLUMNS if name in self.action_names), None)
         if found or column is None:
             return found
         file = _actions_file(self.path)
         assert file is not None, "it has a column"
-        # Not `actions`: float32 does not tell apart the seconds since 1970.
+        # Not `actions`: float32 cannot resolve seconds since 1970.
         return holes(read_table(file)[1][:, self.action_names.index(column)])
 
     def frames(
@@ -142,9 +142,9 @@ class Drive:
         """Decode every frame once and return their (height, width).
 
         Raises:
-            BadInput: a frame fails to decode or has another size (the first such is named),
-                there are more or fewer frames than action rows, or the video was altered
-                (`check_pixels`, after the frames: they say where).
+            BadInput: a frame fails to decode or has another size (the message names it), the
+                numbers of frames and action rows differ, or the video was altered (checked last,
+                because a decoding error names the frame).
         """
         count, size = 0, (0, 0)
         frames = video.read_source(self.source)
@@ -169,7 +169,7 @@ def open_drive(path: Path, action_names: Sequence[str] | None = None) -> Drive:
     """Open and check one drive folder; `action_names` must all be among its columns.
 
     Raises:
-        BadInput: anything of the layout is missing or wrong (file, value, remedy).
+        BadInput: part of the layout is missing or wrong (file, value, remedy).
     """
     meta = _read_meta(path)
     names, actions = _read_actions(path)
@@ -188,7 +188,7 @@ def open_drive(path: Path, action_names: Sequence[str] | None = None) -> Drive:
         )
     if isinstance(drive.source, list):
         check_sizes(drive.source)
-    _ = drive.captions  # judged here, read where they are needed
+    _ = drive.captions  # validates them
     if meta.get("actions_sha256") and meta["actions_sha256"] != digest:
         raise _altered(file or path / "actions.csv", "actions_sha256")
     return drive
@@ -206,16 +206,16 @@ def open_drives(
 ) -> list[Drive]:
     """Open every drive below `root`, sorted by id, each with a split.
 
-    A drive that names no split in `drive.json` gets one from a hash of its id (80 / 10 /
-    10); where the whole root names none and has fewer than ten drives, the last drive is
-    test, the one before it val (of three or more), and the others train.
+    A drive without a split in `drive.json` gets one from a hash of its id (80 / 10 / 10).
+    Where no drive has a split and there are fewer than ten, the last drive is test, the one
+    before it val (of three or more), and the others train.
 
     Raises:
         BadInput: there are no drives, one is unusable, or none is in the split `needed`.
     """
     if not root.is_dir():
         raise BadInput(f"data.root={root}: no such folder; see docs/drives.md for the layout")
-    # Names with a dot in front are drives still being written.
+    # Names that begin with a dot are drives in writing.
     paths = sorted(p for p in root.glob("[!.]*") if os.path.lexists(p / "drive.json"))
     if not paths:
         raise BadInput(
@@ -226,7 +226,7 @@ def open_drives(
 
 
 def assign_splits(drives: list[Drive], needed: str = "train") -> list[Drive]:
-    # Where some drives name their split, the place of the others says nothing.
+    # Where some drives name a split, the position of the others has no meaning.
     count = len(drives) if all(drive.split is None for drive in drives) else None
     result = [
         replace(drive, split=drive.split or default_split(drive.id, index, count))
@@ -241,11 +241,11 @@ def assign_splits(drives: list[Drive], needed: str = "train") -> list[Drive]:
 
 
 def default_split(drive_id: str, index: int, count: int | None) -> str:
-    """The split of a drive that names none: by its place among fewer than ten, else by its id.
+    """Split of a drive without one: by position among fewer than ten drives, else by id.
 
     Args:
-        index: its place in the order of the ids.
-        count: how many drives there are; None leaves it to the id.
+        index: position in the order of the ids.
+        count: number of drives; None: by id.
     """
     if count is None or count >= 10:
         bucket = int(hashlib.sha256(drive_id.encode()).hexdigest(), 16) % 10
@@ -261,13 +261,13 @@ def write_drive(
     action_names: Sequence[str],
     meta: dict[str, Any],
 ) -> None:
-    """Write a drive folder; it appears under its name only when it is complete.
+    """Write a drive folder; it gets its name only when it is complete.
 
-    `meta` must hold `fps`; `source`, `licence` and `split` are expected of importers; the hashes
-    `RECORDED` are added to it.
+    `meta` must hold `fps`. Importers add `source`, `licence` and `split`. This function adds the
+    hashes `RECORDED`.
 
     Raises:
-        BadInput: the folder exists, or what is to be written could not be opened again.
+        BadInput: the folder exists, or the drive would not open.
     """
     if path.exists():
         raise BadInput(f"{path}: exists already; nothing is overwritten, choose another folder")
@@ -291,7 +291,7 @@ def write_drive(
 def check_actions(
     file: Path, names: Sequence[str], actions: Float[np.ndarray, "frame action"]
 ) -> None:
-    """BadInput unless the columns have different names, finite values and keep to `BOUNDS`."""
+    """BadInput unless column names are unique and values are finite and within `BOUNDS`."""
     if len(set(names)) != len(names) or len(names) != actions.shape[1]:
         raise BadInput(f"{file}: columns are {', '.join(names)}; give each one name of its own")
     bad = np.argwhere(~np.isfinite(actions))
@@ -328,7 +328,7 @@ def _check_meta(file: Path, meta: Any) -> dict[str, Any]:
 
 
 def _actions_file(path: Path) -> Path | None:
-    # A link that leads nowhere is there too: without it the frames would be a drive of their own.
+    # A broken link counts: otherwise the frames would pass as a drive without actions.
     names = ("actions.parquet", "actions.csv")
     return next((path / name for name in names if os.path.lexists(path / name)), None)
 
@@ -339,7 +339,7 @@ def _read_actions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     if file is None:
         return (), np.zeros((0, 0), dtype=np.float32)
     names, values = read_table(file)
-    with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # an overflow becomes infinite and is refused
         actions = values.astype(np.float32)
     check_actions(file, names, actions)
     return names, actions
@@ -355,7 +355,7 @@ def read_table(file: Path) -> tuple[tuple[str, ...], Float[np.ndarray, "row colu
     try:
         table = read(file)
         columns = [column.cast(pa.float64(), safe=False).to_numpy() for column in table.columns]
-        names = tuple(table.column_names)  # decoded only here
+        names = tuple(table.column_names)  # decoding happens here
     except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
         raise BadInput(f"{file}: cannot be read as numbers ({error}); correct the file") from error
     if not columns:

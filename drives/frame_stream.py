@@ -1,4 +1,4 @@
-"""Frames of many drives, decoded and resized by worker processes ahead of whoever wants them."""
+"""Frames of many drives, decoded and resized ahead of time by worker processes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -24,10 +24,10 @@ class FrameBatch(NamedTuple):
     """Consecutive frames of one drive; the last one of a drive is empty.
 
     Attributes:
-        drive: its number in the sequence given.
+        drive: index of the drive.
         frames: uint8 [n 3 height width].
-        drops: frames that the recorder left out; told with the last batch.
-        problem: why the drive cannot be read; nothing of it follows.
+        drops: frames that the recorder dropped; set in the last batch of a drive.
+        problem: why the drive cannot be read; this is then its last batch.
     """
 
     drive: int
@@ -37,10 +37,9 @@ class FrameBatch(NamedTuple):
 
 
 class FrameStream(IterableDataset[FrameBatch]):
-    """Batches of every `every`-th frame, drive after drive; each worker has drives of its own.
+    """Batches of every `every`-th frame, drive after drive; each worker has its own drives.
 
-    A batch never holds frames of two drives, so that what a drive becomes does not depend on
-    its neighbours.
+    A batch never mixes drives, so the tokens of a drive do not depend on its neighbours.
     """
 
     def __init__(
@@ -84,10 +83,10 @@ class FrameStream(IterableDataset[FrameBatch]):
 
 
 class _Ahead(DataLoader[FrameBatch]):
-    """Names what is wrong where a worker fails.
+    """Names the cause where a worker fails.
 
     Raises:
-        TrainingFault: a worker died, is stuck, or cannot hand over what it has.
+        TrainingFault: a worker died, is stuck, or cannot hand over its batch.
     """
 
     def __iter__(self) -> Any:
@@ -103,7 +102,7 @@ class _Ahead(DataLoader[FrameBatch]):
 def read_ahead(stream: FrameStream, num_workers: int, pin_memory: bool = False) -> Any:
     """Iterate over a stream's batches; up to three wait per worker.
 
-    Few frames are decoded in this process, however many workers are allowed.
+    A small number of frames is decoded in this process, whatever `num_workers` is.
     """
     frames = sum(len(drive.actions) for drive in stream.drives)
     workers = min(num_workers, len(stream.drives), frames // WORTH_A_PROCESS)
@@ -116,5 +115,5 @@ def read_ahead(stream: FrameStream, num_workers: int, pin_memory: bool = False) 
         worker_init_fn=end_with_parent,
         timeout=DEADLINE_S if workers else 0,
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # or starting it draws from the global one
+        generator=torch.Generator(),  # otherwise iterating draws from the global generator
     )

@@ -1,4 +1,4 @@
-"""Frames that a recorder left out: holes in the times or the numbers of a drive's frames."""
+"""Dropped frames: gaps in the time stamps or the file numbers of a drive's frames."""
 
 import re
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ TIME_COLUMNS = ("time_s", "timestamp_s")
 
 
 class Drop(NamedTuple):
-    """Missing frames, and the frame that they should have followed."""
+    """Number of missing frames, and the frame before them."""
 
     after_frame: int
     num_missing: int
 
 
 def find_drops(source: Path | Sequence[Path]) -> list[Drop]:
-    """Holes in the time stamps of a video, or in the numbers in the names of images.
+    """Gaps in the time stamps of a video, or in the numbers in image file names.
 
-    A video without stamps, and images whose names are no numbers, show none.
+    A video without time stamps, and images without numbers, have no gaps.
 
     Raises:
         BadInput: the video cannot be read.
@@ -37,7 +37,7 @@ def find_drops(source: Path | Sequence[Path]) -> list[Drop]:
 
 
 def holes(times: Num[np.ndarray, " frame"]) -> list[Drop]:
-    """Where the distance to the next time is at least 1.5 times the usual (median) one."""
+    """Places where the step to the next time is at least 1.5 times the median step."""
     gaps = np.diff(times)
     if len(gaps) < 2 or (gaps <= 0).any():
         return []

@@ -1,4 +1,4 @@
-"""What happens to a recorded frame before a tokenizer sees it: cut, scaled, brought into range."""
+"""Preprocessing of recorded frames for a tokenizer: crop, scale, normalise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from training.errors import BadInput
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From recorded frames to what a tokenizer's network was trained on.
+    """Turns recorded frames into the input that a tokenizer was trained on.
 
     Attributes:
-        window: (height, width) in pixels that is cut from a recorded frame; () for all of it.
-        offset: pixels (down, right) by which the window lies off the centre.
-        antialias: blur before scaling down, as image libraries do and cv2.resize does not.
-        value_range: what black and white become.
+        window: (height, width) in pixels of the crop from a recorded frame; () for the whole.
+        offset: pixels (down, right) from the frame's centre to the window's centre.
+        antialias: blur before scaling down (image libraries do, cv2.resize does not).
+        value_range: values of black and white.
         mean, std: per channel, in units of `value_range`: subtracted, then divided by.
 
     Raises:
@@ -61,10 +61,10 @@ class Preprocessing:
     def fit(
         self, frames: UInt8[np.ndarray, "time h w 3"], size: Sequence[int]
     ) -> UInt8[Tensor, "time 3 height width"]:
-        """Cut and scale to (height, width); frames of that size already are taken as they are.
+        """Crop and scale to (height, width); frames of that size stay as they are.
 
         Raises:
-            BadInput: there are no frames, they are not RGB, or are smaller than the window.
+            BadInput: there are no frames, or they are not RGB or smaller than the window.
         """
         if frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
             raise BadInput(f"frames are {frames.shape}; give at least one, as [time h w 3] RGB")

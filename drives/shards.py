@@ -1,4 +1,4 @@
-"""Which drives one of several encoding processes takes."""
+"""Splits drives between several encoding processes."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from training.errors import BadInput
 
 @dataclass(frozen=True)
 class Shard:
-    """Share `index` of `count` equal ones.
+    """Share `index` of `count` equal shares.
 
     Raises:
         BadInput: index outside 0 .. count - 1.
@@ -27,10 +27,10 @@ class Shard:
             )
 
     def take(self, drives: Sequence[Drive]) -> list[Drive]:
-        """Its drives by id; the longest are dealt out first, so that shards end together.
+        """Drives of this shard; the longest are dealt first, so that shards end together.
 
-        It depends on all drives and never on what is encoded already: every process, and every
-        restart of it, sees the same shares.
+        The result depends on all drives and not on the progress: every process and every restart
+        sees the same shares.
         """
         longest_first = sorted(drives, key=lambda d: (-len(d.actions), d.id))
         return sorted(longest_first[self.index :: self.count], key=lambda d: d.id)
@@ -39,10 +39,10 @@ class Shard:
 def find_shard(
     shard: int | None, num_shards: int | None, environment: Mapping[str, str] = os.environ
 ) -> Shard:
-    """The shard asked for, or that of this Slurm array task and torchrun process; else all.
+    """The given shard, else that of this Slurm array task and torchrun process, else all drives.
 
     Raises:
-        BadInput: only one of the two is given, or they are out of range.
+        BadInput: only one of the two numbers is given, or they are out of range.
     """
     if (shard is None) != (num_shards is None):
         raise BadInput(f"shard={shard} num_shards={num_shards}: give both, or neither")
@@ -54,7 +54,7 @@ def find_shard(
 
 
 def _array_task(environment: Mapping[str, str]) -> tuple[int, int]:
-    """Number of tasks of the Slurm array, and which of them this is, counted from 0."""
+    """Number of tasks of the Slurm array, and the index of this one from 0."""
     if "SLURM_ARRAY_TASK_ID" not in environment:
         return 1, 0
     first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))

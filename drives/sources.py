@@ -1,4 +1,4 @@
-"""Where data comes from: embedded drives, a folder of the user's, or tokens made elsewhere."""
+"""Sources of data: embedded drives, a folder of drives, or existing tokens."""
 
 import hashlib
 import json
@@ -24,9 +24,9 @@ class DriveSource:
 
     Attributes:
         root: folder of drives (docs/drives.md); None means the embedded CarRacing drives.
-        cache: where the embedded drives and everything derived from drives is kept.
+        cache: folder for the embedded drives and all data derived from drives.
         actions: columns to use; None means all that the drives have in common.
-        carracing: what the embedded drives are made of.
+        carracing: settings of the embedded drives.
     """
 
     root: str | None = None
@@ -48,7 +48,7 @@ class DriveSource:
         return Path(self.cache) / f"carracing-{key}"
 
     def open(self, needed: str = "train") -> list[Drive]:
-        """All drives, checked; the embedded ones are made first where they are missing.
+        """All drives, checked; missing embedded drives are made first.
 
         Args:
             needed: a split that must have a drive.
@@ -72,7 +72,7 @@ class DriveSource:
         return tuple(name for name in drives[0].action_names if name in common)
 
     def planned(self) -> tuple[float, tuple[str, ...], bool]:
-        """Frame rate, action columns, and whether anything is said, without making any drives.
+        """Frame rate, action columns, and whether there are captions; makes no drives.
 
         Raises:
             BadInput: as `open`, or a column that the embedded drives do not have.
@@ -91,7 +91,7 @@ class DriveSource:
 
 
 def drive_digests(drives: Sequence[Drive]) -> dict[str, str]:
-    """By id, what each drive is and which split it is in: a copy elsewhere has the same."""
+    """Digest of the content and split of every drive, by id; equal for a copy."""
     return {d.id: _sha256([d.split, d.digest]) for d in drives}
 
 
@@ -101,7 +101,7 @@ def drives_hash(drives: Sequence[Drive]) -> str:
 
 
 def dates_hash(drives: Sequence[Drive]) -> str:
-    """What `drives_hash` was in release 0.1, of sizes and dates; finds the stores made by it."""
+    """The `drives_hash` of release 0.1, over sizes and dates; finds the stores of that release."""
     entries = []
     for drive in drives:
         files = [drive.source] if isinstance(drive.source, Path) else drive.source
@@ -118,14 +118,14 @@ def _sha256(values: Any) -> str:
 
 @dataclass(frozen=True)
 class TokenSource:
-    """Tokens that exist already: a token store, or what commaVQ publishes.
+    """Existing tokens: a token store, or commaVQ's published files.
 
     Attributes:
-        root: the folder of the store, or what `import_commavq` opens.
+        root: the folder of the store, or the `source` of `import_commavq`.
         format: "store" or "commavq".
-        cache: where a foreign format is converted to.
-        num_train: commaVQ, one recording alone: its first frames, for training.
-        num_test: commaVQ, one recording alone: its last frames, for the test.
+        cache: folder for converted foreign formats.
+        num_train: for a single commaVQ recording: the first frames, for training.
+        num_test: for a single commaVQ recording: the last frames, for the test.
     """
 
     root: str
@@ -135,7 +135,7 @@ class TokenSource:
     num_test: int = 200
 
     def open(self, on_corrupt: str = "stop") -> TokenStore:
-        """The store, converted first where that is needed (`on_corrupt`: see `TokenStore`).
+        """The store, converted first where needed (`on_corrupt`: see `TokenStore`).
 
         Raises:
             BadInput: nothing there, or its tokens are not what the format says.
@@ -153,7 +153,7 @@ class TokenSource:
         return TokenStore(out, on_corrupt=on_corrupt)
 
     def planned(self) -> tuple[TokenSpec, tuple[str, ...], bool]:
-        """Spec, action columns, and whether anything is said; converts nothing.
+        """Spec, action columns, and whether there are captions; converts nothing.
 
         Raises:
             BadInput: nothing there.
@@ -168,13 +168,13 @@ class TokenSource:
 
 
 def source_from_dict(values: Any, where: str = "data") -> DriveSource | TokenSource:
-    """Rebuild a source from a saved config, without instantiating whatever it names.
+    """Rebuild a source from a saved config, without instantiating arbitrary class names.
 
     Args:
-        where: the values come from, for messages.
+        where: origin of the values, for messages.
 
     Raises:
-        BadInput: a source that is none of ours, or a setting that it cannot have.
+        BadInput: an unknown source or an invalid setting.
     """
     kinds = {
         "drives.sources.DriveSource": DriveSource,
@@ -184,7 +184,7 @@ def source_from_dict(values: Any, where: str = "data") -> DriveSource | TokenSou
     if target not in kinds:
         raise BadInput(f"{where}: names an unknown data source {target[:80]!r}; give data.root")
     fields = without_targets(values)
-    # Judged, and then built of the values themselves: the names of folders depend on 30 or 30.0.
+    # Validated, then built from the raw values: folder names differ between 30 and 30.0.
     judged(kinds[target], fields, where)
     if "carracing" in fields:
         fields["carracing"] = CarRacingConfig(**fields["carracing"])
@@ -192,7 +192,7 @@ def source_from_dict(values: Any, where: str = "data") -> DriveSource | TokenSou
 
 
 def without_targets(values: dict[str, Any]) -> dict[str, Any]:
-    """A saved config without the names of classes that Hydra would have instantiated."""
+    """A saved config without Hydra's class names."""
     return {
         key: without_targets(value) if isinstance(value, dict) else value
         for key, value in values.items()

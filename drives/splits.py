@@ -1,4 +1,4 @@
-"""The drives of a split; where val or test is empty, the other stands in for it, and it is said."""
+"""Drives of a split; an empty val or test is replaced by the other, with a printed note."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -22,13 +22,13 @@ OfSplit = TypeVar("OfSplit", bound=InSplit)
 
 
 def of_split(drives: Sequence[OfSplit], split: str, where: str) -> list[OfSplit]:
-    """Those of the split, in their order, or those that stand in for them.
+    """Drives of the split, in their order, or of the split that replaces it.
 
     Args:
         where: the folder, for messages.
 
     Raises:
-        BadInput: there is no such split, or nothing that could stand in for it.
+        BadInput: there is no such split, or no replacement for it.
     """
     if split not in SPLITS:
         raise BadInput(f"{where}: split is {split!r}; use one of {', '.join(SPLITS)}")

@@ -1,4 +1,4 @@
-"""Frames in and out: videos through PyAV (here and nowhere else)."""
+"""Reads and writes videos; the only module that uses PyAV."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,12 +16,12 @@ from tokenizer.images import read_image
 from training.disk.leftovers import written_whole
 from training.errors import BadInput
 
-# What PyAV raises for damaged files: FFmpeg's errors, and Python's where a value makes no sense.
+# PyAV's exceptions for damaged files: FFmpeg's errors, and Python's for impossible values.
 DAMAGE = (av.FFmpegError, ValueError, LookupError, ArithmeticError, MemoryError)
 MAX_PIXELS = 1 << 26  # of a frame: 8192 x 8192; a damaged header can state 16384 x 16384
 KEYFRAME_EVERY = 16  # short groups of pictures: a random clip decodes at most 15 extra frames
-# Without ACCURATE_RND and BITEXACT swscale rounds as the CPU's vector unit likes: other pixels on
-# another CPU. FULL_CHR: chroma of every pixel, not of every second, 0.7 dB over the bare pair.
+# Without ACCURATE_RND and BITEXACT the rounding of swscale depends on the CPU's vector unit.
+# FULL_CHR uses the chroma of every pixel, not of every second: +0.7 dB.
 EXACT = (
     Interpolation.BILINEAR
     | Interpolation.ACCURATE_RND
@@ -41,11 +41,11 @@ class _DamagedError(Exception):
 
 @dataclass(frozen=True)
 class _Index:
-    """What the packets say of a file, without decoding one of them.
+    """Index of a file from its packets, without decoding.
 
     Attributes:
-        stamps: presentation time of every frame, ascending: frame i is the one stamped
-            `stamps[i]`, whatever order it is stored in; None where the container gives none.
+        stamps: presentation time of every frame, ascending, whatever the storage order: frame i
+            is shown at `stamps[i]`. None where the container has none.
         keys: presentation and decoding time of every keyframe, ascending.
     """
 
@@ -59,18 +59,18 @@ def num_frames(path: Path) -> int:
     """Number of video frames, counted from the packets without decoding them.
 
     Raises:
-        BadInput: the file is not a readable video, or ends before its header says.
+        BadInput: the file is not a readable video, or is shorter than its header states.
     """
     return _index(path).num_frames
 
 
 def frame_rate(path: Path) -> float:
-    """Average frames per second as the container states it; BadInput as in `num_frames`."""
+    """Average frames per second from the container; BadInput as in `num_frames`."""
     return _index(path).fps
 
 
 def time_stamps(path: Path) -> Int64[np.ndarray, " frame"] | None:
-    """When each frame is shown, in the container's own unit; None where it does not say.
+    """Presentation time of each frame in the container's unit; None where there is none.
 
     Raises:
         BadInput: as in `num_frames`.
@@ -83,8 +83,8 @@ def read_frames(
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Yield RGB frames `start <= i < stop` in order of presentation.
 
-    Decoding begins at the keyframe before `start`; the frames are the same, bit by bit,
-    as those of a read from the beginning.
+    Decoding begins at the keyframe before `start`. The frames equal those of a read from the
+    beginning bit by bit.
 
     Raises:
         BadInput: a frame cannot be decoded, is damaged, or is missing (named by its index).
@@ -97,7 +97,7 @@ def read_frames(
         for frame in _decode(path, index, start, _keyframe(index, start)):
             try:
                 picture = _converted(to_rgb, frame, "rgb24").to_ndarray()
-            except DAMAGE as error:  # a header that invents a size or a format
+            except DAMAGE as error:  # a header with an impossible size or format
                 raise _DamagedError(position, str(error)) from error
             yield picture
             position += 1
@@ -194,21 +194,21 @@ def _index(path: Path) -> _Index:
     return index
 
 
-# Without limit: some 16 bytes per frame, and a clip of a file that fell out would read all of it.
+# Unlimited cache: 16 bytes per frame; without it, every clip would read the whole file.
 @cache
 def _read_index(path: str, _mtime_ns: int, _size: int) -> tuple[_Index, int]:
-    """The index of a file and the number of frames that its header promises (0: nothing)."""
+    """The index of a file and the number of frames in its header (0: unknown)."""
     with av.open(path) as container:
         stream = container.streams.video[0]
-        # A packet that the file's end cuts through is marked corrupt.
+        # A packet cut by the end of the file is marked corrupt.
         packets = [p for p in container.demux(stream) if p.size and not p.is_corrupt]
-        # Packets outside the edit list are decoded but never shown; the header counts them.
+        # Packets outside the edit list are decoded but not shown; the header counts them.
         shown = [p for p in packets if not p.is_discard]
         declared = stream.frames - (len(packets) - len(shown)) if stream.frames else 0
         stamps = sorted(p.pts for p in shown if p.pts is not None)
         usable = (
             len(stamps) == len(shown) == len(set(stamps))
-            and container.format.name != "avi"  # stores none; FFmpeg guesses, wrong with B-frames
+            and container.format.name != "avi"  # no stamps; FFmpeg's guess fails with B-frames
         )
         keys = sorted(
             (p.pts, p.pts if p.dts is None else p.dts)
@@ -225,7 +225,7 @@ def _read_index(path: str, _mtime_ns: int, _size: int) -> tuple[_Index, int]:
 
 
 def _keyframe(index: _Index, start: int) -> int | None:
-    """Decoding time of the last keyframe shown at or before `start`; None: begin at the top."""
+    """Decoding time of the last keyframe shown at or before `start`; None: the beginning."""
     if index.stamps is None or not 0 < start < index.num_frames:
         return None
     count = bisect_right(index.keys, int(index.stamps[start]), key=lambda key: key[0])
@@ -235,8 +235,8 @@ def _keyframe(index: _Index, start: int) -> int | None:
 def _decode(path: Path, index: _Index, start: int, entry: int | None) -> Iterator[av.VideoFrame]:
     """Yield the frames from `start` on, each checked against its time stamp in the index.
 
-    Where entering in the middle does not reach `start` (containers differ in what they can
-    seek to; open groups of pictures lack references), the file is read from the beginning.
+    Where seeking does not reach `start` (containers differ; open groups of pictures lack
+    references), the file is read from the beginning.
     """
     position = start if entry is not None else 0
     try:
@@ -258,7 +258,7 @@ def _decode(path: Path, index: _Index, start: int, entry: int | None) -> Iterato
 def _decode_from(
     path: Path, index: _Index, entry: int | None
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Every frame that decodes from `entry` on, with its number (-1: not in the index)."""
+    """Every decodable frame from `entry` on, with its number (-1: not in the index)."""
     count = current = 0
     try:
         with av.open(str(path)) as container:
@@ -266,7 +266,7 @@ def _decode_from(
             if stream.codec_context is None:
                 raise ValueError("its codec is not known")
             stream.thread_type = "NONE"  # predictable under many loader workers
-            # Damage must raise; the default is to paint over it with neighbouring frames.
+            # Damage must raise; by default FFmpeg conceals it with neighbouring frames.
             stream.codec_context.options = {
                 "err_detect": "explode",
                 "max_pixels": str(MAX_PIXELS),
@@ -283,7 +283,7 @@ def _decode_from(
 
 
 def _place(index: _Index, stamp: int | None, otherwise: int) -> int:
-    """The number of the frame shown at `stamp`; `otherwise` where the file has no usable stamps."""
+    """Number of the frame shown at `stamp`; `otherwise` where the file has no usable stamps."""
     if index.stamps is None or stamp is None:
         return otherwise
     place = int(np.searchsorted(index.stamps, stamp))
@@ -300,9 +300,9 @@ def _add_h264(
     stream.options = {
         "crf": str(crf),
         "g": str(KEYFRAME_EVERY),
-        "bf": "0",  # storage order is presentation order, for readers simpler than ours
-        # The video is a function of its frames. By default x264 has threads and slices by the
-        # number of CPUs, and its mbtree for AVX-512 reads what an earlier encoder left in memory.
+        "bf": "0",  # storage order is presentation order, for simple readers
+        # The bytes depend on the frames alone. By default x264 chooses threads and slices by the
+        # number of CPUs, and its mbtree for AVX-512 reads uninitialised memory.
         "threads": "1",
         "mbtree": "0",
     }
@@ -312,5 +312,5 @@ def _add_h264(
 def _converted(
     reformatter: VideoReformatter, frame: av.VideoFrame, pixels: str | None
 ) -> av.VideoFrame:
-    """The frame in another pixel format: the same values on every CPU."""
+    """The frame in another pixel format, with equal values on every CPU."""
     return reformatter.reformat(frame, format=pixels, interpolation=EXACT, threads=1)

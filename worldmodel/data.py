@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from drives.captions import said_at
+from drives.captions import captions_at
 from drives.sources import DriveSource, TokenSource
 from drives.tokens.key import store_folder
 from drives.tokens.store import TokenDrive, TokenStore
@@ -79,7 +79,7 @@ class TokenWindows(Dataset[Window]):
             raise CorruptSample(f"drive {drive.id}, {drive.damage}")
         window = slice(start, start + self.num_steps)
         if self.captioned:
-            said = said_at(drive.captions, window.start, window.stop)
+            said = captions_at(drive.captions, window.start, window.stop)
             return drive.tokens[window], drive.actions[window], said
         return drive.tokens[window], drive.actions[window]
 

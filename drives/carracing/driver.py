@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 WHEELBASE_M = 3.24
 FULL_LOCK_RAD = 0.4
-# Measured on the car with the pedals of tokenizer.carracing (ENV_ACTION_PER_UNIT).
+# Measured on the car with the pedals of `drives.carracing.simulator` (ENV_ACTION_PER_UNIT).
 FULL_THROTTLE_W_PER_KG = 436.0
 FULL_BRAKE_MPS2 = 31.0
 
@@ -110,7 +110,7 @@ class Centreline:
         self.curvature_per_m = smooth / self.spacing_m
 
     def locate(self, position: tuple[float, float], near: float) -> float:
-        """Fractional index of the place beside `position`, searched only around `near`.
+        """Fractional index of the point nearest to `position`, searched only around `near`.
 
         Searching everywhere would jump where two parts of the track pass close by.
         """
@@ -130,7 +130,7 @@ class Centreline:
         return float(x - left_m * along_y), float(y + left_m * along_x)
 
     def speed_limits(self, style: DriverStyle) -> Float[np.ndarray, " point"]:
-        """Highest speed (m/s) at each point from which every bend ahead can be taken."""
+        """Highest speed (m/s) at each point at which the car can still take every bend ahead."""
         bend = np.sqrt(style.bend_mps2 / np.maximum(np.abs(self.curvature_per_m), 1e-3))
         limits = bend.copy()
         for index in range(2 * len(limits) - 1, -1, -1):  # twice round: the line is closed
@@ -141,7 +141,7 @@ class Centreline:
 
 
 class ScriptedDriver:
-    """Turns where the car is into steering and pedals, `dt_s` seconds at a time.
+    """Computes steering and pedals from the car's position, every `dt_s` seconds.
 
     Steering is pure pursuit (Coulter, 1992, CMU-RI-TR-92-01, eq. 2) of a point ahead on the
     wanted line, with noise (an Ornstein-Uhlenbeck process); pedals follow a wanted speed.

@@ -46,11 +46,11 @@ def make_drive(
 ) -> tuple[
     UInt8[np.ndarray, "frame height width 3"], Float[np.ndarray, "frame action"], dict[str, Any]
 ]:
-    """Simulate drive number `index`: frames, actions, and what `drive.json` says.
+    """Simulate drive number `index`: frames, actions, and the content of `drive.json`.
 
     A pure function: the same arguments give the same bytes, in any process.
     """
-    # Here: who has the drives already needs neither pygame nor Box2D.
+    # Imported here: drives on disk need neither pygame nor Box2D.
     from drives.carracing.simulator import ENV_ACTION_PER_UNIT, Simulator
 
     split = list(config.drives.values())[index]
@@ -95,10 +95,10 @@ def make_drive(
 
 
 def make_drives(root: Path, config: CarRacingConfig, num_workers: int | None = None) -> None:
-    """Make the drives of `config` below `root`, as far as they are not there already.
+    """Make the missing drives of `config` below `root`.
 
     Finished drives survive an interruption. `drives.json` lists the sha256 of every file
-    and is written last; drives that no longer agree with it are named and made again.
+    and is written last. Drives that differ from it are named and made again.
 
     Args:
         num_workers: processes; default one per usable core, 0 or 1 stays in this process.
@@ -160,7 +160,7 @@ def _recipe(config: CarRacingConfig) -> dict[str, Any]:
 
 
 def _read_hashes(root: Path, config: CarRacingConfig) -> dict[str, dict[str, str]]:
-    """File hashes of every drive out of `drives.json`; empty where it was not written yet.
+    """File hashes of every drive from `drives.json`; empty where the file is not written yet.
 
     Raises:
         BadInput: drives of another config or version, or drives that are not ours.
@@ -173,7 +173,7 @@ def _read_hashes(root: Path, config: CarRacingConfig) -> dict[str, dict[str, str
                 f"{folder}: is none of the {len(config.drives)} embedded drives of this config; "
                 f"move it elsewhere, or delete {root} to make the embedded drives anew"
             )
-    # An interrupted first run has no drives.json yet, but each of its drives says what it is.
+    # An interrupted first run has no drives.json yet, but each drive.json holds the recipe.
     for path in [index] if index.exists() else [folder / "drive.json" for folder in folders]:
         found = _read_json(path)
         for key, value in _recipe(config).items():
@@ -186,7 +186,7 @@ def _read_hashes(root: Path, config: CarRacingConfig) -> dict[str, dict[str, str
 
 
 def _remove_altered(root: Path, hashes: dict[str, dict[str, str]]) -> None:
-    """Remove the drives whose files are not those of `drives.json`, and say which."""
+    """Remove the drives whose files differ from `drives.json`, and print their names."""
     for name, expected in hashes.items():
         found = _hash(root / name)
         if found != expected:

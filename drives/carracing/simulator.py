@@ -1,4 +1,4 @@
-"""CarRacing-v3 as a simulator: a car on a track that is drawn only when asked.
+"""CarRacing-v3 as a simulator: a car on a track, drawn only on request.
 
 Importing this loads pygame and Box2D; nothing of it needs a display.
 """
@@ -30,9 +30,9 @@ SUPERSAMPLE = 4
 
 
 class Simulator(CarRacing):
-    """CarRacing-v3 that draws when asked, from a fixed height and without instruments.
+    """CarRacing-v3, drawn only on request, from a fixed height and without instruments.
 
-    The lap and its end play no part: the road keeps its colours, and `drive` goes on.
+    Laps are ignored: the road keeps its colours, and `drive` continues after the end of a lap.
 
     Args:
         env_seed: seed of the track.
@@ -96,7 +96,7 @@ class Simulator(CarRacing):
         self.step(np.array([steering, throttle, brake]) * ENV_ACTION_PER_UNIT)
 
     def advance(self, driver: ScriptedDriver, num_steps: int) -> Float[np.ndarray, " action"]:
-        """Let the driver drive some physics steps; the action row of that interval."""
+        """Drive `num_steps` physics steps; return the action row of that interval."""
         before, rows = self.heading_rad, []
         for _ in range(num_steps):
             controls = driver.act(self.position, self.heading_rad, self.speed_mps)
@@ -106,7 +106,7 @@ class Simulator(CarRacing):
         return np.array([*np.mean(rows, axis=0), yaw_rate], np.float32)
 
     def frame(self, size: int) -> UInt8[np.ndarray, "height width 3"]:
-        """What the camera sees: `VIEW_M` metres square, the car near the bottom, heading up."""
+        """The camera image: `VIEW_M` metres square, the car near the bottom, heading up."""
         side = size * SUPERSAMPLE
         zoom, angle = side / VIEW_M, -self.heading_rad
         cos, sin = math.cos(angle), math.sin(angle)

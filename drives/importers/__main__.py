@@ -1,4 +1,4 @@
-"""Foreign recordings in, from the command line: `python -m drives.importers --help`."""
+"""Imports foreign recordings: `python -m drives.importers --help`."""
 
 import argparse
 import logging
@@ -45,7 +45,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Exit code 2 and the message alone where the input is unusable."""
+    """Where the input is unusable: the message alone and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = parse(arguments)
     with bad_input_fails():

@@ -1,8 +1,8 @@
-"""Foreign recordings in: one adapter per format finds recordings, this module makes drives of them.
+"""Imports foreign recordings: one adapter per format finds them, this module writes the drives.
 
-A recording is cut into contiguous blocks of time, one per split, so that what is tested on
-was never trained on. Everything is checked before the first drive is written; a drive that
-is there already is kept if it is the same one, and nothing is ever overwritten.
+A recording is cut into contiguous blocks of time, one per split, so that no test frame is a
+training frame. Everything is checked before the first drive is written. An existing drive is
+kept if it is equal; nothing is overwritten.
 """
 
 import logging
@@ -34,13 +34,13 @@ MIN_BLOCK = 2  # frames; a single one has no future
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording as an importer found it; pixels are still where they were.
+    """One recording as an importer found it; no pixels are read yet.
 
     Attributes:
-        id: what its drives are called, before `-train`, `-val`, `-test`.
+        id: name of its drives, before `-train`, `-val`, `-test`.
         source: a video file, or image files in order.
         actions: [frame action]; row t is in force between frame t and frame t+1.
-        meta: what `drive.json` shall say besides fps, split and frames.
+        meta: entries of `drive.json` besides fps, split and frames.
     """
 
     id: str
@@ -95,7 +95,7 @@ def import_recordings(
         num_workers: processes that decode and encode; 0 works in this one.
 
     Returns:
-        The drive folders, those kept from an earlier run among them.
+        The drive folders, including those of an earlier run.
 
     Raises:
         BadInput: a recording cannot be used, or `out` holds other drives of these names.
@@ -120,13 +120,13 @@ def import_recordings(
 def cover(
     frame: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "new_height new_width 3"]:
-    """Scale until `size` (height, width) is covered, cut its centre out; antialiased."""
+    """Scale to cover `size` (height, width), then crop the centre; antialiased."""
     height, width = frame.shape[:2]
     if (height, width) == size:
         return frame
     scale = min(height / size[0], width / size[1])
     top, left = (height - size[0] * scale) / 2, (width - size[1] * scale) / 2
-    # Pillow's filters widen with the scale, so this averages over all pixels it replaces.
+    # Pillow's filters widen with the scale, so this averages over all replaced pixels.
     image = Image.fromarray(frame).resize(
         (size[1], size[0]),
         Image.Resampling.BILINEAR,
@@ -167,7 +167,7 @@ def _cut(
 
 
 def _is_kept(block: Block, path: Path) -> bool:
-    """Whether the drive exists; BadInput where another one has taken its place."""
+    """Whether the drive exists; BadInput where another drive has its name."""
     if not path.exists():
         return False
     drive = open_drive(path)
@@ -204,7 +204,7 @@ def _run(what: str, blocks: list[Block], out: Path | None, num_workers: int) -> 
                 future.result()
 
 
-_done: "Synchronized[int]"  # frames that all workers together are done with
+_done: "Synchronized[int]"  # finished frames of all workers together
 
 
 def _start(done: "Synchronized[int]") -> None:

@@ -28,18 +28,18 @@ POSE_NAMES = tuple(f"pose_{index}" for index in range(NUM_POSES))  # upstream na
 def import_commavq(
     source: Path, out: Path, num_train: int = 1000, num_test: int = 200
 ) -> TokenStore:
-    """Make a token store of commaVQ's segments; what is in it already is kept.
+    """Write commaVQ's segments into a token store; drives already in the store are kept.
 
-    Poses become action columns: they come before the tokens of their frame, as upstream's recipe
-    has it (issue 20), so row t holds the pose of frame t + 1. The last row, which explains no
-    recorded frame, repeats the one before it.
+    Poses become action columns. As in upstream's recipe (upstream issue 20), a pose comes before
+    the tokens of its frame, so row t holds the pose of frame t + 1. The last row explains no
+    recorded frame; it repeats the row before.
 
     Args:
         source: a tar, a folder of tars, a folder of `*.token.npy` (and `*.pose.npy`), or one
             recording: integers [frame 8 16] or [frame 128] in a .npy file.
-        num_train: of a single recording, the first frames: drive `<name>-train`.
-        num_test: of a single recording, the last frames: drive `<name>-test`. Of several, each
-            is a drive, and its split is that of a drive which names none (docs/drives.md).
+        num_train: the first frames of a single recording become drive `<name>-train`.
+        num_test: the last frames of a single recording become drive `<name>-test`. Of several
+            recordings, each is a drive, with the default split (docs/drives.md).
 
     Raises:
         BadInput: the segments cannot be used, or `out` holds something else.
@@ -61,7 +61,7 @@ def import_commavq(
 
 
 def content_key(files: Sequence[Path], cache: Path) -> str:
-    """sha256 over names and contents; each file is read once, and the hashes kept below `cache`."""
+    """sha256 over names and contents; each file is read once, its hash kept below `cache`."""
     hashes = hashes_of(files[0].parent)
     hashes.keep_in(cache, always=True)
     names = hashlib.sha256("/".join(file.name for file in files).encode()).hexdigest()
@@ -116,7 +116,7 @@ def _actions(segment: Segment) -> Float[np.ndarray, "frame action"]:
 
 
 def _missing(drives: Iterator[NewDrive], store: TokenStore | None) -> Iterator[NewDrive]:
-    """The drives that the store lacks; BadInput where it has another one of the same name."""
+    """The drives that the store lacks; BadInput where another drive has the same name."""
     for drive, meta in drives:
         held = store.find(drive.id) if store else None
         if held is None:

@@ -30,7 +30,7 @@ SPEC = TokenSpec(
     tokenizer="commavq",
 )
 NUM_POSES = 6
-MAX_FRAMES = 1 << 18  # of a segment in an archive, whose size is what a header states: 3.6 hours
+MAX_FRAMES = 1 << 18  # of a segment in an archive (3.6 hours): a header can state any size
 MAX_NAME = 200  # bytes; it becomes a file's name
 ALONE = ("tokens.npy", "token.npy")
 TOKENS, POSES = "token.npy", "pose.npy"
@@ -59,7 +59,7 @@ class _Member:
     where: str
     file: IO[bytes]
     size: int
-    max_frames: int | None  # None: a file of its own, as long as it is
+    max_frames: int | None  # None: a separate file, of any length
 
 
 def files_of(source: Path) -> list[Path]:
@@ -94,13 +94,13 @@ def files_key(files: list[Path]) -> str:
 
 
 def has_poses(files: list[Path]) -> bool:
-    """Whether the first segment has poses, and so all (`list_segments` sees to it)."""
+    """Whether the first segment has poses, and so all (`list_segments` checks that)."""
     first = next(_samples(files), ("", iter(())))
     return any(member.part == POSES for member in first[1])
 
 
 def list_segments(files: list[Path]) -> list[str]:
-    """Names of all segments, in order; reads archives to their end, and so finds them whole.
+    """Names of all segments, in order; reads archives to their end, which checks them.
 
     Raises:
         BadInput: an archive is damaged, a segment lacks its tokens, some have poses and others
@@ -130,7 +130,7 @@ def read_segments(files: list[Path]) -> Iterator[Segment]:
     """Every segment, one at a time.
 
     Raises:
-        BadInput: an archive is damaged, or an array is not what commaVQ's are (see `Segment`).
+        BadInput: an archive is damaged, or an array has another shape or dtype than commaVQ's.
     """
     for name, sample in _samples(files):
         where, tokens, poses = "", None, None
@@ -209,7 +209,7 @@ def _members(files: list[Path]) -> Iterator[_Member]:
 
 
 def _key(path: str, file: Path) -> tuple[str, str]:
-    """A segment's name and which part of it this is: WebDataset splits at the first dot."""
+    """Name and part of a segment: WebDataset splits at the first dot."""
     folder, _, base = path.removeprefix("./").rpartition("/")
     if base in (*ALONE, POSES) and not file.name.endswith(SUFFIXES):
         return file.resolve().parent.name, POSES if base == POSES else TOKENS

@@ -1,4 +1,4 @@
-"""NumPy's .npy from a stream: the header is judged before its data are read, nothing unpickled."""
+"""NumPy's .npy from a stream: the header is checked before the data; nothing is unpickled."""
 
 import math
 import tokenize
@@ -11,7 +11,7 @@ import numpy as np
 from training.errors import BadInput
 
 MAX_HEADER = 4096
-# What NumPy's parser of headers lets through.
+# Exceptions that NumPy's header parser lets through.
 BAD_HEADER = (
     ValueError,
     TypeError,
@@ -34,15 +34,15 @@ def read_npy(
     Args:
         size: bytes of the file.
         where: names it in messages.
-        judge: raises BadInput where shape or dtype are not what is needed; no data is read then.
+        judge: raises BadInput for a wrong shape or dtype, before any data is read.
 
     Raises:
-        BadInput: no .npy file, one of pickles, or of another length than its header says.
+        BadInput: not a .npy file, a pickled array, or a length that contradicts the header.
     """
     try:
         shape, fortran, dtype, length = _header(file)
     except BAD_HEADER as error:
-        # Its first line: numpy's others advise to trust the file.
+        # Only the first line: numpy's other lines advise to trust the file.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{where}: is not a NumPy array file ({reason}); copy it again") from error
     judge(shape, dtype)
@@ -57,7 +57,7 @@ def read_npy(
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Shape, whether in Fortran's order, dtype, and the length of the header in bytes."""
+    """Shape, Fortran order, dtype, and length of the header in bytes."""
     counted = _Counted(file)
     version = np.lib.format.read_magic(counted)
     read = {
@@ -67,7 +67,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     if read is None:
         raise ValueError(f"its version is {version}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a header of Python 2's
+        warnings.simplefilter("ignore")  # for headers of Python 2
         shape, fortran, dtype = read(counted, max_header_size=MAX_HEADER)
     if dtype.hasobject or dtype.names or any(length < 0 for length in shape):
         raise ValueError(f"it holds {dtype} of shape {shape}")
@@ -75,7 +75,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype, int]:
 
 
 class _Counted:
-    """A stream that knows how much of it was read, and gives no more than a header needs."""
+    """A stream that counts the bytes read and returns at most the size of a header."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.count = file, 0

@@ -1,8 +1,8 @@
-"""The files of a tar or tar.gz, front to back, every block of the archive accounted for.
+"""Reads the files of a tar or tar.gz from front to back and checks every block.
 
-Python's `tarfile` takes a damaged header for the end of the archive, and reads whatever size a
-header states. Here the headers follow each other without a hole, each with its checksum, up to
-the end mark (two blocks of zeros), and nothing but zeros comes after it.
+Python's `tarfile` takes a damaged header for the end of the archive and trusts the size in a
+header. Here headers follow each other without a gap, each with its checksum, up to the end mark
+(two blocks of zeros). Only zeros may follow.
 """
 
 import gzip
@@ -33,11 +33,11 @@ DAMAGE = (
 
 
 def archive_members(file: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Name, size in bytes and content of each file; a stream is at one of them at a time.
+    """Name, size in bytes and content of each file; read each before the next.
 
     Raises:
-        BadInput: the archive is damaged, cut short, goes on after its end, or holds a link, a
-            device or a file of more than `MAX_MEMBER`.
+        BadInput: the archive is damaged or cut short, has data after its end, or holds a link, a
+            device or a file larger than `MAX_MEMBER`.
     """
     packed = not file.name.endswith(".tar")
     with (
@@ -47,7 +47,7 @@ def archive_members(file: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
         tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tar,
     ):
         while (member := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # it keeps them all
+            tar.members = []  # type: ignore[attr-defined]  # tarfile keeps all members in memory
             if not member.isdir():
                 opened = tar.extractfile(member)
                 assert opened is not None, "judged by its header"
@@ -57,7 +57,7 @@ def archive_members(file: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
 
 @contextmanager
 def damage_named(file: Path) -> Iterator[None]:
-    """BadInput in place of what damaged archives raise."""
+    """Turns the exceptions of damaged archives into BadInput."""
     try:
         yield
     except BadInput:
@@ -67,7 +67,7 @@ def damage_named(file: Path) -> Iterator[None]:
 
 
 class _Header(tarfile.TarInfo):
-    """A header that raises where tarfile would end the archive or believe a size."""
+    """A header that raises where tarfile would end the archive or trust a size."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
@@ -87,14 +87,14 @@ class _Header(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise ValueError(f"header at byte {archive.offset}: {error}") from error
-        # A pax record may have stated another size, or made a sparse file of it.
+        # A pax record may state another size or declare a sparse file.
         if not 0 <= header.size <= MAX_MEMBER or header.sparse is not None:
             raise ValueError(f"{header.name}: {header.size} bytes are not believable")
         return header
 
 
 def _check_end(rest: IO[bytes]) -> None:
-    """tarfile stopped at a block of zeros: at least one more has to follow, and nothing else."""
+    """tarfile stopped at a block of zeros: at least one more must follow, and only zeros."""
     count = 0
     while block := rest.read(1 << 16):
         count += len(block)

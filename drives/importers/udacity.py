@@ -1,9 +1,9 @@
 """Recordings of the Udacity self-driving-car simulator: `driving_log.csv` and `IMG/`.
 
 The log has the columns center, left, right, steering, throttle, brake, speed, often without
-a header, and image paths of the machine that recorded. A row holds the controls and the
-speed at the moment of its frame, which are then in force until the next frame: row t of the
-log is row t of the drive. Speed is in miles per hour. There is no yaw rate.
+a header, and image paths of the recording machine. A row holds controls and speed at its
+frame; they are in force until the next frame, so row t of the log is row t of the drive.
+Speed is in miles per hour. There is no yaw rate.
 """
 
 import csv
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 COLUMNS = ("center", "left", "right", "steering", "throttle", "brake", "speed")
 ACTION_NAMES = ("steering", "throttle", "brake", "speed_mps")
 MAX_GAP_S = 1.0  # a longer pause is not one continuous recording
-MIN_FRAMES = 20  # shorter pieces between two pauses cannot be cut into three splits
+MIN_FRAMES = 20  # a shorter piece cannot be cut into three splits
 
 
 def find_recordings(root: Path, licence: str = "unknown") -> list[Recording]:
@@ -96,7 +96,7 @@ def _read_log(log: Path) -> tuple[list[Path], np.ndarray]:
     for number, row in enumerate(rows):
         if len(row) != len(COLUMNS):
             raise BadInput(f"{log}: row {number} has {len(row)} fields; {len(COLUMNS)} expected")
-        # Windows or not: the path is one of the machine that recorded.
+        # The path is one of the recording machine, Windows or not.
         images.append(log.parent / "IMG" / PureWindowsPath(row[0]).name)
         values.append(_numbers(log, number, row[3:]))
     actions = np.array(values)

@@ -1,4 +1,4 @@
-"""Which store belongs to which drives and settings: what decides the content is in the name."""
+"""The store's folder for given drives and settings; a hash of both is in its name."""
 
 import hashlib
 import json
@@ -26,12 +26,12 @@ def store_folder(
     inference: InferenceConfig,
     every: int,
 ) -> Path:
-    """Where the store of these drives is, or will be: below `folder`, named `name` and a key.
+    """Path of the store of these drives: below `folder`, named `name` and a key.
 
-    The name alone does not matter: drives that were moved or copied have the store they had.
+    The key does not depend on paths: moved or copied drives keep their store.
     """
-    said = [asdict(spec), drives_hash(drives), list(action_names), asdict(inference), every]
-    key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+    parts = [asdict(spec), drives_hash(drives), list(action_names), asdict(inference), every]
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     new = folder / f"{name}-{spec.tokenizer[:8]}-{key}"
     before = folder / f"{name}-{spec.tokenizer[:8]}-{dates_hash(drives)[:8]}-{every}"
     for found in (new, *sorted(folder.glob(f"*-{spec.tokenizer[:8]}-{key}")), before):
@@ -47,9 +47,9 @@ def store_folder(
 
 
 def check_kept(writer: TokenStoreWriter, drives: Sequence[Drive], on_gap: str) -> None:
-    """BadInput where a drive that is not encoded again should be.
+    """BadInput where a drive in the store would need to be encoded again.
 
-    That is: it changed since, its split did, or it has gaps, which `on_gap="stop"` forbids.
+    That is: the drive or its split changed, or it has gaps and `on_gap` is "stop".
     """
     for drive in drives:
         entry = writer.manifest["drives"].get(drive.id)
@@ -73,7 +73,7 @@ def check_kept(writer: TokenStoreWriter, drives: Sequence[Drive], on_gap: str) -
 def _is_store_of(
     root: Path, spec: TokenSpec, action_names: Sequence[str], inference: InferenceConfig
 ) -> bool:
-    """Whether a store of this kind is there; whether it is whole is judged where it is opened."""
+    """Whether a store of this kind exists; opening it checks that it is whole."""
     if not (root / "manifest.json").exists():
         return False
     manifest = read_store_manifest(root)
@@ -84,5 +84,5 @@ def _is_store_of(
 
 
 def _encoded_with(entry: dict[str, Any]) -> str:
-    """How a drive was encoded, on whatever device; "" as the tokenizer was trained."""
+    """Inference settings of a drive without the device; "" for the defaults."""
     return str(entry.get("meta", {}).get("encoded_with", "")).partition(" on ")[0]

@@ -1,4 +1,4 @@
-"""What a token store says of itself, sealed by its own hash and judged value by value."""
+"""The manifest of a token store: sealed by its own hash, every value checked."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class StoredDrive:
     Attributes:
         file: its name in the folder of the store.
         sha256: of that file.
-        meta: what is known of the drive: source, licence, captions, how it was encoded.
+        meta: source, licence, captions and encoding settings of the drive.
     """
 
     split: str
@@ -45,7 +45,7 @@ class StoredDrive:
 
 @dataclass(frozen=True)
 class StoreManifest:
-    """All that `manifest.json` holds.
+    """The content of `manifest.json`.
 
     Attributes:
         drives: by their ids.
@@ -71,10 +71,10 @@ class StoreManifest:
 
 
 def read_store_manifest(root: Path) -> dict[str, Any]:
-    """What a store says of itself, as plain values, all of them judged.
+    """The manifest as plain values, all of them checked.
 
     Raises:
-        BadInput: there is none, it is damaged or of another schema, or a value is impossible.
+        BadInput: the manifest is missing, damaged or of another schema, or has an invalid value.
     """
     path = root / MANIFEST
     if not path.exists():
@@ -97,6 +97,6 @@ def read_store_manifest(root: Path) -> dict[str, Any]:
 
 
 def write_store_manifest(root: Path, manifest: dict[str, Any]) -> None:
-    """Seal and write it; whoever reads sees the one of before or the new one."""
+    """Seal and write the manifest; readers see either the old one or the new one."""
     values = {**manifest, "schema_version": SCHEMA_VERSION}
     write_record(root / MANIFEST, {**values, "drives": dict(sorted(values["drives"].items()))})

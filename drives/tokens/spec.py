@@ -19,13 +19,13 @@ class TokenSpec:
     Attributes:
         grid: (T', H', W') tokens of one token step.
         vocab_size: number of different tokens; values are 0 .. vocab_size - 1.
-        fps: token steps per second times `frames_per_step`: the rate of the frames encoded.
+        fps: frame rate of the encoded frames: token steps per second times `frames_per_step`.
         frames_per_step: frames that one token step stands for (1 for image tokenizers).
         image_size: (height, width) in pixels of a decoded frame.
-        tokenizer: what made the tokens: a sha256, or a published tokenizer's name.
-        factors: sizes whose product is the vocabulary, where it is factorised.
+        tokenizer: sha256 of the tokenizer, or the name of a published one.
+        factors: factor sizes of a factorised vocabulary; their product is `vocab_size`.
         bit_order: "little" or "big" for binary (LFQ) codes, else "".
-        preprocessing: what was done to a recorded frame before it was encoded.
+        preprocessing: applied to a recorded frame before encoding.
 
     Raises:
         BadInput: a value that no tokens can have.

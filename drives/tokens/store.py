@@ -1,9 +1,9 @@
-"""The token store: what a world model trains on. Arrow files, one row per frame, memory-mapped.
+"""The token store, training data of a world model: memory-mapped Arrow files, a row per frame.
 
     <root>/manifest.json        TokenSpec, action columns, every drive's split, length, sha256
     <root>/<drive_id>.arrow     columns tokens, actions; written and read with `datasets`
 
-Nothing that the manifest says is ever typed into a config.
+Configs never repeat values of the manifest.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ from training.errors import BadInput
 
 @dataclass(frozen=True)
 class TokenDrive:
-    """One encoded drive: memory-mapped arrays that copy nothing until they are indexed.
+    """One encoded drive: memory-mapped arrays, copied only when indexed.
 
     Attributes:
         tokens: [step height width] (or [step time height width] where T' > 1), unsigned.
         actions: float32 [step action]; row t explains step t+1.
-        damage: why it cannot be read; its tokens and actions are then zeros in its length.
-        captions: what is said of which steps; stores made before there were any have none.
+        damage: why the drive cannot be read; its tokens and actions are then zeros.
+        captions: texts about ranges of steps; empty in old stores.
     """
 
     id: str
@@ -48,12 +48,12 @@ class TokenStore:
     """A token store opened for reading.
 
     Args:
-        on_corrupt: "stop" at a damaged drive, or "skip": keep its place, so that the windows of
-            all others keep their ids, and mark its `damage`.
+        on_corrupt: "stop" at a damaged drive, or "skip": set its `damage` and keep its position,
+            so that the windows of all other drives keep their ids.
 
     Raises:
-        BadInput: manifest missing or of another schema, a file missing, altered or of
-            another shape, or tokens outside the vocabulary.
+        BadInput: the manifest is missing or of another schema, a file is missing, altered or of
+            another shape, or tokens are outside the vocabulary.
     """
 
     def __init__(self, root: Path, verify: bool = True, on_corrupt: str = "stop") -> None:
@@ -70,7 +70,7 @@ class TokenStore:
         hashes_of(self.root).save()
 
     def drives(self, split: str) -> list[TokenDrive]:
-        """Drives of a split, sorted by id; val and test stand in for each other if one is empty."""
+        """Drives of a split, sorted by id; an empty val or test is replaced by the other."""
         return of_split(list(self._drives.values()), split, str(self.root))
 
     def find(self, drive_id: str) -> TokenDrive | None:
@@ -79,17 +79,17 @@ class TokenStore:
 
     @property
     def captioned(self) -> bool:
-        """Whether anything is said of any drive."""
+        """Whether any drive has captions."""
         return any(drive.captions for drive in self._drives.values())
 
     @property
     def hash(self) -> str:
-        """sha256 of the content: of tokens, actions and captions, split and tokenizer at once."""
-        said = [self.manifest["spec"], self.action_names, sorted(self.digests().items())]
-        return _sha256(said)
+        """sha256 over tokens, actions, captions, splits and tokenizer."""
+        parts = [self.manifest["spec"], self.action_names, sorted(self.digests().items())]
+        return _sha256(parts)
 
     def digests(self) -> dict[str, str]:
-        """By id, what each drive is and which split it is in."""
+        """Digest of the content and split of every drive, by id."""
         return {
             name: _sha256([e["split"], e["sha256"], e.get("meta", {}).get("captions", [])])
             for name, e in self.manifest["drives"].items()
@@ -107,8 +107,8 @@ class TokenStore:
             tokens = np.zeros((steps, *_frame_shape(self.spec)), np.uint16)
             actions = np.zeros((steps, len(self.action_names)), np.float32)
             return TokenDrive(drive_id, entry["split"], tokens, actions, str(error))
-        said = entry.get("meta", {}).get("captions", [])
-        captions = read_captions(said, len(tokens), f"{self.root / 'manifest.json'}: {drive_id}")
+        entries = entry.get("meta", {}).get("captions", [])
+        captions = read_captions(entries, len(tokens), f"{self.root / 'manifest.json'}: {drive_id}")
         return TokenDrive(drive_id, entry["split"], tokens, actions, captions=captions)
 
     def _read(self, entry: dict[str, Any], verify: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -174,7 +174,7 @@ def _frame_shape(spec: TokenSpec) -> tuple[int, ...]:
 
 
 def _column(table: Any, name: str, width: int) -> np.ndarray:
-    """A fixed-size list column as [row width]; a view of the file where it is one chunk."""
+    """A fixed-size list column as [row width]; a view of the file if it has one chunk."""
     column = table.column(name)
     if getattr(column.type, "list_size", None) != width:
         raise ValueError(f"column {name} is {column.type}, not lists of {width}")

@@ -51,7 +51,7 @@ class TokenStoreWriter:
         sweep_leftovers(self.root)
 
     def has(self, drive_id: str) -> bool:
-        """Whether the drive is written, so that an interrupted run can go on after it."""
+        """Whether the drive is written; an interrupted run skips it."""
         entry = self.manifest["drives"].get(drive_id)
         return entry is not None and (self.root / entry["file"]).is_file()
 
@@ -63,18 +63,18 @@ class TokenStoreWriter:
         actions: Float[np.ndarray, "step action"],
         meta: dict[str, Any] | None = None,
     ) -> None:
-        """Write one drive and then enter it into the manifest.
+        """Write one drive, then add it to the manifest.
 
         Raises:
-            BadInput: tokens of another grid or outside the vocabulary, or actions that are not
+            BadInput: the grid differs, a token is outside the vocabulary, or the actions are not
                 one finite row per step with the store's columns.
         """
         self.write_all([(TokenDrive(drive_id, split, tokens, actions), meta or {})])
 
     def write_all(self, drives: Iterable[NewDrive]) -> None:
-        """Write drives as they come, with what is known of each; same errors as `write`.
+        """Write drives with their metadata as they arrive; same errors as `write`.
 
-        They enter the manifest by the hundred, for it is read and written again every time.
+        The manifest is rewritten once per hundred drives.
         """
         written: dict[str, tuple[Path, dict[str, Any]]] = {}
         try:
@@ -88,7 +88,7 @@ class TokenStoreWriter:
                 self._enter(written)
 
     def _write_file(self, drive: TokenDrive, meta: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-        """Its file, under a name of this process until it is entered, and its entry."""
+        """Write the file under a temporary name; return its path and its manifest entry."""
         tokens, actions = drive.tokens, drive.actions
         check_tokens(tokens, self.spec, drive.id)
         if drive.split not in SPLITS:
@@ -106,7 +106,7 @@ class TokenStoreWriter:
         kind = "uint16" if self.spec.vocab_size <= 2**16 else "uint32"
         table, features = _table(kind, tokens.reshape(len(tokens), -1), actions)
         with ArrowWriter(features=features, path=str(partial)) as writer:
-            # One batch: a column of several could not be read without copying it together.
+            # One batch: reading a column of several batches needs a copy.
             writer.write_table(table, writer_batch_size=len(tokens))
             writer.finalize()
         return partial, {
@@ -120,7 +120,7 @@ class TokenStoreWriter:
     def _enter(self, written: dict[str, tuple[Path, dict[str, Any]]]) -> None:
         def enter() -> None:
             for drive_id, (partial, entry) in written.items():
-                if self.has(drive_id):  # by another process, in the meantime
+                if self.has(drive_id):  # another process wrote it in the meantime
                     partial.unlink()
                     continue
                 partial.replace(self.root / entry["file"])
@@ -131,10 +131,10 @@ class TokenStoreWriter:
     def note(
         self, name: str, value: Any, join: Callable[[Any, Any], Any] = lambda before, now: now
     ) -> None:
-        """Write a fact about the making of the store, plain JSON, under `notes` of the manifest.
+        """Add a JSON value to the `notes` of the manifest.
 
         Args:
-            join: makes one value of that which another process has noted, and this one.
+            join: merges the value of another process with this one.
         """
 
         def add() -> None:
@@ -144,11 +144,11 @@ class TokenStoreWriter:
         self._change(add)
 
     def _read(self) -> dict[str, Any]:
-        """The manifest on disk, if it is one of this store; a fresh one where there is none."""
+        """The manifest on disk, if its spec matches; a new one where there is none."""
         if not (self.root / MANIFEST).exists():
             return {"schema_version": SCHEMA_VERSION, **self.head, "drives": {}}
         manifest = read_store_manifest(self.root)
-        # Older stores lack the fields that came later; their spec may still be the same.
+        # Older stores lack newer fields; their spec may still be equal.
         found, asked = (
             {**values, "spec": TokenSpec.from_dict(values["spec"])}
             for values in (manifest, self.head)
@@ -162,7 +162,7 @@ class TokenStoreWriter:
         return manifest
 
     def _change(self, change: Callable[[], None]) -> None:
-        """Change the manifest as it is now: other processes write into the same store."""
+        """Apply a change to the current manifest: other processes write to the same store."""
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / ".manifest.lock"):
             self.manifest = self._read()

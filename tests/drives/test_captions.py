@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from drives.captions import Caption, of_steps, read_captions, said_at
+from drives.captions import Caption, captions_at, of_steps, read_captions
 from drives.drive import open_drive, write_drive
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
@@ -25,13 +25,13 @@ def write(path, captions, frames=9):
 def test_what_is_said_at_a_frame_is_all_captions_that_hold_there():
     captions = read_captions([SUN, TURN], 7, "here")
     assert captions == (Caption("It is sunny.", 0, 5), Caption("A turn.", 3, 7))
-    assert said_at(captions, 2, 6) == (
+    assert captions_at(captions, 2, 6) == (
         "It is sunny.",
         "It is sunny. A turn.",
         "It is sunny. A turn.",
         "A turn.",
     )
-    assert said_at(captions[:1], 4, 6) == ("It is sunny.", "")
+    assert captions_at(captions[:1], 4, 6) == ("It is sunny.", "")
 
 
 def test_a_step_is_said_what_its_first_frame_is_said():
