@@ -15,7 +15,10 @@ from torch import Tensor
 
 from benchmarks import Row, interleaved, seconds
 from drives.tokens.store import TokenSpec
-from worldmodel.decoding import Decoder, Sampling, for_decoding, sample
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.raster import Decoder
+from worldmodel.decoding.sampling import sample
+from worldmodel.decoding.weights import for_decoding
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 from worldmodel.evaluation.decoding_bench import read_bandwidth
 

@@ -27,7 +27,8 @@ from tokenizer.losses.lpips import load_lpips
 from training.cli import bad_input_fails
 from training.errors import BadInput
 from worldmodel.data import TokenClip, TokenWindows, collate
-from worldmodel.decoding import Sampling, rollout
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.rollout import rollout
 from worldmodel.evaluation.clip_decoder import decode_grids
 from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.evaluation.pixels import PixelJudge

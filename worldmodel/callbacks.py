@@ -14,7 +14,8 @@ from training.ranges import at_least
 from training.watch.loggers import log_media
 from training.watch.media import Media
 from worldmodel.data import TokenDataModule, collate
-from worldmodel.decoding import Sampling, rollout
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.rollout import rollout
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of
 from worldmodel.evaluation.strips import Panel, write_strip
 

@@ -24,7 +24,8 @@ from training.errors import BadInput
 from training.machine import compute_device
 from training.ranges import at_least, positive
 from worldmodel.data import TokenClip, TokenWindows, collate
-from worldmodel.decoding import Sampling, open_decoder, rollout
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.rollout import open_decoder, rollout
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of
 from worldmodel.evaluation.evidence import Evidence, evidence_of
 from worldmodel.evaluation.judge import sampling_from

@@ -1,6 +1,8 @@
 """The architecture, as far as imports show it."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,3 +128,12 @@ def test_violations_are_found(path: str, source: str) -> None:
 )
 def test_allowed_imports_are_allowed(path: str, source: str) -> None:
     assert not list(violations(path, source))
+
+
+def test_settings_are_read_without_torch() -> None:
+    files = [file.relative_to(ROOT) for package in OURS for file in (ROOT / package).rglob("*.py")]
+    configs = [".".join(file.with_suffix("").parts) for file in files if file.name == "config.py"]
+    heavy = {"torch", "lightning", "datasets"}
+    code = f"import sys, {', '.join(configs)}; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr

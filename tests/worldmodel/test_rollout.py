@@ -9,7 +9,8 @@ import torch
 
 from drives.tokens.store import TokenStore
 from worldmodel.data import collate
-from worldmodel.decoding import Sampling, rollout
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.rollout import rollout
 from worldmodel.load import load_world_model
 
 TINY = [

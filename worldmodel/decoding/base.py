@@ -124,7 +124,7 @@ class RowDecoder(FrameDecoder):
         self.drop_actions = torch.cat([drop, drop | guidance.weakens("actions")])
         self.tokens = self.both(self.tokens)
         self.actions = None if self.actions is None else self.both(self.actions)
-        shares = guidance.shares(self.layout.tokens_per_step)
+        shares = token_shares(guidance, self.layout.tokens_per_step)
         self._shares = shares.to(self.tokens.device)
 
     def repeat(self, num_futures: int) -> None:
@@ -166,3 +166,8 @@ class RowDecoder(FrameDecoder):
         """Note the action that leads to the next frame; not read where the model reads none."""
         if self.actions is not None and action is not None:
             self.actions = torch.cat([self.actions, self.both(action)[:, None]], dim=1)
+
+
+def token_shares(guidance: Guidance, num_tokens: int) -> Float[Tensor, " token"]:
+    """What is left of the level at every token of a frame."""
+    return torch.linspace(1, guidance.last_token_share, num_tokens)

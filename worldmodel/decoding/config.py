@@ -3,10 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from training.errors import BadInput
 
 CONDITIONS = ("actions", "text", "both")
@@ -81,10 +77,6 @@ class Guidance:
         if not self.num_decay_frames or over <= 0:
             return self.scale
         return self.scale * 0.5 * (1 + math.cos(math.pi * min(1.0, over / self.num_decay_frames)))
-
-    def shares(self, num_tokens: int) -> Float[Tensor, " token"]:
-        """What is left of the level at every token of a frame."""
-        return torch.linspace(1, self.last_token_share, num_tokens)
 
 
 @dataclass(frozen=True)

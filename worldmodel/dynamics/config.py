@@ -1,7 +1,7 @@
-"""What describes a world model, whatever its kind."""
+"""What describes a world model, whatever its kind; imports no torch."""
 
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 from training.errors import BadInput
 
@@ -189,3 +189,43 @@ class DynamicsConfig:
 def width_ratio(base_width: int, dim: int) -> float:
     """r of width transfer (`worldmodel.dynamics.mup`); 1 where it is off."""
     return base_width / dim if base_width else 1.0
+
+
+def check_widths(dim: int, num_heads: int, look_back: int) -> None:
+    """BadInput unless heads divide the width and the window has a middle."""
+    if num_heads < 1 or dim % num_heads:
+        raise BadInput(f"dim={dim} is no multiple of num_heads={num_heads}")
+    if look_back < 0 or (look_back and look_back % 2 == 0):
+        raise BadInput(f"look_back={look_back}; give 0 (off) or an odd number")
+
+
+class Yarn(NamedTuple):
+    """Slower rotations for clips longer than those trained on (arXiv 2309.00071, section 3.2).
+
+    Attributes:
+        scale: by how much the slow channels are slowed down; 1 changes nothing.
+        beta_fast, beta_slow: channels that turn more often than `beta_fast` over the original
+            length keep their rate, those below `beta_slow` are divided by `scale`, linearly
+            in between. The magnitude factor of the paper is left out, as Cosmos does.
+        original: time steps and rows of the grids trained on; columns count as rows.
+    """
+
+    scale: float = 1.0
+    beta_fast: float = 4.0
+    beta_slow: float = 1.0
+    original: tuple[int, int] = (1, 1)
+
+
+def axis_pairs(head_dim: int) -> tuple[int, int, int]:
+    """How many of a head's channel pairs turn with time, row and column: about a third each.
+
+    Raises:
+        BadInput: the head is odd or too narrow for three axes.
+    """
+    if head_dim % 2 or head_dim < 6:
+        raise BadInput(
+            f"head_dim={head_dim} does not fit rotary positions over time, row and column; "
+            "choose dim / num_heads even and at least 6, or positions=learned"
+        )
+    third = head_dim // 6
+    return head_dim // 2 - 2 * third, third, third

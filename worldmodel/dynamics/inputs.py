@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from training.errors import BadInput
 from worldmodel.dynamics.layout import symlog
 
 
@@ -32,11 +31,3 @@ class LookBack(nn.Conv2d):
 
     def __init__(self, dim: int, side: int) -> None:
         super().__init__(dim, dim, side, padding=side // 2, bias=False)
-
-
-def check_widths(dim: int, num_heads: int, look_back: int) -> None:
-    """BadInput unless heads divide the width and the window has a middle."""
-    if num_heads < 1 or dim % num_heads:
-        raise BadInput(f"dim={dim} is no multiple of num_heads={num_heads}")
-    if look_back < 0 or (look_back and look_back % 2 == 0):
-        raise BadInput(f"look_back={look_back}; give 0 (off) or an odd number")

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from training.errors import BadInput
+from worldmodel.dynamics.config import Yarn, axis_pairs
 
 
 class Rotation(NamedTuple):
@@ -31,45 +31,6 @@ class Rotation(NamedTuple):
         return Rotation(self.cos[slots], self.sin[slots], added)
 
 
-class Yarn(NamedTuple):
-    """Slower rotations for clips longer than those trained on (arXiv 2309.00071, section 3.2).
-
-    Attributes:
-        scale: by how much the slow channels are slowed down; 1 changes nothing.
-        beta_fast, beta_slow: channels that turn more often than `beta_fast` over the original
-            length keep their rate, those below `beta_slow` are divided by `scale`, linearly
-            in between. The magnitude factor of the paper is left out, as Cosmos does.
-        original: time steps and rows of the grids trained on; columns count as rows.
-    """
-
-    scale: float = 1.0
-    beta_fast: float = 4.0
-    beta_slow: float = 1.0
-    original: tuple[int, int] = (1, 1)
-
-    def slowed(self, rates: Float[Tensor, " pair"], axis: int) -> Float[Tensor, " pair"]:
-        """The rates of one axis (0 time, 1 row, 2 column)."""
-        turn = 2 * math.pi / self.original[min(axis, 1)]
-        low, high = turn * self.beta_slow, turn * self.beta_fast
-        kept = ((rates - low) / (high - low)).clamp(0, 1)
-        return rates * ((1 - kept) / self.scale + kept)
-
-
-def axis_pairs(head_dim: int) -> tuple[int, int, int]:
-    """How many of a head's channel pairs turn with time, row and column: about a third each.
-
-    Raises:
-        BadInput: the head is odd or too narrow for three axes.
-    """
-    if head_dim % 2 or head_dim < 6:
-        raise BadInput(
-            f"head_dim={head_dim} does not fit rotary positions over time, row and column; "
-            "choose dim / num_heads even and at least 6, or positions=learned"
-        )
-    third = head_dim // 6
-    return head_dim // 2 - 2 * third, third, third
-
-
 def rotation(
     positions: Int[Tensor, "slot 3"], head_dim: int, theta: float, yarn: Yarn | None = None
 ) -> Rotation:
@@ -81,10 +42,18 @@ def rotation(
     for axis, num_pairs in enumerate(axis_pairs(head_dim)):
         rates = theta ** (-torch.arange(num_pairs, dtype=torch.float64) / num_pairs)
         if yarn is not None:
-            rates = yarn.slowed(rates, axis)
+            rates = _slowed(rates, yarn, axis)
         angles.append(positions[:, axis, None].double() * rates)
     angle = torch.cat(angles, dim=1)
     return Rotation(angle.cos().float(), angle.sin().float())
+
+
+def _slowed(rates: Float[Tensor, " pair"], yarn: Yarn, axis: int) -> Float[Tensor, " pair"]:
+    """The rates of one axis (0 time, 1 row, 2 column)."""
+    turn = 2 * math.pi / yarn.original[min(axis, 1)]
+    low, high = turn * yarn.beta_slow, turn * yarn.beta_fast
+    kept = ((rates - low) / (high - low)).clamp(0, 1)
+    return rates * ((1 - kept) / yarn.scale + kept)
 
 
 def sinusoid(positions: Int[Tensor, "slot 3"], dim: int) -> Float[Tensor, "slot dim"]:

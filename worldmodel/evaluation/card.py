@@ -20,7 +20,8 @@ from training.errors import BadInput
 from training.loading.loader import fixed_loader
 from training.ranges import at_least, one_of, positive
 from worldmodel.data import TokenClip, TokenWindows, collate
-from worldmodel.decoding import Sampling, open_decoder
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.rollout import open_decoder
 from worldmodel.evaluation.action_use import action_use
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of
 from worldmodel.evaluation.evidence import Evidence

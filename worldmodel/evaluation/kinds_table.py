@@ -23,7 +23,8 @@ from training.machine import compute_device
 from training.ranges import at_least, one_of
 from training.watch.clock import now
 from worldmodel.data import TokenClip, TokenWindows, collate
-from worldmodel.decoding import Sampling, open_decoder
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.rollout import open_decoder
 from worldmodel.dynamics.kinds import describe
 from worldmodel.evaluation.action_use import VARIANTS, action_use
 from worldmodel.evaluation.evidence import evidence_of

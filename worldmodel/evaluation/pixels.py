@@ -16,7 +16,8 @@ from tokenizer.metrics import psnr, ssim
 from training.watch.clock import now
 from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.data import TokenClip
-from worldmodel.decoding import Sampling, rollout
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.text import TextContext
 

@@ -14,7 +14,8 @@ from drives.drive import write_drive
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.conditioning.dropout import ConditionShares
-from worldmodel.decoding import Guidance, Sampling, rollout
+from worldmodel.decoding import Guidance, Sampling
+from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPTConfig

@@ -5,7 +5,10 @@ import torch
 from tiny_gpt import LAYOUTS, make_clip, make_model
 
 from training.errors import BadInput
-from worldmodel.decoding import Decoder, DiagonalDecoder, Sampling, rollout
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.diagonal import DiagonalDecoder
+from worldmodel.decoding.raster import Decoder
+from worldmodel.decoding.rollout import rollout
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -9,7 +9,10 @@ from hydra import compose, initialize_config_dir
 from drives.tokens.store import TokenSpec
 from training.cli import CONFIGS, plain
 from training.errors import BadInput
-from worldmodel.decoding import Decoder, Guidance, Sampling, open_decoder, rollout
+from worldmodel.decoding import Guidance, Sampling
+from worldmodel.decoding.base import token_shares
+from worldmodel.decoding.raster import Decoder
+from worldmodel.decoding.rollout import open_decoder, rollout
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
@@ -202,7 +205,7 @@ def test_every_setting_changes_the_futures(change: dict) -> None:
 def test_the_scale_falls_over_tokens_and_frames_as_gaia_1_has_it() -> None:
     linear = Guidance(2.0, last_token_share=0.5)
     assert linear.level(7) == 2.0
-    assert linear.shares(5).tolist() == pytest.approx([1, 0.875, 0.75, 0.625, 0.5])
+    assert token_shares(linear, 5).tolist() == pytest.approx([1, 0.875, 0.75, 0.625, 0.5])
     decay = Guidance(2.0, num_full_frames=2, num_decay_frames=4)
     levels = [decay.level(frame) for frame in range(9)]
     assert levels == pytest.approx([2, 2, 2, 1.7071, 1, 0.2929, 0, 0, 0], abs=1e-4)

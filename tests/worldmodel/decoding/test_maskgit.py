@@ -9,8 +9,9 @@ import torch
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.decoding import Sampling, open_decoder, rollout
+from worldmodel.decoding import Sampling
 from worldmodel.decoding.maskgit import MaskGIT, schedule
+from worldmodel.decoding.rollout import open_decoder, rollout
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.dynamics.masked.config import MaskedConfig

@@ -9,8 +9,11 @@ from tiny_gpt import LAYOUTS, SPEC, make_clip, make_model
 from torch import nn
 
 from training.errors import BadInput
-from worldmodel.decoding import Decoder, Sampling, for_decoding, rollout
+from worldmodel.decoding import Sampling
 from worldmodel.decoding.quantized import MAX_ROWS, TILE, Int8Cache, Int8Linear, why_not_int8
+from worldmodel.decoding.raster import Decoder
+from worldmodel.decoding.rollout import rollout
+from worldmodel.decoding.weights import for_decoding
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig

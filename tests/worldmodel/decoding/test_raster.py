@@ -9,7 +9,11 @@ from tiny_gpt import LAYOUTS, POSITIONS, make_clip, make_model
 from torch import Tensor
 
 from training.errors import BadInput
-from worldmodel.decoding import Decoder, Sampling, for_decoding, rollout, sample
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.raster import Decoder
+from worldmodel.decoding.rollout import rollout
+from worldmodel.decoding.sampling import sample
+from worldmodel.decoding.weights import for_decoding
 from worldmodel.dynamics.gpt.model import GPT, Block
 
 

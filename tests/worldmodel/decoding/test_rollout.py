@@ -5,7 +5,8 @@ import torch
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.decoding import Sampling, open_decoder, rollout
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.rollout import open_decoder, rollout
 from worldmodel.dynamics.gpt.model import GPTConfig
 from worldmodel.dynamics.kinds import build_dynamics, describe, from_description
 

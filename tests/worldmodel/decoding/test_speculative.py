@@ -9,9 +9,12 @@ from torch import Tensor
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.decoding import Decoder, Sampling, SpeculativeDecoder, open_decoder, rollout
+from worldmodel.decoding import Sampling
 from worldmodel.decoding.base import FrameDecoder
 from worldmodel.decoding.drafts import Draft, FrameDraft, Jacobi, TokenDraft
+from worldmodel.decoding.raster import Decoder
+from worldmodel.decoding.rollout import open_decoder, rollout
+from worldmodel.decoding.speculative import SpeculativeDecoder
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 

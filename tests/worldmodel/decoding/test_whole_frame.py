@@ -8,7 +8,8 @@ import torch
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.decoding import Sampling, open_decoder, rollout
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.rollout import open_decoder, rollout
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.decoding import Guidance, Sampling, rollout
+from worldmodel.decoding import Guidance, Sampling
+from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 from worldmodel.dynamics.layout import SequenceLayout

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.decoding import Sampling, open_decoder, rollout
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.rollout import open_decoder, rollout
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 from worldmodel.dynamics.kinds import describe, from_description

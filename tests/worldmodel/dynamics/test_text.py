@@ -8,7 +8,9 @@ from torch import Tensor
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.decoding import Decoder, Sampling, rollout
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.raster import Decoder
+from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 from worldmodel.dynamics.kinds import describe, from_description

@@ -8,7 +8,8 @@ from tiny_gpt import make_clip, make_model
 
 from training.errors import BadInput
 from worldmodel.data import TokenClip
-from worldmodel.decoding import METHODS, Sampling
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.rollout import METHODS
 from worldmodel.evaluation.decoding_bench import Measured, bench, cost, measure, table, variants
 
 

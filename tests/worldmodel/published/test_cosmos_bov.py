@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from training.errors import BadInput
-from worldmodel.decoding import Sampling, rollout
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.text import TextContext
 from worldmodel.published import open_published
 

@@ -9,7 +9,8 @@ from published_files import parity
 from safetensors.torch import load_file
 from torch import Tensor
 
-from worldmodel.decoding import Sampling, rollout
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.dynamics.text import TextContext
 from worldmodel.published import open_published

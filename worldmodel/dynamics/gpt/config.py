@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from training.errors import BadInput
-from worldmodel.dynamics.config import DynamicsConfig, width_ratio
-from worldmodel.dynamics.positions import Yarn, axis_pairs
+from worldmodel.dynamics.config import DynamicsConfig, Yarn, axis_pairs, width_ratio
 
 CHOICES = {
     "positions": ("rope", "learned", "factored"),

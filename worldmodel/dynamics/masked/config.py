@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from training.errors import BadInput
-from worldmodel.dynamics.config import DynamicsConfig, width_ratio
-from worldmodel.dynamics.inputs import check_widths
+from worldmodel.dynamics.config import DynamicsConfig, check_widths, width_ratio
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 
 from training.errors import BadInput
-from worldmodel.dynamics.config import DynamicsConfig
-from worldmodel.dynamics.inputs import check_widths
+from worldmodel.dynamics.config import DynamicsConfig, check_widths
 
 
 @dataclass(frozen=True)
