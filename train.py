@@ -14,8 +14,9 @@ from training.stopping import in_good_order
 def main(cfg: DictConfig) -> float | None:
     if cfg.plan:
         from training.planner.plan import plan
+        from training.planner.report import report
 
-        print(plan(cfg))
+        print(report(plan(cfg)))
         return None
     with in_good_order(cfg):
         import training.run as runs  # torch and lightning load here, not for --help

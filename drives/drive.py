@@ -27,8 +27,8 @@ from drives import video
 from drives.captions import Caption, read_captions
 from drives.content import hashes_of
 from drives.gaps import TIME_COLUMNS, Drop, describe, find_drops, holes
+from drives.images import check_sizes
 from drives.splits import SPLITS
-from tokenizer.images import check_sizes
 from training.disk.hashing import file_sha256
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.records import read_json

@@ -25,7 +25,6 @@ from drives.drive import Drive
 from drives.frame_stream import FrameStream, read_ahead
 from drives.gaps import Drop, describe
 from drives.shards import Shard, find_shard
-from drives.tokens.key import check_kept
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from tokenizer.inference.fast import InferenceConfig
@@ -39,6 +38,7 @@ from tokenizer.inference.frame_encoder import (
 )
 from tokenizer.load import Tokenizer, fit_of, load_tokenizer
 from tokenizer.published import opened_name
+from tokenizer.store_key import check_kept
 from training.cli import command, plain
 from training.disk.places import writable_folder
 from training.errors import BadInput

@@ -191,7 +191,9 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
         )
     path = find_checkpoint(path)
     manifest = read_manifest(path, KIND)
-    config = _config(entries(Said, manifest, path).network, f"{path / MANIFEST}: network")
+    config = _config(
+        entries(TokenizerEntries, manifest, path).network, f"{path / MANIFEST}: network"
+    )
     weights = {
         key.removeprefix("ema.module."): value.float()
         for key, value in read_weights(path).items()
@@ -202,7 +204,7 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
 
 
 @dataclass(frozen=True)
-class Said:
+class TokenizerEntries:
     """What the manifest of a tokenizer says besides every manifest's `Head`."""
 
     network: dict[str, Any]

@@ -2,17 +2,36 @@
 
 import os
 import platform
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
 from training.errors import BadInput
 
+# name: bytes, dense FLOP/s in bf16 and in TF32 (what 32-true multiplies in), from the vendor's
+# data sheets. The GeForce cards count bf16 with sums in fp32, as training does.
+GPUS = {
+    "h200": (141e9, 989e12, 494e12),
+    "h100": (80e9, 989e12, 494e12),
+    "a100-80": (80e9, 312e12, 156e12),
+    "a100-40": (40e9, 312e12, 156e12),
+    "4090": (24e9, 165e12, 82e12),
+    "3090": (24e9, 71e12, 35e12),
+}
+
 
 def hardware() -> str:
+    """The GPUs, or else the CPU with its threads and its widest instructions."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    widest = torch.backends.cpu.get_cpu_capability()
+    return f"CPU {model}, {torch.get_num_threads()} threads, {widest}"
 
 
 def compute_device(name: str | None) -> str:

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from drives.captions import captions_at
 from drives.sources import DriveSource, TokenSource
-from drives.tokens.key import store_folder
 from drives.tokens.store import TokenDrive, TokenStore
 from tokenizer.encode import EncodeConfig, encode_drives, store_spec
 from tokenizer.load import Tokenizer, load_tokenizer
+from tokenizer.store_key import store_folder
 from training.errors import BadInput, CorruptSample
 from training.loading.loader import POLICIES, OrderedLoader, fixed_loader
 from training.loading.order import DataOrder

@@ -98,7 +98,7 @@ def manifest_of(
 
 
 @dataclass(frozen=True)
-class Said:
+class WorldModelEntries:
     """What the manifest of a world model says besides every manifest's `Head`."""
 
     network: dict[str, Any]
@@ -115,7 +115,7 @@ def load_world_model(path: str | Path) -> WorldModel:
     """
     folder = find_checkpoint(Path(path))
     manifest = read_manifest(folder, KIND)
-    said = entries(Said, manifest, folder)
+    said = entries(WorldModelEntries, manifest, folder)
     config = from_description(said.network, f"{folder / MANIFEST}: network")
     weights = {k.removeprefix("network."): v for k, v in read_weights(folder).items()}
     network = fitted(

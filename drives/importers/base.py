@@ -52,7 +52,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Block:
+class Chunk:
     """Frames `start <= i < stop` of a recording: one drive to be."""
 
     recording: Recording
@@ -148,12 +148,12 @@ def _check_options(
 
 def _cut(
     recording: Recording, splits: tuple[float, float, float], size: tuple[int, int] | None
-) -> list[Block]:
+) -> list[Chunk]:
     """Contiguous blocks of time, train first."""
     num_frames = len(recording.actions)
     edges = [0, *(round(float(share) * num_frames) for share in np.cumsum(splits))]
     blocks = [
-        Block(recording, split, start, stop, size)
+        Chunk(recording, split, start, stop, size)
         for split, share, start, stop in zip(SPLITS, splits, edges[:-1], edges[1:], strict=True)
         if share > 0
     ]
@@ -166,7 +166,7 @@ def _cut(
     return blocks
 
 
-def _is_kept(block: Block, path: Path) -> bool:
+def _is_kept(block: Chunk, path: Path) -> bool:
     """Whether the drive exists; BadInput where another drive has its name."""
     if not path.exists():
         return False
@@ -181,7 +181,7 @@ def _is_kept(block: Block, path: Path) -> bool:
     return True
 
 
-def _run(what: str, blocks: list[Block], out: Path | None, num_workers: int) -> None:
+def _run(what: str, blocks: list[Chunk], out: Path | None, num_workers: int) -> None:
     """Check the blocks (`out` is None) or write them, and show how many frames are done."""
     done: Synchronized[int] = multiprocessing.get_context(START_METHOD).Value("q", 0)
     total = sum(block.stop - block.start for block in blocks)
@@ -212,7 +212,7 @@ def _start(done: "Synchronized[int]") -> None:
     _done = done
 
 
-def _process(block: Block, out: Path | None) -> None:
+def _process(block: Chunk, out: Path | None) -> None:
     """Decode a block, and write it where `out` is given."""
     if out is not None:
         names = block.recording.action_names

@@ -41,8 +41,8 @@ class Inception(nn.Module):
         self.Mixed_6d = _block_c(160)
         self.Mixed_6e = _block_c(192)
         self.Mixed_7a = _block_d()
-        self.Mixed_7b = BlockE(1280, "average")
-        self.Mixed_7c = BlockE(2048, "maximum")
+        self.Mixed_7b = InceptionBlockE(1280, "average")
+        self.Mixed_7c = InceptionBlockE(2048, "maximum")
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 2048"]:
         side = (IMAGE_SIZE, IMAGE_SIZE)
@@ -66,7 +66,7 @@ class Convolution(nn.Module):
         return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
-class Block(nn.Module):
+class InceptionBlock(nn.Module):
     """Chains of convolutions side by side, and a pooled branch; their outputs are joined."""
 
     def __init__(
@@ -98,7 +98,7 @@ class Block(nn.Module):
         return self.branch_pool(pooled)
 
 
-class BlockE(Block):
+class InceptionBlockE(InceptionBlock):
     """Two of its chains fork at their end into a wide and a tall convolution."""
 
     def __init__(self, in_channels: int, pool: str) -> None:
@@ -120,7 +120,7 @@ class BlockE(Block):
         return torch.cat([*parts, self._pooled(x)], 1)
 
 
-def _block_a(in_channels: int, pooled: int) -> Block:
+def _block_a(in_channels: int, pooled: int) -> InceptionBlock:
     chains: list[list[Layer]] = [
         [("branch1x1", 64, 1, 1, 0)],
         [("branch5x5_1", 48, 1, 1, 0), ("branch5x5_2", 64, 5, 1, 2)],
@@ -130,10 +130,10 @@ def _block_a(in_channels: int, pooled: int) -> Block:
             ("branch3x3dbl_3", 96, 3, 1, 1),
         ],
     ]
-    return Block(in_channels, chains, "average", pooled)
+    return InceptionBlock(in_channels, chains, "average", pooled)
 
 
-def _block_b(in_channels: int) -> Block:
+def _block_b(in_channels: int) -> InceptionBlock:
     chains: list[list[Layer]] = [
         [("branch3x3", 384, 3, 2, 0)],
         [
@@ -142,10 +142,10 @@ def _block_b(in_channels: int) -> Block:
             ("branch3x3dbl_3", 96, 3, 2, 0),
         ],
     ]
-    return Block(in_channels, chains, "halve")
+    return InceptionBlock(in_channels, chains, "halve")
 
 
-def _block_c(width: int) -> Block:
+def _block_c(width: int) -> InceptionBlock:
     chains: list[list[Layer]] = [
         [("branch1x1", 192, 1, 1, 0)],
         [
@@ -161,10 +161,10 @@ def _block_c(width: int) -> Block:
             ("branch7x7dbl_5", 192, WIDE, 1, ALONG),
         ],
     ]
-    return Block(768, chains, "average", 192)
+    return InceptionBlock(768, chains, "average", 192)
 
 
-def _block_d() -> Block:
+def _block_d() -> InceptionBlock:
     chains: list[list[Layer]] = [
         [("branch3x3_1", 192, 1, 1, 0), ("branch3x3_2", 320, 3, 2, 0)],
         [
@@ -174,4 +174,4 @@ def _block_d() -> Block:
             ("branch7x7x3_4", 192, 3, 2, 0),
         ],
     ]
-    return Block(768, chains, "halve")
+    return InceptionBlock(768, chains, "halve")

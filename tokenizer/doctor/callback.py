@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from tokenizer.doctor.config import Limits
 from tokenizer.doctor.findings import (
     Finding,
-    Settings,
+    SettingsInForce,
     gan_findings,
     output_findings,
     range_finding,
@@ -136,9 +136,9 @@ class Doctor(L.Callback):
             self.healthy_until = step
         return found
 
-    def _settings(self, module: Any, step: int) -> Settings:
+    def _settings(self, module: Any, step: int) -> SettingsInForce:
         schedule: Any = module.trainer.lr_scheduler_configs[0].scheduler
-        return Settings(
+        return SettingsInForce(
             gan_weight=module.loss.gan_weight,
             gan_start=module.loss.gan_start,
             lr=schedule.base_lrs[0],

@@ -10,7 +10,7 @@ RANGE_SLACK = 0.01  # augmentation and interpolation overshoot
 
 
 @dataclass(frozen=True)
-class Settings:
+class SettingsInForce:
     """The settings in force, as far as an advice needs them, by their names on the command line.
 
     Attributes:
@@ -65,7 +65,7 @@ def range_finding(figures: Figures) -> Finding | None:
     return Finding("input_range", figure, limit, says, remedy)
 
 
-def gan_findings(figures: Figures, limits: Limits, now: Settings) -> list[Finding]:
+def gan_findings(figures: Figures, limits: Limits, now: SettingsInForce) -> list[Finding]:
     """An adversarial game that is lost; NaN figures (no GAN yet) find nothing."""
     found = []
     if figures.gan_ratio > limits.max_gan_ratio:
@@ -95,7 +95,7 @@ def gan_findings(figures: Figures, limits: Limits, now: Settings) -> list[Findin
     return found
 
 
-def output_findings(figures: Figures, limits: Limits, now: Settings) -> list[Finding]:
+def output_findings(figures: Figures, limits: Limits, now: SettingsInForce) -> list[Finding]:
     """Codes and reconstructions; a run that has just begun has neither, so not before its grace."""
     found = []
     slower = f"optimizer.lr={now.lr / 2:g}"
@@ -123,7 +123,7 @@ def output_findings(figures: Figures, limits: Limits, now: Settings) -> list[Fin
     return found
 
 
-def weaker(figures: Figures, limits: Limits, now: Settings) -> float:
+def weaker(figures: Figures, limits: Limits, now: SettingsInForce) -> float:
     """A weight whose gradient is a tenth of the limit, and at most half of the one in force."""
     ratio = figures.gan_ratio if figures.gan_ratio > 0 else 0.0
     return now.gan_weight * min(0.5, 0.1 * limits.max_gan_ratio / max(ratio, 1e-12))

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tokenizer.doctor.config import Limits
-from tokenizer.doctor.findings import Settings, weaker
+from tokenizer.doctor.findings import SettingsInForce, weaker
 from tokenizer.doctor.vitals import Figures
 from training.checkpoints.folder import check_whole, newest_first, step_of
 from training.errors import BadInput
@@ -29,7 +29,7 @@ class Case:
     module: Any
     figures: Figures
     limits: Limits
-    now: Settings
+    now: SettingsInForce
     dead: Bool[Tensor, " code"]
 
 

@@ -23,8 +23,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         self.quantizer = build_quantizer(config.quantizer)
-        self.encoder = Encoder(config, self.quantizer.dim)
-        self.decoder = Decoder(config, self.quantizer.dim)
+        self.encoder = ConvEncoder(config, self.quantizer.dim)
+        self.decoder = ConvDecoder(config, self.quantizer.dim)
 
     @property
     def last_layer(self) -> Tensor:
@@ -74,7 +74,7 @@ class Layers(nn.Sequential):
         return x
 
 
-class Encoder(nn.Module):
+class ConvEncoder(nn.Module):
     def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
         super().__init__()
         self.patch = config.patch
@@ -96,7 +96,7 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(hidden)))
 
 
-class Decoder(nn.Module):
+class ConvDecoder(nn.Module):
     def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
         super().__init__()
         self.patch = config.patch

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokenizer.networks.autoencoder import Encoder, Layers
+from tokenizer.networks.autoencoder import ConvEncoder, Layers
 from tokenizer.networks.config import MusikConfig
 from tokenizer.networks.semantic import MeaningOnly
 from tokenizer.quantizers.base import Quantized
@@ -62,7 +62,7 @@ class Musik(MeaningOnly):
             raise BadInput("MUSIK learns from actions, and the data has none; take another recipe")
         self.config = config
         self.quantizer = build_quantizer(config.quantizer)
-        self.encoder = Encoder(config.encoder, self.quantizer.dim)
+        self.encoder = ConvEncoder(config.encoder, self.quantizer.dim)
         state_dim = int(config.tokens_per_frame) * self.quantizer.dim
         self.energy = ActionEnergy(state_dim, config.num_actions, config.hidden)
         self.low: Tensor

@@ -19,11 +19,11 @@ from tokenizer.networks.config import GROUPS, STYLES, VQGANConfig
 from tokenizer.networks.vqgan_blocks import (
     EPS,
     AdaptiveGroupNorm,
-    Downsample,
     NearestUpsample,
-    ResBlock,
     ShuffleUpsample,
-    SpatialAttention,
+    VqganAttention,
+    VqganDownsample,
+    VqganResBlock,
     silu,
 )
 from tokenizer.quantizers.base import Quantized
@@ -43,8 +43,8 @@ class VQGAN(nn.Module):
         self.quantizer = build_quantizer(config.quantizer)
         projected, dim = STYLES[config.style].projected, self.quantizer.dim
         latent = config.z_channels if projected else dim
-        self.encoder = Encoder(config, latent)
-        self.decoder = Decoder(config, latent)
+        self.encoder = VqganEncoder(config, latent)
+        self.decoder = VqganDecoder(config, latent)
         self.quant_conv = nn.Conv2d(latent, dim, 1) if projected else nn.Identity()
         self.post_quant_conv = nn.Conv2d(dim, latent, 1) if projected else nn.Identity()
 
@@ -87,7 +87,7 @@ class VQGAN(nn.Module):
         return self.reconstruct(self.quantizer.decode(tokens)).clamp(-1, 1)
 
 
-class Encoder(nn.Module):
+class VqganEncoder(nn.Module):
     def __init__(self, config: VQGANConfig, latent: int) -> None:
         super().__init__()
         style = STYLES[config.style]
@@ -97,12 +97,12 @@ class Encoder(nn.Module):
         for level, channels in enumerate(config.channels):
             attends = style.attention and level in config.attention_levels
             for i in range(config.num_res_blocks):
-                layers[f"down_{level}_block_{i}"] = ResBlock(width, channels, style.bias)
+                layers[f"down_{level}_block_{i}"] = VqganResBlock(width, channels, style.bias)
                 width = channels
                 if attends:
-                    layers[f"down_{level}_attention_{i}"] = SpatialAttention(width)
+                    layers[f"down_{level}_attention_{i}"] = VqganAttention(width)
             if level < last:
-                layers[f"down_{level}_resample"] = Downsample(width, style.centred)
+                layers[f"down_{level}_resample"] = VqganDownsample(width, style.centred)
         layers |= middle(config)
         self.layers = named(layers, Layers())
         self.norm_out = nn.GroupNorm(GROUPS, width, EPS)
@@ -113,7 +113,7 @@ class Encoder(nn.Module):
         return self.conv_out(silu(self.norm_out(self.layers(frames))))
 
 
-class Decoder(nn.Module):
+class VqganDecoder(nn.Module):
     def __init__(self, config: VQGANConfig, latent: int) -> None:
         super().__init__()
         style = STYLES[config.style]
@@ -125,10 +125,10 @@ class Decoder(nn.Module):
                 layers[f"up_{level}_norm"] = AdaptiveGroupNorm(latent, width)
             attends = style.attention and level in config.attention_levels
             for i in range(config.num_res_blocks + style.extra_blocks):
-                layers[f"up_{level}_block_{i}"] = ResBlock(width, channels, style.bias)
+                layers[f"up_{level}_block_{i}"] = VqganResBlock(width, channels, style.bias)
                 width = channels
                 if attends:
-                    layers[f"up_{level}_attention_{i}"] = SpatialAttention(width)
+                    layers[f"up_{level}_attention_{i}"] = VqganAttention(width)
             if level:
                 upsample = ShuffleUpsample if style.shuffle else NearestUpsample
                 layers[f"up_{level}_resample"] = upsample(width)
@@ -152,10 +152,12 @@ def middle(config: VQGANConfig) -> dict[str, nn.Module]:
     """Blocks at the lowest resolution: two around an attention, or residual ones alone."""
     style, width = STYLES[config.style], config.channels[-1]
     count = 2 if style.attention else config.num_res_blocks
-    blocks: dict[str, nn.Module] = {"mid_block_0": ResBlock(width, width, style.bias)}
+    blocks: dict[str, nn.Module] = {"mid_block_0": VqganResBlock(width, width, style.bias)}
     if style.attention:
-        blocks["mid_attention"] = SpatialAttention(width)
-    return blocks | {f"mid_block_{i}": ResBlock(width, width, style.bias) for i in range(1, count)}
+        blocks["mid_attention"] = VqganAttention(width)
+    return blocks | {
+        f"mid_block_{i}": VqganResBlock(width, width, style.bias) for i in range(1, count)
+    }
 
 
 class Guided(Layers):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from tokenizer.networks.config import EPS, GROUPS
 
 
-class ResBlock(nn.Module):
+class VqganResBlock(nn.Module):
     """Pre-activation residual block; 1x1 shortcut where the number of channels changes."""
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
@@ -32,7 +32,7 @@ def silu(x: Tensor) -> Tensor:
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
-class SpatialAttention(nn.Module):
+class VqganAttention(nn.Module):
     """Single-head self-attention over the positions of one frame, scaled by channels^-0.5."""
 
     def __init__(self, channels: int) -> None:
@@ -47,7 +47,7 @@ class SpatialAttention(nn.Module):
         return x + self.proj(rearrange(out, "n 1 (h w) c -> n c h w", h=x.shape[-2]))
 
 
-class Downsample(nn.Conv2d):
+class VqganDownsample(nn.Conv2d):
     """Strided 3x3; where it is not centred, it sees one row below and one column to the right."""
 
     def __init__(self, channels: int, centred: bool) -> None:

@@ -17,7 +17,7 @@ from tokenizer.published.cosmos_dv import CosmosDV
 from tokenizer.published.driving_simulator import DrivingSimulator
 from tokenizer.published.llamagen import LlamaGen
 from tokenizer.published.magvit2 import Magvit2
-from tokenizer.published.opened import Opened
+from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.seed_voken import IBQ, OpenMagvit2
 from tokenizer.published.taming import Taming
 from training.checkpoints.folder import WEIGHTS, write_checkpoint
@@ -26,11 +26,11 @@ from training.errors import BadInput
 from training.foreign.adapters import choose, paths, provenance
 
 
-class Adapter(Protocol):
-    def open(self, files: Sequence[Path]) -> Opened: ...
+class TokenizerAdapter(Protocol):
+    def open(self, files: Sequence[Path]) -> OpenedTokenizer: ...
 
 
-ADAPTERS: dict[str, Callable[..., Adapter]] = {
+ADAPTERS: dict[str, Callable[..., TokenizerAdapter]] = {
     "commavq": CommaVQ,
     "magvit2": Magvit2,
     "open_magvit2": OpenMagvit2,
@@ -42,7 +42,7 @@ ADAPTERS: dict[str, Callable[..., Adapter]] = {
 }
 
 
-def adapter(name: str, options: Mapping[str, Any]) -> Adapter:
+def adapter(name: str, options: Mapping[str, Any]) -> TokenizerAdapter:
     """The adapter called `name`; see `training.foreign.adapters.choose`."""
     return choose(ADAPTERS, "tokenizer", name, options)
 
@@ -102,11 +102,11 @@ def opened_name(name: str, ckpt: Any, options: Mapping[str, Any]) -> str:
     return str(out)
 
 
-def _stored(opened: Opened) -> dict[str, Any]:
+def _stored(opened: OpenedTokenizer) -> dict[str, Any]:
     """As checkpoints name them: these weights are what is used, like averaged ones."""
     return {f"ema.module.{key}": tensor.contiguous() for key, tensor in opened.weights.items()}
 
 
-def _manifest(name: str, files: Sequence[Path], opened: Opened) -> dict[str, Any]:
+def _manifest(name: str, files: Sequence[Path], opened: OpenedTokenizer) -> dict[str, Any]:
     found = manifest_of(opened.config, opened.preprocessing)
     return {**found, **provenance(name, files, opened.left_out)}

@@ -8,7 +8,7 @@ import torch
 
 from drives.preprocessing import COMMA_CAMERA
 from tokenizer.networks.config import VQGANConfig
-from tokenizer.published.opened import Opened
+from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.vqgan_keys import CODEBOOK, architecture, codebook, load
 from training.errors import BadInput
 from training.foreign.weights import Tensors, read_file, state_dict
@@ -29,7 +29,7 @@ class CommaVQ:
     image_size: Sequence[int] = (128, 256)
     crop: str = "comma"
 
-    def open(self, files: Sequence[Path]) -> Opened:
+    def open(self, files: Sequence[Path]) -> OpenedTokenizer:
         """Both halves, in any order; the codebook, which each of them holds, must be the same.
 
         Raises:
@@ -52,7 +52,7 @@ class CommaVQ:
         weights, left_out = load(config, tensors, where)
         window = COMMA_CAMERA.window if self.crop == "comma" else ()
         preprocessing = replace(COMMA_CAMERA, window=window, antialias=self.crop == "cover")
-        return Opened(config, weights, preprocessing, left_out)
+        return OpenedTokenizer(config, weights, preprocessing, left_out)
 
 
 def _half(file: Path) -> tuple[str, Tensors]:

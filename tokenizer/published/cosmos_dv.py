@@ -15,7 +15,7 @@ import torch
 from drives.preprocessing import Preprocessing
 from tokenizer.networks.config import VideoAutoencoderConfig
 from tokenizer.networks.kinds import build_network
-from tokenizer.published.opened import Opened
+from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.torchscript import is_torchscript, read_torchscript
 from tokenizer.quantizers.config import FSQConfig
 from training.errors import BadInput
@@ -57,7 +57,7 @@ class CosmosDV:
     image_size: Sequence[int] = ()
     levels: Sequence[int] = ()
 
-    def open(self, files: Sequence[Path]) -> Opened:
+    def open(self, files: Sequence[Path]) -> OpenedTokenizer:
         """encoder.jit and decoder.jit, autoencoder.jit, or state dicts (.safetensors, .pt) of both.
 
         Raises:
@@ -72,7 +72,7 @@ class CosmosDV:
         where = ", ".join(map(str, files))
         config = self.architecture(tensors, where)
         weights, left_out = convert(tensors, config, where)
-        return Opened(config, weights, Preprocessing(), left_out)
+        return OpenedTokenizer(config, weights, Preprocessing(), left_out)
 
     def architecture(self, tensors: Tensors, where: str) -> VideoAutoencoderConfig:
         """What the tensors' names and shapes show."""

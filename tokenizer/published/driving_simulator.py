@@ -6,7 +6,7 @@ from pathlib import Path
 
 from drives.preprocessing import Preprocessing
 from tokenizer.networks.config import VQGANConfig
-from tokenizer.published.opened import Opened
+from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.taming import one
 from tokenizer.published.vqgan_keys import architecture, load
 from tokenizer.quantizers.config import FSQConfig
@@ -26,7 +26,7 @@ class DrivingSimulator:
     image_size: Sequence[int] = (288, 512)
     levels: Sequence[int] = ()
 
-    def open(self, files: Sequence[Path]) -> Opened:
+    def open(self, files: Sequence[Path]) -> OpenedTokenizer:
         """The project's own checkpoint, or a flat state dict and `levels`.
 
         Raises:
@@ -46,4 +46,4 @@ class DrivingSimulator:
             image_size=tuple(self.image_size), quantizer=FSQConfig(tuple(levels)), **shape
         )
         weights, left_out = load(config, tensors, str(file), ("loss.",))
-        return Opened(config, weights, Preprocessing(), left_out)
+        return OpenedTokenizer(config, weights, Preprocessing(), left_out)

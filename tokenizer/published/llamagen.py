@@ -10,7 +10,7 @@ from pathlib import Path
 
 from drives.preprocessing import Preprocessing
 from tokenizer.networks.config import VQGANConfig
-from tokenizer.published.opened import Opened
+from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.torchscript import is_torchscript, read_torchscript
 from tokenizer.published.vqgan_keys import architecture, codebook, load
 from training.errors import BadInput
@@ -31,7 +31,7 @@ class LlamaGen:
 
     image_size: Sequence[int] = (256, 256)
 
-    def open(self, files: Sequence[Path]) -> Opened:
+    def open(self, files: Sequence[Path]) -> OpenedTokenizer:
         """LlamaGen's checkpoint, or the TorchScript halves that VaViM published, in any order.
 
         Raises:
@@ -51,7 +51,7 @@ class LlamaGen:
         book = codebook(tensors, where, normalize=True, commitment_weight=0.25, codebook_weight=1.0)
         config = VQGANConfig(image_size=tuple(self.image_size), quantizer=book, **shape)
         weights, left_out = load(config, tensors, where, LEFT_OUT, layout="llamagen")
-        return Opened(config, weights, Preprocessing(), left_out)
+        return OpenedTokenizer(config, weights, Preprocessing(), left_out)
 
 
 def _tensors(file: Path) -> Tensors:

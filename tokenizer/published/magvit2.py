@@ -10,7 +10,7 @@ from pathlib import Path
 from drives.preprocessing import Preprocessing
 from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.averages import LEFT_OUT, chosen
-from tokenizer.published.opened import Opened
+from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.taming import one
 from tokenizer.published.vqgan_keys import architecture, load
 from tokenizer.quantizers.config import LFQConfig
@@ -32,7 +32,7 @@ class Magvit2:
     weights: str = "raw"
     bit_order: str = "big"
 
-    def open(self, files: Sequence[Path]) -> Opened:
+    def open(self, files: Sequence[Path]) -> OpenedTokenizer:
         """A Lightning checkpoint, or a flat state dict.
 
         Raises:
@@ -48,4 +48,4 @@ class Magvit2:
         )
         tensors = chosen(tensors, self.weights, str(file))
         weights, left_out = load(config, tensors, str(file), LEFT_OUT)
-        return Opened(config, weights, Preprocessing(), left_out)
+        return OpenedTokenizer(config, weights, Preprocessing(), left_out)

@@ -8,7 +8,7 @@ from drives.preprocessing import Preprocessing
 from tokenizer.networks.kinds import NetworkConfig
 
 
-class Opened(NamedTuple):
+class OpenedTokenizer(NamedTuple):
     """A published tokenizer in our terms.
 
     Attributes:

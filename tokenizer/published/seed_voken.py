@@ -12,7 +12,7 @@ from typing import Any
 from drives.preprocessing import Preprocessing
 from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.averages import LEFT_OUT, chosen
-from tokenizer.published.opened import Opened
+from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.taming import one
 from tokenizer.published.vqgan_keys import architecture, codebook, load
 from tokenizer.quantizers.config import LFQConfig, QuantizerConfig
@@ -31,7 +31,7 @@ class OpenMagvit2:
     image_size: Sequence[int] = (256, 256)
     weights: str = "ema"
 
-    def open(self, files: Sequence[Path]) -> Opened:
+    def open(self, files: Sequence[Path]) -> OpenedTokenizer:
         """A Lightning checkpoint, or a flat state dict.
 
         Raises:
@@ -53,7 +53,7 @@ class IBQ:
     image_size: Sequence[int] = (256, 256)
     weights: str = "ema"
 
-    def open(self, files: Sequence[Path]) -> Opened:
+    def open(self, files: Sequence[Path]) -> OpenedTokenizer:
         """As `OpenMagvit2.open`."""
         (file,) = one(files, "ibq")
         tensors = chosen(state_dict(read_file(file), file), self.weights, str(file))
@@ -68,7 +68,7 @@ def _opened(
     shape: dict[str, Any],
     tensors: Tensors,
     file: Path,
-) -> Opened:
+) -> OpenedTokenizer:
     config = VQGANConfig(image_size=tuple(size), quantizer=quantizer, **shape)
     weights, left_out = load(config, tensors, str(file), LEFT_OUT)
-    return Opened(config, weights, Preprocessing(), left_out)
+    return OpenedTokenizer(config, weights, Preprocessing(), left_out)

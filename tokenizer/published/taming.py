@@ -7,7 +7,7 @@ from pathlib import Path
 from drives.preprocessing import Preprocessing
 from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.averages import AVERAGED
-from tokenizer.published.opened import Opened
+from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.vqgan_keys import architecture, codebook, load
 from training.errors import BadInput
 from training.foreign.weights import read_file, state_dict
@@ -23,7 +23,7 @@ class Taming:
 
     image_size: Sequence[int] = (256, 256)
 
-    def open(self, files: Sequence[Path]) -> Opened:
+    def open(self, files: Sequence[Path]) -> OpenedTokenizer:
         """A Lightning checkpoint, or a flat state dict.
 
         Raises:
@@ -43,7 +43,7 @@ class Taming:
             **shape,
         )
         weights, left_out = load(config, tensors, str(file), ("loss.",))
-        return Opened(config, weights, Preprocessing(), left_out)
+        return OpenedTokenizer(config, weights, Preprocessing(), left_out)
 
 
 def one(files: Sequence[Path], name: str) -> Sequence[Path]:

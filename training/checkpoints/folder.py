@@ -32,6 +32,7 @@ from training.checkpoints.manifests import (
     WEIGHTS,
     read_manifest,
 )
+from training.checkpoints.pieces import read_whole
 from training.disk.hashing import file_sha256
 from training.disk.records import sealed, sync
 from training.errors import BadInput, NotSaved
@@ -171,8 +172,6 @@ def read_weights(path: Path, verify: bool = True) -> dict[str, torch.Tensor]:
     if verify:
         check_weights(path)
     if (path / SHARDS).is_dir():
-        from training.checkpoints.sharded import read_whole
-
         return read_whole(path / SHARDS)
     try:
         return load_file(path / WEIGHTS)
@@ -234,3 +233,30 @@ def newest_first(run: Path) -> list[Path]:
 def step_of(path: Path) -> int:
     """The optimizer step that a folder `step-N` is named for."""
     return int(path.name.removeprefix("step-"))
+
+
+def prune(newest: Path, keep: int | None) -> None:
+    """Remove what is older than the newest `keep` whole checkpoints, one of which is now durable.
+
+    Whole means sealed and of the sizes that were written; gigabytes are not hashed again at every
+    save. What was written in this run has been hashed then, what it was resumed from when opened.
+    """
+    beside, found = newest.parent, newest_first(newest.parent)
+    whole = [folder for folder in found if folder == newest or _looks_whole(folder)]
+    doomed = [*beside.glob(".step-*.partial"), *beside.glob(".step-*.damaged")]  # killed; replaced
+    if keep and len(whole) > keep:
+        oldest = min(step_of(newest), step_of(whole[keep - 1]))
+        doomed += [folder for folder in found if step_of(folder) < oldest]
+    for folder in doomed:
+        try:
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+        except OSError as error:
+            print(f"warning: {folder}: cannot be removed ({error.strerror})")
+
+
+def _looks_whole(folder: Path) -> bool:
+    try:
+        read_manifest(folder)
+    except BadInput:
+        return False
+    return True

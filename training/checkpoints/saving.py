@@ -14,15 +14,17 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from training.checkpoints.folder import (
     MANIFEST_KEY,
+    SHARDS,
     STATE,
     check_whole,
     newest_first,
-    read_manifest,
+    prune,
     read_state,
     read_weights,
     step_of,
     write_checkpoint,
 )
+from training.checkpoints.pieces import whole_optimizers
 from training.errors import BadInput, NotSaved, TrainingFault
 from training.watch.faults import check_finite
 
@@ -83,10 +85,8 @@ class FolderCheckpointIO(CheckpointIO):
             raise BadInput(f"ckpt={folder}: an export without optimizer state cannot be resumed")
         state = read_state(folder)
         if "sharded_groups" in state:
-            from training.checkpoints.sharded import whole_optimizers
-
             groups = state.pop("sharded_groups")
-            state["optimizer_states"] = whole_optimizers(folder, groups)
+            state["optimizer_states"] = whole_optimizers(folder / SHARDS, groups)
         return {**state, "state_dict": read_weights(folder, verify=False)}
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -109,33 +109,6 @@ class FolderCheckpointIO(CheckpointIO):
             self.lose(failure)
         else:
             prune(path, self.keep)
-
-
-def prune(newest: Path, keep: int | None) -> None:
-    """Remove what is older than the newest `keep` whole checkpoints, one of which is now durable.
-
-    Whole means sealed and of the sizes that were written; gigabytes are not hashed again at every
-    save. What was written in this run has been hashed then, what it was resumed from when opened.
-    """
-    beside, found = newest.parent, newest_first(newest.parent)
-    whole = [folder for folder in found if folder == newest or _looks_whole(folder)]
-    doomed = [*beside.glob(".step-*.partial"), *beside.glob(".step-*.damaged")]  # killed; replaced
-    if keep and len(whole) > keep:
-        oldest = min(step_of(newest), step_of(whole[keep - 1]))
-        doomed += [folder for folder in found if step_of(folder) < oldest]
-    for folder in doomed:
-        try:
-            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-        except OSError as error:
-            print(f"warning: {folder}: cannot be removed ({error.strerror})")
-
-
-def _looks_whole(folder: Path) -> bool:
-    try:
-        read_manifest(folder)
-    except BadInput:
-        return False
-    return True
 
 
 class SaveCheckpoints(Checkpoint):

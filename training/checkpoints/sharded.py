@@ -3,23 +3,19 @@
 Every rank writes its pieces (torch.distributed.checkpoint, in safetensors, because its own format
 is a pickle) into `shards/` of a checkpoint folder; the folder is committed by rank 0 once all
 have. Another number of processes reads the same pieces, and one process puts them together
-without any process group. Keys are `weights/NAME` and `optimizer_I/NAME/MOMENT`.
+(`training.checkpoints.pieces`).
 """
 
-import warnings
 from collections.abc import Callable, Iterable
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 import torch.distributed.checkpoint as dcp
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -38,15 +34,14 @@ from training.checkpoints.folder import (
     check_whole,
     commit,
     partial_of,
+    prune,
     read_state,
     read_weights,
     save_state,
     writing,
 )
-from training.checkpoints.saving import prune
+from training.checkpoints.pieces import OPTIMIZER, WEIGHTS, moments_of, names_in
 from training.errors import BadInput, NotSaved
-
-WEIGHTS, OPTIMIZER = "weights", "optimizer_{}"
 
 
 class FullySharded(ModelParallelStrategy):
@@ -73,7 +68,7 @@ class FullySharded(ModelParallelStrategy):
         pieces = {f"{WEIGHTS}/{name}": v for name, v in state.pop("state_dict").items()}
         optimizers = state.pop("optimizer_states", [])
         for i, optimizer in enumerate(optimizers):
-            pieces |= _moments(OPTIMIZER.format(i), optimizer)
+            pieces |= moments_of(OPTIMIZER.format(i), optimizer)
         state["sharded_groups"] = [optimizer["param_groups"] for optimizer in optimizers]
         self._first_rank(path, lambda: begin(path))
         folder = partial_of(path) / SHARDS
@@ -124,7 +119,7 @@ class FullySharded(ModelParallelStrategy):
         states = [get_optimizer_state_dict(self.model, o) for o in optimizers]
         pieces = {f"{WEIGHTS}/{name}": v for name, v in weights.items()}
         for i, named in enumerate(states):
-            pieces |= _moments(OPTIMIZER.format(i), named)
+            pieces |= moments_of(OPTIMIZER.format(i), named)
         dcp.load(pieces, storage_reader=HuggingFaceStorageReader(str(path / SHARDS)))
         set_model_state_dict(self.model, weights)
         groups = state.pop("sharded_groups")
@@ -141,7 +136,7 @@ class FullySharded(ModelParallelStrategy):
         set_model_state_dict(self.model, weights, options=whole)
         for optimizer, saved in zip(optimizers, states, strict=True):
             mine: dict[str, Any] = get_optimizer_state_dict(self.model, optimizer)
-            names = _names(mine["param_groups"])
+            names = names_in(mine["param_groups"])
             groups = [
                 {**group, "params": [names[i] for i in group["params"]]}
                 for group in saved["param_groups"]
@@ -179,52 +174,3 @@ def whole(module: nn.Module, make: Callable[[], nn.Module], trainer: L.Trainer) 
     if trainer.is_global_zero:
         copy.load_state_dict(weights)
     return copy.to(trainer.strategy.root_device)
-
-
-def read_whole(folder: Path) -> dict[str, Tensor]:
-    """The weights in a folder of shards, put together by this process alone."""
-    found = _read(folder, f"{WEIGHTS}/")
-    return {key.removeprefix(f"{WEIGHTS}/"): value for key, value in found.items()}
-
-
-def whole_optimizers(
-    checkpoint: Path, sharded_groups: list[list[dict[str, Any]]]
-) -> list[dict[str, Any]]:
-    """Optimizer states as `torch.optim` saves them, from the shards of a checkpoint."""
-    states = []
-    for i, groups in enumerate(sharded_groups):
-        prefix = f"{OPTIMIZER.format(i)}/"
-        index = {name: number for number, name in enumerate(_names(groups))}
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in _read(checkpoint / SHARDS, prefix).items():
-            name, moment = key.removeprefix(prefix).rsplit("/", 1)
-            state.setdefault(index[name], {})[moment] = value
-        numbered = [{**g, "params": [index[name] for name in g["params"]]} for g in groups]
-        states.append({"state": state, "param_groups": numbered})
-    return states
-
-
-def _names(groups: list[dict[str, Any]]) -> list[str]:
-    """Names of all parameters in the order in which torch.optim numbers them."""
-    return list(chain.from_iterable(group["params"] for group in groups))
-
-
-def _moments(prefix: str, optimizer: dict[str, Any]) -> dict[str, Tensor]:
-    return {
-        f"{prefix}/{name}/{moment}": value
-        for name, moments in optimizer["state"].items()
-        for moment, value in moments.items()
-    }
-
-
-def _read(folder: Path, prefix: str) -> dict[str, Tensor]:
-    known = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    tensors = {
-        key: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for key, entry in known.items()
-        if key.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
-    }
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*assuming the intent is to load in a single process.*")
-        dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
-    return tensors

@@ -7,20 +7,10 @@ import torch
 from omegaconf import DictConfig
 
 from training.errors import BadInput
-from training.machine import num_devices
+from training.machine import GPUS, num_devices
 from training.watch.throughput import peak_flops
 
 HALF, FULL = "bf16-mixed", "32-true"
-# name: bytes, dense FLOP/s in bf16 and in TF32 (what 32-true multiplies in), from the vendor's
-# data sheets. The GeForce cards count bf16 with sums in fp32, as training does.
-GPUS = {
-    "h200": (141e9, 989e12, 494e12),
-    "h100": (80e9, 989e12, 494e12),
-    "a100-80": (80e9, 312e12, 156e12),
-    "a100-40": (40e9, 312e12, 156e12),
-    "4090": (24e9, 165e12, 82e12),
-    "3090": (24e9, 71e12, 35e12),
-}
 # Share of the peak that training reaches where the user does not say. On two AVX2 cores our own
 # recipes logged medians of 0.32 to 0.51; for GPUs it is an assumption.
 GPU_SHARE, CPU_SHARE = 0.4, 0.35

@@ -6,7 +6,6 @@ activation checkpointing and precision with which the same global batch fits and
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.utils import instantiate
@@ -16,7 +15,7 @@ from training.command_line import typed
 from training.errors import BadInput
 from training.planner.devices import Device, find_device
 from training.planner.memory import PlannedData, StepCost, step_cost
-from training.planner.report import report
+from training.planner.options import Option, Plan, Settings
 from training.planner.tracker import AVERAGE, GRADIENTS, OPTIMIZER, PARAMETERS, TEMPORARIES
 from training.run import build_model
 from training.trainer import STRATEGIES
@@ -25,66 +24,6 @@ CHECKPOINTING = "checkpoint_activations"
 # What eager PyTorch needs to launch one operator, in seconds: below that no step gets faster,
 # however small its batch. Of the order that profilers show; it only ranks small micro-batches.
 LAUNCH_S = 1e-5
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What may change without changing the result, up to rounding.
-
-    Attributes:
-        micro_batch: examples that one device holds at once.
-        accumulate: micro-batches per optimizer step.
-        checkpointing: whether activations are computed again in the backward pass.
-    """
-
-    micro_batch: int
-    accumulate: int
-    checkpointing: bool
-    precision: str
-
-
-@dataclass(frozen=True)
-class Option:
-    """Settings, and what they cost on one device.
-
-    Attributes:
-        parts: bytes by part when they are most together, the sharding taken into account.
-        seconds: of one optimizer step.
-    """
-
-    settings: Settings
-    cost: StepCost
-    parts: dict[str, int]
-    seconds: float
-    fits: bool
-
-    @property
-    def bytes(self) -> int:
-        return sum(self.parts.values())
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What `str` shows.
-
-    Attributes:
-        configured: the settings as they are.
-        proposed: the fastest that fit; None where none do.
-        overrides: what to add to the command line for `proposed`.
-    """
-
-    name: str
-    device: Device
-    num_devices: int
-    strategy: str
-    max_steps: int
-    max_passes: float | None
-    configured: Option
-    proposed: Option | None
-    overrides: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return report(self)
 
 
 def plan(cfg: DictConfig) -> Plan:

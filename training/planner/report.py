@@ -1,20 +1,18 @@
 """The plan as text: aligned columns, units in every line."""
 
 import textwrap
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from training.planner.plan import Option, Plan
+from training.planner.options import Option, Plan
 
 WIDTH = 34
 
 
-def report(plan: "Plan") -> str:
+def report(plan: Plan) -> str:
     """Everything a plan says, for a terminal."""
     return "\n".join([*_model(plan), "", *_settings(plan), "", *_advice(plan)])
 
 
-def _model(plan: "Plan") -> list[str]:
+def _model(plan: Plan) -> list[str]:
     cost, device = plan.configured.cost, plan.device
     work, settings = cost.work, plan.configured.settings
     peak = device.peak(settings.precision) / 1e12
@@ -39,13 +37,13 @@ def _model(plan: "Plan") -> list[str]:
     ]
 
 
-def _passes(plan: "Plan") -> str:
+def _passes(plan: Plan) -> str:
     if not plan.max_passes:
         return ""
     return f" at most; max_passes={plan.max_passes:g} ends a run over little data sooner"
 
 
-def _settings(plan: "Plan") -> list[str]:
+def _settings(plan: Plan) -> list[str]:
     columns = [plan.configured]
     if plan.proposed is not None and plan.proposed is not plan.configured:
         columns.append(plan.proposed)
@@ -73,7 +71,7 @@ def _settings(plan: "Plan") -> list[str]:
     return [_line(name, "".join(f"{v:>14}" for v in values)) for name, values in rows]
 
 
-def _advice(plan: "Plan") -> list[str]:
+def _advice(plan: Plan) -> list[str]:
     if plan.proposed is None:
         return [
             "Nothing fits, not even a micro-batch of 1: take trainer=fsdp on more devices, devices",
@@ -84,17 +82,13 @@ def _advice(plan: "Plan") -> list[str]:
     return [f"To take the proposal, add: {' '.join(plan.overrides)}"]
 
 
-def _speed(plan: "Plan", option: "Option") -> str:
+def _speed(plan: Plan, option: Option) -> str:
     tokens = option.cost.work.tokens * option.settings.accumulate * plan.num_devices
     return f"{tokens / option.seconds:,.0f}"
 
 
-def _hours(plan: "Plan", option: "Option") -> float:
+def _hours(plan: Plan, option: Option) -> float:
     return option.seconds * plan.max_steps / 3600
-
-
-def _switch(on: bool) -> str:
-    return "on" if on else "off"
 
 
 def _gb(size: float) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 
@@ -15,21 +15,19 @@ from training.disk.plain_json import to_json
 from training.errors import BadInput
 from training.pages.chart_text import as_drawn
 from training.scaling.fit import PowerLaw, fit_power_law
+from training.scaling.ladder import Ladder
+from training.scaling.points import Point
 from training.sweeps.table import render
-
-if TYPE_CHECKING:
-    from training.scaling.ladder import Ladder
-    from training.scaling.scaling import Point
 
 UNITS = {"compute": "compute C = 6 N x tokens (FLOP)", "parameters": "parameters N"}
 
 
 def scores(
-    ladder: "Ladder",
+    ladder: Ladder,
     law: PowerLaw,
-    points: Sequence["Point"],
+    points: Sequence[Point],
     prediction: dict[str, Any],
-    reached: Sequence["Point"],
+    reached: Sequence[Point],
     exact_floors: dict[str, float],
 ) -> dict[str, Any]:
     """Predicted against reached, beside guesses that cost nothing: what scaling.json holds.
@@ -121,7 +119,7 @@ def plot(file: Path, law: PowerLaw, result: dict[str, Any]) -> None:
     plt.close(figure)
 
 
-def _score(law: PowerLaw, said: dict[str, Any], point: "Point", written: float) -> dict[str, Any]:
+def _score(law: PowerLaw, said: dict[str, Any], point: Point, written: float) -> dict[str, Any]:
     if point.began < written:
         raise BadInput(
             f"{point.run}: began before its prediction was written, so there is nothing to score; "

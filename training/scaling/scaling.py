@@ -19,7 +19,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,43 +33,11 @@ from training.disk.status import STOPPED, read_status
 from training.errors import BadInput
 from training.scaling.fit import PowerLaw, fit_power_law
 from training.scaling.ladder import Ladder, Rung, read_ladder
+from training.scaling.points import Point, Size
 from training.watch.rows import METRICS_FILE, last_values, read_rows
 
 PREDICTION = "prediction.json"
 COUNT = "num_parameters"  # what a network calls the method that counts its parameters
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large a run is.
-
-    Attributes:
-        parameters: N, without those of lookups and positions.
-        tokens: real tokens of all windows that it is trained on, repeated ones again.
-        floors: nats per token that no model goes below, by name, where the data knows them.
-    """
-
-    parameters: int
-    tokens: int
-    floors: dict[str, float] = field(default_factory=dict)
-
-    def x(self, axis: str) -> float:
-        """N, or the compute C = 6 N x tokens in FLOP (Kaplan et al. 2020, section 2.1)."""
-        compute = 6.0 * self.parameters * self.tokens
-        return compute if axis == "compute" else float(self.parameters)
-
-
-@dataclass(frozen=True)
-class Point:
-    """A finished run: its size, its loss, and when its first metrics were logged (unix time)."""
-
-    rung: str
-    run: str
-    x: float
-    parameters: int
-    tokens: int
-    loss: float
-    began: float
 
 
 def climb(ladder: Ladder, train_missing: bool = True) -> dict[str, Any]:

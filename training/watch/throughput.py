@@ -12,10 +12,8 @@ import torch
 
 from training.disk.status import read_status, write_status
 from training.loading.loader import OrderedLoader
+from training.machine import GPUS
 from training.watch.clock import now
-
-# Dense bf16 peaks from the vendors' data sheets, FLOP/s.
-GPU_PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "4090": 165e12, "3090": 71e12}
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,8 @@ def peak_flops(device: str) -> float:
     """FLOP/s that the device can reach: the data sheet's for known GPUs, else measured."""
     if device.startswith("cuda"):
         name = torch.cuda.get_device_name(device)
-        for key, peak in GPU_PEAKS.items():
-            if key in name:
+        for key, (_, peak, _) in GPUS.items():
+            if key.partition("-")[0].upper() in name:
                 return peak
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     a = torch.ones(1024, 1024, device=device, dtype=dtype)  # no random numbers: they are the run's

@@ -33,7 +33,7 @@ from worldmodel.load import WorldModel, load_world_model
 
 
 @dataclass(frozen=True)
-class Row:
+class KindRow:
     """One world model in the table.
 
     Attributes:
@@ -54,7 +54,7 @@ class Row:
 
 def measure(
     model: WorldModel, name: str, clips: Sequence[TokenClip], num_frames: int, device: str
-) -> Row:
+) -> KindRow:
     """Score one model on clips of one length, and time its decoder.
 
     Raises:
@@ -62,7 +62,7 @@ def measure(
     """
     network, texts = model.network.to(device), model.texts()
     scores = teacher_forced(network, clips, device, texts, name)
-    return Row(
+    return KindRow(
         run=name,
         kind=describe(network.config)["name"],
         step=model.manifest.get("step"),
@@ -92,7 +92,7 @@ def frames_per_second(model: WorldModel, clip: TokenClip, num_frames: int, devic
     return num_frames / (now(device) - began)
 
 
-def markdown(rows: Iterable[Row]) -> str:
+def markdown(rows: Iterable[KindRow]) -> str:
     """The table as people read it."""
     head = ["run", "kind", "steps", "bits per token", "accuracy", "frames/s", "parameters"]
     head += [f"{name} actions" for name in VARIANTS]
@@ -105,7 +105,7 @@ def markdown(rows: Iterable[Row]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def table(asked: argparse.Namespace) -> list[Row]:
+def table(asked: argparse.Namespace) -> list[KindRow]:
     """Measure every model on the store of the first.
 
     Raises:

@@ -14,15 +14,15 @@ from worldmodel.load import WorldModel, manifest_of
 from worldmodel.published.commavq_gpt import CommaVQGPT
 from worldmodel.published.cosmos_ar import CosmosAR
 from worldmodel.published.genie import Genie
-from worldmodel.published.opened import Opened
+from worldmodel.published.opened import OpenedWorldModel
 from worldmodel.published.vam_mupgpt2 import VaViM
 
 
-class Adapter(Protocol):
-    def open(self, files: Sequence[Path]) -> Opened: ...
+class WorldModelAdapter(Protocol):
+    def open(self, files: Sequence[Path]) -> OpenedWorldModel: ...
 
 
-ADAPTERS: dict[str, Callable[..., Adapter]] = {
+ADAPTERS: dict[str, Callable[..., WorldModelAdapter]] = {
     "commavq_gpt": CommaVQGPT,
     "cosmos_ar": CosmosAR,
     "vam_mupgpt2": VaViM,
@@ -30,7 +30,7 @@ ADAPTERS: dict[str, Callable[..., Adapter]] = {
 }
 
 
-def adapter(name: str, options: Mapping[str, Any]) -> Adapter:
+def adapter(name: str, options: Mapping[str, Any]) -> WorldModelAdapter:
     """The adapter called `name`; see `training.foreign.adapters.choose`."""
     return choose(ADAPTERS, "model", name, options)
 
@@ -64,6 +64,6 @@ def convert(name: str, files: Sequence[Path], out: Path, **options: Any) -> list
     return opened.left_out
 
 
-def _manifest(name: str, files: Sequence[Path], opened: Opened) -> dict[str, Any]:
+def _manifest(name: str, files: Sequence[Path], opened: OpenedWorldModel) -> dict[str, Any]:
     found = manifest_of(opened.config, opened.spec, opened.action_names)
     return {**found, **provenance(name, files, opened.left_out)}

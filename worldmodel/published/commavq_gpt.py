@@ -24,7 +24,7 @@ from worldmodel.published.gpt_files import (
     tensor,
     weights_file,
 )
-from worldmodel.published.opened import Opened
+from worldmodel.published.opened import OpenedWorldModel
 
 PIXELS_PER_TOKEN = 16
 GRID = (8, 16)
@@ -43,7 +43,7 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class Said:
+class GPT2Config:
     """What is read of its config.json."""
 
     n_head: PositiveInt | None = None
@@ -64,7 +64,7 @@ class CommaVQGPT:
     num_heads: int | None = None
     grid: Sequence[int] | None = None
 
-    def open(self, files: Sequence[Path]) -> Opened:
+    def open(self, files: Sequence[Path]) -> OpenedWorldModel:
         """A flat state dict, and its config.json.
 
         Raises:
@@ -72,7 +72,7 @@ class CommaVQGPT:
         """
         where = weights_file(files)
         tensors = state_dict(read_file(where), where)
-        said = settings(files, where, Said)
+        said = settings(files, where, GPT2Config)
         heads = self.num_heads or said.get("n_head")
         if not heads:
             raise BadInput(f"{where}: how many heads? give its config.json too, or num_heads=N")

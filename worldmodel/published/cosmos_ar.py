@@ -28,7 +28,7 @@ from worldmodel.published.gpt_files import (
     tensor,
     weights_file,
 )
-from worldmodel.published.opened import Opened
+from worldmodel.published.opened import OpenedWorldModel
 
 # What holds for the published ones where no config.json says otherwise.
 LATENT_SHAPE = (5, 40, 64)
@@ -44,7 +44,7 @@ ATTENTION = {"proj": "wo", "query_norm": "q_norm", "key_norm": "k_norm"}
 
 
 @dataclass(frozen=True)
-class Said:
+class CosmosParams:
     """What is read of its config.json."""
 
     rope_dim: str | None = None
@@ -75,7 +75,7 @@ class CosmosAR:
     latent_shape: Sequence[int] | None = None
     fps: float = 24.0
 
-    def open(self, files: Sequence[Path]) -> Opened:
+    def open(self, files: Sequence[Path]) -> OpenedWorldModel:
         """A state dict, with or without "model." before its names, and its config.json.
 
         Raises:
@@ -83,7 +83,7 @@ class CosmosAR:
         """
         where = weights_file(files)
         tensors = _tensors(where)
-        said = settings(files, where, Said)
+        said = settings(files, where, CosmosParams)
         if said.get("rope_dim", "3D") != "3D":
             raise BadInput(f"{where}: rope_dim={said['rope_dim']}; only 3D is a world model's")
         shape = self.latent_shape or said.get("video_latent_shape", LATENT_SHAPE)

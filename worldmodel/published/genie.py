@@ -17,7 +17,7 @@ from training.errors import BadInput
 from training.foreign.weights import fill, read_file, state_dict
 from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.masked.model import Masked
-from worldmodel.published.opened import Opened
+from worldmodel.published.opened import OpenedWorldModel
 
 BASE_WIDTH = 256  # of its muP
 PIXELS_PER_TOKEN = 16  # side of what one token of its tokenizer shows
@@ -34,7 +34,7 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Said:
+class GenieConfig:
     """Its config.json, and what the values are where it leaves them out.
 
     `factored_vocab_size` is worked out from the two above it, `attn_drop` never read there, and
@@ -72,7 +72,7 @@ class Genie:
 
     fps: float = 2.0
 
-    def open(self, files: Sequence[Path]) -> Opened:
+    def open(self, files: Sequence[Path]) -> OpenedWorldModel:
         """The weights and their config.json, in any order.
 
         Raises:
@@ -96,7 +96,7 @@ class Genie:
         targets = network.state_dict()
         names = {key: foreign_name(key) for key in targets}
         weights, left_out = fill(targets, names, tensors, (), str(file))
-        return Opened(config, spec, (), weights, left_out)
+        return OpenedWorldModel(config, spec, (), weights, left_out)
 
 
 def foreign_name(key: str) -> str:
@@ -117,14 +117,14 @@ def foreign_name(key: str) -> str:
     return f"decoder.layers.{layer}.{NAMES[part]}.{rest}"
 
 
-def _read_config(file: Path) -> Said:
+def _read_config(file: Path) -> GenieConfig:
     values = read_json(file)
     if not isinstance(values, dict):
         raise BadInput(f"{file}: holds no settings; give the published config.json")
-    return judged(Said, {k: v for k, v in values.items() if k not in OF_THE_HUB}, str(file))
+    return judged(GenieConfig, {k: v for k, v in values.items() if k not in OF_THE_HUB}, str(file))
 
 
-def _config(said: Said) -> MaskedConfig:
+def _config(said: GenieConfig) -> MaskedConfig:
     num_factors = said.num_factored_vocabs
     size = round(said.image_vocab_size ** (1 / num_factors))
     return MaskedConfig(
@@ -146,7 +146,7 @@ def _config(said: Said) -> MaskedConfig:
     )
 
 
-def _spec(said: Said, fps: float) -> TokenSpec:
+def _spec(said: GenieConfig, fps: float) -> TokenSpec:
     side = math.isqrt(said.S)
     if side * side != said.S:
         raise BadInput(f"S={said.S} of config.json: is no square; its frames are")

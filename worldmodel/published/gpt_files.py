@@ -14,7 +14,7 @@ from training.errors import BadInput
 from training.foreign.weights import Tensors, fill
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.kinds import build_dynamics
-from worldmodel.published.opened import Opened
+from worldmodel.published.opened import OpenedWorldModel
 
 
 def weights_file(files: Sequence[Path], beside: Sequence[str] = (".json",)) -> Path:
@@ -105,9 +105,9 @@ def fitted(
     tensors: Tensors,
     left_out: Iterable[str],
     where: Path,
-) -> Opened:
+) -> OpenedWorldModel:
     """Fill the network of this config; raises as `fill` does."""
     with torch.device("meta"):
         targets = dict(build_dynamics(config, spec, 0).state_dict())
     weights, unused = fill(targets, sources, tensors, left_out, str(where))
-    return Opened(config, spec, (), weights, unused)
+    return OpenedWorldModel(config, spec, (), weights, unused)

@@ -8,7 +8,7 @@ from drives.tokens.store import TokenSpec
 from worldmodel.dynamics.config import DynamicsConfig
 
 
-class Opened(NamedTuple):
+class OpenedWorldModel(NamedTuple):
     """A published world model in our terms.
 
     Attributes:

@@ -25,7 +25,7 @@ from worldmodel.published.gpt_files import (
     tensor,
     weights_file,
 )
-from worldmodel.published.opened import Opened
+from worldmodel.published.opened import OpenedWorldModel
 
 GRID, PIXELS_PER_TOKEN = (18, 32), 16
 # Of LlamaGen's tokenizer; the published vocabulary has one id more, which no frame holds.
@@ -55,7 +55,7 @@ class VaViM:
     grid: Sequence[int] | None = None
     fps: float = 2.0
 
-    def open(self, files: Sequence[Path]) -> Opened:
+    def open(self, files: Sequence[Path]) -> OpenedWorldModel:
         """A Lightning checkpoint, and muP's base shapes.
 
         Raises:

@@ -64,6 +64,7 @@ def test_pictures_and_counted_flops_teach_the_codebook_nothing(composed, fit):
 def test_the_plan_of_a_run_needs_no_values(composed):
     """Under fake tensors nothing may ask how many batches a codebook has seen."""
     from training.planner.plan import plan
+    from training.planner.report import report
 
     cfg = composed("tokenizer_tiny", *SMALL, "quantizer=vq", "plan_device=cpu")
-    assert "tokenizer_tiny" in str(plan(cfg))
+    assert "tokenizer_tiny" in report(plan(cfg))

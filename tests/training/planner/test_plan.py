@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from training.errors import BadInput
 from training.planner.devices import FULL, GPUS, HALF, Device, find_device
 from training.planner.plan import Facts, Planner, plan
+from training.planner.report import report
 from training.planner.tracker import (
     ACTIVATIONS,
     AVERAGE,
@@ -245,7 +246,7 @@ def test_the_share_of_the_peak_sets_the_hours(composed):
     words = [*SMALL["gpt_tiny"], "plan_device=3090", "loader.batch_size=512"]
     slow, fast = (plan(composed("gpt_tiny", *words, f"plan_mfu={m}")) for m in (0.1, 0.2))
     assert slow.configured.seconds == pytest.approx(2 * fast.configured.seconds)
-    assert "tokens/s at 10% of the peak" in str(slow)
+    assert "tokens/s at 10% of the peak" in report(slow)
 
 
 def test_devices_are_looked_up_or_asked(composed):

@@ -113,7 +113,7 @@ class TimeAttention(nn.Module):
         return mask
 
 
-class Downsample(nn.Module):
+class SpaceTimeDownsample(nn.Module):
     """Halves height and width, then time (1 + 2n frames become 1 + n); pooling joins each step."""
 
     def __init__(self, channels: int, space: bool, time: bool) -> None:
@@ -142,7 +142,7 @@ def mean_pool(
     return F.avg_pool3d(x.float(), kernel).to(x.dtype)
 
 
-class Upsample(nn.Module):
+class SpaceTimeUpsample(nn.Module):
     """Doubles time (1 + n frames become 1 + 2n), then height and width."""
 
     def __init__(self, channels: int, space: bool, time: bool) -> None:

@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokenizer.networks.config import VideoAutoencoderConfig
 from tokenizer.networks.video.blocks import (
-    Downsample,
     FrameNorm,
-    Upsample,
+    SpaceTimeDownsample,
+    SpaceTimeUpsample,
     VideoAttention,
     VideoResBlock,
 )
@@ -50,7 +50,7 @@ class VideoEncoder(nn.Module):
                     layers.append(VideoAttention(width, config.attention_steps))
             last = level == len(config.widths) - 1
             if not last and any(config.halvings(level)):
-                layers.append(Downsample(width, *config.halvings(level)))
+                layers.append(SpaceTimeDownsample(width, *config.halvings(level)))
         self.layers = CausalLayers(*layers, *middle(width, config.attention_steps))
         self.norm_out = FrameNorm(width)
         self.conv_out = FactorizedConv(width, config.latent_channels)
@@ -83,7 +83,7 @@ class VideoDecoder(nn.Module):
                 if level in config.attention_levels:
                     layers.append(VideoAttention(width, config.attention_steps))
             if level and any(config.doublings(level)):
-                layers.append(Upsample(width, *config.doublings(level)))
+                layers.append(SpaceTimeUpsample(width, *config.doublings(level)))
         self.layers = CausalLayers(*layers)
         self.norm_out = FrameNorm(width)
         self.conv_out = FactorizedConv(width, 3 * config.patch**3)

@@ -64,7 +64,7 @@ class TimeCache:
         return self.keys[layer, ..., :stop, :], self.values[layer, ..., :stop, :]
 
 
-class AxisAttention(nn.Module):
+class SpaceTimeAttention(nn.Module):
     """Multi-head attention along one axis of a clip.
 
     With `qk_norm`, queries and keys share one LayerNorm over a head's channels.
@@ -130,8 +130,8 @@ class SpaceTimeBlock(nn.Module):
         super().__init__()
         hidden = int(shape.dim * shape.mlp_ratio)
         self.space_norm = nn.Identity() if shape.qk_norm else nn.LayerNorm(shape.dim)
-        self.space = AxisAttention(shape)
-        self.time = AxisAttention(shape)
+        self.space = SpaceTimeAttention(shape)
+        self.time = SpaceTimeAttention(shape)
         self.mlp_norm = nn.Identity() if shape.qk_norm else nn.LayerNorm(shape.dim)
         self.up = nn.Linear(shape.dim, hidden, bias=shape.mlp_bias)
         self.down = nn.Linear(hidden, shape.dim, bias=shape.mlp_bias)
