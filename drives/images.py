@@ -1,4 +1,4 @@
-"""PNG and JPEG files through Pillow (here and nowhere else), judged before they are decoded."""
+"""Reads PNG and JPEG files, checked before decoding; the only module that uses Pillow."""
 
 import struct
 import zlib
@@ -12,10 +12,10 @@ from PIL import Image
 
 from training.errors import BadInput
 
-# Pillow can open dozens of formats, some by means of other programs; frames are of these.
+# Pillow opens dozens of formats, some with external programs; frames use only these.
 FORMATS = ("PNG", "JPEG", "MPO")
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
-# What Pillow's plugins let through besides OSError when a file is damaged.
+# Exceptions of Pillow's plugins for damaged files, besides OSError.
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -42,7 +42,7 @@ def read_image(path: Path) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) as the header says, without decoding; BadInput as in `read_image`."""
+    """(height, width) from the header, without decoding; BadInput as in `read_image`."""
     with _opened(path) as image:
         return image.height, image.width
 
@@ -68,7 +68,7 @@ def check_sizes(paths: Sequence[Path]) -> tuple[int, int]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:  # up to twice that Pillow only warns
+            if image.width * image.height > MAX_PIXELS:  # up to twice this, Pillow only warns
                 raise ValueError(f"{image.width}x{image.height} are too many pixels")
             yield image
     except DAMAGE as error:

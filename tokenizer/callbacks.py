@@ -1,4 +1,4 @@
-"""What one sees while a tokenizer trains."""
+"""Pictures of a tokenizer in training."""
 
 import tempfile
 from functools import partial
@@ -21,7 +21,7 @@ from training.watch.media import Media
 
 
 class ReconstructionMedia(Media):
-    """Every so often: the same validation frames, above what the averaged weights make of them."""
+    """Every `every_steps`: the same validation frames above their EMA reconstructions."""
 
     def __init__(self, every_steps: int = 500, num_frames: int = 8) -> None:
         super().__init__(every_steps)
@@ -47,19 +47,19 @@ class ReconstructionMedia(Media):
             log_media(trainer, "rollout/reconstructions", [file])
 
     def shown(self, network: Any, frames: Tensor) -> Tensor:
-        """What stands below the frames: their reconstructions, in [-1, 1]."""
+        """The lower row: reconstructions of the frames, in [-1, 1]."""
         return network(frames)[0]
 
 
 class CodeMedia(ReconstructionMedia):
-    """Every so often: validation frames, above their codes, for tokenizers without a way back.
+    """Every `every_steps`: validation frames above their codes, for tokenizers without a decoder.
 
-    Equal codes have equal colours; near colours mean nothing.
+    Equal codes have equal colours; similar colours have no meaning.
     """
 
     def shown(self, network: Any, frames: Tensor) -> Tensor:
         tokens = network.encode(frames)[:, None]
-        # Multiples of irrational numbers, modulo 1: neighbouring codes get far colours.
+        # Multiples of irrational numbers, modulo 1: neighbouring codes get distant colours.
         steps = torch.tensor([0.618034, 0.754878, 0.569840], device=frames.device)
         colours = (tokens * steps.view(1, 3, 1, 1)) % 1 * 2 - 1
         return F.interpolate(colours.to(frames), frames.shape[-2:], mode="nearest")

@@ -32,7 +32,7 @@ def decode_frames(
 
 
 def check_pair(store: TokenStore, tokenizer: Tokenizer) -> None:
-    """BadInput unless the store's tokens were made by this tokenizer, or published with it."""
+    """BadInput unless this tokenizer made the store's tokens or was published with them."""
     spec, own = store.spec, tokenizer.spec(store.spec.fps)
     if spec.tokenizer not in (tokenizer.hash, tokenizer.published_as):
         raise BadInput(

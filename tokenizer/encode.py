@@ -1,8 +1,8 @@
 """Drives -> token store: python -m tokenizer.encode data.root=/path out=tokens/mine
 
-Worker processes decode video ahead of the model. A finished drive is never encoded again, so an
-interrupted run goes on where it stopped. Several processes (shards) fill one store together:
-`shard=0 num_shards=4`, a Slurm array, or torchrun.
+Worker processes decode video ahead of the model. A finished drive is never encoded again, so a
+restarted run continues. Several processes (shards) fill one store together: `shard=0
+num_shards=4`, a Slurm array, or torchrun.
 """
 
 import os
@@ -53,11 +53,11 @@ class EncodeConfig:
     """How to encode.
 
     Attributes:
-        every: keep every N-th frame; actions are averaged over the frames left out.
+        every: keep every N-th frame; actions are averaged over the dropped frames.
         batch_size: frames per forward pass.
-        num_workers: processes that decode video ahead of the model; 0: this one does.
+        num_workers: processes that decode video ahead of the model; 0: this process.
         dtype, channels_last, winograd, frames_at_once, compile: see `InferenceConfig`.
-        on_gap: where the recorder dropped frames: "warn" and go on, or "stop".
+        on_gap: where the recorder dropped frames: "warn" and continue, or "stop".
         device: null: a GPU if there is one.
     """
 
@@ -106,7 +106,7 @@ def encode_drives(
     on_corrupt: str = "stop",
     shard: Shard | None = None,
 ) -> TokenStore:
-    """Encode all drives of the shard that the store at `out` does not hold yet, and open it.
+    """Encode the shard's missing drives into the store at `out`, and open the store.
 
     Raises:
         BadInput: drives of different frame rates, a drive that cannot be read, a store made by
@@ -129,7 +129,7 @@ def encode_drives(
         if config.inference != AS_TRAINED:
             facts["encoded_with"] = _note_changes(writer, todo, opened, encoder, config)
         for drive, tokens, drops in _encode_all(todo, encoder, config):
-            # A step's row explains the next step: all that happens from its last frame on.
+            # A step's row explains the next step: the actions from its last frame on.
             frames = config.every * opened.frames_per_step
             actions = average_rows(drive.select_actions(action_names), frames)
             kept = {str(k): drive.meta[k] for k in ("source", "licence") if k in drive.meta}
@@ -155,7 +155,7 @@ def store_spec(drives: Sequence[Drive], tokenizer: Tokenizer, every: int) -> Tok
 def encode_frames(
     drives: Sequence[Drive], encoder: FrameEncoder, config: EncodeConfig
 ) -> Iterator[tuple[int, Integer[np.ndarray, "step gh gw"], list[Drop], int]]:
-    """As each becomes ready: a drive's number, its tokens, its dropped frames, its frames.
+    """Yield each finished drive: number, tokens, dropped frames, number of frames.
 
     Raises:
         BadInput: a frame cannot be read (named), or frames were dropped and `on_gap` is "stop".
@@ -163,7 +163,7 @@ def encode_frames(
     fit = fit_of(encoder.tokenizer)
     stream = FrameStream(drives, fit, config.batch_size, config.every, config.on_gap)
     parts: dict[int, list[Tensor]] = defaultdict(list)
-    # Batches of several drives arrive in turns.
+    # Batches of several drives arrive interleaved.
     encoders: dict[int, Any] = defaultdict(encoder.drive)
     counts: dict[int, int] = defaultdict(int)
     on_gpu = encoder.device.type == "cuda"
@@ -171,7 +171,7 @@ def encode_frames(
         if batch.problem:
             raise BadInput(batch.problem)
         if len(batch.frames):
-            # They stay on the device until the drive is complete: one wait per drive.
+            # Tokens stay on the device until the drive is complete: one wait per drive.
             counts[batch.drive] += len(batch.frames)
             tokens = encoders[batch.drive](batch.frames)
             parts[batch.drive] += [] if tokens is None else [tokens]
@@ -221,13 +221,13 @@ def _note_changes(
     encoder: FrameEncoder,
     config: EncodeConfig,
 ) -> str:
-    """Measure, print and note in the manifest how many tokens the speed changes."""
+    """Measure the share of tokens that faster inference changes; print it, note it in the store."""
     length = opened.clip_frames
     clips = sample_clips(drives, fit_of(opened), COMPARED_FRAMES, length, config.every)
     batches = clips if length > 1 else torch.cat(clips).split(config.batch_size)
     share = changed_share(opened, encoder, batches)
     name = f"{name_of(config.inference)} on {encoder.device.type}"
-    writer.note(name, share, joined)  # with those of other shards
+    writer.note(name, share, joined)  # joined with other shards
     print(
         f"{name}: {share['changed_token_share']:.3%} of {share['num_tokens_compared']} sampled "
         "tokens differ from float32 as trained"

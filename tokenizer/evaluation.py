@@ -1,4 +1,4 @@
-"""How well a tokenizer reconstructs frames that it has not seen."""
+"""Reconstruction quality of a tokenizer on unseen frames."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -18,11 +18,11 @@ from tokenizer.losses.lpips import PerceptualDistance
 from tokenizer.metrics import CodebookStats, psnr, ssim
 from training.errors import BadInput
 
-BATCH = 32  # frames of an image tokenizer at once
+BATCH = 32  # frames per batch of an image tokenizer
 
 
 def long_enough(drives: Sequence[Drive], clip_frames: int) -> list[Drive]:
-    """The drives that hold a clip; BadInput where none does."""
+    """The drives with at least `clip_frames` frames; BadInput where there is none."""
     long = [drive for drive in drives if len(drive.actions) >= clip_frames]
     if not long:
         longest = max(len(drive.actions) for drive in drives)
@@ -44,8 +44,8 @@ def evaluate_tokenizer(
 ) -> dict[str, Any]:
     """PSNR (dB), SSIM, LPIPS and codebook statistics over evenly spread frames of the drives.
 
-    With `out`, `reconstructions.png` there shows frames above their reconstructions. Drives
-    shorter than the tokenizer's clips are left out and counted. Without `perceptual` there is no
+    With `out`, writes `reconstructions.png` there: frames above their reconstructions. Drives
+    shorter than the tokenizer's clips are skipped and counted. Without `perceptual` there is no
     LPIPS.
 
     Raises:
@@ -63,7 +63,7 @@ def evaluate_tokenizer(
     shown: list[torch.Tensor] = []
     for drive in tqdm(drives, "reconstructing", unit="drive"):
         chosen = (f for i, f in enumerate(drive.frames()) if i // length % stride == 0)
-        # A batch at a time: a whole drive of recorded frames may be larger than the memory.
+        # One batch at a time: a whole drive may exceed the memory.
         while batch := list(islice(chosen, length if length > 1 else BATCH)):
             if len(batch) < length:  # the drive ends within a clip
                 break

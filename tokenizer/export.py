@@ -1,4 +1,4 @@
-"""Averaged weights alone, in half precision: python -m tokenizer.export ckpt=RUN out=FOLDER"""
+"""Exports EMA weights in half precision: python -m tokenizer.export ckpt=RUN out=FOLDER"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How good reconstructions are (PSNR, SSIM per image) and how much of a codebook is in use."""
+"""Reconstruction quality (PSNR, SSIM per image) and codebook usage."""
 
 import math
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from torchmetrics.functional.image import (
 
 # From -1 to 1.
 DATA_RANGE = 2.0
-# Of equal images, which would make every mean infinite. Where images of 8 bits differ at all, at
-# 256x256 pixels or fewer, theirs is below 102 dB, and with rounding noise everywhere below 59.
+# PSNR of equal images; infinity would make every mean infinite. 8-bit images of at most 256x256
+# pixels that differ at all stay below 102 dB, and with rounding noise everywhere below 59 dB.
 MAX_PSNR_DB = 100.0
 
 
@@ -42,19 +42,19 @@ def ssim(pred: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]) -> Fl
 
 
 def _digits_seen(seen: Bool[Tensor, "..."], axis: int) -> Float[Tensor, ""]:
-    """Share of the values along one axis that occur with any of the others'."""
+    """Share of the values along one axis that occur at all."""
     return seen.movedim(axis, 0).flatten(1).any(dim=1).float().mean()
 
 
 class CodebookStats:
-    """Counts how often each code occurs, on the device of the tokens it is given.
+    """Counts how often each code occurs, on the device of the tokens.
 
-    It is no nn.Module on purpose: DDP would overwrite the counts of every rank with rank 0's.
-    To unite devices, sum `counts` over them.
+    Not an nn.Module: DDP would overwrite the counts of every rank with rank 0's. To join
+    devices, sum `counts` over them.
 
     Args:
-        factors: sizes whose product is num_codes, the first varying fastest, where a code is made
-            of digits (FSQ's levels).
+        factors: for codes made of digits (FSQ's levels): their sizes, the first varying fastest;
+            the product is num_codes.
 
     Attributes:
         counts: int64 [num_codes].
@@ -68,7 +68,7 @@ class CodebookStats:
         """Count tokens of any shape; IndexError (on a GPU: an assertion) for unknown codes."""
         self.counts = self.counts.to(tokens.device)
         flat = tokens.flatten().long()
-        # Not bincount, which on a GPU waits to learn the size of its result.
+        # Not bincount: on a GPU it waits for the size of its result.
         self.counts.index_add_(0, flat, torch.ones_like(flat))
 
     def reset(self) -> None:
@@ -81,9 +81,9 @@ class CodebookStats:
 
     @property
     def reachable(self) -> Float[Tensor, ""]:
-        """Share of the codes whose every digit is seen; a code that is one digit always counts.
+        """Share of the codes whose digits all occur; 1 for codes of one digit.
 
-        Below 1, a level of some channel is never used, so that no code with it can be.
+        Below 1, a level of some channel is never used.
         """
         if len(self.factors) == 1:
             return torch.ones((), device=self.counts.device)
@@ -98,5 +98,5 @@ class CodebookStats:
 
     @property
     def perplexity(self) -> Float[Tensor, ""]:
-        """exp(entropy): how many equally frequent codes would be as uncertain."""
+        """exp(entropy): number of equally frequent codes with the same entropy."""
         return torch.exp2(self.entropy_bits)

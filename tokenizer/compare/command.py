@@ -52,10 +52,10 @@ def compare(
 
 
 def open_tokenizers(names: Sequence[str]) -> dict[str, tuple[str, Tokenizer]]:
-    """Where each came from, and itself, by a short name that no other has.
+    """Source and tokenizer by a unique short name.
 
     Raises:
-        BadInput: none or one of them twice is given, or one does not open.
+        BadInput: no name, a name given twice, or a tokenizer that does not open.
     """
     if not names:
         raise BadInput("name tokenizers: python -m tokenizer.compare runs/a runs/b carracing")
@@ -68,10 +68,10 @@ def open_tokenizers(names: Sequence[str]) -> dict[str, tuple[str, Tokenizer]]:
 
 
 def common_view(tokenizers: dict[str, Tokenizer]) -> tuple[tuple[int, int], Preprocessing]:
-    """(height, width) of the largest, and how it cuts frames: where those of all are compared.
+    """(height, width) and crop of the largest tokenizer; all are compared at that size.
 
     Raises:
-        BadInput: shapes or windows differ, so that they do not show the same part of a frame.
+        BadInput: shapes or windows differ, so the tokenizers see different parts of a frame.
     """
     specs = {name: tokenizer.spec(1.0) for name, tokenizer in tokenizers.items()}
     first, spec = next(iter(specs.items()))
@@ -138,10 +138,10 @@ def side_by_side(file: Path, tokenizers: dict[str, Tokenizer], clips: Clips, fps
 
 
 def choose_source(tokenizers: dict[str, Tokenizer], root: str | None, cache: str) -> DriveSource:
-    """The drives asked for, or those that the tokenizers were trained on.
+    """The requested drives, or the drives that the tokenizers were trained on.
 
     Raises:
-        BadInput: they were trained on different drives, and none are asked for.
+        BadInput: no drives are requested and the tokenizers were trained on different ones.
     """
     if root is not None:
         return DriveSource(root, cache)
@@ -162,7 +162,7 @@ def choose_source(tokenizers: dict[str, Tokenizer], root: str | None, cache: str
 
 
 def as_overrides(arguments: Sequence[str]) -> list[str]:
-    """The command line for Hydra: what is no setting and no option is a tokenizer."""
+    """Arguments for Hydra: those that are neither settings nor options name tokenizers."""
     names = [a for a in arguments if not a.startswith("-") and ("=" not in a or Path(a).exists())]
     rest = [a for a in arguments if a not in names]
     quoted = ",".join("'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'" for name in names)
@@ -200,7 +200,7 @@ def _compare(cfg: DictConfig) -> None:
 
 
 def describe(clips: Clips) -> dict[str, Any]:
-    """What was looked at, for readers of the comparison."""
+    """The clips, for readers of the comparison."""
     return {
         "num_drives": len({drive for drive, _ in clips.places}),
         "num_clips": len(clips.places),
@@ -213,7 +213,7 @@ def describe(clips: Clips) -> dict[str, Any]:
 def write(
     out: Path, result: dict[str, Any], tokenizers: dict[str, Tokenizer], shown: Clips
 ) -> None:
-    """The folder with JSON, page and video, whole or not at all; it takes an older one's place."""
+    """Write JSON, page and video as one folder, atomically; replaces an older one."""
     sweep_leftovers(out.parent)
     with written_whole(out) as partial:
         partial.mkdir()
@@ -224,7 +224,7 @@ def write(
 
 
 def make_judge(cfg: DictConfig, device: str) -> tuple[Judge, str]:
-    """What measures, and what the rFID was measured with, or why it was not."""
+    """The judge, and the weights of the rFID or why there is none."""
     file = Path(cfg.lpips_weights) if cfg.lpips_weights else None
     perceptual = load_lpips(cfg.lpips_net, file).to(device)
     if cfg.inception is None:

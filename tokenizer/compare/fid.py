@@ -1,7 +1,7 @@
-"""FID: the Frechet distance between two sets of images, seen as Gaussians of features.
+"""FID: the Frechet distance between two sets of images, as Gaussians of their features.
 
-Source: Heusel et al. 2017 (arXiv:1706.08500), eq. 6. Between recordings and reconstructions of
-the same frames it is called rFID.
+Source: Heusel et al. 2017 (arXiv:1706.08500), eq. 6. rFID is the FID between frames and their
+reconstructions.
 """
 
 from pathlib import Path
@@ -16,12 +16,12 @@ from training.errors import BadInput
 from training.foreign.weights import read_file
 
 PUBLISHED = "pt_inception-2015-12-05-6726825d.pth"
-PUBLISHED_SHA256 = "6726825d"  # the beginning: torch hub's habit of naming files
+PUBLISHED_SHA256 = "6726825d"  # its first digits, as in torch hub's file names
 NOT_FEATURES = ("fc.", "AuxLogits.")
 
 
 class FeatureStats:
-    """Mean and covariance of feature vectors, in float64, without keeping them.
+    """Running mean and covariance of feature vectors, in float64.
 
     Attributes:
         count: number of vectors seen.
@@ -54,7 +54,7 @@ class FeatureStats:
 def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:
     """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2); 0 for equal sets.
 
-    With fewer vectors than dimensions it is finite and too high: compare only equal counts.
+    With fewer vectors than dimensions the value is too high: compare only equal counts.
     """
     root = _square_root(a.covariance)
     # S_a S_b and its symmetric sibling have the same eigenvalues.
@@ -65,7 +65,7 @@ def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:
 
 
 def _square_root(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
-    """Of a symmetric matrix without negative eigenvalues (but for rounding)."""
+    """Square root of a positive semidefinite matrix; negative eigenvalues (rounding) count as 0."""
     values, vectors = torch.linalg.eigh(matrix)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
@@ -74,8 +74,8 @@ def load_inception(file: Path) -> Inception:
     """FID's network, in eval mode, with the weights of `file` (`PUBLISHED`, or safetensors).
 
     Raises:
-        BadInput: it cannot be read, or does not hold exactly the network's tensors (the
-            classifier's may be there too).
+        BadInput: the file cannot be read, or its tensors are not the network's (a classifier's
+            tensors are ignored).
     """
     hint = f"give {PUBLISHED} as the pytorch-fid project publishes it"
     tensors = read_file(file, "inception", hint)
@@ -91,7 +91,7 @@ def load_inception(file: Path) -> Inception:
 
 
 def origin(file: Path) -> str:
-    """What the weights are, for whoever reads an rFID: only the published ones compare."""
+    """Name of the weights, for readers of an rFID: only the published weights are comparable."""
     digest = file_sha256(file)
     published = digest.startswith(PUBLISHED_SHA256)
     return "FID's published Inception-v3" if published else f"weights of sha256 {digest[:12]}"

@@ -1,8 +1,7 @@
 """Inception-v3 as FID uses it: the published weights of 2015-12-05, up to the pooled features.
 
-Names of modules are torchvision's, in which those weights were converted for PyTorch. The
-network differs from torchvision's in its pooling: averages leave the padding out, and the last
-block takes maxima.
+Module names are torchvision's, as in the PyTorch conversion of those weights. The pooling differs
+from torchvision's: averages exclude the padding, and the last block takes maxima.
 
 Source: Szegedy et al. 2016 (arXiv:1512.00567); Heusel et al. 2017 (arXiv:1706.08500).
 """
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Side = int | tuple[int, int]
-# Of a convolution: name, channels, kernel, stride, padding. Rows run one after the other.
+# One row per convolution, in order: name, channels, kernel, stride, padding.
 Layer = tuple[str, int, Side, int, Side]
 FEATURES, IMAGE_SIZE = 2048, 299
 WIDE, TALL = (1, 7), (7, 1)
@@ -23,7 +22,7 @@ ALONG, ACROSS = (0, 3), (3, 0)
 
 
 class Inception(nn.Module):
-    """RGB images in [-1, 1], of any size, to 2048 features each."""
+    """Computes 2048 features per RGB image in [-1, 1] of any size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +66,7 @@ class Convolution(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """Chains of convolutions side by side, and a pooled branch; their outputs are joined."""
+    """Parallel chains of convolutions and a pooled branch; outputs are concatenated."""
 
     def __init__(
         self, in_channels: int, chains: Sequence[Sequence[Layer]], pool: str, pooled: int = 0
@@ -99,7 +98,7 @@ class InceptionBlock(nn.Module):
 
 
 class InceptionBlockE(InceptionBlock):
-    """Two of its chains fork at their end into a wide and a tall convolution."""
+    """Two chains end in a wide and a tall convolution side by side."""
 
     def __init__(self, in_channels: int, pool: str) -> None:
         chains: list[list[Layer]] = [

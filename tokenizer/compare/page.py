@@ -1,4 +1,4 @@
-"""The comparison for people: a table in text, and a page that opens from disk."""
+"""The comparison as a text table and as an HTML page that opens from disk."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from training.sweeps.table import render
 
 
 class Column(NamedTuple):
-    """A column: the key of `Scores`, what stands above it, how it is written, which end is good."""
+    """A column: key of `Scores`, heading, number format, and which end is better."""
 
     key: str
     head: str
@@ -87,7 +87,7 @@ def write_page(folder: Path, result: Mapping[str, Any]) -> Path:
 
 
 def _cells(rows: Mapping[str, Mapping[str, Any]], mark: bool = False) -> list[list[str]]:
-    """Names and written values; a star behind the best of several."""
+    """Names and formatted values; a star marks the best of several."""
     lines = [[name] for name in rows]
     for column in COLUMNS:
         values = [row[column.key] for row in rows.values()]

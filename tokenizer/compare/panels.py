@@ -1,4 +1,4 @@
-"""Clips side by side, as pictures for people."""
+"""Pictures of clips side by side."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ NEAREST = Image.Resampling.NEAREST
 
 
 def scale_of(panels: Sequence[Panel], width: int = 128) -> int:
-    """How often to repeat a pixel, for panels about `width` wide."""
+    """Integer scale that makes panels about `width` pixels wide."""
     return max(1, round(width / panels[0][1].shape[-1]))
 
 
@@ -47,7 +47,7 @@ def draw_panels(
 
 
 def _even(image: np.ndarray) -> np.ndarray:
-    """H.264 in 4:2:0 wants even sides."""
+    """Make both sides even: H.264 in 4:2:0 needs that."""
     return np.pad(
         image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), constant_values=255
     )

@@ -1,4 +1,4 @@
-"""What one tokenizer is worth on given clips: quality, flicker, codes, bits, speed, size."""
+"""Scores of one tokenizer on given clips: quality, flicker, codes, bits, speed, size."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,15 +23,15 @@ from training.watch.clock import now
 LEVELS_PER_UNIT = 127.5  # 8-bit levels between 0 and 1 of the range [-1, 1]
 STILL = 2.0 / LEVELS_PER_UNIT
 BATCH = 32
-TIMED_FRAMES, TIMINGS = 33, 3  # one and a multiple of 8: video tokenizers take no other number
+TIMED_FRAMES, TIMINGS = 33, 3  # 1 + a multiple of 8, as video tokenizers need
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Consecutive frames of drives, decoded when they are asked for.
+    """Consecutive frames of drives, decoded on request.
 
     Attributes:
-        places: a drive and the number of its first frame.
+        places: (drive, number of the first frame) of each clip.
         size: (height, width) at which recorded and reconstructed frames are compared.
         preprocessing: cuts the part of a recorded frame that the tokenizers see.
     """
@@ -43,7 +43,7 @@ class Clips:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def fit(self, frames: UInt8[np.ndarray, "time h w 3"]) -> UInt8[Tensor, "time 3 height width"]:
-        """What a perfect tokenizer would give back."""
+        """The target of the reconstruction: frames cropped and scaled."""
         return self.preprocessing.fit(frames, self.size)
 
     def __iter__(self) -> Iterator[UInt8[np.ndarray, "time h w 3"]]:
@@ -58,11 +58,11 @@ class Scores:
     Attributes:
         psnr, ssim, lpips: means over frames; dB, up to 1, down to 0.
         rfid: Frechet distance between recorded and reconstructed frames; None: not measured.
-        flicker, still_flicker: see `flicker`, in 8-bit levels; None: nothing stands still.
+        flicker, still_flicker: see `flicker`, in 8-bit levels; None where nothing stands still.
         usage: share of the codes that occur in the clips.
-        entropy_bits: of the code frequencies, per token.
-        tokens_per_frame: of a long drive, beside which a first frame of its own does not count.
-        bits_per_frame: raw, with every code equally long.
+        entropy_bits: entropy of the code frequencies, per token.
+        tokens_per_frame: in the limit of a long drive (a separate first frame is ignored).
+        bits_per_frame: uncompressed, with codes of equal length.
         coded_bits_per_frame: see `adaptive_code_bits`.
         encode_fps, decode_fps: frames per second, in batches, on the device.
     """
@@ -91,7 +91,7 @@ class Scores:
 
 @dataclass
 class Judge:
-    """Measures that all tokenizers share: networks, and the statistics of the recorded frames."""
+    """Shared by all tokenizers: metric networks and statistics of the recorded frames."""
 
     perceptual: PerceptualDistance
     device: str
@@ -103,9 +103,9 @@ class Judge:
 def score_tokenizer(
     tokenizer: Tokenizer, clips: Clips, judge: Judge, tick: Callable[[], object] = lambda: None
 ) -> Scores:
-    """All of a row; `tick` is called after each clip.
+    """Compute a whole row; `tick` is called after each clip.
 
-    A tokenizer sees frames of its own size; what it makes of them is scaled to `clips.size`.
+    A tokenizer sees frames of its own size; reconstructions are scaled to `clips.size`.
     """
     tokenizer = tokenizer.to(judge.device)
     spec = tokenizer.spec(1.0)
@@ -136,7 +136,7 @@ def _quality(
     codes: CodebookStats,
     tick: Callable[[], object],
 ) -> dict[str, Any]:
-    """The scores that compare pictures, by their names; the tokens are counted in `codes`."""
+    """Scores that compare pictures, by name; counts the tokens in `codes`."""
     fit = fit_of(tokenizer)
     by_frame: dict[str, list[Tensor]] = {"psnr": [], "ssim": [], "lpips": []}
     changes: list[tuple[Tensor, Tensor]] = []
@@ -173,9 +173,9 @@ def _quality(
 def reconstruct(
     tokenizer: Tokenizer, frames: UInt8[Tensor, "time 3 h w"], size: Sequence[int]
 ) -> tuple[Int[Tensor, "steps gh gw"], Float[Tensor, "shown 3 height width"]]:
-    """Tokens of fitted frames, and what they decode to, in [-1, 1] and scaled to `size`.
+    """Tokens of fitted frames, and their reconstructions in [-1, 1], scaled to `size`.
 
-    A video tokenizer gives back fewer frames where the last ones are fewer than a step.
+    A video tokenizer drops the last frames where they do not fill a step.
     """
     tokens = torch.cat(list(tokenizer.encode_stream(map(to_pixels, frames.split(BATCH)))))
     fake = torch.cat(list(tokenizer.decode_stream(tokens.split(BATCH)))).clamp(-1, 1)
@@ -187,16 +187,16 @@ def reconstruct(
 def flicker(
     fake: Float[Tensor, "time 3 h w"], real: Float[Tensor, "time 3 h w"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """How much of the change from frame to frame the tokenizer adds or loses, in 8-bit levels.
+    """Frame-to-frame change that the tokenizer adds or loses, in 8-bit levels.
 
     Returns:
         mean |(fake_t+1 - fake_t) - (real_t+1 - real_t)| over all pixels, and mean
-        |fake_t+1 - fake_t| where the recording stands still (it changes by at most 2 levels;
-        NaN where nothing does): what the eye sees as shimmer.
+        |fake_t+1 - fake_t| where the recording stands still (changes by at most 2 levels; NaN
+        where no pixel does): the visible shimmer.
 
-    Source: the first is the idea of tLP (Chu et al. 2020, arXiv:1811.09393, section 5), changes
-    over time compared with those of the truth, on pixels. A tokenizer whose error does not move
-    has none, whatever its PSNR.
+    Source: the first applies the idea of tLP (Chu et al. 2020, arXiv:1811.09393, section 5) to
+    pixels: it compares changes over time with those of the recording. A constant error has no
+    flicker, whatever its PSNR.
     """
     fake_change, real_change = fake.diff(dim=0), real.diff(dim=0)
     still = real_change.abs() <= STILL + 1e-6
@@ -205,11 +205,11 @@ def flicker(
 
 
 def adaptive_code_bits(counts: Int[Tensor, " code"]) -> float:
-    """Bits in which an adaptive arithmetic coder writes tokens that occur `counts` times.
+    """Code length in bits of an adaptive arithmetic coder for tokens with these counts.
 
-    It learns the frequencies while it goes, so nothing needs to be sent beside the tokens, and
-    the order does not matter: (Gamma(V/2) / Gamma(n + V/2)) prod Gamma(c + 1/2) / Gamma(1/2) is
-    the probability of all of them.
+    The coder learns the frequencies as it codes, so no side information is sent. The order of
+    the tokens does not matter: their joint probability is
+    (Gamma(V/2) / Gamma(n + V/2)) prod Gamma(c + 1/2) / Gamma(1/2).
 
     Source: Krichevsky & Trofimov 1981, the estimator with 1/2 added to every count.
     """

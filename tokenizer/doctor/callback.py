@@ -1,6 +1,6 @@
-"""Watches a tokenizer while it trains, and says, or does, what keeps it from collapsing.
+"""Watches a tokenizer in training for collapse; warns, or treats it.
 
-python -m tokenizer.doctor run=RUN     a run's curves beside those of healthy runs
+python -m tokenizer.doctor run=RUN     compares a run's curves with healthy runs
 """
 
 import time
@@ -20,7 +20,7 @@ from tokenizer.doctor.findings import (
     range_finding,
 )
 from tokenizer.doctor.reference import examine
-from tokenizer.doctor.treatment import TREATMENTS, Case, roll_back
+from tokenizer.doctor.treatment import TREATMENTS, TreatmentContext, roll_back
 from tokenizer.doctor.vitals import Figures, Vitals
 from tokenizer.quantizers.fsq import FSQ
 from training.checkpoints.sharded import FullySharded
@@ -34,24 +34,22 @@ from training.watch.rows import FINDINGS_FILE, append_rows
 
 
 class Doctor(L.Callback):
-    """Judges a sliding window of steps, twice per window; a healthy run pays two waits for it.
+    """Judges a sliding window of steps, twice per window; each waits once for the device.
 
-    Findings are printed once each, logged beside their figures (`doctor/...`), kept in
-    `status.json` and, with what was done, in `doctor.jsonl`. With `treatments`, the run goes
-    back to the newest checkpoint that was healthy and changes one thing
-    (`tokenizer.doctor.treatment`). The changes are part of its checkpoints: a resumed run goes on
-    with them.
+    Each finding is printed once, logged with its figures (`doctor/...`) and kept in `status.json`
+    and `doctor.jsonl`. With `treatments`, the run returns to its newest healthy checkpoint and
+    changes one thing (`tokenizer.doctor.treatment`). Checkpoints hold the changes: a resumed run
+    keeps them.
 
     Args:
-        window: optimizer steps that are judged together; an even number.
-        grace_steps: steps from the start, or a treatment, before codes and reconstructions are
-            judged; the GAN is judged after one window, the range of the frames at once.
-        treatments: how many times it may act; 0 warns only.
-        delay_steps: how long a GAN that is held back waits.
+        window: optimizer steps per judgement; an even number.
+        grace_steps: steps after the start or a treatment before codes and reconstructions are
+            judged. The GAN is judged after one window, the range of the frames at once.
+        treatments: largest number of treatments; 0 warns only.
+        delay_steps: steps by which a treatment delays the GAN.
 
     Raises:
-        BadInput: an odd window; treatments under FSDP; frames in a wrong range, where it would
-            have to treat them.
+        BadInput: an odd window; treatments under FSDP; with treatments, frames in a wrong range.
     """
 
     def __init__(
@@ -93,7 +91,7 @@ class Doctor(L.Callback):
             raise BadInput(
                 "doctor=treat with trainer=fsdp: shards cannot be rolled back; leave one"
             )
-        for treatment in self.done:  # rates are in the schedule's own state
+        for treatment in self.done:  # the schedule's state holds the rates
             known = {
                 k: v for k, v in treatment["changes"].items() if k in ("gan_weight", "gan_start")
             }
@@ -106,7 +104,7 @@ class Doctor(L.Callback):
             self._pending = {}
         start = Path(trainer.default_root_dir) / "checkpoints/step-0000000"
         if self.treatments and trainer.global_step == 0 and not start.exists():
-            trainer.save_checkpoint(start)  # good by definition: the first way back
+            trainer.save_checkpoint(start)  # healthy by definition: the first to return to
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -125,7 +123,7 @@ class Doctor(L.Callback):
             self.vitals.slide()
 
     def examine(self, module: Any, figures: Figures, step: int) -> list[Finding | None]:
-        """Everything wrong in the window that ends at `step`, what is to be treated first ahead."""
+        """Findings of the window that ends at `step`, the first to treat in front."""
         found = [range_finding(figures)]
         now = self._settings(module, step)
         if step - self.since >= self.window:
@@ -164,17 +162,17 @@ class Doctor(L.Callback):
                 self._write(trainer, finding, treated if finding is first else {})
 
     def treat(self, trainer: L.Trainer, module: Any, finding: Finding) -> dict[str, Any]:
-        """Go back, change one thing, and watch anew; the second time, the next thing in line."""
+        """Roll back, apply the next treatment in line, and start a new window."""
         assert self.vitals is not None
         before = sum(1 for treatment in self.done if treatment["finding"] == finding.name)
         name = finding.treatments[min(before, len(finding.treatments) - 1)]
         step = trainer.global_step
         figures, counts = self.vitals.read(), self.vitals.united()["counts"].sum(0)
-        case = Case(
+        context = TreatmentContext(
             trainer, module, figures, self.limits, self._settings(module, step), counts == 0
         )
         back = roll_back(trainer, module, self.healthy_until)
-        changes = TREATMENTS[name](case)
+        changes = TREATMENTS[name](context)
         treated = {
             "finding": finding.name,
             "step": step,

@@ -1,4 +1,4 @@
-"""What is wrong with a tokenizer in training, by its figures, and what to change."""
+"""Findings: faults of a tokenizer in training, from its figures, with advice."""
 
 import math
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ RANGE_SLACK = 0.01  # augmentation and interpolation overshoot
 
 @dataclass(frozen=True)
 class SettingsInForce:
-    """The settings in force, as far as an advice needs them, by their names on the command line.
+    """Current settings that the advice needs, by their names on the command line.
 
     Attributes:
-        fsq: whether the quantizer is one already that has no codebook to die.
+        fsq: whether the quantizer already has no codebook that could die.
     """
 
     gan_weight: float
@@ -27,15 +27,15 @@ class SettingsInForce:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that does not heal by itself.
+    """A fault that does not heal by itself.
 
     Attributes:
         name: dead_codes, few_codes, flat_output, wild_output, gan_dominates, critic_wins or
             input_range.
-        figure, limit: what was measured, and what it must keep to.
+        figure, limit: measured value and its limit.
         says: one sentence.
         advice: overrides for the command line; for `input_range` the change in the data.
-        treatments: names of what may be tried, in this order (`tokenizer.doctor.treatment`).
+        treatments: names of the treatments to try, in order (`tokenizer.doctor.treatment`).
     """
 
     name: str
@@ -50,7 +50,7 @@ class Finding:
 
 
 def range_finding(figures: Figures) -> Finding | None:
-    """Frames that are not in [-1, 1]; it needs one batch."""
+    """Frames outside [-1, 1]; one batch is enough."""
     low, high = figures.low, figures.high
     remedy = "give frames in [-1, 1], as Clip.pixels() makes them of uint8"
     if max(-low, high) > 1 + RANGE_SLACK:
@@ -66,7 +66,7 @@ def range_finding(figures: Figures) -> Finding | None:
 
 
 def gan_findings(figures: Figures, limits: Limits, now: SettingsInForce) -> list[Finding]:
-    """An adversarial game that is lost; NaN figures (no GAN yet) find nothing."""
+    """Faults of the GAN; NaN figures (no GAN yet) give no finding."""
     found = []
     if figures.gan_ratio > limits.max_gan_ratio:
         found.append(
@@ -96,7 +96,7 @@ def gan_findings(figures: Figures, limits: Limits, now: SettingsInForce) -> list
 
 
 def output_findings(figures: Figures, limits: Limits, now: SettingsInForce) -> list[Finding]:
-    """Codes and reconstructions; a run that has just begun has neither, so not before its grace."""
+    """Faults of codes and reconstructions; meaningful only after the grace steps."""
     found = []
     slower = f"optimizer.lr={now.lr / 2:g}"
     codes = ("restart_codes", "lower_rate")
@@ -124,6 +124,6 @@ def output_findings(figures: Figures, limits: Limits, now: SettingsInForce) -> l
 
 
 def weaker(figures: Figures, limits: Limits, now: SettingsInForce) -> float:
-    """A weight whose gradient is a tenth of the limit, and at most half of the one in force."""
+    """A GAN weight that gives a tenth of the gradient limit, at most half the current weight."""
     ratio = figures.gan_ratio if figures.gan_ratio > 0 else 0.0
     return now.gan_weight * min(0.5, 0.1 * limits.max_gan_ratio / max(ratio, 1e-12))

@@ -1,6 +1,6 @@
-"""Curves of healthy runs, and whether another run's are normal beside them.
+"""Curves of healthy runs, and the comparison of another run with them.
 
-`references/RECIPE.json` ships with the package; `python -m benchmarks.seeds` makes it.
+`references/RECIPE.json` ships with the package; `python -m benchmarks.seeds` writes it.
 """
 
 import json
@@ -35,7 +35,7 @@ Curve = dict[int, float]  # by step
 
 @dataclass(frozen=True)
 class Band:
-    """Where one metric of several runs lies, step by step; all lists are equally long."""
+    """Range of one metric over several runs, step by step; all lists have equal length."""
 
     steps: list[int]
     low: list[float]
@@ -45,12 +45,12 @@ class Band:
 
 @dataclass(frozen=True)
 class Reference:
-    """Runs of one recipe that differ in their seeds alone.
+    """Runs of one recipe that differ only in their seeds.
 
     Attributes:
         recipe: the experiment's name.
-        runs: how many.
-        made: what else one needs to know: overrides, commit, hardware.
+        runs: number of runs.
+        made: overrides, commit and hardware of the runs.
         bands: least, median and greatest value over the runs, by metric.
     """
 
@@ -65,7 +65,7 @@ class Reference:
 
 
 def read_curves(run: Path) -> dict[str, Curve]:
-    """Every metric of a run folder by step; of steps that were trained twice, the last.
+    """Every metric of a run folder by step; the last value of a step trained twice.
 
     Raises:
         BadInput: there is no metrics.jsonl.
@@ -97,7 +97,7 @@ def band_of(runs: Sequence[Path]) -> dict[str, Band]:
 
 
 def shipped_reference(run: Path) -> Path | None:
-    """The reference that ships for the run's recipe, where there is one.
+    """The shipped reference of the run's recipe; None where there is none.
 
     Raises:
         BadInput: the run has no config.yaml.
@@ -113,7 +113,7 @@ def open_reference(file: Path) -> Reference:
     """Read what `Reference.write` wrote.
 
     Raises:
-        BadInput: there is no such file, or something else is in it.
+        BadInput: there is no such file, or it holds no reference.
     """
     if not file.is_file():
         raise BadInput(f"reference={file}: no such file; make one with python -m benchmarks.seeds")
@@ -126,7 +126,7 @@ def open_reference(file: Path) -> Reference:
 
 
 def compare(curves: dict[str, Curve], bands: dict[str, Band]) -> list[tuple[str, ...]]:
-    """Rows of metric, last step, value, band there, and how far outside the run has been."""
+    """Rows of metric, last step, value, band there, and largest distance from the band."""
     rows: list[tuple[str, ...]] = []
     for metric in METRICS:
         curve, band = curves.get(metric, {}), bands.get(metric)
@@ -138,13 +138,13 @@ def compare(curves: dict[str, Curve], bands: dict[str, Band]) -> list[tuple[str,
 
 
 def _beside(curve: Curve, band: Band) -> tuple[str, str, str, str]:
-    """Steps that the band does not reach are left out; between its steps it is interpolated."""
+    """Row of one metric: the band is interpolated; steps beyond it are left out."""
     steps = [step for step in sorted(curve) if band.steps[0] <= step <= band.steps[-1]]
     if not steps:
         return "", "", "", "not in this run"
     low, high = (np.interp(steps, band.steps, edge) for edge in (band.low, band.high))
     values = np.array([curve[step] for step in steps])
-    # A few seeds do not span all that is normal: half a band on either side is still so.
+    # A few seeds do not span the normal range: half a band on either side counts as normal.
     slack = 0.5 * (high - low) + 0.01 * np.abs(high)
     below, above = values < low - slack, values > high + slack
     verdict = "below" if below[-1] else "above" if above[-1] else "normal"
@@ -154,12 +154,12 @@ def _beside(curve: Curve, band: Band) -> tuple[str, str, str, str]:
 
 
 def examine(run: Path, reference_file: Path | None = None, out: str | None = None) -> None:
-    """Print a run beside its reference, with the doctor's findings, and draw both.
+    """Print and draw a run beside its reference, with the doctor's findings.
 
-    Where no reference is given and none ships for the recipe, the run stands alone.
+    Without a given or shipped reference, only the run is shown.
 
     Raises:
-        BadInput: the run or the reference cannot be read, or it is no run of a tokenizer.
+        BadInput: the run or the reference cannot be read, or the run trains no tokenizer.
     """
     curves = read_curves(run)
     if not curves:

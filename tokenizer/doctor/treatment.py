@@ -1,4 +1,4 @@
-"""What the doctor does: back to a good checkpoint, then one change; the step count goes on."""
+"""Treatments: back to a healthy checkpoint, then one change; the step count continues."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,11 +18,11 @@ from training.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Case:
-    """What a treatment works on.
+class TreatmentContext:
+    """The state that a treatment works on.
 
     Attributes:
-        dead: the codes that were not seen in the window.
+        dead: True for codes not seen in the window.
     """
 
     trainer: L.Trainer
@@ -34,16 +34,16 @@ class Case:
 
 
 def roll_back(trainer: L.Trainer, module: Any, healthy_until: int) -> int | None:
-    """Load weights and optimizers of the newest whole checkpoint that was still healthy.
+    """Load weights and optimizers of the newest healthy checkpoint.
 
-    Step count, schedule, data order and random states go on: the run does not meet the same
-    batches again, and no checkpoint is written twice.
+    Step count, schedule, data order and random states continue: no batch is repeated and no
+    checkpoint is written twice.
 
     Returns:
-        The checkpoint's step; None where there is no good one, and nothing was changed.
+        The checkpoint's step; None where no healthy one exists: then nothing changes.
     """
     io: Any = trainer.strategy.checkpoint_io
-    io.wait()  # one may still be on its way to the disk
+    io.wait()  # the newest may still be in writing
     for folder in newest_first(Path(trainer.default_root_dir)):
         step = step_of(folder)
         if step > healthy_until:
@@ -68,19 +68,19 @@ def _rates(group: dict[str, Any]) -> dict[str, Any]:
     return {key: group[key] for key in ("lr", "initial_lr") if key in group}
 
 
-def weaken_gan(case: Case) -> dict[str, Any]:
-    """A smaller weight, and a discriminator that joins later (anew, if it had)."""
+def weaken_gan(context: TreatmentContext) -> dict[str, Any]:
+    """Lower the GAN's weight and start the discriminator later (reset, if it had started)."""
     changes = {
-        "gan_weight": weaker(case.figures, case.limits, case.now),
-        "gan_start": case.now.step + case.now.delay_steps,
+        "gan_weight": weaker(context.figures, context.limits, context.now),
+        "gan_start": context.now.step + context.now.delay_steps,
     }
-    case.module.loss = replace(case.module.loss, **changes)
+    context.module.loss = replace(context.module.loss, **changes)
     return changes
 
 
-def lower_rate(case: Case) -> dict[str, Any]:
-    """Half of the autoencoder's learning rate, now and for the rest of the schedule."""
-    schedule: Any = case.trainer.lr_scheduler_configs[0].scheduler
+def lower_rate(context: TreatmentContext) -> dict[str, Any]:
+    """Halve the autoencoder's learning rate, now and for the rest of the schedule."""
+    schedule: Any = context.trainer.lr_scheduler_configs[0].scheduler
     schedule.base_lrs = [rate / 2 for rate in schedule.base_lrs]
     for group in schedule.optimizer.param_groups:
         group["lr"], group["initial_lr"] = group["lr"] / 2, group["initial_lr"] / 2
@@ -88,29 +88,29 @@ def lower_rate(case: Case) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def restart_codes(case: Case) -> dict[str, Any]:
-    """Dead codes of a codebook move onto latents; without one, the latents move onto the codes.
+def restart_codes(context: TreatmentContext) -> dict[str, Any]:
+    """Move dead codes onto latents; without a codebook, rescale the latents.
 
-    For FSQ and its like, latents that sit in a corner of the grid are spread over it: the last
-    layer of the encoder is scaled so that every channel has mean 0 and standard deviation 1.
+    For FSQ and LFQ, the encoder's last layer is scaled so that every channel has mean 0 and
+    standard deviation 1: this spreads latents from a corner over the whole grid.
     """
-    network, frames = case.module.autoencoder, case.module.observed["frames"]
+    network, frames = context.module.autoencoder, context.module.observed["frames"]
     z, last = latents(network, frames)
-    restarted = network.quantizer.restart(case.dead.to(z.device), z)
+    restarted = network.quantizer.restart(context.dead.to(z.device), z)
     if not restarted:
         spread(network, last, frames)
-    average = case.module.ema.module.state_dict()
+    average = context.module.ema.module.state_dict()
     for name, value in network.state_dict().items():
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.broadcast(value, 0)  # every process has drawn from its own latents
+            torch.distributed.broadcast(value, 0)  # each process drew from its own latents
         average[name].copy_(value)
-    return {"restarted": int(case.dead.sum()), "codebook": restarted}
+    return {"restarted": int(context.dead.sum()), "codebook": restarted}
 
 
 def latents(
     network: Any, frames: Float[Tensor, "n 3 h w"]
 ) -> tuple[Float[Tensor, "m dim"], nn.Module]:
-    """What the quantizer is given for these frames, and the layer whose channels they are."""
+    """Input of the quantizer for these frames, and the layer that computes it."""
     quantizer = network.quantizer
     layers: list[nn.Module] = []
     found: list[tuple[Tensor, nn.Module]] = []
@@ -135,7 +135,7 @@ def spread(network: Any, last: Any, frames: Float[Tensor, "n 3 h w"]) -> None:
     """Give every channel of the latents mean 0 and standard deviation 1 over these frames."""
     z, _ = latents(network, frames)
     still = z.std(0) < 1e-3 * z.std(0).max().clamp(min=1e-3)
-    if still.any():  # nothing to scale up: such channels are drawn anew
+    if still.any():  # constant channels cannot be scaled: draw new weights
         fresh = torch.empty_like(last.weight)
         nn.init.kaiming_uniform_(fresh, a=5**0.5)
         last.weight[still] = fresh[still]
@@ -145,7 +145,7 @@ def spread(network: Any, last: Any, frames: Float[Tensor, "n 3 h w"]) -> None:
     last.weight.mul_(scale.reshape(-1, *[1] * (last.weight.ndim - 1)))
 
 
-TREATMENTS: dict[str, Callable[[Case], dict[str, Any]]] = {
+TREATMENTS: dict[str, Callable[[TreatmentContext], dict[str, Any]]] = {
     "weaken_gan": weaken_gan,
     "lower_rate": lower_rate,
     "restart_codes": restart_codes,

@@ -1,4 +1,4 @@
-"""The figures that a tokenizer in training is judged by, without a wait for the device per step."""
+"""Health figures of a tokenizer in training, collected without a device wait per step."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -13,15 +13,16 @@ SUMS = ("input_variance", "output_variance", "gan_ratio", "logit_gap")
 
 @dataclass(frozen=True)
 class Figures:
-    """A window of steps in numbers; NaN for what has not been there, as a GAN before its start.
+    """Figures of a window of steps; NaN where not measured, e.g. GAN figures before `gan_start`.
 
     Attributes:
-        usage: codes seen, as a share of those that as many tokens drawn evenly would show.
-        perplexity: exp(entropy of the codes), as a share of the most that it can be.
+        usage: codes seen, as a share of those that as many uniformly drawn tokens would show.
+        perplexity: exp(entropy of the codes), as a share of its maximum.
         low, high: the extreme values of the input frames.
-        variance: of the reconstruction within a frame, as a share of that of the input.
-        gan_ratio: norm of the GAN's weighted gradient at the last layer, over that of the rest.
-        logit_gap: the discriminator's mean logit of real frames less that of reconstructions.
+        variance: variance within a reconstructed frame, as a share of the input's.
+        gan_ratio: norm of the GAN's weighted gradient at the last layer, over that of the other
+            losses.
+        logit_gap: mean logit of real frames minus mean logit of reconstructions.
     """
 
     usage: float
@@ -33,12 +34,12 @@ class Figures:
     logit_gap: float
 
     def row(self) -> dict[str, float]:
-        """For the loggers, without what has not been there."""
+        """For the loggers; without NaN figures."""
         return {f"doctor/{k}": v for k, v in asdict(self).items() if math.isfinite(v)}
 
 
 class Vitals:
-    """Sums over two halves of a window that slides by a half at a time.
+    """Sums over the two halves of a window that slides by half a window.
 
     Args:
         num_codes: size of the vocabulary.
@@ -46,7 +47,7 @@ class Vitals:
 
     Attributes:
         counts, sums, extremes: per half; the second one is being filled.
-        gan_batches: batches of each half in which the discriminator was at work.
+        gan_batches: batches of each half that trained the discriminator.
     """
 
     def __init__(self, num_codes: int, device: torch.device) -> None:
@@ -54,7 +55,7 @@ class Vitals:
         self.counts: Int[Tensor, "half code"] = torch.zeros(2, num_codes, dtype=torch.int64, **at)
         self.sums: Float[Tensor, "half figure"]
         self.sums = torch.zeros(2, len(SUMS), dtype=torch.float64, **at)
-        # The lowest and the highest value negated, so that both are a minimum.
+        # The minimum, and the negated maximum: both are minima.
         self.extremes: Float[Tensor, "half 2"] = torch.full((2, 2), torch.inf, **at)
         self.gan_batches = [0, 0]
 
@@ -75,7 +76,7 @@ class Vitals:
         self.extremes[1] = torch.minimum(self.extremes[1], ends)
 
     def slide(self) -> None:
-        """Forget the older half, and begin a new one."""
+        """Drop the older half and begin a new one."""
         for value, empty in ((self.counts, 0), (self.sums, 0), (self.extremes, torch.inf)):
             value[0] = value[1]
             value[1] = empty
@@ -103,7 +104,7 @@ class Vitals:
         )
 
     def united(self) -> dict[str, Tensor]:
-        """What all processes have gathered, as copies."""
+        """Sums over all processes, as copies."""
         kinds = {"counts": "SUM", "sums": "SUM", "extremes": "MIN"}
         found = {name: getattr(self, name).clone() for name in kinds}
         if _processes() > 1:
@@ -117,7 +118,7 @@ class Vitals:
         return {**self.united(), "gan_batches": list(self.gan_batches)}
 
     def load_state_dict(self, state: dict[str, Any], first: bool = True) -> None:
-        """Args: first: whether this is the process that goes on with what all had gathered."""
+        """Args: first: whether this process continues the sums of all processes."""
         self.gan_batches = list(state["gan_batches"])
         if first:
             for name in ("counts", "sums", "extremes"):
@@ -125,7 +126,7 @@ class Vitals:
 
 
 def _variance(frames: Float[Tensor, "*n h w"]) -> Float[Tensor, ""]:
-    """Within a frame: a solid colour has none, whatever its neighbours in the batch look like."""
+    """Mean variance within a frame: 0 for a solid colour, whatever the rest of the batch."""
     return frames.float().var((-2, -1)).mean()
 
 

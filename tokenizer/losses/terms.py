@@ -1,4 +1,4 @@
-"""What an autoencoder is trained on: pixels, perception, a discriminator's and a teacher's view."""
+"""Loss terms of an autoencoder: the GAN's losses, LeCAM and the adaptive weight."""
 
 import torch
 from jaxtyping import Float
@@ -41,7 +41,7 @@ class LeCam(nn.Module):
     """Penalty on logits that leave the running mean of the other side (Tseng et al. 2021).
 
     E relu(D(x) - mean_fake)^2 + E relu(mean_real - D(x_hat))^2 (arXiv 2104.03310, eq. 4 and 6).
-    The running means start at 0, take in the batch first, and are those of all processes.
+    The running means start at 0, include the current batch, and are shared by all processes.
     """
 
     real: Tensor
@@ -64,7 +64,7 @@ class LeCam(nn.Module):
     def _follow(self, means: Float[Tensor, "2"]) -> None:
         _average_over_processes(means)
         for running, mean in zip((self.real, self.fake), means, strict=True):
-            # A step that is refused because it is not finite must not stay here either.
+            # A refused (non-finite) step must not enter the means either.
             moved = torch.lerp(mean, running, self.decay)
             running.copy_(torch.where(mean.isfinite(), moved, running))
 
@@ -74,9 +74,9 @@ def adaptive_weight(
 ) -> Float[Tensor, ""]:
     """||grad nll|| / (||grad g|| + 1e-4) at the last layer, clamped to [0, 1e4].
 
-    Esser et al. 2021, eq. 7: it balances the two gradients where both reach the pixels. Over
-    several processes the gradients are averaged first, so that all of them use one weight, the
-    one that a single process with the whole batch would use.
+    Esser et al. 2021, eq. 7: balances the two gradients at the layer that outputs pixels. Over
+    several processes the gradients are averaged first, so that all use the weight of a single
+    process with the whole batch.
     """
     _average_over_processes(nll_gradient)
     _average_over_processes(adversarial_gradient)
