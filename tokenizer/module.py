@@ -148,7 +148,7 @@ class TokenizerModule(L.LightningModule):
     ) -> Float[Tensor, "n 3 h w"]:
         """One step of the autoencoder; returns its detached reconstruction.
 
-        The losses see the reconstruction cut from the graph. So the discriminator's opinion costs
+        The losses see the reconstruction cut from the graph. So the discriminator's gradient costs
         one gradient of the pixels, leaves nothing in the discriminator, and the autoencoder is
         walked through once, however many losses there are.
 
@@ -162,8 +162,8 @@ class TokenizerModule(L.LightningModule):
         self.guard.see(nll)
         (gradient,) = torch.autograd.grad(nll, seen)
         if self.gan_joined:
-            opinion, more = self.adversarial_gradient(seen, gradient)
-            gradient, logs = gradient + opinion, logs | more
+            gan_grad, more = self.adversarial_gradient(seen, gradient)
+            gradient, logs = gradient + gan_grad, logs | more
         # Its gradient in the pixels is `gradient`; the terms of the features join it.
         terms = self.feature_terms(frames, quantized)
         total = (fake * gradient.to(fake.dtype)).sum() + sum(terms.values())
@@ -192,14 +192,14 @@ class TokenizerModule(L.LightningModule):
         assert self.discriminator is not None
         adversarial = GENERATOR_LOSSES[self.loss.gan_generator](self.discriminator(seen).float())
         self.guard.see(adversarial)
-        (opinion,) = torch.autograd.grad(adversarial, seen)
+        (gan_grad,) = torch.autograd.grad(adversarial, seen)
         weight = torch.full_like(adversarial, self.loss.gan_weight)
         last_layer = self.autoencoder.decoder.last_layer_gradient
-        pulls = last_layer(gradient), last_layer(opinion)
+        loss_grad, last_gan_grad = last_layer(gradient), last_layer(gan_grad)
         if self.loss.gan_adaptive:
-            weight = weight * adaptive_weight(*pulls)
-        self.observed |= {"loss_pull": pulls[0], "gan_pull": weight * pulls[1]}
-        return weight * opinion, {"g_loss": adversarial, "gan_weight": weight.detach()}
+            weight = weight * adaptive_weight(loss_grad, last_gan_grad)
+        self.observed |= {"loss_grad": loss_grad, "gan_grad": weight * last_gan_grad}
+        return weight * gan_grad, {"g_loss": adversarial, "gan_weight": weight.detach()}
 
     def feature_terms(
         self, frames: Float[Tensor, "n 3 h w"], quantized: Quantized

@@ -67,9 +67,9 @@ class Vitals:
         self.counts[1].index_add_(0, flat, torch.ones_like(flat))
         values = [_variance(frames), _variance(pred)]
         if "real_logits" in observed:
-            pulls = [observed[k].float().norm() for k in ("gan_pull", "loss_pull")]
+            grad_norms = [observed[k].float().norm() for k in ("gan_grad", "loss_grad")]
             logits = [observed[k].float().mean() for k in ("real_logits", "fake_logits")]
-            values += [pulls[0] / (pulls[1] + 1e-12), logits[0] - logits[1]]
+            values += [grad_norms[0] / (grad_norms[1] + 1e-12), logits[0] - logits[1]]
             self.gan_batches[1] += 1
         self.sums[1, : len(values)] += torch.stack(values)
         ends = torch.stack([frames.min(), -frames.max()]).float()

@@ -1,4 +1,4 @@
-"""What an adapter makes of published files."""
+"""The result of an adapter."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class OpenedTokenizer(NamedTuple):
         config: of the network.
         weights: float32, by the network's own names.
         preprocessing: what the network was trained on.
-        left_out: foreign names of what is no part of the tokenizer, such as losses.
+        left_out: foreign names of tensors that are no part of the tokenizer, such as losses.
     """
 
     config: NetworkConfig

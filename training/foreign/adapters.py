@@ -1,6 +1,6 @@
 """What published tokenizers and world models share: an adapter by name, its files, provenance.
 
-An adapter is a small dataclass of options with `open(files) -> Opened`; nothing else knows its
+An adapter is a small dataclass of options with `open(files)`; nothing else knows its
 format. Each stage has a table of them.
 """
 

@@ -1,4 +1,4 @@
-"""What an adapter makes of published files."""
+"""The result of an adapter."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class OpenedWorldModel(NamedTuple):
         spec: what its tokens mean.
         action_names: columns of the actions that it reads.
         weights: float32, by the network's own names.
-        left_out: foreign names of what is no part of the network.
+        left_out: foreign names of tensors that are no part of the network.
     """
 
     config: DynamicsConfig

@@ -224,8 +224,8 @@ def test_the_settings_of_the_adversary_reach_its_gradient(frames):
     }.items():
         module = module_of(**{"gan_weight": 0.1, **changes})
         module.autoencoder(frames[..., :32, :32])
-        opinion, logs = module.adversarial_gradient(seen[..., :32, :32], torch.ones(2, 3, 32, 32))
-        gradients[name] = opinion
+        gan_grad, logs = module.adversarial_gradient(seen[..., :32, :32], torch.ones(2, 3, 32, 32))
+        gradients[name] = gan_grad
         if name in ("fixed", "soft"):
             assert logs["gan_weight"] == pytest.approx(0.1)
     torch.testing.assert_close(2 * gradients["fixed"], gradients["twice"])

@@ -7,7 +7,7 @@ from einops import rearrange
 from tokenizer.networks.config import VideoAutoencoderConfig
 from tokenizer.networks.kinds import build_network
 from tokenizer.networks.video.blocks import TimeAttention
-from tokenizer.networks.video.causal_conv import Past
+from tokenizer.networks.video.causal_conv import PastFrames
 from tokenizer.networks.video.haar import haar, inverse_haar
 from tokenizer.networks.video.stream import decode_stream, encode_stream
 from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
@@ -109,7 +109,7 @@ def test_in_bfloat16_too_attention_does_not_see_where_a_stream_is_cut(attention_
     attention = TimeAttention(64, attention_steps).bfloat16()
     x = torch.randn(1, 64, 17, 16, 16).bfloat16()
     with torch.no_grad():
-        whole, past = attention(x, Past()), Past()
+        whole, past = attention(x, PastFrames()), PastFrames()
         parts = [attention(part, past) for part in x.split(3, 2)]
     assert torch.equal(torch.cat(parts, 2), whole)
 
@@ -134,7 +134,7 @@ def test_a_stream_gives_the_tokens_and_frames_of_the_whole(batch, steps):
 
 def test_latents_of_a_stream_equal_the_whole_to_float_precision():
     built, frames = network(), rearrange(clip(17), "t c h w -> 1 c t h w")
-    past = Past()
+    past = PastFrames()
     with torch.no_grad():
         whole = built.encoder(frames)
         parts = [built.encoder(frames[:, :, :1], past)]
@@ -153,7 +153,7 @@ def test_the_memory_of_a_stream_is_bounded_by_attention_steps():
     frames = clip(33)
     sizes = {}
     for steps in (0, 2):
-        built, past = network(attention_steps=steps), Past()
+        built, past = network(attention_steps=steps), PastFrames()
         built.encode(frames[:17], past)
         before = sum(t.numel() for t in past.values())
         built.encode(frames[17:], past)
@@ -206,7 +206,7 @@ def test_wrong_clips_are_refused():
     built = network()
     with pytest.raises(BadInput, match="1 \\+ a multiple of 4"):
         built.encode(clip(8))
-    past = Past()
+    past = PastFrames()
     built.encode(clip(1), past)
     with pytest.raises(BadInput, match="takes a multiple of 4"):
         built.encode(clip(5), past)

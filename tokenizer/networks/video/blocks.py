@@ -1,4 +1,4 @@
-"""The blocks of the video autoencoder; all are causal, and all take (x, past)."""
+"""Blocks of the video autoencoder; all are causal and take (x, past)."""
 
 import torch
 from einops import rearrange
@@ -6,11 +6,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenizer.networks.video.causal_conv import CausalConv, FactorizedConv, Past, at_start
+from tokenizer.networks.video.causal_conv import CausalConv, FactorizedConv, PastFrames, at_start
 
 
 class FrameNorm(nn.GroupNorm):
-    """Normalises every frame by itself, over channels and positions."""
+    """Normalises each frame separately, over channels and positions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(1, channels, eps=1e-6)
@@ -33,17 +33,17 @@ class VideoResBlock(nn.Module):
         self.shortcut = nn.Identity() if same else CausalConv(in_channels, out_channels)
 
     def forward(
-        self, x: Float[Tensor, "b c t h w"], past: Past | None = None
+        self, x: Float[Tensor, "b c t h w"], past: PastFrames | None = None
     ) -> Float[Tensor, "b d t h w"]:
         hidden = self.conv1(F.silu(self.norm1(x)), past)
         return self.shortcut(x) + self.conv2(F.silu(self.norm2(hidden)), past)
 
 
 class VideoAttention(nn.Module):
-    """Single-head attention over a frame's positions, then over a position's past.
+    """Single-head attention over a frame's positions, then over time at each position.
 
     Args:
-        attention_steps: latent frames that a position looks back on, itself included; 0: all.
+        attention_steps: latent frames that a position attends to, itself included; 0: all.
     """
 
     def __init__(self, channels: int, attention_steps: int = 0) -> None:
@@ -52,7 +52,7 @@ class VideoAttention(nn.Module):
         self.time = TimeAttention(channels, attention_steps)
 
     def forward(
-        self, x: Float[Tensor, "b c t h w"], past: Past | None = None
+        self, x: Float[Tensor, "b c t h w"], past: PastFrames | None = None
     ) -> Float[Tensor, "b c t h w"]:
         return self.time(self.space(x), past)
 
@@ -73,7 +73,7 @@ class SpaceAttention(nn.Module):
 
 
 class TimeAttention(nn.Module):
-    """Attention of every position to itself in the frames up to now; its past grows with them."""
+    """Causal attention over time at each position; keys and values are kept in `past`."""
 
     def __init__(self, channels: int, attention_steps: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class TimeAttention(nn.Module):
         self.attention_steps = attention_steps
 
     def forward(
-        self, x: Float[Tensor, "b c t h w"], past: Past | None = None
+        self, x: Float[Tensor, "b c t h w"], past: PastFrames | None = None
     ) -> Float[Tensor, "b c t h w"]:
         _, _, t, h, w = x.shape
         pattern = "b (three c) t h w -> three (b h w) 1 t c"
@@ -93,8 +93,8 @@ class TimeAttention(nn.Module):
             if self in past:
                 keys_values = torch.cat([past[self], keys_values], 3)
             past[self] = keys_values[:, :, :, self._first_kept(keys_values.shape[3]) :].clone()
-        # The number of keys decides the order of a sum. Of few digits, so much would be rounded
-        # otherwise that tokens would depend on where a stream is cut.
+        # The number of keys decides the order of a sum. In low precision the rounding would make
+        # tokens depend on the batches of a stream.
         few = past is not None and x.dtype == torch.bfloat16
         q, (k, v) = (each.double() if few else each for each in (q, keys_values))
         mask = self._mask(t, k.shape[2], x.device)
@@ -105,7 +105,7 @@ class TimeAttention(nn.Module):
         return max(0, num_keys - self.attention_steps + 1) if self.attention_steps else 0
 
     def _mask(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
-        """True where a query may look; the last query is that of the last key."""
+        """True where a query may attend; the last query belongs to the last key."""
         seen = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
         mask = seen.tril(num_keys - num_queries)
         if self.attention_steps:
@@ -114,7 +114,7 @@ class TimeAttention(nn.Module):
 
 
 class SpaceTimeDownsample(nn.Module):
-    """Halves height and width, then time (1 + 2n frames become 1 + n); pooling joins each step."""
+    """Halves height and width, then time (1 + 2n frames become 1 + n); each adds a pooled path."""
 
     def __init__(self, channels: int, space: bool, time: bool) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class SpaceTimeDownsample(nn.Module):
         self.mix = CausalConv(channels, channels)
 
     def forward(
-        self, x: Float[Tensor, "b c t h w"], past: Past | None = None
+        self, x: Float[Tensor, "b c t h w"], past: PastFrames | None = None
     ) -> Float[Tensor, "b c t2 h2 w2"]:
         if self.space is not None:
             x = F.pad(x, (0, 1, 0, 1, 0, 0))
@@ -138,7 +138,7 @@ class SpaceTimeDownsample(nn.Module):
 def mean_pool(
     x: Float[Tensor, "b c t h w"], kernel: tuple[int, int, int]
 ) -> Float[Tensor, "b c t2 h2 w2"]:
-    """Means of blocks, computed in float32: CPUs have no other."""
+    """Means of blocks, computed in float32: CPUs lack a low-precision kernel."""
     return F.avg_pool3d(x.float(), kernel).to(x.dtype)
 
 
@@ -152,7 +152,7 @@ class SpaceTimeUpsample(nn.Module):
         self.mix = CausalConv(channels, channels)
 
     def forward(
-        self, x: Float[Tensor, "b c t h w"], past: Past | None = None
+        self, x: Float[Tensor, "b c t h w"], past: PastFrames | None = None
     ) -> Float[Tensor, "b c t2 h2 w2"]:
         if self.time is not None:
             x = x.repeat_interleave(2, 2)

@@ -1,4 +1,4 @@
-"""Convolutions over time that see the present and the past, at once or chunk by chunk."""
+"""Causal convolutions over time, on whole clips or chunk by chunk."""
 
 import torch
 from jaxtyping import Float
@@ -8,25 +8,25 @@ from tokenizer.networks.autoencoder import Layers
 from training.optimization.recompute import call
 
 
-class Past(dict[nn.Module, Tensor]):
-    """What causal layers keep of the frames before a chunk; give the same one chunk after chunk.
+class PastFrames(dict[nn.Module, Tensor]):
+    """Inputs that causal layers keep from the frames before a chunk; pass it to every chunk.
 
     Attributes:
-        begun: whether a chunk has passed: the first frame of the clip is behind us.
+        begun: whether the first chunk of the clip has passed.
     """
 
     begun = False
 
 
-def at_start(past: Past | None) -> bool:
-    """Whether the clip begins with this chunk, as a whole clip always does."""
+def at_start(past: PastFrames | None) -> bool:
+    """Whether the clip begins with this chunk (always for a whole clip)."""
     return past is None or not past.begun
 
 
 class CausalConv(nn.Conv3d):
-    """Convolution over (time, height, width), with zeros around a frame and none of the future.
+    """Convolution over (time, height, width), causal in time, zero-padded in space.
 
-    Before the first frame stand copies of it, kernel - stride of them (in time).
+    In time it pads with kernel - stride copies of the first frame.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class CausalConv(nn.Conv3d):
         super().__init__(in_channels, out_channels, kernel, stride, (0, padding, padding))
         self.num_past = kernel[0] - stride[0]
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+    def forward(self, x: Tensor, past: PastFrames | None = None) -> Tensor:
         return super().forward(self.with_past(x, past) if self.num_past > 0 else x)
 
     def with_past(
-        self, x: Float[Tensor, "b c t h w"], past: Past | None
+        self, x: Float[Tensor, "b c t h w"], past: PastFrames | None
     ) -> Float[Tensor, "b c t2 h w"]:
         before = None if past is None else past.get(self)
         if before is None:
@@ -56,7 +56,7 @@ class CausalConv(nn.Conv3d):
 
 
 class FactorizedConv(nn.Module):
-    """A 3x3 convolution of every frame, then one over three time steps."""
+    """A 3x3 convolution of every frame, then one over three frames in time."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -64,15 +64,15 @@ class FactorizedConv(nn.Module):
         self.time = CausalConv(out_channels, out_channels, (3, 1, 1))
 
     def forward(
-        self, x: Float[Tensor, "b c t h w"], past: Past | None = None
+        self, x: Float[Tensor, "b c t h w"], past: PastFrames | None = None
     ) -> Float[Tensor, "b d t h w"]:
         return self.time(self.space(x), past)
 
 
 class CausalLayers(Layers):
-    """Layers in a row that share one past."""
+    """A sequence of layers that share one `PastFrames`."""
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+    def forward(self, x: Tensor, past: PastFrames | None = None) -> Tensor:
         for layer in self:
             x = call(layer, x, past, recompute=self.recompute)
         return x

@@ -1,4 +1,4 @@
-"""Haar wavelets over time, height and width: a video becomes a smaller one with more channels."""
+"""Haar wavelets over time, height and width: fewer positions, more channels."""
 
 import torch
 from jaxtyping import Float
@@ -8,12 +8,12 @@ AXES = (2, 3, 4)
 
 
 def haar(x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c8 t2 h2 w2"]:
-    """One level: half of every axis, eight bands [LLL, LLH, LHL, ..., HHH] in (t, h, w) order.
+    """One level: halves every axis; eight bands [LLL, LLH, LHL, ..., HHH] in (t, h, w) order.
 
     Low is (a + b) / 2 and high (a - b) / 2 of neighbours: the orthonormal transform divided by
     2 sqrt(2), so that a constant keeps its value (Cosmos tokenizer, arXiv 2501.03575, section 4).
     """
-    for axis in reversed(AXES):  # the last one transformed is the outermost of the bands
+    for axis in reversed(AXES):  # the last axis is the outermost of the bands
         a, b = x.unflatten(axis, (-1, 2)).unbind(axis + 1)
         x = torch.cat([a + b, a - b], 1) / 2
     return x

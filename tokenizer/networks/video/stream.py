@@ -1,4 +1,4 @@
-"""Whole drives through a video tokenizer, in batches of any size, as though they were one clip."""
+"""Streams a drive through a video tokenizer in batches of any size, as one clip."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,23 +6,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenizer.networks.video.causal_conv import Past
+from tokenizer.networks.video.causal_conv import PastFrames
 from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
 
 
 class EncodeStream:
-    """One drive's consecutive frames to tokens, as soon as they are complete.
+    """Encodes one drive's consecutive frames, as soon as a step is complete.
 
-    The first frame makes the first token grid, every `frames_per_step` further ones the next;
-    what remains at the end (fewer than a step) makes none.
+    The first frame gives the first token grid; every further `frames_per_step` frames give the
+    next. Frames at the end that do not fill a step give none.
     """
 
     def __init__(self, network: VideoAutoencoder) -> None:
-        self.network, self.past = network, Past()
+        self.network, self.past = network, PastFrames()
         self.waiting: Tensor | None = None
 
     def __call__(self, batch: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "steps gh gw"] | None:
-        """Tokens of the steps that the batch completes; None where it completes none."""
+        """Tokens of the steps completed by the batch; None where there is none."""
         factor = self.network.config.frames_per_step
         frames = batch if self.waiting is None else torch.cat([self.waiting, batch])
         first = 0 if self.past.begun else 1
@@ -41,18 +41,18 @@ def encode_stream(
 
 
 class DecodeStream:
-    """One drive's consecutive token grids to frames in [-1, 1]: one of the first, then several."""
+    """Decodes one drive's consecutive token grids to frames in [-1, 1]: one, then several each."""
 
     def __init__(self, network: VideoAutoencoder) -> None:
-        self.network, self.past = network, Past()
+        self.network, self.past = network, PastFrames()
 
     def __call__(self, tokens: Int[Tensor, "steps gh gw"]) -> Float[Tensor, "n 3 h w"]:
         return self.network.decode(tokens, self.past)
 
     def fork(self) -> "DecodeStream":
-        """Another that goes on from here; neither changes what the other remembers."""
+        """A copy that continues from here; the two are independent."""
         other = DecodeStream(self.network)
-        other.past.update(self.past)  # its tensors are replaced, never written into
+        other.past.update(self.past)  # tensors are replaced, never changed in place
         other.past.begun = self.past.begun
         return other
 

@@ -1,8 +1,8 @@
-"""The causal video autoencoder: clips <-> a grid of integers for one frame, then for every few.
+"""The causal video autoencoder: clips <-> a token grid for the first frame, then one per step.
 
 The architecture of the Cosmos discrete video tokenizer (arXiv 2501.03575, section 4): Haar patches,
-factorised causal convolutions, attention over space and over past time. The first frame stands
-alone: it is an image to the network, so that 1 + k n frames make 1 + n token grids.
+factorised causal convolutions, attention over space and over past time. The network treats the
+first frame as an image, so 1 + k n frames give 1 + n token grids.
 """
 
 import math
@@ -27,7 +27,7 @@ from tokenizer.networks.video.causal_conv import (
     CausalConv,
     CausalLayers,
     FactorizedConv,
-    Past,
+    PastFrames,
     at_start,
 )
 from tokenizer.networks.video.haar import haar, inverse_haar
@@ -57,7 +57,7 @@ class VideoEncoder(nn.Module):
         self.to_codes = CausalConv(config.latent_channels, code_dim)
 
     def forward(
-        self, frames: Float[Tensor, "b 3 t h w"], past: Past | None = None
+        self, frames: Float[Tensor, "b 3 t h w"], past: PastFrames | None = None
     ) -> Float[Tensor, "b d steps gh gw"]:
         if at_start(past):
             repeated = frames[:, :, :1].expand(-1, -1, self.patch - 1, -1, -1)
@@ -89,7 +89,7 @@ class VideoDecoder(nn.Module):
         self.conv_out = FactorizedConv(width, 3 * config.patch**3)
 
     def forward(
-        self, codes: Float[Tensor, "b d steps gh gw"], past: Past | None = None
+        self, codes: Float[Tensor, "b d steps gh gw"], past: PastFrames | None = None
     ) -> Float[Tensor, "b 3 t h w"]:
         hidden = F.silu(self.norm_out(self.layers(self.from_codes(codes), past)))
         self.features = self.conv_out.space(hidden)
@@ -98,7 +98,7 @@ class VideoDecoder(nn.Module):
     def unpatch(
         self, patches: Float[Tensor, "b c steps ph pw"], start: bool = True
     ) -> Float[Tensor, "b 3 t h w"]:
-        """Pixels of Haar patches; at the start of a clip, without the copies of its first frame."""
+        """Pixels of Haar patches; at the start of a clip, drops the copies of the first frame."""
         for _ in range(int(math.log2(self.patch))):
             patches = inverse_haar(patches)
         return patches[:, :, self.patch - 1 :] if start else patches
@@ -143,10 +143,10 @@ class VideoAutoencoder(nn.Module):
     def forward(
         self, frames: Float[Tensor, "n 3 h w"]
     ) -> tuple[Float[Tensor, "n 3 h w"], Quantized]:
-        """Reconstruction and what it was made from, for clips laid one after another.
+        """Reconstruction, codes and tokens, for clips one after another.
 
-        Every `clip_frames` frames are a clip, so that the losses and metrics of image tokenizers
-        serve; codes are [clip step gh gw dim], tokens [clip step gh gw].
+        Every `clip_frames` frames are a clip, so losses and metrics of image tokenizers apply.
+        Codes are [clip step gh gw dim], tokens [clip step gh gw].
 
         Raises:
             BadInput: the frames are no whole number of clips.
@@ -161,16 +161,16 @@ class VideoAutoencoder(nn.Module):
 
     @torch.no_grad()
     def encode(
-        self, frames: Float[Tensor, "*batch t 3 h w"], past: Past | None = None
+        self, frames: Float[Tensor, "*batch t 3 h w"], past: PastFrames | None = None
     ) -> Int[Tensor, "*batch steps gh gw"]:
         """Tokens of a clip (or a batch of clips) of any length in [-1, 1].
 
         Args:
-            past: what the chunk before left; with it, this chunk goes on where that one ended.
+            past: state after the chunk before; this chunk continues from it.
 
         Raises:
-            BadInput: another size than the autoencoder was made for, or a number of frames
-                that is not 1 + k n (k n where a chunk goes on), k = `time_downsampling`.
+            BadInput: frames of another size, or a number of frames that is not 1 + k n (k n for a
+                later chunk), k = `time_downsampling`.
         """
         self.config.check_frames(frames.shape)
         count, factor, first = frames.shape[-4], self.config.time_downsampling, at_start(past)
@@ -188,9 +188,9 @@ class VideoAutoencoder(nn.Module):
 
     @torch.no_grad()
     def decode(
-        self, tokens: Int[Tensor, "*batch steps gh gw"], past: Past | None = None
+        self, tokens: Int[Tensor, "*batch steps gh gw"], past: PastFrames | None = None
     ) -> Float[Tensor, "*batch t 3 h w"]:
-        """Frames in [-1, 1] (clamped) of a clip's token grids, or of those that go on with it."""
+        """Frames in [-1, 1] (clamped) of the token grids of a clip or of a later chunk."""
         batch = tokens.shape[:-3]
         codes = self.quantizer.decode(tokens.reshape(-1, *tokens.shape[-3:]))
         clips = self.decoder(rearrange(codes, "b t h w d -> b d t h w"), past).clamp(-1, 1)
