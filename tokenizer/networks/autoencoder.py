@@ -1,4 +1,4 @@
-"""The convolutional image autoencoder: frames <-> a grid of integers."""
+"""The convolutional image autoencoder: frames <-> token grids."""
 
 from functools import cached_property
 
@@ -42,7 +42,7 @@ class Autoencoder(nn.Module):
     def forward(
         self, frames: Float[Tensor, "n 3 h w"]
     ) -> tuple[Float[Tensor, "n 3 h w"], Quantized]:
-        """Reconstruction and what it was made from: codes [n gh gw dim], tokens [n gh gw]."""
+        """Reconstruction, codes [n gh gw dim] and tokens [n gh gw]."""
         quantized = self.quantizer(rearrange(self.encoder(frames), "n c h w -> n h w c"))
         return self.decoder(rearrange(quantized.codes, "n h w c -> n c h w")), quantized
 
@@ -51,7 +51,7 @@ class Autoencoder(nn.Module):
         """Tokens of frames in [-1, 1].
 
         Raises:
-            BadInput: the frames have another size than the autoencoder was made for.
+            BadInput: the frames have another size than `config.image_size`.
         """
         self.config.check_frames(frames.shape)
         return self.quantizer.encode(rearrange(self.encoder(frames), "n c h w -> n h w c"))
@@ -64,7 +64,7 @@ class Autoencoder(nn.Module):
 
 
 class Layers(nn.Sequential):
-    """Layers in a row, whose activations may be recomputed in the backward pass."""
+    """A sequence of layers with optional activation checkpointing."""
 
     recompute = False
 
@@ -120,7 +120,7 @@ class ConvDecoder(nn.Module):
     def last_layer_gradient(
         self, gradient: Float[Tensor, "n 3 h w"]
     ) -> Float[Tensor, "out in k k"]:
-        """Gradient of the last layer's weight, given that of the pixels of the last forward."""
+        """Gradient of the last layer's weight, from the pixel gradient of the last forward pass."""
         shape = (self.conv_out.out_channels, self.conv_out.in_channels, 3, 3)
         spread = F.pixel_unshuffle(gradient.float(), self.patch)
         return conv2d_weight(self.features.detach().float(), shape, spread, padding=1)
@@ -174,6 +174,6 @@ def middle(channels: int, attention: bool) -> list[nn.Module]:
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Groups of at least four channels, at most 32 groups."""
+    """GroupNorm with at least four channels per group and at most 32 groups."""
     groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0 and channels // g >= 4)
     return nn.GroupNorm(groups, channels, eps=1e-6)

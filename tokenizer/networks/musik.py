@@ -1,7 +1,7 @@
-"""MUSIK: tokens that hold what actions change (multi-step inverse kinematics). No pixels back.
+"""MUSIK: tokens of what actions change (multi-step inverse kinematics); no decoder.
 
-From the codes of two frames k steps apart, tell the first action taken among false ones: what the
-driver cannot influence (clouds, other traffic's colours) need not be kept (Lamb et al. 2022, arXiv
+From the codes of two frames k frames apart, the network finds the first action among false ones.
+The codes need not keep what the driver cannot influence, such as clouds (Lamb et al. 2022, arXiv
 2207.08229; with discrete codes in Tomar et al. 2024, video occupancy models).
 """
 
@@ -23,7 +23,7 @@ from training.errors import BadInput
 
 
 class ActionEnergy(nn.Module):
-    """Low where an action explains how one state became another."""
+    """Energy of an action between two states; low where the action explains the change."""
 
     def __init__(self, state_dim: int, num_actions: int, hidden: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class ActionEnergy(nn.Module):
     ) -> Float[Tensor, "b candidates"]:
         """Energy of every candidate action."""
         num_actions = actions.shape[-1]
-        # The states' share of the first layer is the same for all candidates.
+        # The first layer's product with the states is shared by all candidates.
         of_states, of_actions = self.project.weight.split(
             [self.project.in_features - num_actions, num_actions], 1
         )
@@ -50,10 +50,10 @@ class ActionEnergy(nn.Module):
 
 
 class Musik(MeaningOnly):
-    """Encoder and quantizer, trained to tell the first action between two frames.
+    """Encoder and quantizer, trained to identify the first action between two frames.
 
     Raises:
-        BadInput: the data has no actions to tell.
+        BadInput: the data has no actions.
     """
 
     def __init__(self, config: MusikConfig) -> None:
@@ -75,7 +75,7 @@ class Musik(MeaningOnly):
         return [self.encoder.layers]
 
     def frames_used(self, clip_frames: int) -> int:
-        """How many frames of a training clip are encoded."""
+        """Number of frames of a training clip that are encoded."""
         return 2
 
     def forward(self, frames: Float[Tensor, "n 3 h w"]) -> Quantized:
@@ -88,7 +88,7 @@ class Musik(MeaningOnly):
         later: Float[Tensor, "b gh gw d"],
         actions: Float[Tensor, "b a"],
     ) -> Float[Tensor, "b candidates"]:
-        """-energy of the true action (candidate 0) and of false ones (InfoNCE)."""
+        """Negative energy of the true action (candidate 0) and of false ones (InfoNCE)."""
         if self.training:
             self.low.copy_(torch.minimum(self.low, actions.amin(0)))
             self.high.copy_(torch.maximum(self.high, actions.amax(0)))
@@ -103,7 +103,7 @@ class Musik(MeaningOnly):
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Int[Tensor, "..."]]:
         """InfoNCE of the first action plus the quantizer's own terms; accuracy; the tokens.
 
-        The later frame is drawn anew for every clip. Chance is 1 / (1 + num_negatives).
+        The later frame is drawn for every clip. Chance accuracy is 1 / (1 + num_negatives).
         """
         count, length = frames.shape[:2]
         steps = torch.randint(1, length, (count,), device=frames.device)

@@ -1,8 +1,8 @@
-"""Tokens of meaning: the features of a frozen vision transformer, quantised. No pixels back.
+"""Semantic tokens: quantised features of a frozen vision transformer; no decoder to pixels.
 
-Codes are judged by how well a small decoder recovers the features, by their cosine. With an encoder
-of its own that learns from pixels, this is the VQ-KD tokenizer of BEiT v2 (Peng et al. 2022, arXiv
-2208.06366, section 3.1), which the video occupancy models use (Tomar et al. 2024).
+The loss is the cosine between the features and those recovered by a small decoder. With a trained
+encoder this is the VQ-KD tokenizer of BEiT v2 (Peng et al. 2022, arXiv 2208.06366, section 3.1),
+which the video occupancy models use (Tomar et al. 2024).
 """
 
 from functools import cached_property
@@ -23,7 +23,7 @@ from training.errors import BadInput
 
 
 class MeaningOnly(nn.Module):
-    """Base of the tokenizers that have no way back to pixels."""
+    """Base of the tokenizers without a decoder to pixels."""
 
     def decode(self, tokens: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
         raise BadInput(
@@ -70,7 +70,7 @@ class SemanticTokenizer(MeaningOnly):
         return [self.layers] if self.encoder is None else [self.encoder.blocks, self.layers]
 
     def load_weights(self, weights: str | None) -> None:
-        """Give the transformer its meaning: a file, "timm:NAME", or "random" (the floor).
+        """Load the transformer's weights: a file, "timm:NAME", or "random" (the floor).
 
         Raises:
             BadInput: no weights are named, or as `load_vit`.
@@ -84,20 +84,20 @@ class SemanticTokenizer(MeaningOnly):
             load_vit(self.teacher, weights)
 
     def frames_used(self, clip_frames: int) -> int:
-        """How many frames of a training clip are encoded."""
+        """Number of frames of a training clip that are encoded."""
         return clip_frames
 
     def features(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw dim"]:
-        """What the transformer says of frames in [-1, 1]."""
+        """Features of frames in [-1, 1]."""
         with torch.no_grad():
             return self.teacher(self.normalised(frames))
 
     def normalised(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
-        """Frames in [-1, 1] as the teacher's weights want them."""
+        """Frames in [-1, 1], normalised for the teacher's weights."""
         return ((frames + 1) / 2 - self.mean) / self.std
 
     def recover(self, codes: Float[Tensor, "n gh gw d"]) -> Float[Tensor, "n gh gw dim"]:
-        """Features as far as codes tell."""
+        """Features predicted from the codes."""
         tokens = rearrange(self.from_codes(codes), "n gh gw d -> n (gh gw) d") + self.positions
         out = self.head(self.layers(tokens))
         return rearrange(out, "n (gh gw) d -> n gh gw d", gh=codes.shape[1])
@@ -105,7 +105,7 @@ class SemanticTokenizer(MeaningOnly):
     def forward(
         self, frames: Float[Tensor, "n 3 h w"]
     ) -> tuple[Float[Tensor, "n gh gw"], Quantized]:
-        """Cosine between features and what is recovered of them, by position; and the codes."""
+        """Cosine between features and recovered features, by position; and the codes."""
         features = self.features(frames)
         seen = features if self.encoder is None else self.encoder(self.normalised(frames))
         quantized = self.quantizer(self.to_codes(seen))

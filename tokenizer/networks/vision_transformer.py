@@ -1,4 +1,4 @@
-"""A plain vision transformer: what patches mean, from weights in timm's layout or none."""
+"""A plain vision transformer, with weights in timm's layout or none."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class VisionTransformer(nn.Module):
 
     Args:
         grid: (rows, columns) of patches.
-        registers: extra tokens without a place (DINOv2 with registers).
+        registers: extra tokens without a position (DINOv2 with registers).
         layer_scale: a learned factor on every residual branch (DINOv2).
     """
 
@@ -52,7 +52,7 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw dim"]:
-        """Features of the patches; images are normalised as the weights want them."""
+        """Features of the patches; images must be normalised for the weights."""
         patches = rearrange(self.patch_embed["proj"](images), "n d gh gw -> n (gh gw) d")
         x = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], 1) + self.pos_embed
         if self.registers:
@@ -63,7 +63,7 @@ class VisionTransformer(nn.Module):
 
 
 class ViTBlock(nn.Module):
-    """Attention and an MLP of four times the width, each added to what it read."""
+    """Attention and an MLP of four times the width, each with a residual."""
 
     def __init__(self, dim: int, heads: int, layer_scale: bool = False) -> None:
         super().__init__()
@@ -95,8 +95,8 @@ class LayerScale(nn.Module):
 def load_vit(network: VisionTransformer, weights: str) -> None:
     """Fill a transformer from "FILE" (.safetensors, .pth) or "timm:NAME" (needs timm).
 
-    A table of positions for another grid is interpolated (bicubic, as DINO does); where the class
-    token has no place in it (timm's DINOv2 with registers), nothing is added to that token.
+    A position embedding for another grid is interpolated (bicubic, as in DINO). Where it has no
+    entry for the class token (timm's DINOv2 with registers), that token gets none.
 
     Raises:
         BadInput: an unreadable file, missing or leftover keys, or other shapes, by name.
@@ -123,10 +123,10 @@ def load_vit(network: VisionTransformer, weights: str) -> None:
 def fit_positions(
     table: Float[Tensor, "1 n dim"], grid: Sequence[int], weights: str = "weights"
 ) -> Float[Tensor, "1 m dim"]:
-    """A table (a square of positions, mostly after one of the class token) for another grid.
+    """Interpolate a position embedding (a square, perhaps after a class token) to another grid.
 
     Raises:
-        BadInput: its positions are no square.
+        BadInput: its positions form no square.
     """
     count = table.shape[1]
     side = math.isqrt(count)

@@ -1,8 +1,8 @@
 """The VQGAN family: taming (Esser et al. 2021, arXiv 2012.09841) and Open-MAGVIT2 (2409.04410).
 
-All are one U-shape without skips; a `style` says what their authors did differently. commaVQ,
-Driving_Simulator, LlamaGen and IBQ are of the taming style, 1X of the magvit2 style. The published
-weights open through `tokenizer.published`.
+All share one architecture; a `style` holds the differences. commaVQ, Driving_Simulator, LlamaGen
+and IBQ have the taming style, 1X the magvit2 style. `tokenizer.published` opens the published
+weights.
 """
 
 from functools import cached_property
@@ -34,7 +34,7 @@ from training.optimization.recompute import call
 class VQGAN(nn.Module):
     """Encode to token grids, decode to frames in [-1, 1].
 
-    What it encodes is in the units that its `Preprocessing` makes: commaVQ was trained on 0..255.
+    Input frames are in the units of its `Preprocessing`: commaVQ was trained on 0..255.
     """
 
     def __init__(self, config: VQGANConfig) -> None:
@@ -59,12 +59,12 @@ class VQGAN(nn.Module):
     def forward(
         self, frames: Float[Tensor, "n 3 h w"]
     ) -> tuple[Float[Tensor, "n 3 h w"], Quantized]:
-        """Reconstruction and what it was made from: codes [n gh gw dim], tokens [n gh gw]."""
+        """Reconstruction, codes [n gh gw dim] and tokens [n gh gw]."""
         quantized = self.quantizer(self.latents(frames))
         return self.reconstruct(quantized.codes), quantized
 
     def latents(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw dim"]:
-        """What the quantizer sees of frames."""
+        """Latents of frames, the quantizer's input."""
         return rearrange(self.quant_conv(self.encoder(frames)), "n c h w -> n h w c")
 
     def reconstruct(self, codes: Float[Tensor, "n gh gw dim"]) -> Float[Tensor, "n 3 h w"]:
@@ -76,7 +76,7 @@ class VQGAN(nn.Module):
         """Tokens of frames.
 
         Raises:
-            BadInput: the frames have another size than the tokenizer was made for.
+            BadInput: the frames have another size than `config.image_size`.
         """
         self.config.check_frames(frames.shape)
         return self.quantizer.encode(self.latents(frames))
@@ -143,13 +143,13 @@ class VqganDecoder(nn.Module):
     def last_layer_gradient(
         self, gradient: Float[Tensor, "n 3 h w"]
     ) -> Float[Tensor, "out in k k"]:
-        """Gradient of the last layer's weight, given that of the pixels of the last forward."""
+        """Gradient of the last layer's weight, from the pixel gradient of the last forward pass."""
         shape = tuple(self.conv_out.weight.shape)
         return conv2d_weight(self.features.detach().float(), shape, gradient.float(), padding=1)
 
 
 def middle(config: VQGANConfig) -> dict[str, nn.Module]:
-    """Blocks at the lowest resolution: two around an attention, or residual ones alone."""
+    """Blocks at the lowest resolution: two around an attention, or residual blocks alone."""
     style, width = STYLES[config.style], config.channels[-1]
     count = 2 if style.attention else config.num_res_blocks
     blocks: dict[str, nn.Module] = {"mid_block_0": VqganResBlock(width, width, style.bias)}
@@ -161,7 +161,7 @@ def middle(config: VQGANConfig) -> dict[str, nn.Module]:
 
 
 class Guided(Layers):
-    """Layers in a row, whose adaptive norms also see what the first of them sees."""
+    """A sequence of layers whose adaptive norms also read the input of the first layer."""
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = x

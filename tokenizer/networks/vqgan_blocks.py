@@ -28,7 +28,7 @@ class VqganResBlock(nn.Module):
 
 
 def silu(x: Tensor) -> Tensor:
-    """In place where no gradient needs `x`: fresh memory costs a CPU more than the function."""
+    """SiLU; in place where no gradient needs `x`, because new memory is slow on CPUs."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
@@ -48,7 +48,7 @@ class VqganAttention(nn.Module):
 
 
 class VqganDownsample(nn.Conv2d):
-    """Strided 3x3; where it is not centred, it sees one row below and one column to the right."""
+    """Strided 3x3; if not centred, it pads one row below and one column to the right."""
 
     def __init__(self, channels: int, centred: bool) -> None:
         super().__init__(channels, channels, 3, stride=2, padding=1 if centred else 0)
@@ -67,7 +67,7 @@ class NearestUpsample(nn.Conv2d):
 
 
 class ShuffleUpsample(nn.Conv2d):
-    """To four times the channels, then depth to space; the block's row and column come first."""
+    """Convolution to four times the channels, then depth to space (row and column first)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, 4 * channels, 3, padding=1)
@@ -77,7 +77,7 @@ class ShuffleUpsample(nn.Conv2d):
 
 
 class AdaptiveGroupNorm(nn.Module):
-    """A GroupNorm whose scale and shift come from deviation and mean of the codes of a frame."""
+    """GroupNorm with scale and shift from the standard deviation and mean of a frame's codes."""
 
     def __init__(self, code_dim: int, channels: int) -> None:
         super().__init__()
@@ -87,6 +87,6 @@ class AdaptiveGroupNorm(nn.Module):
     def forward(
         self, x: Float[Tensor, "n c h w"], codes: Float[Tensor, "n d gh gw"]
     ) -> Float[Tensor, "n c h w"]:
-        scale = self.scale((codes.var((2, 3)) + EPS).sqrt())  # over n - 1, as published
+        scale = self.scale((codes.var((2, 3)) + EPS).sqrt())  # unbiased, as published
         shift = self.shift(codes.mean((2, 3)))
         return scale[:, :, None, None] * self.norm(x) + shift[:, :, None, None]

@@ -1,4 +1,4 @@
-"""Published tokenizers open as they are: one adapter per format (`training.foreign.adapters`)."""
+"""Opens published tokenizers: one adapter per format (`training.foreign.adapters`)."""
 
 import hashlib
 import json
@@ -48,10 +48,10 @@ def adapter(name: str, options: Mapping[str, Any]) -> TokenizerAdapter:
 
 
 def open_published(name: str, files: Sequence[Path], **options: Any) -> Tokenizer:
-    """The tokenizer in published files; it has the hash that its converted checkpoint has.
+    """Open published files as a tokenizer; its hash equals that of its converted checkpoint.
 
     Raises:
-        BadInput: as `adapter`, and where the files are not what the adapter reads.
+        BadInput: as `adapter`, or the files are of another format.
     """
     opened = adapter(name, options).open(files)
     network = build_network(opened.config)
@@ -62,7 +62,7 @@ def open_published(name: str, files: Sequence[Path], **options: Any) -> Tokenize
 
 
 def convert(name: str, files: Sequence[Path], out: Path, **options: Any) -> list[str]:
-    """Write published files as a checkpoint of ours; returns the names of what was left out.
+    """Convert published files to our checkpoint; returns the names of unused tensors.
 
     Raises:
         BadInput: as `open_published`, or `out` exists.
@@ -75,7 +75,7 @@ def convert(name: str, files: Sequence[Path], out: Path, **options: Any) -> list
 
 
 def opened_name(name: str, ckpt: Any, options: Mapping[str, Any]) -> str:
-    """The name under which `load_tokenizer` opens `tokenizer=name ckpt=...` of a command line.
+    """Path or name for `load_tokenizer`, from `tokenizer=name ckpt=...` of a command line.
 
     Published files are converted once, into the cache (DASHCAST_CACHE, else ~/.cache/dashcast).
 
@@ -103,7 +103,7 @@ def opened_name(name: str, ckpt: Any, options: Mapping[str, Any]) -> str:
 
 
 def _stored(opened: OpenedTokenizer) -> dict[str, Any]:
-    """As checkpoints name them: these weights are what is used, like averaged ones."""
+    """Weights under the names of EMA weights, which is what checkpoints load."""
     return {f"ema.module.{key}": tensor.contiguous() for key, tensor in opened.weights.items()}
 
 

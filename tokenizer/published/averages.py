@@ -1,22 +1,22 @@
-"""Averages of the weights as Stability's LitEma keeps them beside the weights: 1X, TencentARC."""
+"""EMA weights in the layout of Stability's LitEma: 1X, TencentARC."""
 
 from training.errors import BadInput
 from training.foreign.weights import Tensors
 
 AVERAGED, LOSS, RAW = "model_ema.", "loss.", "raw "
-LEFT_OUT = (LOSS, AVERAGED, RAW)  # of what `chosen` gives
+LEFT_OUT = (LOSS, AVERAGED, RAW)  # unused tensors in the result of `chosen`
 NOT_WEIGHTS = (f"{AVERAGED}decay", f"{AVERAGED}num_updates")
 
 
 def chosen(tensors: Tensors, weights: str, where: str) -> Tensors:
-    """The tensors of a checkpoint, whose averages take the places of the weights if asked for.
+    """The tensors of a checkpoint, with EMA weights in place of the raw weights on request.
 
     Args:
-        weights: "raw" or "ema", the averages; the weights are then renamed "raw ...". The loss
-            keeps its own.
+        weights: "raw" or "ema". With "ema" the raw weights are renamed "raw ..."; the loss keeps
+            its own.
 
     Raises:
-        BadInput: another word, no averages, or one of no weight.
+        BadInput: another word, no averages, or an average without a weight.
     """
     if weights not in ("raw", "ema"):
         raise BadInput(f"weights={weights}: use raw or ema")
@@ -26,7 +26,7 @@ def chosen(tensors: Tensors, weights: str, where: str) -> Tensors:
     if not means:
         raise BadInput(f"{where}: holds no averaged weights ({AVERAGED}*); use weights=raw")
     plain = {k: v for k, v in tensors.items() if not k.startswith((AVERAGED, LOSS))}
-    # An average is named by its weight's name without dots, and so is one of the loss.
+    # The name of an average is that of its weight without dots; also for the loss.
     names = {f"{AVERAGED}{key.replace('.', '')}": key for key in plain}
     losses = tuple(key for key in means if key.startswith(f"{AVERAGED}{LOSS.rstrip('.')}"))
     unknown = sorted(set(means) - set(names) - set(losses))

@@ -21,16 +21,16 @@ class CommaVQ:
     """How to open it.
 
     Attributes:
-        image_size: (height, width) in pixels that it is used at.
-        crop: "comma" cuts what comma's road camera sees as the published tokens show it; "cover"
-            takes all of a frame that fits the aspect, for other cameras.
+        image_size: (height, width) of frames in pixels.
+        crop: "comma" crops frames of comma's road camera as in the published tokens; "cover" takes
+            the largest crop of that aspect, for other cameras.
     """
 
     image_size: Sequence[int] = (128, 256)
     crop: str = "comma"
 
     def open(self, files: Sequence[Path]) -> OpenedTokenizer:
-        """Both halves, in any order; the codebook, which each of them holds, must be the same.
+        """Both halves, in any order; both hold the codebook, which must be equal.
 
         Raises:
             BadInput: not two files, not these halves, or halves of two tokenizers.
@@ -65,7 +65,7 @@ def _half(file: Path) -> tuple[str, Tensors]:
 
 
 def _join(halves: dict[str, Tensors], where: str) -> Tensors:
-    """Both halves under the names that taming gives them."""
+    """Both halves under taming's names."""
     books = [half.pop("quantize._embedding.weight", None) for half in halves.values()]
     if books[0] is None or books[1] is None:
         raise BadInput(f"{where}: quantize._embedding.weight is missing; give the published files")

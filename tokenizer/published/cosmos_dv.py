@@ -1,8 +1,8 @@
 """The discrete video tokenizers of NVIDIA Cosmos (nvidia-cosmos/cosmos-predict1).
 
-Published as a TorchScript pair (encoder.jit, decoder.jit) and as one archive of both
-(autoencoder.jit); a plain state dict of both opens as well. Every width is read off the tensors,
-so that all sizes of the family open.
+Published as a TorchScript pair (encoder.jit, decoder.jit) and as one archive (autoencoder.jit); a
+plain state dict of both opens too. All widths are read from the tensors, so all sizes of the
+family open.
 """
 
 import re
@@ -21,7 +21,7 @@ from tokenizer.quantizers.config import FSQConfig
 from training.errors import BadInput
 from training.foreign.weights import Tensors, fill, read_file, shape_of, state_dict
 
-# Buffers that say nothing which the config does not: wavelets and tables.
+# Buffers that follow from the config: wavelets and tables.
 # The dequantiser of decoder.jit wraps a quantizer.
 QUANTIZERS = ("quantizer", "inv_quant.quantizer", "inv_quant")
 TABLES = [
@@ -49,9 +49,9 @@ class CosmosDV:
     """How to open it.
 
     Attributes:
-        image_size: (height, width) in pixels that it is used at, which no file says; (): 256x256
-            where a token is 8 pixels wide, 640x1024 where it is 16.
-        levels: of its FSQ; (): as the file says, else those of the published models.
+        image_size: (height, width) of frames in pixels; not in the files. (): 256x256 where a
+            token is 8 pixels wide, 640x1024 where it is 16.
+        levels: of its FSQ; (): from the file, else those of the published models.
     """
 
     image_size: Sequence[int] = ()
@@ -75,7 +75,7 @@ class CosmosDV:
         return OpenedTokenizer(config, weights, Preprocessing(), left_out)
 
     def architecture(self, tensors: Tensors, where: str) -> VideoAutoencoderConfig:
-        """What the tensors' names and shapes show."""
+        """The config, from names and shapes of the tensors."""
 
         def shape(key: str) -> tuple[int, ...]:
             if key not in tensors:
@@ -112,7 +112,7 @@ class CosmosDV:
         )
 
     def fsq_levels(self, tensors: Tensors, dim: int, where: str) -> tuple[int, ...]:
-        """Those of the file, which the option must not contradict."""
+        """Levels from the file; the option must not contradict them."""
         tables = (tensors.get(f"{quantizer}._levels") for quantizer in QUANTIZERS)
         found = [tuple(table.flatten().tolist()) for table in tables if table is not None]
         if len(set(found)) > 1:
@@ -140,7 +140,7 @@ def read_tensors(file: Path) -> Tensors:
 def convert(
     tensors: Tensors, config: VideoAutoencoderConfig, where: str
 ) -> tuple[Tensors, list[str]]:
-    """Their tensors under our names, and the names of those left out; as `weights.fill`."""
+    """Their tensors under our names, and the names of unused ones; as `weights.fill`."""
     with torch.device("meta"):
         targets = build_network(config).state_dict()
     keys = {ours: published_keys(ours, config) for ours in targets}
@@ -152,7 +152,7 @@ def convert(
 
 
 def published_keys(ours: str, config: VideoAutoencoderConfig) -> list[str]:
-    """The published names of one of our tensors; three (q, k, v) where ours holds all."""
+    """The published names of one of our tensors; three (q, k, v) for a joint one."""
     module, leaf = ours.rsplit(".", 1)
     half, part = module.split(".", 1)
     if part in ("to_codes", "from_codes"):

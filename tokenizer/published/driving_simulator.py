@@ -19,8 +19,8 @@ class DrivingSimulator:
     """How to open it.
 
     Attributes:
-        image_size: (height, width) in pixels that it is used at.
-        levels: of its FSQ; () reads them from the checkpoint's own hyper-parameters.
+        image_size: (height, width) of frames in pixels.
+        levels: of its FSQ; (): from the checkpoint's hyper-parameters.
     """
 
     image_size: Sequence[int] = (288, 512)

@@ -1,6 +1,6 @@
-"""LlamaGen's VQ (MIT, github.com/FoundationVision/LlamaGen), which made VaViM's tokens as well.
+"""LlamaGen's VQ (MIT, github.com/FoundationVision/LlamaGen), also VaViM's tokenizer.
 
-It is taming's VQGAN with codes of length 1 and few channels, under other names.
+Taming's VQGAN with low-dimensional codes of length 1, under other names.
 """
 
 import re
@@ -26,13 +26,13 @@ class LlamaGen:
     """How to open it.
 
     Attributes:
-        image_size: (height, width) in pixels that it is used at; VaViM's is (288, 512).
+        image_size: (height, width) of frames in pixels; VaViM's is (288, 512).
     """
 
     image_size: Sequence[int] = (256, 256)
 
     def open(self, files: Sequence[Path]) -> OpenedTokenizer:
-        """LlamaGen's checkpoint, or the TorchScript halves that VaViM published, in any order.
+        """LlamaGen's checkpoint, or VaViM's two TorchScript files, in any order.
 
         Raises:
             BadInput: no tensors by name, halves of two tokenizers, a half missing, or another
@@ -55,7 +55,7 @@ class LlamaGen:
 
 
 def _tensors(file: Path) -> Tensors:
-    """Of a file, without what a wrapper put before their names."""
+    """Tensors of a file, without a wrapper's prefix in their names."""
     scripted = is_torchscript(file)
     tensors = read_torchscript(file) if scripted else state_dict(read_file(file), file, INSIDE)
     if not tensors:

@@ -1,6 +1,6 @@
 """1X's image tokenizer, an early Open-MAGVIT2 (Apache-2.0, github.com/1x-technologies/1xgpt).
 
-TencentARC's own files are others: `open_magvit2`.
+TencentARC's own files have another format: `open_magvit2`.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ class Magvit2:
     """How to open it.
 
     Attributes:
-        image_size: (height, width) in pixels that it is used at.
-        weights: "raw", which 1xgpt uses and its data sets were made with, or "ema", the average.
-        bit_order: "big": channel 0 is the most significant bit, as its encoder counts; "little":
-            the other way round, as in 1X's data sets.
+        image_size: (height, width) of frames in pixels.
+        weights: "raw" (used by 1xgpt and for its data sets) or "ema".
+        bit_order: "big": channel 0 is the most significant bit, as in its encoder; "little": the
+            least significant, as in 1X's data sets.
     """
 
     image_size: Sequence[int] = (256, 256)
@@ -36,7 +36,7 @@ class Magvit2:
         """A Lightning checkpoint, or a flat state dict.
 
         Raises:
-            BadInput: not one file, no averaged weights where they are asked for, or another family.
+            BadInput: not one file, no EMA weights for "ema", or another family.
         """
         (file,) = one(files, "magvit2")
         tensors = state_dict(read_file(file), file)

@@ -1,7 +1,7 @@
 """TencentARC's image tokenizers (Apache-2.0, github.com/TencentARC/SEED-Voken).
 
 Open-MAGVIT2 (Luo et al. 2024, arXiv 2409.04410) and IBQ (Shi et al. 2024, arXiv 2412.02692). Both
-are published as Lightning checkpoints with averaged weights, which their authors evaluate.
+are published as Lightning checkpoints with EMA weights, which their authors evaluate.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ class OpenMagvit2:
     """How to open it.
 
     Attributes:
-        image_size: (height, width) in pixels that it is used at.
-        weights: "ema", the average, with which its authors evaluate, or "raw".
+        image_size: (height, width) of frames in pixels.
+        weights: "ema" (evaluated by its authors) or "raw".
     """
 
     image_size: Sequence[int] = (256, 256)
@@ -35,7 +35,7 @@ class OpenMagvit2:
         """A Lightning checkpoint, or a flat state dict.
 
         Raises:
-            BadInput: not one file, no averaged weights where they are asked for, or another family.
+            BadInput: not one file, no EMA weights for "ema", or another family.
         """
         (file,) = one(files, "open_magvit2")
         tensors = chosen(state_dict(read_file(file), file), self.weights, str(file))
@@ -47,7 +47,7 @@ class OpenMagvit2:
 class IBQ:
     """How to open it: as `OpenMagvit2`.
 
-    Its network is taming's. Its codes are chosen by the largest dot product.
+    The network is taming's. The largest dot product chooses the code.
     """
 
     image_size: Sequence[int] = (256, 256)

@@ -18,7 +18,7 @@ class Taming:
     """How to open it.
 
     Attributes:
-        image_size: (height, width) in pixels that it is used at.
+        image_size: (height, width) of frames in pixels.
     """
 
     image_size: Sequence[int] = (256, 256)

@@ -1,7 +1,7 @@
-"""Parameters of a TorchScript archive, without running anything that is in it.
+"""Reads the parameters of a TorchScript archive without running its code.
 
-`torch.jit.load` builds the archive's classes and runs their `__setstate__`. Here only `data.pkl` is
-read, by an unpickler that knows tensors and plain attributes, and the tensors' bytes.
+`torch.jit.load` builds the archive's classes and runs their `__setstate__`. This module reads only
+`data.pkl`, with an unpickler for tensors and plain attributes, and the tensors' bytes.
 """
 
 import pickle
@@ -30,7 +30,7 @@ DTYPES = {
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive; a state dict in torch's zip format is none."""
+    """Whether a file is a TorchScript archive (torch's zip of a state dict is not)."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -41,7 +41,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     """Parameters and buffers by their dotted names.
 
     Raises:
-        BadInput: not an archive, damaged, or one whose pickle asks for more than tensors.
+        BadInput: the archive is missing or damaged, or its pickle needs more than tensors.
     """
     try:
         check_stored(path)
@@ -51,7 +51,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             tensors = root.tensors() if isinstance(root, _Node) else None
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
-    # A damaged pickle may raise nearly anything; none of it may pass as a fault of ours.
+    # A damaged pickle may raise nearly any exception; all become BadInput.
     except Exception as error:
         raise BadInput(f"{path}: is no readable TorchScript archive ({error!r})") from error
     if tensors is None:
@@ -61,7 +61,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 class _Node:
-    """An object of the archive: its attributes, and nothing that it could do."""
+    """An object of the archive: attributes without methods."""
 
     attributes: dict[str, Any]
 
@@ -127,7 +127,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _rebuild_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    # as_strided refuses what reaches outside of the storage.
+    # as_strided refuses a view beyond the storage.
     return storage.as_strided(tuple(size), tuple(stride), offset)
 
 

@@ -1,4 +1,4 @@
-"""Names and shapes of VQGAN weights as several codebases write them."""
+"""Names and shapes of VQGAN weights in several codebases."""
 
 import re
 from collections import Counter
@@ -15,7 +15,7 @@ from tokenizer.quantizers.kinds import build_quantizer
 from training.errors import BadInput
 from training.foreign.weights import Tensors, fill, shape_of
 
-# Ours -> theirs, tried in order; a name that nothing matches is the same in both.
+# Ours -> theirs, tried in order; a name without a match is equal in both.
 SHARED = (
     (r"\.layers\.(down|up)_(\d+)_block_(\d+)\.", r".\1.\2.block.\3."),
     (r"\.layers\.(down|up)_(\d+)_attention_(\d+)\.", r".\1.\2.attn.\3."),
@@ -51,11 +51,11 @@ class Layout:
     """How a codebase names the weights of a VQGAN.
 
     Attributes:
-        mark: how a name begins that no layout before this one has.
+        mark: a name prefix that no layout before this one has.
         style: of the network.
-        adapters: that read it, for messages.
+        adapters: names of its adapters, for messages.
         rules: from our names to theirs, after `SHARED`.
-        down: the encoder's list of resolutions, and the residual blocks of one of them.
+        down: the encoder's list of resolutions, and the residual blocks of each.
         deepest_first: the decoder counts its resolutions from the lowest.
     """
 
@@ -84,7 +84,7 @@ CODEBOOK = "quantize.embedding.weight"
 
 
 def foreign_name(key: str, layout: str, levels: int) -> str:
-    """Their name of one of our weights, in a network of that many resolutions."""
+    """Their name of one of our weights, in a network with `levels` resolutions."""
     if key == "quantizer.codebook":
         return CODEBOOK
     if LAYOUTS[layout].deepest_first:
@@ -101,12 +101,12 @@ def load(
     left_out: Sequence[str] = (),
     layout: str = "",
 ) -> tuple[Tensors, list[str]]:
-    """Their tensors under our names, and the names of those left out; as `weights.fill`.
+    """Their tensors under our names, and the names of unused ones; as `weights.fill`.
 
-    What a quantizer keeps for its training, besides codes, no file holds: it starts anew.
+    The quantizer's training state (all but the codes) is in no file; it is reset.
 
     Args:
-        layout: of their names; "": the one that is called like the style.
+        layout: of their names; "": the layout named like the style.
     """
     with torch.device("meta"):
         targets = build_network(config).state_dict()
@@ -120,12 +120,12 @@ def load(
 
 
 def codebook(tensors: Tensors, where: str, **changes: Any) -> VQConfig:
-    """Of the size of theirs, with taming's own ("legacy") losses.
+    """The config of their codebook, with taming's own ("legacy") losses.
 
-    It learns by gradients: a running mean without its counts would forget the codes at once.
+    It learns by gradients: an EMA without its counts would forget the codes at once.
 
     Raises:
-        BadInput: there is none, such as where the quantizer is of another kind.
+        BadInput: there is no codebook, e.g. for another kind of quantizer.
     """
     if CODEBOOK not in tensors:
         others = sorted(key for key in tensors if key.startswith("quantize."))
@@ -149,10 +149,10 @@ def codebook(tensors: Tensors, where: str, **changes: Any) -> VQConfig:
 
 
 def architecture(tensors: Tensors, layout: str, where: str) -> dict[str, Any]:
-    """The fields of a `VQGANConfig` that the weights of the encoder show.
+    """Fields of a `VQGANConfig`, from the shapes of the encoder's weights.
 
     Raises:
-        BadInput: there is no encoder of this layout, or its widths are not multiples of the first.
+        BadInput: no encoder of this layout, or its widths are not multiples of the first.
     """
     expect(tensors, layout, where)
     down, block = LAYOUTS[layout].down

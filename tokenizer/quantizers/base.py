@@ -1,4 +1,4 @@
-"""What every quantizer is: latents in; codes, indices and the losses of its own out."""
+"""The interface of quantizers: latents in; codes, indices and losses out."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class Quantized(NamedTuple):
-    """What a quantizer made of latents.
+    """The output of a quantizer.
 
     Attributes:
-        codes: [... dim] what the decoder sees, with a straight-through gradient.
+        codes: [... dim] input of the decoder, with a straight-through gradient.
         indices: [...] int64, the tokens.
-        losses: weighted terms to be added to the training loss, by name; scalars.
+        losses: weighted scalar terms of the training loss, by name.
     """
 
     codes: Float[Tensor, "... dim"]
@@ -22,13 +22,13 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(nn.Module):
-    """Base of the quantizers; latents and codes have their channels last.
+    """Base of the quantizers; latents and codes have channels last.
 
     Attributes:
-        dim: channels of the latents it takes and of the codes it gives.
+        dim: channels of the latents and of the codes.
         vocab_size: number of different indices.
-        factors: sizes whose product is the vocabulary, first varies fastest; () where it is whole.
-        bit_order: "little" or "big" where the index is a number of binary digits, else "".
+        factors: factor sizes of the vocabulary, the first varies fastest; () for a single factor.
+        bit_order: "little" or "big" for a binary index, else "".
     """
 
     dim: int
@@ -37,32 +37,32 @@ class Quantizer(nn.Module):
     bit_order: str = ""
 
     def forward(self, z: Float[Tensor, "... dim"]) -> Quantized:
-        """Quantize for training; a codebook learns from `z` where `learning` says so."""
+        """Quantize for training; a codebook learns from `z` if `learning` is True."""
         raise NotImplementedError
 
     def encode(self, z: Float[Tensor, "... dim"]) -> Int[Tensor, "..."]:
-        """Indices of latents; changes nothing."""
+        """Indices of latents; does not train."""
         raise NotImplementedError
 
     def decode(self, indices: Int[Tensor, "..."]) -> Float[Tensor, "... dim"]:
-        """Codes of indices, as the decoder of the autoencoder sees them."""
+        """Codes of indices, the input of the autoencoder's decoder."""
         raise NotImplementedError
 
     def restart(self, dead: Bool[Tensor, " code"], z: Float[Tensor, "n dim"]) -> bool:
-        """Move dead codes onto latents drawn from `z`; False where there is no codebook to move."""
+        """Move dead codes onto latents drawn from `z`; False where there is no codebook."""
         return False
 
     @property
     def learning(self) -> bool:
-        """In training mode with gradients on: pictures and FLOP counts must leave no trace."""
+        """True in training mode with gradients: pictures and FLOP counts must not train."""
         return self.training and torch.is_grad_enabled()
 
     @property
     def writes_parameters(self) -> bool:
-        """Whether `forward` puts values into parameters, which FSDP would lose."""
+        """Whether `forward` writes into parameters, which FSDP would lose."""
         return False
 
 
 def at_least_float32(z: Tensor) -> Tensor:
-    """Under bf16 a nearest code, and the average of a codebook, would be another."""
+    """Upcast to at least float32: in bf16 the nearest code and codebook averages change."""
     return z.to(torch.promote_types(z.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Work on a table of codes: who is nearest, k-means, and what several processes agree on."""
+"""Operations on a codebook: nearest code, k-means, and sums over processes."""
 
 import torch
 import torch.distributed as dist
@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-# Entries of the largest table of latents x codes that is made at once: 256 MiB of float32.
+# Entries of the largest table of latents x codes: 256 MiB of float32.
 CHUNK = 2**26
 
 
@@ -16,7 +16,7 @@ def nearest(
     """Index of the code with the smallest squared distance; in chunks, so memory is bounded.
 
     Args:
-        dot: the code with the largest dot product instead, in which long codes win.
+        dot: choose the largest dot product instead, which favours long codes.
     """
     half = 0 if dot else table.square().sum(-1) / 2
     rows = z.split(max(1, CHUNK // len(table)))
@@ -28,8 +28,8 @@ def sums_by_code(
 ) -> tuple[Float[Tensor, "v d"], Float[Tensor, "v"]]:
     """Sum and number of the latents of each code.
 
-    As products with one-hot rows: index_add on a GPU adds in no fixed order, and a resumed run
-    would not be the one left alone.
+    Uses products with one-hot rows: index_add on a GPU has no fixed order, so a resumed run would
+    differ.
     """
     size, codes = max(1, CHUNK // num_codes), torch.arange(num_codes, device=z.device)
     sums, counts = z.new_zeros(num_codes, z.shape[1]), z.new_zeros(num_codes)
@@ -42,13 +42,13 @@ def sums_by_code(
 def kmeans(
     samples: Float[Tensor, "n d"], means: Float[Tensor, "v d"], steps: int, cosine: bool
 ) -> tuple[Float[Tensor, "v d"], Float[Tensor, "v"]]:
-    """Lloyd's iterations from given means; a mean that nobody chose stays where it is.
+    """Lloyd's iterations from given means; a mean without samples stays where it is.
 
     Args:
-        cosine: samples and means have length 1, and means are put back there.
+        cosine: samples have length 1, and means are normalised to it.
 
     Returns:
-        The means, and how many samples chose each in the last iteration.
+        The means, and the number of samples of each in the last iteration.
     """
     counts = means.new_zeros(len(means))
     for _ in range(steps):
@@ -59,7 +59,7 @@ def kmeans(
 
 
 def choose(samples: Float[Tensor, "n d"], number: int) -> Float[Tensor, "v d"]:
-    """Samples drawn by torch's generator, each at most once more often than another."""
+    """Draw samples with torch's generator; their counts differ by at most one."""
     rounds = -(-number // len(samples))
     order = [torch.randperm(len(samples), device=samples.device) for _ in range(rounds)]
     return samples[torch.cat(order)[:number]]
@@ -81,10 +81,9 @@ def summed(*tensors: Tensor) -> None:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean over all processes, with the gradient of this one's share.
+    """The mean over all processes, with the gradient of this process's value.
 
-    DDP averages the gradients of the processes, so what stays here is as if each had seen the
-    mean as its own.
+    DDP averages gradients over processes, so the result equals the gradient of the mean.
     """
     if not several_processes():
         return value
@@ -94,7 +93,7 @@ def mean_over_processes(value: Tensor) -> Tensor:
 
 
 def gathered(z: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
-    """The latents of all processes, which have equally many each."""
+    """The latents of all processes; each has equally many."""
     if not several_processes():
         return z
     parts = [torch.empty_like(z) for _ in range(dist.get_world_size())]
@@ -103,7 +102,7 @@ def gathered(z: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
 
 
 def from_rank_zero(tensor: Tensor) -> Tensor:
-    """What rank 0 drew: the generators of the ranks differ on purpose."""
+    """The tensor of rank 0: random generators differ between ranks."""
     if several_processes():
         tensor = tensor.contiguous()
         dist.broadcast(tensor, src=0)

@@ -1,4 +1,4 @@
-"""The kinds of quantizers: their names in checkpoints, and what each config describes."""
+"""Kinds of quantizers: names in checkpoints, configs and networks."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -39,12 +39,12 @@ BUILDERS: dict[type[QuantizerConfig], Callable[[Any], Quantizer]] = {
 
 
 def build_quantizer(config: QuantizerConfig) -> Quantizer:
-    """The quantizer that a config describes, as it starts."""
+    """Build the quantizer of a config, untrained."""
     return BUILDERS[type(config)](config)
 
 
 def describe(config: QuantizerConfig) -> dict[str, Any]:
-    """What a manifest says of a quantizer."""
+    """A quantizer's entry in a manifest."""
     (name,) = (name for name, kind in KINDS.items() if type(config) is kind)
     return {"name": name, **{f.name: _plain(getattr(config, f.name)) for f in fields(config)}}  # type: ignore[arg-type]
 
@@ -53,10 +53,10 @@ def from_description(values: Any, where: str = "quantizer") -> QuantizerConfig:
     """The config that `describe` wrote.
 
     Args:
-        where: the values come from, for messages.
+        where: origin of the values, for messages.
 
     Raises:
-        BadInput: no such quantizer in this release, or settings that it does not know.
+        BadInput: an unknown quantizer or unknown settings.
     """
     kind, rest = kind_of(values, KINDS, where)
     inner = rest.pop("quantizer", None)

@@ -18,10 +18,10 @@ class LFQ(Quantizer):
     Follows section 3.1 of the paper (arXiv 2310.05737), eq. 4 to 6, with the constants of
     Open-MAGVIT2. Under p the bits are independent: the entropy of one position is the sum of its
     bits' entropies, and the mean over positions is one product of two tables of 2^(bits / 2)
-    columns. Both are exact, and nothing of positions x codes is ever made.
+    columns. Both are exact; no tensor of positions x codes is built.
 
     Attributes:
-        num_batches: training batches seen, on which the annealing depends.
+        num_batches: training batches so far; drives the annealing.
     """
 
     num_batches: Tensor

@@ -1,4 +1,4 @@
-"""Several quantizers make one token: one after the other on what is left, or side by side."""
+"""Several quantizers per token: on successive residuals, or on groups of channels."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -17,7 +17,7 @@ LARGEST_VOCABULARY = 2**32  # what a token store can hold
 
 
 class Composite(Quantizer):
-    """Quantizers whose indices are the digits of one: the first varies fastest."""
+    """Quantizers whose indices are the digits of one index; the first varies fastest."""
 
     def __init__(self, parts: Sequence[Quantizer]) -> None:
         super().__init__()
@@ -52,11 +52,11 @@ class Composite(Quantizer):
 
 
 class Residual(Composite):
-    """Every stage quantizes what the ones before it left; codes add up.
+    """Every stage quantizes the residual of the stages before; codes are summed.
 
-    What is left is taken along the straight-through path, so the gradient of the sum is that of
-    one quantizer, however many stages there are. A stage's own commitment then reaches the
-    encoder in the first stage alone; the term that counts is that of the whole sum.
+    Residuals follow the straight-through path, so the gradient of the sum is that of one
+    quantizer. Only the first stage's own commitment term reaches the encoder; the term of the
+    whole sum is the effective one.
     """
 
     def __init__(self, config: ResidualConfig, parts: Sequence[Quantizer]) -> None:
@@ -92,7 +92,7 @@ class Residual(Composite):
 
 
 class Product(Composite):
-    """Every group of channels has its own quantizer; codes stand side by side."""
+    """Every group of channels has its own quantizer; codes are concatenated."""
 
     def __init__(self, parts: Sequence[Quantizer]) -> None:
         super().__init__(parts)

@@ -24,18 +24,18 @@ from tokenizer.quantizers.config import VQConfig
 
 
 class VQ(Quantizer):
-    """Replaces every latent by the nearest code; the gradient passes straight through.
+    """Replaces every latent by the nearest code, with a straight-through gradient.
 
-    With l2-normalised codes the running means are those of BEiT-v2 (Peng et al. 2022, arXiv
-    2208.06366): a code moves towards the direction of its latents' mean. Else they are the
-    paper's (appendix A.1): ratio of two running sums, here kept as the code and its count.
-    Counts and sums are those of all processes, and all state is in buffers. No code becomes NaN
-    or infinite, whatever a batch holds.
+    With l2-normalised codes the running means follow BEiT-v2 (Peng et al. 2022, arXiv
+    2208.06366): a code moves towards the direction of its latents' mean. Else they follow the
+    paper (appendix A.1): the ratio of two running sums, kept as the code and its count. Counts
+    and sums are over all processes; all state is in buffers. No code becomes NaN or infinite,
+    whatever a batch holds.
 
     Attributes:
         codebook: [vocab_size code_dim]; a buffer ("ema") or a parameter ("gradient").
         cluster_size: running count of latents per code and batch.
-        num_batches: training batches that it has learned from.
+        num_batches: training batches so far.
     """
 
     codebook: Tensor
@@ -60,11 +60,11 @@ class VQ(Quantizer):
             self.codebook = nn.Parameter(table)
         self.register_buffer("cluster_size", torch.zeros(config.vocab_size))
         self.register_buffer("num_batches", torch.zeros((), dtype=torch.int64))
-        self._num_batches: int | None = None  # the same, where the host need not wait for it
+        self._num_batches: int | None = None  # copy on the host, to avoid a device wait
 
     @property
     def table(self) -> Float[Tensor, "v d"]:
-        """The codes as they are looked up; averages of unit vectors get their length back."""
+        """The codes for lookup; averages of unit vectors are normalised again."""
         return normalized(self.codebook) if self.config.normalize else self.codebook
 
     @property
@@ -120,9 +120,9 @@ class VQ(Quantizer):
 
     @torch.no_grad()
     def _place(self, flat: Float[Tensor, "n d"]) -> None:
-        """Before codes are looked up: k-means on the first batches, then dead-code revival.
+        """Before the lookup: k-means on the first batches, then dead-code revival.
 
-        It is no part of `_learn`, because codes that autograd has seen must stay as they are.
+        Separate from `_learn`, because autograd needs the looked-up codes unchanged.
         """
         config, dead = self.config, self._dead(flat)
         if self._batches_so_far() < config.kmeans_batches:
@@ -139,7 +139,7 @@ class VQ(Quantizer):
         return self.cluster_size < self.config.dead_below * self._mean_count(flat)
 
     def _put(self, codes: Float[Tensor, "v d"], where: Tensor, flat: Float[Tensor, "n d"]) -> None:
-        """Replace some codes; each gets the count of an average one, and so some patience."""
+        """Replace some codes; each gets the mean count, so it is not dead at once."""
         where = where & codes.isfinite().all(-1)
         self.codebook.copy_(torch.where(where[:, None], codes, self.codebook))
         self.cluster_size.masked_fill_(where, self._mean_count(flat))
@@ -150,7 +150,7 @@ class VQ(Quantizer):
 
     @torch.no_grad()
     def _learn(self, flat: Float[Tensor, "n d"], indices: Int[Tensor, "n"]) -> None:
-        """Running counts, and with "ema" running means, of what the codes were chosen for."""
+        """Update running counts and, with "ema", running means of each code's latents."""
         sums, counts = sums_by_code(flat, indices, self.vocab_size)
         summed(sums, counts)
         decay, finite = self.config.decay, sums.isfinite().all()
@@ -170,7 +170,7 @@ class VQ(Quantizer):
 
     def _batches_so_far(self) -> int:
         if self._num_batches is None:
-            # A planned run is looked at near its end; its tensors have no values to ask for.
+            # The planner looks at the end of a run; its tensors have no values.
             fake = isinstance(self.num_batches, FakeTensor)
             self._num_batches = self.config.kmeans_batches if fake else int(self.num_batches)
         return self._num_batches
