@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import Row, interleaved, seconds
-from worldmodel.dynamics.gpt.heads import FactoredHead, chunked_nats, plain_nats
+from worldmodel.dynamics.gpt.heads import FactoredHead, chunked_token_nll, token_nll
 
 DIM, VOCAB, TOKENS = 64, 64_000, 1024
 Work = Callable[[], None]
@@ -29,13 +29,13 @@ def rows() -> Iterator[Row]:
         return lambda: nats(x, targets).mean().backward()
 
     def plain(x: Tensor, targets: Tensor) -> Tensor:
-        return plain_nats(x, weight, targets)
+        return token_nll(x, weight, targets)
 
     def chunked(x: Tensor, targets: Tensor) -> Tensor:
-        return chunked_nats(x, weight, targets)
+        return chunked_token_nll(x, weight, targets)
 
     theirs = peak_bytes(step(plain, TOKENS))
-    for name, nats in (("in chunks", chunked), ("256 x 250 factors", head.nats)):
+    for name, nats in (("in chunks", chunked), ("256 x 250 factors", head.token_nll)):
         ours, double = (peak_bytes(step(nats, n)) for n in (TOKENS, 2 * TOKENS))
         work = {"ours": step(nats, TOKENS), "plain": step(plain, TOKENS)}
         best = interleaved({k: lambda w=w: seconds(w) for k, w in work.items()}, 2)

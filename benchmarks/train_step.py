@@ -32,7 +32,7 @@ def rows() -> Iterator[Row]:
     peer = GPT2LMHeadModel(
         GPT2Config(
             vocab_size=VOCAB + 1,
-            n_positions=ours.num_slots,
+            n_positions=ours.num_positions,
             n_embd=DIM,
             n_layer=LAYERS,
             n_head=HEADS,
@@ -59,7 +59,7 @@ def rows() -> Iterator[Row]:
         best = interleaved(contestants, REPEATS)
         label = str(precision).removeprefix("torch.")
         label += "" if precision == torch.float32 else " autocast"
-        shape = f"L{LAYERS} d{DIM}, {BATCH} x {ours.num_slots}"
+        shape = f"L{LAYERS} d{DIM}, {BATCH} x {ours.num_positions}"
         yield Row(
             f"training step, {shape}, {label}",
             f"{real / best['ours']:.0f} real tokens/s",

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from drives.clips import ClipDataModule, collate, to_uint8
 from tokenizer.networks.kinds import build_network
-from training.checkpoints.sharded import whole
+from training.checkpoints.sharded import full_copy
 from training.ranges import at_least
 from training.watch.loggers import log_media
 from training.watch.media import Media
@@ -29,7 +29,7 @@ class ReconstructionMedia(Media):
         self.num_frames = num_frames
 
     def network(self, trainer: L.Trainer, module: Any) -> Any:
-        return whole(module.ema.module, partial(build_network, module.config), trainer)
+        return full_copy(module.ema.module, partial(build_network, module.config), trainer)
 
     @torch.no_grad()
     def draw(self, trainer: L.Trainer, module: Any, network: Any) -> None:

@@ -1,4 +1,4 @@
-"""What one sees while a world model trains."""
+"""Rollout videos during training."""
 
 import tempfile
 from pathlib import Path
@@ -8,7 +8,7 @@ import lightning as L
 import numpy as np
 import torch
 
-from training.checkpoints.sharded import whole
+from training.checkpoints.sharded import full_copy
 from training.errors import BadInput
 from training.ranges import at_least
 from training.watch.loggers import log_media
@@ -21,9 +21,9 @@ from worldmodel.evaluation.strips import Panel, write_strip
 
 
 class RolloutMedia(Media):
-    """Every so often: rollouts of the same validation clips with the same seeds.
+    """Logs rollouts of fixed validation clips with fixed seeds.
 
-    Where no validation drive is as long as prompt and horizon, the horizon is shortened.
+    The horizon is shortened if no validation drive is long enough.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class RolloutMedia(Media):
             )
 
     def network(self, trainer: L.Trainer, module: Any) -> Any:
-        return whole(module.network, module.network.fresh, trainer)
+        return full_copy(module.network, module.network.fresh, trainer)
 
     @torch.no_grad()
     def draw(self, trainer: L.Trainer, module: Any, network: Any) -> None:
@@ -75,7 +75,7 @@ class RolloutMedia(Media):
             self.horizon_steps,
             Sampling(),
             self.num_futures,
-            **module.said(clip),
+            **module.caption_kwargs(clip),
         )
         leads = leads_of(windows, ids.tolist())
         decoder = ClipDecoder(tokenizer.to(module.device), clip.tokens, prompt, leads)
@@ -90,5 +90,5 @@ class RolloutMedia(Media):
 
 
 def prompt_of(data: TokenDataModule) -> int:
-    """Real steps before a rollout; two at least, for a video tokenizer's first is no frame."""
+    """Real time steps before a rollout; at least two, because a video tokenizer starts late."""
     return max(2, data.context_steps // 2)

@@ -1,4 +1,4 @@
-"""Trains a world model: teacher-forced cross entropy of the next token grid."""
+"""The Lightning module of a world model: teacher-forced cross entropy."""
 
 import math
 from typing import Any
@@ -27,22 +27,20 @@ class WorldModelModule(L.LightningModule):
     """A world model of any kind (`worldmodel.dynamics`).
 
     Args:
-        spec: what the tokens mean; comes from the token store.
-        action_names: columns of the actions; come from the token store.
-        action_dropout: share of examples that are trained without their actions
-            (Hu et al. 2023, GAIA-1, section 4.3), so that the model also knows the
-            unconditioned distribution.
-        conditions: shares that are trained on a part of what conditions them, besides those.
-        text: a frozen text encoder (`worldmodel.conditioning.text_encoders`) that reads captions.
-        text_cache: folder that keeps its embeddings between runs.
-        robustness: how the past that the model reads in training is disturbed.
-        captioned: whether the data has captions; comes from the token store.
-        action_ranges: where bins of actions lie that the network gives no ranges; comes from the
-            train drives.
+        spec: describes the tokens; from the token store.
+        action_names: columns of the actions; from the token store.
+        action_dropout: share of examples without actions (Hu et al. 2023, GAIA-1, section 4.3).
+            The model then also learns the unconditioned distribution.
+        conditions: further shares of examples with only some of their conditions.
+        text: a frozen text encoder (`worldmodel.conditioning.text_encoders`) for captions.
+        text_cache: folder for its embeddings between runs.
+        robustness: how training disturbs the context.
+        captioned: whether the data has captions; from the token store.
+        action_ranges: ranges of action bins if the network has none; from the train drives.
 
     Raises:
-        BadInput: text without an encoder or without captions, an encoder without slots for
-            text, or a network that cannot be trained as `robustness` says.
+        BadInput: text without an encoder or without captions, an encoder without positions for
+            text, or a network that does not support `robustness`.
     """
 
     def __init__(
@@ -83,7 +81,7 @@ class WorldModelModule(L.LightningModule):
             self.manifest["text"] = self.texts.describe()
 
     def speed_up(self, compile: bool, recompute: bool) -> None:
-        """Compile the blocks in place, and recompute their activations."""
+        """Compile the blocks in place; recompute activations in the backward pass."""
         self.network.recompute = recompute
         if compile:
             for block in self.network.blocks:
@@ -100,11 +98,11 @@ class WorldModelModule(L.LightningModule):
 
     def training_step(self, batch: TokenClip, batch_idx: int) -> Tensor:
         no_actions, no_text = self.conditions.draw(len(batch.tokens), self.device)
-        said = self.said(batch)
-        if "captions" in said:
-            said["captions"] = said["captions"].drop(no_text)
+        texts = self.caption_kwargs(batch)
+        if "captions" in texts:
+            texts["captions"] = texts["captions"].drop(no_text)
         tokens, actions = batch.tokens, batch.actions
-        further = said | self.robustness.change(self.network, tokens, actions, no_actions, **said)
+        further = texts | self.robustness.change(self.network, tokens, actions, no_actions, **texts)
         loss = self.network.loss(tokens, actions, no_actions, **further)
         self.guard.see(loss)
         self.log("train/loss", loss.detach(), prog_bar=True)
@@ -112,7 +110,7 @@ class WorldModelModule(L.LightningModule):
         return loss
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        """Ours: Lightning's refuses fused AdamW under bf16-mixed, and lets NaN pass."""
+        """Replaces Lightning's clipping: it refuses fused AdamW in bf16-mixed and ignores NaN."""
         norm = self.guard.clip(
             self.network.parameters(), optimizer, self.optimizer_config.clip_norm, self.global_step
         )
@@ -122,22 +120,22 @@ class WorldModelModule(L.LightningModule):
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def validation_step(self, batch: TokenClip, batch_idx: int) -> None:
-        scores = self.network.score(batch.tokens, batch.actions, **self.said(batch))
+        scores = self.network.score(batch.tokens, batch.actions, **self.caption_kwargs(batch))
         loss = scores.nats[:, self.network.first_target_step :].mean()
         logs = {"val/loss": loss, "val/bits_per_token": loss / math.log(2)}
-        # Named, for Lightning would count from 0; sized, for it cannot tell from captions.
+        # "step": Lightning would count from 0. batch_size: it cannot infer it from captions.
         self.log("step", float(self.global_step), batch_size=len(batch.tokens))
         self.log_dict(logs, batch_size=len(batch.tokens), sync_dist=True)
 
-    def said(self, batch: TokenClip) -> dict[str, Any]:
-        """The network's keyword argument `captions`, where there is any."""
-        return self.texts.said(batch.text, batch.tokens.device) if self.texts else {}
+    def caption_kwargs(self, batch: TokenClip) -> dict[str, Any]:
+        """The keyword argument `captions` of the network, if any."""
+        return self.texts.caption_kwargs(batch.text, batch.tokens.device) if self.texts else {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[MANIFEST_KEY] = self.manifest
 
     def work(self, batch: TokenClip) -> Work:
-        """Frames, real tokens, and FLOPs: of all attention, and of what its masks leave."""
+        """Frames, real tokens, FLOPs with full attention, and FLOPs with masked attention."""
         num, steps = batch.tokens.shape[:2]
         tokens = num * steps * self.network.spec.tokens_per_step
         full, causal = (self.network.flops(num, steps, causal=c) for c in (False, True))

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tokenizer.networks.config import AutoencoderConfig
 from tokenizer.quantizers.base import Quantized
 from tokenizer.quantizers.kinds import build_quantizer
-from training.optimization.recompute import call
+from training.optimization.recompute import maybe_checkpoint
 
 
 class Autoencoder(nn.Module):
@@ -70,7 +70,7 @@ class Layers(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self:
-            x = call(layer, x, recompute=self.recompute)
+            x = maybe_checkpoint(layer, x, recompute=self.recompute)
         return x
 
 

@@ -28,7 +28,7 @@ from tokenizer.networks.vqgan_blocks import (
 )
 from tokenizer.quantizers.base import Quantized
 from tokenizer.quantizers.kinds import build_quantizer
-from training.optimization.recompute import call
+from training.optimization.recompute import maybe_checkpoint
 
 
 class VQGAN(nn.Module):
@@ -167,7 +167,7 @@ class Guided(Layers):
         hidden = x
         for layer in self:
             inputs = (hidden, x) if isinstance(layer, AdaptiveGroupNorm) else (hidden,)
-            hidden = call(layer, *inputs, recompute=self.recompute)
+            hidden = maybe_checkpoint(layer, *inputs, recompute=self.recompute)
         return hidden
 
 

@@ -160,7 +160,7 @@ def shard(units: Iterable[nn.Module], root: nn.Module, trainer: L.Trainer) -> No
         fully_shard(unit, mesh=mesh, reshard_after_forward=True)
 
 
-def whole(module: nn.Module, make: Callable[[], nn.Module], trainer: L.Trainer) -> nn.Module:
+def full_copy(module: nn.Module, make: Callable[[], nn.Module], trainer: L.Trainer) -> nn.Module:
     """The module itself, or where it is sharded a whole copy; every rank has to ask.
 
     Args:

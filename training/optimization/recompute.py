@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def call(layer: nn.Module, *args: Any, recompute: bool) -> Any:
+def maybe_checkpoint(layer: nn.Module, *args: Any, recompute: bool) -> Any:
     """Run a layer; with `recompute`, only its inputs are kept for the backward pass."""
     if recompute and torch.is_grad_enabled():
         return checkpoint(layer, *args, use_reentrant=False)

@@ -1,7 +1,7 @@
-"""Captions through a frozen text encoder, each only once.
+"""Encodes captions with a frozen text encoder, each caption once.
 
-An encoder is anything with `width`, `key` and `encode` (see `TextEncoder`); a config names it by
-`_target_`. `Texts` keeps what it said in memory and, between runs, in a folder.
+An encoder has `width`, `key` and `encode` (see `TextEncoder`); a config names it by `_target_`.
+`Texts` caches embeddings in memory and, between runs, in a folder.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ from worldmodel.dynamics.text import TextContext
 
 @dataclass(frozen=True)
 class Captions:
-    """What is said of every step of a batch; each different text is held once.
+    """Captions of every time step of a batch; each distinct text is stored once.
 
     Attributes:
-        index: the text of every example and step; -1 where nothing is said.
+        index: text of every example and time step; -1 for none.
     """
 
     texts: tuple[str, ...]
@@ -37,37 +37,37 @@ class Captions:
 
     @staticmethod
     def of(rows: Sequence[Sequence[str]]) -> "Captions":
-        """From the texts of every example's steps, in which "" says nothing."""
+        """From the text of every time step of every example; "" is no caption."""
         texts = sorted({text for row in rows for text in row if text})
-        numbers = {"": -1} | {text: number for number, text in enumerate(texts)}
+        indices = {"": -1} | {text: i for i, text in enumerate(texts)}
         return Captions(
-            tuple(texts), torch.tensor([[numbers[text] for text in row] for row in rows])
+            tuple(texts), torch.tensor([[indices[text] for text in row] for row in rows])
         )
 
 
 class TextEncoder(Protocol):
-    """A frozen network (or none) that turns sentences into a fixed number of vectors."""
+    """A frozen encoder from sentences to a fixed number of vectors."""
 
     @property
     def width(self) -> int:
-        """Numbers per vector."""
+        """Channels per vector."""
         ...
 
     @property
     def key(self) -> str:
-        """Names the encoder and its weights: the same key gives the same embeddings."""
+        """Name of the encoder and its weights: equal keys give equal embeddings."""
         ...
 
     def encode(self, texts: Sequence[str], num_tokens: int) -> Float[Tensor, "caption token width"]:
-        """One vector per token of each text, cut or filled up with zeros to `num_tokens`."""
+        """One vector per token of each text, cut or zero-padded to `num_tokens`."""
         ...
 
 
 @dataclass(frozen=True)
 class HashedWords:
-    """Every word is a fixed random vector: needs no weights, knows no language.
+    """Maps every word to a fixed random vector; it has no weights.
 
-    Enough for captions of few words ("sunny", "fog"), in which nothing has to be understood.
+    It suffices for captions of few words ("sunny", "fog") without grammar.
     """
 
     width: int = 64
@@ -79,10 +79,10 @@ class HashedWords:
     def encode(self, texts: Sequence[str], num_tokens: int) -> Float[Tensor, "caption token width"]:
         out = torch.zeros(len(texts), num_tokens, self.width)
         for row, text in enumerate(texts):
-            for slot, word in enumerate(text.lower().split()[:num_tokens]):
+            for position, word in enumerate(text.lower().split()[:num_tokens]):
                 seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") >> 1
                 generator = torch.Generator().manual_seed(seed)
-                out[row, slot] = torch.randn(self.width, generator=generator)
+                out[row, position] = torch.randn(self.width, generator=generator)
         return out
 
 
@@ -91,10 +91,10 @@ class T5:
     """The encoder of a T5 (Raffel et al. 2020, arXiv 1910.10683), opened by transformers.
 
     Attributes:
-        name: of a model on the Hugging Face hub (GAIA-1: t5-large), or a folder that holds one.
+        name: a model on the Hugging Face hub (GAIA-1: t5-large), or a folder with one.
 
     Raises:
-        BadInput: transformers is not installed, or nothing of this name can be opened.
+        BadInput: transformers is not installed, or the model cannot be opened.
     """
 
     name: str
@@ -105,7 +105,7 @@ class T5:
 
     @property
     def key(self) -> str:
-        """By the weights' sha256 for a folder, by the commit for a model of the hub."""
+        """Contains the sha256 of the weights of a folder, or the commit of a hub model."""
         files = sorted(Path(self.name).glob("*.safetensors"))
         state = [file_sha256(file) for file in files]
         state = state or [self.name, str(self._config._commit_hash)]
@@ -130,7 +130,7 @@ class T5:
 
     @cached_property
     def _opened(self) -> tuple[Any, Any]:
-        # Never a pickle: weights that exist in no other form are refused.
+        # Only safetensors: a pickle could run code.
         model = self._open("T5EncoderModel", use_safetensors=True)
         return self._open("AutoTokenizer"), model.eval().requires_grad_(False)
 
@@ -148,7 +148,7 @@ class T5:
 
 
 def reading_text(network: DynamicsConfig, encoder: TextEncoder, captioned: bool) -> DynamicsConfig:
-    """The config of a network, for this encoder.
+    """The config of a network that reads this encoder.
 
     Raises:
         BadInput: the network reads no text, or the data has no captions.
@@ -161,7 +161,7 @@ def reading_text(network: DynamicsConfig, encoder: TextEncoder, captioned: bool)
     return network.with_text(encoder.width)
 
 
-# Encoders that a checkpoint may name. Others have to be given when it is opened.
+# Encoders that a checkpoint may name. Pass any other when opening one.
 ENCODERS: dict[str, type[Any]] = {"hashed_words": HashedWords, "t5": T5}
 
 
@@ -170,7 +170,7 @@ class Texts:
 
     Args:
         num_tokens: vectors per caption.
-        cache: folder that keeps them between runs, one file per caption.
+        cache: folder for embeddings between runs, one file per caption.
     """
 
     def __init__(
@@ -181,33 +181,33 @@ class Texts:
         self._known: dict[str, Tensor] = {}
 
     def embed(self, captions: Captions, device: Any = None, negative: str = "") -> TextContext:
-        """What a network reads.
+        """Captions for a network.
 
         Args:
-            negative: a caption for guidance to turn away from; "" for saying nothing.
+            negative: negative prompt of guidance; "" for none.
         """
         texts = [*captions.texts, *([negative] if negative else [])]
         self._learn([text for text in dict.fromkeys(texts) if text not in self._known])
         blank = torch.zeros(0, self.num_tokens, self.encoder.width)
         embeddings = torch.stack([self._known[t] for t in texts]) if texts else blank
-        against = len(texts) - 1 if negative else -1
-        return TextContext(embeddings.to(device), captions.index.to(device), against)
+        negative_index = len(texts) - 1 if negative else -1
+        return TextContext(embeddings.to(device), captions.index.to(device), negative_index)
 
-    def said(
+    def caption_kwargs(
         self, captions: Captions | None, device: Any = None, negative: str = ""
     ) -> dict[str, TextContext]:
-        """A network's keyword argument `captions`; none where the data has no captions."""
+        """The keyword argument `captions` of a network; empty if the data has no captions."""
         return {} if captions is None else {"captions": self.embed(captions, device, negative)}
 
     def describe(self) -> dict[str, Any]:
-        """As a checkpoint names it; see `ENCODERS`."""
+        """The description in a checkpoint; see `ENCODERS`."""
         kinds = [name for name, kind in ENCODERS.items() if type(self.encoder) is kind]
         values = asdict(self.encoder) if kinds else {}  # type: ignore[call-overload]
         name = kinds[0] if kinds else type(self.encoder).__name__
         return {"name": name, "num_tokens": self.num_tokens, "key": self.encoder.key, **values}
 
     def _learn(self, texts: list[str]) -> None:
-        """Read or compute embeddings that are not known yet."""
+        """Read or compute missing embeddings."""
         files = {text: self._file(text) for text in texts}
         new = [text for text, file in files.items() if file is None or not file.exists()]
         embeddings = self.encoder.encode(new, self.num_tokens) if new else ()
@@ -224,7 +224,7 @@ class Texts:
 
     @staticmethod
     def _write(file: Path | None, embedding: Tensor) -> None:
-        """Beside its place first, for other processes may read there."""
+        """Write atomically, because other processes may read the file."""
         if file is None:
             return
         with written_whole(file) as partial:
@@ -233,7 +233,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Described:
-    """What `Texts.describe` says besides the encoder's own settings."""
+    """Entries of `Texts.describe` besides the settings of the encoder."""
 
     name: str
     num_tokens: int
@@ -241,18 +241,18 @@ class Described:
 
 
 def texts_from(description: dict[str, Any], encoder: TextEncoder | None = None) -> Texts:
-    """What a checkpoint's model reads its captions through.
+    """Opens the text encoder of a checkpoint.
 
     Args:
-        encoder: given where the checkpoint's own is not one of `ENCODERS`.
+        encoder: needed if the encoder of the checkpoint is not in `ENCODERS`.
 
     Raises:
-        BadInput: an encoder that cannot be opened from a checkpoint, or another than its own.
+        BadInput: the encoder cannot be opened, or is not the one of the checkpoint.
     """
     own = ("name", "num_tokens", "key")
-    said = judged(Described, {k: description[k] for k in own if k in description}, "text")
+    entry = judged(Described, {k: description[k] for k in own if k in description}, "text")
     values = {k: v for k, v in description.items() if k not in own}
-    name, num_tokens, key = said.name, said.num_tokens, said.key
+    name, num_tokens, key = entry.name, entry.num_tokens, entry.key
     if encoder is None and name not in ENCODERS:
         raise BadInput(f"the text encoder {name} is none of {', '.join(ENCODERS)}; pass it along")
     encoder = encoder or judged(ENCODERS[name], values, f"text: {name}")

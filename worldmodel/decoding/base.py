@@ -111,13 +111,13 @@ class RowDecoder(FrameDecoder):
 
     def _pair(self, guidance: Guidance) -> None:
         """Every row once more, without the conditions that guidance makes stronger."""
-        said = self.captions
-        if guidance.negative and (said is None or said.against < 0):
+        captions = self.captions
+        if guidance.negative and (captions is None or captions.negative < 0):
             raise BadInput(
                 f"guidance.negative={guidance.negative!r} needs its embedding; encode it with the "
                 "captions (worldmodel.text.Texts.embed)"
             )
-        self.captions = said and said.paired(guidance.weakens("text"))
+        self.captions = captions and captions.paired(guidance.weakens("text"))
         drop = self.drop_actions
         if drop is None:
             drop = torch.zeros(len(self.tokens), dtype=torch.bool, device=self.tokens.device)

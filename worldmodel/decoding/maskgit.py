@@ -155,10 +155,10 @@ class MaskGIT(RowDecoder):
         if self.actions is not None:
             acting = model.embed_actions(self.actions[:, -1:], self.drop_actions, 1)
         past = model.embed_cells(model.factors.split(before.flatten(2)), None)
-        said = self._said(step, step + 1)
-        return model.read(model.prepare(cells, past, acting, said, self.cache.length), self.cache)
+        text = self._text(step, step + 1)
+        return model.read(model.prepare(cells, past, acting, text, self.cache.length), self.cache)
 
-    def _said(self, start: int, stop: int) -> Float[Tensor, "row step 1 dim"] | None:
+    def _text(self, start: int, stop: int) -> Float[Tensor, "row step 1 dim"] | None:
         """What the frames of these time steps are told."""
         return None if self.captions is None else self.model.text(self.captions, start, stop)
 
@@ -185,8 +185,8 @@ class MaskGIT(RowDecoder):
         self.cache = empty_cache(
             model.config, len(model.blocks), len(tokens), model.config.context_steps, cells
         )
-        said = self._said(total - num_steps, total)
-        model.read(model.prepare(cells, cells[:, :-1], acting, said, 0), self.cache)
+        text = self._text(total - num_steps, total)
+        model.read(model.prepare(cells, cells[:, :-1], acting, text, 0), self.cache)
         self.cache.length, self.seen = num_steps, total
 
 

@@ -1,8 +1,8 @@
 """A GPT in 8 bits for one-token steps on a CPU: weights and key-value cache.
 
-Decoding one token reads every weight and the cache once, so bytes are time. Every product with
-one row is a sum of a table's rows weighted by that row: an embedding bag, whose kernel (fbgemm,
-in PyTorch on any x86 CPU) reads rows of 8-bit numbers at the speed of memory and sums in float32.
+Decoding one token reads every weight and the cache once, so bytes are time. A product with one row
+is a weighted sum of table rows: an embedding bag. Its kernel (fbgemm, in PyTorch on any x86 CPU)
+reads 8-bit rows at memory speed and sums in float32.
 """
 
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from worldmodel.dynamics.cache import KVCache
 
-TILE = 96  # numbers in a row at most: as many as the kernel sums up in registers
-ROW_END = 8  # bytes: a row ends with its scale and its offset
+TILE = 96  # largest row: the kernel sums this many values in registers
+ROW_END = 8  # bytes at the end of a row: scale and offset
 TINY, HALF_UP, OFFSET = torch.tensor(1e-30), torch.tensor(128.5), torch.tensor([1.0, -128.0])
-MAX_ROWS = 32  # from here on a product with weights made float32 again is faster
+MAX_ROWS = 32  # for more rows, a product with float32 weights is faster
 
 
 def why_not_int8(device: torch.device) -> str | None:
-    """What stands against 8 bits on this machine; None where nothing does."""
+    """The reason why 8 bits are not possible here; None if they are."""
     if device.type != "cpu":
         return f"its products are for a CPU, and the model is on {device}; use bfloat16"
     if "fbgemm" not in torch.backends.quantized.supported_engines:
@@ -31,7 +31,7 @@ def why_not_int8(device: torch.device) -> str | None:
 
 
 def quantize(parents: Iterable[nn.Module]) -> None:
-    """Put an `Int8Linear` in the place of every linear layer that is a child of one of these."""
+    """Replace every linear child of these modules by an `Int8Linear`."""
     for parent in list(parents):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
@@ -41,35 +41,35 @@ def quantize(parents: Iterable[nn.Module]) -> None:
 def rounded(
     x: Float[Tensor, "*shape dim"],
 ) -> tuple[UInt8[Tensor, "*shape dim"], Float[Tensor, "*shape 1"]]:
-    """Vectors as (bytes - 128) * scale, with the least scale that holds them."""
+    """Quantize vectors to (bytes - 128) * scale, with the smallest scale that fits."""
     scale = torch.add(TINY, x.abs().amax(-1, keepdim=True), alpha=1 / 127)
     return torch.addcdiv(HALF_UP, x, scale).to(torch.uint8), scale
 
 
 def row_ends(scale: Float[Tensor, "*shape 1"]) -> UInt8[Tensor, "*shape end"]:
-    """Ends of rows that hold what `rounded` made."""
+    """Scale and offset bytes for rows from `rounded`."""
     return (scale * OFFSET).view(torch.uint8)
 
 
-@lru_cache(maxsize=32)  # all layers ask alike, token after token
+@lru_cache(maxsize=32)  # all layers and tokens use the same
 def bags(
-    num_tables: int, table: int, runs: int, askers: int, length: int
+    num_tables: int, table: int, runs: int, queries: int, length: int
 ) -> tuple[Int[Tensor, " summand"], Int[Tensor, " bag"]]:
-    """Rows to sum up, and where bags begin: [table run asker] bags of `length` rows each.
+    """Row indices and bag starts of [table run query] bags with `length` rows each.
 
     Args:
-        table: rows from one table's begin to the next one's.
-        runs: of `length` rows, one after the other from a table's begin.
-        askers: bags that sum up the same run.
+        table: number of rows per table.
+        runs: consecutive runs of `length` rows from the start of a table.
+        queries: bags that sum the same run.
     """
     run = torch.arange(runs * length).view(1, runs, 1, length)
-    rows = torch.arange(num_tables).view(-1, 1, 1, 1) * table + run.expand(-1, -1, askers, -1)
+    rows = torch.arange(num_tables).view(-1, 1, 1, 1) * table + run.expand(-1, -1, queries, -1)
     return rows.flatten().int(), torch.arange(0, rows.numel(), length).int()
 
 
 @lru_cache(maxsize=4)
-def unseen(new: int, stop: int, width: int, groups: int) -> Float[Tensor, "query slot"]:
-    """What is added to the scores of the newest of `stop` slots: -inf where it is later."""
+def unseen(new: int, stop: int, width: int, groups: int) -> Float[Tensor, "query position"]:
+    """Causal mask for the scores of the newest of `stop` positions: -inf for later ones."""
     later = torch.full((new, width), -torch.inf).triu(stop - new + 1)
     return later.repeat(groups, 1)
 
@@ -79,7 +79,7 @@ def weighted_sums(
     chosen: tuple[Int[Tensor, " summand"], Int[Tensor, " bag"]],
     weights: Float[Tensor, "*any"],
 ) -> Float[Tensor, "bag number"]:
-    """For every bag the sum of its rows, each times its weight."""
+    """The weighted sum of the rows of every bag."""
     rows, begins = chosen
     out: Tensor = torch.ops.quantized.embedding_bag_byte_rowwise_offsets.default(
         table, rows, begins, False, 0, False, weights.reshape(-1), None, False
@@ -88,13 +88,13 @@ def weighted_sums(
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with 8-bit weights and a scale per output channel; inputs stay as they are.
+    """A linear layer with 8-bit weights and a scale per output channel; inputs stay float32.
 
-    A row of its table holds what one input channel gives to a tile of output channels. The number
-    of tiles is even, for two threads to share.
+    A row of its table holds the weights from one input channel to a tile of output channels. The
+    number of tiles is even, so that two threads share them.
 
     Attributes:
-        num_bytes: what a product reads.
+        num_bytes: bytes that a product reads.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -105,7 +105,7 @@ class Int8Linear(nn.Module):
         weight, scale = rounded(linear.weight.detach().float())
         weight = F.pad(weight, (0, 0, 0, self.num_tiles * self.width - len(weight)))
         rows = weight.unflatten(0, (self.num_tiles, -1)).mT.flatten(0, 1)
-        # Not buffers: reading one costs a microsecond, and this never moves.
+        # Not buffers: these never move, and reading a buffer costs a microsecond.
         self.table = torch.cat([rows, row_ends(torch.ones(len(rows), 1))], dim=1)
         self.scale = scale[:, 0]
         self.bias = None if linear.bias is None else linear.bias.detach()
@@ -118,8 +118,8 @@ class Int8Linear(nn.Module):
             out = x @ self._floats()
         else:
             chosen = bags(1, 0, tiles, count, self.num_inputs)
-            asked = x.reshape(count, -1).expand(tiles, -1, -1)
-            out = weighted_sums(self.table, chosen, asked)
+            weights = x.reshape(count, -1).expand(tiles, -1, -1)
+            out = weighted_sums(self.table, chosen, weights)
             if count > 1:
                 out = out.view(tiles, count, -1).transpose(0, 1)
             out = out.reshape(*x.shape[:-1], -1)
@@ -128,7 +128,7 @@ class Int8Linear(nn.Module):
         return out * self.scale if self.bias is None else self.bias.addcmul(out, self.scale)
 
     def _floats(self) -> Float[Tensor, "input tiled"]:
-        """Weights without their scales; outputs fill their last tile."""
+        """Unscaled float32 weights; the last tile is padded."""
         weight = torch.empty(self.num_inputs, self.num_tiles, self.width)
         table = self.table.view(self.num_tiles, self.num_inputs, -1)
         return weight.copy_(table[..., : self.width].transpose(0, 1)).flatten(1).sub_(128)
@@ -137,27 +137,27 @@ class Int8Linear(nn.Module):
 class Int8Cache(KVCache):
     """Keys and values in 8 bits, each vector with a scale.
 
-    A row of values holds a slot's channels, to be weighted by a probability:
-    [layer batch head slot byte]. A row of keys holds a channel in `TILE` slots, to be weighted by
-    a query: [layer batch head tile channel byte].
+    A row of values holds the channels of a position, weighted by a probability:
+    [layer batch head position byte]. A row of keys holds a channel of `TILE` positions, weighted
+    by a query: [layer batch head tile channel byte].
     """
 
     def __init__(
-        self, num_layers: int, batch: int, num_heads: int, num_slots: int, head_dim: int
+        self, num_layers: int, batch: int, num_heads: int, num_positions: int, head_dim: int
     ) -> None:
-        self.shape = num_layers, batch, num_heads, num_slots, head_dim
-        tiles = -(-num_slots // TILE)
+        self.shape = num_layers, batch, num_heads, num_positions, head_dim
+        tiles = -(-num_positions // TILE)
         lead = (num_layers, batch, num_heads)
         keys = torch.zeros(*lead, tiles, head_dim, TILE + ROW_END, dtype=torch.uint8)
         keys[..., TILE:] = row_ends(torch.ones(1))
-        # Zero bytes: slots not yet written have scale 0, and read as zeros.
+        # Zero bytes: unwritten positions have scale 0 and read as zeros.
         values = torch.zeros(*lead, tiles * TILE, head_dim + ROW_END, dtype=torch.uint8)
         self._hold(keys, values, torch.zeros(*lead, 1, tiles * TILE))
         self.length = 0
 
     def _hold(self, keys: Tensor, values: Tensor, key_scales: Tensor) -> None:
         self.keys, self.values, self.key_scales = keys, values, key_scales
-        # Seen as a layer's attention reads them; a view at a time would cost microseconds.
+        # Views per layer, made once: a view costs microseconds.
         self._key_tables = keys.flatten(1, -2).unbind()
         self._value_tables = values.flatten(1, -2).unbind()
         self._layer_scales = key_scales.flatten(1, 2).unbind()
@@ -170,10 +170,12 @@ class Int8Cache(KVCache):
         values: Float[Tensor, "batch kv_head new channel"],
     ) -> None:
         stop = start + keys.shape[2]
-        whole, scales = rounded(torch.stack([keys, values]))
-        self._put_keys(layer, start, whole[0])
+        quantized, scales = rounded(torch.stack([keys, values]))
+        self._put_keys(layer, start, quantized[0])
         self.key_scales[layer, ..., start:stop] = scales[0].mT
-        self.values[layer, :, :, start:stop] = torch.cat([whole[1], row_ends(scales[1])], dim=-1)
+        self.values[layer, :, :, start:stop] = torch.cat(
+            [quantized[1], row_ends(scales[1])], dim=-1
+        )
 
     def attend(
         self, layer: int, query: Float[Tensor, "batch head new channel"], scale: float
@@ -183,10 +185,10 @@ class Int8Cache(KVCache):
         stop = self.length + new
         tiles = -(-stop // TILE)
         tables, width, group = batch * kv_heads, tiles * TILE, heads // kv_heads * new
-        # A tile of keys is asked by all queries that share it; the values by one after the other.
-        asked = (query * scale).reshape(tables, 1, group, channels).expand(-1, tiles, -1, -1)
+        # Queries that share keys read a tile of keys together, but the values one by one.
+        weights = (query * scale).reshape(tables, 1, group, channels).expand(-1, tiles, -1, -1)
         chosen = bags(tables, capacity // TILE * channels, tiles, group, channels)
-        scores = weighted_sums(self._key_tables[layer], chosen, asked)
+        scores = weighted_sums(self._key_tables[layer], chosen, weights)
         if group > 1:
             scores = scores.view(tables, tiles, group, TILE).transpose(1, 2)
         scores = scores.reshape(tables, group, width)
@@ -197,27 +199,27 @@ class Int8Cache(KVCache):
         return out.view(query.shape)
 
     def expand(self, num_futures: int) -> "Int8Cache":
-        layers, batch, heads, slots, channels = self.shape
-        other = Int8Cache(layers, 0, heads, slots, channels)
+        layers, batch, heads, positions, channels = self.shape
+        other = Int8Cache(layers, 0, heads, positions, channels)
         other.shape, other.length = (layers, batch * num_futures, *self.shape[2:]), self.length
         parts = self.keys, self.values, self.key_scales
         other._hold(*(part.repeat_interleave(num_futures, dim=1) for part in parts))
         return other
 
-    def forget(self, num_slots: int) -> None:
-        kept = self.length - num_slots
+    def forget(self, num_positions: int) -> None:
+        kept = self.length - num_positions
         for layer in range(self.shape[0]):
             held = self.keys[layer, ..., :TILE].mT.flatten(2, 3)
-            self._put_keys(layer, 0, held[:, :, num_slots : self.length])
+            self._put_keys(layer, 0, held[:, :, num_positions : self.length])
             scales, values = self.key_scales[layer], self.values[layer]
-            scales[..., :kept] = scales[..., num_slots : self.length].clone()
-            values[:, :, :kept] = values[:, :, num_slots : self.length].clone()
+            scales[..., :kept] = scales[..., num_positions : self.length].clone()
+            values[:, :, :kept] = values[:, :, num_positions : self.length].clone()
         self.length = kept
 
     @property
     def num_bytes(self) -> int:
-        whole = sum(part.nbytes for part in (self.keys, self.key_scales, self.values))
-        return whole * self.length // self.key_scales.shape[-1]
+        total = sum(part.nbytes for part in (self.keys, self.key_scales, self.values))
+        return total * self.length // self.key_scales.shape[-1]
 
     def _put_keys(
         self, layer: int, start: int, keys: UInt8[Tensor, "batch kv_head new channel"]

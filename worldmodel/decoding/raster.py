@@ -14,37 +14,36 @@ from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.quantized import Int8Cache, Int8Linear
 from worldmodel.decoding.sampling import sample
 from worldmodel.decoding.weights import weight_bytes
-from worldmodel.dynamics.attention import Words
+from worldmodel.dynamics.attention import TextKV
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.gpt.model import GPT, Block
 from worldmodel.dynamics.text import TextContext
 
-# Tokens for some cells of the open frame, given their logits [row cell vocab].
+# Picks the tokens of some cells of the open frame from their logits [row cell vocab].
 Choose = Callable[[Tensor, slice | Tensor], Tensor]
 
 
 class Decoder(RowDecoder):
-    """A running set of futures of a GPT.
+    """Futures of a GPT, extended frame by frame.
 
     When the context is full, the oldest `slide_steps` frames leave it, in one of two ways:
 
-    - "slide": the others are read in anew. What follows is exactly what the model says about the
-      frames in sight. By default a quarter of the context leaves at once, which spreads the cost
-      of reading over many frames.
-    - "roll": the others stay in the cache as they are, and time goes on counting. Rotary
-      attention depends on distances alone, so every layer attends exactly as in training, to the
-      frames in sight; but their keys and values were computed when older frames still were in
-      sight, and carry what those told them. By default one frame leaves at a time. Nothing is
-      ever read twice, and the longest context is always in sight.
+    - "slide": the decoder recomputes the cache of the other frames. The result is exact for the
+      frames in the context. By default a quarter of the context leaves at once, which spreads
+      the cost over many frames.
+    - "roll": the cache keeps the other frames unchanged, and time keeps counting. RoPE depends
+      on distances only, so every layer attends as in training. But the kept keys and values
+      still depend on the frames that left. By default one frame leaves at a time. Nothing is
+      read twice, and the context always has its full length.
 
     Args:
-        model: read as it is; pass it through `for_decoding` first for speed.
-        slide_steps: 1 (always the longest context) to context_steps - 1.
+        model: used unchanged; `for_decoding` makes a faster one.
+        slide_steps: 1 (longest context) to context_steps - 1.
         window: "slide" or "roll".
 
     Raises:
-        BadInput: another window, a number of steps out of range, or "roll" with learned or
-            sinusoidal positions, which tell more than distances.
+        BadInput: an unknown window, slide_steps out of range, or "roll" with learned or
+            sinusoidal positions, which depend on more than distances.
     """
 
     model: GPT
@@ -60,7 +59,7 @@ class Decoder(RowDecoder):
             raise BadInput(f"window={window!r}; choose slide or roll")
         if window == "roll" and (model.config.positions != "rope" or model.config.sinusoid):
             raise BadInput(
-                "window=roll: this model learned where in its context a slot stands, and no place "
+                "window=roll: this model learned where in its context a token stands, and no place "
                 "beyond; use window=slide, or train with positions=rope alone"
             )
         if window == "roll" and model.layout.lead_length:
@@ -70,9 +69,9 @@ class Decoder(RowDecoder):
         super().__init__(model, sampling, slide_steps, own_choice)
         self.blocks = cast(list[Block], list(model.blocks))
         self.cache: KVCache
-        self.heard: TextContext | None  # by cross-attention
-        self.state: Tensor  # what the blocks made of the newest slot
-        self.ahead: Tensor  # logits of the token after the newest one
+        self.text_context: TextContext | None  # for cross-attention
+        self.state: Tensor  # hidden state of the newest position
+        self.next_logits: Tensor  # logits of the next token
 
     @torch.inference_mode()
     def start(
@@ -88,23 +87,23 @@ class Decoder(RowDecoder):
         self._read_text()
         self._read(tokens.shape[1])
         self.cache = self.cache.expand(num_futures)
-        self.ahead = self.ahead.repeat_interleave(num_futures, dim=0)
+        self.next_logits = self.next_logits.repeat_interleave(num_futures, dim=0)
         self.state = self.state.repeat_interleave(num_futures, dim=0)
         self.repeat(num_futures)
-        self.heard = self.heard and self.heard.repeat(num_futures)
+        self.text_context = self.text_context and self.text_context.repeat(num_futures)
 
     @torch.inference_mode()
     def next_frame(
         self, action: Float[Tensor, "future action"] | None = None
     ) -> Int[Tensor, "future height width"]:
-        """Sample the frame that follows, given the action in force before it."""
-        self._draw_numbers()
+        """Sample the next frame, given the action that leads to it."""
+        self._draw_uniform()
         return self.extend(self.draw, action)[: self.num_futures]
 
     def draw(
         self, logits: Float[Tensor, "row cell vocab"], cells: slice | Tensor
     ) -> Int[Tensor, "row cell"]:
-        """Draw some cells of the open frame, each with the number that was drawn for it."""
+        """Sample some cells of the open frame, each with its uniform number."""
         logits, uniform = self.guided(logits, cells), self._uniform[:, cells].flatten()
         drawn = sample(logits.flatten(0, 1), self.sampling, uniform)
         return self.both(drawn.view(logits.shape[:2]))
@@ -115,28 +114,28 @@ class Decoder(RowDecoder):
         frame: Int[Tensor, "future height width"],
         action: Float[Tensor, "future action"] | None = None,
     ) -> Float[Tensor, "future space"]:
-        """Nats that this way to decode gives a real frame, with which it then goes on.
+        """Cross entropy (nats) of a real frame under this decoder; then append that frame.
 
-        The cross entropy of what is sampled, approximations included: what an approximate
-        decoder costs is the difference to an exact one.
+        It includes approximations: the cost of an approximate decoder is the difference to an
+        exact one.
         """
         real = frame.flatten(1)
-        nats = torch.empty(real.shape, device=real.device)
+        nll = torch.empty(real.shape, device=real.device)
 
-        def tell(logits: Tensor, cells: slice | Tensor) -> Tensor:
+        def score(logits: Tensor, cells: slice | Tensor) -> Tensor:
             logits = self.guided(logits, cells).mT.float()
-            nats[:, cells] = F.cross_entropy(logits, real[:, cells], reduction="none")
+            nll[:, cells] = F.cross_entropy(logits, real[:, cells], reduction="none")
             return self.both(real[:, cells])
 
-        self._draw_numbers()  # a draft may guess by them
-        self.extend(tell, action)
-        return nats
+        self._draw_uniform()  # a draft may use them
+        self.extend(score, action)
+        return nll
 
     @torch.inference_mode()
     def extend(
         self, choose: Choose, action: Float[Tensor, "future action"] | None = None
     ) -> Int[Tensor, "row height width"]:
-        """Append the frame whose tokens `choose` picks."""
+        """Append a frame; `choose` picks its tokens."""
         self.begin(action)
         frame = self.decode(choose)
         self.finish(frame)
@@ -144,12 +143,12 @@ class Decoder(RowDecoder):
 
     @torch.inference_mode()
     def begin(self, action: Float[Tensor, "future action"] | None = None) -> None:
-        """Note the action that leads to the next frame, make room and prepare its prefix.
+        """Open the next frame: store its action, make room, prepare its prefix.
 
         Args:
-            action: None leaves it to a model that predicts actions.
+            action: None samples it from a model that predicts actions.
         Raises:
-            BadInput: the model reads actions and this is not one for every future.
+            BadInput: the model reads actions and a future has none.
         """
         imagines = action is None and self.model.predicts_actions
         if imagines and self.guidance is not None:
@@ -157,29 +156,30 @@ class Decoder(RowDecoder):
         if not imagines:
             self.check_action(action)
             self.join(action)
-        if self.cache.length == self.model.num_slots:
+        if self.cache.length == self.model.num_positions:
             self._make_room()
         self._opened = self.cache.length
-        self._turn = self.model.step_turns(self._step)
-        self.words = self._words(self.tokens.shape[1], 1)
-        said = self._said()
+        self._rope = self.model.step_rope(self._step)
+        self.text_kv = self._text_kv(self.tokens.shape[1], 1)
+        text = self._text_prefix()
         if imagines:
-            if said.shape[1]:
-                self.feed(said)
-            said, acted = said[:, :0], self._imagine_action()
+            if text.shape[1]:
+                self.feed(text)
+            text, action_prefix = text[:, :0], self._imagine_action()
         else:
-            acted = self._acted()
+            action_prefix = self._action_prefix()
         self._shared: Tensor | float = 0.0
         if self.layout.config.actions == "continuous":
-            self._shared = acted
+            self._shared = action_prefix
         if self.model.config.look_back:
             hints = self.model.hints(self.tokens[:, -1])
-            acted = torch.cat([acted[:, :-1], acted[:, -1:] + hints[:, :1]], dim=1)
+            last = action_prefix[:, -1:] + hints[:, :1]
+            action_prefix = torch.cat([action_prefix[:, :-1], last], dim=1)
             self._shared = self._shared + F.pad(hints[:, 1:], (0, 0, 0, 1))
-        self.prefix = torch.cat([said.to(acted.dtype), acted], dim=1)
+        self.prefix = torch.cat([text.to(action_prefix.dtype), action_prefix], dim=1)
 
     def decode(self, choose: Choose) -> Int[Tensor, "row space"]:
-        """All tokens of the frame that was begun, all of them in the cache."""
+        """All tokens of the open frame; the cache then holds them."""
         rows, space = len(self.tokens), self.layout.tokens_per_step
         frame = self.tokens.new_empty(rows, space)
         logits = self.open_frame()
@@ -190,8 +190,8 @@ class Decoder(RowDecoder):
         return frame
 
     def open_frame(self) -> Float[Tensor, "row 1 vocab"]:
-        """Feed the prefix of the frame that was begun; return the logits of its first token."""
-        return self.feed(self.prefix)[:, -1:] if self.prefix.shape[1] else self.ahead[:, None]
+        """Feed the prefix of the open frame; return the logits of its first token."""
+        return self.feed(self.prefix)[:, -1:] if self.prefix.shape[1] else self.next_logits[:, None]
 
     def finish(self, frame: Int[Tensor, "row space"]) -> None:
         """Close the frame."""
@@ -202,7 +202,7 @@ class Decoder(RowDecoder):
     def embed_cells(
         self, tokens: Int[Tensor, "row cell"], cells: slice | Tensor
     ) -> Float[Tensor, "row cell dim"]:
-        """Slots that hold the tokens of these cells of the open frame."""
+        """Input embeddings of these cells of the open frame."""
         shared = self._shared
         if isinstance(shared, Tensor) and shared.shape[1] > 1:
             shared = shared[:, cells]
@@ -212,52 +212,51 @@ class Decoder(RowDecoder):
     def feed(
         self, x: Float[Tensor, "row new dim"], cells: Int[Tensor, " new"] | None = None
     ) -> Float[Tensor, "row new vocab"]:
-        """Append embedded slots (without their positions); return the logits after each.
+        """Append embeddings (without position embedding); return the logits after each.
 
         Args:
-            cells: the cells of the open frame that the slots hold, where they do not follow
-                what was fed before.
+            cells: their cells of the open frame, if they do not follow the last one fed.
         """
         model, first = self.model, self.cache.length - self._opened
-        slots: slice | Tensor = slice(first, first + x.shape[1])
+        positions: slice | Tensor = slice(first, first + x.shape[1])
         if cells is not None:
-            slots = self.layout.prefix_length + cells
+            positions = self.layout.prefix_length + cells
         if model.config.positions != "rope":
-            places = torch.arange(self._opened, model.num_slots, device=x.device)[slots]
-            x = x + model.learned_positions(places)
-        turn = None if self._turn is None else self._turn.at(slots)
+            absolute = torch.arange(self._opened, model.num_positions, device=x.device)[positions]
+            x = x + model.learned_positions(absolute)
+        rope = None if self._rope is None else self._rope.at(positions)
         for layer, block in enumerate(self.blocks):
-            x = block.step(x, turn, self.cache, layer, self.words[layer])
+            x = block.step(x, rope, self.cache, layer, self.text_kv[layer])
         self.cache.length += x.shape[1]
         logits = model.logits(x).float()
-        self.state, self.ahead = x[:, -1:], logits[:, -1]
+        self.state, self.next_logits = x[:, -1:], logits[:, -1]
         return logits
 
     def _read_text(self) -> None:
-        """What the layers that attend to captions make of each of them."""
-        self.heard = self.model.heard(self.captions, len(self.tokens))
-        text = self.heard and self.heard.all_words(self.layout.step_length)
-        self.read_words = [
-            b.cross_attention.read(text) if text and b.reads_text else None for b in self.blocks
+        """Compute keys and values of every caption, in every layer with cross-attention."""
+        self.text_context = self.model.text_context(self.captions, len(self.tokens))
+        text = self.text_context and self.text_context.all_text(self.layout.step_length)
+        self.all_text_kv = [
+            b.cross_attention.text_kv(text) if text and b.reads_text else None for b in self.blocks
         ]
 
-    def _words(self, start: int, num_steps: int, lead: int = 0) -> list[Words | None]:
-        """What every layer attends to in these time steps besides the slots."""
-        if self.heard is None:
-            return self.read_words
-        said = self.heard.numbers(start, start + num_steps, lead)
-        return [words and words.at(said, lead) for words in self.read_words]
+    def _text_kv(self, start: int, num_steps: int, lead: int = 0) -> list[TextKV | None]:
+        """Keys and values of the captions of these time steps, for every layer."""
+        if self.text_context is None:
+            return self.all_text_kv
+        index = self.text_context.text_index(start, start + num_steps, lead)
+        return [kv and kv.at(index, lead) for kv in self.all_text_kv]
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes that drawing one token after another reads each time: weights and filled cache.
+        """Bytes that sequential decoding reads per token: weights and filled cache.
 
-        The embedding tables give one row each and do not count; a tied head does.
+        Embedding tables do not count, because only one row is read; a tied head counts.
         """
         return weight_bytes(self.model) + self.cache.num_bytes
 
     def _make_room(self) -> None:
-        """Let the oldest frames leave a full context."""
+        """Drop the oldest frames of a full context."""
         if self.window == "roll":
             self.cache.forget(self.layout.sequence_length(self.slide_steps))
         else:
@@ -274,19 +273,19 @@ class Decoder(RowDecoder):
             captions = self.captions.from_step(self.tokens.shape[1] - num_steps)
         x = model.embed_clip(tokens, actions, self.drop_actions, captions)
         self.cache = self._empty_cache(len(tokens))
-        turn = model.turns(0, x.shape[1])
+        rope = model.rope(0, x.shape[1])
         lead = self.layout.lead_length
-        words = self._words(self.tokens.shape[1] - num_steps, num_steps, lead)
+        text_kv = self._text_kv(self.tokens.shape[1] - num_steps, num_steps, lead)
         for layer, block in enumerate(self.blocks):
-            x = block(x, turn, self.cache, layer, words[layer])
+            x = block(x, rope, self.cache, layer, text_kv[layer])
         self.cache.length = x.shape[1]
         self.state = x[:, -1:]
-        self.ahead = model.logits(self.state)[:, 0].float()
+        self.next_logits = model.logits(self.state)[:, 0].float()
 
     def _empty_cache(self, rows: int) -> KVCache:
-        """Room for a full context of every row, in the precision of the weights."""
+        """An empty cache for the full context, in the precision of the weights."""
         model, config = self.model, self.model.config
-        shape = config.num_layers, rows, config.kv_heads, model.num_slots, config.head_dim
+        shape = config.num_layers, rows, config.kv_heads, model.num_positions, config.head_dim
         qkv = self.blocks[0].attention.qkv
         if isinstance(qkv, Int8Linear):
             return Int8Cache(*shape)
@@ -295,31 +294,33 @@ class Decoder(RowDecoder):
             dtype = torch.float32  # a CPU reads a float32 cache faster than it converts bfloat16
         return KVCache(*shape, dtype, device)
 
-    def _draw_numbers(self) -> None:
-        """Draw the number that decides each token of the next frame."""
+    def _draw_uniform(self) -> None:
+        """Draw the uniform number that decides each token of the next frame."""
         space = self.layout.tokens_per_step
         uniform = torch.rand(space, self.num_futures, generator=self.generator)
         self._uniform = uniform.to(self.tokens.device).T
 
-    def _said(self) -> Float[Tensor, "row word dim"]:
-        """The embedded text slots of the next time step."""
+    def _text_prefix(self) -> Float[Tensor, "row token dim"]:
+        """Embedded text tokens of the next time step."""
         (rows, step), count = self.tokens.shape[:2], self.layout.config.text_tokens
         if self.captions is None or not count:
             return self.model.embed(self.tokens.new_full((rows, count), self.layout.no_text_id))
         return self.model.embed_text(self.captions, step, step + 1)[:, 0]
 
-    def _acted(self) -> Float[Tensor, "row slot dim"]:
-        """The embedded action slots of the next time step."""
+    def _action_prefix(self) -> Float[Tensor, "row position dim"]:
+        """Embedded actions of the next time step."""
         model, drop, rows = self.model, self.drop_actions, len(self.tokens)
         if self.actions is None:
-            ids = self.tokens.new_full((rows, self.layout.action_slots), self.layout.no_action_id)
+            ids = self.tokens.new_full(
+                (rows, self.layout.num_action_positions), self.layout.no_action_id
+            )
             return model.embed(ids)
         if self.layout.config.actions == "continuous":
             return model.embed_actions(self.actions[:, -1:], drop)
         return model.embed(self.layout.action_ids(self.actions[:, -1:], drop)[:, 0])
 
     def _imagine_action(self) -> Float[Tensor, "row 1 dim"]:
-        """Sample the next action; feed its columns but the last, which is returned embedded."""
+        """Sample the next action and feed all columns but the last; return that one embedded."""
         assert self.actions is not None
         count, rows = self.layout.num_actions, len(self.tokens)
         bins = self.tokens.new_zeros(rows, count)
@@ -327,14 +328,14 @@ class Decoder(RowDecoder):
         for column in range(count):
             logits = self.model.action_logits(self.state, column).float()
             bins[:, column] = sample(logits, self.sampling, uniform[column])
-            slot = self.model.embed(self.layout.bin_ids(bins)[:, column : column + 1])
+            embedded = self.model.embed(self.layout.bin_ids(bins)[:, column : column + 1])
             if column < count - 1:
-                self.feed(slot)
+                self.feed(embedded)
         self.actions = torch.cat([self.actions, self.layout.bin_actions(bins)[:, None]], dim=1)
-        return slot
+        return embedded
 
 
 def _newest(actions: Tensor, tokens: Tensor, num_steps: int) -> Tensor:
-    """Of actions known up to the frame that comes next, those between the newest frames."""
+    """The actions between the newest frames; the action of the next frame is left out."""
     start = tokens.shape[1] - num_steps
     return actions[:, start : start + max(num_steps - 1, 0)]

@@ -19,7 +19,7 @@ class SpeculativeDecoder(Decoder):
     decoder would draw after a right past is known once the logits are: a guess is kept where it
     is that token, and the first one that is not is replaced by it. Every pass thus settles at
     least one token, and futures equal those of `Decoder` with the same seed, token by token and
-    not only in distribution. (Up to rounding: logits of one slot and of many are summed in
+    not only in distribution. (Up to rounding: logits of one position and of many are summed in
     another order, so a draw within about 1e-6 of the edge between two tokens may fall either way.)
     Leviathan et al. 2023 (arXiv 2211.17192) keep the distribution alone.
 
@@ -79,7 +79,7 @@ class SpeculativeDecoder(Decoder):
         x, done, space = self.prefix, 0, frame.shape[1]
         if not x.shape[1]:  # the frame before tells the first token: there is no pass to make
             first = slice(0, 1)
-            frame[:, first] = choose(self.ahead[:, None], first)
+            frame[:, first] = choose(self.next_logits[:, None], first)
             settled[:, first] = True
             x, done = self.embed_cells(frame[:, first], first), 1
         while done < space:
@@ -97,12 +97,12 @@ class SpeculativeDecoder(Decoder):
     def _verify(
         self, frame: Tensor, settled: Tensor, x: Tensor, guessed: slice, choose: Choose
     ) -> int:
-        """Read the settled slots `x` and the guesses; return how many cells are settled now."""
+        """Read the settled positions `x` and the guesses; return how many cells are settled now."""
         guesses = frame[:, guessed]
         certain, num_guesses = x.shape[1], guesses.shape[1]
         kept = self.cache.length + certain
-        slots = torch.cat([x, self.embed_cells(guesses, guessed)], dim=1)
-        logits = self.feed(slots)[:, certain - 1 :]
+        x = torch.cat([x, self.embed_cells(guesses, guessed)], dim=1)
+        logits = self.feed(x)[:, certain - 1 :]
         cells = slice(guessed.start, min(guessed.stop + 1, frame.shape[1]))
         drawn = choose(logits[:, : cells.stop - cells.start], cells)
         right = (drawn[:, :num_guesses] == guesses).cumprod(dim=1).bool()

@@ -109,16 +109,22 @@ class WholeFrameDecoder(RowDecoder):
         actions = None
         if self.actions is not None:  # the newest may already be that of the frame that comes
             actions = self.actions[:, start : start + max(num_steps - 1, 0)]
-        said = self.captions and self.captions.from_step(start)
-        x = model.embed_clip(self.tokens[:, start:], actions, self.drop_actions, said)
+        captions = self.captions and self.captions.from_step(start)
+        x = model.embed_clip(self.tokens[:, start:], actions, self.drop_actions, captions)
         over_time = model.config.num_layers // 2
         self.cache = self._cache(over_time, len(x) * x.shape[2], model.config.context_steps)
         model.trunk(x, self.cache)
         self.cache.length = num_steps
 
-    def _cache(self, num_layers: int, batch: int, num_slots: int) -> KVCache:
+    def _cache(self, num_layers: int, batch: int, num_positions: int) -> KVCache:
         config, weight = self.model.config, self.model.embed.weight
         head_dim = config.dim // config.num_heads
         return KVCache(
-            num_layers, batch, config.num_heads, num_slots, head_dim, weight.dtype, weight.device
+            num_layers,
+            batch,
+            config.num_heads,
+            num_positions,
+            head_dim,
+            weight.dtype,
+            weight.device,
         )

@@ -1,4 +1,4 @@
-"""Attention: causal over the slots, with a cache where decoding, and to the words of captions."""
+"""Causal self-attention with a KV cache, and cross-attention to the tokens of captions."""
 
 from typing import Any, NamedTuple
 
@@ -8,27 +8,27 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from worldmodel.dynamics.cache import KVCache
-from worldmodel.dynamics.positions import Rotation, rotate
+from worldmodel.dynamics.positions import Rope, apply_rope
 from worldmodel.dynamics.text import Text
 
 
-class Words(NamedTuple):
-    """A `Text` as one layer reads it: keys and values, computed once."""
+class TextKV(NamedTuple):
+    """Keys and values of a `Text` in one layer."""
 
-    keys: Float[Tensor, "said head word channel"]
-    values: Float[Tensor, "said head word channel"]
-    mask: Bool[Tensor, "said 1 1 word"]
+    keys: Float[Tensor, "caption head token channel"]
+    values: Float[Tensor, "caption head token channel"]
+    mask: Bool[Tensor, "caption 1 1 token"]
     step_length: int
     lead: int = 0
 
-    def at(self, numbers: Int[Tensor, " said"], lead: int = 0) -> "Words":
-        """Of these captions, the first of them that of `lead` slots."""
-        keys, values, mask = self.keys[numbers], self.values[numbers], self.mask[numbers]
-        return Words(keys, values, mask, self.step_length, lead)
+    def at(self, index: Int[Tensor, " caption"], lead: int = 0) -> "TextKV":
+        """The keys and values of some captions; the first one also serves `lead` positions."""
+        keys, values, mask = self.keys[index], self.values[index], self.mask[index]
+        return TextKV(keys, values, mask, self.step_length, lead)
 
 
 class HeadNorm(nn.Module):
-    """RMS norm over one head's channels, computed in float32 (arXiv 2302.05442)."""
+    """RMS norm over the channels of one head, in float32 (arXiv 2302.05442)."""
 
     def __init__(self, head_dim: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -40,13 +40,13 @@ class HeadNorm(nn.Module):
 
 
 class AttentionShape(NamedTuple):
-    """Widths of an attention.
+    """Sizes of an attention layer.
 
     Attributes:
-        num_kv_heads: heads of keys and values, each read by num_heads / num_kv_heads queries
+        num_kv_heads: heads of keys and values. num_heads / num_kv_heads query heads share one
             (arXiv 2305.13245).
-        qk_norm_eps: of the norm of queries and keys; None for no norm.
-        scale: of query times key.
+        qk_norm_eps: epsilon of the norm of queries and keys; None for no norm.
+        scale: factor of query times key.
     """
 
     dim: int
@@ -65,7 +65,7 @@ class AttentionShape(NamedTuple):
         return None if self.qk_norm_eps is None else HeadNorm(self.head_dim, self.qk_norm_eps)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        """Scaled dot-product attention of many queries."""
+        """Scaled dot-product attention; for many queries."""
         if self.num_kv_heads != self.num_heads:
             options["enable_gqa"] = True
         return F.scaled_dot_product_attention(query, key, value, scale=self.scale, **options)
@@ -84,43 +84,43 @@ class Attention(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch slot dim"],
-        turn: Rotation | None,
+        x: Float[Tensor, "batch position dim"],
+        rope: Rope | None,
         cache: KVCache | None = None,
         layer: int = 0,
-    ) -> Float[Tensor, "batch slot dim"]:
-        """Attend over the whole sequence; with a cache, also write its first slots there."""
-        query, key, value = self._project(x, turn)
+    ) -> Float[Tensor, "batch position dim"]:
+        """Attend over the whole sequence; with a cache, also write keys and values to it."""
+        query, key, value = self._project(x, rope)
         if cache is not None:
             cache.write(layer, 0, key, value)
         out = self.shape.attend(query, key, value, is_causal=True)
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def step(
-        self, x: Float[Tensor, "batch new dim"], turn: Rotation | None, cache: KVCache, layer: int
+        self, x: Float[Tensor, "batch new dim"], rope: Rope | None, cache: KVCache, layer: int
     ) -> Float[Tensor, "batch new dim"]:
-        """Attend from new slots, written at `cache.length`, to the cache and those before."""
-        query, key, value = self._project(x, turn)
+        """Write new positions at `cache.length`; attend causally to all positions in the cache."""
+        query, key, value = self._project(x, rope)
         cache.write(layer, cache.length, key, value)
         out = cache.attend(layer, query, self.shape.scale)
         return linear(self.proj, out.transpose(1, 2).flatten(2))
 
     def _project(
-        self, x: Float[Tensor, "batch slot dim"], turn: Rotation | None
+        self, x: Float[Tensor, "batch position dim"], rope: Rope | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value, each [batch head slot channel], normed and rotated."""
+        """Query, key and value, each [batch head position channel], with norm and RoPE."""
         heads, kv_heads = self.shape.num_heads, self.shape.num_kv_heads
         split = linear(self.qkv, x).unflatten(-1, (heads + 2 * kv_heads, -1)).transpose(1, 2)
         query, key, value = split.split((heads, kv_heads, kv_heads), dim=1)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
-        if turn is not None:
-            query, key = rotate(query, turn), rotate(key, turn)
+        if rope is not None:
+            query, key = apply_rope(query, rope), apply_rope(key, rope)
         return query, key, value
 
 
 class CrossAttention(nn.Module):
-    """Attention from every slot to the words of its time step's caption, without positions."""
+    """Attention from every position to the tokens of its caption; it has no position encoding."""
 
     def __init__(self, shape: AttentionShape, context_dim: int) -> None:
         super().__init__()
@@ -131,35 +131,35 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(width, shape.dim, bias=shape.bias)
         self.query_norm, self.key_norm = shape.head_norm(), shape.head_norm()
 
-    def read(self, text: Text) -> Words:
-        """Keys and values, the same for every slot of a step."""
+    def text_kv(self, text: Text) -> TextKV:
+        """Keys and values of the captions; all positions of a time step share them."""
         split = linear(self.context_kv, text.states).unflatten(-1, (2, -1, self.shape.head_dim))
         keys, values = split.permute(2, 0, 3, 1, 4)
         keys = keys if self.key_norm is None else self.key_norm(keys)
-        return Words(keys, values, text.mask[:, None, None], text.step_length, text.lead)
+        return TextKV(keys, values, text.mask[:, None, None], text.step_length, text.lead)
 
     def forward(
-        self, x: Float[Tensor, "batch slot dim"], words: Words
-    ) -> Float[Tensor, "batch slot dim"]:
-        batch, slots = x.shape[:2]
-        steps = len(words.keys) // batch
+        self, x: Float[Tensor, "batch position dim"], text: TextKV
+    ) -> Float[Tensor, "batch position dim"]:
+        batch, positions = x.shape[:2]
+        steps = len(text.keys) // batch
         query = linear(self.query, x)
-        before = words.step_length - words.lead if steps > 1 and words.lead else 0
-        if steps > 1:  # the last step may lack its last slots, and the lead has but a few
-            query = F.pad(query, (0, 0, before, steps * words.step_length - slots - before))
+        before = text.step_length - text.lead if steps > 1 and text.lead else 0
+        if steps > 1:  # the lead and the last step may be incomplete: pad them
+            query = F.pad(query, (0, 0, before, steps * text.step_length - positions - before))
         query = query.view(batch * steps, -1, self.shape.num_heads, self.shape.head_dim)
         query = query.transpose(1, 2)
         query = query if self.query_norm is None else self.query_norm(query)
-        out = self.shape.attend(query, words.keys, words.values, attn_mask=words.mask)
+        out = self.shape.attend(query, text.keys, text.values, attn_mask=text.mask)
         out = out.transpose(1, 2).reshape(batch, -1, query.shape[1] * query.shape[3])
-        return linear(self.proj, out[:, before : before + slots])
+        return linear(self.proj, out[:, before : before + positions])
 
 
 def linear(module: nn.Module, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape out"]:
-    """Apply a linear layer whose weights may be of lower precision than its input.
+    """Apply a linear layer; its weights may have lower precision than its input.
 
-    Under autocast the cast below would be undone or doubled, so it happens only where the
-    weights themselves were lowered, as for decoding.
+    The input is cast only where the weights were lowered, as for decoding. Under autocast a
+    cast would be redundant.
     """
     if isinstance(module, nn.Linear) and module.weight.dtype != torch.float32:
         x = x.to(module.weight.dtype)

@@ -1,4 +1,4 @@
-"""What every world model answers, whatever its network: losses, scores, its own cost."""
+"""The base class of every world-model network: loss, scores and cost."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -15,32 +15,32 @@ from worldmodel.dynamics.text import TextContext
 
 @dataclass(frozen=True)
 class TokenScores:
-    """How well the real tokens were predicted from the real past (fully teacher-forced).
+    """Scores of the real tokens, predicted from the real past (fully teacher-forced).
 
     Attributes:
-        nats: the cross entropy of every token.
-        hits: whether the most probable token is the real one.
+        nats: cross entropy of every token.
+        correct: whether the most probable token is the real one.
     """
 
     nats: Float[Tensor, "batch time space"]
-    hits: Bool[Tensor, "batch time space"]
+    correct: Bool[Tensor, "batch time space"]
 
 
 class Dynamics(nn.Module, ABC):
-    """Tokens and actions in, a distribution over the next token grid out.
+    """A network from tokens and actions to a distribution over the next token grid.
 
-    Decoding is asked of `worldmodel.decoding.open_decoder`, which knows what each kind can do.
+    `worldmodel.decoding.open_decoder` makes its decoder.
 
     Attributes:
-        spec: what the tokens mean.
-        layout: the grid and the actions that it reads.
+        spec: describes the tokens.
+        layout: order of tokens, actions and text in the sequence.
         num_actions: columns of the actions in the data; 0 for none.
-        conditioned: whether the network reads actions at all.
-        first_target_step: first time step whose tokens count; frame 0 may have no past.
-        blocks: the repeated layers, which are compiled, sharded and recomputed one by one.
-        recompute: whether to compute the activations of the blocks again in the backward pass.
-        predicts_actions: whether a decoder may leave actions to the model.
-        reads: further keyword arguments that this kind's `loss` takes, such as "noise".
+        conditioned: whether the network reads actions.
+        first_target_step: first time step whose tokens count in the loss.
+        blocks: repeated layers; each is compiled, sharded and recomputed as a unit.
+        recompute: whether the backward pass recomputes the activations of the blocks.
+        predicts_actions: whether a decoder may sample actions from the model.
+        reads: further keyword arguments of `loss`, such as "noise".
     """
 
     config: DynamicsConfig
@@ -67,7 +67,7 @@ class Dynamics(nn.Module, ABC):
         return self.config.text_width > 0
 
     def check_captions(self, captions: TextContext | None, batch: int) -> None:
-        """BadInput unless there are none, or they are such as this network reads."""
+        """BadInput unless captions are None or fit this network."""
         if captions is None:
             return
         if not self.reads_text:
@@ -85,12 +85,12 @@ class Dynamics(nn.Module, ABC):
         drop_actions: Bool[Tensor, " batch"] | None = None,
         captions: TextContext | None = None,
     ) -> Float[Tensor, ""]:
-        """What training minimises, in nats per token.
+        """The training loss in nats per token.
 
         Args:
-            actions: row t is in force between frame t and t + 1; at least time - 1 rows.
-            drop_actions: examples whose actions are all replaced by a learned "no action".
-            captions: what is said at every time step; without it, nothing is.
+            actions: row t acts between frame t and t + 1; at least time - 1 rows.
+            drop_actions: examples that read a learned "no action" instead of their actions.
+            captions: captions of every time step; None for no captions.
 
         Raises:
             BadInput: wrong grid, wrong action width, captions that do not fit, or more frames
@@ -105,24 +105,24 @@ class Dynamics(nn.Module, ABC):
         drop_actions: Bool[Tensor, " batch"] | None = None,
         captions: TextContext | None = None,
     ) -> TokenScores:
-        """How well every frame is predicted from the frames before it; same arguments and errors.
+        """Scores of every frame given the frames before it; arguments and errors as in `loss`.
 
-        Kinds that draw the tokens of a frame independently score them so: nats are then those
-        of a product of distributions, given the past frames alone.
+        A network that samples the tokens of a frame independently also scores them
+        independently, given the past frames.
         """
 
     @abstractmethod
     def num_parameters(self, embeddings: bool = True) -> int:
-        """Weights; without embeddings, those that only look up are left out."""
+        """Number of parameters; embeddings=False leaves out lookup tables."""
 
     @abstractmethod
     def flops(self, num_clips: int, num_steps: int, causal: bool = False) -> float:
         """Floating-point operations of one training step, forward and backward.
 
         Args:
-            causal: count only the part of attention that masks leave.
+            causal: count only the unmasked part of attention.
         """
 
     def fresh(self) -> "Dynamics":
-        """Another network of the same shape, as it starts."""
+        """A newly initialised network with the same config."""
         return type(self)(self.config, self.spec, self.num_actions)

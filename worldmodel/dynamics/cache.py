@@ -1,4 +1,4 @@
-"""The static key-value cache, and attention of the newest slots to what it holds."""
+"""The static KV cache, and attention of the newest positions to it."""
 
 import torch
 import torch.nn.functional as F
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 class KVCache:
-    """Keys and values of every layer, allocated once: [layer batch head slot channel].
+    """Keys and values of every layer, allocated once: [layer batch head position channel].
 
-    On a CPU they lie in memory channel by channel, as a product with one row reads them fastest.
+    On a CPU, memory is channel-major: a product with one row reads it fastest.
 
     Attributes:
-        length: slots filled so far; the next token is written there.
+        length: number of filled positions; the next token is written there.
     """
 
     def __init__(
@@ -20,17 +20,17 @@ class KVCache:
         num_layers: int,
         batch: int,
         num_heads: int,
-        num_slots: int,
+        num_positions: int,
         head_dim: int,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        shape = (num_layers, batch, num_heads, num_slots, head_dim)
+        shape = (num_layers, batch, num_heads, num_positions, head_dim)
         self.keys, self.values = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
         if device.type == "cpu":
-            turned = (*shape[:3], head_dim, num_slots)
+            channel_major = (*shape[:3], head_dim, num_positions)
             self.keys, self.values = (
-                part.view(turned).transpose(-1, -2) for part in (self.keys, self.values)
+                part.view(channel_major).transpose(-1, -2) for part in (self.keys, self.values)
             )
         self.length = 0
 
@@ -41,7 +41,7 @@ class KVCache:
         keys: Float[Tensor, "batch kv_head new channel"],
         values: Float[Tensor, "batch kv_head new channel"],
     ) -> None:
-        """Set the slots from `start` on of one layer; `length` stays as it is."""
+        """Write positions of one layer from `start` on; `length` does not change."""
         stop = start + keys.shape[2]
         self.keys[layer, :, :, start:stop] = keys
         self.values[layer, :, :, start:stop] = values
@@ -49,16 +49,22 @@ class KVCache:
     def attend(
         self, layer: int, query: Float[Tensor, "batch head new channel"], scale: float
     ) -> Float[Tensor, "batch head new channel"]:
-        """Causal attention of new slots, already written behind `length`, to all so far."""
+        """Causal attention of new positions, already written from `length` on, to all positions."""
         stop = self.length + query.shape[2]
         keys, values = self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
         return attend_last(query.to(keys.dtype), keys, values, scale)
 
     def expand(self, num_futures: int) -> "KVCache":
-        """The same past for `num_futures` rows per example, in example-major order."""
-        layers, batch, heads, slots, channels = self.keys.shape
+        """Repeat every row `num_futures` times, example-major."""
+        layers, batch, heads, positions, channels = self.keys.shape
         other = KVCache(
-            layers, batch * num_futures, heads, slots, channels, self.keys.dtype, self.keys.device
+            layers,
+            batch * num_futures,
+            heads,
+            positions,
+            channels,
+            self.keys.dtype,
+            self.keys.device,
         )
         other.length = self.length
         for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
@@ -66,45 +72,45 @@ class KVCache:
             theirs[..., : self.length, :] = past
         return other
 
-    def forget(self, num_slots: int) -> None:
-        """Drop the oldest slots; the others keep what they hold and move up."""
-        kept = self.length - num_slots
+    def forget(self, num_positions: int) -> None:
+        """Drop the oldest positions and shift the others to the front."""
+        kept = self.length - num_positions
         for part in (self.keys, self.values):
-            for layer in part:  # one by one: a copy of the whole cache would double the memory
-                layer[:, :, :kept] = layer[:, :, num_slots : self.length].clone()
+            for layer in part:  # per layer: cloning the whole cache would double the memory
+                layer[:, :, :kept] = layer[:, :, num_positions : self.length].clone()
         self.length = kept
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that one decoded token reads: the filled part of keys and values."""
+        """Bytes of the filled keys and values; decoding a token reads them all."""
         filled = self.keys[..., : self.length, :].numel()
         return 2 * filled * self.keys.element_size()
 
 
 def attend_last(
     query: Float[Tensor, "batch head new channel"],
-    keys: Float[Tensor, "batch kv_head slot channel"],
-    values: Float[Tensor, "batch kv_head slot channel"],
+    keys: Float[Tensor, "batch kv_head position channel"],
+    values: Float[Tensor, "batch kv_head position channel"],
     scale: float,
 ) -> Float[Tensor, "batch head new channel"]:
-    """Causal attention of the newest slots to all slots, themselves included.
+    """Causal attention of the newest positions to all positions, themselves included.
 
-    The queries that share keys are attended as the rows of one product, so that every key is
-    read once. On a CPU as two matrix products, because its fused kernel is made for many
-    queries: with one it reads the cache at an eighth of the speed of memory.
+    Queries that share keys are rows of one product, so every key is read once. On a CPU this
+    uses two matrix products: the fused kernel is made for many queries, and with one query it
+    reads the cache at an eighth of memory speed.
     """
-    new, slots = query.shape[2], keys.shape[2]
+    new, positions = query.shape[2], keys.shape[2]
     grouped = query.unflatten(1, (keys.shape[1], -1)).flatten(2, 3)
     later = None
     if new > 1:
         later = query.new_full((new, new), -torch.inf).triu(1)
         later = later.repeat(grouped.shape[2] // new, 1)
     if query.device.type != "cpu":
-        mask = None if later is None else F.pad(later, (slots - new, 0))
+        mask = None if later is None else F.pad(later, (positions - new, 0))
         out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale)
     else:
         scores = grouped @ keys.transpose(-1, -2) * scale
         if later is not None:
-            scores[..., slots - new :] += later
+            scores[..., positions - new :] += later
         out = scores.softmax(dim=-1) @ values
     return out.unflatten(2, (-1, new)).flatten(1, 2)

@@ -16,7 +16,7 @@ class LayoutConfig:
     """How actions enter the sequence.
 
     Attributes:
-        actions: "none" (prefix = one separator), "continuous" (one slot that embeds
+        actions: "none" (prefix = one separator), "continuous" (one position that embeds
             symlog(actions)) or "binned" (one token per action column).
         num_bins: bins per column of "binned", uniform in symlog space.
         action_min, action_max: range of the bins in the actions' own units, one for all
@@ -30,9 +30,9 @@ class LayoutConfig:
         separator: whether "none" has a prefix at all. Without it frames follow each other, the
             last token of a frame predicts the first of the next, and nothing predicts the very
             first, whose distribution then counts as uniform.
-        start_token: whether one more slot, with an id of its own, stands before the first frame and
-            predicts its first token, where there is no separator (Cosmos: <bov>).
-        text_tokens: slots of every prefix that hold the caption's embedding (GAIA-1: 32); 0
+        start_token: whether a token with its own id precedes the first frame and predicts its
+            first token, if there is no separator (Cosmos: <bov>).
+        text_tokens: positions of every prefix that hold the caption's embedding (GAIA-1: 32); 0
             for no text.
         text_width: numbers per token of the text encoder; 0 is filled in from the encoder that
             the world model is trained with.
@@ -200,14 +200,14 @@ def check_widths(dim: int, num_heads: int, look_back: int) -> None:
 
 
 class Yarn(NamedTuple):
-    """Slower rotations for clips longer than those trained on (arXiv 2309.00071, section 3.2).
+    """Slower rotation for clips longer than in training (arXiv 2309.00071, section 3.2).
 
     Attributes:
-        scale: by how much the slow channels are slowed down; 1 changes nothing.
-        beta_fast, beta_slow: channels that turn more often than `beta_fast` over the original
-            length keep their rate, those below `beta_slow` are divided by `scale`, linearly
-            in between. The magnitude factor of the paper is left out, as Cosmos does.
-        original: time steps and rows of the grids trained on; columns count as rows.
+        scale: slow channels are slowed down by this factor; 1 changes nothing.
+        beta_fast, beta_slow: number of turns over the original length. Channels above
+            `beta_fast` keep their rate. Channels below `beta_slow` are divided by `scale`.
+            Those between are interpolated. As in Cosmos, the magnitude factor is left out.
+        original: time steps and rows of the training grids; columns use the rows.
     """
 
     scale: float = 1.0
@@ -217,10 +217,10 @@ class Yarn(NamedTuple):
 
 
 def axis_pairs(head_dim: int) -> tuple[int, int, int]:
-    """How many of a head's channel pairs turn with time, row and column: about a third each.
+    """Number of channel pairs of a head for time, row and column: about a third each.
 
     Raises:
-        BadInput: the head is odd or too narrow for three axes.
+        BadInput: head_dim is odd or too small for three axes.
     """
     if head_dim % 2 or head_dim < 6:
         raise BadInput(

@@ -1,4 +1,4 @@
-"""A large vocabulary as a product of small ones that are predicted independently."""
+"""A large vocabulary as a product of small ones, predicted independently."""
 
 import math
 from collections.abc import Sequence
@@ -43,19 +43,19 @@ class Factors:
         return tokens
 
     def parts(self, logits: Float[Tensor, "*shape logit"]) -> tuple[Tensor, ...]:
-        """Each factor's logits, which stand one behind the other."""
+        """Splits concatenated logits by factor."""
         return logits.split(self.sizes, dim=-1)
 
     def best(self, logits: Float[Tensor, "*shape logit"]) -> Int[Tensor, "*shape factor"]:
-        """The likeliest token, by its factors."""
+        """Factors of the most probable token."""
         return torch.stack([part.argmax(-1) for part in self.parts(logits)], dim=-1)
 
-    def nats(
+    def token_nll(
         self,
         logits: Float[Tensor, "*shape logit"],
         factors: Int[Tensor, "*shape factor"],
     ) -> Float[Tensor, "*shape"]:
-        """Cross entropy of every token: the sum over its factors, computed in float32."""
+        """Cross entropy of every token in nats: the sum over its factors, in float32."""
         total = torch.zeros(factors.shape[:-1], device=logits.device)
         for k, part in enumerate(self.parts(logits.float())):
             flat = F.cross_entropy(part.flatten(0, -2), factors[..., k].flatten(), reduction="none")

@@ -1,4 +1,4 @@
-"""What networks of several kinds read besides tokens: actions, and the past around a cell."""
+"""Inputs besides tokens that several networks share: actions and the previous frame."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,7 +8,7 @@ from worldmodel.dynamics.layout import symlog
 
 
 class ActionVector(nn.Sequential):
-    """One vector per row of continuous actions."""
+    """An MLP that embeds every row of continuous actions."""
 
     def __init__(self, num_actions: int, dim: int) -> None:
         super().__init__(nn.Linear(num_actions, dim), nn.GELU(), nn.Linear(dim, dim))
@@ -19,7 +19,7 @@ class ActionVector(nn.Sequential):
         nothing: Float[Tensor, " dim"],
         drop_actions: Bool[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch step dim"]:
-        """Of symlog(actions); `nothing` in the examples whose actions are dropped."""
+        """Embeds symlog(actions); dropped examples get `nothing`."""
         x: Tensor = super().forward(symlog(actions).to(nothing.dtype))
         if drop_actions is None:
             return x
@@ -27,7 +27,7 @@ class ActionVector(nn.Sequential):
 
 
 class LookBack(nn.Conv2d):
-    """What surrounds a cell in the frame before, `side` cells wide (odd)."""
+    """A convolution over the previous frame, `side` cells wide (odd)."""
 
     def __init__(self, dim: int, side: int) -> None:
         super().__init__(dim, dim, side, padding=side // 2, bias=False)

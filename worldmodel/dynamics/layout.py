@@ -1,15 +1,14 @@
-"""Which token stands where in the sequence that a world model reads.
+"""The order of tokens in the sequence of a world model.
 
-A time step is a prefix and then the frame's tokens in raster order:
+A time step is a prefix, followed by the tokens of its frame in raster order:
 
     [prefix_0, z_0 ..., prefix_1, z_1 ..., prefix_2, ...]
 
-The prefix of step t carries `actions[:, t - 1]`, the action that explains frame t; step 0 has
-no past and carries a learned start. The last slot of a prefix predicts the frame's first
-token, so prefixes also separate frames: they are forced, never sampled and never a target.
-With text, a prefix begins with what is said of its frame, and the action comes after (GAIA-1,
-arXiv 2309.17080, section 2: text, image, action; the action that explains the next frame
-then stands behind that frame's text instead of before it).
+The prefix of step t carries `actions[:, t - 1]`, the action that leads to frame t. Time
+step 0 has no past; its prefix is a learned start. The last position of a prefix predicts the first
+token of the frame, so prefixes also separate frames. They are given, never sampled and never a
+target. With text, a prefix is the caption of its frame and then the action (GAIA-1, arXiv
+2309.17080, section 2, has text, image, action: there the action comes before the next caption).
 """
 
 import torch
@@ -22,17 +21,15 @@ from worldmodel.dynamics.config import LayoutConfig
 
 
 class SequenceLayout:
-    """Owns the ids, the slots and the targets of a sequence of time steps.
+    """Ids, positions and targets of a sequence of time steps.
 
-    Ids 0 .. vocab_size - 1 are the frame's tokens. After them come the ids of the prefix:
-    "none" has one (the separator, if any), "continuous" two (start, no action), and "binned" has
-    for every action column `num_bins` values, start, and no action. With text, the last id
-    says that nothing is said. A tokenizer with T' > 1 tokens in time stacks them as further
-    rows of its frame.
+    Ids 0 .. vocab_size - 1 are frame tokens. The prefix ids follow. "none" has one (the
+    separator, if any). "continuous" has two (start, no action). "binned" has `num_bins` values,
+    start and no action for every action column. With text, the last id means no caption. A
+    tokenizer with T' > 1 tokens in time stacks them as further rows of its frame.
 
     Raises:
-        BadInput: actions are asked for where the data has no action column, or text without an
-            encoder.
+        BadInput: actions without an action column in the data, or text without an encoder.
     """
 
     def __init__(self, config: LayoutConfig, spec: TokenSpec, num_actions: int) -> None:
@@ -51,35 +48,37 @@ class SequenceLayout:
         self.height, self.width = spec.grid[0] * spec.grid[1], spec.grid[2]
         self.vocab_size = spec.vocab_size
         self.tokens_per_step = spec.tokens_per_step
-        self.action_slots = num_actions if config.actions == "binned" else int(config.separator)
-        self.prefix_length = config.text_tokens + self.action_slots
+        self.num_action_positions = (
+            num_actions if config.actions == "binned" else int(config.separator)
+        )
+        self.prefix_length = config.text_tokens + self.num_action_positions
         self.step_length = self.prefix_length + self.tokens_per_step
         prefix_ids = {
-            "none": self.action_slots,
+            "none": self.num_action_positions,
             "continuous": 2,
             "binned": num_actions * (config.num_bins + 2),
         }
         bounds = config.ranges(num_actions) if config.actions == "binned" else ((), ())
         self.low, self.high = (symlog(torch.tensor(b, dtype=torch.float64)) for b in bounds)
         self.no_text_id = self.vocab_size + prefix_ids[config.actions]
-        self.no_action_id = self.no_text_id - 1  # the separator of "none"
-        self.lead_length = int(config.start_token)  # slots before the first step
+        self.no_action_id = self.no_text_id - 1  # "none": the separator
+        self.lead_length = int(config.start_token)  # positions before time step 0
         self.start_id = self.no_text_id + (config.text_tokens > 0)
         self.num_ids = self.start_id + self.lead_length
 
     def sequence_length(self, num_steps: int) -> int:
-        """Slots of `num_steps` time steps, from the first of a sequence on."""
+        """Number of positions of the first `num_steps` time steps."""
         return self.lead_length + num_steps * self.step_length
 
     @property
     def predicts_first(self) -> bool:
-        """Whether any slot stands before the very first token."""
+        """Whether a position precedes the very first frame token."""
         return self.lead_length + self.prefix_length > 0
 
-    def positions(self, num_steps: int) -> Int[Tensor, "slot 3"]:
-        """(time, row, column) of every slot; a prefix is row 0, and frames start below it.
+    def coordinates(self, num_steps: int) -> Int[Tensor, "position 3"]:
+        """(time, row, column) of every position; a prefix is row 0, its frame starts below.
 
-        A start token stands where the first token does.
+        A start token has the coordinates of the first token.
         """
         top = min(self.prefix_length, 1)
         prefix = [(0, i) for i in range(self.prefix_length)]
@@ -89,17 +88,17 @@ class SequenceLayout:
         steps = torch.cat([time[:, None], step.repeat(num_steps, 1)], dim=1)
         return torch.cat([steps.new_zeros(self.lead_length, 3), steps])
 
-    def predicting_slots(self, num_steps: int) -> Int[Tensor, "time space"]:
-        """The slot whose output predicts each frame token: the one before the token's own.
+    def predicting_positions(self, num_steps: int) -> Int[Tensor, "time space"]:
+        """The position that predicts each frame token: the one before it.
 
-        -1, which is no slot, for the very first token where nothing stands before it.
+        -1 for the very first token if nothing precedes it.
         """
         before = self.lead_length + self.prefix_length - 1
         starts = torch.arange(num_steps)[:, None] * self.step_length + before
         return starts + torch.arange(self.tokens_per_step)
 
     def counted_steps(self, num_steps: int) -> Bool[Tensor, " time"]:
-        """Which time steps' tokens count in a loss or a score (see `first_target_step`)."""
+        """Time steps whose tokens count in a loss or a score (see `first_target_step`)."""
         return torch.arange(num_steps) >= self.config.first_target_step
 
     def sequence_ids(
@@ -107,16 +106,16 @@ class SequenceLayout:
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
-    ) -> Int[Tensor, "batch slot"]:
-        """The ids of the whole sequence, in which nothing is said.
+    ) -> Int[Tensor, "batch position"]:
+        """Ids of the whole sequence, without captions.
 
-        "continuous" prefixes hold "no action" after step 0.
+        "continuous" prefixes hold "no action" after time step 0.
 
         Args:
-            actions: row t explains frame t + 1; needs time - 1 rows, further rows are unused.
-            drop_actions: examples that read the learned "no action" in place of every action.
+            actions: row t leads to frame t + 1; at least time - 1 rows, further rows are unused.
+            drop_actions: examples that read the learned "no action" instead of their actions.
         Raises:
-            BadInput: the grid or the actions do not have this layout's shape.
+            BadInput: tokens or actions have another shape.
         """
         self.check(tokens, actions)
         batch, time = tokens.shape[:2]
@@ -124,17 +123,17 @@ class SequenceLayout:
             assert actions is not None
             later = self.action_ids(actions[:, : time - 1], drop_actions)
         else:
-            later = tokens.new_full((batch, time - 1, self.action_slots), self.no_action_id)
+            later = tokens.new_full((batch, time - 1, self.num_action_positions), self.no_action_id)
         prefix = torch.cat([self.start_ids(batch, tokens), later.to(tokens.dtype)], dim=1)
-        said = tokens.new_full((batch, time, self.config.text_tokens), self.no_text_id)
-        steps = torch.cat([said, prefix, tokens.flatten(2)], dim=2).flatten(1)
+        text = tokens.new_full((batch, time, self.config.text_tokens), self.no_text_id)
+        steps = torch.cat([text, prefix, tokens.flatten(2)], dim=2).flatten(1)
         return torch.cat([steps.new_full((batch, self.lead_length), self.start_id), steps], dim=1)
 
-    def start_ids(self, batch: int, like: Tensor) -> Int[Tensor, "batch 1 slot"]:
-        """The action slots of step 0, on the device and of the type of `like`."""
+    def start_ids(self, batch: int, like: Tensor) -> Int[Tensor, "batch 1 position"]:
+        """Action ids of time step 0, with device and dtype of `like`."""
         width = self.config.num_bins + 2 if self.config.actions == "binned" else 1
         offset = self.config.num_bins if self.config.actions == "binned" else 0
-        columns = torch.arange(self.action_slots, device=like.device, dtype=like.dtype)
+        columns = torch.arange(self.num_action_positions, device=like.device, dtype=like.dtype)
         return (self.vocab_size + offset + width * columns).expand(batch, 1, -1)
 
     def action_ids(
@@ -142,7 +141,7 @@ class SequenceLayout:
         actions: Float[Tensor, "batch step action"],
         drop_actions: Bool[Tensor, " batch"] | None = None,
     ) -> Int[Tensor, "batch step action"]:
-        """Ids of "binned" actions: bins uniform in symlog space, every column its own range."""
+        """Ids of "binned" actions: uniform bins in symlog space, a range per column."""
         bins = self.action_bins(actions)
         if drop_actions is not None:
             bins = bins.masked_fill(drop_actions[:, None, None], self.config.num_bins + 1)
@@ -157,23 +156,23 @@ class SequenceLayout:
         return scaled.clamp(0, self.config.num_bins - 1).long()
 
     def bin_ids(self, bins: Int[Tensor, "*shape action"]) -> Int[Tensor, "*shape action"]:
-        """Ids of bins, every column in a range of its own."""
+        """Ids of bins; every column has its own id range."""
         columns = torch.arange(self.num_actions, device=bins.device)
         return self.vocab_size + (self.config.num_bins + 2) * columns + bins
 
     def bin_actions(self, bins: Int[Tensor, "*shape action"]) -> Float[Tensor, "*shape action"]:
-        """Actions in the middle of their bins."""
+        """Actions at the centre of their bins."""
         low, high = (bound.to(bins.device, torch.float32) for bound in (self.low, self.high))
         scaled = low + (bins + 0.5) / self.config.num_bins * (high - low)
         return scaled.sign() * scaled.abs().expm1()
 
-    def action_predicting_slots(self, num_steps: int) -> Int[Tensor, "step action"]:
-        """The slots whose outputs predict the actions of time steps 1 .. num_steps - 1."""
+    def action_predicting_positions(self, num_steps: int) -> Int[Tensor, "step action"]:
+        """The positions that predict the actions of time steps 1 .. num_steps - 1."""
         starts = torch.arange(1, num_steps)[:, None] * self.step_length
         return starts + self.config.text_tokens - 1 + torch.arange(self.num_actions)
 
     def check(self, tokens: Tensor, actions: Tensor | None) -> None:
-        """BadInput unless tokens and actions have this layout's shapes."""
+        """BadInput unless tokens and actions have the right shapes."""
         grid = (self.height, self.width)
         if tokens.ndim != 4 or tuple(tokens.shape[2:]) != grid:
             raise BadInput(

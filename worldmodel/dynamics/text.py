@@ -1,4 +1,4 @@
-"""Captions as a network reads them: embeddings of a frozen encoder, and who reads which."""
+"""Encoded captions, and their modules in a network."""
 
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -13,58 +13,57 @@ from training.errors import BadInput
 
 @dataclass(frozen=True)
 class TextContext:
-    """What is said at every time step; each caption is held once, however often it is read.
+    """Captions of every time step; each distinct caption is stored once.
 
     Attributes:
-        embeddings: of every different caption, from the encoder; zeros are no token.
-        index: the caption of every example and time step; -1 where nothing is said. The last
-            one goes on beyond the end.
-        against: the caption that guidance turns away from (a negative prompt); -1 for none,
-            which is to turn away from saying nothing.
+        embeddings: encoder output of every distinct caption; all-zero vectors are padding.
+        index: caption of every example and time step; -1 for none. The last one holds
+            beyond the end.
+        negative: caption of the negative prompt of guidance; -1 for none.
     """
 
     embeddings: Float[Tensor, "caption token width"]
     index: Int[Tensor, "batch step"]
-    against: int = -1
+    negative: int = -1
 
     def to(self, *args: Any, **kwargs: Any) -> "TextContext":
         embeddings, index = self.embeddings.to(*args, **kwargs), self.index.to(*args, **kwargs)
         return replace(self, embeddings=embeddings, index=index)
 
     def steps(self, start: int, stop: int) -> Int[Tensor, "batch step"]:
-        """The captions' numbers of time steps start .. stop - 1."""
+        """Caption index of time steps start .. stop - 1."""
         length = self.index.shape[1]
         wanted = torch.arange(start, stop, device=self.index.device).clamp(max=length - 1)
         return self.index[:, wanted]
 
     def from_step(self, start: int) -> "TextContext":
-        """The same captions without those before a time step."""
+        """The captions from time step `start` on."""
         return replace(self, index=self.steps(start, max(start + 1, self.index.shape[1])))
 
     def drop(self, examples: Bool[Tensor, " batch"]) -> "TextContext":
-        """Nothing is said in these examples."""
+        """Remove the captions of these examples."""
         return replace(self, index=self.index.masked_fill(examples[:, None], -1))
 
     def repeat(self, num: int) -> "TextContext":
-        """`num` rows per example, in example-major order."""
+        """Repeat every example `num` times, example-major."""
         return replace(self, index=self.index.repeat_interleave(num, dim=0))
 
     def paired(self, away: bool) -> "TextContext":
-        """All rows, and once more: as they are, or (`away`) reading `against`."""
-        other = torch.full_like(self.index, self.against) if away else self.index
+        """All rows twice; the second copy is unchanged or (`away`) with the negative caption."""
+        other = torch.full_like(self.index, self.negative) if away else self.index
         return replace(self, index=torch.cat([self.index, other]))
 
     @staticmethod
-    def silence(batch: int, width: int, device: Any = None) -> "TextContext":
-        """Nothing is said, to anybody."""
+    def empty(batch: int, width: int, device: Any = None) -> "TextContext":
+        """No captions."""
         embeddings = torch.zeros(0, 1, width, device=device)
         return TextContext(embeddings, torch.full((batch, 1), -1, device=device))
 
-    def numbers(self, start: int, stop: int, lead: int = 0) -> Int[Tensor, " said"]:
-        """Who attends to which of `all_words`: example by example, step by step.
+    def text_index(self, start: int, stop: int, lead: int = 0) -> Int[Tensor, " caption"]:
+        """Index into `all_text` of every (example, time step), for cross-attention.
 
-        One for all the steps of an example where the captions never change. Where `lead` slots
-        stand before the first step, they count as a step of their own that hears the same.
+        A constant caption gives one index per example. With `lead` positions before the first
+        time step, they count as one more step with the same caption.
         """
         if self.index.shape[1] == 1:
             return self.steps(start, start + 1).flatten() + 1
@@ -72,20 +71,20 @@ class TextContext:
         steps = torch.cat([steps[:, :1], steps], dim=1) if lead else steps
         return steps.flatten() + 1
 
-    def all_words(self, step_length: int) -> "Text":
-        """Silence, which is one vector of zeros, and every caption after it."""
+    def all_text(self, step_length: int) -> "Text":
+        """Every caption; entry 0 is no caption, one vector of zeros."""
         states = F.pad(self.embeddings, (0, 0, 0, 0, 1, 0))
         mask = (states != 0).any(-1)
         mask[:, 0] = True
         return Text(states, mask, step_length)
 
-    def words(self, start: int, stop: int, step_length: int, lead: int = 0) -> "Text":
-        """What the slots of time steps start .. stop - 1, and `lead` before them, attend to."""
-        said, every = self.numbers(start, stop, lead), self.all_words(step_length)
-        return Text(every.states[said], every.mask[said], step_length, lead)
+    def text(self, start: int, stop: int, step_length: int, lead: int = 0) -> "Text":
+        """Captions of time steps start .. stop - 1 and of `lead` positions before them."""
+        index, every = self.text_index(start, stop, lead), self.all_text(step_length)
+        return Text(every.states[index], every.mask[index], step_length, lead)
 
     def check(self, batch: int, num_tokens: int, width: int) -> None:
-        """BadInput unless it has these shapes; 0 tokens for any number."""
+        """BadInput unless the shapes fit; num_tokens=0 allows any number."""
         given = tuple(self.embeddings.shape[1:])
         if given != (num_tokens or given[0], width) or self.index.shape[1] < 1:
             raise BadInput(
@@ -97,23 +96,23 @@ class TextContext:
 
 
 class Text(NamedTuple):
-    """Captions as cross-attention reads them, one for each time step of each example.
+    """Captions for cross-attention, one per time step of each example.
 
     Attributes:
-        states: of the encoder, one per token.
-        mask: the tokens that count, at least one of each caption.
-        step_length: slots of a time step, all of which attend to its caption.
-        lead: slots before the first of the steps; where there are any, the first caption is theirs.
+        states: encoder output, one vector per token.
+        mask: tokens that are not padding, at least one per caption.
+        step_length: positions of a time step; all attend to its caption.
+        lead: positions before the first time step; they attend to the first caption.
     """
 
-    states: Float[Tensor, "said word context"]
-    mask: Bool[Tensor, "said word"]
+    states: Float[Tensor, "caption token context"]
+    mask: Bool[Tensor, "caption token"]
     step_length: int
     lead: int = 0
 
 
-class TextSlots(nn.Module):
-    """What a sequence holds in its text slots: the encoder's vectors, projected."""
+class TextPrefix(nn.Module):
+    """Text tokens in the prefix of a time step: projected encoder output."""
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
@@ -126,17 +125,14 @@ class TextSlots(nn.Module):
         stop: int,
         nothing: Float[Tensor, " dim"],
     ) -> Float[Tensor, "batch step token dim"]:
-        """Of time steps start .. stop - 1, without positions; `nothing` where nothing is said."""
-        said = self.project(text.embeddings.to(self.project.weight.dtype))
-        blank = nothing.to(said.dtype).expand(1, *said.shape[1:])
-        return torch.cat([blank, said])[text.steps(start, stop) + 1]
+        """Time steps start .. stop - 1, without position encoding; `nothing` for no caption."""
+        tokens = self.project(text.embeddings.to(self.project.weight.dtype))
+        blank = nothing.to(tokens.dtype).expand(1, *tokens.shape[1:])
+        return torch.cat([blank, tokens])[text.steps(start, stop) + 1]
 
 
 class TextVector(nn.Module):
-    """What every cell of a frame is told: the mean of its caption's tokens, projected.
-
-    Where nothing is said, nothing is added.
-    """
+    """One vector per caption: the projected mean of its tokens; zero for no caption."""
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
@@ -145,9 +141,9 @@ class TextVector(nn.Module):
     def forward(
         self, captions: TextContext, start: int, stop: int
     ) -> Float[Tensor, "batch step 1 dim"]:
-        """Of time steps start .. stop - 1."""
+        """Vectors of time steps start .. stop - 1."""
         tokens = captions.embeddings
         count = (tokens != 0).any(-1).sum(1, keepdim=True).clamp(min=1)
-        told = self.project((tokens.sum(1) / count).to(self.project.weight.dtype))
-        told = F.pad(told, (0, 0, 1, 0))
-        return told[captions.steps(start, stop) + 1][:, :, None]
+        vectors = self.project((tokens.sum(1) / count).to(self.project.weight.dtype))
+        vectors = F.pad(vectors, (0, 0, 1, 0))
+        return vectors[captions.steps(start, stop) + 1][:, :, None]

@@ -1,4 +1,4 @@
-"""Predicted frames against what the camera saw, between a floor and a ceiling."""
+"""Compares predicted frames with real ones, beside a floor and a ceiling."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,11 +24,11 @@ from worldmodel.dynamics.text import TextContext
 
 @dataclass(frozen=True)
 class Futures:
-    """What a model imagined after the prompts of some clips.
+    """Rollouts of some clips.
 
     Attributes:
         tokens: [clip future horizon height width].
-        seconds_per_step: wall-clock seconds per imagined token step, prompts included.
+        seconds_per_step: wall-clock seconds per generated time step, prompts included.
     """
 
     tokens: Int[Tensor, "clip future horizon height width"]
@@ -45,12 +45,12 @@ def imagine(
     title: str = "rollouts",
     texts: Texts | None = None,
 ) -> Futures:
-    """Autoregressive rollouts of every clip beyond its first `prompt_steps` steps.
+    """Autoregressive rollouts of every clip after its first `prompt_steps` time steps.
 
     Args:
-        texts: what captions are read through; without it, a model is told of none.
+        texts: encodes captions; None runs the model without captions.
     """
-    said = _said(clips, sampling, texts)
+    captions = _captions(clips, sampling, texts)
     horizon = clips.tokens.shape[1] - prompt_steps
     device = clips.tokens.device
     began, futures = now(device), []
@@ -65,7 +65,7 @@ def imagine(
                 sampling,
                 num_futures,
                 **decoding,
-                captions=said and replace(said, index=said.index[one]),
+                captions=captions and replace(captions, index=captions.index[one]),
             )
         )
     seconds = now(device) - began
@@ -81,25 +81,25 @@ def one_step_ahead(
     decoding: Mapping[str, Any],
     texts: Texts | None = None,
 ) -> Int[Tensor, "clip horizon height width"]:
-    """Temporally teacher-forced: each frame sampled after the *real* frames before it."""
+    """Temporally teacher-forced: each frame is sampled given the *real* frames before it."""
     horizon = clips.tokens.shape[1] - prompt_steps
-    said, frames = _said(clips, sampling, texts), []
+    captions, frames = _captions(clips, sampling, texts), []
     for index in tqdm(range(len(clips.tokens)), "one step ahead", unit="clip"):
         starts = range(horizon)
         prompts = torch.stack([clips.tokens[index, s : s + prompt_steps] for s in starts])
         actions = torch.stack([clips.actions[index, s : s + prompt_steps + 1] for s in starts])
         given = actions if network.num_actions else None
-        text = said
-        if said is not None:
-            windows = [said.index[index, s : s + prompt_steps + 1] for s in starts]
-            text = replace(said, index=torch.stack(windows))
-        ahead = rollout(network, prompts, given, 1, sampling, **decoding, captions=text)
-        frames.append(ahead[:, 0, 0])
+        text = captions
+        if captions is not None:
+            windows = [captions.index[index, s : s + prompt_steps + 1] for s in starts]
+            text = replace(captions, index=torch.stack(windows))
+        next_frames = rollout(network, prompts, given, 1, sampling, **decoding, captions=text)
+        frames.append(next_frames[:, 0, 0])
     return torch.stack(frames)
 
 
-def _said(clips: TokenClip, sampling: Sampling, texts: Texts | None) -> TextContext | None:
-    """The clips' captions as a network reads them, and what guidance turns away from."""
+def _captions(clips: TokenClip, sampling: Sampling, texts: Texts | None) -> TextContext | None:
+    """Encoded captions of the clips, and the negative prompt of guidance."""
     if texts is None or clips.text is None:
         return None
     negative = sampling.guidance.negative if sampling.guidance else ""
@@ -107,7 +107,7 @@ def _said(clips: TokenClip, sampling: Sampling, texts: Texts | None) -> TextCont
 
 
 class PixelJudge:
-    """Compares frames; all scores are means over clips, per horizon."""
+    """Compares frames; scores are means over clips, per horizon."""
 
     def __init__(self, perceptual: PerceptualDistance) -> None:
         self.perceptual = perceptual
@@ -132,14 +132,14 @@ class PixelJudge:
 def num_identical(
     pred: UInt8[Tensor, "clip horizon 3 h w"], target: UInt8[Tensor, "clip horizon 3 h w"]
 ) -> int:
-    """Frames without any error, as a parked car's: their PSNR is the bound of `psnr`."""
+    """Number of identical frames, for example of a parked car; their PSNR is the cap of `psnr`."""
     return int((pred == target).flatten(2).all(-1).sum())
 
 
 def copy_last(
     frames: UInt8[Tensor, "clip time 3 h w"], num_prompt: int
 ) -> UInt8[Tensor, "clip horizon 3 h w"]:
-    """The last prompt frame, for ever: the floor of every rollout."""
+    """Repeats the last prompt frame: the floor of every rollout."""
     last = frames[:, num_prompt - 1 : num_prompt]
     return last.expand(-1, frames.shape[1] - num_prompt, -1, -1, -1)
 

@@ -77,12 +77,12 @@ class CommaVQGPT:
         if not heads:
             raise BadInput(f"{where}: how many heads? give its config.json too, or num_heads=N")
         num_ids, dim = tensor(tensors, "transformer.wte.weight", where).shape
-        slots = len(tensor(tensors, "transformer.wpe.weight", where))
+        positions = len(tensor(tensors, "transformer.wpe.weight", where))
         width = said.get("tokens_per_frame", 1 + GRID[0] * GRID[1])
         width = width if self.grid is None else 1 + self.grid[0] * self.grid[1]
-        if slots % width or slots < 2 * width:
+        if positions % width or positions < 2 * width:
             raise BadInput(
-                f"{where}: {slots} positions are no whole frames of {width} with BOS; "
+                f"{where}: {positions} positions are no whole frames of {width} with BOS; "
                 "give grid=[rows,columns]"
             )
         rows, columns = grid_of(self.grid, width - 1, GRID, where)
@@ -93,7 +93,7 @@ class CommaVQGPT:
             num_layers=num_layers(tensors, "transformer.h.", where),
             num_heads=heads,
             mlp_hidden=tensor(tensors, "transformer.h.0.mlp.c_fc.weight", where).shape[1],
-            context_steps=slots // width,
+            context_steps=positions // width,
             positions="learned",
             qk_norm=False,
             bias=True,

@@ -31,7 +31,7 @@ SIZES = {"dim": 24, "num_layers": 2, "num_heads": 2, "context_steps": 4}
 TOLD = LayoutConfig("continuous", text_tokens=3, text_width=5)
 MASKED = MaskedConfig(**SIZES, num_prompt_frames=1, layout=TOLD)
 CONFIGS = {
-    "slots": GPTConfig(**SIZES, layout=TOLD),
+    "prefix": GPTConfig(**SIZES, layout=TOLD),
     "cross-attention": GPTConfig(
         **SIZES, context_tokens=3, context_dim=5, layout=LayoutConfig("continuous")
     ),

@@ -80,9 +80,9 @@ def test_every_caption_is_encoded_once_in_a_run_and_once_on_disk(tmp_path):
 def test_a_negative_caption_is_the_one_turned_away_from():
     texts, captions = Texts(Counting(), 2), Captions.of([["a", "bb"]])
     context = texts.embed(captions, negative="cccc")
-    assert context.against == 2
+    assert context.negative == 2
     assert context.embeddings[2, 0, 0] == 4
-    assert texts.embed(captions).against == -1
+    assert texts.embed(captions).negative == -1
 
 
 def test_hashed_words_are_the_same_anywhere_and_words_differ():
@@ -135,7 +135,7 @@ def test_a_t5_that_is_not_there_is_named(tmp_path):
         _ = T5(str(tmp_path / "nothing")).width
 
 
-@pytest.mark.parametrize("network", [NETWORK, CROSS, WHOLE], ids=["slots", "cross", "whole"])
+@pytest.mark.parametrize("network", [NETWORK, CROSS, WHOLE], ids=["prefix", "cross", "whole"])
 def test_the_module_feeds_the_captions_to_the_network(network):
     windows = TokenWindows([drive((Caption("sun", 0, 6),))], 3)
     other = TokenWindows([drive((Caption("fog", 0, 6),))], 3)
@@ -146,7 +146,7 @@ def test_the_module_feeds_the_captions_to_the_network(network):
     assert not any("encoder" in name for name in module.state_dict())
     silent = make_module(network, text=HashedWords(5), conditions=None, action_dropout=0.0).eval()
     clip = collate([windows[0], windows[1]])
-    said = silent.said(clip)["captions"]
+    said = silent.caption_kwargs(clip)["captions"]
     dropped = silent.network.loss(clip.tokens, captions=said.drop(torch.tensor([True, True])))
     torch.testing.assert_close(dropped, silent.network.loss(clip.tokens))
 

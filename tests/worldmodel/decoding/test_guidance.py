@@ -69,10 +69,10 @@ def make_clip(time: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens, 3 * torch.randn(2, time + 9, 2, generator=generator)
 
 
-def make_text(against: int = -1) -> TextContext:
+def make_text(negative: int = -1) -> TextContext:
     generator = torch.Generator().manual_seed(2)
     embeddings = 3 * torch.randn(3, 2, 5, generator=generator)
-    return TextContext(embeddings, torch.tensor([[0, 0, 1], [1, 1, -1]]), against)
+    return TextContext(embeddings, torch.tensor([[0, 0, 1], [1, 1, -1]]), negative)
 
 
 def futures(
@@ -191,10 +191,10 @@ def test_a_guided_decoder_scores_frames_by_the_guided_logits() -> None:
     ],
 )
 def test_every_setting_changes_the_futures(change: dict) -> None:
-    model, text = make_model(**BOTH), make_text(against=2)
+    model, text = make_model(**BOTH), make_text(negative=2)
     plain = Guidance(2.0)
     before = replace(plain, num_decay_frames=2) if "num_full_frames" in change else plain
-    silent = replace(text, against=-1)
+    silent = replace(text, negative=-1)
     first = futures(model, before, silent)
     again = futures(model, before, silent)
     other = futures(model, replace(plain, **change), text if "negative" in change else silent)
@@ -214,7 +214,7 @@ def test_the_scale_falls_over_tokens_and_frames_as_gaia_1_has_it() -> None:
 @pytest.mark.parametrize("method", ["raster", "maskgit", "whole"])
 def test_a_negative_prompt_is_what_the_other_rows_read(method: str) -> None:
     make = {"raster": make_model, "maskgit": make_masked, "whole": make_whole}[method]
-    model, text, (tokens, given) = make(**BOTH), make_text(against=2), make_clip()
+    model, text, (tokens, given) = make(**BOTH), make_text(negative=2), make_clip()
     options = {"num_steps": 1} if method == "maskgit" else {}
     sampling = Sampling(greedy=True, guidance=Guidance(1.5, condition="text", negative="fog"))
     guided = rollout(model, tokens, given, 2, sampling, captions=text, **options)[:, 0]

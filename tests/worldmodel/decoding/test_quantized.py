@@ -67,9 +67,9 @@ def test_inputs_of_zero_and_weights_of_zero_give_the_bias() -> None:
 def test_the_cache_attends_to_rounded_keys_and_values(heads: int) -> None:
     """Step by step what a float32 cache makes of numbers that were rounded before."""
     torch.manual_seed(0)
-    slots, channels = 2 * TILE + 7, 12
-    ours = Int8Cache(2, 3, 2, slots, channels)
-    exact = KVCache(2, 3, 2, slots, channels, torch.float32, CPU)
+    positions, channels = 2 * TILE + 7, 12
+    ours = Int8Cache(2, 3, 2, positions, channels)
+    exact = KVCache(2, 3, 2, positions, channels, torch.float32, CPU)
 
     def write(new: int, start: int) -> None:
         for layer in range(2):

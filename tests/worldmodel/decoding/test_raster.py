@@ -100,20 +100,20 @@ def test_slide_steps_decides_how_much_context_is_kept() -> None:
 
 
 def test_a_rolling_window_attends_to_the_frames_in_sight_and_remembers_what_they_knew() -> None:
-    """Every slot of the whole stream sees the last 4 frames, its own included, in every layer."""
+    """In every layer, a position of the stream sees the last 4 frames, its own included."""
     model, longer = make_model(), make_model(context=9)
     longer.load_state_dict(model.state_dict())
     tokens, actions = make_clip(9)
-    step = torch.arange(longer.num_slots) // longer.layout.step_length
+    step = torch.arange(longer.num_positions) // longer.layout.step_length
     seen = (step[:, None] - step < 4) & torch.ones(len(step), len(step)).tril().bool()
-    x, turn = longer.embed_clip(tokens, actions, None), longer.turns(0, longer.num_slots)
+    x, rope = longer.embed_clip(tokens, actions, None), longer.rope(0, longer.num_positions)
     for block in longer.blocks:
         assert isinstance(block, Block)
-        query, key, value = block.attention._project(block.attention_norm(x), turn)
+        query, key, value = block.attention._project(block.attention_norm(x), rope)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         x = x + block.attention.proj(out.transpose(1, 2).flatten(2))
         x = x + block._mlp(x)
-    logits = longer.logits(x[:, longer.layout.predicting_slots(9)[4:].flatten()])
+    logits = longer.logits(x[:, longer.layout.predicting_positions(9)[4:].flatten()])
     expected = F.cross_entropy(logits.mT, tokens[:, 4:].flatten(1), reduction="none")
     scores = {}
     for window in ("roll", "slide"):
@@ -126,7 +126,7 @@ def test_a_rolling_window_attends_to_the_frames_in_sight_and_remembers_what_they
 
 
 def test_a_rolling_window_of_one_layer_equals_reading_anew() -> None:
-    """Its keys and values know nothing but their own slot, so nothing older lives on in them."""
+    """Keys and values depend on their own position only, so no older frame lives on in them."""
     model = make_model("none", look_back=0)
     model.blocks = model.blocks[:1]
     model.config = dataclasses.replace(model.config, num_layers=1)

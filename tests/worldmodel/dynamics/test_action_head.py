@@ -39,7 +39,7 @@ def make_model(weight: float = 0.5, text_tokens: int = 0) -> GPT:
 
 
 def states_of(model: GPT, tokens: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-    return model._normed(model(tokens, actions, answer=lambda frames, states: states))
+    return model._normed(model(tokens, actions, head_fn=lambda frames, states: states))
 
 
 def frame_nats(model: GPT, tokens: torch.Tensor, *conditions: torch.Tensor) -> torch.Tensor:
@@ -82,10 +82,10 @@ def test_actions_are_predicted_from_all_that_stands_before_them(text_tokens: int
     total = torch.zeros(2)
     for step in range(1, 4):
         for column in range(2):
-            slot = step * model.layout.step_length + text_tokens + column
+            position = step * model.layout.step_length + text_tokens + column
             first = model.layout.vocab_size + column * 10
-            assert torch.equal(ids[:, slot] - first, bins[:, step - 1, column])
-            logits = x[:, slot - 1] @ model.action_head.weight[column].T
+            assert torch.equal(ids[:, position] - first, bins[:, step - 1, column])
+            logits = x[:, position - 1] @ model.action_head.weight[column].T
             total += F.cross_entropy(logits, bins[:, step - 1, column], reduction="none") / 6
     plain = frame_nats(model, tokens, actions)
     torch.testing.assert_close(model.loss(tokens, actions), plain + 0.5 * total.mean())
@@ -116,8 +116,8 @@ def test_missing_actions_are_imagined_and_given_ones_override(text_tokens: int) 
         for column in range(2):
             with torch.no_grad():
                 x = states_of(model, clip[:, first : step + 1], blank[:, first:])
-            slot = (step - first) * step_length + text_tokens + column - 1
-            best = (x[:, slot] @ model.action_head.weight[column].T).argmax(-1)
+            position = (step - first) * step_length + text_tokens + column - 1
+            best = (x[:, position] @ model.action_head.weight[column].T).argmax(-1)
             bins = model.layout.action_bins(blank[:, -1:])
             bins[:, 0, column] = best
             blank[:, -1:, column] = model.layout.bin_actions(bins)[..., column]

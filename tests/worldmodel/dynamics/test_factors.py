@@ -25,7 +25,7 @@ def test_nats_are_those_of_the_product_distribution():
     factors, logits = Factors((2, 3), 6), torch.randn(4, 5)
     first, second = (part.softmax(-1) for part in factors.parts(logits))
     probs = (second[:, :, None] * first[:, None, :]).flatten(1)  # token = f_0 + 2 f_1
-    nats = factors.nats(
+    nats = factors.token_nll(
         logits[:, None].expand(4, 6, 5), factors.split(torch.arange(6)).expand(4, 6, 2)
     )
     torch.testing.assert_close(nats, -probs.log())

@@ -10,7 +10,7 @@ from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
-from worldmodel.dynamics.positions import rotate, rotation
+from worldmodel.dynamics.positions import apply_rope, make_rope
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 LAYOUTS = ["none", "continuous", "binned"]
@@ -72,7 +72,7 @@ def test_loss_is_the_cross_entropy_of_the_logits() -> None:
     expected = -log_probs.gather(-1, tokens.flatten(2)[..., None])[..., 0]
     scores = model.score(tokens, actions)
     torch.testing.assert_close(scores.nats, expected)
-    assert torch.equal(scores.hits, log_probs.argmax(-1) == tokens.flatten(2))
+    assert torch.equal(scores.correct, log_probs.argmax(-1) == tokens.flatten(2))
     torch.testing.assert_close(model.loss(tokens, actions), expected[:, 1:].mean())
 
 
@@ -115,8 +115,8 @@ def test_rotary_scores_depend_only_on_relative_positions() -> None:
     query, key = torch.randn(1, 1, 1, 12), torch.randn(1, 1, 1, 12)
 
     def score(at: list[int], of: list[int]) -> torch.Tensor:
-        turn_q, turn_k = (rotation(torch.tensor([p]), 12, 100.0) for p in (at, of))
-        return (rotate(query, turn_q) * rotate(key, turn_k)).sum()
+        rope_q, rope_k = (make_rope(torch.tensor([p]), 12, 100.0) for p in (at, of))
+        return (apply_rope(query, rope_q) * apply_rope(key, rope_k)).sum()
 
     base = score([3, 2, 1], [1, 1, 0])
     torch.testing.assert_close(score([7, 5, 2], [5, 4, 1]), base)
@@ -153,7 +153,7 @@ def test_commavq_shape_has_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
         model = GPT(config, spec, 0)
     assert model.num_parameters() == 307_052_544 - 1024
-    assert model.num_slots == 2580
+    assert model.num_positions == 2580
     positions_and_ids = (2580 + 1025) * 1024
     assert model.num_parameters(embeddings=False) == model.num_parameters() - positions_and_ids
 

@@ -140,7 +140,7 @@ def test_what_is_decoded_is_what_the_forward_finds_likeliest(style: str) -> None
         logits = model(whole[:, end - 4 : end], **given)
         assert torch.equal(logits[:, -1].argmax(-1), whole[:, end - 1].flatten(1))
     scores = model.score(whole[:, -4:], **given)
-    assert scores.hits[:, -1].all()
+    assert scores.correct[:, -1].all()
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -170,7 +170,7 @@ def test_without_a_separator_the_last_token_predicts_the_next_frame() -> None:
     assert difference[:12].max() == 0
     assert difference[12:].min() > 0
     assert not model(tokens)[:, 0, 0].any()  # uniform
-    assert torch.equal(model.layout.positions(2)[:, 1].unique(), torch.arange(2))
+    assert torch.equal(model.layout.coordinates(2)[:, 1].unique(), torch.arange(2))
 
 
 def test_captions_that_do_not_fit_are_refused() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.dynamics.gpt import heads
-from worldmodel.dynamics.gpt.heads import FactoredHead, chunked_nats, plain_nats
+from worldmodel.dynamics.gpt.heads import FactoredHead, chunked_token_nll, token_nll
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 
 CONFIG = GPTConfig(dim=12, num_layers=1, num_heads=1, context_steps=2, look_back=0)
@@ -40,7 +40,7 @@ def test_chunks_give_the_same_loss_and_gradient(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(heads, "CHUNK_LOGITS", 50 * 3)  # three tokens at a time, the last two
     targets = torch.randint(0, 50, (11,))
     found = []
-    for nats in (plain_nats, chunked_nats):
+    for nats in (token_nll, chunked_token_nll):
         torch.manual_seed(1)
         x = torch.randn(11, 7, requires_grad=True)
         weight = torch.randn(50, 7, requires_grad=True)
@@ -88,7 +88,7 @@ def test_a_factorised_head_is_a_distribution_over_whole_tokens(factors: tuple[in
     torch.testing.assert_close(joint.exp().sum(-1), torch.ones(5))
     for token in range(math.prod(factors)):
         targets = torch.full((5,), token)
-        torch.testing.assert_close(head.nats(x, targets), -joint[:, token])
+        torch.testing.assert_close(head.token_nll(x, targets), -joint[:, token])
     # Not a product of independent factors: the second depends on the first.
     first = joint.exp().view(5, -1, factors[0])
     given = first / first.sum(1, keepdim=True)
@@ -104,7 +104,7 @@ def test_a_factorised_gpt_scores_what_its_logits_say() -> None:
     logits, scores = model(tokens), model.score(tokens)
     expected = -logits.log_softmax(-1).gather(-1, tokens.flatten(2)[..., None])[..., 0]
     torch.testing.assert_close(scores.nats, expected)
-    assert torch.equal(scores.hits, logits.argmax(-1) == tokens.flatten(2))
+    assert torch.equal(scores.correct, logits.argmax(-1) == tokens.flatten(2))
     torch.testing.assert_close(model.loss(tokens), expected[:, 1:].mean())
 
 

@@ -1,4 +1,4 @@
-"""The sequence layout: ids, slots, positions and targets, checked against hand-made examples."""
+"""The sequence layout: ids, positions and targets, checked against hand-made examples."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_bins_are_uniform_in_symlog_space() -> None:
 
 
 def test_positions_give_prefixes_row_zero() -> None:
-    positions = make_layout("binned").positions(2)
+    positions = make_layout("binned").coordinates(2)
     assert positions.shape == (16, 3)
     assert positions[:4].tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1]]
     assert positions[-1].tolist() == [1, 2, 2]
@@ -57,7 +57,7 @@ def test_every_token_is_predicted_by_the_slot_before_it(kind: str) -> None:
     layout = make_layout(kind)
     tokens = torch.randint(0, 11, (1, 3, 2, 3))
     sequence = layout.sequence_ids(tokens, torch.randn(1, 2, 2))[0]
-    assert torch.equal(sequence[layout.predicting_slots(3) + 1], tokens[0].flatten(1))
+    assert torch.equal(sequence[layout.predicting_positions(3) + 1], tokens[0].flatten(1))
 
 
 def test_first_target_step_leaves_out_frames_without_a_past() -> None:

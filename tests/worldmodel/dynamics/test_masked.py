@@ -44,16 +44,16 @@ def test_a_score_depends_on_earlier_frames_alone_and_equals_one_frame_masked(lay
     model = make_model(layout, look_back=look_back)
     tokens, actions = make_clip()
     scores = model.score(tokens, actions)
-    assert scores.nats.shape == scores.hits.shape == (2, 4, 6)
+    assert scores.nats.shape == scores.correct.shape == (2, 4, 6)
     for time in range(4):
         hidden = torch.zeros(2, time + 1, 6, dtype=torch.bool)
         hidden[:, time] = True
         real = model.factors.split(tokens[:, : time + 1].flatten(2))
         logits = model(real, hidden, actions)[:, -1]
-        nats = model.factors.nats(logits, real[:, -1])
+        nats = model.factors.token_nll(logits, real[:, -1])
         torch.testing.assert_close(scores.nats[:, time], nats)
-        hits = (model.factors.best(logits) == real[:, -1]).all(-1)
-        assert torch.equal(scores.hits[:, time], hits)
+        correct = (model.factors.best(logits) == real[:, -1]).all(-1)
+        assert torch.equal(scores.correct[:, time], correct)
 
 
 @pytest.mark.parametrize("look_back", [0, 3])

@@ -1,4 +1,4 @@
-"""Text in the GPT: slots or cross-attention, causality, and a cached decoder that agrees."""
+"""Text in the GPT: prefix or cross-attention, causality, and a cached decoder that agrees."""
 
 from dataclasses import replace
 
@@ -19,13 +19,13 @@ from worldmodel.dynamics.text import TextContext
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 LAYOUTS = ["none", "continuous", "binned"]
-WAYS = ["slots", "cross-attention"]
+WAYS = ["prefix", "cross-attention"]
 
 
-def make_model(actions: str, way: str = "slots", **values) -> GPT:
+def make_model(actions: str, way: str = "prefix", **values) -> GPT:
     torch.manual_seed(0)
-    slots = {"text_tokens": 3, "text_width": 5} if way == "slots" else {}
-    layout = LayoutConfig(actions, num_bins=8, **slots)
+    prefix = {"text_tokens": 3, "text_width": 5} if way == "prefix" else {}
+    layout = LayoutConfig(actions, num_bins=8, **prefix)
     if way == "cross-attention":
         values |= {"context_tokens": 3, "context_dim": 5, "num_kv_heads": 1}
     config = GPTConfig(
@@ -54,7 +54,7 @@ def test_text_stands_before_the_action_and_the_frame():
     assert torch.equal(ids[:, 1:, 3:5], layout.action_ids(actions[:, :1]))
     assert torch.equal(ids[:, :, 5:], tokens.flatten(2))
     assert layout.predicting_slots(1)[0].tolist() == [4, 5, 6, 7, 8, 9]
-    assert len(layout.positions(2).unique(dim=0)) == 2 * 11  # no two slots share a place
+    assert len(layout.coordinates(2).unique(dim=0)) == 2 * 11  # coordinates are unique
 
 
 @pytest.mark.parametrize("way", WAYS)

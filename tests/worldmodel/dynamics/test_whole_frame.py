@@ -86,7 +86,7 @@ def test_loss_and_score_are_the_cross_entropy_of_the_logits(inner_layers: int) -
     expected = -log_probs.gather(-1, tokens.flatten(2)[..., None])[..., 0]
     scores = model.score(tokens, actions)
     torch.testing.assert_close(scores.nats, expected)
-    assert torch.equal(scores.hits, log_probs.argmax(-1) == tokens.flatten(2))
+    assert torch.equal(scores.correct, log_probs.argmax(-1) == tokens.flatten(2))
     torch.testing.assert_close(model.loss(tokens, actions), expected[:, 1:].mean())
 
 

@@ -35,7 +35,7 @@ def test_memory_share_is_bytes_over_time_over_bandwidth() -> None:
     model = make_model()
     head_and_blocks = list(model.blocks.parameters()) + list(model.head.parameters())
     weights = 4 * sum(p.numel() for p in head_and_blocks)
-    cache = 2 * 4 * model.config.num_layers * model.num_slots * model.config.dim
+    cache = 2 * 4 * model.config.num_layers * model.num_positions * model.config.dim
     expected = (weights + cache) * 6 / one.seconds_per_frame / 1e9
     assert one.memory_share == pytest.approx(expected)
     assert one.name == "raster, window=roll"

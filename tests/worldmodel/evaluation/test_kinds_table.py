@@ -63,7 +63,7 @@ def test_kinds_stand_side_by_side(trained, tmp_path, capsys):
             scores = model.network.score(clip.tokens, clip.actions)
         bits = scores.nats[:, 1:].mean().item() / math.log(2)
         assert row["bits_per_token"] == pytest.approx(bits, rel=1e-5)
-        assert row["accuracy"] == pytest.approx(scores.hits[:, 1:].float().mean().item())
+        assert row["accuracy"] == pytest.approx(scores.correct[:, 1:].float().mean().item())
         assert row["parameters"] == model.network.num_parameters()
         assert row["frames_per_s"] > 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]

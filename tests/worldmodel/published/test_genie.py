@@ -60,10 +60,10 @@ def test_logits_loss_and_accuracy(golden):
     torch.testing.assert_close(logits, theirs, atol=2e-4, rtol=0)
     counted = masked.clone()
     counted[:, 0] = False
-    loss = factors.nats(logits, real)[counted].mean()
+    loss = factors.token_nll(logits, real)[counted].mean()
     torch.testing.assert_close(loss, io["loss"], atol=1e-4, rtol=0)
-    hits = (factors.best(logits) == real).all(-1)[counted]
-    torch.testing.assert_close(hits.float().mean(), io["acc"])
+    correct = (factors.best(logits) == real).all(-1)[counted]
+    torch.testing.assert_close(correct.float().mean(), io["acc"])
 
 
 @pytest.mark.parametrize("name", ["steps1", "steps2_random", "steps2_greedy"])

@@ -51,7 +51,7 @@ def test_commavq_gpt(shared):
 
 
 def frame_width(said: dict) -> int:
-    """Slots of a frame, BOS included."""
+    """Positions of a frame, BOS included."""
     return said["model"]["tokens_per_frame"]
 
 
@@ -91,11 +91,11 @@ def test_cosmos_ar(shared, variant, tmp_path):
     close(network.sequence_logits(io["tokens"], captions), io["logits"])
     steps, (_, rows, columns) = config.context_steps, model.spec.grid
     half = config.head_dim // 2
-    slots = steps * rows * columns
-    close(network.turn_cos, io["rope_cos"][:slots, :half], 1e-6)
-    close(network.turn_sin, io["rope_sin"][:slots, :half], 1e-6)
+    positions = steps * rows * columns
+    close(network.rope_cos, io["rope_cos"][:positions, :half], 1e-6)
+    close(network.rope_sin, io["rope_sin"][:positions, :half], 1e-6)
     if "abs_pos_emb" in io:
-        assert torch.equal(network.added, io["abs_pos_emb"][0, :slots])
+        assert torch.equal(network.added, io["abs_pos_emb"][0, :positions])
     frames = io["tokens"].view(-1, steps, rows, columns)
     close(network(frames, captions=captions).flatten(1, 2)[:, 1:], io["logits"][:, :-1])
     # With the cache, from one latent frame.
@@ -116,9 +116,9 @@ def test_vam_mupgpt2(shared):
     network.blocks[layer].register_forward_hook(lambda *call: seen.append(call[-1]))
     close(network.sequence_logits(io["visual_tokens"].flatten(1)), io["logits"])
     close(seen[-1].view(io["intermediate"].shape), io["intermediate"])
-    slots = torch.arange(io["spatial_positions"].shape[1])
-    assert torch.equal(slots % network.layout.step_length, io["spatial_positions"][0])
-    assert torch.equal(slots // network.layout.step_length, io["temporal_positions"][0])
+    positions = torch.arange(io["spatial_positions"].shape[1])
+    assert torch.equal(positions % network.layout.step_length, io["spatial_positions"][0])
+    assert torch.equal(positions // network.layout.step_length, io["temporal_positions"][0])
     prompt = io["visual_tokens"][:, : said["burn_in_frames"]]
     future = rollout(network, prompt, None, said["generated_frames"], Sampling(greedy=True))
     assert torch.equal(future[:, 0], io["greedy_frames"])

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenizer.networks.autoencoder import Layers
-from training.optimization.recompute import call
+from training.optimization.recompute import maybe_checkpoint
 
 
 class PastFrames(dict[nn.Module, Tensor]):
@@ -74,5 +74,5 @@ class CausalLayers(Layers):
 
     def forward(self, x: Tensor, past: PastFrames | None = None) -> Tensor:
         for layer in self:
-            x = call(layer, x, past, recompute=self.recompute)
+            x = maybe_checkpoint(layer, x, past, recompute=self.recompute)
         return x

@@ -1,4 +1,4 @@
-"""Predicts actions, column by column, where they are tokens of their own."""
+"""Predicts binned actions, column by column."""
 
 import torch
 import torch.nn.functional as F
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class ActionHead(nn.Module):
-    """Every action column has bins of its own, and is predicted after the columns before it."""
+    """A linear head per action column; each column is predicted given the columns before it."""
 
     def __init__(self, num_actions: int, num_bins: int, dim: int) -> None:
         super().__init__()
@@ -16,22 +16,22 @@ class ActionHead(nn.Module):
     def forward(
         self, states: Float[Tensor, "batch step action dim"]
     ) -> Float[Tensor, "batch step action bin"]:
-        """Logits of every column, from the (normed) state before it."""
+        """Logits of every column, from the normed hidden state before it."""
         return torch.einsum("bsad,akd->bsak", states, self.weight.to(states.dtype))
 
     def column(self, state: Float[Tensor, "row 1 dim"], index: int) -> Float[Tensor, "row bin"]:
         """Logits of one column."""
         return F.linear(state[:, 0], self.weight[index].to(state.dtype))
 
-    def nats(
+    def nll(
         self,
         states: Float[Tensor, "batch step action dim"],
         bins: Int[Tensor, "batch step action"],
         without: Bool[Tensor, " batch"] | None,
     ) -> Float[Tensor, ""]:
-        """Mean cross entropy of the columns, but not in examples that read no actions."""
+        """Mean cross entropy of the columns; examples in `without` do not count."""
         logits = self(states).permute(0, 3, 1, 2).float()
-        nats = F.cross_entropy(logits, bins, reduction="none").flatten(1).mean(1)
+        nll = F.cross_entropy(logits, bins, reduction="none").flatten(1).mean(1)
         if without is None:
-            return nats.mean()
-        return nats.masked_fill(without, 0.0).sum() / (~without).sum().clamp(min=1)
+            return nll.mean()
+        return nll.masked_fill(without, 0.0).sum() / (~without).sum().clamp(min=1)

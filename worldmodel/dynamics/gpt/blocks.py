@@ -1,4 +1,4 @@
-"""The transformer block of every GPT here, from GPT-2's to Llama's."""
+"""The transformer block of a GPT, from GPT-2 to Llama by its config."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -8,12 +8,12 @@ from worldmodel.dynamics.attention import (
     Attention,
     AttentionShape,
     CrossAttention,
-    Words,
+    TextKV,
     linear,
 )
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.gpt.config import GPTConfig
-from worldmodel.dynamics.positions import Rotation
+from worldmodel.dynamics.positions import Rope
 from worldmodel.dynamics.text import Text
 
 
@@ -27,7 +27,7 @@ class Block(nn.Module):
     """Pre-norm transformer block.
 
     Args:
-        layer: which one it is; every `cross_every`-th, the first included, also reads captions.
+        layer: its index. Every `cross_every`-th block, from 0 on, also attends to captions.
     """
 
     def __init__(self, config: GPTConfig, layer: int = 0) -> None:
@@ -56,41 +56,41 @@ class Block(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch slot dim"],
-        turn: Rotation | None,
+        x: Float[Tensor, "batch position dim"],
+        rope: Rope | None,
         cache: KVCache | None = None,
         layer: int = 0,
-        text: Text | Words | None = None,
-    ) -> Float[Tensor, "batch slot dim"]:
-        x = self._placed(x, turn)
-        x = x + self._drop(self.attention(self.attention_norm(x), turn, cache, layer))
+        text: Text | TextKV | None = None,
+    ) -> Float[Tensor, "batch position dim"]:
+        x = self._with_position(x, rope)
+        x = x + self._drop(self.attention(self.attention_norm(x), rope, cache, layer))
         x = self._with_text(x, text)
         return x + self._drop(self._mlp(x))
 
     def step(
         self,
         x: Float[Tensor, "batch new dim"],
-        turn: Rotation | None,
+        rope: Rope | None,
         cache: KVCache,
         layer: int,
-        text: Text | Words | None = None,
+        text: Text | TextKV | None = None,
     ) -> Float[Tensor, "batch new dim"]:
-        """New slots against the cache and those before them."""
-        x = self._placed(x, turn)
-        x = x + self.attention.step(self.attention_norm(x), turn, cache, layer)
+        """Run new positions against the cache."""
+        x = self._with_position(x, rope)
+        x = x + self.attention.step(self.attention_norm(x), rope, cache, layer)
         x = self._with_text(x, text)
         return x + self._mlp(x)
 
     @staticmethod
-    def _placed(x: Tensor, turn: Rotation | None) -> Tensor:
-        return x if turn is None or turn.added is None else x + turn.added
+    def _with_position(x: Tensor, rope: Rope | None) -> Tensor:
+        return x if rope is None or rope.added is None else x + rope.added
 
-    def _with_text(self, x: Tensor, text: Text | Words | None) -> Tensor:
+    def _with_text(self, x: Tensor, text: Text | TextKV | None) -> Tensor:
         if not self.reads_text:
             return x
-        assert text is not None  # the GPT checks what it is given
-        words = self.cross_attention.read(text) if isinstance(text, Text) else text
-        return x + self._drop(self.cross_attention(self.cross_norm(x), words))
+        assert text is not None  # GPT.run gives one to every block that reads text
+        text_kv = self.cross_attention.text_kv(text) if isinstance(text, Text) else text
+        return x + self._drop(self.cross_attention(self.cross_norm(x), text_kv))
 
     def _mlp(self, x: Tensor) -> Tensor:
         x = self.mlp_norm(x)

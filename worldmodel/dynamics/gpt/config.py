@@ -22,12 +22,12 @@ class GPTConfig(DynamicsConfig):
     Attributes:
         dropout: on embeddings and residual branches; not on attention weights, which would
             cost the fast attention kernels.
-        positions: "rope" (rotary over time, row, column), "learned" (one per slot) or "factored"
-            (learned, the sum of one per time step and one per place in a step).
+        positions: "rope" (over time, row, column), "learned" (one vector per position) or
+            "factored" (learned; the sum of a temporal and a spatial vector).
         gelu: "tanh" (GPT-2's) or "none" (exact), as in torch.nn.GELU.
         tie_embeddings: the head reuses the rows of the token embedding.
-        look_back: side (odd) of the window of the previous frame, around the cell that a slot
-            predicts, that is added to the slot's input; 0 for a plain GPT, which has to find
+        look_back: side (odd) of the window of the previous frame, around the cell that a position
+            predicts, that is added to the position's input; 0 for a plain GPT, which has to find
             that cell by attention. Most of a driving scene moves by less than a cell, so this
             is where most of the answer lies.
         mup_base_width: `dim` for which the learning rate was found; other widths then scale
@@ -129,7 +129,7 @@ class GPTConfig(DynamicsConfig):
             raise BadInput(
                 f"layout.text_tokens={self.layout.text_tokens}, context_tokens="
                 f"{self.context_tokens}, context_dim={self.context_dim}: captions are read in "
-                "slots or by cross-attention; set one to 0"
+                "positions or by cross-attention; set one to 0"
             )
         if self.factors and (self.tie_embeddings or self.head_ids == "all" or self.look_back):
             raise BadInput(

@@ -1,10 +1,10 @@
-"""Large vocabularies: losses that never hold tokens x vocabulary, and factorised tokens.
+"""Heads for large vocabularies: losses in chunks, and factorised tokens.
 
-A token of a factorised vocabulary is a number whose digits are its factors, the first varying
-fastest, as a `TokenSpec` says. Its probability is the product of those of its factors, each given
-the ones before it: exact, no independence is assumed. The condition is linear (a learned vector
-per factor value, added to what the next factor's head reads), so the whole joint distribution is
-one small table per earlier factor away, and every decoder can draw from it as from any other.
+The factors of a token are its digits; the first varies fastest (`TokenSpec`). The probability of a
+token is the product of the probabilities of its factors, each given the earlier ones. This is
+exact. The condition is linear: every factor value has a learned vector, which is added to the
+input of the next head. So the joint distribution over all tokens is cheap, and every decoder can
+sample from it.
 """
 
 import math
@@ -20,18 +20,18 @@ from training.errors import BadInput
 from worldmodel.dynamics.attention import linear
 from worldmodel.dynamics.factors import Factors
 
-# From here on the logits of a batch would be the largest thing in memory.
+# From this size on, the logits of a batch would dominate memory.
 LARGE_VOCABULARY = 16_384
-CHUNK_LOGITS = 2**24  # numbers held at once
+CHUNK_LOGITS = 2**24  # logits held at once
 
 
 def chunk_tokens(vocab_size: int) -> int:
-    """How many tokens' logits are held at once."""
+    """Number of tokens in a chunk."""
     return max(1, CHUNK_LOGITS // vocab_size)
 
 
 def check_factors(factors: Sequence[int], vocab_size: int) -> None:
-    """BadInput unless the factors make up the vocabulary."""
+    """BadInput unless the factors multiply to the vocabulary."""
     if len(factors) < 2 or min(factors) < 2 or math.prod(factors) != vocab_size:
         raise BadInput(
             f"factors={tuple(factors)}: the vocabulary has {vocab_size} tokens; give two or more "
@@ -39,33 +39,33 @@ def check_factors(factors: Sequence[int], vocab_size: int) -> None:
         )
 
 
-def plain_nats(
+def token_nll(
     x: Float[Tensor, "token dim"],
     weight: Float[Tensor, "vocab dim"],
     targets: Int[Tensor, " token"],
 ) -> Float[Tensor, " token"]:
-    """Cross entropy of a linear head, all logits at once."""
+    """Cross entropy of every token in nats, with all logits in memory at once."""
     return F.cross_entropy(F.linear(x, weight).float(), targets, reduction="none")
 
 
-def chunked_nats(
+def chunked_token_nll(
     x: Float[Tensor, "token dim"],
     weight: Float[Tensor, "vocab dim"],
     targets: Int[Tensor, " token"],
 ) -> Float[Tensor, " token"]:
-    """As `plain_nats`, a chunk of tokens at a time, forward and backward.
+    """As `token_nll`, in chunks of tokens, forward and backward.
 
-    The backward pass computes the logits of a chunk again: a third more work in the head, for
-    memory that does not grow with tokens x vocabulary.
+    The backward pass recomputes the logits of a chunk. The head does a third more work; memory
+    does not grow with tokens x vocabulary.
     """
     size = chunk_tokens(len(weight))
     parts = zip(x.split(size), targets.split(size), strict=True)
-    nats = [checkpoint(plain_nats, a, weight, b, use_reentrant=False) for a, b in parts]
-    return torch.cat(nats)
+    parts_nll = [checkpoint(token_nll, a, weight, b, use_reentrant=False) for a, b in parts]
+    return torch.cat(parts_nll)
 
 
 class FactoredEmbedding(nn.Module):
-    """The sum of a vector per factor; ids beyond the vocabulary have their own vectors."""
+    """Sums one vector per factor; ids beyond the vocabulary have their own vectors."""
 
     def __init__(self, factors: Sequence[int], num_ids: int, dim: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class FactoredEmbedding(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Of the ids beyond the vocabulary, in their order."""
+        """Vectors of the ids beyond the vocabulary."""
         return self.others.weight
 
     def forward(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
@@ -91,7 +91,7 @@ class FactoredEmbedding(nn.Module):
 
 
 class FactoredHead(nn.Module):
-    """Predicts the factors of a token one after the other, each given those before it."""
+    """Predicts the factors of a token in order, each given the earlier ones."""
 
     def __init__(self, factors: Sequence[int], dim: int) -> None:
         super().__init__()
@@ -99,10 +99,10 @@ class FactoredHead(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(dim, size, bias=False) for size in factors)
         self.conditions = nn.ModuleList(nn.Embedding(size, dim) for size in factors[:-1])
 
-    def nats(
+    def token_nll(
         self, x: Float[Tensor, "token dim"], targets: Int[Tensor, " token"]
     ) -> Float[Tensor, " token"]:
-        """Cross entropy of whole tokens: the sum over their factors."""
+        """Cross entropy of every token in nats: the sum over its factors."""
         digits = self.factors.split(targets).unbind(-1)
         total = torch.zeros((), device=x.device)
         for i, head in enumerate(self.heads):
@@ -114,11 +114,11 @@ class FactoredHead(nn.Module):
     def forward(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape vocab"]:
         """Log-probabilities of all tokens."""
         joint = torch.zeros(*x.shape[:-1], 1, device=x.device)
-        past = x.new_zeros(1, x.shape[-1])  # one sum of conditions per value of the earlier factors
+        past = x.new_zeros(1, x.shape[-1])  # one row per value of the earlier factors
         for i, head in enumerate(self.heads):
             assert isinstance(head, nn.Linear)
             own = linear(head, x)[..., None, :] + linear(head, past)  # [..., earlier, size]
-            # Later factors vary slower, so they come first.
+            # Later factors vary slower: their axis comes first.
             steps = joint[..., None] + own.float().log_softmax(-1)
             joint = steps.transpose(-1, -2).flatten(-2)
             if i < len(self.conditions):
@@ -128,13 +128,13 @@ class FactoredHead(nn.Module):
         return joint
 
 
-def hits(
+def correct(
     logits: Callable[[Tensor], Tensor],
     x: Float[Tensor, "token dim"],
     targets: Int[Tensor, "*shape"],
     vocab: int,
 ) -> Bool[Tensor, "*shape"]:
-    """Whether the most probable token is the target, a chunk of tokens at a time."""
+    """Whether the most probable token is the target; in chunks of tokens."""
     size = chunk_tokens(vocab)
-    found = [logits(part).argmax(-1) for part in x.split(size)]
-    return torch.cat(found).view(targets.shape) == targets
+    best = [logits(part).argmax(-1) for part in x.split(size)]
+    return torch.cat(best).view(targets.shape) == targets

@@ -1,4 +1,4 @@
-"""What a GPT reads: ids, actions, captions and the frame before as one sequence of vectors."""
+"""The input of a GPT: ids, actions, captions and the previous frame as one sequence."""
 
 import torch
 import torch.nn.functional as F
@@ -12,20 +12,20 @@ from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.gpt.heads import FactoredEmbedding, FactoredHead, check_factors
 from worldmodel.dynamics.gpt.noise import ContextNoise
 from worldmodel.dynamics.inputs import ActionVector, LookBack
-from worldmodel.dynamics.positions import Rotation, rotation, sinusoid
-from worldmodel.dynamics.text import TextContext, TextSlots
+from worldmodel.dynamics.positions import Rope, make_rope, sinusoid
+from worldmodel.dynamics.text import TextContext, TextPrefix
 
 
 class SequenceInput(Dynamics):
-    """The side of a GPT that faces its input: embeddings, look-back, positions.
+    """The input side of a GPT: embeddings, look-back, positions.
 
     Raises:
         BadInput: the configuration does not fit the data, or a clip does not fit the model.
     """
 
     config: GPTConfig
-    turn_cos: Tensor
-    turn_sin: Tensor
+    rope_cos: Tensor
+    rope_sin: Tensor
     added: Tensor | None
 
     def __init__(self, config: GPTConfig, spec: TokenSpec, num_actions: int) -> None:
@@ -35,7 +35,7 @@ class SequenceInput(Dynamics):
                 "or set context_tokens=0"
             )
         super().__init__(config, spec, num_actions)
-        self.num_slots = self.layout.sequence_length(config.context_steps)
+        self.num_positions = self.layout.sequence_length(config.context_steps)
         self.embed: nn.Embedding | FactoredEmbedding
         self.head: nn.Linear | FactoredHead
         self._make_ids()
@@ -45,11 +45,11 @@ class SequenceInput(Dynamics):
         if config.layout.actions == "continuous":
             self.action = ActionVector(num_actions, config.dim)
         if config.layout.text_tokens:
-            self.text = TextSlots(config.layout.text_width, config.dim)
+            self.text = TextPrefix(config.layout.text_width, config.dim)
         self.noise = ContextNoise(config.noise_levels, config.dim)
 
     def _make_ids(self) -> None:
-        """What reads ids, and what predicts them."""
+        """Make the embedding and the head."""
         config, vocab = self.config, self.layout.vocab_size
         num_ids = self.layout.num_ids + config.unused_ids
         self.num_head_ids = vocab if config.head_ids == "frame" else num_ids
@@ -65,16 +65,16 @@ class SequenceInput(Dynamics):
     def _make_positions(self) -> None:
         config = self.config
         if config.positions == "learned":
-            self.position = nn.Embedding(self.num_slots, config.dim)
+            self.position = nn.Embedding(self.num_positions, config.dim)
         elif config.positions == "factored":
             self.time_position = nn.Embedding(config.context_steps, config.dim)
             self.space_position = nn.Embedding(self.layout.step_length, config.dim)
         else:
-            positions = self.layout.positions(config.context_steps)
-            turn = rotation(positions, config.head_dim, config.rope_theta, config.yarn)
-            self.register_buffer("turn_cos", turn.cos, persistent=False)
-            self.register_buffer("turn_sin", turn.sin, persistent=False)
-            added = sinusoid(positions, config.dim) if config.sinusoid else None
+            coordinates = self.layout.coordinates(config.context_steps)
+            rope = make_rope(coordinates, config.head_dim, config.rope_theta, config.yarn)
+            self.register_buffer("rope_cos", rope.cos, persistent=False)
+            self.register_buffer("rope_sin", rope.sin, persistent=False)
+            added = sinusoid(coordinates, config.dim) if config.sinusoid else None
             if added is not None:
                 added[: self.layout.lead_length] = 0
             self.register_buffer("added", added, persistent=False)
@@ -86,34 +86,34 @@ class SequenceInput(Dynamics):
         drop_actions: Bool[Tensor, " batch"] | None,
         captions: TextContext | None = None,
         noise: Float[Tensor, " batch"] | None = None,
-    ) -> Float[Tensor, "batch slot dim"]:
-        """What the first block reads: ids, actions, text and, where learned, positions."""
+    ) -> Float[Tensor, "batch position dim"]:
+        """Input of the first block: ids, actions, text and learned positions."""
         time, limit = tokens.shape[1], self.config.context_steps
         if not 1 <= time <= limit:
             raise BadInput(f"{time} frames, but the model sees 1 to {limit}; shorten the clips")
         self.check_captions(captions, len(tokens))
         x = self.embed(self.layout.sequence_ids(tokens, actions, drop_actions))
         lead, x = x[:, : self.layout.lead_length], x[:, self.layout.lead_length :]
-        space, disturbance = self.layout.tokens_per_step, None
+        space, added_noise = self.layout.tokens_per_step, None
         if noise is not None:
-            x, disturbance = self.disturb(x.unflatten(1, (time, -1)), noise)
+            x, added_noise = self.add_noise(x.unflatten(1, (time, -1)), noise)
         if self.config.layout.actions == "continuous":
             assert actions is not None
             later = self.embed_actions(actions[:, : time - 1], drop_actions)
             steps = x.unflatten(1, (time, -1))
-            said, frames = steps[:, :, : self.layout.prefix_length - 1], steps[:, :, -space:]
-            prefix = torch.cat([steps[:, :1, said.shape[2]], later.to(x.dtype)], dim=1)
+            text, frames = steps[:, :, : self.layout.prefix_length - 1], steps[:, :, -space:]
+            prefix = torch.cat([steps[:, :1, text.shape[2]], later.to(x.dtype)], dim=1)
             prefix = prefix[:, :, None]
-            x = torch.cat([said, prefix, frames + prefix], dim=2).flatten(1, 2)
+            x = torch.cat([text, prefix, frames + prefix], dim=2).flatten(1, 2)
         if captions is not None and self.config.layout.text_tokens:
-            said = self.embed_text(captions, 0, time).to(x.dtype)
-            rest = x.unflatten(1, (time, -1))[:, :, said.shape[2] :]
-            x = torch.cat([said, rest], dim=2).flatten(1, 2)
+            text = self.embed_text(captions, 0, time).to(x.dtype)
+            rest = x.unflatten(1, (time, -1))[:, :, text.shape[2] :]
+            x = torch.cat([text, rest], dim=2).flatten(1, 2)
         if self.config.look_back:
-            before = None if disturbance is None else disturbance[:, :-1].flatten(0, 1)
+            before = None if added_noise is None else added_noise[:, :-1].flatten(0, 1)
             hints = self.hints(tokens[:, :-1].flatten(0, 1), before)
             hints = hints.unflatten(0, (len(tokens), -1))
-            # A slot gets the hint of the cell that it predicts; step 0 has nothing to look back at.
+            # A position gets the hint of the cell it predicts; time step 0 has no previous frame.
             hints = F.pad(hints.to(x.dtype), (0, 0, self.layout.prefix_length - 1, 1, 1, 0))
             x = x + hints.flatten(1, 2)
         x = torch.cat([lead, x], dim=1) if lead.shape[1] else x
@@ -126,10 +126,10 @@ class SequenceInput(Dynamics):
         actions: Float[Tensor, "batch step action"],
         drop_actions: Bool[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch step dim"]:
-        """Prefixes of the "continuous" layout, without their positions.
+        """Prefixes of the "continuous" layout, without position embedding.
 
-        They are also added to every frame token of their step: a token then knows the action
-        in the first block, instead of having to fetch it before it can look for its source.
+        They are also added to every frame token of their time step. So a token has the action
+        in the first block and need not attend to it first.
         """
         nothing = self.embed(torch.tensor(self.layout.no_action_id, device=actions.device))
         out: Tensor = self.action(actions, nothing, drop_actions)
@@ -138,63 +138,65 @@ class SequenceInput(Dynamics):
     def embed_text(
         self, captions: TextContext, start: int, stop: int
     ) -> Float[Tensor, "batch step token dim"]:
-        """The text slots of time steps start .. stop - 1, without their positions."""
+        """Text tokens of time steps start .. stop - 1, without position embedding."""
         nothing = self.embed(torch.tensor(self.layout.no_text_id, device=captions.index.device))
         out: Tensor = self.text(captions, start, stop, nothing)
         return out
 
-    def heard(self, captions: TextContext | None, batch: int) -> TextContext | None:
-        """What cross-attention reads, silence included; None for a model without it."""
+    def text_context(self, captions: TextContext | None, batch: int) -> TextContext | None:
+        """Captions for cross-attention, possibly empty; None for a model without it."""
         self.check_captions(captions, batch)
         if not self.config.context_dim:
             return None
         device = self.embed.weight.device
-        return captions or TextContext.silence(batch, self.config.context_dim, device)
+        return captions or TextContext.empty(batch, self.config.context_dim, device)
 
-    def disturb(
-        self, steps: Float[Tensor, "batch time slot dim"], noise: Float[Tensor, " batch"]
-    ) -> tuple[Float[Tensor, "batch slot dim"], Float[Tensor, "batch time space dim"]]:
-        """Embeddings with noise on the frames' tokens, which may be told its level; the noise."""
+    def add_noise(
+        self, steps: Float[Tensor, "batch time position dim"], noise: Float[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch position dim"], Float[Tensor, "batch time space dim"]]:
+        """Add noise and its level embedding to frame tokens; return embeddings and noise."""
         frames = steps[:, :, -self.layout.tokens_per_step :]
         drawn = self.noise.draw(frames, noise * frames.detach().std())
-        told = frames + drawn + self.noise.told(noise)
+        noisy = frames + drawn + self.noise.level_embedding(noise)
         rest = steps[:, :, : self.layout.prefix_length]
-        return torch.cat([rest, told], dim=2).flatten(1, 2), drawn
+        return torch.cat([rest, noisy], dim=2).flatten(1, 2), drawn
 
     def hints(
         self,
         frame: Int[Tensor, "batch height width"],
         noise: Float[Tensor, "batch space dim"] | None = None,
     ) -> Float[Tensor, "batch space dim"]:
-        """What `look_back` tells about every cell of the next frame: this frame around it."""
+        """The `look_back` input of every cell of the next frame: this frame around it."""
         cells = self.embed(frame)
         if noise is not None:
             cells = cells + noise.view_as(cells)
         around = self.look_back(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return (cells + around).flatten(1, 2)
 
-    def learned_positions(self, slots: Int[Tensor, " slot"]) -> Float[Tensor, "slot dim"]:
-        """What is added to the embedding of slots where positions are learned."""
+    def learned_positions(
+        self, positions: Int[Tensor, " position"]
+    ) -> Float[Tensor, "position dim"]:
+        """Learned position embeddings."""
         if self.config.positions == "learned":
-            return self.position(slots)
+            return self.position(positions)
         step = self.layout.step_length
-        return self.time_position(slots // step) + self.space_position(slots % step)
+        return self.time_position(positions // step) + self.space_position(positions % step)
 
-    def turns(self, start: int, stop: int) -> Rotation | None:
-        """Rotary angles of slots start .. stop - 1; None where positions are learned."""
+    def rope(self, start: int, stop: int) -> Rope | None:
+        """RoPE of positions start .. stop - 1; None for learned positions."""
         if self.config.positions != "rope":
             return None
-        return Rotation(self.turn_cos, self.turn_sin, self.added).slots(start, stop)
+        return Rope(self.rope_cos, self.rope_sin, self.added).at(slice(start, stop))
 
-    def step_turns(self, step: int) -> Rotation | None:
-        """Rotary angles of the slots of one time step, which may lie beyond the context."""
+    def step_rope(self, step: int) -> Rope | None:
+        """RoPE of one time step, which may lie beyond the context."""
         if self.config.positions != "rope":
             return None
         first, length = self.layout.sequence_length(step), self.layout.step_length
         if step < self.config.context_steps:
-            return self.turns(first, first + length)
-        positions, config = self.layout.positions(1)[self.layout.lead_length :], self.config
-        positions[:, 0] += step
-        turn = rotation(positions, config.head_dim, config.rope_theta, config.yarn)
-        device = self.turn_cos.device
-        return Rotation(turn.cos.to(device), turn.sin.to(device))
+            return self.rope(first, first + length)
+        coordinates, config = self.layout.coordinates(1)[self.layout.lead_length :], self.config
+        coordinates[:, 0] += step
+        rope = make_rope(coordinates, config.head_dim, config.rope_theta, config.yarn)
+        device = self.rope_cos.device
+        return Rope(rope.cos.to(device), rope.sin.to(device))

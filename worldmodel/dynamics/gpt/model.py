@@ -1,8 +1,7 @@
 """A GPT over token grids and actions: the autoregressive world model.
 
-One network from GPT-2 (Radford et al. 2019) to Llama (arXiv 2302.13971), by `GPTConfig`. What
-stands where in its sequence is in `layout`, what it reads in `sequence_input`, its
-block in `blocks`, what predicts ids in `heads`.
+`GPTConfig` ranges from GPT-2 (Radford et al. 2019) to Llama (arXiv 2302.13971). `layout` has the
+order of the sequence, `input` the embeddings, `blocks` the block, `heads` the output.
 """
 
 import math
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from training.optimization.recompute import call
+from training.optimization.recompute import maybe_checkpoint
 from worldmodel.dynamics.attention import linear
 from worldmodel.dynamics.base import TokenScores
 from worldmodel.dynamics.gpt.action_head import ActionHead
@@ -25,9 +24,9 @@ from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.gpt.heads import (
     LARGE_VOCABULARY,
     FactoredHead,
-    chunked_nats,
-    hits,
-    plain_nats,
+    chunked_token_nll,
+    correct,
+    token_nll,
 )
 from worldmodel.dynamics.gpt.input import SequenceInput
 from worldmodel.dynamics.mup import lr_multipliers, multiples
@@ -61,63 +60,65 @@ class GPT(SequenceInput):
         drop_actions: Bool[Tensor, " batch"] | None = None,
         captions: TextContext | None = None,
         noise: Float[Tensor, " batch"] | None = None,
-        answer: Callable[[Tensor, Tensor], Any] | None = None,
+        head_fn: Callable[[Tensor, Tensor], Any] | None = None,
     ) -> Any:
         """Logits [batch time space vocab] of every frame token given everything before it.
 
         Args:
-            actions: row t is in force between frame t and t + 1; at least time - 1 rows.
-            drop_actions: examples whose actions are all replaced by a learned "no action".
-            captions: what is said at every step; without it, nothing is said: a learned vector
-                in slots, to cross-attention one of zeros.
-            noise: standard deviation, in that of the embeddings, of noise on every example's
-                frame tokens.
-            answer: what to make, in place of logits, of what the head reads for every token, and
-                of all that the blocks made.
-                Inside of this call, because a sharded head is whole only there.
+            actions: row t acts between frame t and t + 1; at least time - 1 rows.
+            drop_actions: examples that read a learned "no action" instead of their actions.
+            captions: captions of every time step. Without one, text positions hold a learned
+                vector, and cross-attention reads zeros.
+            noise: standard deviation of the noise on the frame tokens of every example, in
+                standard deviations of the embeddings.
+            head_fn: computes the return value from the hidden states of the frame tokens and
+                of all positions; called inside forward, because FSDP gathers the head only
+                there.
         Raises:
             BadInput: wrong grid, wrong action width, captions that do not fit, or more frames
                 than `context_steps`.
         """
-        # The last token predicts none.
+        # The last token predicts nothing.
         embedded = self.embed_clip(tokens, actions, drop_actions, captions, noise)
         states = self.run(embedded[:, :-1], captions)
-        slots = self.layout.predicting_slots(tokens.shape[1]).flatten().clamp(min=0)
-        x = states.index_select(1, slots.to(states.device))
-        if answer is not None:
-            return answer(x, states)
+        positions = self.layout.predicting_positions(tokens.shape[1]).flatten().clamp(min=0)
+        x = states.index_select(1, positions.to(states.device))
+        if head_fn is not None:
+            return head_fn(x, states)
         logits = self.logits(x)
         if not self.layout.predicts_first:
             logits = torch.cat([torch.zeros_like(logits[:, :1]), logits[:, 1:]], dim=1)
         return logits.unflatten(1, (tokens.shape[1], -1))
 
     def run(
-        self, x: Float[Tensor, "batch slot dim"], captions: TextContext | None = None
-    ) -> Float[Tensor, "batch slot dim"]:
-        """All blocks, over slots from the first on."""
-        heard, length = self.heard(captions, len(x)), self.layout.step_length
+        self, x: Float[Tensor, "batch position dim"], captions: TextContext | None = None
+    ) -> Float[Tensor, "batch position dim"]:
+        """Run all blocks over a sequence from its first position on."""
+        context, length = self.text_context(captions, len(x)), self.layout.step_length
         lead = self.layout.lead_length
-        text = heard and heard.words(0, max(1, -(-(x.shape[1] - lead) // length)), length, lead)
-        turn = self.turns(0, x.shape[1])
+        text = context and context.text(0, max(1, -(-(x.shape[1] - lead) // length)), length, lead)
+        rope = self.rope(0, x.shape[1])
         for block in self.blocks:
-            x = call(block, x, turn, None, 0, text, recompute=self.recompute)
+            x = maybe_checkpoint(block, x, rope, None, 0, text, recompute=self.recompute)
         return x
 
     def sequence_logits(
-        self, ids: Int[Tensor, "batch slot"], captions: TextContext | None = None
-    ) -> Float[Tensor, "batch slot id"]:
-        """Logits of all ids that the head knows after every slot of a sequence given as it is.
+        self, ids: Int[Tensor, "batch position"], captions: TextContext | None = None
+    ) -> Float[Tensor, "batch position id"]:
+        """Logits of all head ids after every position of a given id sequence.
 
         Raises:
-            BadInput: the network reads more than ids, or the sequence is longer than its context.
+            BadInput: the network reads more than ids, or the sequence exceeds its context.
         """
         if self.config.look_back or self.config.layout.actions == "continuous":
             raise BadInput(
                 "sequence_logits needs look_back=0 and layout.actions other than continuous; "
                 "call the model with tokens and actions"
             )
-        if ids.shape[1] > self.num_slots:
-            raise BadInput(f"{ids.shape[1]} ids, but the model sees {self.num_slots}; give fewer")
+        if ids.shape[1] > self.num_positions:
+            raise BadInput(
+                f"{ids.shape[1]} ids, but the model sees {self.num_positions}; give fewer"
+            )
         x = self.embed(ids)
         if self.config.positions != "rope":
             x = x + self.learned_positions(torch.arange(ids.shape[1], device=ids.device))
@@ -132,32 +133,32 @@ class GPT(SequenceInput):
         context: Int[Tensor, "batch time height width"] | None = None,
         noise: Float[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean cross entropy of the frame tokens that count, and of the actions by their weight.
+        """Mean cross entropy of the frame tokens that count, plus the weighted one of actions.
 
         Args:
-            context: what is read instead of the tokens, which stay what is predicted.
+            context: read instead of `tokens`; the targets stay `tokens`.
             captions, noise: see `forward`.
         """
         first = self.first_target_step * self.layout.tokens_per_step
         targets = tokens.flatten(1)[:, first:]
 
-        def mean_nats(x: Tensor, states: Tensor) -> Tensor:
-            nats = self._nats(x[:, first:], targets).mean()
+        def mean_loss(x: Tensor, states: Tensor) -> Tensor:
+            loss = self._token_nll(x[:, first:], targets).mean()
             if not self.predicts_actions or actions is None:
-                return nats
+                return loss
             weight = self.config.layout.predict_actions
-            return nats + weight * self._action_nats(states, actions, drop_actions)
+            return loss + weight * self._action_nll(states, actions, drop_actions)
 
         read = tokens if context is None else context
-        return self(read, actions, drop_actions, captions, noise, mean_nats)
+        return self(read, actions, drop_actions, captions, noise, mean_loss)
 
-    def _action_nats(
+    def _action_nll(
         self, states: Tensor, actions: Tensor, drop_actions: Tensor | None
     ) -> Float[Tensor, ""]:
         time = (states.shape[1] + 1) // self.layout.step_length
-        slots = self.layout.action_predicting_slots(time).to(states.device)
+        positions = self.layout.action_predicting_positions(time).to(states.device)
         bins = self.layout.action_bins(actions[:, : time - 1])
-        return self.action_head.nats(self._normed(states[:, slots]), bins, drop_actions)
+        return self.action_head.nll(self._normed(states[:, positions]), bins, drop_actions)
 
     def score(
         self,
@@ -166,36 +167,38 @@ class GPT(SequenceInput):
         drop_actions: Bool[Tensor, " batch"] | None = None,
         captions: TextContext | None = None,
     ) -> TokenScores:
-        """Exact: every token given all earlier ones, those of its own frame included."""
+        """Exact: every token given all earlier tokens, its own frame included."""
         targets, vocab = tokens.flatten(1), self.spec.vocab_size
 
-        def nats_and_hits(x: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-            return self._nats(x, targets), hits(self.logits, x.flatten(0, 1), targets, vocab)
+        def nll_and_correct(x: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+            return self._token_nll(x, targets), correct(
+                self.logits, x.flatten(0, 1), targets, vocab
+            )
 
-        nats, found = self(tokens, actions, drop_actions, captions, answer=nats_and_hits)
+        nll, right = self(tokens, actions, drop_actions, captions, head_fn=nll_and_correct)
         if not self.layout.predicts_first:
-            first = torch.arange(targets.shape[1], device=nats.device) == 0
-            nats, found = nats.masked_fill(first, math.log(vocab)), found & ~first
+            first = torch.arange(targets.shape[1], device=nll.device) == 0
+            nll, right = nll.masked_fill(first, math.log(vocab)), right & ~first
         shape = (*tokens.shape[:2], self.layout.tokens_per_step)
-        return TokenScores(nats.view(shape), found.view(shape))
+        return TokenScores(nll.view(shape), right.view(shape))
 
-    def _nats(
+    def _token_nll(
         self, x: Float[Tensor, "batch token dim"], targets: Int[Tensor, "batch token"]
     ) -> Float[Tensor, "batch token"]:
-        """Cross entropy of frame tokens, whose logits are never all in memory at once."""
+        """Cross entropy of frame tokens; a large vocabulary goes in chunks."""
         flat, wanted = self._normed(x).flatten(0, 1), targets.flatten()
         if self.config.factors:
             assert isinstance(self.head, FactoredHead)
-            return self.head.nats(flat, wanted).view(targets.shape)
+            return self.head.token_nll(flat, wanted).view(targets.shape)
         vocab = self.layout.vocab_size
         rows = self.embed.weight if self.config.tie_embeddings else self.head.weight
         assert isinstance(rows, Tensor)
         rows = rows[:vocab]
-        nats = chunked_nats if vocab >= LARGE_VOCABULARY else plain_nats
-        return nats(flat, rows, wanted).view(targets.shape)
+        nll = chunked_token_nll if vocab >= LARGE_VOCABULARY else token_nll
+        return nll(flat, rows, wanted).view(targets.shape)
 
     def logits(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape vocab"]:
-        """Final norm and head, over the frame's vocabulary; a factorised head's are normalised."""
+        """Final norm and head, over the frame vocabulary; normalised from a factorised head."""
         return self._all_logits(x)[..., : self.layout.vocab_size]
 
     def _all_logits(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape id"]:
@@ -210,7 +213,7 @@ class GPT(SequenceInput):
     def action_logits(
         self, state: Float[Tensor, "row 1 dim"], column: int
     ) -> Float[Tensor, "row bin"]:
-        """Of an action column's bins, from the state of the slot before it."""
+        """Logits of the bins of an action column, from the hidden state before it."""
         return self.action_head.column(self._normed(state), column)
 
     @torch.no_grad()
@@ -253,9 +256,9 @@ class GPT(SequenceInput):
         return lr_multipliers(self)
 
     def num_parameters(self, embeddings: bool = True) -> int:
-        """Number of parameters; without embeddings, those of lookups and positions are left out.
+        """Number of parameters; embeddings=False leaves out lookups and positions.
 
-        A tied head multiplies, so its rows count even without embeddings.
+        The rows of a tied head always count, because they multiply.
         """
         total = sum(p.numel() for p in self.parameters())
         if embeddings:
@@ -267,14 +270,14 @@ class GPT(SequenceInput):
         return total
 
     def flops_per_token(self, num_steps: int, causal: bool = False) -> float:
-        """Floating-point operations of one training step (forward and backward) per slot.
+        """Floating-point operations of one training step (forward and backward) per position.
 
         6 N + 12 L d T, with N = `num_parameters(embeddings=False)`, L layers whose heads have d
-        channels in all (attention to a text is left out), and
-        T slots in the sequence (PaLM, arXiv 2204.02311, appendix B). `causal=True` counts
-        only the half of the attention that a causal mask leaves: 6 N + 6 L d T. State which
-        one stands behind a reported utilisation. Prefix slots count as tokens here, and the
-        convolution of `look_back` counts for them too, although only cells need it.
+        channels in total (without cross-attention), and
+        T positions in the sequence (PaLM, arXiv 2204.02311, appendix B). `causal=True` counts
+        only the unmasked half of the attention: 6 N + 6 L d T. Report which one a
+        utilisation uses. Prefix positions count as tokens, also in the convolution of
+        `look_back`, which only cells need.
         """
         length = self.layout.sequence_length(num_steps)
         width = self.config.num_heads * self.config.head_dim
@@ -282,5 +285,5 @@ class GPT(SequenceInput):
         return 6 * self.num_parameters(embeddings=False) + attention / (2 if causal else 1)
 
     def flops(self, num_clips: int, num_steps: int, causal: bool = False) -> float:
-        slots = num_clips * self.layout.sequence_length(num_steps)
-        return slots * self.flops_per_token(num_steps, causal)
+        positions = num_clips * self.layout.sequence_length(num_steps)
+        return positions * self.flops_per_token(num_steps, causal)

@@ -1,4 +1,4 @@
-"""Noise on the embeddings of a context, whose level a network may be told."""
+"""Noise on the embeddings of the context, with an optional embedding of its level."""
 
 import torch
 from jaxtyping import Float
@@ -6,13 +6,12 @@ from torch import Tensor, nn
 
 
 class ContextNoise(nn.Module):
-    """Gaussian noise of a level per example (Valevski et al. 2024, arXiv 2408.14837, 3.2.1).
+    """Gaussian noise with a level per example (Valevski et al. 2024, arXiv 2408.14837, 3.2.1).
 
-    Row 0 of the levels' embedding, "no noise", is 0 and stays it, so that decoding, which knows
-    no noise, adds nothing.
+    Row 0 of the embedding means no noise and is fixed at zero, so decoding adds nothing.
 
     Args:
-        num_levels: levels between 0 and 1 told apart; 0 tells nothing.
+        num_levels: number of levels between 0 and 1 with an embedding; 0 for no embedding.
     """
 
     def __init__(self, num_levels: int, dim: int) -> None:
@@ -24,11 +23,13 @@ class ContextNoise(nn.Module):
     def draw(
         self, frames: Float[Tensor, "batch time space dim"], noise: Float[Tensor, " batch"]
     ) -> Float[Tensor, "batch time space dim"]:
-        """Noise of these standard deviations."""
+        """Draw noise with these standard deviations."""
         return torch.randn_like(frames) * noise[:, None, None, None]
 
-    def told(self, noise: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 1 dim"] | float:
-        """What every frame token is told of a level, in standard deviations of the embeddings."""
+    def level_embedding(
+        self, noise: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch 1 1 dim"] | float:
+        """Added to every frame token; `noise` is in standard deviations of the embeddings."""
         if not self.num_levels:
             return 0.0
         level = (noise.clamp(max=1) * self.num_levels).ceil().long()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from training.optimization.recompute import call
+from training.optimization.recompute import maybe_checkpoint
 from worldmodel.dynamics.base import Dynamics, TokenScores
 from worldmodel.dynamics.factors import Factors
 from worldmodel.dynamics.inputs import ActionVector, LookBack
@@ -70,14 +70,14 @@ class Masked(Dynamics):
         time = factors.shape[1]
         cells, mask = self.embed_cells(factors, masked), None
         acting = self.embed_actions(actions, drop_actions, time - 1)
-        said = None if captions is None else self.text(captions, 0, time)
-        x = self.prepare(cells, cells[:, :-1], acting, said, 0)
+        text = None if captions is None else self.text(captions, 0, time)
+        x = self.prepare(cells, cells[:, :-1], acting, text, 0)
         if masked is None:
             hidden = self.mask_token.expand_as(cells)
-            x = torch.cat([x, self.prepare(hidden, cells[:, :-1], acting, said, 0)], dim=1)
+            x = torch.cat([x, self.prepare(hidden, cells[:, :-1], acting, text, 0)], dim=1)
             mask = _past_and_self(time).to(x.device)
         for block in self.blocks:
-            x = call(block, x, mask, recompute=self.recompute)
+            x = maybe_checkpoint(block, x, mask, recompute=self.recompute)
         return self.logits(x[:, -time:])
 
     def loss(
@@ -94,7 +94,7 @@ class Masked(Dynamics):
         real = self.factors.split(tokens.flatten(2))
         shown, masked = corrupt(real, self.factors.sizes, self.config)
         logits = self(shown, masked, actions, drop_actions, captions)
-        return self.factors.nats(logits, real)[masked].mean()
+        return self.factors.token_nll(logits, real)[masked].mean()
 
     def score(
         self,
@@ -111,8 +111,8 @@ class Masked(Dynamics):
         self.check(tokens, actions, captions)
         real = self.factors.split(tokens.flatten(2))
         logits = self(real, None, actions, drop_actions, captions)
-        hits = (self.factors.best(logits) == real).all(-1)
-        return TokenScores(self.factors.nats(logits, real), hits)
+        correct = (self.factors.best(logits) == real).all(-1)
+        return TokenScores(self.factors.token_nll(logits, real), correct)
 
     def embed_cells(
         self,
@@ -129,7 +129,7 @@ class Masked(Dynamics):
         cells: Float[Tensor, "batch time space dim"],
         before: Float[Tensor, "batch past space dim"],
         acting: Float[Tensor, "batch past dim"] | None,
-        said: Float[Tensor, "batch time 1 dim"] | None,
+        text: Float[Tensor, "batch time 1 dim"] | None,
         start: int,
     ) -> Float[Tensor, "batch time space dim"]:
         """What the first block reads: cells, positions, captions, actions, the frame before.
@@ -137,13 +137,13 @@ class Masked(Dynamics):
         Args:
             before, acting: the frame before each frame, and the action between the two; of step 0,
                 which has neither, nothing is given.
-            said: of each frame.
+            text: of each frame.
             start: time step of the first frame.
         """
         config = self.config
         x = cells + self.position[start : start + cells.shape[1]]
-        if said is not None:
-            x = x + said.to(x.dtype)
+        if text is not None:
+            x = x + text.to(x.dtype)
         missing = (0, 0, 0, 0, cells.shape[1] - before.shape[1], 0)
         if acting is not None:
             x = x + F.pad(acting[:, :, None].to(x.dtype), missing)

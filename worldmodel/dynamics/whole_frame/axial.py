@@ -19,9 +19,9 @@ class AxisAttention(nn.Module):
         self.query_norm, self.key_norm = HeadNorm(dim // num_heads), HeadNorm(dim // num_heads)
 
     def forward(
-        self, x: Float[Tensor, "batch slot dim"], cache: KVCache | None = None, layer: int = 0
-    ) -> Float[Tensor, "batch slot dim"]:
-        """Attend over the whole axis; with a cache, also write its first slots there."""
+        self, x: Float[Tensor, "batch position dim"], cache: KVCache | None = None, layer: int = 0
+    ) -> Float[Tensor, "batch position dim"]:
+        """Attend over the whole axis; with a cache, also write its first positions there."""
         query, key, value = self._project(x)
         if cache is not None:
             cache.write(layer, 0, key, value)
@@ -31,14 +31,14 @@ class AxisAttention(nn.Module):
     def step(
         self, x: Float[Tensor, "batch 1 dim"], cache: KVCache, layer: int
     ) -> Float[Tensor, "batch 1 dim"]:
-        """Attend from one new slot, written at `cache.length`, to everything in the cache."""
+        """Attend from one new position, written at `cache.length`, to everything in the cache."""
         query, key, value = self._project(x)
         cache.write(layer, cache.length, key, value)
         out = cache.attend(layer, query, query.shape[-1] ** -0.5)
         return self.proj(out.transpose(1, 2).flatten(2))
 
-    def _project(self, x: Float[Tensor, "batch slot dim"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value, each [batch head slot channel]."""
+    def _project(self, x: Float[Tensor, "batch position dim"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, each [batch head position channel]."""
         split = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = split.permute(2, 0, 3, 1, 4)
         return self.query_norm(query), self.key_norm(key), value
@@ -60,15 +60,15 @@ class AxisBlock(nn.Module):
         self.dropout = dropout
 
     def forward(
-        self, x: Float[Tensor, "batch slot dim"], cache: KVCache | None = None, layer: int = 0
-    ) -> Float[Tensor, "batch slot dim"]:
+        self, x: Float[Tensor, "batch position dim"], cache: KVCache | None = None, layer: int = 0
+    ) -> Float[Tensor, "batch position dim"]:
         x = x + self._drop(self.attention(self.attention_norm(x), cache, layer))
         return x + self._drop(self._mlp(x))
 
     def step(
         self, x: Float[Tensor, "batch 1 dim"], cache: KVCache, layer: int
     ) -> Float[Tensor, "batch 1 dim"]:
-        """One new slot against the cache; causal blocks only."""
+        """One new position against the cache; causal blocks only."""
         x = x + self.attention.step(self.attention_norm(x), cache, layer)
         return x + self._mlp(x)
 

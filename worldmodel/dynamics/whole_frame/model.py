@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from training.optimization.recompute import call
+from training.optimization.recompute import maybe_checkpoint
 from worldmodel.dynamics.base import Dynamics, TokenScores
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.inputs import ActionVector, LookBack
@@ -156,11 +156,11 @@ class WholeFrame(Dynamics):
         batch, time, space = x.shape[:3]
         for layer, block in enumerate(self.trunk_blocks):
             if layer % 2 == 1:
-                slots = x.permute(2, 0, 1, 3).flatten(0, 1)
-                slots = call(block, slots, cache, layer // 2, recompute=self.recompute)
-                x = slots.view(space, batch, time, -1).permute(1, 2, 0, 3)
+                rows = x.permute(2, 0, 1, 3).flatten(0, 1)
+                rows = maybe_checkpoint(block, rows, cache, layer // 2, recompute=self.recompute)
+                x = rows.view(space, batch, time, -1).permute(1, 2, 0, 3)
             else:
-                x = call(block, x.flatten(0, 1), recompute=self.recompute).unflatten(
+                x = maybe_checkpoint(block, x.flatten(0, 1), recompute=self.recompute).unflatten(
                     0, (batch, time)
                 )
         return x
@@ -173,8 +173,8 @@ class WholeFrame(Dynamics):
         batch, space = x.shape[:2]
         for layer, block in enumerate(self.trunk_blocks):
             if layer % 2 == 1:
-                slots = block.step(x.transpose(0, 1).flatten(0, 1)[:, None], cache, layer // 2)
-                x = slots.view(space, batch, -1).transpose(0, 1)
+                rows = block.step(x.transpose(0, 1).flatten(0, 1)[:, None], cache, layer // 2)
+                x = rows.view(space, batch, -1).transpose(0, 1)
             else:
                 x = block(x)
         cache.length += 1
@@ -186,7 +186,7 @@ class WholeFrame(Dynamics):
         """Refine the states of a frame in raster order by the embedded tokens before each cell."""
         x = states + F.pad(self.told(states, answers)[:, :-1], (0, 0, 1, 0))
         for block in self.inner_blocks:
-            x = call(block, x, recompute=self.recompute)
+            x = maybe_checkpoint(block, x, recompute=self.recompute)
         return x
 
     def logits(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape vocab"]:
@@ -202,7 +202,7 @@ class WholeFrame(Dynamics):
     ) -> Float[Tensor, ""]:
         """Mean cross entropy of the tokens that count."""
         logits = self(tokens, actions, drop_actions, captions)
-        return self._nats(logits, tokens)[:, self.first_target_step :].mean()
+        return self._token_nll(logits, tokens)[:, self.first_target_step :].mean()
 
     def score(
         self,
@@ -213,10 +213,10 @@ class WholeFrame(Dynamics):
     ) -> TokenScores:
         """Exact: a product over the cells of a frame or, with inner layers, autoregressive."""
         logits = self(tokens, actions, drop_actions, captions).float()
-        return TokenScores(self._nats(logits, tokens), logits.argmax(-1) == tokens.flatten(2))
+        return TokenScores(self._token_nll(logits, tokens), logits.argmax(-1) == tokens.flatten(2))
 
     @staticmethod
-    def _nats(
+    def _token_nll(
         logits: Float[Tensor, "batch time space vocab"],
         tokens: Int[Tensor, "batch time height width"],
     ) -> Float[Tensor, "batch time space"]:
