@@ -53,7 +53,7 @@ def test_text_stands_before_the_action_and_the_frame():
     assert (ids[:, :, :3] == layout.num_ids - 1).all()
     assert torch.equal(ids[:, 1:, 3:5], layout.action_ids(actions[:, :1]))
     assert torch.equal(ids[:, :, 5:], tokens.flatten(2))
-    assert layout.predicting_slots(1)[0].tolist() == [4, 5, 6, 7, 8, 9]
+    assert layout.predicting_positions(1)[0].tolist() == [4, 5, 6, 7, 8, 9]
     assert len(layout.coordinates(2).unique(dim=0)) == 2 * 11  # coordinates are unique
 
 
