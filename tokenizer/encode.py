@@ -99,7 +99,7 @@ class EncodeConfig:
 
 def encode_drives(
     drives: Sequence[Drive],
-    tokenizer: str | Path,
+    tokenizer: str | Path | Tokenizer,
     out: Path,
     action_names: Sequence[str],
     config: EncodeConfig | None = None,

@@ -4,17 +4,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from tokenizer.load import KIND, export_tokenizer
-from training.checkpoints.folder import find_checkpoint, read_manifest
+from tokenizer.load import export_tokenizer
 from training.cli import command
 from training.disk.places import writable_folder
 
 
 @command("export")
 def main(cfg: DictConfig) -> None:
-    checkpoint, out = find_checkpoint(Path(cfg.ckpt)), writable_folder("out", cfg.out)
-    read_manifest(checkpoint, KIND)
-    export_tokenizer(checkpoint, out)
+    out = writable_folder("out", cfg.out)
+    export_tokenizer(Path(cfg.ckpt), out)
     size = sum(f.stat().st_size for f in out.iterdir())
     print(f"{out}: {size / 1e6:.1f} MB")
 

@@ -21,12 +21,11 @@ from tokenizer.quantizers.kinds import describe, from_description
 from training.checkpoints.fitting import fitted
 from training.checkpoints.folder import (
     MANIFEST,
-    find_checkpoint,
-    read_manifest,
-    read_weights,
+    OpenedCheckpoint,
+    open_checkpoint,
     write_checkpoint,
 )
-from training.checkpoints.manifests import entries, weights_hash
+from training.checkpoints.manifests import check_kind, entries, weights_hash
 from training.disk.records import judged, kind_of
 from training.errors import BadInput
 
@@ -175,28 +174,39 @@ def manifest_of(
     return manifest | ({"preprocessing": asdict(preprocessing)} if preprocessing else {})
 
 
-def load_tokenizer(name: str | Path) -> Tokenizer:
+def load_tokenizer(name: str | Path | Tokenizer) -> Tokenizer:
     """Open the tokenizer called `name`: a shipped one, a run folder, or a checkpoint folder.
 
-    The averaged (EMA) weights are taken. Nothing is unpickled.
+    The averaged (EMA) weights are taken. Nothing is unpickled. An open one is given back.
 
     Raises:
         BadInput: no such tokenizer, a damaged checkpoint, or one of another kind.
     """
+    if isinstance(name, Tokenizer):
+        return name
     shipped = sorted(p.name for p in PRETRAINED.glob("*/") if (p / "manifest.json").exists())
     path = PRETRAINED / str(name) if str(name) in shipped else Path(name)
     if not path.exists():
         raise BadInput(
             f"tokenizer={name}: no such run or checkpoint; shipped: {', '.join(shipped) or 'none'}"
         )
-    path = find_checkpoint(path)
-    manifest = read_manifest(path, KIND)
+    return tokenizer_from(open_checkpoint(path, KIND))
+
+
+def tokenizer_from(opened: OpenedCheckpoint) -> Tokenizer:
+    """The tokenizer in a checkpoint.
+
+    Raises:
+        BadInput: as `load_tokenizer`.
+    """
+    path, manifest, everything = opened
+    check_kind(manifest, path, KIND)
     config = _config(
         entries(TokenizerEntries, manifest, path).network, f"{path / MANIFEST}: network"
     )
     weights = {
         key.removeprefix("ema.module."): value.float()
-        for key, value in read_weights(path).items()
+        for key, value in everything.items()
         if key.startswith("ema.module.")
     }
     build: Callable[[], Network] = partial(build_network, config)
@@ -227,10 +237,11 @@ def export_tokenizer(
 
     The quantizer's stay as they are: it decides by distances, and counts beyond 65504.
     """
-    manifest = {k: v for k, v in read_manifest(checkpoint).items() if k != "files"}
+    opened = open_checkpoint(checkpoint, KIND)
+    manifest = {k: v for k, v in opened.manifest.items() if k != "files"}
     weights = {
         key: value.to(dtype) if value.is_floating_point() and QUANTIZER not in key else value
-        for key, value in read_weights(checkpoint).items()
+        for key, value in opened.weights.items()
         if key.startswith("ema.module.")
     }
     write_checkpoint(out, weights, {**manifest, **facts})

@@ -127,11 +127,16 @@ def open_store(
     tokenizer: str,
     encode: EncodeConfig,
     on_corrupt: str = "stop",
+    opened: Tokenizer | None = None,
 ) -> TokenStore:
-    """The token store of a source; drives are encoded on first use."""
+    """The token store of a source; drives are encoded on first use.
+
+    Args:
+        opened: the tokenizer of this name, where it is open.
+    """
     if isinstance(source, TokenSource):
         return source.open(on_corrupt)
-    opened = load_tokenizer(tokenizer)
+    opened = opened or load_tokenizer(tokenizer)
     drives = source.open()
     names = source.action_names(drives)
     if not source.embedded and tokenizer == "carracing":
@@ -142,7 +147,7 @@ def open_store(
     spec = store_spec(drives, opened, encode.every)
     folder, name = Path(source.cache) / "tokens", source.folder.name
     out = store_folder(folder, name, spec, drives, names, encode.inference, encode.every)
-    return encode_drives(drives, tokenizer, out, names, encode, on_corrupt)
+    return encode_drives(drives, opened, out, names, encode, on_corrupt)
 
 
 class TokenDataModule(L.LightningDataModule):

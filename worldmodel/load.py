@@ -8,8 +8,8 @@ from typing import Any
 from drives.tokens.store import TokenSpec, TokenStore
 from tokenizer.load import Tokenizer
 from training.checkpoints.fitting import fitted
-from training.checkpoints.folder import MANIFEST, find_checkpoint, read_manifest, read_weights
-from training.checkpoints.manifests import entries
+from training.checkpoints.folder import MANIFEST, OpenedCheckpoint, open_checkpoint
+from training.checkpoints.manifests import check_kind, entries
 from training.errors import BadInput
 from worldmodel.conditioning.text_encoders import TextEncoder, Texts, texts_from
 from worldmodel.dynamics.base import Dynamics
@@ -113,11 +113,20 @@ def load_world_model(path: str | Path) -> WorldModel:
     Raises:
         BadInput: not there, damaged, of another schema or of another kind.
     """
-    folder = find_checkpoint(Path(path))
-    manifest = read_manifest(folder, KIND)
+    return world_model_from(open_checkpoint(Path(path), KIND))
+
+
+def world_model_from(opened: OpenedCheckpoint) -> WorldModel:
+    """The world model in a checkpoint.
+
+    Raises:
+        BadInput: as `load_world_model`.
+    """
+    folder, manifest, everything = opened
+    check_kind(manifest, folder, KIND)
     said = entries(WorldModelEntries, manifest, folder)
     config = from_description(said.network, f"{folder / MANIFEST}: network")
-    weights = {k.removeprefix("network."): v for k, v in read_weights(folder).items()}
+    weights = {k.removeprefix("network."): v for k, v in everything.items()}
     network = fitted(
         lambda: build_dynamics(config, said.spec, len(said.action_names)), weights, folder
     )

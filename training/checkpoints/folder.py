@@ -9,8 +9,8 @@ Under FSDP the weights and the optimizers' moments are in `shards/` instead, wri
 (`training.checkpoints.sharded`). A folder without `state.pt` is an export: it can be evaluated,
 not resumed.
 
-`read_manifest` is cheap: the seal, the values and the sizes. `read_weights` hashes what it reads;
-`check_whole` hashes every file.
+`open_checkpoint` is the way in for all that resumes no run: manifest and weights, each file read
+once. `read_manifest` is cheap: the seal, the values and the sizes. `check_whole` hashes every file.
 """
 
 import re
@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +30,7 @@ from training.checkpoints.manifests import (
     SHARDS,
     STATE,
     WEIGHTS,
+    check_kind,
     read_manifest,
 )
 from training.checkpoints.pieces import read_whole
@@ -38,8 +39,36 @@ from training.disk.records import sealed, sync
 from training.errors import BadInput, NotSaved
 
 MANIFEST_KEY = "dashcast"
+Found = TypeVar("Found")
 REFUSALS = (OSError, SafetensorError)  # raised where a disk is full or may not be written
 TORCH_SAYS = ("inline_container", "iostream")  # in torch.save's RuntimeError for the same
+
+
+class OpenedCheckpoint(NamedTuple):
+    """A verified checkpoint without its optimizer state.
+
+    Attributes:
+        path: its folder.
+        weights: every parameter and buffer, on the CPU.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+
+
+def open_checkpoint(path: Path, kind: str = "") -> OpenedCheckpoint:
+    """The checkpoint that `path` means, as in `find_checkpoint`; every file is hashed once.
+
+    Args:
+        kind: what it has to be, "tokenizer" or "worldmodel"; "" for any.
+
+    Raises:
+        BadInput: nothing there, nothing of it is whole, or it is of another kind.
+    """
+    folder, manifest = _first_whole(path, check_weights)
+    check_kind(manifest, folder, kind)
+    return OpenedCheckpoint(folder, manifest, read_weights(folder, verify=False))
 
 
 def write_checkpoint(
@@ -205,22 +234,24 @@ def find_checkpoint(path: Path, resume: bool = False) -> Path:
     Raises:
         BadInput: nothing there, or nothing of it is whole.
     """
-    if not path.exists():
-        raise BadInput(f"ckpt={path}: no such file or folder")
     if (path / MANIFEST).exists():
         return path
+    return _first_whole(path, check_whole if resume else check_weights)[0]
+
+
+def _first_whole(path: Path, check: Callable[[Path], Found]) -> tuple[Path, Found]:
+    """`path`, or the newest of its checkpoints that passes; and what `check` says of it."""
+    if not path.exists():
+        raise BadInput(f"ckpt={path}: no such file or folder")
     folders = newest_first(path)
+    if (path / MANIFEST).exists() or not folders:
+        return path, check(path)  # which names what is missing where no checkpoint is there
     for folder in folders:
         try:
-            (check_whole if resume else check_weights)(folder)
+            return folder, check(folder)
         except BadInput as error:
             print(f"warning: skipping {error}")
-            continue
-        return folder
-    if folders:
-        raise BadInput(f"ckpt={path}: none of its {len(folders)} checkpoints is whole")
-    read_manifest(path)
-    raise AssertionError("read_manifest refuses a folder without a manifest")
+    raise BadInput(f"ckpt={path}: none of its {len(folders)} checkpoints is whole")
 
 
 def newest_first(run: Path) -> list[Path]:

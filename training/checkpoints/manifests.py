@@ -75,13 +75,19 @@ def read_manifest(path: Path, kind: str = "") -> dict[str, Any]:
             f"{READABLE[-1]}: use the release that wrote it"
         )
     head = entries(Head, manifest, path)
-    if kind and head.kind != kind:
-        raise BadInput(f"{path}: is a {head.kind or 'nameless'} checkpoint, a {kind} is needed")
+    check_kind(manifest, path, kind)
     for name in head.files:
         size = head.sizes.get(name)
         if not (path / name).is_file() or size not in (None, (path / name).stat().st_size):
             raise BadInput(f"{path / name}: gone or truncated; use another checkpoint")
     return manifest
+
+
+def check_kind(manifest: dict[str, Any], path: Path, kind: str) -> None:
+    """BadInput unless a checkpoint is a `kind`; "" is any."""
+    found = manifest.get("kind")
+    if kind and found != kind:
+        raise BadInput(f"{path}: is a {found or 'nameless'} checkpoint, a {kind} is needed")
 
 
 def read_resumable(path: Path) -> dict[str, Any]:

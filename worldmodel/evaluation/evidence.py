@@ -66,7 +66,8 @@ def evidence_of(model: WorldModel, data: Mapping[str, Any], tokenizer: str | Non
                 f"ckpt={model.path}: was trained on tokens of tokenizer "
                 f"{model.spec.tokenizer[:12]}, but {name} is {opened.hash[:12]}; give tokenizer=RUN"
             )
-        evidence = Evidence(open_store(source, name, encode), source.open(), opened, encode.every)
+        store = open_store(source, name, encode, opened=opened)
+        evidence = Evidence(store, source.open(), opened, encode.every)
     else:
         store = source.open()
         evidence = Evidence(store, tokenizer=_tokenizer_of(store, tokenizer, name))

@@ -9,9 +9,9 @@ from omegaconf import DictConfig
 from drives.sources import DriveSource
 from tokenizer.evaluation import evaluate_tokenizer, long_enough
 from tokenizer.load import KIND as TOKENIZER
-from tokenizer.load import Tokenizer, load_tokenizer
+from tokenizer.load import Tokenizer, tokenizer_from
 from tokenizer.losses.lpips import PerceptualDistance, load_lpips
-from training.checkpoints.folder import find_checkpoint, read_manifest
+from training.checkpoints.folder import OpenedCheckpoint, open_checkpoint
 from training.cli import plain
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.places import writable_folder
@@ -23,22 +23,23 @@ from worldmodel.decoding import Guidance, Sampling
 from worldmodel.evaluation.card import EvalConfig, evaluate
 from worldmodel.evaluation.evidence import DRIVES, data_source, evidence_of
 from worldmodel.evaluation.report import write_report
-from worldmodel.load import load_world_model
+from worldmodel.load import world_model_from
 
 
 def judge(cfg: DictConfig) -> None:
     """Evaluate `cfg.ckpt` into `cfg.out`; an older evaluation there is replaced when done."""
     config, device = eval_config(cfg), compute_device(cfg.device)
-    checkpoint = find_checkpoint(Path(cfg.ckpt))
-    manifest = read_manifest(checkpoint)
+    opened = open_checkpoint(Path(cfg.ckpt))
+    checkpoint, manifest = opened.path, opened.manifest
     out = _run_folder(checkpoint) / "eval" if cfg.out is None else cfg.out
     out = writable_folder("out", out)
     if out.exists() and not (out / "metrics.json").exists():
         raise BadInput(f"out={out}: exists and is no evaluation of ours; choose another folder")
     if manifest.get("kind") == TOKENIZER:
-        measure = _tokenizer_card(checkpoint, manifest, cfg, device)
+        measure = _tokenizer_card(opened, cfg, device)
     else:
-        measure = _world_model_card(checkpoint, cfg, config, device)
+        measure = _world_model_card(opened, cfg, config, device)
+    del opened  # its weights are the network's now
     sweep_leftovers(out.parent)
     with written_whole(out) as partial:
         partial.mkdir()
@@ -50,14 +51,13 @@ def judge(cfg: DictConfig) -> None:
     _tell(out, card)
 
 
-def _tokenizer_card(
-    checkpoint: Path, manifest: dict[str, Any], cfg: DictConfig, device: str
-) -> Any:
+def _tokenizer_card(opened: OpenedCheckpoint, cfg: DictConfig, device: str) -> Any:
+    checkpoint, manifest, _ = opened
     source = data_source(manifest, _or_embedded(manifest, cfg, checkpoint), checkpoint)
     if not isinstance(source, DriveSource):
         raise BadInput(f"{checkpoint}: a tokenizer is evaluated on drives; give data.root=FOLDER")
     drives = [drive for drive in source.open(needed=cfg.split) if drive.split == cfg.split]
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = tokenizer_from(opened)
     long_enough(drives, tokenizer.clip_frames)  # refuses before anything is written
     perceptual = _lpips_for(tokenizer, cfg, device)
     return lambda out: {
@@ -92,8 +92,10 @@ def _lpips_for(tokenizer: Tokenizer, cfg: DictConfig, device: str) -> Perceptual
     return perceptual.to(device)
 
 
-def _world_model_card(checkpoint: Path, cfg: DictConfig, config: EvalConfig, device: str) -> Any:
-    model = load_world_model(checkpoint)
+def _world_model_card(
+    opened: OpenedCheckpoint, cfg: DictConfig, config: EvalConfig, device: str
+) -> Any:
+    model = world_model_from(opened)
     evidence = evidence_of(model, plain(cfg)["data"], cfg.tokenizer)
     return lambda out: {"kind": "worldmodel", **evaluate(model, evidence, config, out, device)}
 
