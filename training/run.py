@@ -35,8 +35,9 @@ from training.checkpoints.resume import decide_precision, judge_batch, judge_cha
 from training.checkpoints.same_data import data_facts, judge_data, write_digests
 from training.cli import CONFIGS, is_sweep, plain, run_folder
 from training.command_line import typed
-from training.disk.folders import lock_folder, refuse_held, writable
+from training.disk.folders import lock_folder, refuse_held
 from training.disk.leftovers import sweep_leftovers
+from training.disk.places import made_folder
 from training.disk.records import read_record, write_durably, write_record
 from training.disk.status import STOPPED, slurm_job, write_status
 from training.errors import BadInput
@@ -113,7 +114,7 @@ class Run:
 
     def _take(self) -> None:
         """Hold the folder, as it was when the run was opened."""
-        self._lock = lock_folder(writable(self.folder, "run"), TRAINS)
+        self._lock = lock_folder(made_folder("run", self.folder), TRAINS)
         if _newest(self.folder) != self.newest:
             self._lock.release()
             raise BadInput(f"{self.folder}: another process has trained there; start again")

@@ -1,11 +1,10 @@
-"""Folders that a process writes into: whether it can, and that it is the only one."""
+"""Folders that one process at a time writes into."""
 
 import contextlib
 import errno
 import json
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,22 +15,6 @@ from training.errors import BadInput
 
 LOCK = ".lock"
 PATIENCE_S = 1.0  # a look at the lock by a third process holds it for a moment
-
-
-def writable(folder: Path, setting: str) -> Path:
-    """The folder, made where it was not there, after a file could be made in it.
-
-    Raises:
-        BadInput: it cannot be made, or nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise BadInput(
-            f"{setting}={folder}: cannot be written into ({error.strerror}); choose another folder"
-        ) from error
 
 
 def lock_folder(folder: Path, doing: str) -> FileLock:

@@ -32,6 +32,13 @@ def writable_folder(setting: str, path: Any) -> Path:
     return folder
 
 
+def made_folder(setting: str, path: Any) -> Path:
+    """The same, and make it; BadInput also where another process's limits forbid that."""
+    folder = writable_folder(setting, path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def _named(setting: str, path: Any) -> Path:
     if not str(path).strip():
         raise BadInput(f"{setting}={str(path)!r}: is empty; name a place")

@@ -12,21 +12,17 @@ predict:                        trained with the first seed, after their predict
   w64: {model.network.dim: 64, trainer.max_steps: 2000}
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from training.cli import CONFIGS, explain
+from training.command_line import override
 from training.errors import BadInput
 from training.sweeps.plan_file import read_plan_file
+from training.sweeps.trials import compose_train
 
 AXES = ("compute", "parameters")
 EXAMPLE = Path("configs/ladder/known_entropy.yaml")
@@ -85,24 +81,6 @@ class Ladder:
             raise BadInput(f"{self.name}, {rung.name}: {error}") from error
 
 
-def compose_train(arguments: Sequence[str]) -> DictConfig:
-    """The config that train.py would see, given these arguments.
-
-    Raises:
-        BadInput: a setting that does not exist.
-    """
-    return copy.deepcopy(_compose(tuple(arguments)))
-
-
-@lru_cache(maxsize=256)
-def _compose(arguments: tuple[str, ...]) -> DictConfig:
-    try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return hydra.compose("train", overrides=list(arguments))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(explain(error, "train")) from error
-
-
 def read_ladder(file: Path, overrides: Sequence[str] = ()) -> Ladder:
     """A ladder file; `overrides` of the command line win over those of its rungs.
 
@@ -150,14 +128,7 @@ def _rungs(
                 f"{file}: {key}.{name}: {settings!r}; give settings, such as "
                 "{model.network.dim: 16}"
             )
-        own = tuple(f"{k}={as_argument(v)}" for k, v in settings.items())
+        own = tuple(override(str(k), v) for k, v in settings.items())
         for seed in seeds:
             rungs.append(Rung(f"{name}-seed{seed}", (*common, f"seed={seed}", *own)))
     return tuple(rungs)
-
-
-def as_argument(value: Any) -> str:
-    """A value as Hydra reads it from a command line."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    return str(value)

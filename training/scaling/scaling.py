@@ -12,8 +12,6 @@ rungs. What a ladder file says is in training/scaling/ladder.py.
 """
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import shlex
@@ -29,12 +27,13 @@ from omegaconf import DictConfig
 
 from training.cli import bad_input_fails
 from training.disk.plain_json import to_json
-from training.disk.status import STOPPED, read_status
+from training.disk.status import STOPPED
 from training.errors import BadInput
 from training.scaling.fit import PowerLaw, fit_power_law
 from training.scaling.ladder import Ladder, Rung, read_ladder
 from training.scaling.points import Point, Size
-from training.watch.rows import METRICS_FILE, last_values, read_rows
+from training.sweeps.trials import check, end_with_validation, last_value, train
+from training.watch.rows import METRICS_FILE, read_rows
 
 PREDICTION = "prediction.json"
 COUNT = "num_parameters"  # what a network calls the method that counts its parameters
@@ -95,7 +94,7 @@ def measure(ladder: Ladder, rung: Rung) -> tuple[DictConfig, Size]:
     from training.trainer import capped_steps
 
     cfg = ladder.compose(rung)
-    _open_quietly(cfg)  # settings are judged before any data is made
+    check(cfg)  # settings are judged before any data is made
     datamodule = runs.build_data(cfg)
     count = getattr(getattr(runs.build_model(cfg, datamodule), "network", None), COUNT, None)
     if count is None:
@@ -104,9 +103,7 @@ def measure(ladder: Ladder, rung: Rung) -> tuple[DictConfig, Size]:
             "parameters; a ladder takes world models, such as gpt_tiny"
         )
     cfg.trainer.max_steps = steps = capped_steps(cfg, datamodule)
-    batches = steps * cfg.trainer.accumulate_grad_batches
-    if batches % cfg.trainer.val_check_interval:
-        cfg.trainer.val_check_interval = batches
+    end_with_validation(cfg)
     window = datamodule.dataset("train")[0][0]
     tokens = steps * runs.global_batch(cfg) * window.size
     floors: dict[str, float] = getattr(datamodule, "loss_floors", dict)()
@@ -122,53 +119,14 @@ def read_point(ladder: Ladder, rung: Rung, cfg: DictConfig, size: Size) -> Point
     folder = Path(cfg.run)
     if not (folder / METRICS_FILE).is_file():
         return None
-    checked = _open_quietly(cfg)
-    rows = read_rows(folder / METRICS_FILE)
-    losses = last_values(rows, ladder.metric)
-    steps, trained_for = cfg.trainer.max_steps, read_status(folder).get("max_steps")
-    if trained_for not in (None, steps):
-        raise BadInput(
-            f"{folder}: is a run of {trained_for} steps, the ladder asks for {steps}; give the "
-            "rung this length, or another name"
-        )
-    # Lightning may count the validation after the last step as that of the step before.
-    last = max(losses, default=0)
-    if last < steps - 1:
+    checked = check(cfg)
+    if (loss := last_value(cfg, ladder.metric)) is None:
         return None
     if checked.resume_from is None:
         raise BadInput(f"{folder}: holds no checkpoint that says what it is; use another folder")
     x, run = size.x(ladder.x), str(folder)
-    began = min(row["time"] for row in rows)
-    return Point(rung.name, run, x, size.parameters, size.tokens, losses[last], began)
-
-
-def _open_quietly(cfg: DictConfig) -> Any:
-    """The checks of `open_run`, without its message that a finished run would be resumed."""
-    import training.run as runs
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        return runs.open_run(cfg, to_train=False)
-
-
-def train(cfg: DictConfig, metric: str) -> None:
-    """Train one run folder, or go on with it, as train.py does."""
-    import training.run as runs
-
-    run = runs.open_run(cfg)
-    datamodule = runs.build_data(cfg)
-    module = runs.build_model(cfg, datamodule)
-    trainer = runs.build_trainer(cfg, run, datamodule)
-    if trainer.world_size > 1:
-        raise BadInput(
-            f"trainer.devices={trainer.world_size}: a ladder trains in one process; give "
-            "trainer.devices=1, or train its rungs by the commands that --read prints"
-        )
-    run.describe(datamodule, module)
-    run.fit(trainer, module, datamodule)
-    if metric not in trainer.callback_metrics:
-        # It was killed between its last step and the validation after it.
-        trainer.validate(module, datamodule, verbose=False)
-    run.finish(trainer)
+    began = min(row["time"] for row in read_rows(folder / METRICS_FILE))
+    return Point(rung.name, run, x, size.parameters, size.tokens, loss, began)
 
 
 def _predict(ladder: Ladder, points: list[Point], law: PowerLaw) -> dict[str, Any]:

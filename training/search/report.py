@@ -49,17 +49,3 @@ class ReportMetric(L.Callback):
     def last(self) -> float:
         """The metric of the newest validation."""
         return self.values[max(self.values)]
-
-
-def single_process(trainer: L.Trainer) -> L.Trainer:
-    """The trainer, if it runs in this process alone.
-
-    Raises:
-        BadInput: it would start others; each of them would search on its own.
-    """
-    if trainer.world_size > 1:
-        raise BadInput(
-            f"trainer.devices={trainer.world_size}: a search trains in one process; give "
-            "trainer.devices=1"
-        )
-    return trainer

@@ -19,19 +19,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from training.cli import CONFIGS, explain, fail
+from training.cli import fail
 from training.command_line import override, typed
-from training.disk.folders import alone_in, writable
+from training.disk.folders import alone_in
+from training.disk.places import made_folder
 from training.disk.records import read_json, write_durably
 from training.disk.status import write_status
 from training.errors import BadInput
 from training.search.space import SearchPlan, read_plan
 from training.stopping import in_good_order
+from training.sweeps import trials
+from training.sweeps.trials import compose_train
 from training.watch.rows import METRICS_FILE, read_rows
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def open_search(
     record = folder / "search.json"
     _refuse_another_search(record, what)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with alone_in(writable(folder, "paths.runs"), "searches"):
+    with alone_in(made_folder("paths.runs", folder), "searches"):
         write_durably(record, (json.dumps(what, indent=1) + "\n").encode())
         study = optuna.create_study(
             storage=f"sqlite:///{folder.absolute()}/study.db",
@@ -183,43 +183,17 @@ def train(cfg: DictConfig, trial: "Trial", metric: str) -> float:
         optuna.TrialPruned: the pruner ended it.
     """
     with in_good_order(cfg):
-        return _train(cfg, trial, metric)
+        from training.search.report import ReportMetric  # torch and lightning load here
 
-
-def _train(cfg: DictConfig, trial: "Trial", metric: str) -> float:
-    import wandb
-
-    import training.run as runs  # torch and lightning load here
-    from training.search.report import ReportMetric, single_process
-
-    run = runs.open_run(cfg)
-    datamodule = runs.build_data(cfg)
-    module = runs.build_model(cfg, datamodule)
-    trainer = single_process(runs.build_trainer(cfg, run, datamodule))
-    report = ReportMetric(trial, metric, read_rows(run.folder / METRICS_FILE))
-    trainer.callbacks.append(report)  # type: ignore[attr-defined]
-    run.describe(datamodule, module)
-    try:
-        run.fit(trainer, module, datamodule)
-    except BaseException:
-        wandb.finish(exit_code=1)  # the next trial is another run
-        raise
-    run.finish(trainer)
-    return report.last()
+        report = ReportMetric(trial, metric, read_rows(Path(cfg.run) / METRICS_FILE))
+        trials.train(cfg, callbacks=[report])
+        return report.last()
 
 
 def compose(plan: SearchPlan, overrides: Sequence[str]) -> DictConfig:
-    """The config of train.py with these settings.
-
-    Raises:
-        BadInput: a setting that does not exist.
-    """
+    """The config of train.py with these settings; BadInput for one that does not exist."""
     every = [f"+experiment={plan.experiment}", *plan.overrides, *overrides, "ckpt=auto"]
-    try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return hydra.compose("train", overrides=every)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(explain(error, "train")) from error
+    return compose_train(every)
 
 
 def sampler(seed: int, number: int) -> Any:

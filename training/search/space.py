@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from training.errors import BadInput
+from training.sweeps.plan_file import read_plan_file
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 KINDS = ("log_uniform", "uniform", "int", "categorical")
+EXAMPLE = Path("configs/search/gpt_tiny.yaml")
 DIRECTIONS = ("minimize", "maximize")
 REQUIRED = ("experiment", "metric", "num_trials", "space")
 DEFAULTS: dict[str, Any] = {
@@ -84,24 +84,11 @@ def read_plan(file: Path) -> SearchPlan:
     Raises:
         BadInput: no such file, not YAML, an unknown or missing entry, a range that is none.
     """
-    try:
-        content = yaml.safe_load(file.read_text())
-    except OSError as error:
-        raise BadInput(
-            f"{file}: cannot be read ({error.strerror}); configs/search/ has an example"
-        ) from error
-    except yaml.YAMLError as error:
-        raise BadInput(f"{file}: not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise BadInput(f"{file}: not a mapping; configs/search/gpt_tiny.yaml is an example")
-    known = {*REQUIRED, *DEFAULTS}
-    for key in content:
-        if key not in known:
-            raise BadInput(f"{file}: {key}: no such entry; there are {', '.join(sorted(known))}")
+    content = read_plan_file(file, REQUIRED, DEFAULTS, EXAMPLE)
     for key in REQUIRED:
-        if not content.get(key):
+        if not content[key]:
             raise BadInput(f"{file}: {key}: missing")
-    return _checked(file, {**DEFAULTS, **content})
+    return _checked(file, content)
 
 
 def _checked(file: Path, content: dict[str, Any]) -> SearchPlan:
@@ -156,8 +143,7 @@ def _setting(file: Path, key: str, given: Any) -> Setting:
             raise BadInput(f"{where}: needs words, numbers or true and false")
         return Setting(key, kind, tuple(values))
     if len(values) != 2 or not all(isinstance(v, int | float) for v in values):
-        # YAML 1.1 reads 1e-4 as a word; with a point it is a number.
-        raise BadInput(f"{where}: needs two numbers, [low, high] (write 1.0e-4, not 1e-4)")
+        raise BadInput(f"{where}: needs two numbers, [low, high]")
     low, high = values
     if not low < high or (kind == "log_uniform" and low <= 0):
         raise BadInput(f"{where}: needs low < high{', above 0' * (kind == 'log_uniform')}")

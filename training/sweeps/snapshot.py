@@ -22,7 +22,7 @@ from training.cli import fail
 from training.errors import BadInput
 
 HOME = Path(__file__).parent.parent.parent
-PACKAGES = ("tokenizer", "worldmodel", "training", "configs")
+PACKAGES = ("drives", "tokenizer", "worldmodel", "training", "configs")
 PROGRAMS = ("train.py", "eval.py")
 FACTS = "snapshot.json"
 

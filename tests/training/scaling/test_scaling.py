@@ -184,7 +184,7 @@ def test_a_prediction_younger_than_its_run_is_not_scored(ladder_file, runs):
     ("key", "value", "words"),
     [
         ("model.network.num_layers", 7, "num_layers=7"),
-        ("trainer.max_steps", 20, "a run of 20 steps, the ladder asks for 10"),
+        ("trainer.max_steps", 20, "a run of 20 steps, the file asks for 10"),
     ],
 )
 def test_a_folder_with_another_run_is_refused(ladder_file, runs, key, value, words):

@@ -18,8 +18,9 @@ from omegaconf import OmegaConf
 from training.disk.status import read_status
 from training.errors import BadInput
 from training.search import search
-from training.search.report import ReportMetric, single_process
+from training.search.report import ReportMetric
 from training.search.space import read_plan
+from training.sweeps.trials import refuse_several_processes
 
 ROOT = Path(__file__).parents[3]
 PLAN: dict[str, Any] = {
@@ -196,7 +197,7 @@ def test_an_unknown_metric_and_several_processes_are_refused():
     with pytest.raises(BadInput, match=r"val/los: not logged; there are: val/loss"):
         report.on_validation_end(trainer, None)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=r"trainer\.devices=2"):
-        single_process(SimpleNamespace(world_size=2))  # type: ignore[arg-type]
+        refuse_several_processes(SimpleNamespace(world_size=2))
 
 
 TINY = {

@@ -35,13 +35,16 @@ def written(folder: Path, **changes: Any) -> Path:
     ("changes", "words"),
     [
         ({"experiment": None}, ["experiment", "missing"]),
-        ({"metrik": "val/loss"}, ["metrik", "no such entry", "metric"]),
+        ({"metrik": "val/loss"}, ["metrik", "no such key", "metric"]),
         ({"direction": "down"}, ["direction", "down", "minimize"]),
         ({"num_trials": 2.5}, ["num_trials", "2.5", "whole"]),
         ({"overrides": "seed=1"}, ["overrides", "seed=1", "list"]),
         ({"pruner": {"patience": 1}}, ["pruner", "patience", "startup_trials"]),
         ({"space": {"optimizer.lr": [1e-4, 1e-2]}}, ["optimizer.lr", "log_uniform"]),
-        ({"space": {"optimizer.lr": {"log_uniform": ["1e-4", 1.0]}}}, ["optimizer.lr", "1.0e-4"]),
+        (
+            {"space": {"optimizer.lr": {"log_uniform": ["low", 1.0]}}},
+            ["optimizer.lr", "two numbers"],
+        ),
         ({"space": {"optimizer.lr": {"uniform": [2, 1]}}}, ["optimizer.lr", "low < high"]),
         ({"space": {"optimizer.lr": {"log_uniform": [0, 1]}}}, ["optimizer.lr", "above 0"]),
         ({"space": {"seed": {"int": [0, 1.5]}}}, ["seed", "whole"]),

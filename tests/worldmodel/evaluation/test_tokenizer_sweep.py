@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import training.scaling.scaling as scaling
+import worldmodel.evaluation.tokenizer_sweep.sweep as sweep
 from tokenizer.load import PRETRAINED, load_tokenizer
 from training.disk.status import write_status
 from training.errors import BadInput
@@ -41,13 +41,13 @@ def plan_file(tmp_path, monkeypatch):
 def test_a_sweep_ends_with_bits_after_prediction_and_goes_on_where_it_stopped(
     plan_file, monkeypatch, capsys, data_folder
 ):
-    trained, train = [], scaling.train
+    trained, train = [], sweep.train
 
     def counted(cfg, metric):
         trained.append(str(cfg.run))
         train(cfg, metric)
 
-    monkeypatch.setattr(scaling, "train", counted)
+    monkeypatch.setattr(sweep, "train", counted)
     arguments = [str(plan_file()), f"paths.data={data_folder}", "trainer.max_steps=30"]
     main(arguments)
     folder = Path("runs/tokenizer_sweep/test")
@@ -146,13 +146,13 @@ def test_settings_are_judged_before_anything_is_trained(plan_file, capsys, tmp_p
 
 def test_a_run_of_another_length_is_refused(plan_file, tmp_path):
     cfg = read_plan(plan_file()).tokenizer_config("few")
-    assert reached(cfg, None) is None
+    assert reached(cfg, "val/loss") is None
     write_status(Path(cfg.run), state="finished", max_steps=int(cfg.trainer.max_steps))
     (Path(cfg.run) / "metrics.jsonl").write_text('{"step": 5, "val/loss": 1.0}\n')
     assert reached(cfg, "val/loss") is None  # the validation after the last step is missing
     write_status(Path(cfg.run), max_steps=7)
-    with pytest.raises(BadInput, match="is a run of 7 steps, the sweep asks for 20"):
-        reached(cfg, None)
+    with pytest.raises(BadInput, match="is a run of 7 steps, the file asks for 20"):
+        reached(cfg, "val/loss")
 
 
 def test_scores_are_kept_and_read_for_the_same_weights_alone(plan_file, monkeypatch, tmp_path):

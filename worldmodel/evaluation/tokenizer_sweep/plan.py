@@ -15,9 +15,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from training.command_line import override
 from training.errors import BadInput
-from training.scaling.ladder import as_argument, compose_train
 from training.sweeps.plan_file import read_plan_file
+from training.sweeps.trials import compose_train
 
 EXAMPLE = Path("configs/tokenizer_sweep/levels.yaml")
 REQUIRED = ("tokenizer", "probe", "tokenizers")
@@ -95,4 +96,4 @@ def _settings(file: Path, name: str, settings: Any) -> tuple[str, ...]:
             f"{file}: tokenizers.{name}: {settings!r}; give settings, such as "
             "{quantizer.levels: [8, 5, 5, 5]}, or {} for the recipe as it is"
         )
-    return tuple(f"{key}={as_argument(value)}" for key, value in settings.items())
+    return tuple(override(str(key), value) for key, value in settings.items())

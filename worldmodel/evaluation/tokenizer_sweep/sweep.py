@@ -16,8 +16,6 @@ worldmodel/evaluation/tokenizer_sweep/plan.py.
 """
 
 import argparse
-import contextlib
-import io
 import json
 import math
 import sys
@@ -30,13 +28,14 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from training.cli import bad_input_fails, plain
-from training.disk.plain_json import number, to_json
+from training.disk.plain_json import to_json
 from training.disk.status import STOPPED, read_status
 from training.errors import BadInput
-from training.watch.rows import METRICS_FILE, read_rows
+from training.sweeps.trials import check, end_with_validation, last_value, train
 from worldmodel.evaluation.tokenizer_sweep.plan import SweepPlan, read_plan
 
 PROBE_METRIC = "val/loss"  # nats per real token, teacher-forced
+TOKENIZER_METRIC = "val/psnr"
 SPLIT = "val"  # the same drives
 CLIPS, CLIP_FRAMES = 32, 17
 
@@ -76,7 +75,7 @@ def sweep(plan: SweepPlan) -> dict[str, Any]:
         plan.probe_config(name, Path(cfg.run))
     entries = {}
     for name, cfg in configs.items():
-        reach(cfg, None)
+        reach(cfg, TOKENIZER_METRIC)
         probe = plan.probe_config(name, Path(cfg.run))
         print(f"{name}: the probe")
         nats = reach(probe, PROBE_METRIC)
@@ -86,32 +85,19 @@ def sweep(plan: SweepPlan) -> dict[str, Any]:
     return write(_folder(configs), plan, entries)
 
 
-def check(cfg: DictConfig) -> Any:
-    """The checks of train.py, without its message that a finished run would be resumed."""
-    import training.run as runs  # torch and lightning load here
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        return runs.open_run(cfg, to_train=False)
-
-
-def reach(cfg: DictConfig, metric: str | None) -> float:
+def reach(cfg: DictConfig, metric: str) -> float:
     """The last value of a metric of a run that has taken all its steps, trained where needed.
 
     Raises:
         BadInput: the folder holds a run of other settings, or of another length.
         SystemExit: with code 75, where a signal stopped the training.
     """
-    from training.scaling.scaling import train
-
-    # One validation after the last step, however many there are before.
-    batches = int(cfg.trainer.max_steps) * int(cfg.trainer.accumulate_grad_batches)
-    if batches % int(cfg.trainer.val_check_interval):
-        cfg.trainer.val_check_interval = batches
+    end_with_validation(cfg)
     check(cfg)
     value = reached(cfg, metric)
     if value is None:
         print(f"training {cfg.run}")
-        train(cfg, metric or "val/psnr")
+        train(cfg, metric)
         value = reached(cfg, metric)
     if value is None:
         print(f"{cfg.run}: stopped before its end; the same command continues")
@@ -119,24 +105,10 @@ def reach(cfg: DictConfig, metric: str | None) -> float:
     return value
 
 
-def reached(cfg: DictConfig, metric: str | None) -> float | None:
-    """The metric after the last step (0.0 where none is asked for); None if it is not there."""
-    folder, steps = Path(cfg.run), int(cfg.trainer.max_steps)
-    status = read_status(folder)
-    if status.get("max_steps") not in (None, steps):
-        raise BadInput(
-            f"{folder}: is a run of {status['max_steps']} steps, the sweep asks for {steps}; give "
-            "it this length, or the sweep file another name"
-        )
-    if status.get("state") != "finished":
-        return None
-    if metric is None:
-        return 0.0
-    rows = [row for row in read_rows(folder / METRICS_FILE) if metric in row]
-    # Lightning may count the validation after the last step as that of the step before.
-    if not rows or rows[-1]["step"] < steps - 1:
-        return None
-    return number(rows[-1][metric])
+def reached(cfg: DictConfig, metric: str) -> float | None:
+    """The metric after the last step of a run that has ended; None before."""
+    value = last_value(cfg, metric)
+    return value if read_status(Path(cfg.run)).get("state") == "finished" else None
 
 
 def measure(cfg: DictConfig) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""Runs that a search, a ladder or a tokenizer sweep composes, trains and reads in its process."""
+
+import contextlib
+import copy
+import io
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from training.cli import CONFIGS, explain
+from training.disk.status import read_status
+from training.errors import BadInput
+from training.watch.rows import METRICS_FILE, last_values, read_rows
+
+
+def compose_train(arguments: Sequence[str]) -> DictConfig:
+    """The config that train.py would see, given these arguments.
+
+    Raises:
+        BadInput: a setting that does not exist.
+    """
+    return copy.deepcopy(_compose(tuple(arguments)))
+
+
+@lru_cache(maxsize=256)
+def _compose(arguments: tuple[str, ...]) -> DictConfig:
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return hydra.compose("train", overrides=list(arguments))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(explain(error, "train")) from error
+
+
+def check(cfg: DictConfig) -> Any:
+    """The checks of train.py, without its message that a finished run would be resumed."""
+    import training.run as runs  # torch and lightning load here
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        return runs.open_run(cfg, to_train=False)
+
+
+def train(cfg: DictConfig, metric: str = "", callbacks: Sequence[Any] = ()) -> None:
+    """Train one run folder, or go on with it, as train.py does.
+
+    Args:
+        metric: validated once more after training, where no validation has logged it.
+    Raises:
+        BadInput: an unusable setting, or more than one process.
+    """
+    import wandb
+
+    import training.run as runs
+
+    run = runs.open_run(cfg)
+    datamodule = runs.build_data(cfg)
+    module = runs.build_model(cfg, datamodule)
+    trainer = runs.build_trainer(cfg, run, datamodule)
+    refuse_several_processes(trainer)
+    trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
+    run.describe(datamodule, module)
+    try:
+        run.fit(trainer, module, datamodule)
+    except BaseException:
+        wandb.finish(exit_code=1)  # what is trained next is another run
+        raise
+    if metric and metric not in trainer.callback_metrics:
+        # It was killed between its last step and the validation after it.
+        trainer.validate(module, datamodule, verbose=False)
+    run.finish(trainer)
+
+
+def refuse_several_processes(trainer: Any) -> None:
+    """BadInput where the trainer starts others: each would go through all the runs on its own."""
+    if trainer.world_size > 1:
+        raise BadInput(
+            f"trainer.devices={trainer.world_size}: runs of a search, a ladder or a sweep are "
+            "trained in one process; give trainer.devices=1, or train each by train.py"
+        )
+
+
+def end_with_validation(cfg: DictConfig) -> None:
+    """Let a run validate after its last step: once, unless the intervals end there anyhow."""
+    batches = int(cfg.trainer.max_steps) * int(cfg.trainer.accumulate_grad_batches)
+    if batches % int(cfg.trainer.val_check_interval):
+        cfg.trainer.val_check_interval = batches
+
+
+def last_value(cfg: DictConfig, metric: str) -> float | None:
+    """A metric as validated after the last step of a run; None where it has not come there.
+
+    Raises:
+        BadInput: the folder holds a run of another length.
+    """
+    folder, steps = Path(cfg.run), int(cfg.trainer.max_steps)
+    trained_for = read_status(folder).get("max_steps")
+    if trained_for not in (None, steps):
+        raise BadInput(
+            f"{folder}: is a run of {trained_for} steps, the file asks for {steps}; "
+            "give it this length, or another name"
+        )
+    values = last_values(read_rows(folder / METRICS_FILE), metric)
+    # Lightning may count the validation after the last step as that of the step before.
+    last = max(values, default=0)
+    return values[last] if values and last >= steps - 1 else None
