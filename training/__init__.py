@@ -1,7 +1,7 @@
-"""What tokenizer and world model both need when Lightning trains them; it knows neither.
+"""Training parts that tokenizer and world model share; imports neither.
 
-Importing this package repairs torchvision where it is broken (see `torchvision_repair`), which
-has to happen before anything imports lightning. It imports neither torch nor torchvision.
+Importing this package repairs a broken torchvision (see `torchvision_repair`), so it must come
+before lightning. It imports neither torch nor torchvision.
 """
 
 from training import torchvision_repair

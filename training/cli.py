@@ -1,6 +1,6 @@
-"""Command lines: Hydra composes, bad input ends with one clear message and exit code 2.
+"""Command lines: Hydra composes; bad input ends in one message and exit code 2.
 
-Nothing heavy is imported here: `--help` answers at once.
+Imports nothing heavy, so `--help` is fast.
 """
 
 import difflib
@@ -32,7 +32,7 @@ from training.errors import BadInput, TrainingFault
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 BAD_INPUT, FAULT = 2, 1
-# What the system says of places, rather than of a bug of ours.
+# System errors about paths, not bugs.
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -40,7 +40,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def command(
     config_name: str, files: str = ""
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Turn `task(cfg)` into a command line over `configs/<config_name>.yaml`.
+    """Turn `task(cfg)` into a command with the config `configs/<config_name>.yaml`.
 
     Args:
         config_name: may lie in a folder, which then holds its groups.
@@ -74,7 +74,7 @@ def command(
             except Exception as error:
                 if not is_sweep():
                     raise
-                # Hydra would note the exception and end with success.
+                # Hydra would log the exception and exit with 0.
                 traceback.print_exc()
                 fail(f"{type(error).__name__}: {error}", cfg, FAULT)
 
@@ -82,8 +82,8 @@ def command(
         entry = hydra.main(version_base="1.3", config_path=str(path.parent), config_name=path.name)
 
         def run() -> None:
-            # Hydra shortens tracebacks and exits with 1 for everything; we want to see
-            # composition errors here, and whole tracebacks of real faults.
+            # Hydra shortens tracebacks and exits with 1 for everything; we need
+            # composition errors here, and full tracebacks of bugs.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             if files:
                 sys.argv[1:] = [_as_list(argument, files) for argument in sys.argv[1:]]
@@ -100,21 +100,21 @@ def command(
 
 
 def _as_list(argument: str, setting: str) -> str:
-    """`ckpt=a,b` as Hydra writes a list; other arguments as they are."""
+    """`ckpt=a,b` in Hydra's list syntax; other arguments unchanged."""
     key, _, value = argument.partition("=")
     plain = key == setting and "," in value and value[0] not in "['\""
     return f"{key}=[{value}]" if plain else argument
 
 
 def bad_input_behind(error: BaseException | None) -> BadInput | None:
-    """The bad input that an error is or came from: Hydra wraps what a constructor raises."""
+    """The BadInput behind an error: Hydra wraps exceptions of constructors."""
     while error is not None and not isinstance(error, BadInput):
         error = error.__cause__
     return error
 
 
 def said_by(error: InstantiationException, cfg: DictConfig) -> str:
-    """What is wrong with the settings that a class cannot be built from; "" for a fault of ours."""
+    """What is wrong with the settings of a class that cannot be built; "" for a bug."""
     if cause := bad_input_behind(error):
         return str(cause)
     where = re.search(r"full_key: (\S+)", str(error))
@@ -128,7 +128,7 @@ def said_by(error: InstantiationException, cfg: DictConfig) -> str:
 
 @contextmanager
 def bad_input_fails() -> Iterator[None]:
-    """Bad input ends a command without Hydra as it ends one with it; other errors pass."""
+    """For commands without Hydra: bad input ends in one message; other errors pass."""
     try:
         yield
     except TrainingFault as error:
@@ -140,9 +140,9 @@ def bad_input_fails() -> Iterator[None]:
 
 
 def fail(message: str, cfg: DictConfig | None = None, code: int = BAD_INPUT) -> NoReturn:
-    """Print the message alone and leave with a code; a job of a sweep also keeps it in its folder.
+    """Print the message and exit with a code; a job of a sweep also writes it to its folder.
 
-    SystemExit, because it is what Hydra lets through from a job.
+    SystemExit is the only exception that Hydra passes on from a job.
     """
     print(f"error: {message}", file=sys.stderr)
     if cfg is not None and "run" in cfg and is_sweep():
@@ -153,14 +153,14 @@ def fail(message: str, cfg: DictConfig | None = None, code: int = BAD_INPUT) -> 
 
 
 def is_sweep() -> bool:
-    """Whether this is one of the jobs of `-m`."""
+    """Whether this is a job of `-m`."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def run_folder(cfg: DictConfig) -> Path:
-    """Where a run lives: `run`, and for a job of a sweep a folder named for its overrides.
+    """The run folder: `run`; for a job of a sweep a folder named after its overrides.
 
-    The name is the same whenever the job is started again, so that it continues.
+    A restarted job has the same name, so that it continues.
     """
     if not is_sweep():
         return Path(cfg.run)
@@ -175,7 +175,7 @@ def run_folder(cfg: DictConfig) -> Path:
 
 
 def explain(error: BaseException, config_name: str) -> str:
-    """Hydra's message in one line, with what to type where that is known."""
+    """Hydra's message in one line, with what to type if known."""
     message = str(error).strip()
     plus = re.search(r"default list use \+([\w@/]+)=(\S+)", message)
     if plus and (CONFIGS / plus[1] / f"{plus[2]}.yaml").is_file():
@@ -207,13 +207,13 @@ def _near(wrong: str, known: list[str]) -> str:
 
 
 def _known_keys(config_name: str) -> list[str]:
-    """Every setting of the config as it composes without what cannot be composed."""
+    """All settings of the config, without overrides that fail to compose."""
     path = CONFIGS / config_name
     keep = [a for a in sys.argv[1:] if re.match(r"\+?(experiment|data|model)=", a)]
     with hydra.initialize_config_dir(str(path.parent), version_base="1.3"):
         try:
             cfg = hydra.compose(path.name, overrides=keep)
-        except (HydraException, OmegaConfBaseException):  # it is one of these that is wrong
+        except (HydraException, OmegaConfBaseException):  # this override is the faulty one
             cfg = hydra.compose(path.name)
     keys: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What people are told to type: settings as Hydra reads them back, words as the shell does."""
+"""Formats overrides for Hydra and for the shell."""
 
 import re
 import shlex
@@ -8,7 +8,7 @@ PLAIN_WORD = re.compile(r"(?!(true|false|null|nan|inf|yes|no|on|off)$)[A-Za-z_/.
 
 
 def override(key: str, value: Any) -> str:
-    """`key=value` as Hydra reads it back with the same type; for the shell, see `typed`."""
+    """`key=value` that Hydra reads back with the same type; for the shell, see `typed`."""
     if value is None:
         return f"{key}=null"
     if isinstance(value, bool):
@@ -17,18 +17,18 @@ def override(key: str, value: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """A string as Hydra reads it back, whatever it holds."""
+    """Any string, quoted for Hydra."""
     if PLAIN_WORD.fullmatch(text):
         return text
-    # Hydra halves backslashes only where they stand before a quote.
+    # Hydra halves backslashes only before a quote.
     ended = re.sub(r"(\\*)'", lambda m: m[1] * 2 + r"\'", text)
     return "'" + re.sub(r"(\\+)$", lambda m: m[1] * 2, ended) + "'"
 
 
 def typed(key: str, value: Any) -> str:
-    """`key=value` as a person types it into a shell."""
+    """`key=value` for a shell."""
     word = override(key, value)
     if shlex.quote(word) == word or re.fullmatch(r"[\w./:@%+,=-]+", word):
         return word
-    # Double quotes outside are easier to read; the shell expands nothing in such a word.
+    # Double quotes outside are easier to read; the shell expands nothing in this word.
     return f'"{word}"' if not set(word) & set('"$`\\!') else shlex.quote(word)

@@ -1,4 +1,4 @@
-"""Exceptions that name what happened and what to do about it."""
+"""Exceptions with the cause and the remedy in their messages."""
 
 from pathlib import Path
 
@@ -6,24 +6,24 @@ from pathlib import Path
 class BadInput(ValueError):
     """A user's input is unusable; the message names the file, the value and the remedy.
 
-    Command lines print the message alone and exit with code 2; anything else that
-    goes wrong keeps its traceback and exits with code 1.
+    Commands print the message alone and exit with code 2. Other errors keep their traceback
+    and exit with code 1.
     """
 
 
 class TrainingFault(RuntimeError):
-    """Training cannot go on: a step, a sample or a worker broke; the message names it."""
+    """Training cannot continue: a step, a sample or a worker failed; the message names it."""
 
 
 class CorruptSample(TrainingFault):
-    """A sample cannot be read; the message names the drive, the file and what is wrong."""
+    """A sample cannot be read; the message names the drive, the file and the cause."""
 
 
 class NotSaved(TrainingFault):
-    """A checkpoint could not be written; what was on the disk before is still there.
+    """A checkpoint could not be written; older checkpoints remain.
 
     Attributes:
-        path: the checkpoint that is missing.
+        path: the missing checkpoint.
     """
 
     def __init__(self, path: Path, why: str) -> None:

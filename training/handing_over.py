@@ -1,4 +1,4 @@
-"""How data workers hand their batches over: through shared memory, whose end is named."""
+"""Data workers hand batches over through shared memory; a full one is named as the cause."""
 
 import shutil
 from dataclasses import fields, is_dataclass
@@ -9,15 +9,15 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 SHARED_MEMORY = Path("/dev/shm")
-# A worker that gives nothing for so long is stuck: a broken network disk, say.
+# A worker without output for this time is stuck, e.g. on a broken network disk.
 DEADLINE_S = 1800.0
 
 
 def shared(batch: Any) -> Any:
-    """The batch, in a worker with its tensors in shared memory; the same one elsewhere.
+    """The batch; in a worker its tensors are moved to shared memory.
 
-    PyTorch does it later, in a thread whose errors it drops: where shared memory is full, the
-    loop would then wait for ever.
+    PyTorch does it later, in a thread that drops errors: with full shared memory the loop would
+    wait for ever.
     """
     if get_worker_info() is not None:
         _share(batch)
@@ -25,7 +25,7 @@ def shared(batch: Any) -> Any:
 
 
 def cause_of(error: BaseException) -> str:
-    """What is likely to be wrong where workers fail, and what to do about it."""
+    """Probable cause of a worker's failure, and its remedy."""
     said = str(error)
     known = ("shared memory", "shm", "Bus error", "No space left", "unable to write to file")
     if any(word in said for word in known) and SHARED_MEMORY.is_dir():
@@ -41,7 +41,7 @@ def cause_of(error: BaseException) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """What a worker said, without its traceback."""
+    """A worker's error message, without its traceback."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 

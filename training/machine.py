@@ -1,4 +1,4 @@
-"""What a run stands on: the hardware, and how many processes there are."""
+"""The hardware and the number of processes of a run."""
 
 import os
 import platform
@@ -35,10 +35,10 @@ def hardware() -> str:
 
 
 def compute_device(name: str | None) -> str:
-    """The device called so; a GPU if there is one, where none is named.
+    """The named device; for None a GPU if there is one, else the CPU.
 
     Raises:
-        BadInput: there is none of this name, or it cannot be used.
+        BadInput: there is no such device, or it cannot be used.
     """
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -51,14 +51,14 @@ def compute_device(name: str | None) -> str:
 
 
 def computes_in_bf16() -> bool:
-    """Whether bf16 is faster than fp32 here; CPUs without it emulate it slowly."""
+    """Whether bf16 is faster than fp32 here (CPUs without bf16 emulate it slowly)."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def num_devices(trainer: DictConfig) -> int:
-    """Processes that train, on all nodes, as the trainer's settings mean them."""
+    """Number of training processes on all nodes, from the trainer's settings."""
     cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
     devices = trainer.devices
     if devices == "auto" or devices == -1:
@@ -67,7 +67,7 @@ def num_devices(trainer: DictConfig) -> int:
 
 
 def launched_rank() -> int:
-    """Rank of this process as its launcher set it; 0 where there is just one."""
+    """Rank of this process from its launcher; 0 for a single process."""
     for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
         if os.environ.get(name):
             return int(os.environ[name])
@@ -80,6 +80,6 @@ def launched_together() -> bool:
 
 
 def is_helper_of_rank_zero() -> bool:
-    """Whether Lightning started this process itself: it then ends rank 0 if we exit non-zero."""
+    """Whether Lightning started this process; a non-zero exit then also ends rank 0."""
     launchers = ("TORCHELASTIC_RUN_ID", "SLURM_PROCID")
     return launched_rank() > 0 and not any(name in os.environ for name in launchers)

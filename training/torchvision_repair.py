@@ -1,4 +1,4 @@
-"""Let `import torchvision` work where its compiled operators do not match torch.
+"""Makes `import torchvision` work where its compiled operators do not match torch.
 
 PyPI's torchvision beside a CPU build of torch cannot load its compiled operators. Its Python
 code then registers shapes and gradients for operators that were never defined, and `import
@@ -24,13 +24,13 @@ _libraries: list[Any] = []
 
 
 def install() -> None:
-    """Repair torchvision when it is first imported, should that fail; imports nothing itself."""
+    """Repair torchvision if its first import fails; imports nothing itself."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 class _Finder:
-    """Finds torchvision where Python would, and gives it a loader that can repair."""
+    """Finds torchvision and gives it a loader that can repair it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -52,7 +52,7 @@ class _Loader(SourceFileLoader):
         except RuntimeError as error:
             if not FAILURE.search(str(error)):
                 raise
-            # The failed import leaves half-made submodules behind; a retry must not find them.
+            # The failed import leaves partial submodules; a retry must not find them.
             for name in [name for name in sys.modules if name.startswith("torchvision.")]:
                 del sys.modules[name]
             vars(module).clear()

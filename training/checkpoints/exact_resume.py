@@ -1,4 +1,4 @@
-"""Random states in the checkpoint: a resumed run draws the numbers the old one would have."""
+"""Random states in the checkpoint: a resumed run draws the same numbers as an unbroken one."""
 
 import random
 from typing import Any
@@ -11,12 +11,11 @@ import torch
 class RandomStates(L.Callback):
     """Saves python, numpy and torch generators of every rank; restores them before a batch.
 
-    Validations draw from generators of their own, the same numbers each time: what is trained
-    does not depend on whether and when it was validated.
+    Validations have their own generators and draw the same numbers each time, so training does
+    not depend on validation.
 
-    Ranks draw different numbers from the start: a rank's generators are seeded by (seed, rank).
-    Resumed on another number of processes, the old states mean nothing; all ranks are then
-    seeded anew by (seed, step, rank).
+    Ranks draw different numbers: their generators are seeded by (seed, rank). After a resume on
+    another number of processes, all ranks are seeded by (seed, step, rank).
     """
 
     def __init__(self, seed: int) -> None:

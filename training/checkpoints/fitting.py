@@ -1,4 +1,4 @@
-"""From what a checkpoint says of its network, and its weights, to the network."""
+"""Builds a checkpoint's network and loads its weights."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,21 +10,21 @@ from torch import Tensor, nn
 from training.errors import BadInput
 
 Network = TypeVar("Network", bound=nn.Module)
-# What torch and arithmetic say of sizes that no network can have: the values are a stranger's.
+# Exceptions of torch and arithmetic for impossible sizes: the values are untrusted.
 IMPOSSIBLE = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
 def fitted(build: Callable[[], Network], weights: Mapping[str, Tensor], path: Path) -> Network:
-    """The network that `build` makes, holding `weights`.
+    """The network of `build` with `weights`.
 
-    It is built without memory first, and compared: a manifest with other sizes than its weights
-    is refused before anything of those sizes is allocated.
+    It is first built without memory and compared, so a manifest that contradicts its weights is
+    refused before any allocation.
 
     Args:
         path: the checkpoint, for messages.
 
     Raises:
-        BadInput: no such network can be built, or the weights are another one's.
+        BadInput: the network cannot be built, or the weights do not fit.
     """
     try:
         with torch.device("meta"):

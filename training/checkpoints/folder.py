@@ -1,4 +1,4 @@
-"""Checkpoints: a folder per step, verified when opened, complete or not there at all.
+"""Checkpoints: one folder per step, written atomically, verified when opened.
 
     checkpoints/step-001000/
         weights.safetensors     every parameter and buffer
@@ -6,7 +6,7 @@
         manifest.json           schema, kind, configs, hashes of all files; sealed by its own
 
 Under FSDP the weights and the optimizers' moments are in `shards/` instead, written by all ranks
-(`training.checkpoints.sharded`). A folder without `state.pt` is an export: it can be evaluated,
+(`training.checkpoints.sharded`). A folder without `state.pt` is an export: it can be evaluated but
 not resumed.
 
 `open_checkpoint` is the way in for all that resumes no run: manifest and weights, each file read
@@ -40,8 +40,8 @@ from training.errors import BadInput, NotSaved
 
 MANIFEST_KEY = "dashcast"
 Found = TypeVar("Found")
-REFUSALS = (OSError, SafetensorError)  # raised where a disk is full or may not be written
-TORCH_SAYS = ("inline_container", "iostream")  # in torch.save's RuntimeError for the same
+REFUSALS = (OSError, SafetensorError)  # raised where a disk is full or read-only
+TORCH_SAYS = ("inline_container", "iostream")  # in torch.save's RuntimeError for the same cause
 
 
 class OpenedCheckpoint(NamedTuple):
@@ -77,11 +77,11 @@ def write_checkpoint(
     manifest: dict[str, Any],
     state: dict[str, Any] | None = None,
 ) -> None:
-    """Write beside, sync, then rename: the folder is complete or absent.
+    """Write a partial folder, sync, then rename: the checkpoint is complete or absent.
 
     Raises:
         BadInput: `path` exists; nothing is overwritten.
-        NotSaved: the disk is full or may not be written; nothing is left beside.
+        NotSaved: the disk is full or read-only; no partial folder remains.
     """
     tensors = {k: v.detach().to("cpu").contiguous().clone() for k, v in weights.items()}
     with writing(path):
@@ -93,9 +93,9 @@ def write_checkpoint(
 
 
 def save_state(state: dict[str, Any], folder: Path) -> None:
-    """Write the optimizers' file into a folder that is being filled."""
-    # Given a path, torch never closes a file that a full disk cut short, and its room, though the
-    # file is removed, is not free again before the process ends.
+    """Write the optimizers' file into a partial folder."""
+    # Given a path, torch never closes a file after a full disk, and a removed open file keeps its
+    # space until the process ends.
     try:
         with (folder / STATE).open("wb") as file:
             torch.save(state, file)
@@ -107,7 +107,7 @@ def save_state(state: dict[str, Any], folder: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What fails in here leaves nothing beside `path`, and a refusal of the disk is named."""
+    """On an exception, remove the partial folder; a disk error becomes NotSaved."""
     try:
         yield
     except BaseException as error:
@@ -118,14 +118,14 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def why_refused(path: Path, error: BaseException) -> str:
-    """One line: what a library says, and the room that there is, which it may not say."""
+    """One line: the library's message and the free space."""
     said = next(iter(str(error).splitlines()), type(error).__name__)
     folder = next((p for p in path.parents if p.is_dir()), Path("/"))
     return f"{said}; {shutil.disk_usage(folder).free / 1e6:.1f} MB are free there, make room"
 
 
 def begin(path: Path) -> Path:
-    """An empty folder beside `path`, to be filled and then committed."""
+    """An empty partial folder beside `path`."""
     if path.exists():
         raise BadInput(f"{path}: exists already; checkpoints are never overwritten")
     partial = partial_of(path)
@@ -139,7 +139,7 @@ def partial_of(path: Path) -> Path:
 
 
 def commit(path: Path, manifest: dict[str, Any]) -> None:
-    """Hash and sync all files of the folder beside, seal the manifest, rename, sync again."""
+    """Hash and sync all files of the partial folder, seal the manifest, rename, sync again."""
     partial = partial_of(path)
     files = sorted(f for f in partial.rglob("*") if f.is_file())
     names = {str(f.relative_to(partial)): f for f in files}
@@ -158,16 +158,16 @@ def commit(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def check_whole(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint, every file of which has been read and is as it was written.
+    """The manifest of a checkpoint, after all its files were verified.
 
     Raises:
-        BadInput: as `read_manifest`; and a file is altered, or one of the shards is not listed.
+        BadInput: as `read_manifest`; or a file is altered, or a shard is not listed.
     """
     return _check(path, lambda name: True)
 
 
 def check_weights(path: Path) -> dict[str, Any]:
-    """The same without the optimizer state, which nobody but a resumed run needs."""
+    """As `check_whole`, without the optimizer state (only a resume needs it)."""
     return _check(path, lambda name: name != STATE)
 
 
@@ -190,10 +190,10 @@ def _sha256(file: Path) -> str:
 
 
 def read_weights(path: Path, verify: bool = True) -> dict[str, torch.Tensor]:
-    """All parameters and buffers, whole: shards are put together, on one process.
+    """All parameters and buffers; shards are joined in one process.
 
     Args:
-        verify: hash what is read; False only after `check_whole`.
+        verify: hash the files; False only after `check_whole`.
 
     Raises:
         BadInput: as `check_whole`, the optimizer state aside.
@@ -209,16 +209,16 @@ def read_weights(path: Path, verify: bool = True) -> dict[str, torch.Tensor]:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Optimizers, loops and random states; nothing but tensors and plain values is unpickled.
+    """Optimizers, loops and random states; unpickles only tensors and plain values.
 
     Raises:
-        BadInput: the checkpoint has none, or its file holds anything else.
+        BadInput: the checkpoint has none, or its file holds other objects.
     """
     if not (path / STATE).is_file():
         raise BadInput(f"ckpt={path}: an export without optimizer state cannot be resumed")
     try:
         return dict(torch.load(path / STATE, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises many kinds; none of them may pass as another fault
+    except Exception as error:  # torch raises many kinds; all mean a bad file
         raise BadInput(
             f"{path / STATE}: refused, it holds more than tensors and plain values, or is damaged "
             f"({next(iter(str(error).splitlines()), type(error).__name__)})"
@@ -226,13 +226,13 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def find_checkpoint(path: Path, resume: bool = False) -> Path:
-    """The checkpoint that `path` means: itself, or the newest whole one of a run folder.
+    """The checkpoint at `path`, or the newest whole one of a run folder.
 
     Args:
-        resume: whether the optimizer state has to be whole too.
+        resume: whether to verify the optimizer state too.
 
     Raises:
-        BadInput: nothing there, or nothing of it is whole.
+        BadInput: there is no checkpoint, or none is whole.
     """
     if (path / MANIFEST).exists():
         return path
@@ -262,7 +262,7 @@ def newest_first(run: Path) -> list[Path]:
 
 
 def step_of(path: Path) -> int:
-    """The optimizer step that a folder `step-N` is named for."""
+    """The optimizer step in the name of a folder `step-N`."""
     return int(path.name.removeprefix("step-"))
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: `manifest.json`, sealed, every value of it judged."""
+"""The manifest of a checkpoint: `manifest.json`, sealed, every value checked."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ WEIGHTS, STATE, MANIFEST, SHARDS = "weights.safetensors", "state.pt", "manifest.
 
 @dataclass(frozen=True)
 class Head:
-    """What a manifest says whatever its kind; its other entries are judged by who reads them.
+    """Entries of every manifest; a reader checks the entries of its kind.
 
     Attributes:
         files: sha256 of every file, by its path in the folder.
         sizes: bytes of every file (since schema 3).
-        config: the resolved config of the run; None for weights that were published.
+        config: the resolved config of the run; None for published weights.
         run: provenance: git revision, versions, hashes of the data.
-        published: provenance of weights that were published elsewhere.
+        published: provenance of published weights.
     """
 
     schema_version: int
@@ -56,10 +56,10 @@ def read_manifest(path: Path, kind: str = "") -> dict[str, Any]:
     """The manifest of a checkpoint folder: its seal, its `Head` and the files' sizes checked.
 
     Args:
-        kind: what the checkpoint has to be, "tokenizer" or "worldmodel"; "" for any.
+        kind: required kind, "tokenizer" or "worldmodel"; "" for any.
 
     Raises:
-        BadInput: not one of our checkpoints, of another schema or kind, truncated or altered.
+        BadInput: no checkpoint of ours, another schema or kind, or truncated or altered.
     """
     file = path / MANIFEST
     if not file.exists():
@@ -91,10 +91,10 @@ def check_kind(manifest: dict[str, Any], path: Path, kind: str) -> None:
 
 
 def read_resumable(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint that a run can go on from, and whose config it has.
+    """The manifest of a checkpoint that can be resumed.
 
     Raises:
-        BadInput: as `read_manifest`; an export, or weights that were published.
+        BadInput: as `read_manifest`; or an export or published weights.
     """
     manifest = read_manifest(path)
     if STATE not in manifest["files"]:
@@ -106,17 +106,17 @@ def read_resumable(path: Path) -> dict[str, Any]:
 
 
 def entries(cls: type[Entries], manifest: dict[str, Any], path: Path) -> Entries:
-    """The entries of a manifest that a dataclass has fields for, each of them judged.
+    """The entries of a manifest that are fields of a dataclass, each checked.
 
     Raises:
-        BadInput: one is missing, or is not what it should be.
+        BadInput: an entry is missing or invalid.
     """
     named = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     return judged(cls, {k: v for k, v in manifest.items() if k in named}, str(path / MANIFEST))
 
 
 def weights_hash(manifest: dict[str, Any]) -> str:
-    """What the weights are known by: the sha256 of their file, or of the hashes of their shards."""
+    """Identity of the weights: sha256 of their file, or of the hashes of their shards."""
     files = manifest["files"]
     if WEIGHTS in files:
         return str(files[WEIGHTS])

@@ -1,4 +1,4 @@
-"""What makes a run the run it is, and what may change when it goes on."""
+"""Which settings a resumed run may change."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 from training.errors import BadInput
 from training.machine import computes_in_bf16
 
-# Settings and groups that a resumed run may change without being another run, and what a change
-# means where that is not plain. Each change is said.
+# Settings and groups that a resumed run may change, with the effect where it is not obvious. Every
+# change is printed.
 FREE = {
     "trainer.max_steps": "the learning-rate schedule is another from here",
     "trainer.precision": "its numbers are rounded otherwise from here",
@@ -57,16 +57,16 @@ UNSAID = (
 
 
 def judge_changes(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is said about settings that changed since the folder's run was saved.
+    """Messages about settings that changed since the folder's run was saved.
 
-    Settings that only one of both knows are of another release, and as that one behaved.
+    A setting of only one config belongs to another release and keeps that release's behaviour.
 
     Raises:
-        BadInput: a setting differs that makes it another run.
+        BadInput: a setting differs that a resumed run may not change.
     """
     said = []
     before, after = flat(then), flat(now)
-    # The shorter name first: a config repeats what is referred to, `optimizer.lr` in the model.
+    # The shorter name first: configs repeat values, such as `optimizer.lr` in the model.
     for key in sorted(before.keys() & after.keys(), key=lambda key: (key.count("."), key)):
         if before[key] == after[key] or _is_in(key, UNSAID):
             continue
@@ -82,7 +82,7 @@ def judge_changes(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> li
 
 
 def judge_batch(folder: Path, manifest: dict[str, Any], batch: int) -> None:
-    """BadInput where a step of the folder's run holds another number of samples."""
+    """BadInput where a step of the folder's run has another number of samples."""
     before = manifest.get("run", {}).get("global_batch", batch)
     if before != batch:
         raise BadInput(
@@ -92,10 +92,10 @@ def judge_batch(folder: Path, manifest: dict[str, Any], batch: int) -> None:
 
 
 def decide_precision(cfg: DictConfig, then: dict[str, Any] | None) -> None:
-    """Write the precision of the run in the place of "auto".
+    """Replace precision "auto" by the precision of the run.
 
     Args:
-        then: the config of the run that goes on, which keeps its precision wherever it goes on.
+        then: config of the resumed run, which keeps its precision on any hardware.
     """
     before = ((then or {}).get("trainer") or {}).get("precision", "auto")
     if cfg.trainer.precision == "auto":

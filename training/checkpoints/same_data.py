@@ -1,6 +1,6 @@
-"""Whether a run that goes on reads the data that it began with: by content, wherever it lies.
+"""Checks that a resumed run reads the same data, by content.
 
-`data.json` in the run folder has a digest of every drive, so that the one that changed is named.
+`data.json` in the run folder has a digest of every drive, so that a changed drive is named.
 """
 
 from collections.abc import Mapping
@@ -12,26 +12,26 @@ from training.errors import BadInput
 from training.machine import launched_rank
 
 FILE = "data.json"
-BY = "content"  # what `data_hash` is of; releases that took dates into it did not say
+BY = "content"  # input of `data_hash`; older releases hashed dates and lack this entry
 DIGITS = 12
 SHOWN = 3
 
 
 def data_facts(datamodule: Any) -> dict[str, str]:
-    """What run.json and the checkpoints say of the data."""
+    """Facts about the data for run.json and the checkpoints."""
     return {"data_hash": datamodule.data_hash, "data_hash_by": BY}
 
 
 def judge_data(folder: Path, before: Mapping[str, Any], datamodule: Any, other_data: bool) -> None:
-    """Judge the data of a run that goes on; what there is to say of it is printed.
+    """Compare the data of a resumed run with that of its checkpoint; prints notes.
 
     Args:
         folder: of the run.
-        before: facts of the checkpoint that it goes on from.
-        other_data: the user wants to go on with other data.
+        before: facts of the resumed checkpoint.
+        other_data: whether the user allows other data.
 
     Raises:
-        BadInput: the data differs; the drives that do are named.
+        BadInput: the data differs; the message names the drives.
     """
     if before.get("data_hash_by") != BY:
         _say(f"note: {folder}: of a release that compared no data; it is taken as the same")
@@ -53,12 +53,12 @@ def _say(message: str) -> None:
 
 
 def write_digests(folder: Path, datamodule: Any) -> None:
-    """Note what each drive is; OSError where it cannot be written."""
+    """Write the digest of each drive; OSError where that fails."""
     write_record(folder / FILE, {"drives": _short(datamodule.data_digests())})
 
 
 def _changes(folder: Path, digests: Mapping[str, str]) -> str:
-    """Which drives are gone, new or changed, a few of each."""
+    """Names of missing, new and changed drives, a few of each."""
     try:
         then, now = read_record(folder / FILE)["drives"], _short(digests)
     except BadInput:

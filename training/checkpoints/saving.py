@@ -1,4 +1,4 @@
-"""When checkpoints are written, by whom, and what happens to the old ones."""
+"""Saves checkpoints during training and removes old ones."""
 
 import shutil
 import time
@@ -30,15 +30,15 @@ from training.watch.faults import check_finite
 
 
 class FolderCheckpointIO(CheckpointIO):
-    """Teaches Lightning to save and load checkpoint folders.
+    """Saves and loads checkpoint folders for Lightning.
 
-    A save that the disk refuses does not raise here: under DDP rank 0 alone writes, and the others
-    wait for it. `lost` tells of it, and `teardown` raises what nobody has asked for.
+    A failed save does not raise here: under DDP only rank 0 writes, and the others would wait for
+    it. `lost` returns the failures; `teardown` raises those left.
 
     Args:
-        background: copy the tensors, then write from a thread while training goes on. The
+        background: copy the tensors, then write from a thread while training continues. The
             next save waits for the last one.
-        keep: whole checkpoints that stay, the new one among them; None keeps all.
+        keep: number of whole checkpoints to keep, the new one included; None keeps all.
     """
 
     def __init__(self, background: bool = False, keep: int | None = None) -> None:
@@ -63,18 +63,18 @@ class FolderCheckpointIO(CheckpointIO):
         self._pending = self._thread.submit(self._write, Path(path), weights, manifest, state)
 
     def wait(self) -> None:
-        """Until what is being written is on the disk, or `lost`."""
+        """Wait until the current save is on the disk or has failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def lost(self) -> list[NotSaved]:
-        """The saves that failed since this was asked last."""
+        """The failed saves since the last call."""
         lost, self._lost = self._lost, []
         return lost
 
     def lose(self, failure: NotSaved) -> None:
-        """Note a save that failed."""
+        """Record a failed save."""
         self._lost.append(failure)
 
     def load_checkpoint(
@@ -112,13 +112,13 @@ class FolderCheckpointIO(CheckpointIO):
 
 
 class SaveCheckpoints(Checkpoint):
-    """Saves every `every_steps` and at the end; a damaged checkpoint of a step is written again.
+    """Saves every `every_steps` and at the end; rewrites a damaged checkpoint of a step.
 
-    A save that fails, as on a full disk, costs nothing that was there: training goes on and
-    tries again when the next one is due. The last one, and one asked for by a signal, raise.
+    After a failed save, as on a full disk, older checkpoints remain, training continues and the
+    next save is tried when due. The last save, and a save after a signal, raise.
 
     Attributes:
-        stall_s: seconds that the loop has stood still for it.
+        stall_s: seconds that saving has stopped the loop.
     """
 
     def __init__(self, folder: Path, io: FolderCheckpointIO, every_steps: int = 1000) -> None:
@@ -144,10 +144,10 @@ class SaveCheckpoints(Checkpoint):
         """Save this step, unless it is saved already.
 
         Args:
-            must: wait until it is on the disk, and raise if it cannot be.
+            must: wait until it is on the disk, and raise if it fails.
 
         Raises:
-            NotSaved: it had to be saved and could not be.
+            NotSaved: the save failed and `must` is True.
         """
         began, step = time.perf_counter(), trainer.global_step
         path = self.folder / f"step-{step:07d}"
@@ -199,12 +199,12 @@ class SaveCheckpoints(Checkpoint):
                 print(f"warning: {failure}; older checkpoints are whole, training goes on")
 
     def _agreed(self, trainer: L.Trainer, ask: Callable[[], bool]) -> bool:
-        """The answer of rank 0, in every rank."""
+        """The answer of rank 0, on every rank."""
         return bool(trainer.strategy.broadcast(ask() if trainer.is_global_zero else False))
 
 
 def _stands(path: Path) -> bool:
-    """Whether a whole checkpoint is there; a damaged one is moved out of the way."""
+    """Whether a whole checkpoint exists; renames a damaged one."""
     if not path.exists():
         return False
     try:
@@ -219,7 +219,7 @@ def _stands(path: Path) -> bool:
 
 
 def copied(value: Any) -> Any:
-    """The same nest of dicts and lists, every tensor copied to the CPU."""
+    """A copy of nested dicts and lists, with tensors on the CPU."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

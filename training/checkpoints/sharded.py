@@ -1,4 +1,4 @@
-"""FSDP2: parameters, gradients and moments split over processes, and checkpoints of the pieces.
+"""FSDP2: parameters, gradients and moments sharded over processes, and sharded checkpoints.
 
 Every rank writes its pieces (torch.distributed.checkpoint, in safetensors, because its own format
 is a pickle) into `shards/` of a checkpoint folder; the folder is committed by rank 0 once all
@@ -45,10 +45,10 @@ from training.errors import BadInput, NotSaved
 
 
 class FullySharded(ModelParallelStrategy):
-    """FSDP2 over all processes. The module says in `configure_model` what is a unit (`shard`).
+    """FSDP2 over all processes. The module's `configure_model` chooses the units (`shard`).
 
     Args:
-        keep: whole checkpoints that stay, the new one among them.
+        keep: number of whole checkpoints to keep, the new one included.
     """
 
     def __init__(self, keep: int | None = None) -> None:
@@ -76,7 +76,7 @@ class FullySharded(ModelParallelStrategy):
         refusal: BaseException | None = None
         try:
             dcp.save(pieces, storage_writer=writer)
-        except CheckpointException as error:  # raised in every rank, whichever failed
+        except CheckpointException as error:  # raised on every rank, whichever failed
             refusal = next(failure for failure, _ in error.failures.values())
             if not isinstance(refusal, REFUSALS):
                 raise
@@ -92,7 +92,7 @@ class FullySharded(ModelParallelStrategy):
             prune(path, self.keep)
 
     def _first_rank(self, path: Path, work: Callable[[], Any]) -> None:
-        """Rank 0 does it, the others wait; where the disk refuses, all raise NotSaved."""
+        """Rank 0 works, the others wait; on a disk error all raise NotSaved."""
         why = ""
         if self.is_global_zero:
             try:
@@ -129,7 +129,7 @@ class FullySharded(ModelParallelStrategy):
         return state
 
     def _load_whole(self, path: Path, states: list[dict[str, Any]], optimizers: list[Any]) -> None:
-        """A checkpoint that one process wrote."""
+        """Load a checkpoint written by one process."""
         assert self.model is not None
         whole = StateDictOptions(full_state_dict=True)
         weights: dict[str, Any] = dict(read_weights(path, verify=False))
@@ -147,24 +147,24 @@ class FullySharded(ModelParallelStrategy):
 
 
 def shard(units: Iterable[nn.Module], root: nn.Module, trainer: L.Trainer) -> None:
-    """Under `FullySharded`: split every unit and then what is left of `root`; else nothing.
+    """Under `FullySharded`: shard every unit, then the rest of `root`; else do nothing.
 
-    A unit is gathered when it runs, and let go after it; gradients are averaged.
+    A unit is gathered for its forward or backward pass and then freed; gradients are averaged.
     """
     strategy = trainer.strategy
     if not isinstance(strategy, FullySharded):
         return
     mesh = strategy.device_mesh["data_parallel"]
     for unit in (*units, root):
-        # The root too: after a validation, averages and checkpoints look for pieces.
+        # The root too: after a validation, EMA and checkpoints expect shards.
         fully_shard(unit, mesh=mesh, reshard_after_forward=True)
 
 
 def full_copy(module: nn.Module, make: Callable[[], nn.Module], trainer: L.Trainer) -> nn.Module:
-    """The module itself, or where it is sharded a whole copy; every rank has to ask.
+    """The module itself, or a full copy where it is sharded; call it on every rank.
 
     Args:
-        make: builds the module anew; the copy of any rank but 0 stays as it was built.
+        make: builds the module; only rank 0's copy gets the weights.
     """
     if not any(isinstance(p, DTensor) for p in module.parameters()):
         return module

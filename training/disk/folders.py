@@ -14,17 +14,17 @@ from filelock import FileLock, Timeout
 from training.errors import BadInput
 
 LOCK = ".lock"
-PATIENCE_S = 1.0  # a look at the lock by a third process holds it for a moment
+PATIENCE_S = 1.0  # a third process that checks the lock holds it briefly
 
 
 def lock_folder(folder: Path, doing: str) -> FileLock:
-    """Hold a folder until `release()` or the end of this process, however it ends.
+    """Lock a folder until `release()` or the end of this process.
 
-    The lock is the kernel's (flock), so that a killed process leaves none behind; on NFS it holds
-    between hosts. Forked workers do not inherit it. Its file says who holds it.
+    The lock is the kernel's (flock): a killed process leaves none, and on NFS it works between
+    hosts. Forked workers do not inherit it. The lock file names the holder.
 
     Args:
-        doing: what this process does there, for the message to others: "trains".
+        doing: verb for the message to other processes, such as "trains".
     Raises:
         BadInput: another process holds it.
     """
@@ -69,7 +69,7 @@ def held_by_another(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def alone_in(folder: Path, doing: str) -> Iterator[None]:
-    """Hold a folder while the block runs; see `lock_folder`."""
+    """Lock a folder while the block runs; see `lock_folder`."""
     lock = lock_folder(folder, doing)
     try:
         yield
@@ -78,7 +78,7 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
 
 
 def _holder(file: Path) -> str:
-    """Who holds or held the lock, as far as its file says."""
+    """The last holder of the lock, from its file."""
     try:
         said = json.loads(file.read_text())
         return (

@@ -1,4 +1,4 @@
-"""The hash by which every file is known: sha256."""
+"""File hashes: sha256."""
 
 import hashlib
 from pathlib import Path

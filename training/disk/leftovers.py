@@ -1,7 +1,7 @@
-"""Names for what is being written, and the end of those whose writer is gone.
+"""Names of partial files, and removal of those whose writer is dead.
 
-`.NAME.OWNER.partial` beside NAME: the owner is a host, a process and when that process began, so
-that two writers never share a name, and a process id that is used again is told apart.
+`.NAME.OWNER.partial` beside NAME. The owner is host, process id and start time of the process, so
+two writers never share a name, also where a process id is used again.
 """
 
 import os
@@ -14,20 +14,20 @@ from functools import cache
 from pathlib import Path
 
 SUFFIX = ".partial"
-ABANDONED_S = 24 * 3600.0  # of an owner on another host, whom nobody here can ask after
+ABANDONED_S = 24 * 3600.0  # for owners on other hosts, whose processes are not visible
 
 
 def partial_of(path: Path) -> Path:
-    """Where this process writes what will be `path`; the same name at every call."""
+    """The partial file of this process for `path`; the same at every call."""
     return path.with_name(f".{path.name}.{_owner(os.getpid())}{SUFFIX}")
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a name to write a file or a folder under; at the end of the block it is at `path`.
+    """Yields a partial path for a file or folder; the end of the block renames it to `path`.
 
-    Where the block raises, nothing of it stays. A file that is there is replaced; a folder has to
-    be removed before by whoever may.
+    Where the block raises, the partial is removed. An existing file is replaced; an existing
+    folder must be removed before.
     """
     partial = partial_of(path)
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -40,12 +40,12 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def sweep_leftovers(folder: Path, name: str = "*") -> list[Path]:
-    """Remove what dead owners were writing in a folder, and return it.
+    """Remove the partials of dead owners in a folder, and return their paths.
 
-    Files of other hosts, and of releases that named no owner, go when they are a day old.
+    Partials of other hosts, and of old releases without owners, are removed after a day.
 
     Args:
-        name: of what was to be written; a pattern.
+        name: pattern for the final name.
     """
     return [path for path in folder.glob(f".{name}{SUFFIX}") if _is_dead(path) and _removed(path)]
 
@@ -62,7 +62,7 @@ def _is_dead(path: Path) -> bool:
 
 
 def _removed(path: Path) -> bool:
-    """Whether it could be removed; what this user may not touch stays."""
+    """Whether the path was removed; without permission it stays."""
     try:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     except OSError:
@@ -72,7 +72,7 @@ def _removed(path: Path) -> bool:
 
 @cache
 def _host() -> str:
-    """Where a process id means one process: the host and, for containers on it, the namespace."""
+    """The scope of process ids: the host and, for containers, the namespace."""
     try:
         space = os.readlink("/proc/self/ns/pid").strip("pid:[]")
     except OSError:
@@ -81,12 +81,12 @@ def _host() -> str:
 
 
 def _owner(pid: int) -> str:
-    """HOST@PID-START; without a start where the process is gone or the system does not tell."""
+    """HOST@PID-START; without START where the process is gone or the system has no /proc."""
     return f"{_host()}@{pid}-{_start(pid)}"
 
 
 def _start(pid: int) -> str:
-    """When a process began, in clock ticks since the machine started."""
+    """Start time of a process in clock ticks since boot."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -96,7 +96,7 @@ def _start(pid: int) -> str:
 
 
 def _is_alive(pid: int) -> bool:
-    """Where there is no /proc (macOS)."""
+    """Whether a process is alive, without /proc (macOS)."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

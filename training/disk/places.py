@@ -1,4 +1,4 @@
-"""Where results go: judged before any work, for an hour of it may end in an unwritable folder."""
+"""Output paths, checked before any work starts."""
 
 import os
 import tempfile
@@ -9,10 +9,10 @@ from training.errors import BadInput
 
 
 def writable_file(setting: str, path: Any) -> Path:
-    """The file that a setting names; nothing is written.
+    """The output file of a setting; writes nothing.
 
     Raises:
-        BadInput: it has no name, is a folder, or cannot be made.
+        BadInput: the path is empty, is a folder, or cannot be made.
     """
     file = _named(setting, path)
     if file.is_dir():
@@ -22,10 +22,10 @@ def writable_file(setting: str, path: Any) -> Path:
 
 
 def writable_folder(setting: str, path: Any) -> Path:
-    """The folder that a setting names, there or not yet; nothing is written.
+    """The output folder of a setting, existing or not; writes nothing.
 
     Raises:
-        BadInput: it has no name, is a file, or nothing can be written in it.
+        BadInput: the path is empty, is a file, or is not writable.
     """
     folder = _named(setting, path)
     _check(setting, folder)
@@ -46,7 +46,7 @@ def _named(setting: str, path: Any) -> Path:
 
 
 def _check(setting: str, folder: Path) -> None:
-    """Make a file in the folder, or in the one that it would be made in, and remove it."""
+    """Make and remove a file in the folder or in its nearest existing parent."""
     there = Path(os.path.abspath(folder))
     try:
         while not there.exists():

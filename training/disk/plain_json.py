@@ -1,6 +1,6 @@
-"""Figures as JSON that every reader takes.
+"""Figures as standard JSON.
 
-Python writes NaN and Infinity, which are no JSON. What is not a number is written as null, and
+Python writes NaN and Infinity, which are not JSON. Non-finite values are written as null and
 shown as "-".
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def finite(value: Any) -> Any:
-    """Dicts, lists and numbers as they are, None in place of NaN and infinities."""
+    """A copy with None in place of NaN and infinities."""
     if isinstance(value, dict):
         return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -19,10 +19,10 @@ def finite(value: Any) -> Any:
 
 
 def to_json(value: Any, indent: int | None = 1) -> str:
-    """A JSON text; ValueError for nothing that floats can be."""
+    """JSON text; accepts every float."""
     return json.dumps(finite(value), indent=indent, allow_nan=False)
 
 
 def number(value: float | None) -> float:
-    """A figure that was read back: NaN where null was written."""
+    """A figure from JSON: NaN for null."""
     return math.nan if value is None else float(value)

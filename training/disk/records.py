@@ -1,7 +1,7 @@
-"""Records: small JSON files that tell when a byte of them has changed, and judge what they hold.
+"""Records: small JSON files, sealed by a hash, with validated values.
 
-A sealed record begins with `"sha256"`: the hash of the file's own bytes, with zeros in the place
-of the hash. So every bit is covered, the seal and the spaces included.
+A sealed record begins with `"sha256"`: the hash of the file's bytes with zeros in place of the
+hash. So it covers every bit, spaces included.
 """
 
 import hashlib
@@ -22,15 +22,15 @@ Kind = TypeVar("Kind")
 SEAL = "sha256"
 BLANK = b"0" * 64
 HEAD = b'{\n "sha256": "'  # as json.dumps writes it; the hash follows at once
-SHOWN = 3  # faults of a record that a message names
+SHOWN = 3  # largest number of faults in a message
 
 
 def write_record(path: Path, values: Mapping[str, Any]) -> None:
-    """Write `values` as sealed JSON; whoever reads sees the file of before or all of the new one.
+    """Write `values` as sealed JSON, atomically.
 
     Raises:
-        BadInput: a value is no plain one, NaN or infinite.
-        OSError: the file cannot be written; the one of before is still there.
+        BadInput: a value is not plain, or is NaN or infinite.
+        OSError: the file cannot be written; the old one remains.
     """
     write_durably(path, sealed(values, str(path)))
 
@@ -53,11 +53,11 @@ def read_record(
     """The values of a sealed record, without the seal.
 
     Args:
-        may_lack_seal: the explicit rule by which an older record is read, though nothing covers
-            it. A seal that is there is always checked, whatever this says.
+        may_lack_seal: rule that accepts an older record without a seal. An existing seal is
+            always checked.
 
     Raises:
-        BadInput: not there, damaged, without the seal that it needs, or no JSON object.
+        BadInput: the file is missing, damaged, lacks a required seal, or is no JSON object.
     """
     content = _content(path)
     if content.startswith(HEAD):
@@ -78,19 +78,20 @@ def read_record(
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file of someone else holds; it has no seal.
+    """The content of a foreign JSON file, without a seal.
 
     Raises:
-        BadInput: not there, no file, not UTF-8, no JSON, nested too deep, or with NaN in it.
+        BadInput: the path is missing or no file, or the content is not UTF-8, not JSON, nested
+            too deep, or has NaN.
     """
     return _parsed(_content(path), path)
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Replace a file in one step: written beside, synced, renamed, the folder synced.
+    """Replace a file atomically: write a partial, sync, rename, sync the folder.
 
     Raises:
-        OSError: it cannot be written; the file of before is still there.
+        OSError: it cannot be written; the old file remains.
     """
     with written_whole(path) as partial, partial.open("wb") as file:
         file.write(content)
@@ -100,7 +101,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file, or a folder's entries, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -109,17 +110,17 @@ def sync(path: Path) -> None:
 
 
 def judged(cls: type[Judged], values: Any, where: str, finite: bool = True) -> Judged:
-    """An instance of a dataclass (or another type) from plain values, every one of them judged.
+    """Build a dataclass (or another type) from plain values, with every value checked.
 
-    Types are strict: "10" is no number, 1.5 no integer, true neither; a list stands for a tuple,
-    an integer for a float. Ranges are judged by the class in `__post_init__`.
+    Types are strict: "10" is no number, 1.5 and true are no integers. A list may stand for a
+    tuple, an integer for a float. The class checks ranges in `__post_init__`.
 
     Args:
-        where: names the values in messages, as "runs/a/run.json: network".
+        where: name of the values in messages, such as "runs/a/run.json: network".
         finite: refuse NaN and infinity.
 
     Raises:
-        BadInput: names each field that is unknown, missing, or of another type or range.
+        BadInput: a field is unknown, missing, or of another type or range; names each.
     """
     try:
         text = json.dumps([values])
@@ -136,10 +137,10 @@ def judged(cls: type[Judged], values: Any, where: str, finite: bool = True) -> J
 
 
 def kind_of(values: Any, kinds: Mapping[str, Kind], where: str) -> tuple[Kind, dict[str, Any]]:
-    """The kind that values are named after, and the values without that name.
+    """The kind named in the values, and the values without the name.
 
     Raises:
-        BadInput: no object, or of a kind that is none of `kinds`.
+        BadInput: not an object, or an unknown kind.
     """
     if not isinstance(values, dict):
         raise BadInput(f"{where}={str(values)[:60]}: should be an object with a name")
@@ -163,14 +164,14 @@ def _adapter(cls: Any, finite: bool) -> TypeAdapter[Any]:
 
 
 def _told(fault: Any) -> str:
-    """One fault of pydantic's in our words."""
+    """A message for one of pydantic's faults."""
     name = ".".join(str(part) for part in fault["loc"][1:])
     kind, value = fault["type"], repr(fault["input"])
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{name} is unknown"
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{name} is missing"
-    if kind == "value_error":  # raised by a class itself, in its own words
+    if kind == "value_error":  # raised by the class, with its own message
         return f"{name}: {fault['ctx']['error']}" if name else str(fault["ctx"]["error"])
     shown = value if len(value) <= 60 else f"{value[:57]}..."
     reason = fault["msg"].removeprefix("Input should be ").removeprefix("Input ")

@@ -1,10 +1,10 @@
-"""What a run folder says about itself to whoever did not watch: `status.json`.
+"""The status of a run: `status.json` in its folder.
 
     state       running | finished | stopped (by a signal, saved, to be continued) | failed
     reason      why it stopped or failed, in one line
     exit_code   0 | 2 bad input | 75 stopped, start it again | 1 anything else; null while running
     step, max_steps, metrics (the last validation's), attempts, alive_s (of all attempts), job
-    findings    names of what the doctor found (tokenizer.findings), where it found something
+    findings    names of the doctor's findings (tokenizer.doctor.findings), if any
 
 A run that is killed outright stays "running"; its `updated` then grows old.
 """
@@ -38,9 +38,9 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def write_status(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Change some entries; the file is replaced in one step, so readers never see half of it.
+    """Change some entries; the file is replaced atomically.
 
-    What cannot be written, as on a full disk, is said and costs the run nothing.
+    Where it cannot be written, as on a full disk, a warning is printed and the run continues.
     """
     folder = Path(folder)
     try:
@@ -51,7 +51,7 @@ def write_status(folder: Path, **changes: Any) -> dict[str, Any]:
     status = {**before, **changes, "updated": round(time.time(), 3)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Not synced, which would cost every row a wait for the disk: a start mends what is torn.
+        # Not synced, to avoid a disk wait per row; the next start replaces a damaged file.
         with written_whole(folder / FILE) as partial:
             partial.write_text(json.dumps(status, indent=1) + "\n")
     except OSError as error:
@@ -60,7 +60,7 @@ def write_status(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def slurm_job() -> str | None:
-    """The id that `scontrol` knows this job by (ARRAY_TASK for arrays); None outside Slurm."""
+    """The job's id for `scontrol` (ARRAY_TASK for arrays); None outside Slurm."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     if array:
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"

@@ -1,4 +1,4 @@
-"""What published tokenizers and world models share: an adapter by name, its files, provenance.
+"""Adapters for published tokenizers and world models: choice by name, files, provenance.
 
 An adapter is a small dataclass of options with `open(files)`; nothing else knows its
 format. Each stage has a table of them.
@@ -24,7 +24,7 @@ def choose(
     """The adapter called `name`; options that are None keep their defaults.
 
     Args:
-        option: under which the name was given, for messages.
+        option: command-line option of the name, for messages.
 
     Raises:
         BadInput: no such adapter, or an option that it does not have.
@@ -45,6 +45,6 @@ def paths(ckpt: Any) -> list[Path]:
 
 
 def provenance(name: str, files: Sequence[Path], left_out: Sequence[str]) -> dict[str, Any]:
-    """For the manifest: what was opened, by which adapter, and what of it was left out."""
+    """Manifest entry: the opened files, the adapter, and the unused tensors."""
     hashes = {file.name: file_sha256(file) for file in files}
     return {"published": {"name": name, "files": hashes, "left_out": list(left_out)}}

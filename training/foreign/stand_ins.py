@@ -1,8 +1,8 @@
-"""What stands in for foreign objects in a pickle: containers that hold values and do nothing.
+"""Stand-ins for foreign objects in a pickle: containers of values without behaviour.
 
-Checkpoints of Lightning name the classes of their callbacks, those of scripts hold their arguments,
-and some the settings of a run as OmegaConf's objects. None of those classes is imported: the
-unpickler gets these in their place, and the plain values are read out of what they were given.
+Lightning checkpoints name the classes of callbacks; others hold arguments of scripts or settings
+as OmegaConf objects. None of those classes is imported: the unpickler builds stand-ins, and plain
+values are read from their state.
 """
 
 import re
@@ -12,17 +12,17 @@ from torch import Tensor
 
 
 class LeftAside(dict):
-    """In place of an object that has nothing to do with the weights."""
+    """Replaces an object that the weights do not need."""
 
     def __init__(self, *_: Any) -> None:
         super().__init__()
 
     def __setstate__(self, _: Any) -> None:
-        """Its state is not kept."""
+        """Drop the state."""
 
 
 class Holder:
-    """In place of an object whose attributes hold values."""
+    """Replaces an object whose attributes hold values."""
 
     state: dict[Any, Any]
 
@@ -39,11 +39,11 @@ class Holder:
 
 
 class ConfigContainer(Holder):
-    """OmegaConf's dict or list: its content may refer to the whole through `_parent`, not read."""
+    """OmegaConf's dict or list; `_parent` (a cycle) is not read."""
 
 
 class ConfigNode(Holder):
-    """A value in OmegaConf's containers."""
+    """A value in an OmegaConf container."""
 
 
 # By full name, what takes the place of it; whatever else a file names is refused. The types among
@@ -60,17 +60,17 @@ STAND_INS: tuple[tuple[re.Pattern[str], type[Any]], ...] = (
 
 
 def stand_in(name: str) -> type[Any] | None:
-    """What takes the place of the class of this full name; None for what is refused."""
+    """The stand-in for a class by its full name; None: refuse it."""
     return next((kind for pattern, kind in STAND_INS if pattern.fullmatch(name)), None)
 
 
 def plain(value: Any) -> Any:
-    """A value with its stand-ins replaced by the dicts, lists and values that they hold.
+    """A value with stand-ins replaced by the dicts, lists and values that they hold.
 
-    An interpolation stays the text that it is, for the config it refers to may be elsewhere.
+    An interpolation stays text, because its target may be missing.
 
     Raises:
-        RecursionError: a container that holds itself.
+        RecursionError: a container holds itself.
     """
     if isinstance(value, ConfigContainer):
         return plain(value.state.get("_content"))

@@ -1,4 +1,4 @@
-"""Foreign weight files: read without running anything of theirs, every key accounted for."""
+"""Reads foreign weight files without running their code; every key is used or named."""
 
 import pickletools
 import zipfile
@@ -20,17 +20,16 @@ INSIDE = ("state_dict", "model_state")  # where Lightning, and Driving_Simulator
 def read_file(
     file: Path, option: str = "ckpt", remedy: str = "give the published file"
 ) -> dict[str, Any]:
-    """What a file of safetensors or of `torch.save` holds; only tensors and plain values.
+    """The content of a safetensors or `torch.save` file; only tensors and plain values.
 
-    Settings that lie in it as OmegaConf's objects become dicts and lists
-    (`training.foreign.stand_ins`).
+    OmegaConf objects become dicts and lists (`training.foreign.stand_ins`).
 
     Args:
-        option: under which the file was given, for messages.
-        remedy: what to give instead, likewise.
+        option: command-line option of the file, for messages.
+        remedy: what to give instead, for messages.
 
     Raises:
-        BadInput: missing, damaged, a TorchScript archive, or it holds more than that.
+        BadInput: the file is missing, damaged, a TorchScript archive, or holds other objects.
     """
     if not file.is_file():
         raise BadInput(f"{option}={file}: no such file; {remedy}")
@@ -38,7 +37,7 @@ def read_file(
         found = load_file(file) if file.suffix == ".safetensors" else plain(_unpickle(file))
     except BadInput as error:
         raise BadInput(f"{option}={file}: {error}") from error
-    except Exception as error:  # of many kinds; torch's words advise to run the file
+    except Exception as error:  # of many kinds; torch's message advises to run the file
         raise BadInput(
             f"{option}={file}: cannot be read, or refused because it holds more than tensors and "
             f"plain values ({type(error).__name__}); {remedy}"
@@ -56,11 +55,11 @@ def _unpickle(file: Path) -> Any:
 
 
 def _globals(file: Path) -> set[str]:
-    """Dotted names that the pickle in a file asks for; they are read, and not looked up."""
+    """Dotted names of the classes in a file's pickle, without importing them."""
     if _is_zip(file):
         check_stored(file)
         return set(torch.serialization.get_unsafe_globals_in_checkpoint(str(file)))
-    # Before torch 1.6 pickles followed each other: a number, a version, the machine, the object.
+    # Before torch 1.6 a file was a series of pickles: number, version, machine, object.
     with file.open("rb") as stream:
         ops = [op for _ in range(4) for op in pickletools.genops(stream)]
     return {str(name).replace(" ", ".") for op, name, _ in ops if op.name == "GLOBAL"}
@@ -72,12 +71,12 @@ def _is_zip(file: Path) -> bool:
 
 
 def check_stored(file: Path) -> None:
-    """BadInput where what is read of an archive is compressed: torch's is not, and might grow.
+    """BadInput where an archive's data are compressed: torch never does that; it may be a bomb.
 
-    TorchScript compresses its code, which nobody here reads.
+    TorchScript compresses only its code, which is not read.
 
     Raises:
-        zipfile.BadZipFile: it is no archive.
+        zipfile.BadZipFile: the file is no archive.
     """
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
@@ -90,10 +89,10 @@ def check_stored(file: Path) -> None:
 
 
 def state_dict(values: dict[str, Any], file: Path, inside: Sequence[str] = INSIDE) -> Tensors:
-    """The tensors of a file, which are its own values or lie under the first key of `inside`.
+    """The tensors of a file: its own values, or those under the first key of `inside`.
 
     Raises:
-        BadInput: there are none.
+        BadInput: there are no tensors.
     """
     for key in inside:
         if isinstance(values.get(key), dict):
@@ -108,7 +107,7 @@ def state_dict(values: dict[str, Any], file: Path, inside: Sequence[str] = INSID
 
 
 def check_kind(tensors: Tensors, file: Path) -> None:
-    """BadInput unless all are dense real numbers, none larger than the file that holds it."""
+    """BadInput unless all are dense, real, and no larger than the file."""
     for key, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
             raise BadInput(f"{file}: {key} is no dense tensor of real numbers; give the weights")
@@ -119,10 +118,10 @@ def check_kind(tensors: Tensors, file: Path) -> None:
 
 
 def shape_of(tensors: Tensors, key: str, where: str, sides: int) -> tuple[int, ...]:
-    """The shape of a tensor that a network's sizes are read from.
+    """The shape of a tensor that determines sizes of a network.
 
     Raises:
-        BadInput: there is none, it has another number of sides, or one of none.
+        BadInput: the tensor is missing, has another number of dimensions, or an empty one.
     """
     if key not in tensors:
         raise BadInput(f"{where}: lacks {key}; give the whole checkpoint")
@@ -138,13 +137,13 @@ def shape_of(tensors: Tensors, key: str, where: str, sides: int) -> tuple[int, .
 def fill(
     targets: Tensors, sources: dict[str, str], tensors: Tensors, left_out: Iterable[str], where: str
 ) -> tuple[Tensors, list[str]]:
-    """Weights under our names in float32, and the names of what was left out.
+    """Weights under our names in float32, and the names of unused tensors.
 
     Args:
         targets: the network's own tensors, for their shapes.
-        sources: for each of them the foreign name; no two of them the same.
-        tensors: the foreign tensors, of which every one is used or left out.
-        left_out: how the names begin of what may be left out.
+        sources: the foreign name of each target; all different.
+        tensors: the foreign tensors; each must be used or left out.
+        left_out: name prefixes of tensors that may be left out.
         where: the file, for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A loader that resumes exactly, survives its workers, and replaces what cannot be read."""
+"""A data loader that resumes exactly, restarts dead workers, and replaces unreadable samples."""
 
 import hashlib
 import time
@@ -20,7 +20,7 @@ MAX_RESTARTS = 3  # of workers, without a batch in between
 
 
 class Samples(Protocol):
-    """What the loader reads: a map-style data set that can say where a sample comes from."""
+    """A map-style data set that can describe the origin of a sample."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Any: ...
@@ -28,10 +28,10 @@ class Samples(Protocol):
 
 
 class Replacing(Dataset[tuple[Any, list[str]]]):
-    """Gives, for a sample that cannot be read, another one: a fixed function of its id.
+    """Replaces an unreadable sample by another one, a fixed function of its id.
 
-    Ids keep their meaning, so order and resume stay as they are. Every item comes with the
-    messages of the samples that it stands in for.
+    Ids keep their meaning, so order and resume do not change. Every item comes with the
+    messages of the samples that it replaces.
     """
 
     def __init__(self, samples: Samples, policy: str, max_tries: int = 100) -> None:
@@ -57,11 +57,11 @@ class Replacing(Dataset[tuple[Any, list[str]]]):
 class OrderedLoader(DataLoader):
     """Batches in the order of a `DataOrder`.
 
-    `samples_consumed` counts batches handed to the loop, not those that workers read ahead.
+    `samples_consumed` counts samples handed to the loop, not those that workers read ahead.
 
     Args:
-        on_corrupt: "stop" at the first sample that cannot be read, or "skip": replace it,
-            count it, and start workers anew that died. Nothing is lost by either.
+        on_corrupt: "stop" at the first unreadable sample, or "skip": replace and count it, and
+            restart dead workers. Both keep the order of all other samples.
 
     Attributes:
         wait_s: seconds the loop spent waiting for batches so far.
@@ -83,7 +83,7 @@ class OrderedLoader(DataLoader):
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            # Its own generator: starting workers draws from it, never from the global one.
+            # A separate generator: starting workers must not draw from the global one.
             generator=torch.Generator().manual_seed(order.seed),
             worker_init_fn=end_with_parent,
             timeout=DEADLINE_S if num_workers else 0,
@@ -115,7 +115,7 @@ class OrderedLoader(DataLoader):
             yield batch
 
     def _fresh(self) -> Iterator[Any]:
-        """New workers; the order goes on where the last batch was handed over."""
+        """New workers; the order continues after the last batch handed over."""
         self._iterator = None
         try:
             return super().__iter__()
@@ -125,7 +125,7 @@ class OrderedLoader(DataLoader):
             ) from error
 
     def _worker_died(self, error: RuntimeError, restarts: int) -> None:
-        """Raise, unless it is a dead worker that may be started again."""
+        """Raise, unless the error is a dead worker that may be restarted."""
         known = ("DataLoader worker", "DataLoader timed out")
         if isinstance(error, TrainingFault) or not any(word in str(error) for word in known):
             raise error
@@ -161,7 +161,7 @@ def fixed_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader:
-    """The same evenly spaced samples every time, in order; every rank reads its share."""
+    """A loader of fixed, evenly spaced samples, in order; every rank reads its share."""
     size = len(samples)
     ids = np.unique(np.linspace(0, size - 1, min(num_samples, size)).astype(int))
     if len(ids) >= world_size:
@@ -175,7 +175,7 @@ def fixed_loader(
 
 
 class _Bare:
-    """Collates without the messages."""
+    """Collates and drops the messages."""
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
@@ -185,7 +185,7 @@ class _Bare:
 
 
 class _Collate:
-    """Keeps the messages beside the batch; a class, because workers may be spawned."""
+    """Collates and keeps the messages; a class, because spawned workers pickle it."""
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate

@@ -1,4 +1,4 @@
-"""The order of data: a pure function of (seed, samples consumed). No rank, no worker, no luck."""
+"""The order of data: a pure function of (seed, samples consumed), not of ranks or workers."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -10,13 +10,13 @@ from torch.utils.data import Sampler
 
 
 class Weights:
-    """How often each sample is to come, relative to the others.
+    """Relative sampling frequency of each sample.
 
     An epoch then holds sample i `n * w_i / sum(w)` times, rounded up or down by systematic
-    sampling (Madow 1949): one uniform number per epoch, so that the mean over epochs is exact.
+    sampling (Madow 1949): one uniform number per epoch. So the mean over epochs is exact.
 
     Raises:
-        ValueError: no weights, or one that is not a positive number.
+        ValueError: no weights, or a weight that is not a positive number.
     """
 
     def __init__(self, values: Sequence[float] | np.ndarray) -> None:
@@ -24,11 +24,11 @@ class Weights:
         if not len(weights) or not (np.isfinite(weights) & (weights > 0)).all():
             raise ValueError("weights must be positive numbers, one per sample")
         self._ends = np.cumsum(weights) * (len(weights) / weights.sum())
-        self._ends[-1] = np.inf  # whatever rounding made of it
+        self._ends[-1] = np.inf  # rounding must not lose the last sample
 
     def chosen(self, generator: torch.Generator) -> torch.Tensor:
-        """As many ids as there are samples, ascending; equal weights: every id once."""
-        # 24 bits, so that adding them to a place of a large data set is exact.
+        """Ids of one epoch, as many as samples, ascending; equal weights give every id once."""
+        # 24 bits, so that adding them to a large index is exact.
         offset = torch.randint(2**24, (), generator=generator).item() / 2**24
         places = np.arange(len(self._ends)) + offset
         return torch.from_numpy(np.searchsorted(self._ends, places, side="right"))
@@ -39,7 +39,7 @@ def _epoch(seed: int, epoch: int, num_samples: int, weights: Weights | None) -> 
     # Hashed, because torch takes only the low 32 bits of a seed.
     digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
-    # The permutation is drawn first: with equal weights the order is the one without any.
+    # The permutation is drawn first: equal weights give the order without weights.
     order = torch.randperm(num_samples, generator=generator)
     return order if weights is None else weights.chosen(generator)[order]
 
@@ -49,8 +49,8 @@ def sample_ids(
 ) -> list[int]:
     """Ids of samples `start .. start + count - 1` of the endless stream over the data set.
 
-    Epoch e is the permutation seeded by (seed, e), of all samples once or of as many as their
-    weights say; epochs follow each other without gap.
+    Epoch e is the permutation, seeded by (seed, e), of all samples or of those drawn by the
+    weights. Epochs follow each other without a gap.
     """
     ids: list[int] = []
     while len(ids) < count:
@@ -61,16 +61,16 @@ def sample_ids(
 
 
 class DataOrder(Sampler[list[int]]):
-    """Batch sampler over the endless stream; its whole state is `samples_consumed`.
+    """Batch sampler over the endless stream; its state is `samples_consumed`.
 
     Every rank takes its slice of each *global* batch, so another number of ranks with the
     same global batch sees the same samples in the same order.
 
     Args:
         num_samples: size of the data set.
-        num_batches: batches in the whole run (its length, also after a resume).
+        num_batches: batches in the whole run, also after a resume.
         batch_size: samples per rank and batch.
-        weights: of the samples; None is all alike.
+        weights: of the samples; None: all equal.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Worker processes: they end when the process that started them ends, even if it is killed.
+"""Worker processes that end with their parent process, even if it is killed.
 
-Without that, workers of a killed process go on through what is queued and write where the same
-command, started again, writes too.
+Otherwise workers of a killed process would finish the queue and write to the files of the
+restarted command.
 """
 
 import multiprocessing
@@ -24,13 +24,13 @@ START_METHOD = "spawn"
 def process_pool(
     num_workers: int, initializer: Callable[..., None] | None = None, *initargs: Any
 ) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes that end with this one; at the end of the block all work is done.
+    """A pool of processes that end with this one; the end of the block waits for all work.
 
-    Where the block raises, work that has not begun is dropped. Where it is told to leave (Ctrl-C,
-    a signal: no `Exception`), work that has begun is dropped too.
+    An `Exception` in the block drops work that has not begun. Ctrl-C or a signal also drops work
+    in progress.
 
     Raises:
-        TrainingFault: a worker died, as one does that runs out of memory.
+        TrainingFault: a worker died, e.g. out of memory.
     """
     others = multiprocessing.active_children()
     context = multiprocessing.get_context(START_METHOD)
@@ -54,13 +54,13 @@ def process_pool(
 
 
 def end_with_parent(worker: int = 0) -> None:
-    """End this worker process as soon as the one that started it has ended.
+    """End this worker process when its parent ends.
 
-    Portable: the system closes the parent's end of a pipe, whatever it dies of. (PR_SET_PDEATHSIG
-    of Linux follows the thread that started the worker instead, which may end long before.)
+    Portable: the system closes the parent's end of a pipe at its death. (Linux's PR_SET_PDEATHSIG
+    follows the starting thread instead, which may end much earlier.)
 
     Args:
-        worker: its number, which `DataLoader(worker_init_fn=...)` passes along.
+        worker: number of the worker, passed by `DataLoader(worker_init_fn=...)`.
     """
     threading.Thread(target=_watch, name="parent", daemon=True).start()
 
@@ -75,7 +75,7 @@ def _watch() -> None:
     parent = multiprocessing.parent_process()
     if parent is None or parent.pid is None:  # no worker at all
         return
-    # A forked sibling holds the pipe open as well: so ask for the parent's number, too.
+    # A forked sibling keeps the pipe open, so check the parent's process id too.
     while not wait([parent.sentinel], timeout=1.0) and os.getppid() == parent.pid:
         pass
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Optimizer groups and learning-rate schedules, driven by the number of steps alone."""
+"""Optimizer groups and learning-rate schedules; functions of the step alone."""
 
 import math
 
@@ -27,11 +27,11 @@ def lr_factor(config: AdamWConfig, step: int, max_steps: int) -> float:
 def build_optimizer(
     module: nn.Module, config: AdamWConfig, max_steps: int
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW, its groups, and its per-step schedule.
+    """AdamW with parameter groups, and its per-step schedule.
 
-    Matrices decay, the rest does not. A module may have `lr_multipliers()`, a rate per parameter
-    name as a multiple of `lr` (width transfer); the decay of such a parameter is divided by it,
-    because AdamW decays by rate times decay. Multiples of 1 come first.
+    Only matrices have weight decay. A module may define `lr_multipliers()`: multiples of `lr` by
+    parameter name (width transfer). The decay of such a parameter is divided by the multiple,
+    because AdamW decays by rate times decay. Groups with multiple 1 come first.
     """
     multipliers: dict[str, float] = getattr(module, "lr_multipliers", dict)()
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
@@ -52,7 +52,7 @@ def build_optimizer(
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,
-        fused=True,  # only fused ones can refuse a step (training.gradients)
+        fused=True,  # only fused AdamW can refuse a step (training.watch.gradients)
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: lr_factor(config, step, max_steps)

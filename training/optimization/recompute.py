@@ -1,4 +1,4 @@
-"""Activation checkpointing: forget what a layer computed, and compute it again when needed."""
+"""Activation checkpointing: drop a layer's activations, recompute them in the backward pass."""
 
 from typing import Any
 
