@@ -29,8 +29,8 @@ from omegaconf.errors import (
 from training.command_line import typed
 from training.disk.status import slurm_job, write_status
 from training.errors import BadInput, TrainingFault
+from training.help import CONFIGS, asked_help, options_of
 
-CONFIGS = Path(__file__).parent.parent / "configs"
 BAD_INPUT, FAULT = 2, 1
 # System errors about paths, not bugs.
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -88,6 +88,9 @@ def command(
             if files:
                 sys.argv[1:] = [_as_list(argument, files) for argument in sys.argv[1:]]
             try:
+                if answer := asked_help(sys.argv[1:], config_name):
+                    print(answer)
+                    return
                 entry(checked)()
             except InstantiationException:
                 raise
@@ -183,7 +186,7 @@ def explain(error: BaseException, config_name: str) -> str:
     option = re.search(r"Could not find '([\w@/]+)/(\S*?)'", message)
     if option:
         group, wrong = option.groups()
-        options = sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
+        options = options_of(group)
         return f"{group}={wrong}: no such {group}; {_near(wrong, options)}"
     key = re.search(r"(?:Key|Could not override) '([\w./@]+)'", message)
     if key:

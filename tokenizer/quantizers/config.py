@@ -126,7 +126,9 @@ class ResidualConfig(QuantizerConfig):
         commitment_weight: of |z - sg(sum of all codes)|^2, for all stages together.
     """
 
-    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
+    quantizer: QuantizerConfig = field(
+        default_factory=lambda: VQConfig(32, 16, 16, normalize=False, commitment_weight=0.0)
+    )
     num_stages: int = 2
     scale: float = 1.0
     commitment_weight: float = 0.25
@@ -147,7 +149,7 @@ class ProductConfig(QuantizerConfig):
         num_groups: how many there are; the latents have as many times its channels.
     """
 
-    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
+    quantizer: QuantizerConfig = field(default_factory=lambda: VQConfig(32, 8, 8))
     num_groups: int = 2
 
     def __post_init__(self) -> None:

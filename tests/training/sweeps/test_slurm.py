@@ -169,7 +169,7 @@ def test_a_sweep_finishes_with_its_code_though_edited_and_requeued(slurm, submit
     # Nothing of the tree may reach the jobs from here on.
     for name in ("training/run.py", "worldmodel/dynamics/gpt/model.py", "train.py"):
         (tree / name).write_text("raise RuntimeError('edited after submission')\n")
-    (tree / "configs/optimizer/adamw.yaml").write_text("edited: after submission\n")
+    (tree / "configs/model/gpt.yaml").write_text("edited: after submission\n")
     asked(slurm, "scontrol", "release", *in_state(slurm, "PENDING"))
 
     trains = lambda: num_logged(run_with(sweep, 1e-3, 1)) > 10  # noqa: E731

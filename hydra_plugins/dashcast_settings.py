@@ -1,0 +1,48 @@
+"""The options of config groups that come from dataclasses; Hydra imports this file by itself.
+
+Each of these settings has its default, type and meaning in its dataclass. YAML files in configs/
+hold what differs. Nothing here imports torch: `--help` answers at once.
+"""
+
+from drives.config import CarRacingConfig
+from tokenizer.doctor.config import Limits
+from tokenizer.losses.config import LossConfig, TimmTeacherConfig
+from tokenizer.networks.config import (
+    AutoencoderConfig,
+    MusikConfig,
+    SemanticConfig,
+    VideoAutoencoderConfig,
+)
+from tokenizer.quantizers.config import (
+    FSQConfig,
+    LFQConfig,
+    ProductConfig,
+    ResidualConfig,
+    VQConfig,
+)
+from training.config import AdamWConfig
+from training.schemas import node_of, register
+from worldmodel.decoding.config import Guidance, Sampling
+from worldmodel.dynamics.gpt.config import GPTConfig
+from worldmodel.dynamics.masked.config import MaskedConfig
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
+from worldmodel.known_entropy.config import KnownEntropyConfig
+
+register("optimizer", "adamw", AdamWConfig)
+register("quantizer", "fsq", FSQConfig)
+register("quantizer", "lfq", LFQConfig)
+register("quantizer", "vq", VQConfig)
+register("quantizer", "product", ProductConfig)
+register("quantizer", "residual", ResidualConfig)
+register("loss", "default", LossConfig, teacher=node_of(TimmTeacherConfig))
+register("network", "gpt", GPTConfig)
+register("network", "masked", MaskedConfig)
+register("network", "whole_frame", WholeFrameConfig)
+register("network", "autoencoder", AutoencoderConfig, quantizer="${quantizer}")
+register("network", "video_autoencoder", VideoAutoencoderConfig, quantizer="${quantizer}")
+register("network", "musik", MusikConfig, quantizer="${quantizer}")
+register("network", "semantic", SemanticConfig, quantizer="${quantizer}")
+register("data/carracing", "default", CarRacingConfig)
+register("data/world", "known_entropy", KnownEntropyConfig)
+register("doctor/limits", "default", Limits)
+register("sampling", "default", Sampling, guidance=node_of(Guidance))

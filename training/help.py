@@ -1,0 +1,62 @@
+"""What `--help` and `--cfg job` print: settings with their types and meanings, recipes, groups."""
+
+from itertools import takewhile
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from training.schemas import annotated
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+HELP = ({"--help"}, {"-h"}, {"--cfg", "job"}, {"-c", "job"})  # Hydra answers other flags
+
+
+def asked_help(arguments: list[str], config_name: str) -> str:
+    """The answer to a command line that asks for help; "" for others."""
+    overrides = [a for a in arguments if "=" in a]
+    flags = set(arguments) - set(overrides)
+    if flags not in HELP:
+        return ""
+    path = CONFIGS / config_name
+    with hydra.initialize_config_dir(str(path.parent), version_base="1.3"):
+        composed = hydra.compose(path.name, overrides, return_hydra_config=True)
+    choices = composed.hydra.runtime.choices
+    settings: Any = OmegaConf.to_container(composed, resolve=False)
+    del settings["hydra"]
+    told = annotated(settings)
+    if "job" in flags:
+        return told
+    parts = [_about(path.with_suffix(".yaml"))]
+    if "stage" in choices:
+        parts.append(f"== Recipes (+experiment=...) ==\n{_list(options_of('experiment'))}")
+    parts += [f"== Groups (group=option) ==\n{_groups(choices)}" if _groups(choices) else ""]
+    return "\n\n".join(part for part in [*parts, f"== Settings (setting=value) ==\n{told}"] if part)
+
+
+def options_of(group: str) -> list[str]:
+    """What a config group can be: files, and what the dataclasses are registered as."""
+    registered: Any = ConfigStore.instance().repo
+    for part in group.split("/"):
+        registered = registered.get(part, {})
+    names = {Path(name).stem for name in registered if name.endswith(".yaml")}
+    return sorted(names | {file.stem for file in (CONFIGS / group).glob("*.yaml")})
+
+
+def _about(file: Path) -> str:
+    lines = file.read_text().splitlines()
+    return "\n".join(line[2:] for line in takewhile(lambda line: line.startswith("# "), lines))
+
+
+def _groups(choices: DictConfig) -> str:
+    """The groups that this command composes, and so takes; those of Hydra are left out."""
+    chosen = sorted(str(group) for group in choices if not {*"@/"} & {*str(group)})
+    options = {group: options_of(group) for group in chosen}
+    return "\n".join(_list(names, f"{group}: ") for group, names in options.items())
+
+
+def _list(words: list[str], before: str = "") -> str:
+    return fill(before + ", ".join(words), 100, subsequent_indent="  ", break_on_hyphens=False)

@@ -1,0 +1,182 @@
+"""Settings: a dataclass holds the default, the type and the meaning of each, once.
+
+`register` gives a dataclass to Hydra's ConfigStore as an option of a group, so that every field can
+be overridden without "+" and YAML holds differences only. `judged_settings` turns what was composed
+into the dataclasses again: types and ranges are judged there, once, for every command.
+"""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from hydra.core.config_store import ConfigStore
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from training.errors import BadInput
+
+TARGET = "_target_"
+SCHEMAS: dict[str, type] = {}  # what the fields of a node are, by its `_target_`
+STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+def register(group: str, name: str, settings: type, target: str = "", **different: Any) -> None:
+    """Make a dataclass the option `name` of a config group.
+
+    Args:
+        target: what is built from the settings, if it is not the dataclass itself: a class whose
+            first argument is an instance of it.
+        different: values that this option has instead of the defaults.
+    """
+    node = node_of(settings, target) | different
+    ConfigStore.instance().store(name=name, group=group or None, node=node, provider="dashcast")
+
+
+def node_of(settings: type, target: str = "") -> dict[str, Any]:
+    """The config node of a dataclass: `_target_` and every field at its default."""
+    path = target or f"{settings.__module__}.{settings.__qualname__}"
+    known = SCHEMAS.setdefault(path, settings)
+    if known is not settings:
+        raise ValueError(f"{path}: has the settings {known.__name__} and {settings.__name__}")
+    fields = (field for field in dataclasses.fields(settings) if field.init)
+    return {TARGET: path} | {field.name: _default(field) for field in fields}
+
+
+def judged_settings(values: Any, where: str = "") -> Any:
+    """A composed config with each node that has a schema turned into its dataclass.
+
+    Nodes of other classes (callbacks of the user's own) stay as they are.
+
+    Args:
+        values: plain values, interpolations resolved.
+
+    Raises:
+        BadInput: names the setting, its value, and what is needed in its place.
+    """
+    if isinstance(values, Mapping):
+        path = f"{where}." if where else ""
+        inner = {str(k): judged_settings(v, f"{path}{k}") for k, v in values.items()}
+        schema = SCHEMAS.get(str(inner.get(TARGET)))
+        return inner if schema is None else _build(schema, inner, where)
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        return tuple(judged_settings(v, f"{where}[{i}]") for i, v in enumerate(values))
+    return values
+
+
+def judged_root(settings: type, values: Mapping[str, Any]) -> None:
+    """Judge the settings at the root of a command's config; `settings` has a field for each."""
+    names = {field.name for field in dataclasses.fields(settings)}
+    _build(settings, {k: v for k, v in values.items() if k in names}, "")
+
+
+def meanings(settings: type) -> dict[str, str]:
+    """What the docstring of a dataclass says of its fields, inherited ones included."""
+    found: dict[str, str] = {}
+    for cls in reversed(settings.__mro__):
+        text = inspect.cleandoc(cls.__dict__.get("__doc__") or "")
+        part = re.search(r"^Attributes:\n(.*?)(?=^\S|\Z)", text, flags=re.M | re.S)
+        if not part:
+            continue
+        entry = r"^ {4}(\w[\w, ]*): (.*?)(?=^ {4}\w[\w, ]*: |\Z)"
+        for names, meaning in re.findall(entry, part[1], flags=re.M | re.S):
+            found |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))
+    return found
+
+
+def type_name(kind: Any) -> str:
+    """A type as a user reads it: "int", "float or null", "adam | sgd", "list of int"."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return " or ".join("null" if part is type(None) else type_name(part) for part in inner)
+    if str(origin) == "typing.Literal":
+        return " | ".join('""' if choice == "" else str(choice) for choice in inner)
+    if origin is tuple and inner and inner[-1] is not Ellipsis:
+        return f"[{', '.join(type_name(part) for part in inner)}]"
+    if origin is not None and inner and issubclass(origin, Sequence):
+        return f"list of {type_name(inner[0])}"
+    return str(getattr(kind, "__name__", kind))
+
+
+def annotated(values: Mapping[str, Any], settings: type | None = None, indent: str = "") -> str:
+    """A composed config as YAML in which a comment gives the type and the meaning of each setting.
+
+    Args:
+        settings: the dataclass of the values that lie at this level.
+    """
+    schema = SCHEMAS.get(str(values.get(TARGET))) or settings
+    kinds, told = (get_type_hints(schema), meanings(schema)) if schema else ({}, {})
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            lines += [f"{indent}{key}:", annotated(value, None, f"{indent}  ")]
+            continue
+        line = f"{indent}{key}: {_scalar(value)}"
+        if key in kinds:
+            meaning = re.split(r"(?<=[.;])\s", told.get(key, ""), maxsplit=1)[0].rstrip(".;")
+            line = f"{line:<34}  # {type_name(kinds[key])}{': ' if meaning else ''}{meaning}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _scalar(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return _plain(field.default)
+    if field.default_factory is not dataclasses.MISSING:
+        return _plain(field.default_factory())
+    return "???"
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        own = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return node_of(type(value)) | own
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value
+
+
+def _build(settings: type, values: dict[str, Any], where: str) -> Any:
+    path = f"{where}." if where else ""
+    fields = {field.name for field in dataclasses.fields(settings) if field.init}
+    unknown = sorted(set(values) - fields - {TARGET})
+    if unknown:
+        raise BadInput(f"{path}{unknown[0]}: {settings.__name__} has no such setting; leave it out")
+    given = {
+        name: _checked(_adapter(settings, name), values[name], f"{path}{name}")
+        for name in fields & set(values)
+    }
+    try:
+        return settings(**given)
+    except BadInput as error:
+        told = str(error)
+        raise BadInput(f"{where}: {told}" if where and where not in told else told) from error
+    except TypeError as error:
+        raise BadInput(f"{where}: {error}") from error
+
+
+@cache
+def _adapter(settings: type, name: str) -> TypeAdapter[Any]:
+    kind = get_type_hints(settings)[name]
+    # A dataclass takes no config of its own, but inherits a tuple's.
+    return TypeAdapter(tuple[kind], config=STRICT)  # type: ignore[valid-type]
+
+
+def _checked(adapter: TypeAdapter[Any], value: Any, where: str) -> Any:
+    try:
+        return adapter.validate_python((value,))[0]
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        inner = "".join(f"[{part}]" for part in fault["loc"][1:] if isinstance(part, int))
+        shown = repr(fault["input"])
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+        reason = fault["msg"].removeprefix("Input should be ").removeprefix("Input ")
+        raise BadInput(f"{where}{inner}={shown}: give {reason}") from error
