@@ -3,42 +3,39 @@
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim.swa_utils import AveragedModel
 
 from drives.clips import Clip
-from tokenizer.load import manifest_of
+from tokenizer.base_module import TokenizerBase
 from tokenizer.losses.config import LossConfig
 from tokenizer.losses.distillation import Distillation, build_teacher
 from tokenizer.losses.lpips import PerceptualDistance, load_lpips
 from tokenizer.losses.perceptual_features import backbone_features, feature_distance, gram_distance
 from tokenizer.losses.terms import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, LeCam, adaptive_weight
-from tokenizer.metrics import CodebookStats, psnr, ssim
+from tokenizer.metrics import psnr, ssim
 from tokenizer.networks.config import VideoAutoencoderConfig
 from tokenizer.networks.discriminator import PatchDiscriminator
-from tokenizer.networks.kinds import PixelConfig, build_network
+from tokenizer.networks.kinds import PixelConfig
 from tokenizer.quantizers.base import Quantized
-from training.checkpoints.folder import MANIFEST_KEY
 from training.checkpoints.sharded import shard
 from training.config import AdamWConfig
 from training.errors import BadInput
-from training.optimization.averaging import average_
-from training.optimization.optimizers import build_optimizer
 from training.watch.gradients import FiniteGuard
 from training.watch.throughput import Work
 
 
-class TokenizerModule(L.LightningModule):
+class TokenizerModule(TokenizerBase):
     """Autoencoder, what judges it, and an average of its weights (EMA).
 
     Attributes:
         discriminator: None where its weight is 0; so are `lecam` and `distillation`.
-        generator: what the first optimizer trains, by name.
     """
+
+    # The two networks are never both in one backward pass.
+    find_unused_parameters = True
 
     def __init__(
         self,
@@ -47,17 +44,11 @@ class TokenizerModule(L.LightningModule):
         optimizer: AdamWConfig,
         ema_decay: float = 0.999,
     ) -> None:
-        super().__init__()
+        super().__init__(autoencoder, optimizer, ema_decay)
         self.automatic_optimization = False
-        self.accumulate = 1  # batches per step; by hand, because Lightning refuses to
-        self.guard, self.critic_guard = FiniteGuard(), FiniteGuard()
+        self.loss = loss
+        self.critic_guard = FiniteGuard()
         self.guards = (self.guard, self.critic_guard)
-        self.config, self.loss, self.optimizer_config = autoencoder, loss, optimizer
-        self.autoencoder = build_network(autoencoder)
-        self.ema_decay = ema_decay
-        self.ema = AveragedModel(
-            self.autoencoder, multi_avg_fn=self._average, use_buffers=True
-        ).requires_grad_(False)
         self.discriminator: PatchDiscriminator | None = None
         if loss.gan_weight:
             self.discriminator = PatchDiscriminator(
@@ -81,20 +72,15 @@ class TokenizerModule(L.LightningModule):
             self.distillation = Distillation(
                 build_teacher(loss.teacher), self.autoencoder.quantizer.dim
             )
-        quantizer = self.autoencoder.quantizer
-        self.codebook = CodebookStats(quantizer.vocab_size, quantizer.factors)
-        self.manifest: dict[str, Any] = manifest_of(autoencoder)
         self.observed: dict[str, Tensor] = {}  # of the last batch, for the doctor; no copies
 
-    def speed_up(self, compile: bool, recompute: bool) -> None:
-        """Compile the two halves in place, and recompute the activations of their layers."""
-        for half in (self.autoencoder.encoder, self.autoencoder.decoder):
-            half.layers.recompute = recompute
-            if compile:
-                half.layers.compile(dynamic=False)
+    @property
+    def trained_layers(self) -> list[Any]:
+        return [self.autoencoder.encoder.layers, self.autoencoder.decoder.layers]
 
     def configure_model(self) -> None:
-        for whole in (self.autoencoder, self.ema.module, self.discriminator, self.distillation):
+        super().configure_model()
+        for whole in (self.discriminator, self.distillation):
             if whole is not None:
                 shard((), whole, self.trainer)
         codebook = self.autoencoder.quantizer
@@ -108,24 +94,23 @@ class TokenizerModule(L.LightningModule):
             )
 
     @property
-    def generator(self) -> nn.Module:
-        """A new list each time: registered here, its parameters would have two names."""
+    def trained(self) -> nn.Module:
         if self.distillation is None:
             return self.autoencoder
         return nn.ModuleList([self.autoencoder, self.distillation])
 
     def configure_optimizers(self) -> Any:
-        steps = self.trainer.max_steps
-        generator, schedule = build_optimizer(self.generator, self.optimizer_config, steps)
-        if self.discriminator is None:
-            return [generator], [schedule]
-        discriminator = torch.optim.Adam(
-            self.discriminator.parameters(),
-            lr=self.loss.discriminator_lr,
-            betas=(0.5, 0.9),
-            fused=True,
-        )
-        return [generator, discriminator], [schedule]
+        optimizers, schedules = super().configure_optimizers()
+        if self.discriminator is not None:
+            optimizers.append(
+                torch.optim.Adam(
+                    self.discriminator.parameters(),
+                    lr=self.loss.discriminator_lr,
+                    betas=(0.5, 0.9),
+                    fused=True,
+                )
+            )
+        return optimizers, schedules
 
     def training_step(self, batch: Clip, batch_idx: int) -> None:
         last = (batch_idx + 1) % self.accumulate == 0
@@ -136,7 +121,7 @@ class TokenizerModule(L.LightningModule):
         if joined:
             self.discriminator_step(frames, fake, last)
         if last:
-            self.ema.update_parameters(self.autoencoder)
+            self.update_ema()
             self.lr_schedulers().step()  # type: ignore[union-attr]
 
     @property
@@ -179,8 +164,7 @@ class TokenizerModule(L.LightningModule):
         """Clip, step, clear; returns the gradient's norm before clipping."""
         optimizer: Any = self.optimizers()
         optimizer = optimizer[0] if isinstance(optimizer, list) else optimizer
-        clip_norm, parameters = self.optimizer_config.clip_norm, self.generator.parameters()
-        norm = self.guard.clip(parameters, optimizer, clip_norm, self.global_step)
+        norm = self.clip(optimizer)
         optimizer.step()
         optimizer.zero_grad()
         return norm
@@ -267,12 +251,6 @@ class TokenizerModule(L.LightningModule):
             }
         )
 
-    def _average(self, averages: Any, currents: Any, num_averaged: Any) -> None:
-        average_(averages, currents, self.global_step, self.ema_decay)
-
-    def on_validation_epoch_start(self) -> None:
-        self.codebook.reset()
-
     def validation_step(self, batch: Clip, batch_idx: int) -> None:
         frames = batch.pixels()
         fake, quantized = self.ema.module(frames)
@@ -285,20 +263,6 @@ class TokenizerModule(L.LightningModule):
         self.log_dict(
             {f"val/{k}": v for k, v in logs.items()}, batch_size=len(frames), sync_dist=True
         )
-
-    def on_validation_epoch_end(self) -> None:
-        if self.trainer.world_size > 1:
-            torch.distributed.all_reduce(self.codebook.counts)
-        stats = {
-            "usage": self.codebook.usage,
-            "reachable": self.codebook.reachable,
-            "perplexity": self.codebook.perplexity,
-            "entropy_bits": self.codebook.entropy_bits,
-        }
-        self.log_dict({f"val/codebook_{k}": v for k, v in stats.items()})
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[MANIFEST_KEY] = self.manifest
 
     def work(self, batch: Clip) -> Work:
         """Frames, tokens, and 3x the forward FLOPs of the autoencoder (backward = 2 forward)."""

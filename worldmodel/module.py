@@ -1,17 +1,15 @@
 """The Lightning module of a world model: teacher-forced cross entropy."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
-import lightning as L
 from torch import Tensor
 
 from drives.tokens.store import TokenSpec
-from training.checkpoints.folder import MANIFEST_KEY
 from training.checkpoints.sharded import shard
 from training.config import AdamWConfig
-from training.optimization.optimizers import build_optimizer
-from training.watch.gradients import FiniteGuard
+from training.module import TrainedModule
 from training.watch.throughput import Work
 from worldmodel.conditioning.dropout import ConditionShares
 from worldmodel.conditioning.robustness import Robustness
@@ -23,7 +21,7 @@ from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.load import manifest_of
 
 
-class WorldModelModule(L.LightningModule):
+class WorldModelModule(TrainedModule):
     """A world model of any kind (`worldmodel.dynamics`).
 
     Args:
@@ -57,12 +55,8 @@ class WorldModelModule(L.LightningModule):
         captioned: bool = True,
         action_ranges: ActionRanges | None = None,
     ) -> None:
-        super().__init__()
-        self.optimizer_config = optimizer
+        super().__init__(optimizer)
         self.conditions = (conditions or ConditionShares()).with_action_dropout(action_dropout)
-        self.accumulate = 1  # batches per step, done by Lightning
-        self.guard = FiniteGuard()
-        self.guards = (self.guard,)
         unconditioned = network.without_actions()
         if not action_names and network != unconditioned:
             print("note: the data has no actions, so the world model is not conditioned on any")
@@ -76,25 +70,24 @@ class WorldModelModule(L.LightningModule):
         self.network: Dynamics = build_dynamics(network, spec, len(action_names))
         self.robustness = robustness or Robustness()
         self.robustness.check(self.network)
-        self.manifest: dict[str, Any] = manifest_of(network, spec, action_names)
+        self.manifest = manifest_of(network, spec, action_names)
         if self.texts is not None:
             self.manifest["text"] = self.texts.describe()
 
-    def speed_up(self, compile: bool, recompute: bool) -> None:
-        """Compile the blocks in place; recompute activations in the backward pass."""
-        self.network.recompute = recompute
-        if compile:
-            for block in self.network.blocks:
-                block.compile(dynamic=False)
+    @property
+    def trained(self) -> Dynamics:
+        return self.network
+
+    @property
+    def trained_layers(self) -> Iterable[Any]:
+        return self.network.blocks
+
+    @property
+    def recomputing(self) -> list[Any]:
+        return [self.network]
 
     def configure_model(self) -> None:
         shard(self.network.blocks, self.network, self.trainer)
-
-    def configure_optimizers(self) -> Any:
-        optimizer, schedule = build_optimizer(
-            self.network, self.optimizer_config, self.trainer.max_steps
-        )
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def training_step(self, batch: TokenClip, batch_idx: int) -> Tensor:
         no_actions, no_text = self.conditions.draw(len(batch.tokens), self.device)
@@ -108,13 +101,6 @@ class WorldModelModule(L.LightningModule):
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log("train/bits_per_token", loss.detach() / math.log(2))
         return loss
-
-    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        """Replaces Lightning's clipping: it refuses fused AdamW in bf16-mixed and ignores NaN."""
-        norm = self.guard.clip(
-            self.network.parameters(), optimizer, self.optimizer_config.clip_norm, self.global_step
-        )
-        self.log("train/grad_norm", norm)
 
     def on_train_batch_start(self, batch: TokenClip, batch_idx: int) -> None:
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -130,9 +116,6 @@ class WorldModelModule(L.LightningModule):
     def caption_kwargs(self, batch: TokenClip) -> dict[str, Any]:
         """The keyword argument `captions` of the network, if any."""
         return self.texts.caption_kwargs(batch.text, batch.tokens.device) if self.texts else {}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[MANIFEST_KEY] = self.manifest
 
     def work(self, batch: TokenClip) -> Work:
         """Frames, real tokens, FLOPs with full attention, and FLOPs with masked attention."""

@@ -1,0 +1,48 @@
+"""What the modules that train tokenizers share: the network, its EMA, statistics of its codes."""
+
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from tokenizer.load import manifest_of
+from tokenizer.metrics import CodebookStats
+from tokenizer.networks.kinds import NetworkConfig, build_network
+from training.checkpoints.sharded import shard
+from training.config import AdamWConfig
+from training.module import TrainedModule
+
+
+class TokenizerBase(TrainedModule):
+    """A tokenizer's network and the average of its weights (EMA), which validation uses."""
+
+    ema: AveragedModel
+
+    def __init__(self, config: NetworkConfig, optimizer: AdamWConfig, ema_decay: float) -> None:
+        super().__init__(optimizer)
+        self.config, self.manifest = config, manifest_of(config)
+        self.autoencoder = build_network(config)
+        self.start_ema(self.autoencoder, ema_decay)
+        quantizer = self.autoencoder.quantizer
+        self.codebook = CodebookStats(quantizer.vocab_size, quantizer.factors)
+
+    @property
+    def trained(self) -> Any:
+        return self.autoencoder
+
+    @property
+    def trained_layers(self) -> Any:
+        return self.autoencoder.trained_layers
+
+    def configure_model(self) -> None:
+        for whole in (self.autoencoder, self.ema.module):
+            shard((), whole, self.trainer)
+
+    def on_validation_epoch_start(self) -> None:
+        self.codebook.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(self.codebook.counts)
+        for name in ("usage", "reachable", "perplexity", "entropy_bits"):
+            self.log(f"val/codebook_{name}", getattr(self.codebook, name))

@@ -1,0 +1,111 @@
+"""The base of everything that Lightning trains here: guard, clipping, EMA, manifest."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import lightning as L
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from training.checkpoints.folder import MANIFEST_KEY
+from training.config import AdamWConfig
+from training.optimization.averaging import average_
+from training.optimization.optimizers import build_optimizer
+from training.watch.gradients import FiniteGuard
+from training.watch.throughput import Work
+
+
+class TrainedModule(L.LightningModule):
+    """A module that trains with one AdamW; a subclass may step several optimizers by hand.
+
+    The trainer, the planner and the callbacks ask for these attributes:
+
+    Attributes:
+        accumulate: batches per optimizer step. Lightning counts them, or a module with
+            `automatic_optimization = False` does.
+        find_unused_parameters: whether a backward pass may leave parameters without a gradient
+            (DDP has to know).
+        guards: refuse optimizer steps that are not finite; one per optimizer.
+        ema: the average of the weights; None where there is none.
+        manifest: what every checkpoint says about itself.
+    """
+
+    find_unused_parameters: bool = False
+
+    def __init__(self, optimizer: AdamWConfig) -> None:
+        super().__init__()
+        self.optimizer_config = optimizer
+        self.manifest: dict[str, Any] = {}
+        self.accumulate = 1
+        self.guard = FiniteGuard()
+        self.guards: tuple[FiniteGuard, ...] = (self.guard,)
+        self.ema: AveragedModel | None = None
+
+    @property
+    def trained(self) -> nn.Module:
+        """What `optimizer_config` trains; a new container each time, or its names would double."""
+        raise NotImplementedError
+
+    @property
+    def trained_layers(self) -> Iterable[Any]:
+        """Layers that are compiled one by one."""
+        raise NotImplementedError
+
+    @property
+    def recomputing(self) -> Iterable[Any]:
+        """Modules whose attribute `recompute` says whether activations are computed again."""
+        return self.trained_layers
+
+    def work(self, batch: Any) -> Work:
+        """What one batch costs: frames, tokens, FLOPs."""
+        raise NotImplementedError
+
+    def speed_up(self, compile: bool, recompute: bool) -> None:
+        """Compile the layers that learn in place, and recompute their activations."""
+        for part in self.recomputing:
+            part.recompute = recompute
+        if compile:
+            for layer in self.trained_layers:
+                layer.compile(dynamic=False)
+
+    def start_ema(self, network: nn.Module, decay: float) -> None:
+        """Begin an average of `network`; `update_ema` moves it."""
+        self.ema_decay = decay
+        self._averaged = (network,)  # in a tuple, or the state dict would name it twice
+        ema = AveragedModel(network, multi_avg_fn=self._average, use_buffers=True)
+        self.ema = ema.requires_grad_(False)
+
+    def update_ema(self) -> None:
+        """Move the average, if there is one, towards the weights after a step."""
+        if self.ema is not None:
+            self.ema.update_parameters(self._averaged[0])
+
+    def _average(self, averages: Any, currents: Any, num_averaged: Any) -> None:
+        # Lightning counts a step of its own after `optimizer_step`, and one by hand within it.
+        steps = self.global_step + int(self.automatic_optimization)
+        average_(averages, currents, steps, self.ema_decay)
+
+    def configure_optimizers(self) -> Any:
+        optimizer, schedule = build_optimizer(
+            self.trained, self.optimizer_config, self.trainer.max_steps
+        )
+        if not self.automatic_optimization:
+            return [optimizer], [schedule]
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def clip(self, optimizer: Any) -> Tensor:
+        """Clip the gradients before the optimizer's step; returns their norm before that."""
+        limit = self.optimizer_config.clip_norm
+        return self.guard.clip(self.trained.parameters(), optimizer, limit, self.global_step)
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Replaces Lightning's clipping: it refuses fused AdamW in bf16-mixed and ignores NaN."""
+        self.log("train/grad_norm", self.clip(optimizer))
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Average at once: this module's hooks at the end of a batch come after the checkpoint."""
+        super().optimizer_step(*args, **kwargs)
+        self.update_ema()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[MANIFEST_KEY] = self.manifest
