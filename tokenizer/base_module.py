@@ -1,16 +1,17 @@
 """What the modules that train tokenizers share: the network, its EMA, statistics of its codes."""
 
-from typing import Any
-
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from tokenizer.load import manifest_of
 from tokenizer.metrics import CodebookStats
+from tokenizer.networks.base import TokenNetwork
 from tokenizer.networks.kinds import NetworkConfig, build_network
 from training.checkpoints.sharded import shard
 from training.config import AdamWConfig
 from training.module import TrainedModule
+from training.optimization.recompute import Layers
 
 
 class TokenizerBase(TrainedModule):
@@ -21,17 +22,17 @@ class TokenizerBase(TrainedModule):
     def __init__(self, config: NetworkConfig, optimizer: AdamWConfig, ema_decay: float) -> None:
         super().__init__(optimizer)
         self.config, self.manifest = config, manifest_of(config)
-        self.autoencoder = build_network(config)
+        self.autoencoder: TokenNetwork = build_network(config)
         self.start_ema(self.autoencoder, ema_decay)
         quantizer = self.autoencoder.quantizer
         self.codebook = CodebookStats(quantizer.vocab_size, quantizer.factors)
 
     @property
-    def trained(self) -> Any:
+    def trained(self) -> nn.Module:
         return self.autoencoder
 
     @property
-    def trained_layers(self) -> Any:
+    def trained_layers(self) -> list[Layers]:
         return self.autoencoder.trained_layers
 
     def configure_model(self) -> None:

@@ -53,7 +53,7 @@ def evaluate_tokenizer(
     """
     num_given, drives = len(drives), long_enough(drives, tokenizer.clip_frames)
     tokenizer = tokenizer.to(device)
-    quantizer = tokenizer.autoencoder.quantizer
+    quantizer = tokenizer.network.quantizer
     stats = CodebookStats(quantizer.vocab_size, quantizer.factors)
     total = sum(len(drive.actions) for drive in drives)
     stride, length = max(1, -(-total // max_frames)), tokenizer.clip_frames
@@ -91,6 +91,6 @@ def evaluate_tokenizer(
         "codebook_reachable": stats.reachable.item(),
         "codebook_perplexity": stats.perplexity.item(),
         "codebook_entropy_bits": stats.entropy_bits.item(),
-        "bits_per_frame": tokenizer.autoencoder.config.tokens_per_frame
-        * float(np.log2(tokenizer.autoencoder.quantizer.vocab_size)),
+        "bits_per_frame": tokenizer.network.config.tokens_per_frame
+        * float(np.log2(tokenizer.network.quantizer.vocab_size)),
     }

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from drives.frame_stream import Fit
 from drives.preprocessing import Preprocessing
 from drives.tokens.store import TokenSpec
-from tokenizer.networks.kinds import KINDS, Network, NetworkConfig, build_network
-from tokenizer.networks.video.stream import DecodeStream, decode_stream, encode_stream
-from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
+from tokenizer.networks.base import DriveDecoder, TokenNetwork
+from tokenizer.networks.kinds import KINDS, NetworkConfig, build_network
 from tokenizer.quantizers.kinds import describe, from_description
 from training.checkpoints.fitting import fitted
 from training.checkpoints.folder import (
@@ -35,7 +34,7 @@ QUANTIZER = ".quantizer."
 
 
 class Tokenizer(nn.Module):
-    """A trained autoencoder in eval mode, with its identity.
+    """A trained network in eval mode, with its identity.
 
     Attributes:
         hash: sha256 of the weights file: what token stores and world models refer to.
@@ -43,9 +42,9 @@ class Tokenizer(nn.Module):
         preprocessing: what the network was trained on; `fit` and `encode` apply it.
     """
 
-    def __init__(self, autoencoder: Network, hash: str, manifest: dict[str, Any]) -> None:
+    def __init__(self, network: TokenNetwork, hash: str, manifest: dict[str, Any]) -> None:
         super().__init__()
-        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self.network = network.eval().requires_grad_(False)
         self.hash, self.manifest = hash, manifest
         self.preprocessing = Preprocessing.from_dict(manifest.get("preprocessing", {}))
 
@@ -56,7 +55,7 @@ class Tokenizer(nn.Module):
 
     def spec(self, fps: float) -> TokenSpec:
         """What its tokens mean at a frame rate."""
-        config, quantizer = self.autoencoder.config, self.autoencoder.quantizer
+        config, quantizer = self.network.config, self.network.quantizer
         height, width = config.image_size
         return TokenSpec(
             grid=config.grid,
@@ -73,16 +72,16 @@ class Tokenizer(nn.Module):
     @property
     def frames_per_step(self) -> int:
         """Frames of every token step but a drive's first, which holds one."""
-        return getattr(self.autoencoder.config, "frames_per_step", 1)
+        return self.network.config.frames_per_step
 
     @property
     def clip_frames(self) -> int:
         """Consecutive frames that it was trained on at once."""
-        return getattr(self.autoencoder.config, "clip_frames", 1)
+        return self.network.config.clip_frames
 
     @property
     def device(self) -> torch.device:
-        return next(self.autoencoder.parameters()).device
+        return next(self.network.parameters()).device
 
     def fit(
         self, frames: UInt8[np.ndarray, "n recorded_h recorded_w 3"]
@@ -92,7 +91,7 @@ class Tokenizer(nn.Module):
         Raises:
             BadInput: no frames, not RGB, or too small for its window.
         """
-        return self.preprocessing.fit(frames, self.autoencoder.config.image_size)
+        return self.preprocessing.fit(frames, self.network.config.image_size)
 
     def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "steps gh gw"]:
         """Tokens of frames in [-1, 1], which `fit` has made; a video tokenizer's are one clip.
@@ -100,7 +99,7 @@ class Tokenizer(nn.Module):
         Raises:
             BadInput: no frames, not RGB, of another size, or in another range.
         """
-        return self.autoencoder.encode(self._to_network(frames))
+        return self.network.encode(self._to_network(frames))
 
     def decode(self, tokens: Int[Tensor, "steps gh gw"]) -> Float[Tensor, "n 3 h w"]:
         """Frames in [-1, 1] of token grids; a video tokenizer's are one clip.
@@ -108,7 +107,7 @@ class Tokenizer(nn.Module):
         Raises:
             BadInput: no tokens, one outside of the vocabulary, or grids of another size.
         """
-        return self.autoencoder.decode(self._known(tokens)).float()
+        return self.network.decode(self._known(tokens)).float()
 
     def encode_stream(
         self, batches: Iterable[Float[Tensor, "n 3 h w"]]
@@ -118,23 +117,18 @@ class Tokenizer(nn.Module):
         A video tokenizer remembers what came before a batch; frames at the end that are fewer than
         a step have no tokens.
         """
-        if isinstance(self.autoencoder, VideoAutoencoder):
-            return encode_stream(self.autoencoder, map(self._to_network, batches))
-        return map(self.encode, batches)
+        return self.network.encode_stream(map(self._to_network, batches))
 
     def decode_stream(
         self, batches: Iterable[Int[Tensor, "steps gh gw"]]
     ) -> Iterator[Float[Tensor, "n 3 h w"]]:
         """Frames of a drive's consecutive token grids, however they are cut; as `decode`."""
-        if isinstance(self.autoencoder, VideoAutoencoder):
-            frames = decode_stream(self.autoencoder, map(self._known, batches))
-            return (batch.float() for batch in frames)
-        return map(self.decode, batches)
+        frames = self.network.decode_stream(map(self._known, batches))
+        return (batch.float() for batch in frames)
 
-    def drive_decoder(self) -> DecodeStream | None:
+    def drive_decoder(self) -> DriveDecoder | None:
         """What decodes a drive's grids one after the other; None where each is a frame alone."""
-        network = self.autoencoder
-        return DecodeStream(network) if isinstance(network, VideoAutoencoder) else None
+        return self.network.drive_decoder()
 
     def _to_network(self, frames: Tensor) -> Tensor:
         if not len(frames) or frames.ndim < 4 or frames.shape[-3] != 3:
@@ -147,13 +141,13 @@ class Tokenizer(nn.Module):
     def _known(self, tokens: Tensor) -> Tensor:
         if not tokens.numel():
             raise BadInput(f"tokens are {tuple(tokens.shape)}; give at least one grid")
-        grid = tuple(self.autoencoder.config.grid[1:])
+        grid = tuple(self.network.config.grid[1:])
         if tokens.ndim < 3 or tuple(tokens.shape[-2:]) != grid:
             raise BadInput(
                 f"tokens are {tuple(tokens.shape)}, this tokenizer's are [steps {grid[0]} "
                 f"{grid[1]}]; was it opened with another image_size?"
             )
-        size = self.autoencoder.quantizer.vocab_size
+        size = self.network.quantizer.vocab_size
         low, high = (int(x) for x in tokens.aminmax())
         if low < 0 or high >= size:
             raise BadInput(
@@ -209,7 +203,7 @@ def tokenizer_from(opened: OpenedCheckpoint) -> Tokenizer:
         for key, value in everything.items()
         if key.startswith("ema.module.")
     }
-    build: Callable[[], Network] = partial(build_network, config)
+    build: Callable[[], TokenNetwork] = partial(build_network, config)
     return Tokenizer(fitted(build, weights, path), weights_hash(manifest), manifest)
 
 

@@ -16,7 +16,7 @@ from tokenizer.losses.lpips import PerceptualDistance, load_lpips
 from tokenizer.losses.perceptual_features import backbone_features, feature_distance, gram_distance
 from tokenizer.losses.terms import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, LeCam, adaptive_weight
 from tokenizer.metrics import psnr, ssim
-from tokenizer.networks.config import VideoAutoencoderConfig
+from tokenizer.networks.base import PixelNetwork
 from tokenizer.networks.discriminator import PatchDiscriminator
 from tokenizer.networks.kinds import PixelConfig
 from tokenizer.quantizers.base import Quantized
@@ -34,6 +34,7 @@ class TokenizerModule(TokenizerBase):
         discriminator: None where its weight is 0; so are `lecam` and `distillation`.
     """
 
+    autoencoder: PixelNetwork
     # The two networks are never both in one backward pass.
     find_unused_parameters = True
 
@@ -64,19 +65,12 @@ class TokenizerModule(TokenizerBase):
         self.distillation: Distillation | None = None
         if loss.distillation_weight:
             assert loss.teacher is not None
-            if isinstance(autoencoder, VideoAutoencoderConfig):
-                raise BadInput(
-                    f"model.loss.distillation_weight={loss.distillation_weight}: a teacher sees "
-                    "one frame per token grid, and here a grid holds several; set it to 0"
-                )
+            weight = loss.distillation_weight
+            self.autoencoder.check_settings("model.loss.", distillation_weight=weight)
             self.distillation = Distillation(
                 build_teacher(loss.teacher), self.autoencoder.quantizer.dim
             )
         self.observed: dict[str, Tensor] = {}  # of the last batch, for the doctor; no copies
-
-    @property
-    def trained_layers(self) -> list[Any]:
-        return [self.autoencoder.encoder.layers, self.autoencoder.decoder.layers]
 
     def configure_model(self) -> None:
         super().configure_model()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from drives.clips import Clip, to_pixels
 from tokenizer.base_module import TokenizerBase
+from tokenizer.networks.base import MeaningOnly
 from tokenizer.networks.config import MusikConfig, SemanticConfig
 from tokenizer.networks.semantic import SemanticTokenizer
 from training.config import AdamWConfig
@@ -20,6 +21,8 @@ class SemanticModule(TokenizerBase):
         weights: of the frozen transformer; see `SemanticTokenizer.load_weights`.
         action_names: columns of the actions; come from the data.
     """
+
+    autoencoder: MeaningOnly
 
     def __init__(
         self,

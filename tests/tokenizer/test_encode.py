@@ -239,7 +239,7 @@ def test_speed_settings_reach_the_model():
 
     for config in (EncodeConfig(), EncodeConfig(channels_last=True), EncodeConfig(winograd=True)):
         encoder = FrameEncoder(tokenizer, "cpu", config.inference)
-        encoder.tokenizer.autoencoder.encoder.register_forward_pre_hook(see)
+        encoder.tokenizer.network.encoder.register_forward_pre_hook(see)
         tokens = encoder(frames)
         assert torch.equal(tokens, FrameEncoder(tokenizer, "cpu")(frames))
     assert layouts == [(False, 5), (True, 5), (False, 5)]

@@ -87,7 +87,7 @@ def test_the_averaged_weights_are_what_is_exported_and_used(composed, fit, tmp_p
     assert any(not torch.equal(a, b) for a, b in pairs)
     opened = load_tokenizer(run.folder)
     for name, value in module.ema.module.state_dict().items():
-        assert torch.equal(value, opened.autoencoder.state_dict()[name])
+        assert torch.equal(value, opened.network.state_dict()[name])
     checkpoint = newest_first(run.folder)[0]
     export_tokenizer(checkpoint, tmp_path / "export")
     weights = read_weights(tmp_path / "export")

@@ -55,7 +55,7 @@ def tokenizer(tmp_path_factory):
     weights = {f"ema.module.{k}": v for k, v in network.state_dict().items()}
     write_checkpoint(path, weights, manifest_of(CONFIG))
     opened = load_tokenizer(path)
-    assert isinstance(opened.autoencoder.config, VideoAutoencoderConfig)
+    assert isinstance(opened.network.config, VideoAutoencoderConfig)
     return path
 
 
@@ -105,7 +105,7 @@ def test_a_fast_stream_gives_the_tokens_of_the_whole_clip(drives, tokenizer, con
     opened = load_tokenizer(tokenizer)
     encoder = FrameEncoder(opened, "cpu", config.inference)
     seen = []
-    encoder.tokenizer.autoencoder.encoder.layers[0].space.register_forward_pre_hook(
+    encoder.tokenizer.network.encoder.layers[0].space.register_forward_pre_hook(
         lambda layer, args: seen.append((args[0].dtype, layer.weight.stride()[1]))
     )
     frames = resize(np.stack(list(drives[0].frames())), (32, 32))

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from tokenizer.inference.winograd import WinogradConv2d
 from tokenizer.load import Tokenizer
-from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
 from tokenizer.networks.vqgan_blocks import NearestUpsample
 from training.errors import BadInput
 from training.ranges import at_least, one_of
@@ -55,19 +54,16 @@ def for_inference(tokenizer: Tokenizer, config: InferenceConfig) -> Tokenizer:
     """A copy of the tokenizer that computes as `config` says; the original stays as it is.
 
     Raises:
-        BadInput: `winograd`, `frames_at_once` or `compile` of a video tokenizer.
+        BadInput: a setting that the network `refuses`, such as `winograd` of a video tokenizer.
     """
-    if isinstance(tokenizer.autoencoder, VideoAutoencoder):
-        _check_video(config)
-    network = copy.deepcopy(tokenizer.autoencoder)
+    tokenizer.network.check_settings(**asdict(config))
+    network = copy.deepcopy(tokenizer.network)
     if config.fold:
         replace_layers(network, NearestUpsample, folded)
     if config.winograd:
         replace_layers(network, nn.Conv2d, _winograd)
     if config.channels_last:
-        video = isinstance(network, VideoAutoencoder)
-        layout = torch.channels_last_3d if video else torch.channels_last
-        network.to(memory_format=layout)  # type: ignore[call-overload]
+        network.to(memory_format=network.memory_format)  # type: ignore[call-overload]
     for name, part in network.named_children():
         if name == "quantizer":
             continue
@@ -85,24 +81,6 @@ def _in_parts(
     forward: Callable[[Tensor], Tensor], size: int
 ) -> Callable[[Float[Tensor, "n ..."]], Float[Tensor, "n ..."]]:
     return lambda x: torch.cat([forward(part) for part in x.split(size)])
-
-
-def _check_video(config: InferenceConfig) -> None:
-    if config.frames_at_once:
-        raise BadInput(
-            f"frames_at_once={config.frames_at_once}: a video tokenizer reads frames together; "
-            "leave it out"
-        )
-    if config.winograd:
-        raise BadInput(
-            "winograd=true: is for 3x3 convolutions of images, a video tokenizer's are over time "
-            "as well; leave it out"
-        )
-    if config.compile:
-        raise BadInput(
-            "compile=true: a video tokenizer's layers keep a past that grows from batch to batch, "
-            "for which the compiler would start anew each time; leave it out"
-        )
 
 
 def replace_layers(

@@ -16,8 +16,6 @@ from drives.drive import Drive
 from drives.frame_stream import Fit
 from tokenizer.inference.fast import InferenceConfig, for_inference
 from tokenizer.load import Tokenizer
-from tokenizer.networks.video.stream import EncodeStream
-from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
 
 # Nothing is computed in another way than it was while training; folding concerns decoders alone.
 AS_TRAINED = InferenceConfig(channels_last=False, fold=False)
@@ -51,11 +49,8 @@ class FrameEncoder:
 
         It returns tokens on the device, or None where a batch completes no step.
         """
-        network = self.tokenizer.autoencoder
         # Not Tokenizer.encode: it looks at the range of values, and waits for the GPU.
-        video = isinstance(network, VideoAutoencoder)
-        encode = EncodeStream(network) if video else network.encode  # type: ignore[arg-type]
-        return partial(self._encode, encode)
+        return partial(self._encode, self.tokenizer.network.drive_encoder())
 
     def __call__(self, frames: UInt8[Tensor, "n 3 h w"]) -> Int[Tensor, "steps gh gw"]:
         """Tokens of frames that are a drive of their own, on the device."""

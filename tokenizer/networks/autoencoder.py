@@ -1,23 +1,21 @@
 """The convolutional image autoencoder: frames <-> token grids."""
 
-from functools import cached_property
-
-import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
-from torch.utils.flop_counter import FlopCounterMode
 
+from tokenizer.networks.base import PixelNetwork
 from tokenizer.networks.config import AutoencoderConfig
-from tokenizer.quantizers.base import Quantized
 from tokenizer.quantizers.kinds import build_quantizer
-from training.optimization.recompute import maybe_checkpoint
+from training.optimization.recompute import Layers
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(PixelNetwork):
     """Autoencoder: encode to token grids, decode to frames; values are in [-1, 1]."""
+
+    config: AutoencoderConfig
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -31,47 +29,11 @@ class Autoencoder(nn.Module):
         """Weight where the adaptive GAN weight compares gradients (Esser et al. 2021, eq. 7)."""
         return self.decoder.conv_out.weight
 
-    @cached_property
-    def flops_per_frame(self) -> int:
-        """FLOPs of one forward pass (encode and decode), counted by running one frame."""
-        device = self.last_layer.device
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self(torch.zeros(1, 3, *self.config.image_size, device=device))
-        return int(counter.get_total_flops())
+    def latents(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw dim"]:
+        return rearrange(self.encoder(frames), "n c h w -> n h w c")
 
-    def forward(
-        self, frames: Float[Tensor, "n 3 h w"]
-    ) -> tuple[Float[Tensor, "n 3 h w"], Quantized]:
-        """Reconstruction, codes [n gh gw dim] and tokens [n gh gw]."""
-        quantized = self.quantizer(rearrange(self.encoder(frames), "n c h w -> n h w c"))
-        return self.decoder(rearrange(quantized.codes, "n h w c -> n c h w")), quantized
-
-    @torch.no_grad()
-    def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
-        """Tokens of frames in [-1, 1].
-
-        Raises:
-            BadInput: the frames have another size than `config.image_size`.
-        """
-        self.config.check_frames(frames.shape)
-        return self.quantizer.encode(rearrange(self.encoder(frames), "n c h w -> n h w c"))
-
-    @torch.no_grad()
-    def decode(self, tokens: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
-        """Frames in [-1, 1] (clamped) of token grids."""
-        codes = self.quantizer.decode(tokens)
-        return self.decoder(rearrange(codes, "n h w c -> n c h w")).clamp(-1, 1)
-
-
-class Layers(nn.Sequential):
-    """A sequence of layers with optional activation checkpointing."""
-
-    recompute = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self:
-            x = maybe_checkpoint(layer, x, recompute=self.recompute)
-        return x
+    def reconstruct(self, codes: Float[Tensor, "n gh gw dim"]) -> Float[Tensor, "n 3 h w"]:
+        return self.decoder(rearrange(codes, "n h w c -> n c h w"))
 
 
 class ConvEncoder(nn.Module):

@@ -26,6 +26,16 @@ class GridConfig(ABC):
         return 1, height // self.downsampling, width // self.downsampling
 
     @property
+    def frames_per_step(self) -> int:
+        """Frames of every token step but a drive's first, which holds one."""
+        return 1
+
+    @property
+    def clip_frames(self) -> int:
+        """Consecutive frames of a training clip."""
+        return 1
+
+    @property
     def tokens_per_frame(self) -> float:
         return float(math.prod(self.grid))
 

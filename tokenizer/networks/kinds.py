@@ -1,8 +1,7 @@
 """The kinds of tokenizers: their names in checkpoints, and the network of each config."""
 
-from typing import Any
-
 from tokenizer.networks.autoencoder import Autoencoder
+from tokenizer.networks.base import TokenNetwork
 from tokenizer.networks.config import (
     AutoencoderConfig,
     MusikConfig,
@@ -15,7 +14,6 @@ from tokenizer.networks.semantic import SemanticTokenizer
 from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
 from tokenizer.networks.vqgan import VQGAN
 
-Network = Autoencoder | VQGAN | VideoAutoencoder | SemanticTokenizer | Musik
 PixelConfig = AutoencoderConfig | VQGANConfig | VideoAutoencoderConfig  # with a way back
 NetworkConfig = PixelConfig | SemanticConfig | MusikConfig
 KINDS: dict[str, type[NetworkConfig]] = {
@@ -25,7 +23,7 @@ KINDS: dict[str, type[NetworkConfig]] = {
     "semantic": SemanticConfig,
     "musik": MusikConfig,
 }
-NETWORKS: dict[type, type[Network]] = {
+NETWORKS: dict[type, type[TokenNetwork]] = {
     AutoencoderConfig: Autoencoder,
     VQGANConfig: VQGAN,
     VideoAutoencoderConfig: VideoAutoencoder,
@@ -34,6 +32,6 @@ NETWORKS: dict[type, type[Network]] = {
 }
 
 
-def build_network(config: NetworkConfig) -> Any:
+def build_network(config: NetworkConfig) -> TokenNetwork:
     """The network that a config describes, as it starts."""
-    return NETWORKS[type(config)](config)  # type: ignore[arg-type]
+    return NETWORKS[type(config)](config)

@@ -5,21 +5,19 @@ The codes need not keep what the driver cannot influence, such as clouds (Lamb e
 2207.08229; with discrete codes in Tomar et al. 2024, video occupancy models).
 """
 
-from functools import cached_property
-
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from tokenizer.networks.autoencoder import ConvEncoder, Layers
+from tokenizer.networks.autoencoder import ConvEncoder
+from tokenizer.networks.base import MeaningOnly
 from tokenizer.networks.config import MusikConfig
-from tokenizer.networks.semantic import MeaningOnly
 from tokenizer.quantizers.base import Quantized
 from tokenizer.quantizers.kinds import build_quantizer
 from training.errors import BadInput
+from training.optimization.recompute import Layers
 
 
 class ActionEnergy(nn.Module):
@@ -56,6 +54,8 @@ class Musik(MeaningOnly):
         BadInput: the data has no actions.
     """
 
+    config: MusikConfig
+
     def __init__(self, config: MusikConfig) -> None:
         super().__init__()
         if not config.num_actions:
@@ -75,12 +75,14 @@ class Musik(MeaningOnly):
         return [self.encoder.layers]
 
     def frames_used(self, clip_frames: int) -> int:
-        """Number of frames of a training clip that are encoded."""
         return 2
 
     def forward(self, frames: Float[Tensor, "n 3 h w"]) -> Quantized:
         """Codes [n gh gw dim] and tokens [n gh gw] of frames in [-1, 1]."""
-        return self.quantizer(rearrange(self.encoder(frames), "n c h w -> n h w c"))
+        return self.quantizer(self.latents(frames))
+
+    def latents(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw dim"]:
+        return rearrange(self.encoder(frames), "n c h w -> n h w c")
 
     def logits(
         self,
@@ -116,17 +118,3 @@ class Musik(MeaningOnly):
         total = F.cross_entropy(logits, target)
         logs = {"info_nce": total, "accuracy": accuracy, **quantized.losses}
         return total + sum(quantized.losses.values()), logs, quantized.indices
-
-    @torch.no_grad()
-    def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
-        """Tokens of frames in [-1, 1]; BadInput where they have another size."""
-        self.config.check_frames(frames.shape)
-        return self.quantizer.encode(rearrange(self.encoder(frames), "n c h w -> n h w c"))
-
-    @cached_property
-    def flops_per_frame(self) -> int:
-        """FLOPs of the encoder, counted by running one frame."""
-        frames = torch.zeros(1, 3, *self.config.image_size, device=self.low.device)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self.encoder(frames)
-        return int(counter.get_total_flops())

@@ -5,36 +5,25 @@ encoder this is the VQ-KD tokenizer of BEiT v2 (Peng et al. 2022, arXiv 2208.063
 which the video occupancy models use (Tomar et al. 2024).
 """
 
-from functools import cached_property
-
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from tokenizer.networks.autoencoder import Layers
+from tokenizer.networks.base import MeaningOnly
 from tokenizer.networks.config import SemanticConfig
 from tokenizer.networks.vision_transformer import VisionTransformer, ViTBlock, load_vit
 from tokenizer.quantizers.base import Quantized
 from tokenizer.quantizers.kinds import build_quantizer
 from training.errors import BadInput
-
-
-class MeaningOnly(nn.Module):
-    """Base of the tokenizers without a decoder to pixels."""
-
-    def decode(self, tokens: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
-        raise BadInput(
-            "this tokenizer keeps what frames mean, not how they look: its tokens have no pixels; "
-            "take an autoencoder's tokens to see frames"
-        )
+from training.optimization.recompute import Layers
 
 
 class SemanticTokenizer(MeaningOnly):
     """Frames -> codes -> the features of a frozen transformer, the teacher."""
 
+    config: SemanticConfig
     mean: Tensor
     std: Tensor
 
@@ -84,13 +73,22 @@ class SemanticTokenizer(MeaningOnly):
             load_vit(self.teacher, weights)
 
     def frames_used(self, clip_frames: int) -> int:
-        """Number of frames of a training clip that are encoded."""
         return clip_frames
 
     def features(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw dim"]:
         """Features of frames in [-1, 1]."""
         with torch.no_grad():
             return self.teacher(self.normalised(frames))
+
+    def latents(
+        self,
+        frames: Float[Tensor, "n 3 h w"],
+        features: Float[Tensor, "n gh gw dim"] | None = None,
+    ) -> Float[Tensor, "n gh gw d"]:
+        """What the quantizer sees of frames, or of their features where those are known."""
+        if self.encoder is not None:
+            return self.to_codes(self.encoder(self.normalised(frames)))
+        return self.to_codes(self.features(frames) if features is None else features)
 
     def normalised(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         """Frames in [-1, 1], normalised for the teacher's weights."""
@@ -107,8 +105,7 @@ class SemanticTokenizer(MeaningOnly):
     ) -> tuple[Float[Tensor, "n gh gw"], Quantized]:
         """Cosine between features and recovered features, by position; and the codes."""
         features = self.features(frames)
-        seen = features if self.encoder is None else self.encoder(self.normalised(frames))
-        quantized = self.quantizer(self.to_codes(seen))
+        quantized = self.quantizer(self.latents(frames, features))
         return F.cosine_similarity(self.recover(quantized.codes), features, dim=-1), quantized
 
     def loss(
@@ -119,19 +116,3 @@ class SemanticTokenizer(MeaningOnly):
         logs = {"cosine": cosine.mean(), **quantized.losses}
         total = 1 - cosine.mean() + sum(quantized.losses.values())
         return total, logs, quantized.indices
-
-    @torch.no_grad()
-    def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
-        """Tokens of frames in [-1, 1]; BadInput where they have another size."""
-        self.config.check_frames(frames.shape)
-        if self.encoder is None:
-            return self.quantizer.encode(self.to_codes(self.features(frames)))
-        return self.quantizer.encode(self.to_codes(self.encoder(self.normalised(frames))))
-
-    @cached_property
-    def flops_per_frame(self) -> int:
-        """FLOPs of one forward pass, counted by running one frame."""
-        frames = torch.zeros(1, 3, *self.config.image_size, device=self.positions.device)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self(frames)
-        return int(counter.get_total_flops())

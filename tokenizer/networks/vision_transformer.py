@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenizer.networks.autoencoder import Layers
 from training.errors import BadInput
 from training.foreign.weights import read_file
+from training.optimization.recompute import Layers
 
 IGNORED = ("head.", "fc_norm.", "mask_token")
 RENAMED = {"register_tokens": "reg_token"}  # in the files of DINOv2's authors

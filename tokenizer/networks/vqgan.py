@@ -5,16 +5,12 @@ and IBQ have the taming style, 1X the magvit2 style. `tokenizer.published` opens
 weights.
 """
 
-from functools import cached_property
-
-import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
-from torch.utils.flop_counter import FlopCounterMode
 
-from tokenizer.networks.autoencoder import Layers
+from tokenizer.networks.base import PixelNetwork
 from tokenizer.networks.config import GROUPS, STYLES, VQGANConfig
 from tokenizer.networks.vqgan_blocks import (
     EPS,
@@ -26,16 +22,17 @@ from tokenizer.networks.vqgan_blocks import (
     VqganResBlock,
     silu,
 )
-from tokenizer.quantizers.base import Quantized
 from tokenizer.quantizers.kinds import build_quantizer
-from training.optimization.recompute import maybe_checkpoint
+from training.optimization.recompute import Layers, maybe_checkpoint
 
 
-class VQGAN(nn.Module):
+class VQGAN(PixelNetwork):
     """Encode to token grids, decode to frames in [-1, 1].
 
     Input frames are in the units of its `Preprocessing`: commaVQ was trained on 0..255.
     """
+
+    config: VQGANConfig
 
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
@@ -48,43 +45,11 @@ class VQGAN(nn.Module):
         self.quant_conv = nn.Conv2d(latent, dim, 1) if projected else nn.Identity()
         self.post_quant_conv = nn.Conv2d(dim, latent, 1) if projected else nn.Identity()
 
-    @cached_property
-    def flops_per_frame(self) -> int:
-        """FLOPs of one forward pass (encode and decode), counted by running one frame."""
-        device = self.decoder.conv_out.weight.device
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self(torch.zeros(1, 3, *self.config.image_size, device=device))
-        return int(counter.get_total_flops())
-
-    def forward(
-        self, frames: Float[Tensor, "n 3 h w"]
-    ) -> tuple[Float[Tensor, "n 3 h w"], Quantized]:
-        """Reconstruction, codes [n gh gw dim] and tokens [n gh gw]."""
-        quantized = self.quantizer(self.latents(frames))
-        return self.reconstruct(quantized.codes), quantized
-
     def latents(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw dim"]:
-        """Latents of frames, the quantizer's input."""
         return rearrange(self.quant_conv(self.encoder(frames)), "n c h w -> n h w c")
 
     def reconstruct(self, codes: Float[Tensor, "n gh gw dim"]) -> Float[Tensor, "n 3 h w"]:
-        """Frames of codes, not clamped."""
         return self.decoder(self.post_quant_conv(rearrange(codes, "n h w c -> n c h w")))
-
-    @torch.no_grad()
-    def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
-        """Tokens of frames.
-
-        Raises:
-            BadInput: the frames have another size than `config.image_size`.
-        """
-        self.config.check_frames(frames.shape)
-        return self.quantizer.encode(self.latents(frames))
-
-    @torch.no_grad()
-    def decode(self, tokens: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
-        """Frames in [-1, 1] (clamped) of token grids."""
-        return self.reconstruct(self.quantizer.decode(tokens)).clamp(-1, 1)
 
 
 class VqganEncoder(nn.Module):

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
@@ -12,3 +12,14 @@ def maybe_checkpoint(layer: nn.Module, *args: Any, recompute: bool) -> Any:
     if recompute and torch.is_grad_enabled():
         return checkpoint(layer, *args, use_reentrant=False)
     return layer(*args)
+
+
+class Layers(nn.Sequential):
+    """A sequence of layers with optional activation checkpointing."""
+
+    recompute = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = maybe_checkpoint(layer, x, recompute=self.recompute)
+        return x

@@ -82,7 +82,7 @@ def _or_embedded(manifest: dict[str, Any], cfg: DictConfig, checkpoint: Path) ->
 
 def _lpips_for(tokenizer: Tokenizer, cfg: DictConfig, device: str) -> PerceptualDistance | None:
     perceptual = load_lpips(cfg.lpips_net, _path(cfg.lpips_weights))
-    height, width = tokenizer.autoencoder.config.image_size
+    height, width = tokenizer.network.config.image_size
     if min(height, width) < perceptual.min_side:
         print(
             f"LPIPS is left out: its frames are {height}x{width} pixels, and lpips_net="

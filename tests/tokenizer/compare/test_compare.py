@@ -53,7 +53,7 @@ def untrained(size=(64, 64), levels=(4, 4)):
 
 
 def save(tokenizer, folder):
-    weights = {f"ema.module.{k}": v for k, v in tokenizer.autoencoder.state_dict().items()}
+    weights = {f"ema.module.{k}": v for k, v in tokenizer.network.state_dict().items()}
     write_checkpoint(folder, weights, tokenizer.manifest)
     return folder
 

@@ -108,7 +108,7 @@ def test_it_is_opened_as_a_tokenizer_that_has_no_pixels(tmp_path):
     weights = {f"ema.module.{k}": v for k, v in network.state_dict().items()}
     write_checkpoint(tmp_path / "musik", weights, manifest_of(CONFIG))
     opened = load_tokenizer(tmp_path / "musik")
-    assert isinstance(opened.autoencoder, Musik)
+    assert isinstance(opened.network, Musik)
     frames = torch.rand(2, 3, 16, 16) * 2 - 1
     tokens = opened.encode(frames)
     assert torch.equal(tokens, network.eval().encode(frames))

@@ -186,7 +186,7 @@ def test_it_is_opened_as_a_tokenizer_that_has_no_pixels(tmp_path):
     weights = {f"ema.module.{k}": v for k, v in network.state_dict().items()}
     write_checkpoint(tmp_path / "semantic", weights, manifest_of(CONFIG))
     opened = load_tokenizer(tmp_path / "semantic")
-    assert isinstance(opened.autoencoder, SemanticTokenizer)
+    assert isinstance(opened.network, SemanticTokenizer)
     frames = pictures(2)
     tokens = opened.encode(frames)
     assert torch.equal(tokens, network.encode(frames))
@@ -197,6 +197,6 @@ def test_it_is_opened_as_a_tokenizer_that_has_no_pixels(tmp_path):
         opened.encode(torch.zeros(1, 3, 8, 8))
     with pytest.raises(BadInput, match=r"image_size=\[16, 20\]"):
         SemanticConfig((16, 20), patch=8)
-    shown = CodeMedia().shown(opened.autoencoder, frames)
+    shown = CodeMedia().shown(opened.network, frames)
     assert shown.shape == frames.shape
     assert len(shown[0].flatten(1).unique(dim=1)[0]) == len(tokens[0].unique())

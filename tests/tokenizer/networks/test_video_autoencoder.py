@@ -9,7 +9,6 @@ from tokenizer.networks.kinds import build_network
 from tokenizer.networks.video.blocks import TimeAttention
 from tokenizer.networks.video.causal_conv import PastFrames
 from tokenizer.networks.video.haar import haar, inverse_haar
-from tokenizer.networks.video.stream import decode_stream, encode_stream
 from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
 from tokenizer.quantizers.config import FSQConfig
 from training.errors import BadInput
@@ -125,10 +124,10 @@ def test_the_first_frame_stands_alone():
 def test_a_stream_gives_the_tokens_and_frames_of_the_whole(batch, steps):
     built, frames = network(attention_steps=steps), clip(21)
     whole = built.encode(frames)
-    streamed = torch.cat(list(encode_stream(built, frames.split(batch))))
+    streamed = torch.cat(list(built.encode_stream(frames.split(batch))))
     assert torch.equal(whole, streamed)
     assert len(whole.unique()) > 15
-    pixels = torch.cat(list(decode_stream(built, whole.split(max(1, batch // 3)))))
+    pixels = torch.cat(list(built.decode_stream(whole.split(max(1, batch // 3)))))
     torch.testing.assert_close(pixels, built.decode(whole), atol=1e-5, rtol=0)
 
 
@@ -145,8 +144,8 @@ def test_latents_of_a_stream_equal_the_whole_to_float_precision():
 
 def test_frames_short_of_a_step_are_left_out():
     built = network()
-    assert sum(map(len, encode_stream(built, clip(20).split(6)))) == 5
-    assert list(encode_stream(built, [])) == []
+    assert sum(map(len, built.encode_stream(clip(20).split(6)))) == 5
+    assert list(built.encode_stream([])) == []
 
 
 def test_the_memory_of_a_stream_is_bounded_by_attention_steps():

@@ -99,7 +99,7 @@ def test_winograd_is_used_where_it_pays_and_the_tokens_stay():
     network = build_network(config(width=64, multipliers=(1, 8)))
     tokenizer = Tokenizer(network, "test", manifest_of(network.config))
     fast = for_inference(tokenizer, InferenceConfig(winograd=True))
-    used = [n for n, m in fast.autoencoder.named_modules() if isinstance(m, WinogradConv2d)]
+    used = [n for n, m in fast.network.named_modules() if isinstance(m, WinogradConv2d)]
     assert "encoder.layers.down_0_block_0.conv1" in used
     assert not [n for n in used if "conv_in" in n or "down_1" in n or "shortcut" in n]
     frames = torch.rand(2, 3, 16, 32) * 2 - 1
@@ -117,7 +117,7 @@ def test_frames_at_once_bounds_what_is_computed_together():
     tokenizer = Tokenizer(network, "test", manifest_of(network.config))
     parts = for_inference(tokenizer, InferenceConfig(frames_at_once=2, fold=False))
     sizes = []
-    for part in (parts.autoencoder.encoder.conv_out, parts.autoencoder.decoder.conv_out):
+    for part in (parts.network.encoder.conv_out, parts.network.decoder.conv_out):
         part.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     frames = torch.rand(5, 3, 16, 32) * 2 - 1
     tokens = tokenizer.encode(frames)
@@ -137,21 +137,19 @@ def test_float32_stays_what_it_is_to_rounding(tokenizer, change):
     assert share_changed(tokenizer, fast, frames) == 0
     tokens = tokenizer.encode(frames)
     torch.testing.assert_close(fast.decode(tokens), tokenizer.decode(tokens), atol=1e-5, rtol=0)
-    parts = list(fast.autoencoder.modules())
+    parts = list(fast.network.modules())
     if change == "fold":
         assert not any(isinstance(m, NearestUpsample) for m in parts)
-        assert any(isinstance(m, NearestUpsample) for m in tokenizer.autoencoder.modules())
+        assert any(isinstance(m, NearestUpsample) for m in tokenizer.network.modules())
     else:
-        assert fast.autoencoder.decoder.conv_out.weight.is_contiguous(
-            memory_format=torch.channels_last
-        )
+        assert fast.network.decoder.conv_out.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
 def test_bfloat16_changes_some_tokens_and_says_how_many(tokenizer):
     frames = torch.rand(8, 3, 16, 32) * 2 - 1
     fast = for_inference(tokenizer, InferenceConfig("bfloat16"))
-    assert fast.autoencoder.encoder.conv_out.weight.dtype == torch.bfloat16
+    assert fast.network.encoder.conv_out.weight.dtype == torch.bfloat16
     assert 0 < share_changed(tokenizer, fast, frames) < 0.2
     tokens = tokenizer.encode(frames)
     assert fast.decode(tokens).dtype == torch.float32
@@ -162,5 +160,5 @@ def test_bfloat16_changes_some_tokens_and_says_how_many(tokenizer):
 
 def test_compile_compiles_both_halves(tokenizer):
     fast = for_inference(tokenizer, InferenceConfig(compile=True))
-    compiled = [n for n, m in fast.autoencoder.named_children() if m._compiled_call_impl]
+    compiled = [n for n, m in fast.network.named_children() if m._compiled_call_impl]
     assert {"encoder", "decoder"} <= set(compiled)

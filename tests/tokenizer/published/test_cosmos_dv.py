@@ -30,7 +30,7 @@ TOLERANCE = {"atol": 2e-4, "rtol": 0}
 def opened(folder: Path, variant: str) -> VideoAutoencoder:
     size = load_file(folder / f"io_{variant}.safetensors")["video"].shape[-2:]
     files = [folder / f"weights_{variant}.safetensors"]
-    network = open_published("cosmos_dv", files, image_size=size).autoencoder
+    network = open_published("cosmos_dv", files, image_size=size).network
     assert isinstance(network, VideoAutoencoder)
     return network
 

@@ -27,11 +27,11 @@ def size(io: dict[str, Tensor]) -> list[int]:
 
 def raw_decode(tokenizer, tokens: Tensor) -> Tensor:
     """Frames of tokens before they are clamped."""
-    return tokenizer.autoencoder.reconstruct(tokenizer.autoencoder.quantizer.decode(tokens))
+    return tokenizer.network.reconstruct(tokenizer.network.quantizer.decode(tokens))
 
 
 def raw_latents(tokenizer, frames: Tensor) -> Tensor:
-    return tokenizer.autoencoder.latents(tokenizer.preprocessing.to_network(frames))
+    return tokenizer.network.latents(tokenizer.preprocessing.to_network(frames))
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def test_magvit2_and_the_two_bit_orders(shared):
     close(raw_latents(model, io["image"]).permute(0, 3, 1, 2), io["latent"], 2e-4)
     tokens = model.encode(io["image"])
     assert torch.equal(tokens, io["indices"])
-    assert torch.equal(model.autoencoder.quantizer.decode(tokens).permute(0, 3, 1, 2), io["quant"])
+    assert torch.equal(model.network.quantizer.decode(tokens).permute(0, 3, 1, 2), io["quant"])
     close(raw_decode(model, tokens), io["reconstruction"], 2e-4)
     stored = open_published("magvit2", [file], image_size=size(io), bit_order="little")
     close(raw_decode(stored, io["tokens"]), io["tokens_decoded"], 2e-4)
@@ -103,7 +103,7 @@ def test_driving_simulator(shared):
     close(raw_latents(tokenizer, io["image"]).permute(0, 3, 1, 2), io["latent"], 2e-4)
     tokens = tokenizer.encode(io["image"])
     assert torch.equal(tokens, io["indices"])
-    codes = tokenizer.autoencoder.quantizer.decode(tokens)
+    codes = tokenizer.network.quantizer.decode(tokens)
     close(codes.permute(0, 3, 1, 2), io["codes"], 1e-6)
     close(raw_decode(tokenizer, tokens), io["reconstruction"], 2e-4)
     close(raw_decode(tokenizer, io["random_indices"]), io["decoded"], 2e-4)
@@ -119,7 +119,7 @@ def test_taming_is_commavq_in_another_wrapping(shared, tmp_path):
     torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / "last.ckpt")
     io = load_file(folder / "io.safetensors")
     tokenizer = open_published("taming", [tmp_path / "last.ckpt"], image_size=size(io))
-    assert torch.equal(tokenizer.autoencoder.encode(io["image"]).flatten(1), io["indices"])
+    assert torch.equal(tokenizer.network.encode(io["image"]).flatten(1), io["indices"])
     assert tokenizer.preprocessing.value_range == (-1.0, 1.0)
     save_file({k: v for k, v in wrapped.items() if "loss" not in k}, tmp_path / "flat.safetensors")
     flat = open_published("taming", [tmp_path / "flat.safetensors"], image_size=size(io))
@@ -148,7 +148,7 @@ def test_the_fixtures_configs_are_read_from_their_weights(shared):
         said = config.get("model") or config["hparams"]
         pixels = size(load_file(folder / "io.safetensors"))
         files = [folder / file for file in files]
-        found = open_published(name, files, image_size=pixels).autoencoder.config
+        found = open_published(name, files, image_size=pixels).network.config
         assert found.width == said.get("ch", said.get("base_channels"))
         assert list(found.multipliers) == said["ch_mult"]
         assert found.num_res_blocks == said["num_res_blocks"]

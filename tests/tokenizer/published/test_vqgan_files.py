@@ -57,8 +57,8 @@ def check(name: str, files, expected, **options) -> None:
     tokenizer = open_published(name, files, image_size=SIZE, **options)
     with torch.no_grad():
         assert torch.equal(tokenizer.encode(frames), tokens)
-        codes = tokenizer.autoencoder.quantizer.decode(tokens)
-        ours = tokenizer.autoencoder.reconstruct(codes)
+        codes = tokenizer.network.quantizer.decode(tokens)
+        ours = tokenizer.network.reconstruct(codes)
     torch.testing.assert_close(ours, reconstruction, atol=2e-4, rtol=0)
 
 

@@ -34,9 +34,9 @@ def test_a_trained_tokenizer_opens_with_the_tokens_it_had(quantizer, composed, f
     assert torch.equal(opened.encode(frames), expected)
     assert opened.spec(10.0).vocab_size == module.autoencoder.quantizer.vocab_size >= 1024
     export_tokenizer(newest_first(run.folder)[0], tmp_path / "export")
-    exported = load_tokenizer(tmp_path / "export").autoencoder.quantizer
+    exported = load_tokenizer(tmp_path / "export").network.quantizer
     z = torch.randn(50, exported.dim)
-    assert torch.equal(exported.encode(z), opened.autoencoder.quantizer.encode(z))
+    assert torch.equal(exported.encode(z), opened.network.quantizer.encode(z))
     weights = read_weights(tmp_path / "export")
     assert weights["ema.module.encoder.conv_out.weight"].dtype == torch.float16
 

@@ -4,8 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenizer.networks.autoencoder import Layers
-from training.optimization.recompute import maybe_checkpoint
+from training.optimization.recompute import Layers, maybe_checkpoint
 
 
 class PastFrames(dict[nn.Module, Tensor]):

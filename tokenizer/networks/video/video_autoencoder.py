@@ -6,15 +6,15 @@ first frame as an image, so 1 + k n frames give 1 + n token grids.
 """
 
 import math
-from functools import cached_property
+from collections.abc import Mapping
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
+from tokenizer.networks.base import PixelNetwork
 from tokenizer.networks.config import VideoAutoencoderConfig
 from tokenizer.networks.video.blocks import (
     FrameNorm,
@@ -31,6 +31,7 @@ from tokenizer.networks.video.causal_conv import (
     at_start,
 )
 from tokenizer.networks.video.haar import haar, inverse_haar
+from tokenizer.networks.video.stream import DecodeStream, EncodeStream
 from tokenizer.quantizers.base import Quantized
 from tokenizer.quantizers.kinds import build_quantizer
 from training.errors import BadInput
@@ -117,8 +118,20 @@ class VideoDecoder(nn.Module):
         return result.flatten(1)[:, :, None, None]
 
 
-class VideoAutoencoder(nn.Module):
+class VideoAutoencoder(PixelNetwork):
     """Video autoencoder: clips to token grids and back; values are in [-1, 1]."""
+
+    config: VideoAutoencoderConfig
+    memory_format = torch.channels_last_3d
+    refuses: Mapping[str, str] = {
+        "frames_at_once": "a video tokenizer reads frames together; leave it out",
+        "winograd": "is for 3x3 convolutions of images, a video tokenizer's are over time as well; "
+        "leave it out",
+        "compile": "a video tokenizer's layers keep a past that grows from batch to batch, for "
+        "which the compiler would start anew each time; leave it out",
+        "distillation_weight": "a teacher sees one frame per token grid, and here a grid holds "
+        "several; set it to 0",
+    }
 
     def __init__(self, config: VideoAutoencoderConfig) -> None:
         super().__init__()
@@ -131,14 +144,6 @@ class VideoAutoencoder(nn.Module):
     def last_layer(self) -> Tensor:
         """Weight where the adaptive GAN weight compares gradients (Esser et al. 2021, eq. 7)."""
         return self.decoder.conv_out.time.weight
-
-    @cached_property
-    def flops_per_frame(self) -> int:
-        """FLOPs per frame of one forward pass, counted by running one training clip."""
-        frames = torch.zeros(self.config.clip_frames, 3, *self.config.image_size)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self(frames.to(self.last_layer.device))
-        return int(counter.get_total_flops()) // self.config.clip_frames
 
     def forward(
         self, frames: Float[Tensor, "n 3 h w"]
@@ -198,6 +203,12 @@ class VideoAutoencoder(nn.Module):
             past.begun = True
         frames = rearrange(clips, "b c t h w -> b t c h w")
         return frames.reshape(*batch, *frames.shape[1:])
+
+    def drive_encoder(self) -> EncodeStream:
+        return EncodeStream(self.encode, self.config.frames_per_step)
+
+    def drive_decoder(self) -> DecodeStream:
+        return DecodeStream(self.decode)
 
 
 def middle(channels: int, attention_steps: int) -> list[nn.Module]:
