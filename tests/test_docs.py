@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from published_files import gpt2m_files
 
+from training.sweeps.snapshot import PACKAGES
+
 ROOT = Path(__file__).parent.parent
 
 PAGES = ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
@@ -70,7 +72,7 @@ def test_the_commands_of_a_page_run(page, tmp_path, shared):
     commands = [line for line in lines if line.strip() and not re.match(LEFT_OUT, line)]
     if not commands:
         pytest.skip(f"{page} has no commands")
-    for name in ("train.py", "eval.py", "configs", "drives", "tokenizer", "worldmodel", "training"):
+    for name in ("train.py", "eval.py", *PACKAGES):
         (tmp_path / name).symlink_to(ROOT / name)
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -22,7 +22,7 @@ from training.cli import fail
 from training.errors import BadInput
 
 HOME = Path(__file__).parent.parent.parent
-PACKAGES = ("drives", "tokenizer", "worldmodel", "training", "configs")
+PACKAGES = ("drives", "tokenizer", "worldmodel", "training", "configs", "hydra_plugins")
 PROGRAMS = ("train.py", "eval.py")
 FACTS = "snapshot.json"
 
