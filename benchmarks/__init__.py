@@ -35,9 +35,9 @@ class Row:
     """One measured comparison.
 
     Attributes:
-        ours, theirs: what was reached and what it is held against, with their units.
-        ratio: ours / theirs, above 1 where we are better than the peer; or the share of a limit.
-        goal: the ratio to reach; None where there is none.
+        ours, theirs: our figure and the figure of the peer or limit, with units.
+        ratio: ours / theirs, above 1 where we beat the peer; or the share of a limit.
+        goal: target ratio; None where there is none.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Row:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call, what it gives to a GPU included."""
+    """Wall-clock seconds of one call, including its GPU work."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     start = now(device)
     work()
@@ -58,7 +58,7 @@ def seconds(work: Callable[[], object]) -> float:
 def interleaved(contestants: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
     """Fastest of `repeats` timings of each contestant, taken in turns.
 
-    Other processes only ever add time; taking turns spreads what they add over all.
+    Other processes only add time; taking turns spreads it over all contestants.
     """
     best = dict.fromkeys(contestants, float("inf"))
     for _ in range(repeats):

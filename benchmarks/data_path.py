@@ -1,4 +1,4 @@
-"""How fast windows of tokens leave the disk, against a plain memory-mapped array."""
+"""Speed of reading token windows, against a plain memory-mapped array."""
 
 import tempfile
 import time

@@ -2,7 +2,7 @@
 
 Peer: `transformers`' GPT-2 with its own cached `generate`. Limit: the time in which this
 machine reads the bytes that one token needs (weights and filled cache) once from memory.
-Both start from the same 19-frame prompt; reading the prompt is timed apart. Weights are random.
+Both start from the same 19-frame prompt; prefill is timed separately. Weights are random.
 """
 
 import copy
@@ -76,7 +76,7 @@ def rows() -> Iterator[Row]:
 
 
 def _copy_prompt(read: Decoder, other: Decoder) -> None:
-    """Let a decoder of other precision go on after the same prompt, which is read but once."""
+    """Copy the prompt's cache into a decoder of another precision, to prefill only once."""
     own = ("model", "blocks", "cache")
     vars(other).update({name: value for name, value in vars(read).items() if name not in own})
     length = read.cache.length
@@ -87,7 +87,7 @@ def _copy_prompt(read: Decoder, other: Decoder) -> None:
 
 
 def _measure(decoder: Decoder) -> Callable[[], float]:
-    """Seconds per token; every call decodes the first tokens of frame 20 anew."""
+    """Seconds per token; every call decodes the first tokens of frame 20 again."""
     start = decoder.cache.length
 
     @torch.inference_mode()
@@ -111,7 +111,7 @@ def _measure(decoder: Decoder) -> Callable[[], float]:
 def _peers(ids: Tensor) -> tuple[dict[torch.dtype, Callable[[], float]], float]:
     """For each precision, seconds per token of `generate` with the prompt in its cache.
 
-    The bfloat16 cache is the float32 one, rounded; reading the prompt twice proves nothing.
+    The bfloat16 cache is the rounded float32 cache, which saves a second prefill.
     """
     from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
@@ -145,7 +145,7 @@ def _prefill(peer: Any, ids: Tensor, cache: Any) -> None:
 
 
 def _generate(peer: Any, ids: Tensor, cache: Any) -> float:
-    """Seconds per token; the cache holds all of `ids` but the last, and does so again after."""
+    """Seconds per token; the cache holds all of `ids` but the last, before and after the call."""
     clock = _Clock()
     peer.generate(
         ids,
@@ -158,12 +158,12 @@ def _generate(peer: Any, ids: Tensor, cache: Any) -> float:
         streamer=clock,
     )
     cache.crop(ids.shape[1] - 1 - cache.get_seq_length())
-    # The first stamp is the prompt, the second the first token: set-up, not counted.
+    # The first time stamp is the prompt, the second the first token: set-up, not counted.
     return (clock.stamps[-1] - clock.stamps[1]) / (len(clock.stamps) - 2)
 
 
 class _Clock:
-    """A `generate` streamer that notes when every token arrives."""
+    """A `generate` streamer that records the arrival time of every token."""
 
     def __init__(self) -> None:
         self.stamps: list[float] = []

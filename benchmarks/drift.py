@@ -1,11 +1,11 @@
-"""How far long rollouts drift: what world models imagine, second by second, beside the recording.
+"""Drift of long rollouts: predictions of world models against the recording, second by second.
 
     python -m benchmarks.drift RUN [RUN ...] [--write]
 
-Two measures. LPIPS and PSNR to what happened (as the tokenizer shows it) also count that a future
-is another one. The distance of token histograms (total variation between all tokens imagined in
-a second and all real ones of that second) does not: it says whether frames still look like frames
-of these drives. Its first row is that of real clips to other real clips.
+Two measures. LPIPS and PSNR to the recording (reconstructed by the tokenizer) also penalise a
+different but plausible future. The distance of token histograms (total variation between all
+predicted and all real tokens of a second) does not: it measures whether frames still look like
+these drives. The first row compares real clips with other real clips.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class Drift:
 
     Attributes:
         histogram: total variation distance to the real tokens, 0 to 1.
-        lpips, psnr: to what happened; empty where nothing was imagined.
+        lpips, psnr: to the recording; empty for real clips.
     """
 
     name: str
@@ -73,7 +73,7 @@ def drift(
     tokenizer: Tokenizer,
     judge: PixelJudge,
 ) -> Drift:
-    """Roll all clips out at once and compare with what happened, frame by frame."""
+    """Roll out all clips at once and compare with the recording, frame by frame."""
     network, real = model.network, clips.tokens[:, prompt:]
     actions = clips.actions if network.num_actions else None
     futures = rollout(network, clips.tokens[:, :prompt], actions, real.shape[1], Sampling(), 1)
@@ -93,11 +93,11 @@ def distances(a: Tokens, b: Tokens, spec: TokenSpec, seconds: Sequence[int]) -> 
 
 
 def measure(args: argparse.Namespace) -> list[Drift]:
-    """All runs on the same clips; the first row is of other real clips.
+    """Measure all runs on the same clips; the first row is other real clips.
 
     Raises:
-        BadInput: a run of other tokens than the first's or of a video tokenizer's, or drives
-            shorter than a clip.
+        BadInput: the runs' tokens differ or come from a video tokenizer, or drives are shorter
+            than a clip.
     """
     models = [load_world_model(run) for run in args.runs]
     store = evidence_of(models[0], {"root": args.root}, None).store

@@ -1,8 +1,8 @@
-"""Drives to tokens, against the two that no encoder outruns: the video decoder and the model.
+"""Encoding of drives, against its two limits: the video decoder and the model.
 
-All three work on the same drives in the same process; the decoder's frames go nowhere, the
-model's are in memory. Where decoder and model share the cores, the limit of both together is
-1 / (1 / decoder + 1 / model); where each has its own, or the model a GPU, it is the slower one.
+All three process the same drives in the same process. The decoder's frames are discarded; the
+model's are in memory. Where decoder and model share the cores, the limit is
+1 / (1 / decoder + 1 / model); with separate cores or a GPU, it is the slower one.
 """
 
 import os
@@ -66,7 +66,7 @@ def _limit(decoder: float, model: float, workers: int, on_gpu: bool) -> float:
 
 
 def _decode(stream: FrameStream, workers: int) -> float:
-    """Without the start of the processes, which long runs do not notice."""
+    """Frames per second of the decoder, without the start of its processes."""
     batches = iter(read_ahead(stream, workers))
     first, began, count = next(batches), time.perf_counter(), 0
     for batch in batches:
@@ -75,7 +75,7 @@ def _decode(stream: FrameStream, workers: int) -> float:
 
 
 def _encode_drives(drives: Sequence[Drive], encoder: FrameEncoder, config: EncodeConfig) -> float:
-    """Likewise from the first finished drive on."""
+    """Frames per second of encoding, from the first finished drive on."""
     began, count, total = 0.0, 0, sum(len(drive.actions) for drive in drives)
     for _, _, _, frames in encode_frames(drives, encoder, config):
         if not began:

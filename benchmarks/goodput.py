@@ -1,7 +1,7 @@
-"""A run that is killed ten times against the same run left alone: share of the time that counts.
+"""Goodput of a run that is killed ten times, against the same run without kills.
 
-Goodput is what `perf/goodput` logs: seconds of the steps that the parameters stem from, over
-seconds since the run first trained; start-up of a process is not in it, lost steps are.
+Goodput is `perf/goodput`: seconds of the steps behind the parameters, over seconds since the run
+first trained. It includes lost steps, but not the start-up of a process.
 """
 
 import json
@@ -45,7 +45,7 @@ def rows() -> Iterator[Row]:
                 if process.poll() is not None:
                     raise RuntimeError(f"{killed}: ended with {process.returncode}")
                 time.sleep(0.05)
-            # Rows come when a checkpoint begins: without this, all kills would hit that moment.
+            # Rows appear when a checkpoint begins: otherwise all kills would hit that moment.
             before, last = (row["time"] for row in _rows(killed)[-2:])
             time.sleep(chance.uniform(0, last - before))
             process.send_signal(signal.SIGKILL)

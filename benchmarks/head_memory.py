@@ -2,8 +2,8 @@
 
     python -m benchmarks head_memory
 
-What torch's own profiler saw allocated and not yet freed, at its highest, over one forward and
-backward pass of the head alone. Twice the tokens must not mean twice the memory.
+Peak of live bytes in torch's profiler over one forward and backward pass of the head alone. Twice
+the tokens must not need twice the memory.
 """
 
 from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ def rows() -> Iterator[Row]:
 
 
 def peak_bytes(work: Work) -> int:
-    """Bytes allocated by the work and not yet freed, at their highest."""
+    """Peak of the live bytes allocated by the work."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     now = peak = 0

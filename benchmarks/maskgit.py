@@ -41,7 +41,7 @@ def rows() -> Iterator[Row]:
         return generate(model, prompt).cpu()
 
     share = (ours() == peer()).float().mean().item()
-    if share < 0.99:  # a rounding error may turn a token, and then what depends on it
+    if share < 0.99:  # a rounding error may change a token and all that depend on it
         raise AssertionError(f"only {share:.1%} of the tokens are equal")
     best = interleaved({"ours": lambda: seconds(ours), "peer": lambda: seconds(peer)}, REPEATS)
     yield Row(
@@ -55,7 +55,7 @@ def rows() -> Iterator[Row]:
 
 @torch.inference_mode()
 def generate(model: Masked, prompt: Tensor) -> Tensor:
-    """Greedy frames behind the prompt, the surest tokens first; what is unknown is masked."""
+    """Greedy frames after the prompt, most confident tokens first; unknown tokens are masked."""
     space = SPEC.tokens_per_step
     limit = model.config.context_steps
     tokens = F.pad(prompt.flatten(2), (0, 0, 0, limit - PROMPT))
@@ -77,7 +77,7 @@ def generate(model: Masked, prompt: Tensor) -> Tensor:
 
 
 def plain_logits(model: Masked, tokens: Tensor, masked: Tensor) -> Tensor:
-    """The whole window through the layers, as one would write them down."""
+    """The whole window through plain layers."""
     low, high = (embed.weight for embed in model.embeds)
     x = low[tokens % 512] + high[tokens // 512]
     x = torch.where(masked[..., None], model.mask_token, x) + model.position

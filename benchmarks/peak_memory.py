@@ -1,13 +1,12 @@
-"""Peak memory of training steps: what the planner says against what a fresh process takes.
+"""Peak memory of training steps: the planner's estimate against a fresh process.
 
     python -m benchmarks peak_memory                               the recipes, cut where needed
     python -m benchmarks.peak_memory gpt_tiny [setting=value ...]  one of them, as JSON
 
-The measured peak on a CPU is how much the process grows while it trains, after a warm-up with one
-example has loaded what is loaded once. The C library then keeps freed blocks for later (glibc:
-more, the smaller they are); MALLOC_MMAP_THRESHOLD_ makes it give them back, so that the process
-shows what was needed. `hoarded` is the same without it. `tensors` is what torch's own profiler
-saw allocated. On a GPU it is torch.cuda.max_memory_allocated.
+The measured peak on a CPU is the growth of the process during training, after a warm-up with one
+example. The C library keeps freed blocks (glibc: mostly small ones); MALLOC_MMAP_THRESHOLD_ makes
+it return them, so that the process shows its need. `hoarded` is measured without it. `tensors` is
+the figure of torch's profiler. On a GPU it is torch.cuda.max_memory_allocated.
 """
 
 import gc
@@ -24,7 +23,7 @@ from benchmarks import Row
 from training.disk.plain_json import to_json
 
 ROOT = Path(__file__).parent.parent
-STEPS = 2  # the second one is the first with everything there
+STEPS = 2  # the second step is the first with optimizer state
 GAN = "model.loss.gan_start=0"
 RECIPES: dict[str, list[str]] = {
     "gpt_tiny": [],
@@ -44,7 +43,7 @@ def rows() -> Iterator[Row]:
 
 
 def measure(experiment: str, *settings: str, hoard: bool = False) -> dict[str, Any]:
-    """Planned and measured bytes of a recipe, from a process of its own."""
+    """Planned and measured bytes of a recipe, from a separate process."""
     environment = {**os.environ, "WANDB_MODE": "disabled"}
     environment.pop("MALLOC_MMAP_THRESHOLD_", None)
     if not hoard:
@@ -123,7 +122,7 @@ class Batches:
 
 
 def tensor_bytes(work: Any) -> int:
-    """Most bytes that tensors held at once while `work` ran, as torch's profiler saw them."""
+    """Peak bytes of tensors during `work`, from torch's profiler."""
     import tempfile
 
     from torch.profiler import ProfilerActivity, profile

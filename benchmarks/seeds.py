@@ -1,11 +1,10 @@
-"""One recipe with many seeds: how far apart they end, and the band that ships as a reference.
+"""One recipe with many seeds: the spread of results, and the doctor's reference bands.
 
     python -m benchmarks.seeds --seeds 20 --write [setting=value ...]
 
-Runs follow each other; a finished one is not trained again, an interrupted one goes on. With
-`--write` the spread is appended to docs/results.md, and the curves of the healthy ones become the
-reference that `python -m tokenizer.doctor run=RUN` compares with. Settings go to train.py as they
-are.
+Runs follow each other; a finished run is kept, an interrupted one continues. `--write` appends the
+spread to docs/results.md and writes the curves of healthy runs as the reference of
+`python -m tokenizer.doctor run=RUN`. Settings are passed to train.py.
 """
 
 import argparse
@@ -31,7 +30,7 @@ SPREAD = {
 
 
 def train(recipe: str, seed: int, run: Path, settings: list[str]) -> None:
-    """Train one seed to its end; `run` keeps what was done if this is interrupted."""
+    """Train one seed to its end in the folder `run`; an interrupted run continues."""
     if read_status(run).get("state") == "finished":
         print(f"{run}: finished already", flush=True)
         return
@@ -54,7 +53,7 @@ def spread(runs: list[Path]) -> str:
 
 
 def findings(runs: list[Path]) -> dict[Path, list[str]]:
-    """What the doctor found, of the runs in which it found something."""
+    """The doctor's findings, for runs that have any."""
     found = {run: read_status(run).get("findings", []) for run in runs}
     return {run: names for run, names in found.items() if names}
 

@@ -1,8 +1,7 @@
 """Encoding and decoding with the architecture of commaVQ's tokenizer at 128 x 256.
 
-Peer: the same weights in plain PyTorch, as upstream runs them: float32, contiguous, eager. The
-weights are random, and so is how often two codes lie equally near: the share of equal tokens is
-that of this network, not of the published one.
+Peer: the same weights in plain PyTorch, as upstream runs them: float32, contiguous, eager. Weights
+are random, so the share of equal tokens is not that of the published network.
 """
 
 from collections.abc import Callable, Iterator
@@ -58,7 +57,7 @@ def has_bfloat16() -> bool:
 
 
 def random_tokenizer() -> Tokenizer:
-    """commaVQ's network with random weights and a codebook of latents that it really has."""
+    """commaVQ's network with random weights and a codebook of its own latents."""
     config = VQGANConfig(quantizer=VQConfig(1024, 256, code_dim=256, normalize=False))
     network = VQGAN(config).eval()
     with torch.no_grad():

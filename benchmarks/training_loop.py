@@ -1,7 +1,7 @@
-"""What our loop costs over a bare one, and how long a checkpoint makes it stand still.
+"""Overhead of our training loop over a bare one, and the stall of a checkpoint.
 
-The bare loop takes the same model, the same batches and the same optimizer step by hand, with
-neither Lightning, nor callbacks, nor logs, nor checks.
+The bare loop uses the same model, batches and optimizer, without Lightning, callbacks, logs and
+checks.
 """
 
 import contextlib

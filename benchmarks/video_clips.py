@@ -1,4 +1,4 @@
-"""Random clips straight from videos: does decoding keep ahead of a GPU's step?"""
+"""Random clips from videos: is decoding faster than a GPU's step?"""
 
 import os
 import tempfile
@@ -23,7 +23,7 @@ STEPS, WARM_UP, LIMIT = 120, 5, 0.02
 
 
 def rows() -> Iterator[Row]:
-    """The loop sleeps for the step, so that only decoding needs the cores."""
+    """The loop sleeps during the step, so that only decoding needs the cores."""
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         dataset = _dataset(Path(folder))
@@ -46,11 +46,10 @@ def rows() -> Iterator[Row]:
 
 
 def wait_share(dataset: ClipDataset, num_workers: int, in_thread: bool) -> float:
-    """Share of the time that a loop with steps of `STEP_S` waits, after its first steps.
+    """Share of time that a loop with steps of `STEP_S` waits, after its first steps.
 
-    On a GPU, torch takes batches over from the workers in a thread, which also pins them; without
-    one, the loop opens a socket for every tensor of a batch itself. `in_thread` is that thread
-    without the pinning.
+    On a GPU, a thread of torch receives and pins the workers' batches; without a GPU the loop
+    itself opens a socket for every tensor. `in_thread` is that thread without the pinning.
     """
     order = DataOrder(len(dataset), STEPS, BATCH, seed=0)
     batches: Iterator[object] = iter(OrderedLoader(dataset, order, collate, num_workers))
@@ -69,7 +68,7 @@ def wait_share(dataset: ClipDataset, num_workers: int, in_thread: bool) -> float
 
 
 def _taken_over(batches: Iterator[object]) -> Iterator[object]:
-    """The same batches, each taken over while the loop is at the one before."""
+    """The same batches, each received while the loop works on the one before."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, batches, None)
         while (batch := coming.result()) is not None:
@@ -78,7 +77,7 @@ def _taken_over(batches: Iterator[object]) -> Iterator[object]:
 
 
 def _dataset(root: Path) -> ClipDataset:
-    """Panning texture: as hard to decode as a moving camera, unlike noise or a still."""
+    """Panning texture: as hard to decode as a moving camera."""
     rng = np.random.default_rng(0)
     for drive in range(DRIVES):
         coarse = rng.integers(0, 256, (40, 80, 3), np.uint8)

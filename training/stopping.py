@@ -1,9 +1,9 @@
-"""Leaving in good order when told to: say so, and exit with a code that means "start me again".
+"""Clean exit on signals, with an exit code that means "start again".
 
 SIGTERM (schedulers, before they kill), SIGUSR2 (submitit and `sbatch --signal=USR2@120`, before
-the time is up) and SIGINT (Ctrl-C). While data and model are made they end the run at once: what
-is made already is kept. While it trains they only set a flag (`training.watch.signals`).
-Nothing heavy is imported here, so that they are heeded while torch loads.
+the time is up) and SIGINT (Ctrl-C). While data and model are made, they end the run at once;
+finished data is kept. During training they only set a flag (`training.watch.signals`). Imports
+nothing heavy, so that signals are handled while torch loads.
 """
 
 import os
@@ -24,11 +24,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 
 
 class Stopped(BaseException):
-    """A run was told to stop; no fault, so nothing may catch it by accident.
+    """A signal asked a run to stop. Not an `Exception`, so nothing catches it by accident.
 
     Attributes:
-        step: the step after which it has saved; None where it was not training.
-        requeue: whether Slurm is to start the job again.
+        step: the saved step; None outside training.
+        requeue: whether Slurm should start the job again.
     """
 
     def __init__(self, name: str, step: int | None = None, requeue: bool = False) -> None:
@@ -42,12 +42,12 @@ class Stopped(BaseException):
 
 
 class SignalWatch:
-    """Owns the signals of this process, instead of Lightning's and submitit's handlers.
+    """Handles the signals of this process, in place of Lightning's and submitit's handlers.
 
     Attributes:
         received: the last signal; 0: none.
         at_once: raise `Stopped` at the first signal; else only note it.
-        requeue: under Slurm, ask for the job to be started again after a SIGUSR2.
+        requeue: under Slurm, requeue the job after a SIGUSR2.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class SignalWatch:
         self._before = {}
 
     def stopped(self, number: int, step: int | None = None) -> Stopped:
-        """What a signal means, for whoever may leave now."""
+        """The `Stopped` for a signal."""
         again = self.requeue and slurm_job() is not None and number == signal.SIGUSR2
         return Stopped(signal.Signals(number).name, step, again)
 
@@ -78,7 +78,7 @@ class SignalWatch:
         if os.getpid() != self._main:  # data workers inherit the handler
             return
         first, self.received = not self.received, number
-        if first and self.at_once:  # a second one may not break what the first has begun
+        if first and self.at_once:  # a second signal must not interrupt the first one's exit
             raise self.stopped(number)
 
 
@@ -87,10 +87,10 @@ watch = SignalWatch()
 
 @contextmanager
 def in_good_order(cfg: DictConfig) -> Iterator[None]:
-    """A run from its beginning to its end, which a signal ends in good order at any time.
+    """Runs the block; a signal ends it cleanly at any time.
 
     Raises:
-        SystemExit: with code 75, where it was told to stop before or after training.
+        SystemExit: with code 75, where a signal came before or after training.
     """
     watch.start(at_once=True, requeue=cfg.requeue)
     try:
@@ -106,7 +106,7 @@ def in_good_order(cfg: DictConfig) -> Iterator[None]:
 
 
 def leave(stop: Stopped) -> NoReturn:
-    """Exit with the code that means "start me again", and see to it where Slurm can."""
+    """Exit with the code that means "start again"; requeue the job under Slurm."""
     from training.machine import is_helper_of_rank_zero  # loads torch
 
     if not _helps_another_rank():
@@ -124,7 +124,7 @@ def _helps_another_rank() -> bool:
 
 
 def requeue_job() -> str:
-    """Ask Slurm to start this job again, which ends the running one; returns what went wrong."""
+    """Requeue this Slurm job, which ends the running one; returns the error message."""
     job = slurm_job()
     assert job is not None
     try:

@@ -1,4 +1,4 @@
-"""Wall-clock time of work that a GPU may still be at."""
+"""Wall-clock time that includes pending work of a GPU."""
 
 import time
 
@@ -6,7 +6,7 @@ import torch
 
 
 def now(device: torch.device | str) -> float:
-    """Seconds, read when the device has done all it was given; a CPU always has."""
+    """Seconds, read after the device has finished all its work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

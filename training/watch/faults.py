@@ -1,4 +1,4 @@
-"""What happens when a step is not finite: it is named by drive and frame, and kept to look at."""
+"""Reports non-finite steps by drive and frame, and keeps their batches."""
 
 import json
 from dataclasses import fields
@@ -18,8 +18,8 @@ class WatchFinite(L.Callback):
     """Reads the module's `FiniteGuard` without waiting for the device.
 
     Args:
-        folder: where offending batches are kept, as `step-N/batch.safetensors` and `batch.json`.
-        max_skipped: bad steps in a row that are skipped before the run stops.
+        folder: for the faulty batches, as `step-N/batch.safetensors` and `batch.json`.
+        max_skipped: largest number of bad steps in a row before the run stops.
     """
 
     def __init__(self, folder: Path, max_skipped: int = 0) -> None:
@@ -40,12 +40,12 @@ class WatchFinite(L.Callback):
 
 
 def check_finite(trainer: L.Trainer, wait: bool = False) -> None:
-    """Tell of steps that were skipped; stop where there were too many.
+    """Report skipped steps; stop after too many.
 
     Args:
         wait: also for the newest step, as before a checkpoint.
     Raises:
-        NonFinite: names the samples of the step, and where they are kept.
+        NonFinite: names the samples of the step and the folder that keeps them.
         TrainingFault: with `wait`, parameters are not finite.
     """
     module: Any = trainer.lightning_module
@@ -66,7 +66,7 @@ def check_finite(trainer: L.Trainer, wait: bool = False) -> None:
 
 
 def _refuse_broken_parameters(module: Any, step: int) -> None:
-    """TrainingFault where a healthy loss was followed by a step to NaN or infinity."""
+    """TrainingFault where a step from a finite loss made parameters NaN or infinite."""
     broken = [
         name
         for name, parameter in module.named_parameters()
@@ -81,7 +81,7 @@ def _refuse_broken_parameters(module: Any, step: int) -> None:
 
 
 def _keep(trainer: L.Trainer, folder: Path, step: int) -> str:
-    """Write the global batch of a step anew from its ids; returns who is in it and where it is."""
+    """Rebuild and write the global batch of a step; returns its samples and its path."""
     loader = trainer.train_dataloader
     if not isinstance(loader, OrderedLoader):
         return f"batch {step}"
@@ -92,7 +92,7 @@ def _keep(trainer: L.Trainer, folder: Path, step: int) -> str:
     if trainer.is_global_zero:
         out.mkdir(parents=True, exist_ok=True)
         batch = loader.collate([loader.dataset[i][0] for i in ids])
-        parts = {f.name: getattr(batch, f.name) for f in fields(batch)}  # captions are no tensor
+        parts = {f.name: getattr(batch, f.name) for f in fields(batch)}  # captions are not tensors
         tensors = {k: v.contiguous() for k, v in parts.items() if isinstance(v, Tensor)}
         save_file(tensors, out / "batch.safetensors")
         (out / "batch.json").write_text(json.dumps(names, indent=1) + "\n")

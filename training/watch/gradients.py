@@ -1,9 +1,8 @@
-"""Gradients that are not finite never reach the parameters, and cost no wait to notice.
+"""Keeps non-finite gradients from the parameters, without a device wait.
 
-The flag is computed on the device and handed to the fused optimizer as `found_inf`, the way
-torch's own GradScaler does: its kernel then leaves parameters and moments as they are. The host
-learns of it later, through a copy that it does not wait for; until then a halted run stands
-still, because every further step is refused in the same way.
+The flag is computed on the device and passed to the fused optimizer as `found_inf`, as in torch's
+GradScaler: the kernel then keeps parameters and moments. The host reads the flag later from an
+asynchronous copy. Until then a halted run does not move, because every further step is refused.
 """
 
 from collections.abc import Iterable
@@ -16,11 +15,11 @@ from training.errors import TrainingFault
 
 
 class NonFinite(TrainingFault):
-    """A loss or a gradient was NaN or infinite; the parameters are those before it.
+    """A loss or a gradient was NaN or infinite; the parameters are unchanged.
 
     Attributes:
-        step: number of the optimizer step, counted from 0.
-        where: the samples in it, once they are known.
+        step: the optimizer step, counted from 0.
+        where: its samples, once known.
     """
 
     def __init__(self, step: int, in_a_row: int) -> None:
@@ -39,8 +38,8 @@ class FiniteGuard:
     """Refuses optimizer steps whose loss or gradient is not finite.
 
     Attributes:
-        max_skipped: how many such steps in a row are skipped before the run halts; 0 halts at
-            the first one.
+        max_skipped: largest number of such steps in a row before the run halts; 0 halts at the
+            first.
     """
 
     def __init__(self, max_skipped: int = 0) -> None:
@@ -51,7 +50,7 @@ class FiniteGuard:
         self.skipped = 0  # what the host knows
 
     def see(self, loss: Tensor) -> None:
-        """Take note of a loss before its backward pass."""
+        """Check a loss before its backward pass."""
         bad = ~torch.isfinite(loss.detach()).all()
         self._bad = bad if self._bad is None else self._bad | bad
 
@@ -62,11 +61,11 @@ class FiniteGuard:
         max_norm: float,
         step: int,
     ) -> Tensor:
-        """Clip the gradients, and refuse the optimizer's next step if anything is not finite.
+        """Clip the gradients; refuse the optimizer's next step if any value is not finite.
 
         Args:
             max_norm: global norm above which gradients are scaled down; 0 is off.
-            step: the number of this step, by which a fault is found again.
+            step: the number of this step, for the report of a fault.
         Returns:
             The norm before clipping.
         """
@@ -91,10 +90,10 @@ class FiniteGuard:
         return whole
 
     def poll(self, wait: bool = False) -> int | None:
-        """Look at what has arrived; `wait` also for what has not, as before a checkpoint.
+        """Read the flags that have arrived; with `wait` all of them, as before a checkpoint.
 
         Returns:
-            The step of a newly skipped update, None if there is none.
+            The step of a newly skipped update; None if there is none.
         Raises:
             NonFinite: more than `max_skipped` in a row; names the step.
         """
@@ -127,10 +126,10 @@ class FiniteGuard:
 
 
 def refuse(optimizer: torch.optim.Optimizer, found: Tensor) -> None:
-    """Let the fused optimizer's next step do nothing where `found` is 1.
+    """Make the fused optimizer's next step a no-op where `found` is 1.
 
     Raises:
-        TypeError: the optimizer is not a fused one, and would step all the same.
+        TypeError: the optimizer is not fused and would step anyway.
     """
     if not optimizer.defaults.get("fused"):
         raise TypeError(f"{type(optimizer).__name__}: only fused optimizers can refuse a step")
@@ -144,7 +143,7 @@ def refuse(optimizer: torch.optim.Optimizer, found: Tensor) -> None:
 
 
 def _anywhere(bad: Tensor) -> Tensor:
-    """Whether it is bad on any rank."""
+    """Whether the flag is set on any rank."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return bad
     flag = bad.float()

@@ -1,4 +1,4 @@
-"""Where metrics and media go: a JSONL file in the run folder, and wandb."""
+"""Loggers of metrics and media: a JSONL file in the run folder, and wandb."""
 
 import os
 import shlex
@@ -26,7 +26,7 @@ ANSWER_S = 15.0  # for its answer to a new run
 
 
 class FileLogger(Logger):
-    """A logger without a server, and without hyperparameters: config.yaml has them."""
+    """A logger into a file; ignores hyperparameters, which are in config.yaml."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class FileLogger(Logger):
 class JsonlLogger(FileLogger):
     """One JSON object per logging step in `metrics.jsonl`; a resumed run appends.
 
-    Rows that cannot be written, as on a full disk, wait for the next one.
+    Rows that cannot be written, as on a full disk, are kept until the next write.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +68,7 @@ class JsonlLogger(FileLogger):
 
 
 class StatusLogger(FileLogger):
-    """Keeps the last validation's metrics in the `status.json` of a run folder."""
+    """Writes the last validation's metrics into the run folder's `status.json`."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -78,12 +78,12 @@ class StatusLogger(FileLogger):
 
 
 class Wandb(WandbLogger):
-    """wandb, offline where its server does not answer: no run waits for a network or ends by it."""
+    """wandb, offline where its server does not answer, so the network never stops a run."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run of wandb, begun at the first call."""
+        """The wandb run, started at the first call."""
         if self._experiment is not None:
             return self._experiment
         self._wandb_init.pop("anonymous", None)  # Lightning passes it; wandb warns of it
@@ -112,7 +112,7 @@ class Wandb(WandbLogger):
 
 
 def unreachable(url: str) -> str:
-    """Why nobody answers at an address, found out in seconds; "" where somebody does."""
+    """Why an address does not answer, within seconds; "" if it does."""
     proxy = urllib.request.getproxies().get(urlsplit(url).scheme)
     parts = urlsplit(proxy or url)
     port = parts.port or (80 if parts.scheme == "http" else 443)
@@ -125,7 +125,7 @@ def unreachable(url: str) -> str:
         except OSError as error:
             found.append(f"{parts.hostname} cannot be reached ({error.strerror or error})")
 
-    # Looking up a name has no timeout of its own.
+    # A name lookup has no timeout.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(2 * REACH_S)
@@ -135,7 +135,7 @@ def unreachable(url: str) -> str:
 def build_wandb(
     folder: Path, project: str, run_id: str, group: str, job_type: str, config: dict[str, Any]
 ) -> WandbLogger:
-    """A wandb logger that never asks: offline unless a key or a mode is set.
+    """A wandb logger without prompts: offline unless a key or a mode is set.
 
     WANDB_PROJECT, WANDB_ENTITY, WANDB_TAGS and WANDB_MODE are respected.
     """

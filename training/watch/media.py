@@ -1,4 +1,4 @@
-"""Pictures of a network while it trains."""
+"""Pictures of a network in training."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ import torch
 from training.errors import BadInput, CorruptSample
 from training.ranges import at_least
 
-# What a machine or the data may lack. Anything else is a bug, and ends the run as bugs do.
+# Errors of the machine or the data. Any other exception is a bug and ends the run.
 LACKING = (BadInput, CorruptSample, OSError, MemoryError, torch.OutOfMemoryError)
 
 
 class Media(L.Callback):
-    """Draws every so often, on the first process.
+    """Draws pictures every `every_steps` on the first process.
 
-    A picture is not worth a run: one that cannot be made, because data is too short or damaged,
-    or a disk or the memory full, is a warning with its cause.
+    A failed picture does not end the run: data too short or damaged, a full disk or full memory
+    give a warning with the cause.
     """
 
     def __init__(self, every_steps: int) -> None:
@@ -39,7 +39,7 @@ class Media(L.Callback):
                         part.training = training
 
     def network(self, trainer: L.Trainer, module: Any) -> Any:
-        """What is drawn, whole; every process takes part."""
+        """The network to draw, unsharded; called on every process."""
         raise NotImplementedError
 
     def draw(self, trainer: L.Trainer, module: Any, network: Any) -> None:

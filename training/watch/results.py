@@ -1,4 +1,4 @@
-"""A table of measurements under the date, commit and hardware that it means nothing without."""
+"""Appends tables with date, commit and hardware to a results file."""
 
 import datetime
 import subprocess
@@ -24,7 +24,7 @@ def heading() -> str:
 
 
 def append(text: str, path: Path) -> None:
-    """Add a section at the end of a page, which need not be there yet."""
+    """Append a section to a page, which is made if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write("\n" + text)

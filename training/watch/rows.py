@@ -1,9 +1,9 @@
-"""Rows of a run: JSON lines with a `step`, written while it trains and read by everyone else.
+"""Rows of a run: JSON lines with a `step`, written during training.
 
     metrics.jsonl    every metric
     doctor.jsonl     what the doctor found and did
 
-A process may die in the middle of a row, and a run that resumes takes steps again.
+A process may die within a row, and a resumed run repeats steps.
 """
 
 import json
@@ -18,10 +18,9 @@ METRICS_FILE, FINDINGS_FILE = "metrics.jsonl", "doctor.jsonl"
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file, in the order in which they were written; none where there is no file.
+    """The rows of a file, in order; none where there is no file.
 
-    A last line that a kill cut short is left out, and so is any other line that is no row, with a
-    word of warning: one damaged line must not take the others with it.
+    Skips a last line cut by a kill. Skips any other invalid line with a warning.
     """
     if not file.is_file():
         return []
@@ -35,24 +34,24 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 
 def append_rows(file: Path, lines: Sequence[str]) -> None:
-    """Add whole lines, or none of them.
+    """Append all lines or none.
 
     Raises:
-        OSError: they cannot be written, as on a full disk; the file is as before.
+        OSError: they cannot be written, as on a full disk; the file is unchanged.
     """
     with file.open("ab", buffering=0) as handle:
         before = handle.tell()
         content = "".join(lines).encode()
         try:
             if (written := handle.write(content)) != len(content):
-                handle.write(content[written:])  # says why it was cut
+                handle.write(content[written:])  # raises the reason
         except OSError:
             handle.truncate(before)
             raise
 
 
 def cut_rows(file: Path, step: int) -> None:
-    """Leave out the rows after `step`, for a run that goes on from there, and halves of rows."""
+    """Remove the rows after `step`, where a run resumes, and partial rows."""
     if not file.is_file():
         return
     lines = file.read_bytes().splitlines(keepends=True)
@@ -62,7 +61,7 @@ def cut_rows(file: Path, step: int) -> None:
 
 
 def last_values(rows: Sequence[dict[str, Any]], metric: str) -> dict[int, float]:
-    """A metric by step, NaN where it is none; of steps that were taken twice, the last counts."""
+    """A metric by step, NaN where it is null; the last value of a repeated step."""
     return {row["step"]: number(row[metric]) for row in rows if metric in row}
 
 

@@ -1,5 +1,5 @@
-"""Stopping a training that runs: the loop reads after a batch whether a signal came, agrees on it
-with the other ranks, saves, and leaves (`training.stopping`).
+"""Stops a running training: after a batch the ranks agree on a received signal, save, and leave
+(`training.stopping`).
 """
 
 from typing import Any
@@ -22,13 +22,13 @@ class StopOnSignal(L.Callback):
         self.saver, self.requeue = saver, requeue
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._alone = not watch.watches  # a training without a command around it
+        self._alone = not watch.watches  # training without a command
         if self._alone:
             watch.start(at_once=False, requeue=self.requeue)
         watch.at_once = False
         if trainer.world_size > 1:
-            # On the CPU, so that agreeing costs the device no wait. Lightning's own broadcast of
-            # SIGTERM waits for the device in every batch, for a handler that is no longer there.
+            # On the CPU, to avoid a device wait. Lightning's own broadcast of SIGTERM waits for the
+            # device in every batch, for a handler that we removed.
             self._group = torch.distributed.new_group(backend="gloo")
             trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
@@ -50,7 +50,7 @@ class StopOnSignal(L.Callback):
         self._restore()
 
     def _agreed(self, trainer: L.Trainer) -> int:
-        """The signal that any rank has received; 0 if none has."""
+        """A signal received by any rank; 0 if none."""
         if trainer.world_size == 1:
             return watch.received
         flag = torch.tensor(watch.received)

@@ -1,4 +1,4 @@
-"""How fast it trains, and where the time goes: tokens/s, frames/s, MFU, data-wait."""
+"""Training speed: tokens/s, frames/s, MFU, data-wait, goodput."""
 
 import resource
 import time
@@ -18,7 +18,7 @@ from training.watch.clock import now
 
 @dataclass(frozen=True)
 class Work:
-    """What one batch holds; `flops` counts forward and backward of one optimizer step."""
+    """The work of one batch; `flops` counts its forward and backward pass."""
 
     frames: int
     tokens: int
@@ -32,7 +32,7 @@ class CountsWork(Protocol):
 
 @cache
 def peak_flops(device: str) -> float:
-    """FLOP/s that the device can reach: the data sheet's for known GPUs, else measured."""
+    """Peak FLOP/s of the device: from the data sheet for known GPUs, else measured."""
     if device.startswith("cuda"):
         name = torch.cuda.get_device_name(device)
         for key, (_, peak, _) in GPUS.items():
@@ -49,14 +49,14 @@ def peak_flops(device: str) -> float:
 
 
 class Throughput(L.Callback):
-    """Logs one row every `every_steps` steps: what was learnt, how fast, and where time went.
+    """Logs one row every `every_steps` steps: losses, speed, and use of time.
 
-    perf/ and data/ are averaged since the last row. MFU = FLOPs counted by the model (formula at
-    its `work` method) / (seconds * peak); `mfu_causal` counts only the half of the attention that
-    a causal mask leaves. Data-wait = share of the time in which the loop had no batch. Time spent
-    in validation, checkpoints and media is left out of all of these, but not of goodput = seconds
-    of the steps that the parameters stem from / seconds since the run first trained, over all
-    restarts: steps lost by a crash count as lost.
+    perf/ and data/ are averages since the last row. MFU = FLOPs counted by the model (formula at
+    its `work` method) / (seconds * peak). `mfu_causal` counts only the half of the attention that
+    a causal mask leaves. Data-wait = share of the time that the loop waits for a batch. All of
+    these exclude validation, checkpoints and media. Goodput = seconds of the steps behind the
+    current parameters / seconds since the run first trained, over all restarts; it counts steps
+    lost by a crash as lost.
     """
 
     def __init__(self, every_steps: int, folder: Path) -> None:
@@ -78,7 +78,7 @@ class Throughput(L.Callback):
         self._loader_wait = self._wait(trainer)
         self._began = self._started = time.perf_counter()
         status = read_status(self.folder)
-        # A status that was lost knows no earlier attempts; they were no shorter than what is kept.
+        # A lost status knows no earlier attempts; they lasted at least the kept time.
         self._alive_before = max(float(status.get("alive_s", 0.0)), self.kept_s)
         self.since_start = 0
         if trainer.is_global_zero:
@@ -157,7 +157,7 @@ def _learnt(trainer: L.Trainer) -> dict[str, float]:
 
 
 def _averaged_over_ranks(metrics: dict[str, float]) -> dict[str, float]:
-    """What a single process with the whole batch would log."""
+    """Metrics of a single process with the whole batch."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return metrics
     backend = torch.distributed.get_backend()
@@ -169,7 +169,7 @@ def _averaged_over_ranks(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes allocated on the GPU so far; on a CPU, most bytes of the process."""
+    """Peak bytes allocated on the GPU so far; on a CPU, peak bytes of the process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

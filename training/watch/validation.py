@@ -1,4 +1,4 @@
-"""A validation that is due is made once: also where a run ended between a save and it."""
+"""Makes a due validation once, also where a run ended between a save and its validation."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from training.watch.rows import METRICS_FILE, read_rows
 
 
 class DueValidation(L.Callback):
-    """Makes the validation of the step that a run resumes from, where its row is missing.
+    """Makes the validation of the resumed step, where its row is missing.
 
-    A checkpoint is saved before the validation of its step, and a signal or a kill may fall
-    between both. A run that resumes at its last step trains nothing: `make_up_at_end`.
+    A checkpoint is saved before the validation of its step; a signal or a kill may fall between
+    them. A run that resumes at its last step trains nothing: see `make_up_at_end`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,12 +35,12 @@ class DueValidation(L.Callback):
         loop.restarting = False
 
     def make_up_at_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """The last step's, after a `fit` that had nothing left to train."""
+        """Validate the last step, after a `fit` without steps left."""
         if self.is_missing(trainer):
             trainer.validate(module, trainer.datamodule, verbose=False)  # type: ignore[attr-defined]
 
     def is_missing(self, trainer: L.Trainer) -> bool:
-        """Whether the step that the trainer stands at should have been validated, and was not."""
+        """Whether the trainer's current step was due for validation and has none."""
         batches, every = trainer.fit_loop.total_batch_idx + 1, trainer.val_check_batch
         if not batches or not every or batches % every or not trainer.enable_validation:
             return False
