@@ -165,6 +165,17 @@ def test_no_function_stands_twice() -> None:
     assert not twice
 
 
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_pages_name_files_that_exist(page: str) -> None:
+    """In full, or by the end of their path."""
+    named = set(re.findall(r"`([\w/]+(?:\.py|/))`", (ROOT / page).read_text()))
+    files = [f for folder in (*PACKAGES, "tests", "configs") for f in (ROOT / folder).rglob("*")]
+    known = [f"{file}/" if file.is_dir() else str(file) for file in files]
+    gone = {name for name in named if not any(path.endswith(f"/{name}") for path in known)}
+    assert named
+    assert not {name for name in gone if not (ROOT / name).exists()}
+
+
 @pytest.mark.parametrize("package", PACKAGES[:-1])
 def test_packages_import_training_first(package: str) -> None:
     """It repairs torchvision, which has to come before lightning."""
