@@ -33,6 +33,14 @@ def share(where: str = "", /, **values: Any) -> None:
         _judge(where + name, value, _is_number(value) and 0 <= value <= 1, "a share from 0 to 1")
 
 
+def below_one(where: str = "", /, **values: Any) -> None:
+    """Every value is a number in [0, 1)."""
+    for name, value in values.items():
+        _judge(
+            where + name, value, _is_number(value) and 0 <= value < 1, "a share from 0 to below 1"
+        )
+
+
 def one_of(known: Iterable[Any], where: str = "", /, **values: Any) -> None:
     """Every value is one of those known."""
     known = list(known)

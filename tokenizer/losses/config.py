@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 from training.errors import BadInput
-from training.ranges import at_least
+from training.ranges import at_least, one_of
 
 
 class TeacherConfig:
@@ -90,11 +90,7 @@ class LossConfig:
             ("gan_discriminator", ("hinge", "logistic")),
             ("perceptual_net", ("alex", "vgg", "")),
         ):
-            if getattr(self, name) not in known:
-                raise BadInput(
-                    f"model.loss.{name}={getattr(self, name)!r}: choose one of "
-                    f"{', '.join(repr(choice) for choice in known)}"
-                )
+            one_of(known, "model.loss.", **{name: getattr(self, name)})
         if (self.features_weight or self.gram_weight) and not self.perceptual_net:
             raise BadInput(
                 "model.loss.features_weight and gram_weight look through the network of "

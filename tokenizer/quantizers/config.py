@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from training.errors import BadInput
+from training.ranges import at_least, below_one, one_of, positive
+
+WHERE = "quantizer."
 
 
 class QuantizerConfig:
@@ -56,19 +59,11 @@ class VQConfig(QuantizerConfig):
     dead_below: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.learn not in ("ema", "gradient"):
-            raise BadInput(f"quantizer.learn={self.learn!r}: choose ema or gradient")
-        if self.similarity not in ("distance", "dot"):
-            raise BadInput(f"quantizer.similarity={self.similarity!r}: choose distance or dot")
-        if min(self.vocab_size, self.dim, self.code_dim) < 1 or self.vocab_size < 2:
-            raise BadInput(
-                f"quantizer.vocab_size={self.vocab_size}, dim={self.dim}, code_dim="
-                f"{self.code_dim}: give at least 2 codes and 1 channel"
-            )
-        if not 0 <= self.decay < 1:
-            raise BadInput(f"quantizer.decay={self.decay}: give a share in [0, 1), such as 0.99")
-        if not 0 <= self.dead_below < 1:
-            raise BadInput(f"quantizer.dead_below={self.dead_below}: give a share in [0, 1)")
+        one_of(("ema", "gradient"), WHERE, learn=self.learn)
+        one_of(("distance", "dot"), WHERE, similarity=self.similarity)
+        at_least(2, WHERE, vocab_size=self.vocab_size)
+        at_least(1, WHERE, dim=self.dim, code_dim=self.code_dim)
+        below_one(WHERE, decay=self.decay, dead_below=self.dead_below)
 
 
 @dataclass(frozen=True)
@@ -105,13 +100,9 @@ class LFQConfig(QuantizerConfig):
             raise BadInput(
                 f"quantizer.factor_bits={list(self.factor_bits)}: must add up to bits={self.bits}"
             )
-        if self.bit_order not in ("little", "big"):
-            raise BadInput(f"quantizer.bit_order={self.bit_order!r}: choose little or big")
-        if self.temperature <= 0 or self.anneal_steps < 1:
-            raise BadInput(
-                f"quantizer.temperature={self.temperature}, anneal_steps={self.anneal_steps}: "
-                "both must be positive"
-            )
+        one_of(("little", "big"), WHERE, bit_order=self.bit_order)
+        positive(WHERE, temperature=self.temperature)
+        at_least(1, WHERE, anneal_steps=self.anneal_steps)
 
 
 @dataclass(frozen=True)
@@ -134,8 +125,7 @@ class ResidualConfig(QuantizerConfig):
     commitment_weight: float = 0.25
 
     def __post_init__(self) -> None:
-        if self.num_stages < 1:
-            raise BadInput(f"quantizer.num_stages={self.num_stages}: give at least 1")
+        at_least(1, WHERE, num_stages=self.num_stages)
         if not 0 < self.scale <= 1:
             raise BadInput(f"quantizer.scale={self.scale}: give a factor in (0, 1]")
 
@@ -153,5 +143,4 @@ class ProductConfig(QuantizerConfig):
     num_groups: int = 2
 
     def __post_init__(self) -> None:
-        if self.num_groups < 1:
-            raise BadInput(f"quantizer.num_groups={self.num_groups}: give at least 1")
+        at_least(1, WHERE, num_groups=self.num_groups)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from training.errors import BadInput
+from training.ranges import at_least, share
 from worldmodel.dynamics.base import Dynamics
 
 
@@ -36,12 +37,9 @@ class Robustness:
     self_fed_frames: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.corrupt <= 1:
-            raise BadInput(f"robustness.corrupt={self.corrupt}; give a share from 0 to 1")
-        if not 0 <= self.noise < float("inf"):
-            raise BadInput(f"robustness.noise={self.noise}; give 0 (off) or more")
-        if self.self_fed_frames < 0:
-            raise BadInput(f"robustness.self_fed_frames={self.self_fed_frames}; give 0 or more")
+        share("robustness.", corrupt=self.corrupt)
+        at_least(0.0, "robustness.", noise=self.noise)
+        at_least(0, "robustness.", self_fed_frames=self.self_fed_frames)
 
     def check(self, network: Dynamics) -> None:
         """BadInput unless the network can be trained so."""

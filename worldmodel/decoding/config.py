@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from training.errors import BadInput
+from training.ranges import at_least, one_of, share
 
 CONDITIONS = ("actions", "text", "both")
 
@@ -31,22 +32,11 @@ class Guidance:
     negative: str = ""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.scale < math.inf:
-            raise BadInput(f"guidance.scale={self.scale}; give 0 (off) or more")
-        if self.condition not in CONDITIONS:
-            raise BadInput(
-                f"guidance.condition={self.condition!r}; choose one of {', '.join(CONDITIONS)}"
-            )
-        if not 0 <= self.last_token_share <= 1:
-            raise BadInput(
-                f"guidance.last_token_share={self.last_token_share}; give 0 (linear to nothing) "
-                "to 1 (constant)"
-            )
-        if self.num_full_frames < 0 or self.num_decay_frames < 0:
-            raise BadInput(
-                f"guidance.num_full_frames={self.num_full_frames}, "
-                f"num_decay_frames={self.num_decay_frames}; give 0 or more"
-            )
+        at_least(0.0, "guidance.", scale=self.scale)
+        one_of(CONDITIONS, "guidance.", condition=self.condition)
+        share("guidance.", last_token_share=self.last_token_share)
+        frames = {"num_full_frames": self.num_full_frames}
+        at_least(0, "guidance.", **frames, num_decay_frames=self.num_decay_frames)
         if self.num_full_frames and not self.num_decay_frames:
             raise BadInput(
                 f"guidance.num_full_frames={self.num_full_frames} does nothing without a decay "
@@ -107,8 +97,7 @@ class Sampling:
                 f"sampling.temperature={self.temperature}; give a positive number, "
                 "or greedy=true for the limit 0"
             )
-        if self.top_k < 0:
-            raise BadInput(f"sampling.top_k={self.top_k}; give 1 or more, or 0 for all tokens")
+        at_least(0, "sampling.", top_k=self.top_k)
         if not 0 < self.top_p <= 1:
             raise BadInput(f"sampling.top_p={self.top_p}; give 0 < top_p <= 1")
         at_rest = self.temperature == self.top_p == 1 and self.top_k in (0, Sampling.top_k)

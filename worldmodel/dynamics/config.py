@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
 from training.errors import BadInput
+from training.ranges import at_least, one_of
 
 ActionRanges = tuple[tuple[float, ...], tuple[float, ...]]  # lowest and highest of every column
 
@@ -50,10 +51,10 @@ class LayoutConfig:
     start_token: bool = False
 
     def __post_init__(self) -> None:
-        if self.actions not in ACTION_KINDS:
-            raise BadInput(f"layout.actions={self.actions!r}; choose one of {ACTION_KINDS}")
-        if self.num_bins < 2:
-            raise BadInput(f"layout.num_bins={self.num_bins}; give at least 2")
+        one_of(ACTION_KINDS, "layout.", actions=self.actions)
+        at_least(2, "layout.", num_bins=self.num_bins)
+        at_least(0, "layout.", text_tokens=self.text_tokens, text_width=self.text_width)
+        at_least(0, "layout.", first_target_step=self.first_target_step)
         for name in ("action_min", "action_max"):  # JSON and YAML have lists
             if not isinstance(getattr(self, name), int | float | None):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -69,8 +70,6 @@ class LayoutConfig:
                 f"layout.predict_actions={self.predict_actions} with actions={self.actions!r}; "
                 "give 0 or more, and actions=binned to predict them"
             )
-        if self.first_target_step < 0:
-            raise BadInput(f"layout.first_target_step={self.first_target_step}; give 0 or more")
         needed = self.actions != "none" or self.text_tokens or self.first_target_step == 0
         if self.start_token and self.separator:
             raise BadInput(
@@ -81,11 +80,6 @@ class LayoutConfig:
             raise BadInput(
                 "layout.separator=false leaves no place for actions or text and nothing before "
                 "frame 0; set layout.actions=none, text_tokens=0 and first_target_step=1"
-            )
-        if self.text_tokens < 0 or self.text_width < 0:
-            raise BadInput(
-                f"layout.text_tokens={self.text_tokens}, text_width={self.text_width}; "
-                "give 0 (no text) or more"
             )
 
     def with_text(self, width: int) -> "LayoutConfig":

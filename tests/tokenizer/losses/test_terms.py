@@ -262,7 +262,7 @@ def test_terms_of_a_quantizer_are_those_of_its_config(frames):
     ("settings", "message"),
     [
         ({"l2_weight": -1.0}, r"model\.loss\.l2_weight=-1\.0"),
-        ({"gan_generator": "wgan"}, r"gan_generator='wgan': choose one of 'hinge'"),
+        ({"gan_generator": "wgan"}, r"gan_generator='wgan': choose one of hinge"),
         ({"gan_discriminator": "wgan"}, r"gan_discriminator='wgan'"),
         ({"perceptual_net": "resnet"}, r"perceptual_net='resnet'"),
         ({"features_weight": 0.1, "perceptual_net": ""}, "choose vgg"),

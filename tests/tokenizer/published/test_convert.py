@@ -258,7 +258,7 @@ def test_other_families_are_named(shared, name, folder, words):
     ("name", "options", "words"),
     [
         ("magvit2", {"weights": "mean"}, "raw or ema"),
-        ("magvit2", {"bit_order": "middle"}, "little or big"),
+        ("magvit2", {"bit_order": "middle"}, "little, big"),
         ("magvit2", {"image_size": [13, 16]}, "multiples of 2"),
         ("magvit2", {"crop": "comma"}, "has no such option; it has: image_size, weights"),
     ],

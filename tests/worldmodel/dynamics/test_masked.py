@@ -209,7 +209,7 @@ def test_recomputation_changes_no_gradient():
     ("setting", "message"),
     [
         ({"num_heads": 5}, "no multiple of num_heads=5"),
-        ({"num_layers": 0}, "at least 1 layer"),
+        ({"num_layers": 0}, "num_layers=0"),
         ({"num_prompt_frames": 4}, "num_prompt_frames=4; give 1 to 3"),
         ({"max_corrupt_rate": 1.5}, "max_corrupt_rate=1.5"),
         ({"non_mlm_ratio": -0.1}, "non_mlm_ratio=-0.1"),

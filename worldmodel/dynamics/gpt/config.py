@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from training.errors import BadInput
+from training.ranges import at_least, below_one, one_of, positive
 from worldmodel.dynamics.config import DynamicsConfig, Yarn, axis_pairs, width_ratio
 
 CHOICES = {
@@ -13,6 +14,7 @@ CHOICES = {
     "mlp": ("gelu", "swiglu"),
     "head_ids": ("frame", "all"),
 }
+WIDTHS = ("mup_base_width", "mlp_hidden", "head_channels", "context_dim", "context_tokens")
 
 
 @dataclass(frozen=True)
@@ -96,20 +98,14 @@ class GPTConfig(DynamicsConfig):
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise BadInput(f"{name}={getattr(self, name)!r}; choose {' or '.join(known)}")
+            one_of(known, **{name: getattr(self, name)})
         self._check_widths()
-        if not 0 <= self.dropout < 1:
-            raise BadInput(f"dropout={self.dropout}; give 0 <= dropout < 1")
-        if self.num_layers < 1 or self.context_steps < 2:
-            raise BadInput(
-                f"num_layers={self.num_layers}, context_steps={self.context_steps}; "
-                "give at least 1 layer and 2 steps"
-            )
+        below_one(dropout=self.dropout)
+        at_least(1, num_layers=self.num_layers, cross_every=self.cross_every)
+        at_least(2, context_steps=self.context_steps)
+        at_least(0, noise_levels=self.noise_levels)
         if self.unused_ids < 0 or (self.unused_ids and self.factors):
             raise BadInput(f"unused_ids={self.unused_ids}; give 0 or more, and 0 beside factors")
-        if self.noise_levels < 0:
-            raise BadInput(f"noise_levels={self.noise_levels}; give 0 (untold) or more")
         if self.look_back and self.look_back % 2 == 0:
             raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
         if self.look_back and not self.layout.separator:
@@ -144,22 +140,11 @@ class GPTConfig(DynamicsConfig):
             raise BadInput(
                 f"num_heads={self.num_heads} is no multiple of num_kv_heads={self.num_kv_heads}"
             )
-        widths = ("mup_base_width", "mlp_hidden", "head_channels", "context_dim", "context_tokens")
-        for name in widths:
-            if getattr(self, name) < 0:
-                raise BadInput(f"{name}={getattr(self, name)}; give a width, or 0 (off)")
-        if self.norm_eps <= 0 or self.qk_norm_eps <= 0 or self.attention_scale < 0:
-            raise BadInput(
-                f"norm_eps={self.norm_eps}, qk_norm_eps={self.qk_norm_eps}, attention_scale="
-                f"{self.attention_scale}; give positive numbers (attention_scale 0: the usual one)"
-            )
-        if self.output_scale <= 0 or self.rope_theta <= 0 or self.mlp_ratio <= 0:
-            raise BadInput(
-                f"output_scale={self.output_scale}, rope_theta={self.rope_theta}, mlp_ratio="
-                f"{self.mlp_ratio}; give positive numbers"
-            )
-        if self.cross_every < 1:
-            raise BadInput(f"cross_every={self.cross_every}; give 1 or more blocks")
+        for name in WIDTHS:
+            at_least(0, **{name: getattr(self, name)})
+        for name in ("norm_eps", "qk_norm_eps", "output_scale", "rope_theta", "mlp_ratio"):
+            positive(**{name: getattr(self, name)})
+        at_least(0.0, attention_scale=self.attention_scale)
 
     @property
     def head_dim(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from training.errors import BadInput
+from training.ranges import at_least, below_one, share
 from worldmodel.dynamics.config import DynamicsConfig, check_widths, width_ratio
 
 
@@ -45,22 +46,16 @@ class MaskedConfig(DynamicsConfig):
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", tuple(self.factors))
         check_widths(self.dim, self.num_heads, self.look_back)
-        if self.num_layers < 1 or self.context_steps < 2:
-            raise BadInput(
-                f"num_layers={self.num_layers}, context_steps={self.context_steps}; "
-                "give at least 1 layer and 2 steps"
-            )
-        for name in ("max_corrupt_rate", "non_mlm_ratio", "dropout"):
-            value, limit = getattr(self, name), 0.99 if name == "dropout" else 1
-            if not 0 <= value <= limit:
-                raise BadInput(f"{name}={value}; give a share from 0 to {limit}")
+        at_least(1, num_layers=self.num_layers)
+        at_least(2, context_steps=self.context_steps)
+        at_least(0, mup_base_width=self.mup_base_width)
+        share(max_corrupt_rate=self.max_corrupt_rate, non_mlm_ratio=self.non_mlm_ratio)
+        below_one(dropout=self.dropout)
         if not 1 <= self.num_prompt_frames < self.context_steps:
             raise BadInput(
                 f"num_prompt_frames={self.num_prompt_frames}; give 1 to {self.context_steps - 1} "
                 "(context_steps - 1)"
             )
-        if self.mup_base_width < 0:
-            raise BadInput(f"mup_base_width={self.mup_base_width}; give a width, or 0 (off)")
         if self.layout.predict_actions:
             raise BadInput(
                 f"layout.predict_actions={self.layout.predict_actions}: a masked model only "

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from training.errors import BadInput
+from training.ranges import at_least, below_one
 from worldmodel.dynamics.config import DynamicsConfig, check_widths
 
 
@@ -33,13 +34,9 @@ class WholeFrameConfig(DynamicsConfig):
 
     def __post_init__(self) -> None:
         check_widths(self.dim, self.num_heads, self.look_back)
-        if self.num_layers < 2 or self.inner_layers < 0 or self.context_steps < 2:
-            raise BadInput(
-                f"num_layers={self.num_layers}, inner_layers={self.inner_layers}, context_steps="
-                f"{self.context_steps}; give at least 2 layers (space, time), 0 inner, 2 steps"
-            )
-        if not 0 <= self.dropout < 1:
-            raise BadInput(f"dropout={self.dropout}; give 0 <= dropout < 1")
+        at_least(2, num_layers=self.num_layers, context_steps=self.context_steps)
+        at_least(0, inner_layers=self.inner_layers)
+        below_one(dropout=self.dropout)
         if self.layout.predict_actions:
             raise BadInput(
                 f"layout.predict_actions={self.layout.predict_actions}: this kind only reads "
