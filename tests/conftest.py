@@ -18,6 +18,7 @@ import training  # noqa: F401  (first: it repairs torchvision)
 # whose compiler would trace the checks as well.
 CHECKED = (
     "tokenizer.networks.autoencoder",
+    "tokenizer.networks.base",
     "drives.balance",
     "tokenizer.networks.video.causal_conv",
     "tokenizer.networks.discriminator",

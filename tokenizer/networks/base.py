@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ from training.errors import BadInput
 from training.optimization.recompute import Layers
 
 
+@runtime_checkable
 class DriveDecoder(Protocol):
     """Decodes one drive's grids, some after the others, and remembers those before."""
 
