@@ -96,7 +96,7 @@ def _trained(cfg: DictConfig) -> tuple[StepTimes, Any]:
     run = open_run(cfg)
     datamodule = build_data(cfg)
     module = build_model(cfg, datamodule)
-    trainer = build_trainer(cfg, run, datamodule)
+    trainer = build_trainer(cfg, run, datamodule, module)
     trainer.callbacks.append(times)  # type: ignore[attr-defined]
     run.describe(datamodule, module)
     run.fit(trainer, module, datamodule)

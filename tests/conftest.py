@@ -123,7 +123,7 @@ def fit() -> Callable[[DictConfig], Fitted]:
         run = runs.open_run(cfg)
         datamodule = runs.build_data(cfg)
         module = runs.build_model(cfg, datamodule)
-        trainer = runs.build_trainer(cfg, run, datamodule)
+        trainer = runs.build_trainer(cfg, run, datamodule, module)
         run.describe(datamodule, module)
         trainer.callbacks.extend(callbacks)
         run.fit(trainer, module, datamodule)

@@ -51,7 +51,7 @@ def recorded(folder: Path) -> dict[str, Any]:
         run = runs.open_run(cfg)
         datamodule = runs.build_data(cfg)
         module = runs.build_model(cfg, datamodule)
-        trainer = runs.build_trainer(cfg, run, datamodule)
+        trainer = runs.build_trainer(cfg, run, datamodule, module)
         run.describe(datamodule, module)
         run.fit(trainer, module, datamodule)
         rows = [json.loads(row) for row in (run.folder / "metrics.jsonl").read_text().splitlines()]

@@ -38,6 +38,8 @@ class TokenizerModule(TokenizerBase):
     # The two networks are never both in one backward pass.
     find_unused_parameters = True
 
+    find_unused_parameters = True  # the two networks are never both in one backward pass
+
     def __init__(
         self,
         autoencoder: PixelConfig,

@@ -29,7 +29,7 @@ from training.watch.validation import DueValidation
 STRATEGIES = ("auto", "ddp", "fsdp")
 
 
-def build_trainer(cfg: DictConfig, run: Any, datamodule: Any) -> L.Trainer:
+def build_trainer(cfg: DictConfig, run: Any, datamodule: Any, module: Any) -> L.Trainer:
     """A trainer whose every unit is an optimizer step.
 
     Raises:
@@ -41,9 +41,9 @@ def build_trainer(cfg: DictConfig, run: Any, datamodule: Any) -> L.Trainer:
     # A run that is shorter than the interval is validated at its end.
     batches, interval = steps * settings["accumulate_grad_batches"], settings["val_check_interval"]
     settings["val_check_interval"] = min(interval, batches)
-    settings["strategy"] = strategy(cfg)
-    if cfg.stage == "tokenizer":
-        settings["accumulate_grad_batches"] = 1  # two optimizers: the module does it by hand
+    settings["strategy"] = strategy(cfg, module)
+    if not module.automatic_optimization:
+        settings["accumulate_grad_batches"] = 1  # the module does it by hand
     every = settings.pop("log_every_n_steps")
     io = FolderCheckpointIO(cfg.checkpoints.background, cfg.checkpoints.keep)
     # Ours is the only handler of signals; Lightning's saves in the middle of a step.
@@ -87,7 +87,7 @@ def loggers(cfg: DictConfig, run: Any) -> list[Any]:
     return found
 
 
-def strategy(cfg: DictConfig) -> str | Strategy:
+def strategy(cfg: DictConfig, module: Any) -> str | Strategy:
     """How several processes train one model.
 
     Raises:
@@ -104,8 +104,7 @@ def strategy(cfg: DictConfig) -> str | Strategy:
             )
         return FullySharded(cfg.checkpoints.keep)
     if name == "ddp" or devices > 1:
-        # A tokenizer's two networks are never both in one backward pass.
-        unused = cfg.stage == "tokenizer"
+        unused = getattr(module, "find_unused_parameters", False)
         return DDPStrategy(find_unused_parameters=unused, gradient_as_bucket_view=True)
     return "auto"
 

@@ -60,7 +60,7 @@ def train(cfg: DictConfig, metric: str = "", callbacks: Sequence[Any] = ()) -> N
     run = runs.open_run(cfg)
     datamodule = runs.build_data(cfg)
     module = runs.build_model(cfg, datamodule)
-    trainer = runs.build_trainer(cfg, run, datamodule)
+    trainer = runs.build_trainer(cfg, run, datamodule, module)
     refuse_several_processes(trainer)
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     run.describe(datamodule, module)
