@@ -1,6 +1,6 @@
 """Drift of long rollouts: predictions of world models against the recording, second by second.
 
-    python -m benchmarks.drift RUN [RUN ...] [--write]
+    python -m worldmodel.evaluation.drift RUN [RUN ...] [--write]
 
 Two measures. LPIPS and PSNR to the recording (reconstructed by the tokenizer) also penalise a
 different but plausible future. The distance of token histograms (total variation between all
@@ -9,7 +9,6 @@ these drives. The first row compares real clips with other real clips.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,12 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
-import training  # noqa: F401  (first: it repairs torchvision)
-from benchmarks.__main__ import RESULTS, report
 from drives.tokens.store import TokenSpec
-from tokenizer.load import Tokenizer, load_tokenizer
+from tokenizer.load import Tokenizer
 from tokenizer.losses.lpips import load_lpips
 from training.cli import bad_input_fails
 from training.errors import BadInput
+from training.watch.results import append, heading
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import rollout
@@ -34,6 +32,7 @@ from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.evaluation.pixels import PixelJudge
 from worldmodel.load import WorldModel, load_world_model
 
+RESULTS = Path("docs/results.md")
 Tokens = Int[Tensor, "clip time height width"]
 
 
@@ -100,7 +99,10 @@ def measure(args: argparse.Namespace) -> list[Drift]:
             than a clip.
     """
     models = [load_world_model(run) for run in args.runs]
-    store = evidence_of(models[0], {"root": args.root}, None).store
+    evidence = evidence_of(models[0], {"root": args.root}, None)
+    store, tokenizer = evidence.store, evidence.tokenizer
+    if tokenizer is None:
+        raise BadInput(f"{args.runs[0]}: names no tokenizer at hand; pixels need one")
     for model, run in zip(models, args.runs, strict=True):
         model.check_store(store)
         if model.spec.frames_per_step > 1:
@@ -111,7 +113,6 @@ def measure(args: argparse.Namespace) -> list[Drift]:
     ids = np.linspace(0, len(windows) - 1, 2 * args.num_clips).astype(int)
     clips, others = (collate([windows[int(i)] for i in part]) for part in (ids[::2], ids[1::2]))
     real = distances(clips.tokens[:, prompt:], others.tokens[:, prompt:], store.spec, args.seconds)
-    tokenizer = load_tokenizer(models[0].manifest["config"]["loader"]["tokenizer"])
     judge = PixelJudge(load_lpips("alex"))
     rows = [Drift("other real clips", real, [], [])]
     for model, run in tqdm(zip(models, args.runs, strict=True), total=len(models), unit="run"):
@@ -132,22 +133,24 @@ def markdown(rows: Sequence[Drift], seconds: Sequence[int]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.drift")
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m worldmodel.evaluation.drift")
     parser.add_argument("runs", nargs="+", type=Path, help="run or checkpoint folders")
     parser.add_argument("--root", help="other drives or tokens than the first was trained on")
     parser.add_argument("--split", default="test")
     parser.add_argument("--num-clips", type=int, default=32)
     parser.add_argument("--seconds", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--write", action="store_true", help=f"append to {RESULTS.name}")
+    parser.add_argument("--write", nargs="?", type=Path, const=RESULTS, help="append to a page")
     args = parser.parse_args()
     with bad_input_fails():
         if args.num_clips < 1 or min(args.seconds) < 1:
             raise BadInput(f"--num-clips {args.num_clips} --seconds {args.seconds}: give 1 or more")
         rows = measure(args)
-    report(markdown(rows, args.seconds), args.write)
-    return 0
+    text = f"{heading()}\n{markdown(rows, args.seconds)}\n"
+    print("\n" + text)
+    if args.write:
+        append(text, args.write)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
