@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenizer.quantizers.base import Quantized, Quantizer
 from training.errors import BadInput
@@ -21,23 +21,18 @@ class FSQ(Quantizer):
 
     Args:
         levels: levels per channel, each at least 2.
-        dim: width of the input, if it is not len(levels); then linear projections lead
-            in and out.
 
     Raises:
         BadInput: fewer than two levels in a channel.
     """
 
-    def __init__(self, levels: Sequence[int], dim: int | None = None) -> None:
+    def __init__(self, levels: Sequence[int]) -> None:
         super().__init__()
         if not levels or min(levels) < 2:
             raise BadInput(f"levels={list(levels)}: every channel needs at least 2 levels")
         self.levels = tuple(levels)
         self.factors, self.vocab_size = tuple(levels), math.prod(levels)
-        self.dim = dim or len(levels)
-        projected = dim is not None and dim != len(levels)
-        self.project_in = nn.Linear(dim, len(levels)) if projected and dim else nn.Identity()
-        self.project_out = nn.Linear(len(levels), dim) if projected and dim else nn.Identity()
+        self.dim = len(levels)
         basis = torch.tensor([math.prod(levels[:d]) for d in range(len(levels))])
         self._levels: Tensor
         self._basis: Tensor
@@ -45,14 +40,14 @@ class FSQ(Quantizer):
         self.register_buffer("_basis", basis, persistent=False)
 
     def forward(self, z: Float[Tensor, "... dim"]) -> Quantized:
-        codes = self.quantize(self.project_in(z))
-        return Quantized(self.project_out(codes), self.codes_to_indices(codes), {})
+        codes = self.quantize(z)
+        return Quantized(codes, self.codes_to_indices(codes), {})
 
     def encode(self, z: Float[Tensor, "... dim"]) -> Int[Tensor, "..."]:
-        return self.codes_to_indices(self.quantize(self.project_in(z)))
+        return self.codes_to_indices(self.quantize(z))
 
     def decode(self, indices: Int[Tensor, "..."]) -> Float[Tensor, "... dim"]:
-        return self.project_out(self.indices_to_codes(indices))
+        return self.indices_to_codes(indices)
 
     def bound(self, z: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """Squash each channel so that rounding gives exactly its number of levels (eq. 1)."""

@@ -47,16 +47,6 @@ def test_table_sequence_and_edges_equal_upstream(parity, said, name):
     torch.testing.assert_close(quant, parity[f"{name}_edge_quant"], atol=1e-6, rtol=0)
 
 
-def test_projections_equal_upstream(parity, said, shared):
-    fsq = FSQ(**said["P"])
-    fsq.load_state_dict(load_file(shared / "parity/fsq_driving/weights.safetensors"))
-    out, indices, _ = fsq(parity["P_z"])
-    assert torch.equal(indices, parity["P_indices"])
-    torch.testing.assert_close(out, parity["P_out"], atol=1e-5, rtol=0)
-    assert torch.equal(fsq.encode(parity["P_z"]), indices)
-    torch.testing.assert_close(fsq.decode(indices), parity["P_codes_projected"], atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("levels", [[2, 3], [4, 5, 6], [8, 5, 5, 5]])
 def test_every_code_is_reachable_and_indices_invert(levels):
     fsq = FSQ(levels)

@@ -191,10 +191,10 @@ def test_captions_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"norm": "batch"}, "layer or rms"),
-        ({"mlp": "relu"}, "gelu or swiglu"),
-        ({"head_ids": "none"}, "frame or all"),
-        ({"positions": "none"}, "rope or learned or factored"),
+        ({"norm": "batch"}, "layer, rms"),
+        ({"mlp": "relu"}, "gelu, swiglu"),
+        ({"head_ids": "none"}, "frame, all"),
+        ({"positions": "none"}, "rope, learned, factored"),
         ({"num_kv_heads": 3}, "num_kv_heads=3"),
         ({"num_kv_heads": -1}, "num_kv_heads=-1"),
         ({"head_channels": -2}, "head_channels=-2"),
