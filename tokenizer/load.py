@@ -37,9 +37,9 @@ class Tokenizer(nn.Module):
     """A trained network in eval mode, with its identity.
 
     Attributes:
-        hash: sha256 of the weights file: what token stores and world models refer to.
-        manifest: what the checkpoint says about itself (config, figures, data).
-        preprocessing: what the network was trained on; `fit` and `encode` apply it.
+        hash: sha256 of the weights file; token stores and world models refer to it.
+        manifest: the checkpoint's manifest (config, figures, data).
+        preprocessing: that of its training; `fit` and `encode` apply it.
     """
 
     def __init__(self, network: TokenNetwork, hash: str, manifest: dict[str, Any]) -> None:
@@ -50,11 +50,11 @@ class Tokenizer(nn.Module):
 
     @cached_property
     def published_as(self) -> str:
-        """The name under which its weights were published; "" for those trained here."""
+        """The name of published weights; "" for those trained here."""
         return str(self.manifest.get("published", {}).get("name", ""))
 
     def spec(self, fps: float) -> TokenSpec:
-        """What its tokens mean at a frame rate."""
+        """The `TokenSpec` of its tokens at a frame rate."""
         config, quantizer = self.network.config, self.network.quantizer
         height, width = config.image_size
         return TokenSpec(
@@ -71,12 +71,12 @@ class Tokenizer(nn.Module):
 
     @property
     def frames_per_step(self) -> int:
-        """Frames of every token step but a drive's first, which holds one."""
+        """Frames per token step; a drive's first step holds one frame."""
         return self.network.config.frames_per_step
 
     @property
     def clip_frames(self) -> int:
-        """Consecutive frames that it was trained on at once."""
+        """Frames of a training clip."""
         return self.network.config.clip_frames
 
     @property
@@ -86,7 +86,7 @@ class Tokenizer(nn.Module):
     def fit(
         self, frames: UInt8[np.ndarray, "n recorded_h recorded_w 3"]
     ) -> UInt8[Tensor, "n 3 h w"]:
-        """Recorded frames, cut and scaled as those that it was trained on.
+        """Crop and scale recorded frames as in training.
 
         Raises:
             BadInput: no frames, not RGB, or too small for its window.
@@ -94,7 +94,7 @@ class Tokenizer(nn.Module):
         return self.preprocessing.fit(frames, self.network.config.image_size)
 
     def encode(self, frames: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "steps gh gw"]:
-        """Tokens of frames in [-1, 1], which `fit` has made; a video tokenizer's are one clip.
+        """Tokens of frames in [-1, 1] from `fit`; a video tokenizer takes them as one clip.
 
         Raises:
             BadInput: no frames, not RGB, of another size, or in another range.
@@ -102,7 +102,7 @@ class Tokenizer(nn.Module):
         return self.network.encode(self._to_network(frames))
 
     def decode(self, tokens: Int[Tensor, "steps gh gw"]) -> Float[Tensor, "n 3 h w"]:
-        """Frames in [-1, 1] of token grids; a video tokenizer's are one clip.
+        """Frames in [-1, 1] of token grids; a video tokenizer takes them as one clip.
 
         Raises:
             BadInput: no tokens, one outside of the vocabulary, or grids of another size.
@@ -112,7 +112,7 @@ class Tokenizer(nn.Module):
     def encode_stream(
         self, batches: Iterable[Float[Tensor, "n 3 h w"]]
     ) -> Iterator[Int[Tensor, "steps gh gw"]]:
-        """Tokens of a drive's consecutive frames, however they are cut into batches; as `encode`.
+        """Tokens of a drive's consecutive frames, in batches of any size; as `encode`.
 
         A video tokenizer remembers what came before a batch; frames at the end that are fewer than
         a step have no tokens.
@@ -122,12 +122,12 @@ class Tokenizer(nn.Module):
     def decode_stream(
         self, batches: Iterable[Int[Tensor, "steps gh gw"]]
     ) -> Iterator[Float[Tensor, "n 3 h w"]]:
-        """Frames of a drive's consecutive token grids, however they are cut; as `decode`."""
+        """Frames of a drive's consecutive token grids, in batches of any size; as `decode`."""
         frames = self.network.decode_stream(map(self._known, batches))
         return (batch.float() for batch in frames)
 
     def drive_decoder(self) -> DriveDecoder | None:
-        """What decodes a drive's grids one after the other; None where each is a frame alone."""
+        """A stateful decoder of one drive's grids; None where each grid is one frame."""
         return self.network.drive_decoder()
 
     def _to_network(self, frames: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ class Tokenizer(nn.Module):
 def manifest_of(
     config: NetworkConfig, preprocessing: Preprocessing | None = None
 ) -> dict[str, Any]:
-    """What a checkpoint must say for `load_tokenizer` to rebuild the network."""
+    """Manifest entries from which `load_tokenizer` rebuilds the network."""
     (name,) = (name for name, kind in KINDS.items() if type(config) is kind)
     plain = {k: list(v) if isinstance(v, list | tuple) else v for k, v in asdict(config).items()}
     plain["quantizer"] = describe(config.quantizer)
@@ -171,7 +171,7 @@ def manifest_of(
 def load_tokenizer(name: str | Path | Tokenizer) -> Tokenizer:
     """Open the tokenizer called `name`: a shipped one, a run folder, or a checkpoint folder.
 
-    The averaged (EMA) weights are taken. Nothing is unpickled. An open one is given back.
+    Loads the EMA weights. Nothing is unpickled. An open tokenizer is returned unchanged.
 
     Raises:
         BadInput: no such tokenizer, a damaged checkpoint, or one of another kind.
@@ -209,7 +209,7 @@ def tokenizer_from(opened: OpenedCheckpoint) -> Tokenizer:
 
 @dataclass(frozen=True)
 class TokenizerEntries:
-    """What the manifest of a tokenizer says besides every manifest's `Head`."""
+    """Entries of a tokenizer's manifest besides those of `Head`."""
 
     network: dict[str, Any]
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
@@ -227,9 +227,9 @@ def _config(values: dict[str, Any], where: str) -> NetworkConfig:
 def export_tokenizer(
     checkpoint: Path, out: Path, dtype: torch.dtype = torch.float16, **facts: Any
 ) -> None:
-    """Write the averaged weights alone, in half precision, with figures in the manifest.
+    """Write the EMA weights alone, in half precision, with figures in the manifest.
 
-    The quantizer's stay as they are: it decides by distances, and counts beyond 65504.
+    The quantizer keeps full precision: it compares distances and counts beyond 65504.
     """
     opened = open_checkpoint(checkpoint, KIND)
     manifest = {k: v for k, v in opened.manifest.items() if k != "files"}

@@ -1,4 +1,4 @@
-"""Trains an autoencoder: two optimizers, stepped by hand, neither touching the other's network."""
+"""Trains an autoencoder with two manually stepped optimizers, one per network."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from training.watch.throughput import Work
 
 
 class TokenizerModule(TokenizerBase):
-    """Autoencoder, what judges it, and an average of its weights (EMA).
+    """Autoencoder, discriminator and other losses, and an EMA of the weights.
 
     Attributes:
         discriminator: None where its weight is 0; so are `lecam` and `distillation`.
@@ -129,9 +129,9 @@ class TokenizerModule(TokenizerBase):
     ) -> Float[Tensor, "n 3 h w"]:
         """One step of the autoencoder; returns its detached reconstruction.
 
-        The losses see the reconstruction cut from the graph. So the discriminator's gradient costs
-        one gradient of the pixels, leaves nothing in the discriminator, and the autoencoder is
-        walked through once, however many losses there are.
+        The losses read a detached reconstruction. So the discriminator's gradient needs one gradient
+        of the pixels and leaves none in the discriminator, and the autoencoder has one backward pass
+        for all losses.
 
         Args:
             step: whether the optimizer moves now, or gradients are still accumulated.
@@ -168,7 +168,7 @@ class TokenizerModule(TokenizerBase):
     def adversarial_gradient(
         self, seen: Float[Tensor, "n 3 h w"], gradient: Float[Tensor, "n 3 h w"]
     ) -> tuple[Float[Tensor, "n 3 h w"], dict[str, Tensor]]:
-        """The discriminator's weighted gradient in the pixels, beside the reconstruction's."""
+        """Weighted gradient of the GAN loss in the pixels, and its logs."""
         assert self.discriminator is not None
         adversarial = GENERATOR_LOSSES[self.loss.gan_generator](self.discriminator(seen).float())
         self.guard.see(adversarial)
@@ -194,7 +194,7 @@ class TokenizerModule(TokenizerBase):
     def reconstruction_loss(
         self, frames: Float[Tensor, "n 3 h w"], fake: Float[Tensor, "n 3 h w"]
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Weighted sum of the terms in the pixels, and each of them unweighted."""
+        """Weighted sum of the pixel terms, and each term unweighted."""
         loss, terms, weights = self.loss, {}, {}
         if loss.pixel_weight:
             terms["l1"], weights["l1"] = (frames - fake).abs().mean(), loss.pixel_weight

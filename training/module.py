@@ -1,4 +1,4 @@
-"""The base of everything that Lightning trains here: guard, clipping, EMA, manifest."""
+"""Base of our Lightning modules: guard, clipping, EMA, manifest."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -27,7 +27,7 @@ class TrainedModule(L.LightningModule):
             (DDP has to know).
         guards: refuse optimizer steps that are not finite; one per optimizer.
         ema: the average of the weights; None where there is none.
-        manifest: what every checkpoint says about itself.
+        manifest: entries of every checkpoint's manifest.
     """
 
     find_unused_parameters: bool = False
@@ -43,7 +43,7 @@ class TrainedModule(L.LightningModule):
 
     @property
     def trained(self) -> nn.Module:
-        """What `optimizer_config` trains; a new container each time, or its names would double."""
+        """The module that `optimizer_config` trains; new each time, to avoid duplicate names."""
         raise NotImplementedError
 
     @property
@@ -57,7 +57,7 @@ class TrainedModule(L.LightningModule):
         return self.trained_layers
 
     def work(self, batch: Any) -> Work:
-        """What one batch costs: frames, tokens, FLOPs."""
+        """Frames, tokens and FLOPs of one batch."""
         raise NotImplementedError
 
     def speed_up(self, compile: bool, recompute: bool) -> None:

@@ -1,4 +1,4 @@
-"""The same tokenizer, computed faster: layout, precision, compilation, fewer operations."""
+"""Faster inference of a tokenizer: memory layout, precision, compilation, fewer operations."""
 
 import copy
 from collections.abc import Callable
@@ -21,7 +21,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How a tokenizer computes; only `dtype` changes tokens by more than rounding of float32.
+    """Inference settings; only `dtype` changes tokens by more than float32 rounding.
 
     Attributes:
         dtype: "float32" or "bfloat16", of weights and activations; codes stay float32.
@@ -51,7 +51,7 @@ class InferenceConfig:
 
 
 def for_inference(tokenizer: Tokenizer, config: InferenceConfig) -> Tokenizer:
-    """A copy of the tokenizer that computes as `config` says; the original stays as it is.
+    """A copy of the tokenizer with the settings of `config`; the original is unchanged.
 
     Raises:
         BadInput: a setting that the network `refuses`, such as `winograd` of a video tokenizer.
@@ -86,7 +86,7 @@ def _in_parts(
 def replace_layers(
     network: nn.Module, kind: type[nn.Module], made_of: Callable[[Any], nn.Module]
 ) -> None:
-    """Put `made_of(layer)` in the place of every layer of exactly this kind."""
+    """Replace every layer of exactly this class by `made_of(layer)`."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if type(child) is kind:
@@ -94,14 +94,14 @@ def replace_layers(
 
 
 def _winograd(conv: nn.Conv2d) -> nn.Module:
-    """Where it pays: few channels make little to save, many make large weights of it."""
+    """Winograd where it is faster: few channels save little, many make large weights."""
     few, many = sorted((conv.in_channels, conv.out_channels))
     fits = conv.kernel_size == (3, 3) and conv.stride == (1, 1) and conv.padding == (1, 1)
     return WinogradConv2d(conv) if fits and few >= 64 and many <= 256 else conv
 
 
 def folded(layer: NearestUpsample) -> nn.ConvTranspose2d:
-    """A pixel that is repeated 2x2 and seen through 3x3 spreads over 4x4: the two, convolved."""
+    """One transposed 4x4 convolution: 2x2 repetition and the 3x3 kernel, convolved."""
     channels = layer.in_channels
     out = nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1, device="meta")
     kernel: Float[Tensor, "out in 3 3"] = layer.weight.detach().flip(2, 3)  # spreads, not gathers

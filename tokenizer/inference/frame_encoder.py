@@ -1,4 +1,4 @@
-"""Frames to tokens, as fast as the device allows, and what that does to the tokens."""
+"""Fast encoding of frames, and the share of tokens that it changes."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
@@ -17,21 +17,21 @@ from drives.frame_stream import Fit
 from tokenizer.inference.fast import InferenceConfig, for_inference
 from tokenizer.load import Tokenizer
 
-# Nothing is computed in another way than it was while training; folding concerns decoders alone.
+# Settings as in training; folding affects only decoders.
 AS_TRAINED = InferenceConfig(channels_last=False, fold=False)
 SWITCHES = ("channels_last", "winograd", "frames_at_once", "compile")
 
 
 def name_of(config: InferenceConfig) -> str:
-    """ "bfloat16 channels_last compile": what is switched on, of that which concerns encoding."""
+    """The active settings that affect encoding, such as "bfloat16 channels_last compile"."""
     return " ".join([config.dtype, *(key for key in SWITCHES if getattr(config, key))])
 
 
 class FrameEncoder:
-    """uint8 frames of the tokenizer's size to tokens; the tokenizer given is left as it is.
+    """Encodes uint8 frames of the tokenizer's size; the given tokenizer is unchanged.
 
     Raises:
-        BadInput: a video tokenizer is to compute in a way that it cannot (see `for_inference`).
+        BadInput: a setting that the tokenizer does not support (see `for_inference`).
     """
 
     def __init__(
@@ -45,15 +45,15 @@ class FrameEncoder:
         self.full_size = 0
 
     def drive(self) -> Callable[[UInt8[Tensor, "n 3 h w"]], Int[Tensor, "steps gh gw"] | None]:
-        """What encodes one drive's consecutive batches: video tokenizers remember what came before.
+        """An encoder of one drive's consecutive batches; stateful for video tokenizers.
 
         It returns tokens on the device, or None where a batch completes no step.
         """
-        # Not Tokenizer.encode: it looks at the range of values, and waits for the GPU.
+        # Not Tokenizer.encode: it checks the range of values, which waits for the GPU.
         return partial(self._encode, self.tokenizer.network.drive_encoder())
 
     def __call__(self, frames: UInt8[Tensor, "n 3 h w"]) -> Int[Tensor, "steps gh gw"]:
-        """Tokens of frames that are a drive of their own, on the device."""
+        """Tokens of frames as one drive, on the device."""
         tokens = self.drive()(frames)
         assert tokens is not None, "the first frame is a step"
         return tokens
@@ -61,7 +61,7 @@ class FrameEncoder:
     @torch.no_grad()
     def _encode(self, encode: Any, frames: UInt8[Tensor, "n 3 h w"]) -> Any:
         count = len(frames)
-        if self.config.compile:  # a smaller last batch would be compiled anew
+        if self.config.compile:  # a smaller last batch would be compiled again
             self.full_size = max(self.full_size, count)
             frames = torch.cat([frames, frames[-1:].expand(self.full_size - count, -1, -1, -1)])
         pixels = to_pixels(frames.to(self.device, non_blocking=True))
@@ -73,7 +73,7 @@ class FrameEncoder:
         return tokens[:count] if self.config.compile else tokens
 
     def _exact(self) -> Any:
-        """Float32 as it says: on GPUs, cuDNN's convolutions otherwise run in TF32."""
+        """Full float32: on GPUs, cuDNN's convolutions otherwise run in TF32."""
         if self.device.type != "cuda":
             return contextlib.nullcontext()
         return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
@@ -85,7 +85,7 @@ def sample_clips(
     """About `count` frames in clips, evenly spread over at most 16 evenly spread drives.
 
     Args:
-        clip_frames: of each clip, `every`-th frames of a drive in a row; fewer where it is shorter.
+        clip_frames: frames per clip, every `every`-th frame; fewer in a shorter drive.
     """
     chosen = np.unique(np.linspace(0, len(drives) - 1, min(16, len(drives))).astype(int))
     each = -(-count // (len(chosen) * clip_frames))
@@ -102,9 +102,9 @@ def sample_clips(
 def changed_share(
     tokenizer: Tokenizer, fast: FrameEncoder, clips: Iterable[UInt8[Tensor, "n 3 h w"]]
 ) -> dict[str, float]:
-    """How many tokens of the clips differ from those of plain float32 on the same device.
+    """Share of tokens of the clips that differ from plain float32 on the same device.
 
-    Each is a drive of its own to a video tokenizer; image tokenizers take any batches for clips.
+    A video tokenizer encodes each clip as one drive; for image tokenizers any batches will do.
     """
     exact = FrameEncoder(tokenizer, fast.device)
     changed = total = 0
@@ -115,7 +115,7 @@ def changed_share(
 
 
 def joined(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
-    """Two results of `changed_share`, as though their frames had been compared at once."""
+    """Merge two results of `changed_share` into that of all their frames."""
     share, num = "changed_token_share", "num_tokens_compared"
     changed = sum(round(each[share] * each[num]) for each in (one, other))
     total = one[num] + other[num]

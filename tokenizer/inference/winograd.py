@@ -9,9 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TILE, SEEN = 4, 6  # side of a tile of the output, and of what it sees of the input
-BLOCK = 256  # tiles computed at once: what they need stays in the cache
-# In the paper's notation: transforms of the input, of the kernel and of the output.
+TILE, SEEN = 4, 6  # side of an output tile and of its receptive field
+BLOCK = 256  # tiles per block: their data stay in the cache
 INPUT = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
@@ -32,7 +31,7 @@ OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -
 
 
 class WinogradConv2d(nn.Module):
-    """Computes what a 3x3 convolution of stride 1 and padding 1 computes; it cannot be trained."""
+    """Replaces a 3x3 convolution of stride 1 and padding 1; inference only."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -76,13 +75,13 @@ class WinogradConv2d(nn.Module):
 
 
 def _padded(pixels: Float[Tensor, "n h w c"], top: int, bottom: int) -> Float[Tensor, "n r v c"]:
-    """Rows top to bottom - 1 with zeros around, across as wide as whole tiles need it."""
+    """Rows top to bottom - 1, zero-padded to whole tiles."""
     height, width = pixels.shape[1:3]
     missing = (0, 0, 1, 1 - width % -TILE, max(0, -top), max(0, bottom - height))
     return F.pad(pixels[:, max(0, top) : bottom], missing)
 
 
 def _both_axes(rows: tuple[tuple[int, ...], ...]) -> Float[Tensor, "out in"]:
-    """A transform of the columns and the rows of a flattened tile at once."""
+    """A transform of columns and rows of a flattened tile in one matrix."""
     side = torch.tensor(rows, dtype=torch.float32)
     return torch.kron(side, side)

@@ -1,4 +1,4 @@
-"""What a training device can hold and compute: from data sheets, or asked of the machine."""
+"""Memory and speed of training devices: from data sheets or from this machine."""
 
 import os
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ HALF, FULL = "bf16-mixed", "32-true"
 # Share of the peak that training reaches where the user does not say. On two AVX2 cores our own
 # recipes logged medians of 0.32 to 0.51; for GPUs it is an assumption.
 GPU_SHARE, CPU_SHARE = 0.4, 0.35
-# Kept free: what allocators fragment, and what is there before the first tensor (on GPUs the
-# context and the libraries' workspaces, on CPUs the interpreter and the libraries).
+# Reserve for fragmentation and for memory in use before the first tensor (on GPUs the context
+# and the libraries' workspaces, on CPUs the interpreter and the libraries).
 USABLE, GPU_TAKEN, CPU_TAKEN = 0.92, 1e9, 0.6e9
 
 
@@ -25,9 +25,9 @@ class Device:
 
     Attributes:
         memory: bytes.
-        peaks: FLOP/s by precision; a precision that it only emulates is absent.
-        share: of the peak that training is expected to reach.
-        source: where the figures come from.
+        peaks: FLOP/s by precision, without emulated ones.
+        share: expected share of the peak in training.
+        source: origin of the figures.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Device:
         return USABLE * self.memory - (CPU_TAKEN if self.name == "cpu" else GPU_TAKEN)
 
     def peak(self, precision: str) -> float:
-        """FLOP/s; what a device emulates is counted at its full-precision peak."""
+        """FLOP/s; an emulated precision counts at the full-precision peak."""
         kind = FULL if precision.startswith("32") else HALF
         return self.peaks.get(kind, self.peaks[FULL])
 
@@ -52,7 +52,7 @@ class Device:
 
 
 def find_device(cfg: DictConfig) -> tuple[Device, int]:
-    """The device to plan for (`plan_device`, else the one at hand), and how many train.
+    """The device to plan for (`plan_device`, else the present one), and their number.
 
     Raises:
         BadInput: an unknown device, or a share of the peak outside (0, 1].

@@ -1,4 +1,4 @@
-"""What one training step costs, found by taking it with tensors that have shapes but no values.
+"""The cost of one training step, traced on tensors with shapes but no values.
 
 The module's own `training_step` runs in Lightning under PyTorch's FakeTensorMode: every operator
 works out the shapes of its results, allocates nothing and computes nothing, while a `PeakTracker`
@@ -23,29 +23,29 @@ from training.planner.tracker import ACTIVATIONS, GRADIENTS, OPTIMIZER, PARTS, P
 
 
 class PlannedData(Protocol):
-    """What a data module says before there is any data."""
+    """A data module's facts before there is any data."""
 
     batch_size: int
 
     def planned_facts(self) -> dict[str, Any]:
-        """What the data will determine about the model; makes and writes nothing."""
+        """Facts about the data that the model needs; makes and writes nothing."""
 
     def planned_batch(self, facts: dict[str, Any], size: int) -> Any:
-        """A batch of `size` examples, of the right shapes; its values do not matter."""
+        """A batch of `size` examples with the right shapes and any values."""
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """What training costs on one device.
+    """The cost of training on one device.
 
     Attributes:
-        parts: bytes by part (`PARTS`) at the moment of a step when they are most together.
+        parts: bytes by part (`PARTS`) at the peak of a step.
         parameters: numbers of trained parameters, by the module that holds them.
         flops: floating-point operations of one batch, counted operator by operator, with the
             losses' networks and whatever is computed twice.
-        ops: operators of one batch, without views: what a GPU is asked to launch.
-        work: what the module's own `work` says of one batch (`training.watch.throughput.Work`).
-        formula: how it counts, from its docstring.
+        ops: operators of one batch, without views: launches on a GPU.
+        work: result of the module's `work` for one batch (`training.watch.throughput.Work`).
+        formula: its docstring.
         largest_unit: bytes of the largest part that FSDP gathers at once.
     """
 

@@ -1,4 +1,4 @@
-"""What a run will need and take, before anything is computed: `python train.py ... plan=true`.
+"""Memory and time of a run, before it starts: `python train.py ... plan=true`.
 
 Parameters, FLOPs per token, peak memory by part, speed, hours; and the micro-batch, accumulation,
 activation checkpointing and precision with which the same global batch fits and is fastest.

@@ -1,4 +1,4 @@
-"""Follows every tensor from the operator that makes it to its end: who takes memory, and when.
+"""Tracks the lifetime of every tensor, for the peak memory by part.
 
 The method of torch.distributed._tools' MemTracker, which allows neither a second step nor a
 module that is called twice in one; and it counts nothing else.
@@ -28,7 +28,7 @@ class PeakTracker(TorchDispatchMode):
     activation, until `mark` says what it is.
 
     Attributes:
-        peak: bytes by part when there were most.
+        peak: bytes by part at the peak.
         flops, ops: see `StepCost`; since `start`.
     """
 
@@ -40,12 +40,12 @@ class PeakTracker(TorchDispatchMode):
         self.start()
 
     def start(self) -> None:
-        """Forget the peak and the counts, not what is alive."""
+        """Reset the peak and the counts, not the live tensors."""
         self._most, self.flops, self.ops = -1, 0.0, 0
         self.peak: dict[str, int] = {}
 
     def own(self, module: nn.Module) -> None:
-        """Name what a module consists of."""
+        """Register parameters and buffers of a module."""
         for tensor in all_tensors(module):
             self.mark(tensor, FIXED)
         for parameter in module.parameters():
@@ -57,7 +57,7 @@ class PeakTracker(TorchDispatchMode):
                     self.mark(tensor, AVERAGE)
 
     def mark(self, tensor: Any, part: str) -> None:
-        """Say what part a tensor belongs to; one that was not seen yet is counted from now on."""
+        """Assign a tensor to a part; an unknown tensor is counted from now on."""
         if not isinstance(tensor, Tensor) or tensor.device.type == "meta":
             return
         storage = tensor.untyped_storage()
