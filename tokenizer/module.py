@@ -129,9 +129,9 @@ class TokenizerModule(TokenizerBase):
     ) -> Float[Tensor, "n 3 h w"]:
         """One step of the autoencoder; returns its detached reconstruction.
 
-        The losses read a detached reconstruction. So the discriminator's gradient needs one gradient
-        of the pixels and leaves none in the discriminator, and the autoencoder has one backward pass
-        for all losses.
+        The losses read a detached reconstruction. So the discriminator's gradient needs one
+        gradient of the pixels and leaves none in the discriminator, and the autoencoder has one
+        backward pass for all losses.
 
         Args:
             step: whether the optimizer moves now, or gradients are still accumulated.
