@@ -65,9 +65,11 @@ def differing_settings(rows: Sequence[Row]) -> list[str]:
     A config repeats what is referred to, `seed` as `loader.seed`: the shorter name stands for both.
     """
     configs = [row.config for row in rows if row.config]
-    keys = sorted({key for config in configs for key in config})
-    values = {k: [json.dumps(c.get(k), default=str) for c in configs] for k in keys}
-    differing = [key for key in keys if len(set(values[key])) > 1]
+    values: dict[str, list[str]] = {
+        key: [json.dumps(config.get(key), default=str) for config in configs]
+        for key in sorted({key for config in configs for key in config})
+    }
+    differing = [key for key in values if len(set(values[key])) > 1]
 
     def repeats(key: str) -> bool:
         return any(key.endswith(f".{k}") and values[k] == values[key] for k in differing)
@@ -86,10 +88,13 @@ def sort_rows(rows: Sequence[Row], metric: str, descending: bool = False) -> lis
         there = ", ".join(known) if known else "none of the runs has validated yet"
         raise BadInput(f"--sort {metric}: no run has this metric; there are: {there}")
     sign = -1 if descending else 1
-    # NaN compares with nothing; a run that diverged goes last.
-    with_it = [row for row in rows if not math.isnan(row.metrics.get(metric, math.nan))]
-    without = [row for row in rows if row not in with_it]
-    return sorted(with_it, key=lambda row: sign * row.metrics[metric]) + without
+
+    def place(row: Row) -> tuple[bool, float]:
+        value = row.metrics.get(metric, math.nan)
+        # NaN compares with nothing; a run that diverged goes last.
+        return math.isnan(value), 0.0 if math.isnan(value) else sign * value
+
+    return sorted(rows, key=place)
 
 
 def table(rows: Sequence[Row], max_settings: int | None = None) -> tuple[list[str], list[list]]:
@@ -113,20 +118,13 @@ def table(rows: Sequence[Row], max_settings: int | None = None) -> tuple[list[st
 
 def render(columns: Sequence[str], cells: Sequence[Sequence[Any]]) -> str:
     """Plain text: numbers to the right, words to the left, two spaces between columns."""
-    texts = [[_short(value) for value in row] for row in cells]
-    numeric = [
-        all(isinstance(row[i], int | float | None) for row in cells) or columns[i] == "step"
-        for i in range(len(columns))
-    ]
-    widths = [max(len(t) for t in column) for column in zip(columns, *texts, strict=True)]
-    lines = []
-    for row in [list(columns), *texts]:
-        cell = [
-            text.rjust(w) if right else text.ljust(w)
-            for text, w, right in zip(row, widths, numeric, strict=True)
-        ]
-        lines.append("  ".join(cell).rstrip())
-    return "\n".join(lines)
+    texts = [list(columns), *([_short(value) for value in row] for row in cells)]
+    padded = []
+    for index, column in enumerate(zip(*texts, strict=True)):
+        numeric = all(isinstance(row[index], int | float | None) for row in cells)
+        right, width = numeric or columns[index] == "step", max(map(len, column))
+        padded.append([text.rjust(width) if right else text.ljust(width) for text in column])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -184,7 +182,7 @@ def _row(runs: Path, folder: Path, now: float, lost_after_s: float) -> Row:
         max_steps=status.get("max_steps"),
         attempts=status.get("attempts"),
         reason=" ".join(str(status.get("reason") or "").split()),
-        config=_flat(config),
+        config=_flat({k: v for k, v in config.items() if k not in NOT_SETTINGS}),
         metrics={k: number(v) for k, v in (status.get("metrics") or {}).items()},
     )
 
@@ -192,8 +190,6 @@ def _row(runs: Path, folder: Path, now: float, lost_after_s: float) -> Row:
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        if not prefix and key in NOT_SETTINGS:
-            continue
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
@@ -213,9 +209,7 @@ def _short(value: Any) -> str:
 def _write_csv(file: Path, columns: list[str], cells: list[list]) -> None:
     try:
         with file.open("w", newline="") as handle:
-            writer = csv.writer(handle)
-            writer.writerow(columns)
-            writer.writerows(cells)
+            csv.writer(handle).writerows([columns, *cells])
     except OSError as error:
         raise BadInput(f"--csv {file}: cannot be written ({error.strerror})") from error
 
