@@ -15,17 +15,26 @@ from worldmodel.conditioning.text_encoders import TextEncoder, Texts, texts_from
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import DynamicsConfig
 from worldmodel.dynamics.kinds import build_dynamics, describe, from_description
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 
 KIND = "worldmodel"
+# Modules of a network that older checkpoints name differently: old name to new.
+RENAMED: dict[type[DynamicsConfig], dict[str, str]] = {
+    WholeFrameConfig: {
+        "place": "spatial_pos_emb",
+        "when": "temporal_pos_emb",
+        "told": "token_gate",
+    }
+}
 
 
 @dataclass(frozen=True)
 class WorldModel:
-    """A trained network in eval mode, and what it was trained on.
+    """A trained network in eval mode, and the description of its data.
 
     Attributes:
-        path: the checkpoint folder it came from.
-        action_names: columns of the actions that it expects.
+        path: its checkpoint folder.
+        action_names: action columns that it expects.
     """
 
     network: Dynamics
@@ -35,10 +44,10 @@ class WorldModel:
     manifest: dict[str, Any]
 
     def texts(self, encoder: TextEncoder | None = None) -> Texts | None:
-        """What its captions are read through; None for a model that reads none.
+        """The text encoder of its captions; None if it reads none.
 
         Raises:
-            BadInput: an encoder that cannot be opened, or is not the one of the training.
+            BadInput: the encoder cannot be opened, or is not the one of training.
         """
         description = self.manifest.get("text")
         try:
@@ -47,18 +56,18 @@ class WorldModel:
             raise BadInput(f"{self.path}: {error}") from error
 
     def reads_tokens_of(self, name: str, tokenizer: Tokenizer | None = None) -> bool:
-        """Whether tokens made by `name` (a hash, or a published name) are those of its training.
+        """Whether it was trained on tokens of tokenizer `name` (a hash or a published name).
 
         Args:
-            tokenizer: one at hand that goes by both, its hash and its published name.
+            tokenizer: an open tokenizer; links its hash with its published name.
         """
         known = {tokenizer.hash, tokenizer.published_as} - {""} if tokenizer else set()
         return self.spec.tokenizer == name or {self.spec.tokenizer, name} <= known
 
     def check_store(self, store: TokenStore, tokenizer: Tokenizer | None = None) -> None:
-        """BadInput unless the store has the tokens and actions that the model was trained on.
+        """BadInput unless the store has the tokens and actions of training.
 
-        A published model that reads no actions takes a store with any.
+        A published model without actions accepts any action columns.
 
         Args:
             tokenizer: see `reads_tokens_of`.
@@ -88,7 +97,7 @@ class WorldModel:
 def manifest_of(
     config: DynamicsConfig, spec: TokenSpec, action_names: Sequence[str]
 ) -> dict[str, Any]:
-    """What a checkpoint must say for `load_world_model` to rebuild the network."""
+    """Manifest entries from which `load_world_model` rebuilds the network."""
     return {
         "kind": KIND,
         "network": describe(config),
@@ -99,12 +108,18 @@ def manifest_of(
 
 @dataclass(frozen=True)
 class WorldModelEntries:
-    """What the manifest of a world model says besides every manifest's `Head`."""
+    """Manifest entries of a world model besides `Head`."""
 
     network: dict[str, Any]
     spec: TokenSpec
     action_names: tuple[str, ...]
     text: dict[str, Any] | None = None
+
+
+def current_name(config: DynamicsConfig, name: str) -> str:
+    """Name in this release of a parameter of an older checkpoint."""
+    module, dot, rest = name.partition(".")
+    return RENAMED.get(type(config), {}).get(module, module) + dot + rest
 
 
 def load_world_model(path: str | Path) -> WorldModel:
@@ -122,13 +137,15 @@ def world_model_from(opened: OpenedCheckpoint) -> WorldModel:
     Raises:
         BadInput: as `load_world_model`.
     """
-    folder, manifest, everything = opened
+    folder, manifest, stored = opened
     check_kind(manifest, folder, KIND)
-    said = entries(WorldModelEntries, manifest, folder)
-    config = from_description(said.network, f"{folder / MANIFEST}: network")
-    weights = {k.removeprefix("network."): v for k, v in everything.items()}
+    entry = entries(WorldModelEntries, manifest, folder)
+    config = from_description(entry.network, f"{folder / MANIFEST}: network")
+    weights = {k.removeprefix("network."): v for k, v in stored.items()}
     network = fitted(
-        lambda: build_dynamics(config, said.spec, len(said.action_names)), weights, folder
+        lambda: build_dynamics(config, entry.spec, len(entry.action_names)),
+        {current_name(config, name): value for name, value in weights.items()},
+        folder,
     )
     network.eval().requires_grad_(False)
-    return WorldModel(network, said.spec, said.action_names, folder, manifest)
+    return WorldModel(network, entry.spec, entry.action_names, folder, manifest)

@@ -18,7 +18,7 @@ from worldmodel.data import TokenClip
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import ActionRanges, DynamicsConfig
 from worldmodel.dynamics.kinds import build_dynamics
-from worldmodel.load import manifest_of
+from worldmodel.load import current_name, manifest_of
 
 
 class WorldModelModule(TrainedModule):
@@ -116,6 +116,17 @@ class WorldModelModule(TrainedModule):
     def caption_kwargs(self, batch: TokenClip) -> dict[str, Any]:
         """The keyword argument `captions` of the network, if any."""
         return self.texts.caption_kwargs(batch.text, batch.tokens.device) if self.texts else {}
+
+    def current_name(self, name: str) -> str:
+        """Name in this release of an entry in the state dict of an older checkpoint."""
+        own = name.removeprefix("network.")
+        return name if own == name else f"network.{current_name(self.network.config, own)}"
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        weights = checkpoint.get("state_dict")  # shards are loaded by their strategy
+        if weights is not None:
+            renamed = {self.current_name(name): value for name, value in weights.items()}
+            checkpoint["state_dict"] = renamed
 
     def work(self, batch: TokenClip) -> Work:
         """Frames, real tokens, FLOPs with full attention, and FLOPs with masked attention."""

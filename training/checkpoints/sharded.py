@@ -120,19 +120,35 @@ class FullySharded(ModelParallelStrategy):
         pieces = {f"{WEIGHTS}/{name}": v for name, v in weights.items()}
         for i, named in enumerate(states):
             pieces |= moments_of(OPTIMIZER.format(i), named)
-        dcp.load(pieces, storage_reader=HuggingFaceStorageReader(str(path / SHARDS)))
+        reader = HuggingFaceStorageReader(str(path / SHARDS))
+        stored = {  # keys of an older release, by their names in this one
+            "/".join(map(self._current_name, key.split("/"))): key
+            for key in reader.read_metadata().state_dict_metadata
+        }
+        dcp.load(
+            {stored.get(key, key): piece for key, piece in pieces.items()}, storage_reader=reader
+        )
         set_model_state_dict(self.model, weights)
         groups = state.pop("sharded_groups")
         for optimizer, named, saved in zip(optimizers, states, groups, strict=True):
-            named["param_groups"] = saved
+            named["param_groups"] = [
+                {**group, "params": [self._current_name(name) for name in group["params"]]}
+                for group in saved
+            ]
             set_optimizer_state_dict(self.model, optimizer, named)
         return state
+
+    def _current_name(self, name: str) -> str:
+        """A module may rename parameters of older checkpoints."""
+        rename = getattr(self.lightning_module, "current_name", None)
+        return rename(name) if rename else name
 
     def _load_whole(self, path: Path, states: list[dict[str, Any]], optimizers: list[Any]) -> None:
         """Load a checkpoint written by one process."""
         assert self.model is not None
         whole = StateDictOptions(full_state_dict=True)
-        weights: dict[str, Any] = dict(read_weights(path, verify=False))
+        found = read_weights(path, verify=False).items()
+        weights: dict[str, Any] = {self._current_name(name): value for name, value in found}
         set_model_state_dict(self.model, weights, options=whole)
         for optimizer, saved in zip(optimizers, states, strict=True):
             mine: dict[str, Any] = get_optimizer_state_dict(self.model, optimizer)

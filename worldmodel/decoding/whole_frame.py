@@ -83,7 +83,7 @@ class WholeFrameDecoder(RowDecoder):
         if self.captions is not None:
             step = self.tokens.shape[1]
             x = x + self.model.text(self.captions, step, step + 1)
-        return self.model.trunk_step(self.model.placed(x, self.cache.length), self.cache)
+        return self.model.trunk_step(self.model.with_positions(x, self.cache.length), self.cache)
 
     def _cells(
         self, states: Float[Tensor, "row space dim"], uniform: Float[Tensor, "space future"]
@@ -100,7 +100,7 @@ class WholeFrameDecoder(RowDecoder):
             token = sample(logits, self.sampling, uniform[cell])
             yield token
             if cell + 1 < space:
-                told = model.told(states[:, cell], model.embed(self.both(token)))
+                told = model.token_gate(states[:, cell], model.embed(self.both(token)))
                 x = states[:, cell + 1 : cell + 2] + told[:, None]
 
     def _read(self, num_steps: int) -> None:

@@ -1,4 +1,4 @@
-"""Transformer blocks along one axis of a grid: the cells of a frame, or the frames of a cell."""
+"""Transformer blocks along one axis: the cells of a frame, or the time steps of a cell."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -9,7 +9,7 @@ from worldmodel.dynamics.cache import KVCache
 
 
 class AxisAttention(nn.Module):
-    """Multi-head attention along one axis, all to all or causal, with normed queries and keys."""
+    """Multi-head attention along one axis, full or causal, with QK norm."""
 
     def __init__(self, dim: int, num_heads: int, causal: bool) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class AxisAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch position dim"], cache: KVCache | None = None, layer: int = 0
     ) -> Float[Tensor, "batch position dim"]:
-        """Attend over the whole axis; with a cache, also write its first positions there."""
+        """Attend over the whole axis; with a cache, also write keys and values to it."""
         query, key, value = self._project(x)
         if cache is not None:
             cache.write(layer, 0, key, value)
@@ -31,7 +31,7 @@ class AxisAttention(nn.Module):
     def step(
         self, x: Float[Tensor, "batch 1 dim"], cache: KVCache, layer: int
     ) -> Float[Tensor, "batch 1 dim"]:
-        """Attend from one new position, written at `cache.length`, to everything in the cache."""
+        """Write one new position at `cache.length`; attend to the whole cache."""
         query, key, value = self._project(x)
         cache.write(layer, cache.length, key, value)
         out = cache.attend(layer, query, query.shape[-1] ** -0.5)
@@ -45,7 +45,7 @@ class AxisAttention(nn.Module):
 
 
 class AxisBlock(nn.Module):
-    """Pre-norm transformer block over one axis: the cells of a step, or the steps of a cell."""
+    """Pre-norm transformer block over one axis."""
 
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float, dropout: float, causal: bool
@@ -68,7 +68,7 @@ class AxisBlock(nn.Module):
     def step(
         self, x: Float[Tensor, "batch 1 dim"], cache: KVCache, layer: int
     ) -> Float[Tensor, "batch 1 dim"]:
-        """One new position against the cache; causal blocks only."""
+        """Run one new position against the cache; causal blocks only."""
         x = x + self.attention.step(self.attention_norm(x), cache, layer)
         return x + self._mlp(x)
 

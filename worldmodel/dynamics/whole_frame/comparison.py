@@ -1,4 +1,4 @@
-"""What a token turned out to be, held against what was foreseen of it."""
+"""Gates the embedding of a token by the state that predicted it."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -6,10 +6,9 @@ from torch import Tensor, nn
 
 
 class Comparison(nn.Module):
-    """What a cell's token says about the rest of its frame, given the state that foresaw it.
+    """SwiGLU (arXiv 2002.05202) with the state as gate and the token as value.
 
-    SwiGLU (arXiv 2002.05202) with one input per factor: whether a token is one of those that were
-    foreseen, and which, is a product of the two, that a linear map of both cannot form.
+    Agreement of prediction and token is multiplicative; a linear map of both cannot express it.
     """
 
     def __init__(self, dim: int) -> None:

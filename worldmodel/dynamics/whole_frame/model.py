@@ -1,12 +1,11 @@
-"""The whole-frame kind: all tokens of the next grid in one pass, given the frames before it.
+"""The whole-frame world model: one trunk pass predicts all tokens of the next frame.
 
-Step t of the network reads frame t - 1 and the action in force since, and its cells predict
-those of frame t. Layers attend in turns to the cells of their own step and to their own cell in
-earlier steps, so that the cost of a step grows with cells + steps, not with their product.
-Alone, this scores a frame as a product of one distribution per cell. A few inner layers, a
-causal transformer over the cells of one frame, make the likelihood autoregressive (next-state
-prediction, then in-frame prediction: DrivingWorld, arXiv 2412.19505, section 3.3), while the
-large trunk still runs once per frame.
+Time step t of the network reads frame t - 1 and the action that follows it, and predicts frame t.
+Layers alternate between attention over the cells of a frame and attention over the past of a
+cell. So the cost of a cell grows with cells + time steps, not with their product. Without inner
+layers, a frame is a product of one distribution per cell. Inner layers are a small causal
+transformer over the cells of a frame: they make the likelihood autoregressive, and the large
+trunk still runs once per frame (DrivingWorld, arXiv 2412.19505, section 3.3).
 """
 
 import math
@@ -30,7 +29,7 @@ from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 
 
 class WholeFrame(Dynamics):
-    """Predicts all tokens of a frame at once from the frames and actions before it.
+    """Predicts all tokens of a frame at once from past frames and actions.
 
     Raises:
         BadInput: the configuration does not fit the data, or a clip does not fit the model.
@@ -41,8 +40,8 @@ class WholeFrame(Dynamics):
     def __init__(self, config: WholeFrameConfig, spec: TokenSpec, num_actions: int) -> None:
         super().__init__(config, spec, num_actions)
         self.embed = nn.Embedding(self.layout.no_text_id, config.dim)
-        self.place = nn.Embedding(spec.tokens_per_step, config.dim)
-        self.when = nn.Embedding(config.context_steps, config.dim)
+        self.spatial_pos_emb = nn.Embedding(spec.tokens_per_step, config.dim)
+        self.temporal_pos_emb = nn.Embedding(config.context_steps, config.dim)
         if config.look_back:
             self.look_back = LookBack(config.dim, config.look_back)
         if config.layout.actions == "continuous":
@@ -55,18 +54,18 @@ class WholeFrame(Dynamics):
             for axis in causal + [True] * config.inner_layers
         )
         if config.inner_layers:
-            self.told = Comparison(config.dim)
+            self.token_gate = Comparison(config.dim)
         self.norm = nn.LayerNorm(config.dim, bias=False)
         self.init_weights()
 
     @property
     def trunk_blocks(self) -> list[AxisBlock]:
-        """In turns over the cells of a frame and over the frames of a cell."""
+        """Blocks that alternate between attention over space and over time."""
         return cast(list[AxisBlock], list(self.blocks))[: self.config.num_layers]
 
     @property
     def inner_blocks(self) -> list[AxisBlock]:
-        """Causal over the cells of a frame."""
+        """Blocks with causal attention over the cells of a frame."""
         return cast(list[AxisBlock], list(self.blocks))[self.config.num_layers :]
 
     def forward(
@@ -79,17 +78,19 @@ class WholeFrame(Dynamics):
         """Logits of every token of every frame (teacher-forced).
 
         Args:
-            actions: row t is in force between frame t and t + 1; at least time - 1 rows.
-            drop_actions: examples whose actions are all replaced by a learned "no action".
-            captions: what is said at every step.
+            actions: row t acts between frame t and t + 1; at least time - 1 rows.
+            drop_actions: examples that read a learned "no action" instead of their actions.
+            captions: captions of every time step.
         Raises:
             BadInput: wrong grid, wrong action width, captions that do not fit, or more frames
                 than `context_steps`.
         """
         states = self.trunk(self.embed_clip(tokens, actions, drop_actions, captions))
         if self.config.inner_layers:
-            answers = self.embed(tokens.flatten(2)).flatten(0, 1)
-            states = self.inner(states.flatten(0, 1), answers).unflatten(0, tokens.shape[:2])
+            target_embeddings = self.embed(tokens.flatten(2)).flatten(0, 1)
+            states = self.inner(states.flatten(0, 1), target_embeddings).unflatten(
+                0, tokens.shape[:2]
+            )
         return self.logits(states)
 
     def embed_clip(
@@ -99,7 +100,7 @@ class WholeFrame(Dynamics):
         drop_actions: Bool[Tensor, " batch"] | None,
         captions: TextContext | None = None,
     ) -> Float[Tensor, "batch time space dim"]:
-        """What the first layer reads, step by step: a start, then every frame but the last."""
+        """Input of the first layer: a learned start, then every frame but the last."""
         self.layout.check(tokens, actions)
         self.check_captions(captions, len(tokens))
         batch, time = tokens.shape[:2]
@@ -112,15 +113,15 @@ class WholeFrame(Dynamics):
         later = self.embed_frames(tokens[:, :-1])
         if actions is not None and self.conditioned:
             later = later + self.embed_actions(actions[:, : time - 1], drop_actions)[:, :, None]
-        x = torch.cat([start.expand(-1, -1, len(self.place.weight), -1), later], dim=1)
+        x = torch.cat([start.expand(-1, -1, len(self.spatial_pos_emb.weight), -1), later], dim=1)
         if captions is not None:
             x = x + self.text(captions, 0, time).to(x.dtype)
-        return self.placed(x, 0)
+        return self.with_positions(x, 0)
 
     def embed_frames(
         self, frames: Int[Tensor, "batch time height width"]
     ) -> Float[Tensor, "batch time space dim"]:
-        """Every cell's token and, with `look_back`, what surrounds it."""
+        """Embeddings of the tokens, with their neighbours if `look_back` is on."""
         cells = self.embed(frames)
         if self.config.look_back:
             flat = cells.flatten(0, 1).permute(0, 3, 1, 2)
@@ -138,20 +139,20 @@ class WholeFrame(Dynamics):
         out: Tensor = self.action(actions, self.embed.weight[-1], drop_actions)
         return out
 
-    def placed(
+    def with_positions(
         self, x: Float[Tensor, "batch time space dim"], first_step: int
     ) -> Float[Tensor, "batch time space dim"]:
-        """Add positions; the first step of `x` is number `first_step` of the context."""
-        when = self.when.weight[first_step : first_step + x.shape[1], None]
-        x = x + when + self.place.weight
+        """Add position embeddings; `x` starts at time step `first_step` of the context."""
+        time = self.temporal_pos_emb.weight[first_step : first_step + x.shape[1], None]
+        x = x + time + self.spatial_pos_emb.weight
         return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
 
     def trunk(
         self, x: Float[Tensor, "batch time space dim"], cache: KVCache | None = None
     ) -> Float[Tensor, "batch time space dim"]:
-        """A state for every cell of every step; with a cache, the layers over time fill it.
+        """Hidden states of every cell and time step; with a cache, layers over time fill it.
 
-        The cache's batch holds cells first, then examples, so that its `expand` repeats examples.
+        The cache batch is [cell example], so that `expand` repeats examples.
         """
         batch, time, space = x.shape[:3]
         for layer, block in enumerate(self.trunk_blocks):
@@ -168,7 +169,7 @@ class WholeFrame(Dynamics):
     def trunk_step(
         self, x: Float[Tensor, "batch 1 space dim"], cache: KVCache
     ) -> Float[Tensor, "batch space dim"]:
-        """States of one new step against the cache of the earlier ones, which it joins."""
+        """Hidden states of one new time step, which is added to the cache."""
         x = x[:, 0]
         batch, space = x.shape[:2]
         for layer, block in enumerate(self.trunk_blocks):
@@ -181,16 +182,16 @@ class WholeFrame(Dynamics):
         return x
 
     def inner(
-        self, states: Float[Tensor, "frame space dim"], answers: Float[Tensor, "frame space dim"]
+        self, states: Float[Tensor, "frame space dim"], tokens: Float[Tensor, "frame space dim"]
     ) -> Float[Tensor, "frame space dim"]:
-        """Refine the states of a frame in raster order by the embedded tokens before each cell."""
-        x = states + F.pad(self.told(states, answers)[:, :-1], (0, 0, 1, 0))
+        """Refine every cell of a frame by the embedded tokens before it in raster order."""
+        x = states + F.pad(self.token_gate(states, tokens)[:, :-1], (0, 0, 1, 0))
         for block in self.inner_blocks:
             x = maybe_checkpoint(block, x, recompute=self.recompute)
         return x
 
     def logits(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape vocab"]:
-        """Final norm, and the frame's rows of the token embedding as the head."""
+        """Final norm and tied head."""
         return F.linear(self.norm(x), self.embed.weight[: self.layout.vocab_size])
 
     def loss(
@@ -220,8 +221,8 @@ class WholeFrame(Dynamics):
         logits: Float[Tensor, "batch time space vocab"],
         tokens: Int[Tensor, "batch time height width"],
     ) -> Float[Tensor, "batch time space"]:
-        nats = F.cross_entropy(logits.float().flatten(0, 2), tokens.flatten(), reduction="none")
-        return nats.view(logits.shape[:3])
+        nll = F.cross_entropy(logits.float().flatten(0, 2), tokens.flatten(), reduction="none")
+        return nll.view(logits.shape[:3])
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -237,8 +238,8 @@ class WholeFrame(Dynamics):
         | norm weights                                | 1                                    |
         | biases (of the action's layers)             | 0                                    |
 
-        The neighbours that `look_back` adds up stay apart in a cell from the start: without inner
-        layers it is enough to know them all, and which of them is where is learned late.
+        look_back starts larger, which keeps neighbours distinguishable; otherwise the network
+        learns their positions late.
         """
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
@@ -249,7 +250,7 @@ class WholeFrame(Dynamics):
                 nn.init.normal_(parameter, std=self._init_std(name, parameter))
 
     def _init_std(self, name: str, parameter: Tensor) -> float:
-        std = 0.5 / math.sqrt(parameter[0].numel())  # of an embedding, that is dim
+        std = 0.5 / math.sqrt(parameter[0].numel())  # inputs of an embedding: dim
         if name.endswith(("attention.proj.weight", "down.weight")):
             return std / math.sqrt(2 * len(self.blocks))
         if name == "look_back.weight":
@@ -259,16 +260,16 @@ class WholeFrame(Dynamics):
         return std
 
     def num_parameters(self, embeddings: bool = True) -> int:
-        """Weights; without embeddings, lookups and positions are left out, but not the head."""
+        """Number of parameters; embeddings=False leaves out lookups and positions, not the head."""
         total = sum(p.numel() for p in self.parameters())
         if embeddings:
             return total
-        tables = (self.embed, self.place, self.when)
+        tables = (self.embed, self.spatial_pos_emb, self.temporal_pos_emb)
         head = self.layout.vocab_size * self.config.dim
         return total - sum(table.weight.numel() for table in tables) + head
 
     def flops(self, num_clips: int, num_steps: int, causal: bool = False) -> float:
-        """6 operations per weight and cell, and 12 d times what a cell attends to per layer."""
+        """6 operations per weight and cell, plus 12 d per layer and attended cell."""
         config, cells = self.config, self.spec.tokens_per_step
         over_time = config.num_layers // 2
         share = 0.5 if causal else 1.0
