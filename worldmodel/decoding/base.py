@@ -14,7 +14,7 @@ from worldmodel.dynamics.text import TextContext
 
 
 class FrameDecoder(ABC):
-    """A running set of futures, extended frame by frame; `rollout` is the short way."""
+    """Futures that are extended frame by frame; `rollout` does it in one call."""
 
     @abstractmethod
     def start(
@@ -25,38 +25,38 @@ class FrameDecoder(ABC):
         drop_actions: Bool[Tensor, " batch"] | None = None,
         captions: TextContext | None = None,
     ) -> None:
-        """Read the prompt once and open `num_futures` futures per example, example-major.
+        """Read the prompt and open `num_futures` futures per example, example-major.
 
         Args:
-            captions: what is said at every time step, those of the future included.
+            captions: captions of every time step, future ones included.
         Raises:
-            BadInput: the prompt is empty, longer than the context, or of another shape, captions
-                do not fit the model, or guidance has a negative caption without an encoded one.
+            BadInput: the prompt is empty, exceeds the context or has a wrong shape; captions do
+                not fit the model; the negative prompt is not encoded.
         """
 
     @abstractmethod
     def next_frame(
         self, action: Float[Tensor, "future action"] | None = None
     ) -> Int[Tensor, "future height width"]:
-        """Sample the frame that follows, given the action in force before it."""
+        """Sample the next frame, given the action that leads to it."""
 
 
 class RowDecoder(FrameDecoder):
-    """What decoders have in common that hold rows of frames, one per future.
+    """Base of decoders with one row of frames per future.
 
-    Under guidance a future has two rows: first come all with their conditions, then all without.
-    `guided` makes one of their logits, and `both` gives what was drawn to both.
+    With guidance a future has two rows: all conditioned rows, then all unconditioned ones.
+    `guided` combines their logits, and `both` repeats a sample for both.
 
     Attributes:
         slide_steps: frames that leave a full context at once.
-        tokens, actions, drop_actions, captions: all frames so far and what was in force and said,
-            by row; actions are None where the model reads none.
-        guidance: None where it is off.
-        generator: draws the numbers that decide tokens, on the CPU.
+        tokens, actions, drop_actions, captions: all frames so far and their conditions, by row;
+            actions are None if the model reads none.
+        guidance: None if off.
+        generator: draws the uniform numbers of sampling, on the CPU.
 
     Raises:
-        BadInput: slide_steps not from 1 to context_steps - 1, or guidance by a condition that the
-            model does not read.
+        BadInput: slide_steps is not in 1 .. context_steps - 1, or the model does not read the
+            condition of guidance.
     """
 
     model: Dynamics
@@ -94,7 +94,7 @@ class RowDecoder(FrameDecoder):
         drop_actions: Bool[Tensor, " batch"] | None,
         captions: TextContext | None,
     ) -> None:
-        """Begin with a prompt, checked here; actions beyond it are left out."""
+        """Check and store a prompt; actions beyond it are dropped."""
         limit, time = self.context_steps, tokens.shape[1]
         if not 1 <= time <= limit:
             raise BadInput(f"a prompt of {time} frames; the model reads 1 to {limit}: shorten it")
@@ -110,7 +110,7 @@ class RowDecoder(FrameDecoder):
             self._pair(self.guidance)
 
     def _pair(self, guidance: Guidance) -> None:
-        """Every row once more, without the conditions that guidance makes stronger."""
+        """Add an unconditioned copy of every row, for guidance."""
         captions = self.captions
         if guidance.negative and (captions is None or captions.negative < 0):
             raise BadInput(
@@ -128,7 +128,7 @@ class RowDecoder(FrameDecoder):
         self._shares = shares.to(self.tokens.device)
 
     def repeat(self, num_futures: int) -> None:
-        """Every row as often as it has futures, example-major."""
+        """Repeat every row `num_futures` times, example-major."""
         self.tokens = self.tokens.repeat_interleave(num_futures, dim=0)
         if self.actions is not None:
             self.actions = self.actions.repeat_interleave(num_futures, dim=0)
@@ -138,13 +138,13 @@ class RowDecoder(FrameDecoder):
 
     @property
     def num_futures(self) -> int:
-        """Of all examples together."""
+        """Number of futures of all examples."""
         return len(self.tokens) // (1 if self.guidance is None else 2)
 
     def guided(
         self, logits: Float[Tensor, "row cell vocab"], cells: slice | Tensor
     ) -> Float[Tensor, "future cell vocab"]:
-        """The logits to draw some cells of the next frame from."""
+        """Logits for sampling some cells of the next frame."""
         if self.guidance is None:
             return logits
         level = self.guidance.level(self.tokens.shape[1] - self.prompt_steps)
@@ -152,18 +152,18 @@ class RowDecoder(FrameDecoder):
         return guide(conditioned, other, level * self._shares[cells])
 
     def both(self, x: Shaped[Tensor, "future *rest"]) -> Shaped[Tensor, "row *rest"]:
-        """The same for both rows of every future, where it has two."""
+        """Repeat `x` for both rows of every future under guidance."""
         return x if self.guidance is None else torch.cat([x, x])
 
     def check_action(self, action: Float[Tensor, "future action"] | None) -> None:
-        """BadInput where the model reads actions and this is not one for every future."""
+        """BadInput if the model reads actions and a future has none."""
         needed = (self.num_futures, self.layout.num_actions)
         given = None if action is None else tuple(action.shape)
         if self.actions is not None and given != needed:
             raise BadInput(f"next_frame needs actions {list(needed)}, got {given}")
 
     def join(self, action: Float[Tensor, "future action"] | None) -> None:
-        """Note the action that leads to the next frame; not read where the model reads none."""
+        """Store the action of the next frame, if the model reads actions."""
         if self.actions is not None and action is not None:
             self.actions = torch.cat([self.actions, self.both(action)[:, None]], dim=1)
 

@@ -1,8 +1,7 @@
-"""MaskGIT: all tokens of a frame drawn at once, the surest kept, the others drawn again.
+"""MaskGIT: samples all tokens of a frame at once, keeps the most certain, resamples the others.
 
-Chang et al. 2022 (arXiv 2202.04200, section 3.2), for video as 1X's GENIE does it. Attention over
-time is causal, so what the past frames are to a new one never changes while it is filled in: their
-keys and values are computed once, and each step reads the new frame alone.
+Chang et al. 2022 (arXiv 2202.04200, section 3.2), for video as in GENIE of 1X. Attention over time
+is causal, so keys and values of past frames are computed once. Each pass reads only the new frame.
 """
 
 import copy
@@ -24,16 +23,16 @@ ORDERS = ("random", "confidence")
 
 
 class MaskGIT(RowDecoder):
-    """A running set of futures of a masked model.
+    """Futures of a masked model, extended frame by frame.
 
-    When the context is full, the oldest `slide_steps` frames are dropped and the others are read
-    in anew, because their positions change.
+    When the context is full, the oldest `slide_steps` frames are dropped. The others are read
+    again, because their positions change.
 
     Args:
-        sampling: of every factor of every token; `top_k` and `top_p` hold for each factor.
-        num_steps: network passes per frame. A step that would settle no token is left out.
-        order: which tokens settle first: "random" ones (1X's choice: the surest tend to copy the
-            frame before), or by "confidence", the probability of what was drawn.
+        sampling: `top_k` and `top_p` apply to each factor.
+        num_steps: passes per frame. A pass that would settle no token is skipped.
+        order: tokens that settle first: "random" (1X: the most certain tokens tend to copy the
+            previous frame), or by "confidence", the probability of the sample.
         slide_steps: None: a quarter of the context.
 
     Raises:
@@ -58,7 +57,7 @@ class MaskGIT(RowDecoder):
             raise BadInput(f"order={order!r}; choose one of {', '.join(ORDERS)}")
         self.num_steps, self.order = num_steps, order
         self.cache: TimeCache
-        self.seen: int  # frames that the cache was brought up to
+        self.seen: int  # frames in the cache
 
     @torch.inference_mode()
     def start(
@@ -128,7 +127,7 @@ class MaskGIT(RowDecoder):
     def logits(
         self, factors: Int[Tensor, "row space factor"], masked: Bool[Tensor, "row space"]
     ) -> Float[Tensor, "row space logit"]:
-        """Logits of the next frame as far as it is filled in."""
+        """Logits of the partly masked next frame."""
         cells = self.model.embed_cells(factors[:, None], masked[:, None])
         return self.model.logits(self._pass(cells, self.tokens.shape[1]))[:, 0].float()
 
@@ -137,7 +136,7 @@ class MaskGIT(RowDecoder):
         logits: Float[Tensor, "future space logit"],
         uniform: Float[Tensor, "factor future space"],
     ) -> tuple[Int[Tensor, "future space factor"], Float[Tensor, "future space"]]:
-        """A value of every factor, and the probability that these logits give to them."""
+        """Sample every factor; return values and the probability of each token."""
         values, confidence = [], torch.ones_like(logits[..., 0])
         for part, level in zip(self.model.factors.parts(logits), uniform, strict=True):
             value = sample(part.flatten(0, 1), self.sampling, level.flatten()).view(level.shape)
@@ -149,7 +148,7 @@ class MaskGIT(RowDecoder):
     def _pass(
         self, cells: Float[Tensor, "row 1 space dim"], step: int
     ) -> Float[Tensor, "row 1 space dim"]:
-        """The frame of a time step, behind those in the cache, through all blocks."""
+        """One pass: run the frame of a time step after those in the cache."""
         model, before = self.model, self.tokens[:, step - 1 : step]
         acting = None
         if self.actions is not None:
@@ -159,11 +158,11 @@ class MaskGIT(RowDecoder):
         return model.read(model.prepare(cells, past, acting, text, self.cache.length), self.cache)
 
     def _text(self, start: int, stop: int) -> Float[Tensor, "row step 1 dim"] | None:
-        """What the frames of these time steps are told."""
+        """Caption vectors of these time steps."""
         return None if self.captions is None else self.model.text(self.captions, start, stop)
 
     def _catch_up(self) -> None:
-        """Bring the cache up to the newest frame, which nobody needed until now."""
+        """Add the newest frame to the cache."""
         newest = self.seen < self.tokens.shape[1]
         if self.cache.length + newest == self.model.config.context_steps:
             self._read_window(self.cache.length + newest - self.slide_steps)
@@ -191,7 +190,7 @@ class MaskGIT(RowDecoder):
 
 
 def schedule(num_steps: int, num_tokens: int) -> list[tuple[int, int]]:
-    """Steps that settle a token, and how many are masked after each: ceil(cos(pi k / 2N) S)."""
+    """Passes that settle a token, each with the count still masked: ceil(cos(pi k / 2N) S)."""
     left = [math.ceil(math.cos(k / num_steps * math.pi / 2) * num_tokens) for k in range(num_steps)]
     left.append(0)
     return [(k, left[k + 1]) for k in range(num_steps) if left[k + 1] < left[k]]
@@ -204,5 +203,5 @@ def maskgit(
     order: str = "random",
     slide_steps: int | None = None,
 ) -> FrameDecoder:
-    """A few passes over each frame, more and more of it settled (see `MaskGIT`)."""
+    """A few passes per frame (see `MaskGIT`)."""
     return MaskGIT(model, sampling, num_steps, order, slide_steps)

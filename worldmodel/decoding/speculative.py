@@ -1,4 +1,4 @@
-"""Speculative decoding of a GPT: many guessed tokens per pass, exactly the sequential tokens."""
+"""Speculative decoding of a GPT: several tokens per pass, equal to sequential decoding."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,29 +13,28 @@ from worldmodel.dynamics.text import TextContext
 
 
 class SpeculativeDecoder(Decoder):
-    """Reads `num_draft` guesses in one pass and keeps those that the GPT would have drawn.
+    """Checks `num_draft` guesses per pass and keeps those that the GPT would sample.
 
-    The number that decides a token is drawn before the token (`sample`), so what the sequential
-    decoder would draw after a right past is known once the logits are: a guess is kept where it
-    is that token, and the first one that is not is replaced by it. Every pass thus settles at
-    least one token, and futures equal those of `Decoder` with the same seed, token by token and
-    not only in distribution. (Up to rounding: logits of one position and of many are summed in
-    another order, so a draw within about 1e-6 of the edge between two tokens may fall either way.)
-    Leviathan et al. 2023 (arXiv 2211.17192) keep the distribution alone.
+    The uniform number of a token is drawn in advance (`sample`). So the logits determine the token
+    of the sequential decoder. A guess is kept if it is that token; the first wrong guess is
+    replaced by it. Every pass settles at least one token. Futures equal those of `Decoder` with
+    the same seed, token by token. (Up to rounding: sums over one and over many positions differ in
+    order, so a draw within about 1e-6 of the edge between two tokens may fall either way.)
+    Leviathan et al. 2023 (arXiv 2211.17192) preserve only the distribution.
 
-    With several rows a pass settles as many tokens as its slowest row, since all rows share the
-    length of the cache; faster rows keep their settled tokens as their next guesses. The host
-    waits once per pass, for the number of right guesses.
+    With several rows, a pass settles as many tokens as its slowest row, because all rows share the
+    cache length. Faster rows keep their settled tokens as guesses. The host waits once per pass,
+    for the number of correct guesses.
 
     Args:
-        draft: where guesses come from; Jacobi's iterations by default.
-        num_draft: guesses per pass; more than a frame's rest are never read.
+        draft: source of the guesses; Jacobi iteration by default.
+        num_draft: guesses per pass, at most the rest of the frame.
 
     Attributes:
         num_passes, num_guesses, num_accepted: counted since the start.
 
     Raises:
-        BadInput: no guess at all, or what `Decoder` refuses.
+        BadInput: num_draft < 1, or as `Decoder`.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class SpeculativeDecoder(Decoder):
 
     @property
     def acceptance(self) -> float:
-        """Share of the guesses read that were kept."""
+        """Share of guesses that were accepted."""
         return self.num_accepted / max(self.num_guesses, 1)
 
     def start(
@@ -66,18 +65,18 @@ class SpeculativeDecoder(Decoder):
         drop_actions: Bool[Tensor, " batch"] | None = None,
         captions: TextContext | None = None,
     ) -> None:
-        """As `Decoder.start`; the counts begin anew."""
+        """As `Decoder.start`; resets the counts."""
         super().start(tokens, actions, num_futures, drop_actions, captions)
         self.draft.start(self.tokens, self.actions, self.drop_actions)
         self.num_passes = self.num_guesses = self.num_accepted = 0
 
     def decode(self, choose: Choose) -> Int[Tensor, "row space"]:
-        """All tokens of the frame that was begun, several per pass."""
+        """All tokens of the open frame, several per pass."""
         guessed = self.draft.open(self.tokens, self.actions)
         frame = self.both(guessed[: self.num_futures])  # a guess holds for both rows of a pair
         settled = torch.zeros_like(frame, dtype=torch.bool)
         x, done, space = self.prefix, 0, frame.shape[1]
-        if not x.shape[1]:  # the frame before tells the first token: there is no pass to make
+        if not x.shape[1]:  # the last frame already gave the logits of the first token
             first = slice(0, 1)
             frame[:, first] = choose(self.next_logits[:, None], first)
             settled[:, first] = True
@@ -97,7 +96,7 @@ class SpeculativeDecoder(Decoder):
     def _verify(
         self, frame: Tensor, settled: Tensor, x: Tensor, guessed: slice, choose: Choose
     ) -> int:
-        """Read the settled positions `x` and the guesses; return how many cells are settled now."""
+        """Run the settled embeddings `x` and the guesses; return the number of settled cells."""
         guesses = frame[:, guessed]
         certain, num_guesses = x.shape[1], guesses.shape[1]
         kept = self.cache.length + certain

@@ -1,4 +1,4 @@
-"""Decoding of the whole-frame kind: its trunk runs once per frame and keeps what it has read."""
+"""Decoder of the whole-frame model: a cached trunk runs once per frame."""
 
 import copy
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ from worldmodel.dynamics.whole_frame.model import WholeFrame
 
 
 class WholeFrameDecoder(RowDecoder):
-    """A running set of futures of a `WholeFrame`.
+    """Futures of a `WholeFrame`, extended frame by frame.
 
-    Without inner layers a frame is one pass, all cells drawn at once. With them the cells are
-    drawn in raster order by the inner layers alone, against a cache of their own frame.
+    Without inner layers, one pass samples all cells. With them, the inner layers sample cells in
+    raster order, with a cache of their frame.
 
-    When the context is full, the oldest `slide_steps` frames are dropped and the others are read
-    in anew, because their positions change; the default drops a quarter of the context.
+    When the context is full, the oldest `slide_steps` frames are dropped. The others are read
+    again, because their positions change. By default a quarter of the context is dropped.
 
     Args:
-        slide_steps: 1 (always the longest context, slowest) to context_steps - 1.
+        slide_steps: 1 (longest context, slowest) to context_steps - 1.
     """
 
     model: WholeFrame
@@ -56,7 +56,7 @@ class WholeFrameDecoder(RowDecoder):
     def next_frame(
         self, action: Float[Tensor, "future action"] | None = None
     ) -> Int[Tensor, "future height width"]:
-        """Sample the frame that follows, given the action in force before it."""
+        """Sample the next frame, given the action that leads to it."""
         layout, rows = self.layout, self.num_futures
         self.check_action(action)
         self.join(action)
@@ -74,7 +74,7 @@ class WholeFrameDecoder(RowDecoder):
 
     @torch.inference_mode()
     def states(self) -> Float[Tensor, "row space dim"]:
-        """Read the newest frame and action: the trunk's states of the cells of the next frame."""
+        """Read the newest frame and action; return trunk states of the next frame."""
         if self.cache.length == self.context_steps:
             self._read(self.context_steps - self.slide_steps)
         x = self.model.embed_frames(self.tokens[:, -1:])
@@ -88,7 +88,7 @@ class WholeFrameDecoder(RowDecoder):
     def _cells(
         self, states: Float[Tensor, "row space dim"], uniform: Float[Tensor, "space future"]
     ) -> Iterator[Int[Tensor, " future"]]:
-        """The cells of a frame in raster order, by the inner layers."""
+        """Sample the cells of a frame in raster order with the inner layers."""
         model, space, blocks = self.model, states.shape[1], self.model.inner_blocks
         cache = self._cache(len(blocks), len(states), space)
         x = states[:, :1]
@@ -100,14 +100,14 @@ class WholeFrameDecoder(RowDecoder):
             token = sample(logits, self.sampling, uniform[cell])
             yield token
             if cell + 1 < space:
-                told = model.token_gate(states[:, cell], model.embed(self.both(token)))
-                x = states[:, cell + 1 : cell + 2] + told[:, None]
+                gated = model.token_gate(states[:, cell], model.embed(self.both(token)))
+                x = states[:, cell + 1 : cell + 2] + gated[:, None]
 
     def _read(self, num_steps: int) -> None:
         """Fill a fresh cache from the newest `num_steps` frames."""
         model, start = self.model, self.tokens.shape[1] - num_steps
         actions = None
-        if self.actions is not None:  # the newest may already be that of the frame that comes
+        if self.actions is not None:  # without the action of the next frame
             actions = self.actions[:, start : start + max(num_steps - 1, 0)]
         captions = self.captions and self.captions.from_step(start)
         x = model.embed_clip(self.tokens[:, start:], actions, self.drop_actions, captions)

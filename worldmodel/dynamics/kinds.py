@@ -14,7 +14,7 @@ from worldmodel.dynamics.masked.model import Masked
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.dynamics.whole_frame.model import WholeFrame
 
-# Configs of networks by the name that a checkpoint gives them.
+# Configs by their name in checkpoints.
 KINDS: dict[str, type[Any]] = {
     "gpt": GPTConfig,
     "masked": MaskedConfig,
@@ -30,7 +30,7 @@ NETWORKS: dict[type[DynamicsConfig], type[Any]] = {
 
 
 def build_dynamics(config: DynamicsConfig, spec: TokenSpec, num_actions: int) -> Dynamics:
-    """The network that a config describes for these tokens, as it starts.
+    """A newly initialised network of a config.
 
     Args:
         num_actions: columns of the actions; 0 for none.
@@ -40,19 +40,19 @@ def build_dynamics(config: DynamicsConfig, spec: TokenSpec, num_actions: int) ->
 
 
 def describe(config: DynamicsConfig) -> dict[str, Any]:
-    """A config as a manifest holds it: its kind's name and its values."""
+    """The manifest entry of a config: its kind and its values."""
     (name,) = (name for name, kind in KINDS.items() if type(config) is kind)
     return {"name": name, **asdict(config)}
 
 
 def from_description(description: Any, where: str = "network") -> DynamicsConfig:
-    """The config that `describe` described.
+    """The config from an entry of `describe`.
 
     Args:
-        where: the values come from, for messages.
+        where: source of the entry, for messages.
 
     Raises:
-        BadInput: an unknown kind, or a value that this kind does not have.
+        BadInput: an unknown kind, or an unknown or wrong value.
     """
     kind, values = kind_of(description, KINDS, where)
     config: DynamicsConfig = judged(kind, values, where)

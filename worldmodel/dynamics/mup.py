@@ -1,7 +1,7 @@
-"""Width transfer (muP): a learning rate found on a narrow network serves a wide one.
+"""Width transfer (muP): a wide network uses the learning rate of a narrow one.
 
-Yang et al. 2022 (arXiv 2203.03466), table 8 with Adam, told as multiples of the network at
-`mup_base_width`, for which nothing changes. r = mup_base_width / dim:
+Yang et al. 2022 (arXiv 2203.03466), table 8 with Adam, as multiples of the network at
+`mup_base_width`. r = mup_base_width / dim:
 
 | parameter                                             | init std | learning rate | output |
 |-------------------------------------------------------|----------|---------------|--------|
@@ -12,11 +12,11 @@ Yang et al. 2022 (arXiv 2203.03466), table 8 with Adam, told as multiples of the
 |   or not                                              |          |               |        |
 | conditions of a factorised head: added behind that r  | r        | r             |        |
 
-Which sides grow is read from the shapes of the same network at twice the width
+The sides that grow are found from the shapes of the network at twice the width
 (`DynamicsConfig.widened`), not from names. `look_back` starts at 1 / sqrt(inputs) anyway.
-Attention keeps 1 / sqrt(head_dim), so widen by more heads of the same size. Weight decay is
-divided by what the learning rate is multiplied by: AdamW decays by their product, which then is
-the same at every width. Not transferred: depth, batch size, the number of steps.
+Attention keeps 1 / sqrt(head_dim), so add heads of the same size to widen. Weight decay is divided
+by the learning-rate multiple: AdamW decays by their product, which stays the same at every width.
+Not transferred: depth, batch size, the number of steps.
 """
 
 import math
@@ -30,14 +30,14 @@ CONDITIONS = "head.conditions."
 
 
 class Multiple(NamedTuple):
-    """What the standard deviation at the start and the learning rate are multiplied by."""
+    """Factors of the initial standard deviation and of the learning rate."""
 
     start: float = 1.0
     rate: float = 1.0
 
 
 def multiples(network: Dynamics) -> dict[str, Multiple]:
-    """Of every parameter, by its name; all 1 at the base width."""
+    """Multiples of every parameter by name; all 1 at the base width."""
     names, ratio = dict(network.named_parameters()), network.config.width_ratio
     if ratio == 1:
         return dict.fromkeys(names, Multiple())

@@ -1,8 +1,8 @@
-"""The masked world model: frames filled in from the past and from what is known of them.
+"""The masked world model: predicts masked tokens of a frame from the past and the other tokens.
 
-ST-MaskGIT, 1X's GENIE (github.com/1x-technologies/1xgpt): a space-time transformer
-(`worldmodel.dynamics.masked.space_time`) reads a clip whose later tokens are partly masked, and
-predicts the masked ones, all independently of each other, and so the factors of each.
+This is ST-MaskGIT, GENIE of 1X (github.com/1x-technologies/1xgpt). A space-time transformer
+(`worldmodel.dynamics.masked.space_time`) reads a clip whose later tokens are partly masked. It
+predicts the masked tokens, and the factors of each, independently of each other.
 """
 
 import torch
@@ -24,7 +24,7 @@ from worldmodel.dynamics.text import TextContext, TextVector
 
 
 class Masked(Dynamics):
-    """Predicts the masked tokens of a clip from all others and from the actions.
+    """Predicts the masked tokens of a clip from the other tokens and the actions.
 
     Raises:
         BadInput: the configuration does not fit the data, or a clip does not fit the model.
@@ -60,12 +60,12 @@ class Masked(Dynamics):
         drop_actions: Bool[Tensor, " batch"] | None = None,
         captions: TextContext | None = None,
     ) -> Float[Tensor, "batch time space logit"]:
-        """Logits of every token's factors, one factor after the other.
+        """Logits of the factors of every token, concatenated.
 
         Args:
-            masked: tokens that are not seen; what `factors` holds there has no effect. None: of
-                every frame all tokens are masked, and of those before it none.
-            captions: what is said at every step.
+            masked: hidden tokens; `factors` has no effect there. None predicts every frame fully
+                masked, given the unmasked frames before it.
+            captions: captions of every time step.
         """
         time = factors.shape[1]
         cells, mask = self.embed_cells(factors, masked), None
@@ -103,10 +103,10 @@ class Masked(Dynamics):
         drop_actions: Bool[Tensor, " batch"] | None = None,
         captions: TextContext | None = None,
     ) -> TokenScores:
-        """Temporally teacher-forced: a frame whose tokens are all masked, after the real past.
+        """Temporally teacher-forced: a fully masked frame given the real past.
 
-        As genie/evaluate.py of 1X, with the logits of the first step, but for all frames at once.
-        Nats are those of a product of distributions over all cells and factors.
+        As genie/evaluate.py of 1X with the logits of the first pass, but for all frames at once.
+        Cells and factors are scored independently.
         """
         self.check(tokens, actions, captions)
         real = self.factors.split(tokens.flatten(2))
@@ -119,7 +119,7 @@ class Masked(Dynamics):
         factors: Int[Tensor, "batch time space factor"],
         masked: Bool[Tensor, "batch time space"] | None,
     ) -> Float[Tensor, "batch time space dim"]:
-        """The sum of the factors' embeddings, or the mask's."""
+        """Sum of the factor embeddings, or the mask token."""
         parts = [embed(factors[..., k]) for k, embed in enumerate(self.embeds)]
         x = torch.stack(parts).sum(0)
         return x if masked is None else torch.where(masked[..., None], self.mask_token, x)
@@ -132,12 +132,11 @@ class Masked(Dynamics):
         text: Float[Tensor, "batch time 1 dim"] | None,
         start: int,
     ) -> Float[Tensor, "batch time space dim"]:
-        """What the first block reads: cells, positions, captions, actions, the frame before.
+        """Input of the first block: cells, positions, captions, actions, previous frame.
 
         Args:
-            before, acting: the frame before each frame, and the action between the two; of step 0,
-                which has neither, nothing is given.
-            text: of each frame.
+            before, acting: previous frame and action of every frame, without time step 0.
+            text: caption vector of every frame.
             start: time step of the first frame.
         """
         config = self.config
@@ -160,7 +159,7 @@ class Masked(Dynamics):
         drop_actions: Bool[Tensor, " batch"] | None,
         num_steps: int,
     ) -> Float[Tensor, "batch step dim"] | None:
-        """What the cells of later frames are told of the first `num_steps` actions."""
+        """Embeddings of the first `num_steps` actions."""
         if not self.conditioned:
             return None
         assert actions is not None
@@ -174,7 +173,7 @@ class Masked(Dynamics):
     def read(
         self, x: Float[Tensor, "batch time space dim"], cache: TimeCache
     ) -> Float[Tensor, "batch time space dim"]:
-        """All blocks, after the frames in the cache; the new ones are written behind them."""
+        """Run new frames through all blocks and append them to the cache."""
         for layer, block in enumerate(self.blocks):
             x = block(x, None, cache, layer)
         return x
@@ -217,7 +216,7 @@ class Masked(Dynamics):
         return lr_multipliers(self)
 
     def num_parameters(self, embeddings: bool = True) -> int:
-        """Number of parameters; without embeddings, lookups and positions are left out."""
+        """Number of parameters; embeddings=False leaves out lookups and positions."""
         total = sum(p.numel() for p in self.parameters())
         if embeddings:
             return total
@@ -231,8 +230,8 @@ class Masked(Dynamics):
     def flops(self, num_clips: int, num_steps: int, causal: bool = False) -> float:
         """6 N + 12 L d (S + T) per token: S cells of a frame, and T steps or half of them.
 
-        N = `num_parameters(embeddings=False)`, L layers of width d; as PaLM (arXiv 2204.02311,
-        appendix B) counts, with both attentions.
+        N = `num_parameters(embeddings=False)`, L layers of width d; counted as in PaLM (arXiv
+        2204.02311, appendix B), with both attentions.
         """
         space = self.spec.tokens_per_step
         keys = space + num_steps / (2 if causal else 1)
@@ -242,7 +241,7 @@ class Masked(Dynamics):
 
 
 def _past_and_self(time: int) -> Bool[Tensor, "both past"]:
-    """Two clips side by side: the second's frames see the first's before them, and themselves."""
+    """Mask of two clips: a frame of the second sees itself and earlier frames of the first."""
     past, alone = torch.ones(time, time).tril(), torch.eye(time)
     rows = [[past, torch.zeros_like(past)], [past - alone, alone]]
     return torch.cat([torch.cat(row, dim=1) for row in rows]).bool()
