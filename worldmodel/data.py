@@ -32,8 +32,8 @@ class TokenClip:
 
     Attributes:
         tokens: int64 [batch time height width], a token grid per time step.
-        actions: float32 [batch time action]; row t explains step t+1.
-        text: what is said of every step; None where no drive has captions.
+        actions: float32 [batch time action]; row t leads to time step t + 1.
+        text: captions of every time step; None if no drive has captions.
     """
 
     tokens: Int[Tensor, "batch time height width"]
@@ -54,7 +54,7 @@ Window = tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, tuple[str
 class TokenWindows(Dataset[Window]):
     """Every window of `num_steps` steps (or every `stride`-th) of some drives, memory-mapped.
 
-    A window is tokens and actions and, where any of the drives has captions, what is said.
+    A window has tokens, actions and, if any drive has captions, captions.
     """
 
     def __init__(self, drives: Sequence[TokenDrive], num_steps: int, stride: int = 1) -> None:
@@ -79,8 +79,8 @@ class TokenWindows(Dataset[Window]):
             raise CorruptSample(f"drive {drive.id}, {drive.damage}")
         window = slice(start, start + self.num_steps)
         if self.captioned:
-            said = captions_at(drive.captions, window.start, window.stop)
-            return drive.tokens[window], drive.actions[window], said
+            captions = captions_at(drive.captions, window.start, window.stop)
+            return drive.tokens[window], drive.actions[window], captions
         return drive.tokens[window], drive.actions[window]
 
     def describe(self, index: int) -> dict[str, Any]:
@@ -95,11 +95,11 @@ class TokenWindows(Dataset[Window]):
 
 
 def collate(samples: list[Window]) -> TokenClip:
-    tokens, actions, *said = zip(*samples, strict=True)
+    tokens, actions, *captions = zip(*samples, strict=True)
     return TokenClip(
         torch.from_numpy(np.stack(tokens).astype(np.int64)),
         torch.from_numpy(np.stack(actions)),
-        Captions.of(said[0]) if said else None,
+        Captions.of(captions[0]) if captions else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Which of its conditions an example is trained with."""
+"""Random dropping of conditions in training."""
 
 from dataclasses import dataclass, replace
 
@@ -11,9 +11,9 @@ from training.errors import BadInput
 
 @dataclass(frozen=True)
 class ConditionShares:
-    """Shares of the examples that are trained on a part of what conditions them.
+    """Shares of examples that read only some of their conditions.
 
-    A model that has seen every part alone can be decoded without the others, and guided.
+    Such a model decodes with any subset of the conditions, and supports guidance.
     GAIA-1 (Hu et al. 2023, arXiv 2309.17080, section 4.2): none 0.2, actions 0.4, text 0.4.
 
     Attributes:
@@ -46,7 +46,7 @@ class ConditionShares:
     def draw(
         self, batch: int, device: torch.device
     ) -> tuple[Bool[Tensor, " batch"], Bool[Tensor, " batch"]]:
-        """Which examples go without their actions, and which without their text."""
+        """Examples without actions, and examples without text."""
         level = torch.rand(batch, device=device)
         no_actions = level < self.text + self.none
         no_text = (level >= self.text) & (level < self.text + self.none + self.actions)

@@ -1,6 +1,6 @@
-"""Training on imperfect pasts, so that a world model bears its own errors in long rollouts.
+"""Training on a disturbed context, for robustness to its own errors in long rollouts.
 
-The network reads a changed context; what it has to predict stays the recorded frames.
+The network reads a changed context; the targets stay the recorded frames.
 """
 
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from worldmodel.dynamics.base import Dynamics
 
 @dataclass(frozen=True)
 class Robustness:
-    """What is done to the context that a window is predicted from; the parts add up.
+    """Disturbances of the context in training; they can be combined.
 
     Attributes:
-        corrupt: largest share of the context's tokens that are replaced by random ones; every
-            example draws its own share from 0 to this (the 1X GENIE recipe does so).
-        noise: largest standard deviation of Gaussian noise on the frame tokens' embeddings, as
-            a multiple of their own; every example draws its own level from 0 to this. The
-            network is told the level where `network.noise_levels` is not 0 (GameNGen,
+        corrupt: largest share of context tokens that are replaced by random ones; every example
+            draws its share from 0 to this (as in 1X GENIE).
+        noise: largest standard deviation of Gaussian noise on the embeddings of frame tokens, as a
+            multiple of theirs; every example draws its level from 0 to this. The network
+            reads the level if `network.noise_levels` is not 0 (GameNGen,
             arXiv 2408.14837, section 3.2.1), and always decodes at level 0.
-        self_fed_frames: frames of every window that are replaced by the model's own samples,
+        self_fed_frames: frames of every window that are replaced by samples of the model,
             drawn teacher-forced in one pass without gradient (two-pass scheduled sampling,
             Mihaylova and Martins 2019, arXiv 1906.07651). Frames that a loss does not count
             stay as recorded.
@@ -42,7 +42,7 @@ class Robustness:
         at_least(0, "robustness.", self_fed_frames=self.self_fed_frames)
 
     def check(self, network: Dynamics) -> None:
-        """BadInput unless the network can be trained so."""
+        """BadInput unless the network supports it."""
         if self == Robustness():
             return
         missing = [name for name in ("context", "noise") if name not in network.reads]
@@ -65,10 +65,10 @@ class Robustness:
         *conditions: Any,
         **further: Any,
     ) -> dict[str, Tensor]:
-        """The keyword arguments `context` and `noise` of the network's loss, where they are on.
+        """The keyword arguments `context` and `noise` of the loss, if they are on.
 
         Args:
-            conditions, further: what else the loss is called with.
+            conditions, further: the other arguments of the loss.
         """
         changed, context = {}, tokens
         if self.self_fed_frames:
@@ -91,7 +91,7 @@ class Robustness:
         self, network: Dynamics, tokens: Tensor, *conditions: Any, **further: Any
     ) -> Tensor:
         logits: Float[Tensor, "batch time space vocab"] = network(tokens, *conditions, **further)
-        # The largest of logits plus Gumbel noise is a sample; exponential noise makes it.
+        # Gumbel-max sampling; -log of exponential noise is Gumbel noise.
         noise = torch.empty_like(logits, dtype=torch.float32).exponential_()
         samples = (logits.float() - noise.log()).argmax(-1).view_as(tokens)
         order = torch.rand(tokens.shape[:2], device=tokens.device)

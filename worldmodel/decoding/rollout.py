@@ -63,11 +63,11 @@ def speculative(
     num_draft: int = 16,
     draft_model: Dynamics | str | None = None,
 ) -> FrameDecoder:
-    """What "raster" decodes, many tokens per pass (see `SpeculativeDecoder`).
+    """As "raster", with several tokens per pass (see `SpeculativeDecoder`).
 
     Args:
         draft: "previous", "jacobi", or "model" for guesses of `draft_model`.
-        draft_model: a network, or the run that holds it.
+        draft_model: a network or a run folder.
     """
     return SpeculativeDecoder(
         for_decoding(model, dtype),
@@ -87,17 +87,17 @@ def diagonal(
     dtype: torch.dtype | str | None = None,
     lag: int = 2,
 ) -> FrameDecoder:
-    """Cells of a diagonal at once, approximate (see `DiagonalDecoder`)."""
+    """All cells of a diagonal per pass, approximate (see `DiagonalDecoder`)."""
     return DiagonalDecoder(for_decoding(model, dtype), sampling, slide_steps, window, lag)
 
 
 def open_draft(
     model: GPT, sampling: Sampling | None, draft: str, draft_model: Dynamics | str | None
 ) -> Draft:
-    """Where guesses for this model come from.
+    """The draft of speculative decoding.
 
     Raises:
-        BadInput: an unknown draft, one that does not go with `draft_model`, or a draft model of
+        BadInput: an unknown draft, a draft that does not fit `draft_model`, or a draft model with
             other tokens or actions.
     """
     if draft not in ("previous", "jacobi", "model"):
@@ -182,14 +182,14 @@ def rollout(
     """Several futures of `horizon` frames for every prompt, decoded in one batch.
 
     Args:
-        actions: row t explains frame t + 1, so prompt + horizon - 1 rows; all futures of an
-            example share them. Not read where nothing conditions on actions. A model that
-            predicts actions imagines those that are missing at the end.
-        method, options: how to decode (see `open_decoder`).
-        captions: what is said at every step of prompt and horizon; the last caption goes on.
+        actions: row t leads to frame t + 1, so prompt + horizon - 1 rows; all futures of an
+            example share them. Ignored by a model without actions. A model that predicts
+            actions samples missing ones at the end.
+        method, options: decoder and its options (see `open_decoder`).
+        captions: captions of every time step of prompt and horizon; the last one holds on.
     Raises:
         BadInput: a prompt longer than the context, too few actions, wrong shapes, text for a
-            model that reads none, or a method that this model cannot do.
+            model without text, or a method that this model does not support.
     """
     if horizon < 1:
         raise BadInput(f"horizon={horizon}; give 1 or more frames")

@@ -20,23 +20,21 @@ class LayoutConfig:
         actions: "none" (prefix = one separator), "continuous" (one position that embeds
             symlog(actions)) or "binned" (one token per action column).
         num_bins: bins per column of "binned", uniform in symlog space.
-        action_min, action_max: range of the bins in the actions' own units, one for all
-            columns or one each; values outside fall into the outermost bins. None is filled in
-            from the drives that the world model is trained on, column by column.
+        action_min, action_max: range of the bins in the units of the actions, one for all
+            columns or one each. Values outside fall into the outermost bins. None: from the
+            train drives, column by column.
         predict_actions: weight of the cross entropy of "binned" actions in the loss, which are
-            then predicted like tokens and can be left to the model when decoding; 0: they are
-            only read (GAIA-1 counts image tokens alone).
-        first_target_step: first time step whose tokens count in a loss or a score; frame 0
-            has no past, so 1 leaves it out.
-        separator: whether "none" has a prefix at all. Without it frames follow each other, the
-            last token of a frame predicts the first of the next, and nothing predicts the very
-            first, whose distribution then counts as uniform.
+            then predicted like tokens, and a decoder can sample them. 0: actions are only read
+            (as in GAIA-1).
+        first_target_step: first time step whose tokens count in a loss or a score; 1 leaves
+            out frame 0, which has no past.
+        separator: whether "none" has a prefix. Without it, the last token of a frame predicts the
+            first of the next. Nothing predicts the very first token: it counts as uniform.
         start_token: whether a token with its own id precedes the first frame and predicts its
             first token, if there is no separator (Cosmos: <bov>).
-        text_tokens: positions of every prefix that hold the caption's embedding (GAIA-1: 32); 0
-            for no text.
-        text_width: numbers per token of the text encoder; 0 is filled in from the encoder that
-            the world model is trained with.
+        text_tokens: positions of every prefix for the embedded caption (GAIA-1: 32); 0 for no
+            text.
+        text_width: channels of the text encoder; 0: from the encoder of training.
     """
 
     actions: str = "none"

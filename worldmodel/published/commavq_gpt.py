@@ -72,13 +72,13 @@ class CommaVQGPT:
         """
         where = weights_file(files)
         tensors = state_dict(read_file(where), where)
-        said = settings(files, where, GPT2Config)
-        heads = self.num_heads or said.get("n_head")
+        given = settings(files, where, GPT2Config)
+        heads = self.num_heads or given.get("n_head")
         if not heads:
             raise BadInput(f"{where}: how many heads? give its config.json too, or num_heads=N")
         num_ids, dim = tensor(tensors, "transformer.wte.weight", where).shape
         positions = len(tensor(tensors, "transformer.wpe.weight", where))
-        width = said.get("tokens_per_frame", 1 + GRID[0] * GRID[1])
+        width = given.get("tokens_per_frame", 1 + GRID[0] * GRID[1])
         width = width if self.grid is None else 1 + self.grid[0] * self.grid[1]
         if positions % width or positions < 2 * width:
             raise BadInput(
@@ -99,7 +99,7 @@ class CommaVQGPT:
             bias=True,
             look_back=0,
             head_ids="all",
-            norm_eps=said.get("layer_norm_epsilon", 1e-5),
+            norm_eps=given.get("layer_norm_epsilon", 1e-5),
         )
         left_out = [key for key in tensors if key.endswith(MASKS)]
         for key in tensors:

@@ -83,12 +83,12 @@ class CosmosAR:
         """
         where = weights_file(files)
         tensors = _tensors(where)
-        said = settings(files, where, CosmosParams)
-        if said.get("rope_dim", "3D") != "3D":
-            raise BadInput(f"{where}: rope_dim={said['rope_dim']}; only 3D is a world model's")
-        shape = self.latent_shape or said.get("video_latent_shape", LATENT_SHAPE)
+        given = settings(files, where, CosmosParams)
+        if given.get("rope_dim", "3D") != "3D":
+            raise BadInput(f"{where}: rope_dim={given['rope_dim']}; only 3D is a world model's")
+        shape = self.latent_shape or given.get("video_latent_shape", LATENT_SHAPE)
         steps, rows, columns = judged(tuple[PositiveInt, ...], list(shape), "latent_shape")
-        config = _config(tensors, said, steps, where)
+        config = _config(tensors, given, steps, where)
         vocab = len(tensors["output.weight"])
         _split_padding(tensors, vocab)
         spec = TokenSpec(
@@ -118,20 +118,20 @@ def _tensors(where: Path) -> Tensors:
     return {k.removeprefix("model."): v for k, v in state_dict(kept, where).items()}
 
 
-def _config(tensors: Tensors, said: dict[str, Any], steps: int, where: Path) -> GPTConfig:
+def _config(tensors: Tensors, given: dict[str, Any], steps: int, where: Path) -> GPTConfig:
     first = "layers.0.attention."
     width, dim = tensor(tensors, f"{first}wq.weight", where).shape
     qk_norm = tensors.get(f"{first}q_norm.weight")
-    head_dim = len(qk_norm) if qk_norm is not None else said.get("head_dim")
+    head_dim = len(qk_norm) if qk_norm is not None else given.get("head_dim")
     if not head_dim:
-        if not said.get("n_heads"):
+        if not given.get("n_heads"):
             raise BadInput(f"{where}: how many heads? give its config.json (n_heads) too")
-        head_dim = width // said["n_heads"]
+        head_dim = width // given["n_heads"]
     layers = num_layers(tensors, "layers.", where)
     vocab = len(tensor(tensors, "output.weight", where))
     context_dim, every = _text(tensors, layers, where)
-    yarn = said.get("apply_yarn", "n_layers" not in said and width != dim)
-    slowed = {**YARN, **said}
+    yarn = given.get("apply_yarn", "n_layers" not in given and width != dim)
+    slowed = {**YARN, **given}
     return GPTConfig(
         dim=dim,
         num_layers=layers,
@@ -141,17 +141,17 @@ def _config(tensors: Tensors, said: dict[str, Any], steps: int, where: Path) -> 
         mlp="swiglu",
         mlp_hidden=len(tensor(tensors, "layers.0.feed_forward.w1.weight", where)),
         context_steps=steps,
-        rope_theta=float(said.get("rope_theta", 500_000)),
+        rope_theta=float(given.get("rope_theta", 500_000)),
         qk_norm=qk_norm is not None,
         qk_norm_eps=1e-5,
         norm="rms",
-        norm_eps=float(said.get("norm_eps", 1e-5)),
+        norm_eps=float(given.get("norm_eps", 1e-5)),
         look_back=0,
         yarn_scale=float(slowed["yarn_scale"]) if yarn else 1.0,
         yarn_beta_fast=float(slowed["yarn_beta_fast"]),
         yarn_beta_slow=float(slowed["yarn_beta_slow"]),
         yarn_original=tuple(slowed["original_latent_shape"][:2]),
-        sinusoid=bool(said.get("apply_abs_pos_emb", context_dim > 0)),
+        sinusoid=bool(given.get("apply_abs_pos_emb", context_dim > 0)),
         context_dim=context_dim,
         cross_every=every,
         layout=LayoutConfig(

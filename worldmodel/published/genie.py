@@ -86,8 +86,8 @@ class Genie:
                 "model.safetensors,config.json"
             )
         (file,) = (file for suffix, file in by_kind.items() if suffix != ".json")
-        said = _read_config(by_kind[".json"])
-        config, spec = _config(said), _spec(said, self.fps)
+        given = _read_config(by_kind[".json"])
+        config, spec = _config(given), _spec(given, self.fps)
         network = Masked(config, spec, 0)
         tensors = state_dict(read_file(file), file)
         for key in ("pos_embed_TSC", "token_embed.mask_token_embed"):
@@ -124,35 +124,35 @@ def _read_config(file: Path) -> GenieConfig:
     return judged(GenieConfig, {k: v for k, v in values.items() if k not in OF_THE_HUB}, str(file))
 
 
-def _config(said: GenieConfig) -> MaskedConfig:
-    num_factors = said.num_factored_vocabs
-    size = round(said.image_vocab_size ** (1 / num_factors))
+def _config(given: GenieConfig) -> MaskedConfig:
+    num_factors = given.num_factored_vocabs
+    size = round(given.image_vocab_size ** (1 / num_factors))
     return MaskedConfig(
-        dim=said.d_model,
-        num_layers=said.num_layers,
-        num_heads=said.num_heads,
-        mlp_ratio=said.mlp_ratio,
-        context_steps=said.T,
+        dim=given.d_model,
+        num_layers=given.num_layers,
+        num_heads=given.num_heads,
+        mlp_ratio=given.mlp_ratio,
+        context_steps=given.T,
         factors=(size,) * num_factors,
-        qkv_bias=said.qkv_bias,
-        proj_bias=said.proj_bias,
-        mlp_bias=said.mlp_bias,
-        qk_norm=said.qk_norm,
-        mup_base_width=BASE_WIDTH if said.use_mup else 0,
-        max_corrupt_rate=said.max_corrupt_rate,
-        non_mlm_ratio=said.non_mlm_ratio,
+        qkv_bias=given.qkv_bias,
+        proj_bias=given.proj_bias,
+        mlp_bias=given.mlp_bias,
+        qk_norm=given.qk_norm,
+        mup_base_width=BASE_WIDTH if given.use_mup else 0,
+        max_corrupt_rate=given.max_corrupt_rate,
+        non_mlm_ratio=given.non_mlm_ratio,
         # Its trainer fails where the prompt is as long as the clip; evaluation never reads it.
-        num_prompt_frames=min(said.num_prompt_frames, said.T - 1),
+        num_prompt_frames=min(given.num_prompt_frames, given.T - 1),
     )
 
 
-def _spec(said: GenieConfig, fps: float) -> TokenSpec:
-    side = math.isqrt(said.S)
-    if side * side != said.S:
-        raise BadInput(f"S={said.S} of config.json: is no square; its frames are")
+def _spec(given: GenieConfig, fps: float) -> TokenSpec:
+    side = math.isqrt(given.S)
+    if side * side != given.S:
+        raise BadInput(f"S={given.S} of config.json: is no square; its frames are")
     return TokenSpec(
         grid=(1, side, side),
-        vocab_size=said.image_vocab_size,
+        vocab_size=given.image_vocab_size,
         fps=fps,
         frames_per_step=1,
         image_size=(PIXELS_PER_TOKEN * side, PIXELS_PER_TOKEN * side),

@@ -65,24 +65,24 @@ class VaViM:
         values = read_file(where)
         tensors = state_dict(values, where)
         tensors = {k.removeprefix("network."): v for k, v in tensors.items()}
-        said = _said(values, self.dim_heads, where)
+        given = _settings(values, self.dim_heads, where)
         base = self.mup_base_width or _base_width(files, where, values)
         vocab, dim = tensor(tensors, "transformer.wie.weight", where).shape
         space = len(tensor(tensors, "transformer.wse.weight", where))
         rows, columns = grid_of(self.grid, space, GRID, where)
         size = (rows * PIXELS_PER_TOKEN, columns * PIXELS_PER_TOKEN)
-        if dim % said["dim_heads"]:
+        if dim % given["dim_heads"]:
             raise BadInput(
-                f"{where}: dim_heads={said['dim_heads']} does not divide its {dim} channels; give "
+                f"{where}: dim_heads={given['dim_heads']} does not divide its {dim} channels; give "
                 "dim_heads=N"
             )
         unused = int(vocab == CODES + 1)
         spec = TokenSpec((1, rows, columns), vocab - unused, self.fps, 1, size, "llamagen")
-        tied = bool(said.get("output_tied", True))
+        tied = bool(given.get("output_tied", True))
         config = GPTConfig(
             dim=dim,
             num_layers=num_layers(tensors, "transformer.h.", where),
-            num_heads=dim // said["dim_heads"],
+            num_heads=dim // given["dim_heads"],
             mlp_hidden=len(tensor(tensors, "transformer.h.0.mlp.c_fc.weight", where)),
             context_steps=len(tensor(tensors, "transformer.wte.weight", where)),
             positions="factored",
@@ -94,32 +94,32 @@ class VaViM:
             norm_affine=False,
             head_ids="all",
             unused_ids=unused,
-            attention_scale=said["attn_scale"] / said["dim_heads"],
-            output_scale=said["output_scale"],
+            attention_scale=given["attn_scale"] / given["dim_heads"],
+            output_scale=given["output_scale"],
             layout=LayoutConfig("none", separator=False),
         )
         left_out = _tied_head(tensors, where) if tied else []
         return fitted(config, spec, _sources(config), tensors, left_out, where)
 
 
-def _said(values: dict[str, Any], dim_heads: int | None, where: Path) -> dict[str, Any]:
+def _settings(values: dict[str, Any], dim_heads: int | None, where: Path) -> dict[str, Any]:
     """The arguments that the network was made with, numbers judged; `dim_heads` may be given."""
     found = values.get("hyper_parameters", {})
     found = found.get("network", found) if isinstance(found, dict) else {}
     found = found if isinstance(found, dict) else {}
-    said = {"attn_scale": 1.0, "output_scale": 1.0, "output_tied": True, **found}
-    said["dim_heads"] = dim_heads or said.get("dim_heads")
-    if not said["dim_heads"]:
+    given = {"attn_scale": 1.0, "output_scale": 1.0, "output_tied": True, **found}
+    given["dim_heads"] = dim_heads or given.get("dim_heads")
+    if not given["dim_heads"]:
         raise BadInput(
             f"{where}: does not say its network's dim_heads (hyper_parameters.network); "
             "give the published checkpoint, not its weights alone, or dim_heads=N"
         )
     for name, kind in (("dim_heads", int), ("attn_scale", float), ("output_scale", float)):
-        value = said[name]
+        value = given[name]
         if not isinstance(value, kind | int) or isinstance(value, bool) or value <= 0:
             remedy = "give dim_heads=N" if name == "dim_heads" else "give the published checkpoint"
             raise BadInput(f"{where}: its network's {name} is {value!r}; {remedy}")
-    return said
+    return given
 
 
 def _base_width(files: Sequence[Path], where: Path, values: dict[str, Any]) -> int:

@@ -22,16 +22,15 @@ class GPTConfig(DynamicsConfig):
     """Shape of the network.
 
     Attributes:
-        dropout: on embeddings and residual branches; not on attention weights, which would
-            cost the fast attention kernels.
+        dropout: on embeddings and residual branches; not on attention weights, because fast
+            attention kernels do not support it.
         positions: "rope" (over time, row, column), "learned" (one vector per position) or
             "factored" (learned; the sum of a temporal and a spatial vector).
         gelu: "tanh" (GPT-2's) or "none" (exact), as in torch.nn.GELU.
         tie_embeddings: the head reuses the rows of the token embedding.
-        look_back: side (odd) of the window of the previous frame, around the cell that a position
-            predicts, that is added to the position's input; 0 for a plain GPT, which has to find
-            that cell by attention. Most of a driving scene moves by less than a cell, so this
-            is where most of the answer lies.
+        look_back: side (odd) of a window of the previous frame, around the predicted cell, that is
+            added to the input. 0 for a plain GPT, which has to find that cell by attention. It
+            helps because most of a driving scene moves by less than a cell.
         mup_base_width: `dim` for which the learning rate was found; other widths then scale
             rates, starts and logits from it (`worldmodel.dynamics.mup`). 0 is off.
         norm: "layer" (LayerNorm) or "rms" (RMSNorm), with weights where `norm_affine`.
@@ -42,22 +41,19 @@ class GPTConfig(DynamicsConfig):
         attention_scale: of query times key; 0 for 1 / sqrt(channels of a head).
         yarn_scale, yarn_beta_fast, yarn_beta_slow, yarn_original: see `Yarn`; scale 1 is off.
         sinusoid: add sines and cosines of the positions to the input of every block (Cosmos).
-        head_ids: "frame" (the head knows the frame's tokens) or "all" (prefixes too, as in
-            checkpoints that were trained to predict them; no loss here counts them).
-        unused_ids: ids after the sequence's that published weights have and no sequence holds; a
-            head of "all" knows them, and nothing else does.
-        output_scale: multiplies what the head reads.
-        context_tokens: tokens of a time step's caption to which every `cross_every`-th block
-            attends, the first included; 0 for no cross-attention. The other way to read
-            captions is `layout.text_tokens`.
-        context_dim: numbers per token of the text encoder; 0 is filled in from the encoder that
-            the world model is trained with. Given without `context_tokens`, captions of any
-            length are read, as in published checkpoints.
-        factors: sizes whose product is the vocabulary, first varies fastest: the embedding is
-            a sum over factors, and the head predicts them one after the other
+        head_ids: "frame" (the head predicts frame tokens) or "all" (also prefix ids, as in some
+            published checkpoints; no loss here counts them).
+        unused_ids: extra ids at the end, which published weights have and no sequence uses.
+        output_scale: multiplies the input of the head.
+        context_tokens: tokens of a caption for cross-attention in every `cross_every`-th block,
+            from block 0 on; 0 for none. `layout.text_tokens` is the other way to read captions.
+        context_dim: channels of the text encoder; 0: from the encoder of training. Without
+            `context_tokens`, captions may have any length, as in published checkpoints.
+        factors: sizes whose product is the vocabulary; the first varies fastest. The embedding is
+            a sum over factors, and the head predicts factors in order
             (`worldmodel.dynamics.gpt.heads`). () for one table of all tokens.
-        noise_levels: levels of context noise (`worldmodel.conditioning.robustness`) that the
-            network is told apart, above "none"; 0 tells it nothing.
+        noise_levels: number of embedded levels of context noise
+            (`worldmodel.conditioning.robustness`); 0 for no level embedding.
     """
 
     dim: int = 512

@@ -1,4 +1,4 @@
-"""The shape of the masked kind."""
+"""Settings of the masked world model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +14,8 @@ class MaskedConfig(DynamicsConfig):
     """Shape of the network, and how its input is corrupted in training.
 
     Attributes:
-        factors: sizes whose product is the vocabulary, the first varies fastest; empty: one.
-        qk_norm: one LayerNorm per head for queries and keys, in place of those before layers.
+        factors: sizes whose product is the vocabulary; the first varies fastest. Empty: one factor.
+        qk_norm: one LayerNorm per head for queries and keys, instead of those before layers.
         dropout: on embeddings and residual branches.
         look_back: side (odd) of the window of the previous frame, around a cell, that is added to
             the cell's input; 0 as published.
@@ -23,8 +23,8 @@ class MaskedConfig(DynamicsConfig):
             attention is then scaled by 8 / head_dim, as published. 0 is off.
         max_corrupt_rate, non_mlm_ratio, num_prompt_frames: see
             `worldmodel.dynamics.masked.corruption`.
-        layout: how actions and captions are read; frame 0 is never a target. A caption's
-            `text_tokens` tokens are averaged and told to every cell of its frame.
+        layout: how actions and captions are read; frame 0 is never a target. The mean
+            of the `text_tokens` tokens of a caption is added to every cell of its frame.
     """
 
     dim: int = 256
