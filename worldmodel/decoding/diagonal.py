@@ -11,14 +11,14 @@ from worldmodel.dynamics.gpt.model import GPT
 
 
 class DiagonalDecoder(Decoder):
-    """Draws all cells of a diagonal at once; approximate.
+    """Samples all cells of a diagonal in one pass; approximate.
 
     Cell (row, column) is drawn in pass `column + lag * row` (Ye et al. 2025, arXiv 2503.14070,
-    within a frame), so a frame takes width + lag * (height - 1) passes and one more that reads it
-    anew in raster order: later frames see nothing of the approximation. Within the frame it has
-    three parts. A cell is drawn without the right ends of the rows above. It sees the left ends
-    of the rows below, which it never saw in training. And where the end of the row above is
-    not drawn yet, a row begins after that cell's token of the previous frame instead.
+    within a frame). So a frame takes width + lag * (height - 1) passes. One more pass rereads it
+    in raster order, so later frames are not affected. The approximation has three parts. A cell
+    does not see the right ends of the rows above. It sees the left ends of the rows below, unlike
+    in training. A row that starts before the row above ends reads that cell from the previous
+    frame.
 
     Args:
         lag: passes by which a row follows the one above; 1 is fastest, the grid's width is
@@ -47,7 +47,7 @@ class DiagonalDecoder(Decoder):
         self.passes = [(turn_of == i).nonzero()[:, 0].to(device) for i in range(count)]
 
     def decode(self, choose: Choose) -> Int[Tensor, "row space"]:
-        """All tokens of the frame that was begun, a diagonal per pass."""
+        """All tokens of the open frame, a diagonal per pass."""
         frame = self.tokens[:, -1].flatten(1).clone()
         logits = self.open_frame()
         prefix_end = self.cache.length

@@ -1,4 +1,4 @@
-"""A GPT's weights as one-token steps read them: every one of them once per token."""
+"""Weights of a GPT for decoding, where every token reads all of them once."""
 
 import copy
 
@@ -18,15 +18,14 @@ DTYPES = {
 
 
 def for_decoding(model: GPT, dtype: torch.dtype | str | None = None) -> GPT:
-    """A frozen copy of the model whose linear layers are stored for one-token steps.
+    """A frozen copy of the model with its linear layers stored for decoding.
 
-    Bytes are time. `dtype` lowers the linear layers alone (norms, embeddings and the residual
-    stream stay as they are); int8 also the cache of a decoder of this model. Without it nothing
-    is rounded. On a CPU, float32 weights are stored column by column, because its matrix-vector
-    product reads them faster that way.
+    Bytes are time. `dtype` applies only to linear layers, not to norms, embeddings and the
+    residual stream; int8 also applies to the KV cache. Without `dtype` nothing is rounded. On a
+    CPU, float32 weights are stored column-major: its matrix-vector product reads them faster.
 
     Raises:
-        BadInput: the name of no precision, or int8 where it does not run.
+        BadInput: an unknown dtype, or int8 where it does not run.
     """
     if isinstance(dtype, str):
         if dtype not in DTYPES:
@@ -54,7 +53,7 @@ def for_decoding(model: GPT, dtype: torch.dtype | str | None = None) -> GPT:
 def weight_bytes(model: GPT) -> int:
     """Bytes of weights that one token reads.
 
-    The embedding tables give one row each and do not count; a tied head does.
+    Embedding tables do not count, because only one row is read; a tied head counts.
     """
     read: list[Tensor] = list(model.blocks.parameters())
     if model.config.tie_embeddings:

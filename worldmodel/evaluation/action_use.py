@@ -1,4 +1,4 @@
-"""Whether a world model uses its actions: what wrong ones cost it, fully teacher-forced."""
+"""Use of actions by a world model: the cost of wrong actions, fully teacher-forced."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -15,13 +15,13 @@ from worldmodel.evaluation.scores import teacher_forced
 
 
 def shuffled(actions: Float[Tensor, "clip step action"]) -> Float[Tensor, "clip step action"]:
-    """Every clip gets the actions of another one, by one cycle through all in random order."""
+    """Every clip gets the actions of another clip, in one random cycle."""
     order = torch.randperm(len(actions), generator=torch.Generator().manual_seed(0))
     return actions[order.roll(1)][order.argsort()]
 
 
 def held(actions: Float[Tensor, "clip step action"]) -> Float[Tensor, "clip step action"]:
-    """The first action of a clip goes on."""
+    """Every clip repeats its first action."""
     return actions[:, :1].expand_as(actions)
 
 
@@ -41,12 +41,12 @@ def action_use(
     texts: Texts | None = None,
     true: dict[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Change of bits per token when the actions are not the true ones, for every variant.
+    """Change of bits per token under wrong actions, for every variant.
 
-    A model that uses its actions pays for shuffled ones; one that ignores them shows 0 throughout.
+    It is 0 for a model that ignores actions.
 
     Args:
-        texts: what captions are read through.
+        texts: encodes captions.
         true: `teacher_forced` of the same clips, where it is known already.
 
     Returns:

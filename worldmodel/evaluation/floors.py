@@ -32,7 +32,7 @@ def floors(
     scores = {"unigram": float(-np.log(unigram[held_after]).mean())}
 
     train_pairs, held_pairs = (before, after), (held_before, held_after)
-    for name, nats in (("position", _position_nats), ("previous_token", _previous_nats)):
+    for name, nats in (("position", _position_nll), ("previous_token", _previous_nll)):
         strength = _best_strength(nats, train_pairs, vocab_size)
         scores[name] = nats(train_pairs, held_pairs, unigram, strength)
 
@@ -48,7 +48,7 @@ def _pairs(drives: Sequence[TokenDrive]) -> Pairs:
     return np.concatenate([t[:-1] for t in flat]), np.concatenate([t[1:] for t in flat])
 
 
-def _position_nats(
+def _position_nll(
     train: Pairs, held: Pairs, unigram: Float[np.ndarray, " vocab"], prior: float
 ) -> float:
     space = train[1].shape[1]
@@ -58,7 +58,7 @@ def _position_nats(
     return float(-np.log(smooth[np.arange(space), held[1]]).mean())
 
 
-def _previous_nats(
+def _previous_nll(
     train: Pairs, held: Pairs, unigram: Float[np.ndarray, " vocab"], prior: float
 ) -> float:
     vocab = len(unigram)
