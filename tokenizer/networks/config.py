@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tokenizer.quantizers.config import FSQConfig, QuantizerConfig
 from training.errors import BadInput
+from training.ranges import at_least, one_of
 
 
 class GridConfig(ABC):
@@ -211,8 +212,7 @@ class MusikConfig(GridConfig):
 
     def __post_init__(self) -> None:
         _ = self.encoder  # checks the image size
-        if self.clip_frames < 2:
-            raise BadInput(f"clip_frames={self.clip_frames}: two frames apart need at least 2")
+        at_least(2, clip_frames=self.clip_frames)  # two frames apart
 
     @property
     def encoder(self) -> AutoencoderConfig:
@@ -330,8 +330,7 @@ class VQGANConfig(GridConfig):
     attention_levels: Sequence[int] = (4,)
 
     def __post_init__(self) -> None:
-        if self.style not in STYLES:
-            raise BadInput(f"style={self.style}: use one of {', '.join(STYLES)}")
+        one_of(STYLES, style=self.style)
         if self.width % GROUPS:
             raise BadInput(f"width={self.width}: give a multiple of {GROUPS} (GroupNorm's groups)")
         self.check_image_size(f"{len(self.multipliers)} resolutions")

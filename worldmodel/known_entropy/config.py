@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from training.errors import BadInput
+from training.ranges import at_least
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class KnownEntropyConfig:
                 f"grid={tuple(self.grid)}: use (1, height, width) with width <= 8; "
                 "exact entropies enumerate the equalities within a row"
             )
-        if self.vocab_size < 2:
-            raise BadInput(f"vocab_size={self.vocab_size}: use at least 2")
+        at_least(2, vocab_size=self.vocab_size)
         if not 0 < self.resample_prob <= 1:
             raise BadInput(
                 f"resample_prob={self.resample_prob}: use a value in (0, 1]; at 0 a wrong action "
