@@ -55,6 +55,9 @@ def refused(tmp_path, monkeypatch, capsys):
         (["+experiment=gpt_tiny", "data=commavq"], ["data.root"]),
         (["+experiment=gpt_tiny", "data.root=nowhere"], ["nowhere", "no such folder"]),
         (["+experiment=gpt_tiny", "optimizer.schedule=cosin"], ["cosin", "cosine"]),
+        (["+experiment=gpt_tiny", "seed=abc"], ["seed='abc'", "give a valid integer"]),
+        (["+experiment=gpt_tiny", "compile=abc"], ["compile='abc'", "give a valid boolean"]),
+        (["+experiment=gpt_tiny", "model.network.dim=x"], ["model.network.dim", "valid integer"]),
         (["+experiment=gpt_tiny", "ckpt=nowhere"], ["nowhere"]),
         (["+experiment=gpt_tiny", "loader.tokenizer=nowhere"], ["nowhere", "carracing"]),
         (

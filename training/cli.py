@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,9 +27,11 @@ from omegaconf.errors import (
 )
 
 from training.command_line import typed
+from training.config import TRAINING
 from training.disk.status import slurm_job, write_status
 from training.errors import BadInput, TrainingFault
 from training.help import CONFIGS, asked_help, options_of
+from training.schemas import judged_section, judged_settings
 
 BAD_INPUT, FAULT = 2, 1
 # System errors about paths, not bugs.
@@ -50,6 +52,7 @@ def command(
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def checked(cfg: DictConfig) -> Any:
             try:
+                judge(cfg, TRAINING if config_name == "train" else {})
                 return task(cfg)
             except BadInput as error:
                 fail(str(error), cfg)
@@ -230,6 +233,22 @@ def _known_keys(config_name: str) -> list[str]:
 
     walk(cfg, "")
     return keys
+
+
+def judge(cfg: DictConfig, sections: Mapping[str, type]) -> None:
+    """Judge types and ranges of a composed config, before anything is done with it.
+
+    Args:
+        sections: the dataclass of the settings that nothing is built from, by where they lie.
+
+    Raises:
+        BadInput: names the setting and what it takes.
+        MissingMandatoryValue: a setting without a default is not given.
+    """
+    values = plain(cfg)
+    for where, settings in sections.items():
+        judged_section(settings, values[where] if where else values, where)
+    judged_settings(values)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -45,3 +45,126 @@ class AdamWConfig:
             share("optimizer.", betas=beta)
             if beta == 1:
                 raise BadInput("optimizer.betas=1: an average that never moves; give less than 1")
+
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+SHORT_PRECISIONS = ("32", "16", "bf16", "64", 32, 16, 64)  # Lightning's other names for them
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """The settings at the root of train.yaml.
+
+    Attributes:
+        name: of the recipe.
+        run: the run folder; the same name continues the same run.
+        ckpt: "auto" resumes this run folder if it has checkpoints.
+        other_data: resume though the data is not what the run began with.
+        max_passes: stop after this many passes over the training data.
+        plan: print what the run will need and take; train nothing.
+        plan_device: h200 h100 a100-80 a100-40 4090 3090 cpu; null is what is at hand.
+        plan_mfu: share of the peak FLOP/s; null is 0.4 on GPUs, 0.35 on CPUs.
+        needs_gpu: recipes too large for a CPU say so at once.
+        compile: torch.compile the blocks of the network.
+        checkpoint_activations: recompute activations in the backward pass, which saves memory.
+        max_skipped_steps: steps in a row that may be NaN and are skipped; 0 stops.
+        requeue: under Slurm, SIGUSR2 saves and starts the job again.
+    """
+
+    name: str | None
+    run: str
+    ckpt: str | None
+    other_data: bool
+    seed: int
+    max_passes: float | None
+    plan: bool
+    plan_device: str | None
+    plan_mfu: float | None
+    needs_gpu: bool
+    compile: bool
+    checkpoint_activations: bool
+    max_skipped_steps: int
+    requeue: bool
+
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed, max_skipped_steps=self.max_skipped_steps)
+        if self.max_passes is not None:
+            positive(max_passes=self.max_passes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """What Lightning's Trainer is given; everything is counted in optimizer steps.
+
+    Attributes:
+        strategy: "auto" (ddp where there are several devices), "ddp" or "fsdp".
+        precision: "auto" is bf16-mixed where the device of the first start computes in bf16,
+            else 32-true.
+    """
+
+    accelerator: str
+    devices: int | str | Sequence[int]
+    num_nodes: int
+    strategy: str
+    precision: str | int
+    max_steps: int
+    val_check_interval: int
+    log_every_n_steps: int
+    accumulate_grad_batches: int
+
+    def __post_init__(self) -> None:
+        names = ("max_steps", "val_check_interval", "log_every_n_steps", "accumulate_grad_batches")
+        for name in (*names, "num_nodes"):
+            at_least(1, "trainer.", **{name: getattr(self, name)})
+        if self.precision not in SHORT_PRECISIONS:
+            one_of(PRECISIONS, "trainer.", precision=self.precision)
+        one_of(ACCELERATORS, "trainer.", accelerator=self.accelerator)
+        if isinstance(self.devices, int) and self.devices != -1:
+            at_least(1, "trainer.", devices=self.devices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+    """When checkpoints are written.
+
+    Attributes:
+        keep: how many stay; null keeps all.
+        background: write from a thread, while training goes on.
+    """
+
+    every_steps: int
+    keep: int | None
+    background: bool
+
+    def __post_init__(self) -> None:
+        at_least(1, "checkpoints.", every_steps=self.every_steps)
+        if self.keep is not None:
+            at_least(2, "checkpoints.", keep=self.keep)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggerSettings:
+    """Where the rows go.
+
+    Attributes:
+        wandb: offline unless WANDB_API_KEY or WANDB_MODE is set.
+        refresh_rate: steps between redraws of the progress bar.
+    """
+
+    wandb: bool
+    project: str
+    group: str | None
+    refresh_rate: int
+
+    def __post_init__(self) -> None:
+        at_least(0, "logger.", refresh_rate=self.refresh_rate)
+
+
+# The settings of train.yaml that nothing is built from, by where they lie.
+TRAINING: dict[str, type] = {
+    "": RunSettings,
+    "trainer": TrainerSettings,
+    "checkpoints": CheckpointSettings,
+    "logger": LoggerSettings,
+}

@@ -9,6 +9,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from training.config import TRAINING
 from training.schemas import annotated
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -27,7 +28,8 @@ def asked_help(arguments: list[str], config_name: str) -> str:
     choices = composed.hydra.runtime.choices
     settings: Any = OmegaConf.to_container(composed, resolve=False)
     del settings["hydra"]
-    told = annotated(settings)
+    sections = TRAINING if config_name == "train" else {}
+    told = annotated(settings, sections.get(""), sections=sections)
     if "job" in flags:
         return told
     parts = [_about(path.with_suffix(".yaml"))]

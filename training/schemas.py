@@ -6,11 +6,13 @@ into the dataclasses again: types and ranges are judged there, once, for every c
 """
 
 import dataclasses
+import difflib
 import inspect
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -62,15 +64,23 @@ def judged_settings(values: Any, where: str = "") -> Any:
         inner = {str(k): judged_settings(v, f"{path}{k}") for k, v in values.items()}
         schema = SCHEMAS.get(str(inner.get(TARGET)))
         return inner if schema is None else _build(schema, inner, where)
+    if isinstance(values, float) and math.isnan(values):
+        raise BadInput(f"{where}=nan: give a number")
     if isinstance(values, Sequence) and not isinstance(values, str):
         return tuple(judged_settings(v, f"{where}[{i}]") for i, v in enumerate(values))
     return values
 
 
-def judged_root(settings: type, values: Mapping[str, Any]) -> None:
-    """Judge the settings at the root of a command's config; `settings` has a field for each."""
+def judged_section(settings: type, values: Mapping[str, Any], where: str) -> None:
+    """Judge the fields of `settings` among values that nothing is built from.
+
+    Raises:
+        BadInput: names the setting, its value, and what is needed in its place.
+    """
     names = {field.name for field in dataclasses.fields(settings)}
-    _build(settings, {k: v for k, v in values.items() if k in names}, "")
+    path = f"{where}." if where else ""
+    own = {k: judged_settings(v, f"{path}{k}") for k, v in values.items() if k in names}
+    _build(settings, own, where)
 
 
 def meanings(settings: type) -> dict[str, str]:
@@ -101,18 +111,24 @@ def type_name(kind: Any) -> str:
     return str(getattr(kind, "__name__", kind))
 
 
-def annotated(values: Mapping[str, Any], settings: type | None = None, indent: str = "") -> str:
+def annotated(
+    values: Mapping[str, Any],
+    settings: type | None = None,
+    indent: str = "",
+    sections: Mapping[str, type] = MappingProxyType({}),
+) -> str:
     """A composed config as YAML in which a comment gives the type and the meaning of each setting.
 
     Args:
         settings: the dataclass of the values that lie at this level.
+        sections: those of the levels below that nothing is built from.
     """
     schema = SCHEMAS.get(str(values.get(TARGET))) or settings
     kinds, told = (get_type_hints(schema), meanings(schema)) if schema else ({}, {})
     lines = []
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            lines += [f"{indent}{key}:", annotated(value, None, f"{indent}  ")]
+            lines += [f"{indent}{key}:", annotated(value, sections.get(key), f"{indent}  ")]
             continue
         line = f"{indent}{key}: {_scalar(value)}"
         if key in kinds:
@@ -149,11 +165,14 @@ def _build(settings: type, values: dict[str, Any], where: str) -> Any:
     fields = {field.name for field in dataclasses.fields(settings) if field.init}
     unknown = sorted(set(values) - fields - {TARGET})
     if unknown:
-        raise BadInput(f"{path}{unknown[0]}: {settings.__name__} has no such setting; leave it out")
+        raise BadInput(f"{path}{unknown[0]}: no such setting; {_near(unknown[0], sorted(fields))}")
     given = {
         name: _checked(_adapter(settings, name), values[name], f"{path}{name}")
         for name in fields & set(values)
+        if not _is_foreign(values[name])
     }
+    if len(given) < len(fields & set(values)):
+        return values  # a part is of the user's own, so only they can judge the whole
     try:
         return settings(**given)
     except BadInput as error:
@@ -161,6 +180,15 @@ def _build(settings: type, values: dict[str, Any], where: str) -> Any:
         raise BadInput(f"{where}: {told}" if where and where not in told else told) from error
     except TypeError as error:
         raise BadInput(f"{where}: {error}") from error
+
+
+def _is_foreign(value: Any) -> bool:
+    return isinstance(value, Mapping) and TARGET in value
+
+
+def _near(wrong: str, known: list[str]) -> str:
+    matches = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(matches)}?" if matches else f"there are: {', '.join(known)}"
 
 
 @cache

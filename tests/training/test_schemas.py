@@ -2,9 +2,11 @@
 
 import dataclasses
 import importlib
+import math
 import subprocess
 import sys
-from collections.abc import Sequence
+import typing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +14,10 @@ from typing import Any, Literal
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from training.cli import judge
+from training.config import TRAINING
 from training.errors import BadInput
 from training.help import asked_help, options_of
 from training.schemas import (
@@ -71,7 +75,7 @@ register("outer_of_the_test", "outer", Outer)
         ("x", True, "a valid integer"),
         ("x", -1, "0 or more"),
         ("y", "abc", "a valid number"),
-        ("y", float("nan"), "a finite number"),
+        ("y", float("nan"), "give a number"),
         ("kind", "c", "'a' or 'b'"),
         ("sizes", [1, "a"], "a valid integer"),
         ("sizes", 3, "instance of Sequence"),
@@ -98,6 +102,13 @@ def test_right_values_build_the_dataclasses_and_other_nodes_stay() -> None:
     assert found["mine"] == {"_target_": "x.Y", "q": (1,)}
 
 
+def test_what_holds_a_part_of_the_users_own_is_judged_field_by_field() -> None:
+    values = node_of(Outer) | {"inner": {"_target_": "x.Y"}}
+    assert judged_settings({"outer": values})["outer"] == values
+    with pytest.raises(BadInput, match=r"^outer\.rate='abc': give a valid number$"):
+        judged_settings({"outer": values | {"rate": "abc"}})
+
+
 def test_types_and_meanings_are_told() -> None:
     assert meanings(Inner)["y"] == "two numbers; more is told later."
     assert type_name(float | None) == "float or null"
@@ -121,6 +132,7 @@ def test_what_is_registered_is_what_its_path_says_and_has_its_defaults() -> None
         assert judged_settings(node_of(kind)) == kind(), path
 
 
+@pytest.mark.slow
 def test_every_config_dataclass_that_a_user_meets_is_registered() -> None:
     """Every field of such a node can be overridden without a plus."""
     known = ours()
@@ -139,6 +151,45 @@ def test_every_config_dataclass_that_a_user_meets_is_registered() -> None:
         values = OmegaConf.to_container(cfg, resolve=True)
         judge(values, recipe)
         judged_settings(values)
+
+
+def settings_of(node: DictConfig, where: str = "") -> Iterator[str]:
+    for key in node:
+        value = node._get_node(key)
+        if isinstance(value, DictConfig) and not value._is_none() and not value._is_interpolation():
+            yield from settings_of(value, f"{where}{key}.")
+        elif key != "_target_":
+            yield f"{where}{key}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["gpt_tiny", "tokenizer_tiny"])
+def test_every_setting_is_judged_before_any_work(recipe: str) -> None:
+    """A wrong type, NaN, -1 and 0: one line that names the setting, or a legal config."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        cfg = compose("train", overrides=[f"+experiment={recipe}"])
+    known, refused = ours(), 0
+    for name in settings_of(cfg):
+        where, _, field_name = name.rpartition(".")
+        node = OmegaConf.select(cfg, where) if where else cfg
+        kind = known.get(str(node.get("_target_"))) or TRAINING.get(where)
+        for value in ("abc", math.nan, -1, 0):
+            changed = cfg.copy()
+            OmegaConf.update(changed, name, value, merge=False)
+            try:
+                judge(changed, TRAINING)
+                told = ""
+            except BadInput as error:
+                told = str(error)
+            if told:
+                assert field_name in told
+                assert "\n" not in told
+                refused += 1
+            else:
+                assert not (isinstance(value, float) and math.isnan(value)), name
+                hints = typing.get_type_hints(kind) if kind else {}
+                assert value != "abc" or hints.get(field_name) not in (int, float, bool), name
+    assert refused > 180
 
 
 def test_help_lists_recipes_and_groups_and_explains_settings() -> None:
