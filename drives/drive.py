@@ -5,11 +5,9 @@ On disk (`docs/drives.md`): `<root>/<drive_id>/` with `video.mp4` or `frames/*.p
 the action in force between frame t and frame t+1: it explains frame t+1.
 """
 
-import argparse
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -361,23 +359,3 @@ def read_table(file: Path) -> tuple[tuple[str, ...], Float[np.ndarray, "row colu
     if not columns:
         raise BadInput(f"{file}: has no columns; write one row of actions per frame")
     return names, np.stack(columns, axis=1)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser("drives.drive", description="Check every frame of drives.")
-    parser.add_argument("root", type=Path, help="folder of drives (docs/drives.md)")
-    try:
-        for drive in open_drives(parser.parse_args().root):
-            height, width = drive.check_frames(progress=True)
-            print(
-                f"{drive.id}  {drive.split}  {drive.num_frames} frames  {drive.fps:g} fps  "
-                f"{height}x{width}  {' '.join(drive.action_names)}",
-                flush=True,
-            )
-    except BadInput as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
-
-
-if __name__ == "__main__":
-    main()

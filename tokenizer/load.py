@@ -110,8 +110,8 @@ class Tokenizer(nn.Module):
         return self.network.decode(self._known(tokens)).float()
 
     def encode_stream(
-        self, batches: Iterable[Float[Tensor, "n 3 h w"]]
-    ) -> Iterator[Int[Tensor, "steps gh gw"]]:
+        self, batches: Iterable[Float[Tensor, "_ 3 h w"]]
+    ) -> Iterator[Int[Tensor, "_ gh gw"]]:
         """Tokens of a drive's consecutive frames, in batches of any size; as `encode`.
 
         A video tokenizer remembers what came before a batch; frames at the end that are fewer than
@@ -120,8 +120,8 @@ class Tokenizer(nn.Module):
         return self.network.encode_stream(map(self._to_network, batches))
 
     def decode_stream(
-        self, batches: Iterable[Int[Tensor, "steps gh gw"]]
-    ) -> Iterator[Float[Tensor, "n 3 h w"]]:
+        self, batches: Iterable[Int[Tensor, "_ gh gw"]]
+    ) -> Iterator[Float[Tensor, "_ 3 h w"]]:
         """Frames of a drive's consecutive token grids, in batches of any size; as `decode`."""
         frames = self.network.decode_stream(map(self._known, batches))
         return (batch.float() for batch in frames)

@@ -86,8 +86,8 @@ class TokenNetwork(nn.Module):
         return None
 
     def encode_stream(
-        self, batches: Iterable[Float[Tensor, "n 3 h w"]]
-    ) -> Iterator[Int[Tensor, "steps gh gw"]]:
+        self, batches: Iterable[Float[Tensor, "_ 3 h w"]]
+    ) -> Iterator[Int[Tensor, "_ gh gw"]]:
         """Tokens of a drive's consecutive frames, however they are cut into batches.
 
         Frames at the end that are fewer than a step have no tokens.
@@ -95,8 +95,8 @@ class TokenNetwork(nn.Module):
         return (tokens for tokens in map(self.drive_encoder(), batches) if tokens is not None)
 
     def decode_stream(
-        self, batches: Iterable[Int[Tensor, "steps gh gw"]]
-    ) -> Iterator[Float[Tensor, "n 3 h w"]]:
+        self, batches: Iterable[Int[Tensor, "_ gh gw"]]
+    ) -> Iterator[Float[Tensor, "_ 3 h w"]]:
         """Frames of a drive's consecutive token grids, however they are cut into batches."""
         return map(self.drive_decoder() or self.decode, batches)
 

@@ -26,7 +26,6 @@ from tokenizer.networks.kinds import build_network
 from tokenizer.published import convert, open_published
 from tokenizer.published.vqgan_keys import CODEBOOK, LAYOUTS, codebook, foreign_name
 from tokenizer.quantizers.config import FSQConfig, LFQConfig
-from tokenizer.quantizers.kinds import build_quantizer
 from training.errors import BadInput
 
 HALVES = ("encoder_pytorch_model.bin", "decoder_pytorch_model.bin")
@@ -79,7 +78,7 @@ def test_published_sizes_are_those_of_the_published_files():
         table = {CODEBOOK: torch.empty(1024, 256)}
         comma = build_network(VQGANConfig(quantizer=codebook(table, "")))
         lfq = VQGANConfig((256, 256), LFQConfig(18), "magvit2", attention_levels=())
-        magvit2 = build_quantizer(lfq)
+        magvit2 = build_network(lfq)
         driving = build_network(VQGANConfig((288, 512), FSQConfig([8, 8, 8, 6, 5]), width=256))
     assert count(comma.encoder, comma.quant_conv, comma.quantizer) == 29_626_112
     assert count(comma.decoder, comma.post_quant_conv, comma.quantizer) == 42_777_731

@@ -129,9 +129,9 @@ def test_what_excludes_each_other_is_refused(composed):
     from training.trainer import strategy
 
     with pytest.raises(BadInput, match=r"trainer\.strategy='deepspeed'"):
-        strategy(composed("gpt_tiny", "trainer.strategy=deepspeed"))
+        strategy(composed("gpt_tiny", "trainer.strategy=deepspeed"), None)
     with pytest.raises(BadInput, match="shards are written by all ranks together"):
-        strategy(composed("gpt_tiny", "trainer=fsdp", "checkpoints.background=true"))
+        strategy(composed("gpt_tiny", "trainer=fsdp", "checkpoints.background=true"), None)
 
 
 def test_another_global_batch_is_another_run(composed, fit, tmp_path):
