@@ -17,7 +17,7 @@ FORMATS = {
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("drives.importers.base", description="Make drives.")
+    parser = argparse.ArgumentParser("python -m drives.importers", description="Make drives.")
     formats = parser.add_subparsers(dest="format", required=True)
     for name, (text, _) in FORMATS.items():
         sub = formats.add_parser(name, help=text)
