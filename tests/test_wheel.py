@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("drives", "tokenizer", "worldmodel", "training", "configs")
+PACKAGES = ("drives", "tokenizer", "worldmodel", "training", "configs", "hydra_plugins")
 
 
 @pytest.fixture(scope="module")
