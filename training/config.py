@@ -79,7 +79,7 @@ class RunSettings:
     seed: int
     max_passes: float | None
     plan: bool
-    plan_device: str | None
+    plan_device: str | int | None
     plan_mfu: float | None
     needs_gpu: bool
     compile: bool
