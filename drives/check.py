@@ -9,7 +9,8 @@ from training.errors import BadInput
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m drives.check", description="Check every frame of drives.")
+    what = "Check every frame of drives."
+    parser = argparse.ArgumentParser("python -m drives.check", description=what)
     parser.add_argument("root", type=Path, help="folder of drives (docs/drives.md)")
     try:
         for drive in open_drives(parser.parse_args().root):

@@ -13,8 +13,9 @@ from training.disk.status import STOPPED, read_status
 
 def interrupt(process, run, step, number) -> tuple[int, str]:
     """Send a signal once the run has logged `step`; its exit code and what it printed."""
-    deadline, known = time.monotonic() + 120, len(whole_rows(run))
-    while not any(row["step"] >= step for row in whole_rows(run)[known:]):
+    deadline, began = time.monotonic() + 120, time.time()
+    # By their time: a resumed run replaces the rows after its checkpoint.
+    while not any(row["step"] >= step and row["time"] >= began for row in whole_rows(run)):
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -25,6 +25,7 @@ class StopOnSignal(L.Callback):
         self._alone = not watch.watches  # training without a command
         if self._alone:
             watch.start(at_once=False, requeue=self.requeue)
+        watch.again()
         watch.at_once = False
         if trainer.world_size > 1:
             # On the CPU, to avoid a device wait. Lightning's own broadcast of SIGTERM waits for the

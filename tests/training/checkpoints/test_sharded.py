@@ -80,11 +80,13 @@ def test_two_processes_are_one_with_the_same_global_batch(recipe, tmp_path, data
         assert losses(run) == pytest.approx(alone, abs=2e-3), strategy
         assert (newest_first(run)[0] / SHARDS).is_dir() == (strategy == "fsdp")
         for name, value in weights(tmp_path / "one").items():
-            # A latent between two codes may fall to either: it counts 1 - decay = 0.01.
-            atol = 0.03 if name.endswith("cluster_size") else 2e-3
-            torch.testing.assert_close(
-                weights(run)[name], value, atol=atol, rtol=0, msg=f"{strategy} {name}"
-            )
+            apart = (weights(run)[name] - value).abs() > 2e-3
+            if (
+                ".quantizer." in name
+            ):  # a latent between two codes may fall to either: it moves both
+                assert apart.reshape(len(apart), -1).any(1).sum() <= 4, f"{strategy} {name}"
+            else:
+                assert not apart.any(), f"{strategy} {name}"
 
 
 @pytest.mark.slow
