@@ -14,7 +14,7 @@ from drives.clips import WORTH_A_PROCESS
 from drives.drive import Drive
 from drives.gaps import Drop, describe
 from training.errors import BadInput, TrainingFault
-from training.handing_over import DEADLINE_S, cause_of, last_line, shared
+from training.handing_over import cause_of, last_line, shared
 from training.loading.pools import START_METHOD, end_with_parent
 
 Fit = Callable[[UInt8[np.ndarray, "n recorded_h recorded_w 3"]], UInt8[Tensor, "n 3 h w"]]
@@ -113,7 +113,6 @@ def read_ahead(stream: FrameStream, num_workers: int, pin_memory: bool = False) 
         prefetch_factor=3 if workers else None,
         multiprocessing_context=START_METHOD if workers else None,
         worker_init_fn=end_with_parent,
-        timeout=DEADLINE_S if workers else 0,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # otherwise iterating draws from the global generator
     )

@@ -9,8 +9,6 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 SHARED_MEMORY = Path("/dev/shm")
-# A worker without output for this time is stuck, e.g. on a broken network disk.
-DEADLINE_S = 1800.0
 
 
 def shared(batch: Any) -> Any:
@@ -35,8 +33,6 @@ def cause_of(error: BaseException) -> str:
             f"{free / 2**20:.0f} free): give it more (docker run --shm-size=8g, mount -o "
             "remount,size=8g /dev/shm), or use loader.num_workers=0"
         )
-    if "timed out" in said:
-        return f"nothing came for {DEADLINE_S:g} s: look whether the data can still be read"
     return "often it ran out of memory: use fewer loader.num_workers"
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from training.errors import CorruptSample, TrainingFault
-from training.handing_over import DEADLINE_S, cause_of, last_line, shared
+from training.handing_over import cause_of, last_line, shared
 from training.loading.order import DataOrder
 from training.loading.pools import end_with_parent
 from training.ranges import one_of
@@ -86,7 +86,8 @@ class OrderedLoader(DataLoader):
             # A separate generator: starting workers must not draw from the global one.
             generator=torch.Generator().manual_seed(order.seed),
             worker_init_fn=end_with_parent,
-            timeout=DEADLINE_S if num_workers else 0,
+            # No `timeout`: with one, torch looks for dead workers only when it has passed; without,
+            # every five seconds.
         )
         self.samples, self.order, self.on_corrupt = samples, order, on_corrupt
         self.collate = collate
@@ -126,8 +127,7 @@ class OrderedLoader(DataLoader):
 
     def _worker_died(self, error: RuntimeError, restarts: int) -> None:
         """Raise, unless the error is a dead worker that may be restarted."""
-        known = ("DataLoader worker", "DataLoader timed out")
-        if isinstance(error, TrainingFault) or not any(word in str(error) for word in known):
+        if isinstance(error, TrainingFault) or "DataLoader worker" not in str(error):
             raise error
         self.num_restarts += 1
         message = (
