@@ -3,7 +3,6 @@
 Imports nothing heavy, so `--help` is fast.
 """
 
-import difflib
 import errno
 import hashlib
 import os
@@ -26,7 +25,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from training.command_line import typed
+from training.command_line import near, typed
 from training.config import TRAINING
 from training.disk.status import slurm_job, write_status
 from training.errors import BadInput, TrainingFault
@@ -129,7 +128,7 @@ def said_by(error: InstantiationException, cfg: DictConfig) -> str:
         return ""
     group, wrong = where[1], unknown[1]
     known = [str(key) for key in OmegaConf.select(cfg, group) if key not in (wrong, "_target_")]
-    return f"{group}.{wrong}: no such setting; {_near(wrong, known)}"
+    return f"{group}.{wrong}: no such setting; {near(wrong, known)}"
 
 
 @contextmanager
@@ -190,26 +189,18 @@ def explain(error: BaseException, config_name: str) -> str:
     if option:
         group, wrong = option.groups()
         options = options_of(group)
-        return f"{group}={wrong}: no such {group}; {_near(wrong, options)}"
+        return f"{group}={wrong}: no such {group}; {near(wrong, options)}"
     key = re.search(r"(?:Key|Could not override) '([\w./@]+)'", message)
     if key:
         asked = re.search(r"Could not override '([\w./@]+)'", message)
         wrong = (asked or key).group(1)
-        return f"{wrong}: no such setting; {_near(wrong, _known_keys(config_name))}"
+        return f"{wrong}: no such setting; {near(wrong, _known_keys(config_name))}"
     if isinstance(error, OverrideParseException):
         name, equals, value = error.override.partition("=")
         right = f"{typed(name, value)}, with the quotes" if equals else f"{name}=VALUE"
         return f"{error.override}: cannot be read; write {right}"
     lines = [line.strip() for line in message.splitlines()]
     return "; ".join(line for line in lines if line and not line.startswith("See https"))
-
-
-def _near(wrong: str, known: list[str]) -> str:
-    matches = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
-    if not matches:
-        leaf = wrong.rsplit(".", 1)[-1]
-        matches = [k for k in known if k.rsplit(".", 1)[-1] == leaf][:3]
-    return f"did you mean {' or '.join(matches)}?" if matches else f"there are: {', '.join(known)}"
 
 
 def _known_keys(config_name: str) -> list[str]:

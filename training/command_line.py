@@ -1,5 +1,6 @@
 """Formats overrides for Hydra and for the shell."""
 
+import difflib
 import re
 import shlex
 from typing import Any
@@ -32,3 +33,12 @@ def typed(key: str, value: Any) -> str:
         return word
     # Double quotes outside are easier to read; the shell expands nothing in this word.
     return f'"{word}"' if not set(word) & set('"$`\\!') else shlex.quote(word)
+
+
+def near(wrong: str, known: list[str]) -> str:
+    """The known names that someone may have meant, or all of them."""
+    matches = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
+    if not matches:
+        leaf = wrong.rsplit(".", 1)[-1]
+        matches = [k for k in known if k.rsplit(".", 1)[-1] == leaf][:3]
+    return f"did you mean {' or '.join(matches)}?" if matches else f"there are: {', '.join(known)}"

@@ -6,7 +6,6 @@ into the dataclasses again: types and ranges are judged there, once, for every c
 """
 
 import dataclasses
-import difflib
 import inspect
 import math
 import re
@@ -19,6 +18,8 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from training.command_line import near
+from training.disk.records import told
 from training.errors import BadInput
 
 TARGET = "_target_"
@@ -165,7 +166,7 @@ def _build(settings: type, values: dict[str, Any], where: str) -> Any:
     fields = {field.name for field in dataclasses.fields(settings) if field.init}
     unknown = sorted(set(values) - fields - {TARGET})
     if unknown:
-        raise BadInput(f"{path}{unknown[0]}: no such setting; {_near(unknown[0], sorted(fields))}")
+        raise BadInput(f"{path}{unknown[0]}: no such setting; {near(unknown[0], sorted(fields))}")
     given = {
         name: _checked(_adapter(settings, name), values[name], f"{path}{name}")
         for name in fields & set(values)
@@ -186,11 +187,6 @@ def _is_foreign(value: Any) -> bool:
     return isinstance(value, Mapping) and TARGET in value
 
 
-def _near(wrong: str, known: list[str]) -> str:
-    matches = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(matches)}?" if matches else f"there are: {', '.join(known)}"
-
-
 @cache
 def _adapter(settings: type, name: str) -> TypeAdapter[Any]:
     kind = get_type_hints(settings)[name]
@@ -204,7 +200,5 @@ def _checked(adapter: TypeAdapter[Any], value: Any, where: str) -> Any:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         inner = "".join(f"[{part}]" for part in fault["loc"][1:] if isinstance(part, int))
-        shown = repr(fault["input"])
-        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        reason = fault["msg"].removeprefix("Input should be ").removeprefix("Input ")
+        shown, reason = told(fault)
         raise BadInput(f"{where}{inner}={shown}: give {reason}") from error

@@ -166,16 +166,22 @@ def _adapter(cls: Any, finite: bool) -> TypeAdapter[Any]:
 def _told(fault: Any) -> str:
     """A message for one of pydantic's faults."""
     name = ".".join(str(part) for part in fault["loc"][1:])
-    kind, value = fault["type"], repr(fault["input"])
+    kind = fault["type"]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{name} is unknown"
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{name} is missing"
     if kind == "value_error":  # raised by the class, with its own message
         return f"{name}: {fault['ctx']['error']}" if name else str(fault["ctx"]["error"])
-    shown = value if len(value) <= 60 else f"{value[:57]}..."
-    reason = fault["msg"].removeprefix("Input should be ").removeprefix("Input ")
+    shown, reason = told(fault)
     return f"{name}={shown}, should be {reason}" if name else f"{shown}, should be {reason}"
+
+
+def told(fault: Any) -> tuple[str, str]:
+    """The value that pydantic refuses, cut to 60 characters, and what is needed in its place."""
+    value = repr(fault["input"])
+    reason = fault["msg"].removeprefix("Input should be ").removeprefix("Input ")
+    return value if len(value) <= 60 else f"{value[:57]}...", reason
 
 
 def _content(path: Path) -> bytes:
