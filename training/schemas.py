@@ -27,24 +27,20 @@ SCHEMAS: dict[str, type] = {}  # what the fields of a node are, by its `_target_
 STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
-def register(group: str, name: str, settings: type, target: str = "", **different: Any) -> None:
+def register(group: str, name: str, settings: type, **different: Any) -> None:
     """Make a dataclass the option `name` of a config group.
 
     Args:
-        target: what is built from the settings, if it is not the dataclass itself: a class whose
-            first argument is an instance of it.
         different: values that this option has instead of the defaults.
     """
-    node = node_of(settings, target) | different
+    node = node_of(settings) | different
     ConfigStore.instance().store(name=name, group=group or None, node=node, provider="dashcast")
 
 
-def node_of(settings: type, target: str = "") -> dict[str, Any]:
+def node_of(settings: type) -> dict[str, Any]:
     """The config node of a dataclass: `_target_` and every field at its default."""
-    path = target or f"{settings.__module__}.{settings.__qualname__}"
-    known = SCHEMAS.setdefault(path, settings)
-    if known is not settings:
-        raise ValueError(f"{path}: has the settings {known.__name__} and {settings.__name__}")
+    path = f"{settings.__module__}.{settings.__qualname__}"
+    SCHEMAS[path] = settings
     fields = (field for field in dataclasses.fields(settings) if field.init)
     return {TARGET: path} | {field.name: _default(field) for field in fields}
 
