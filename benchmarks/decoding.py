@@ -50,7 +50,7 @@ def rows() -> Iterator[Row]:
         _copy_prompt(ours[torch.float32], ours[dtype])
     contestants = {"peer": peers[torch.float32]}
     contestants |= {str(dtype): _measure(decoder) for dtype, decoder in ours.items()}
-    contestants["read"] = lambda: 1 / read_bandwidth()
+    contestants["read"] = lambda: 1 / read_bandwidth(torch.device("cpu"))
     best = interleaved(contestants, REPEATS)
     bandwidth = 1 / best["read"]
     length = prompt.numel() + prompt.shape[1]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from drives.captions import captions_at
+from drives.drive import Drive
 from drives.sources import DriveSource, TokenSource
 from drives.tokens.store import TokenDrive, TokenStore
 from tokenizer.encode import EncodeConfig, encode_drives, store_spec
@@ -128,16 +129,18 @@ def open_store(
     encode: EncodeConfig,
     on_corrupt: str = "stop",
     opened: Tokenizer | None = None,
+    drives: Sequence[Drive] | None = None,
 ) -> TokenStore:
     """The token store of a source; drives are encoded on first use.
 
     Args:
         opened: the tokenizer of this name, where it is open.
+        drives: those of the source, where they are open.
     """
     if isinstance(source, TokenSource):
         return source.open(on_corrupt)
     opened = opened or load_tokenizer(tokenizer)
-    drives = source.open()
+    drives = source.open() if drives is None else drives
     names = source.action_names(drives)
     if not source.embedded and tokenizer == "carracing":
         print(

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from omegaconf import DictConfig
 from torch import Tensor
 
-from drives.tokens.store import TokenStore
+from drives.tokens.store import TokenStore, frame_shape
 from drives.tokens.writer import TokenStoreWriter
 from training.cli import command, plain
 from training.disk.leftovers import sweep_leftovers, written_whole
@@ -29,6 +29,7 @@ from worldmodel.decoding.rollout import open_decoder, rollout
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of
 from worldmodel.evaluation.evidence import Evidence, evidence_of
 from worldmodel.evaluation.judge import sampling_from
+from worldmodel.evaluation.pixels import captions_of
 from worldmodel.evaluation.strips import Panel, write_strip
 from worldmodel.load import WorldModel, load_world_model
 
@@ -106,11 +107,7 @@ def imagine(model: WorldModel, store: TokenStore, config: RolloutConfig, device:
     windows = TokenWindows(drives, prompt + horizon if follows else prompt)
     ids = np.unique(np.linspace(0, len(windows) - 1, config.num_clips + 2).astype(int)[1:-1])
     clips = collate([windows[int(i)] for i in ids]).to(device)
-    texts, guidance = model.texts(), config.sampling.guidance
-    negative = guidance.negative if guidance else ""
-    captions = None
-    if texts and clips.text:
-        captions = texts.embed(clips.text, device, negative)
+    captions = captions_of(clips, config.sampling, model.texts())
     futures = rollout(
         network,
         clips.tokens[:, :prompt],
@@ -129,7 +126,7 @@ def write_tokens(out: Path, made: Rollouts, store: TokenStore, notes: dict[str, 
     acted = len(made.clips.actions[0]) > made.prompt_steps  # as long as prompt and horizon
     names = store.action_names if acted else ()
     writer = TokenStoreWriter(out, store.spec, names)
-    shape = (-1, *store.spec.grid) if store.spec.grid[0] > 1 else (-1, *store.spec.grid[1:])
+    shape = (-1, *frame_shape(store.spec))
     for number, futures in enumerate(made.futures):
         prompt = made.clips.tokens[number, : made.prompt_steps]
         begins = made.windows.describe(made.ids[number])

@@ -104,7 +104,7 @@ class TokenStore:
             if on_corrupt != "skip":
                 raise
             steps = int(entry["num_steps"])
-            tokens = np.zeros((steps, *_frame_shape(self.spec)), np.uint16)
+            tokens = np.zeros((steps, *frame_shape(self.spec)), np.uint16)
             actions = np.zeros((steps, len(self.action_names)), np.float32)
             return TokenDrive(drive_id, entry["split"], tokens, actions, str(error))
         entries = entry.get("meta", {}).get("captions", [])
@@ -130,7 +130,7 @@ class TokenStore:
         return tokens, actions
 
     def _columns(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        shape = _frame_shape(self.spec)
+        shape = frame_shape(self.spec)
         try:
             table = Dataset.from_file(str(path)).data
             tokens = _column(table, "tokens", self.spec.tokens_per_step)
@@ -151,7 +151,7 @@ def _sha256(values: Any) -> str:
 
 def check_tokens(tokens: np.ndarray, spec: TokenSpec, where: str) -> None:
     """BadInput unless the tokens are integers of the spec's grid, inside its vocabulary."""
-    shape = _frame_shape(spec)
+    shape = frame_shape(spec)
     if not np.issubdtype(tokens.dtype, np.integer):
         raise BadInput(f"{where}: tokens are {tokens.dtype}; give integers")
     if tokens.shape[1:] != shape:
@@ -169,7 +169,8 @@ def check_tokens(tokens: np.ndarray, spec: TokenSpec, where: str) -> None:
         )
 
 
-def _frame_shape(spec: TokenSpec) -> tuple[int, ...]:
+def frame_shape(spec: TokenSpec) -> tuple[int, ...]:
+    """Sides of a time step's tokens as a store keeps them: without T' where it is 1."""
     return spec.grid[1:] if spec.grid[0] == 1 else spec.grid
 
 

@@ -115,7 +115,7 @@ class RowDecoder(FrameDecoder):
         if guidance.negative and (captions is None or captions.negative < 0):
             raise BadInput(
                 f"guidance.negative={guidance.negative!r} needs its embedding; encode it with the "
-                "captions (worldmodel.text.Texts.embed)"
+                "captions (Texts.embed (worldmodel.conditioning.text_encoders))"
             )
         self.captions = captions and captions.paired(guidance.weakens("text"))
         drop = self.drop_actions

@@ -187,6 +187,11 @@ def check_widths(dim: int, num_heads: int, look_back: int) -> None:
     """BadInput unless heads divide the width and the window has a middle."""
     if num_heads < 1 or dim % num_heads:
         raise BadInput(f"dim={dim} is no multiple of num_heads={num_heads}")
+    check_look_back(look_back)
+
+
+def check_look_back(look_back: int) -> None:
+    """BadInput unless the window has a middle, or is off."""
     if look_back < 0 or (look_back and look_back % 2 == 0):
         raise BadInput(f"look_back={look_back}; give 0 (off) or an odd number")
 

@@ -22,8 +22,7 @@ from training.ranges import at_least, one_of
 from training.watch.clock import now
 from training.watch.results import append, heading
 from worldmodel.data import TokenClip, TokenWindows, collate
-from worldmodel.decoding.config import Sampling
-from worldmodel.decoding.quantized import why_not_int8
+from worldmodel.decoding.base import FrameDecoder
 from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.rollout import METHODS, open_decoder
 from worldmodel.decoding.speculative import SpeculativeDecoder
@@ -69,9 +68,8 @@ def variants(
 def measure(
     model: Dynamics,
     clip: TokenClip,
-    method: str,
-    options: dict[str, Any],
-    sampling: Sampling,
+    decoder: FrameDecoder,
+    name: str,
     repeats: int,
     bandwidth: float,
 ) -> Measured:
@@ -80,7 +78,6 @@ def measure(
     prompt, real = clip.tokens[:, :context], clip.tokens[:, context:]
     actions = clip.actions if model.conditioned else None
     rows = [None if actions is None else actions[:, context - 1 + i] for i in range(real.shape[1])]
-    decoder = open_decoder(model, sampling, method, **options)
     best, space = float("inf"), model.spec.tokens_per_step
     for _ in range(repeats):
         decoder.start(prompt, actions)
@@ -89,7 +86,6 @@ def measure(
         for row in rows[1:]:
             decoder.next_frame(row)
         best = min(best, (now(prompt.device) - began) / (len(rows) - 1))
-    name = named(method, options)
     acceptance = decoder.acceptance if isinstance(decoder, SpeculativeDecoder) else None
     if not isinstance(decoder, Decoder):
         return Measured(name, best, None, None, acceptance)
@@ -104,21 +100,8 @@ def named(method: str, options: dict[str, Any]) -> str:
     return ", ".join([method, *(f"{key}={value}" for key, value in options.items())])
 
 
-def why_not(model: Dynamics, sampling: Sampling, method: str, options: dict[str, Any]) -> str:
-    """Why this model cannot be decoded so; "" where it can."""
-    device = next(model.parameters()).device
-    if options.get("dtype") == "int8" and (reason := why_not_int8(device)):
-        return reason
-    try:
-        open_decoder(model, sampling, method, **options)
-    except BadInput as error:
-        return str(error)
-    return ""
-
-
-def read_bandwidth() -> float:
+def read_bandwidth(device: torch.device) -> float:
     """Bytes per second of summing an array far larger than the caches; best of several."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     array, best = torch.ones(100_000_000, device=device), float("inf")
     for _ in range(10):
         began = now(device)
@@ -174,12 +157,15 @@ def bench(cfg: DictConfig) -> None:
     length = model.network.config.context_steps - 1 + cfg.num_frames
     windows = TokenWindows(store.drives(cfg.split), length)
     clip = collate([windows[len(windows) // 2]]).to(device)
-    network, bandwidth, rows = model.network.to(device), read_bandwidth(), []
+    network, bandwidth, rows = model.network.to(device), read_bandwidth(device), []
     for method, options in chosen:
-        if reason := why_not(network, sampling, method, options):
-            print(f"{named(method, options)} is left out: {reason}", flush=True)
+        name = named(method, options)
+        try:
+            decoder = open_decoder(network, sampling, method, **options)
+        except BadInput as error:
+            print(f"{name} is left out: {error}", flush=True)
             continue
-        rows.append(measure(network, clip, method, options, sampling, cfg.repeats, bandwidth))
+        rows.append(measure(network, clip, decoder, name, cfg.repeats, bandwidth))
         print(f"{rows[-1].name}: {1 / rows[-1].seconds_per_frame:.3g} frames/s", flush=True)
     if not rows:
         raise BadInput(f"{cfg.ckpt}: none of the methods asked for can decode it; see above")

@@ -66,8 +66,9 @@ def evidence_of(model: WorldModel, data: Mapping[str, Any], tokenizer: str | Non
                 f"ckpt={model.path}: was trained on tokens of tokenizer "
                 f"{model.spec.tokenizer[:12]}, but {name} is {opened.hash[:12]}; give tokenizer=RUN"
             )
-        store = open_store(source, name, encode, opened=opened)
-        evidence = Evidence(store, source.open(), opened, encode.every)
+        drives = source.open()
+        store = open_store(source, name, encode, opened=opened, drives=drives)
+        evidence = Evidence(store, drives, opened, encode.every)
     else:
         store = source.open()
         evidence = Evidence(store, tokenizer=_tokenizer_of(store, tokenizer, name))

@@ -50,7 +50,7 @@ def imagine(
     Args:
         texts: encodes captions; None runs the model without captions.
     """
-    captions = _captions(clips, sampling, texts)
+    captions = captions_of(clips, sampling, texts)
     horizon = clips.tokens.shape[1] - prompt_steps
     device = clips.tokens.device
     began, futures = now(device), []
@@ -83,7 +83,7 @@ def one_step_ahead(
 ) -> Int[Tensor, "clip horizon height width"]:
     """Temporally teacher-forced: each frame is sampled given the *real* frames before it."""
     horizon = clips.tokens.shape[1] - prompt_steps
-    captions, frames = _captions(clips, sampling, texts), []
+    captions, frames = captions_of(clips, sampling, texts), []
     for index in tqdm(range(len(clips.tokens)), "one step ahead", unit="clip"):
         starts = range(horizon)
         prompts = torch.stack([clips.tokens[index, s : s + prompt_steps] for s in starts])
@@ -98,7 +98,7 @@ def one_step_ahead(
     return torch.stack(frames)
 
 
-def _captions(clips: TokenClip, sampling: Sampling, texts: Texts | None) -> TextContext | None:
+def captions_of(clips: TokenClip, sampling: Sampling, texts: Texts | None) -> TextContext | None:
     """Encoded captions of the clips, and the negative prompt of guidance."""
     if texts is None or clips.text is None:
         return None

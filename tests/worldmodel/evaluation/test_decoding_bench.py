@@ -9,13 +9,23 @@ from tiny_gpt import make_clip, make_model
 from training.errors import BadInput
 from worldmodel.data import TokenClip
 from worldmodel.decoding import Sampling
-from worldmodel.decoding.rollout import METHODS
-from worldmodel.evaluation.decoding_bench import Measured, bench, cost, measure, table, variants
+from worldmodel.decoding.rollout import METHODS, open_decoder
+from worldmodel.evaluation.decoding_bench import (
+    Measured,
+    bench,
+    cost,
+    measure,
+    named,
+    table,
+    variants,
+)
 
 
 def measured(method: str, **options: object) -> Measured:
     clip = TokenClip(*make_clip(6, batch=1))
-    return measure(make_model(), clip, method, options, Sampling(), repeats=1, bandwidth=1e9)
+    model, name = make_model(), named(method, options)
+    decoder = open_decoder(model, Sampling(), method, **options)
+    return measure(model, clip, decoder, name, repeats=1, bandwidth=1e9)
 
 
 def test_exact_decoders_score_alike_and_approximate_ones_pay() -> None:

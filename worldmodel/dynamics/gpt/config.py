@@ -5,7 +5,13 @@ from typing import Self
 
 from training.errors import BadInput
 from training.ranges import at_least, below_one, one_of, positive
-from worldmodel.dynamics.config import DynamicsConfig, Yarn, axis_pairs, width_ratio
+from worldmodel.dynamics.config import (
+    DynamicsConfig,
+    Yarn,
+    axis_pairs,
+    check_look_back,
+    width_ratio,
+)
 
 CHOICES = {
     "positions": ("rope", "learned", "factored"),
@@ -102,8 +108,7 @@ class GPTConfig(DynamicsConfig):
         at_least(0, noise_levels=self.noise_levels)
         if self.unused_ids < 0 or (self.unused_ids and self.factors):
             raise BadInput(f"unused_ids={self.unused_ids}; give 0 or more, and 0 beside factors")
-        if self.look_back and self.look_back % 2 == 0:
-            raise BadInput(f"look_back={self.look_back}; give 0 (off) or an odd number")
+        check_look_back(self.look_back)
         if self.look_back and not self.layout.separator:
             raise BadInput(f"look_back={self.look_back} needs layout.separator=true; set it to 0")
         if self.layout.start_token and self.positions == "factored":

@@ -113,13 +113,12 @@ def reached(cfg: DictConfig, metric: str) -> float | None:
 
 def measure(cfg: DictConfig) -> dict[str, Any]:
     """The scores of a trained tokenizer; kept beside its run, and read where they are."""
-    import torch
-
     from drives.sources import DriveSource, source_from_dict
     from tokenizer.compare.command import choose_clips
     from tokenizer.compare.scores import Judge, score_tokenizer
     from tokenizer.load import load_tokenizer
     from tokenizer.losses.lpips import load_lpips
+    from training.machine import compute_device  # loads torch
 
     tokenizer = load_tokenizer(cfg.run)
     file = Path(cfg.run) / "scores.json"
@@ -134,7 +133,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
         raise BadInput(f"{source.folder}: no drive is in the {SPLIT} split; give it some")
     spec = tokenizer.spec(1.0)
     clips = choose_clips(drives, CLIPS, CLIP_FRAMES, spec.image_size, spec.preprocessing)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = compute_device(None)
     weights = cfg.model.loss.lpips_weights
     judge = Judge(load_lpips("alex", Path(weights) if weights else None).to(device), device)
     with tqdm(total=len(clips.places), desc="measuring", unit="clip") as progress:
