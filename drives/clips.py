@@ -275,12 +275,15 @@ class ClipDataModule(L.LightningDataModule):
         self.drives: list[Drive] = []
 
     def prepare_data(self) -> None:
-        """Make, check and decode the drives; safe to call from every process."""
-        self.drives = self.source.open()
+        """Make, check and decode the drives; safe to call from every process, and again."""
+        if self.drives:
+            return
+        drives = self.source.open()
         if self.on_corrupt == "stop":
-            for drive in self.drives:
+            for drive in drives:
                 drive.check_pixels()
-        self.cache.prepare(self.drives, max(2, self.num_workers))
+        self.cache.prepare(drives, max(2, self.num_workers))
+        self.drives = drives
 
     def planned_facts(self) -> dict[str, Any]:
         """Facts about the data that the model's config needs (none), before any data is made."""

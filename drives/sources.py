@@ -149,8 +149,8 @@ class TokenSource:
         before = folder / f"{name}-{files_key(files)[:8]}-{ends}"  # of release 0.1
         found = [*folder.glob(f"commavq-*-{key}-{ends}"), *([before] if before.exists() else [])]
         out = found[0] if found else folder / f"{name}-{key}-{ends}"
-        import_commavq(root, out, self.num_train, self.num_test)
-        return TokenStore(out, on_corrupt=on_corrupt)
+        store = import_commavq(root, out, self.num_train, self.num_test)
+        return store if on_corrupt == "stop" else TokenStore(out, on_corrupt=on_corrupt)
 
     def planned(self) -> tuple[TokenSpec, tuple[str, ...], bool]:
         """Spec, action columns, and whether there are captions; converts nothing.

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from drives import video
 from drives.clips import to_uint8
-from drives.tokens.store import TokenStore, check_tokens
+from drives.tokens.store import TokenStore
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.published import opened_name
 from training.cli import command, plain
@@ -55,14 +55,12 @@ def main(cfg: DictConfig) -> None:
     store = TokenStore(Path(cfg.store))
     tokenizer = load_tokenizer(opened_name(cfg.tokenizer, values["ckpt"], values["options"]))
     check_pair(store, tokenizer)
-    splits = {entry["split"] for entry in store.manifest["drives"].values()}
-    drives = {d.id: d for split in splits for d in store.drives(split)}
-    if cfg.drive not in drives:
-        raise BadInput(f"drive={cfg.drive}: not in {cfg.store}; there: {', '.join(sorted(drives))}")
-    tokens = drives[cfg.drive].tokens
-    check_tokens(tokens, store.spec, cfg.drive)
+    drive = store.find(cfg.drive)
+    if drive is None:
+        there = ", ".join(sorted(store.manifest["drives"]))
+        raise BadInput(f"drive={cfg.drive}: not in {cfg.store}; there: {there}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    count = video.write_video(out, decode_frames(tokens, tokenizer), store.spec.fps)
+    count = video.write_video(out, decode_frames(drive.tokens, tokenizer), store.spec.fps)
     print(f"{out}: {count} frames at {store.spec.fps:g} fps")
 
 

@@ -35,9 +35,6 @@ class TokenizerModule(TokenizerBase):
     """
 
     autoencoder: PixelNetwork
-    # The two networks are never both in one backward pass.
-    find_unused_parameters = True
-
     find_unused_parameters = True  # the two networks are never both in one backward pass
 
     def __init__(

@@ -32,3 +32,8 @@ class NotSaved(TrainingFault):
 
     def __str__(self) -> str:
         return f"{self.path}: could not be written ({self.why})"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its class's name where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from training.errors import BadInput
+from training.errors import BadInput, first_line
 
 # name: bytes, dense FLOP/s in bf16 and in TF32 (what 32-true multiplies in), from the vendor's
 # data sheets. The GeForce cards count bf16 with sums in fp32, as training does.
@@ -45,7 +45,7 @@ def compute_device(name: str | None) -> str:
     try:
         torch.zeros(1, device=name).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise BadInput(f"device={name}: cannot be used ({reason}); give cpu or cuda") from error
     return name
 

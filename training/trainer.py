@@ -104,7 +104,7 @@ def strategy(cfg: DictConfig, module: Any) -> str | Strategy:
             )
         return FullySharded(cfg.checkpoints.keep)
     if name == "ddp" or devices > 1:
-        unused = getattr(module, "find_unused_parameters", False)
+        unused = module.find_unused_parameters
         return DDPStrategy(find_unused_parameters=unused, gradient_as_bucket_view=True)
     return "auto"
 

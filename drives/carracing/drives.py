@@ -11,7 +11,6 @@ Row t is in force between frame t and frame t+1; controls and speed are means ov
 physics steps of that interval.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -30,6 +29,7 @@ from tqdm import tqdm
 from drives.carracing.driver import ScriptedDriver, draw_plan, draw_style
 from drives.config import PHYSICS_FPS, CarRacingConfig
 from drives.drive import write_drive
+from training.disk.hashing import file_sha256
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.records import read_json
 from training.errors import BadInput
@@ -208,4 +208,4 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _hash(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.glob("*") if path.is_file())
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.name: file_sha256(path) for path in files}

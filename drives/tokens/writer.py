@@ -42,7 +42,6 @@ class TokenStoreWriter:
 
     def __init__(self, root: Path, spec: TokenSpec, action_names: Sequence[str]) -> None:
         self.root, self.spec = Path(root), spec
-        sweep_leftovers(self.root)
         self.head: dict[str, Any] = {
             "spec": json.loads(json.dumps(asdict(spec))),
             "action_names": list(action_names),

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from tokenizer.losses.config import TeacherConfig, TimmTeacherConfig
 from tokenizer.losses.frozen import Frozen
-from training.errors import BadInput
+from training.errors import BadInput, first_line
 from training.foreign.weights import read_file
 
 PACKAGE = "package:"
@@ -119,7 +119,7 @@ def _timm_network(config: TimmTeacherConfig, pretrained: bool) -> Any:
         )
     except (RuntimeError, TypeError, OSError, ValueError) as error:
         raise BadInput(
-            f"model.loss.teacher={config.name}: timm cannot make it ({_first_line(error)}); give "
+            f"model.loss.teacher={config.name}: timm cannot make it ({first_line(error)}); give "
             "the name of a vision transformer in timm, or weights=FILE where the hub is not reached"
         ) from error
     if not all(hasattr(network, name) for name in ("patch_embed", "num_prefix_tokens")):
@@ -153,7 +153,3 @@ def _located(weights: str) -> Path:
         raise BadInput(
             f"model.loss.teacher.weights={weights}: the package {package} is not installed"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -33,6 +33,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from tokenizer.losses.frozen import Frozen
+from training.disk.hashing import file_sha256
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.errors import BadInput
 from training.foreign.weights import read_file
@@ -231,8 +232,7 @@ def _from_hub(backbone: Backbone, shapes: Shapes) -> Tensors:
 
 
 def _read_hub_file(path: Path, shapes: Shapes) -> Tensors:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(path)
     if not digest.startswith(path.stem.rpartition("-")[2]):
         raise Unavailable(f"{path} is damaged: its sha256 starts with {digest[:8]}")
     return _read_file(path, shapes)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.errors import BadInput
+from training.errors import BadInput, first_line
 from training.foreign.weights import read_file
 from training.optimization.recompute import Layers
 
@@ -159,7 +159,7 @@ def _from_timm(name: str) -> dict[str, Tensor]:
         network = timm.create_model(name, pretrained=True, num_classes=0)
     except (RuntimeError, TypeError, OSError, ValueError) as error:
         raise BadInput(
-            f"weights=timm:{name}: timm cannot make it ({str(error).splitlines()[0]}); give a name "
+            f"weights=timm:{name}: timm cannot make it ({first_line(error)}); give a name "
             "that timm has, or a file where the hub is not reached"
         ) from error
     return dict(network.state_dict())

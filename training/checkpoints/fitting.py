@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from training.errors import BadInput
+from training.errors import BadInput, first_line
 
 Network = TypeVar("Network", bound=nn.Module)
 # Exceptions of torch and arithmetic for impossible sizes: the values are untrusted.
@@ -30,8 +30,9 @@ def fitted(build: Callable[[], Network], weights: Mapping[str, Tensor], path: Pa
         with torch.device("meta"):
             needed = {name: tuple(value.shape) for name, value in build().state_dict().items()}
     except IMPOSSIBLE as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise BadInput(f"{path}: no network can be built as its manifest says ({said})") from error
+        raise BadInput(
+            f"{path}: no network can be built as its manifest says ({first_line(error)})"
+        ) from error
     there = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(needed.keys() | there.keys()):
         if needed.get(name) != there.get(name):

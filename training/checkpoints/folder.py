@@ -36,7 +36,7 @@ from training.checkpoints.manifests import (
 from training.checkpoints.pieces import read_whole
 from training.disk.hashing import file_sha256
 from training.disk.records import sealed, sync
-from training.errors import BadInput, NotSaved
+from training.errors import BadInput, NotSaved, first_line
 
 MANIFEST_KEY = "dashcast"
 Found = TypeVar("Found")
@@ -119,9 +119,9 @@ def writing(path: Path) -> Iterator[None]:
 
 def why_refused(path: Path, error: BaseException) -> str:
     """One line: the library's message and the free space."""
-    said = next(iter(str(error).splitlines()), type(error).__name__)
     folder = next((p for p in path.parents if p.is_dir()), Path("/"))
-    return f"{said}; {shutil.disk_usage(folder).free / 1e6:.1f} MB are free there, make room"
+    free = shutil.disk_usage(folder).free / 1e6
+    return f"{first_line(error)}; {free:.1f} MB are free there, make room"
 
 
 def begin(path: Path) -> Path:
@@ -221,7 +221,7 @@ def read_state(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds; all mean a bad file
         raise BadInput(
             f"{path / STATE}: refused, it holds more than tensors and plain values, or is damaged "
-            f"({next(iter(str(error).splitlines()), type(error).__name__)})"
+            f"({first_line(error)})"
         ) from error
 
 

@@ -67,7 +67,7 @@ def _reach(ladder: Ladder, rungs: Sequence[Rung], train_missing: bool) -> list[P
         point = read_point(ladder, rung, cfg, size)
         if point is None and train_missing:
             print(f"{rung.name}: {size.parameters} parameters, {size.tokens} tokens")
-            train(cfg, ladder.metric)
+            train(cfg)
             point = read_point(ladder, rung, cfg, size)
             if point is None:
                 print(f"{cfg.run}: stopped before its end; the same command continues")

@@ -45,11 +45,9 @@ def check(cfg: DictConfig) -> Any:
         return runs.open_run(cfg, to_train=False)
 
 
-def train(cfg: DictConfig, metric: str = "", callbacks: Sequence[Any] = ()) -> None:
+def train(cfg: DictConfig, callbacks: Sequence[Any] = ()) -> None:
     """Train one run folder, or go on with it, as train.py does.
 
-    Args:
-        metric: validated once more after training, where no validation has logged it.
     Raises:
         BadInput: an unusable setting, or more than one process.
     """
@@ -69,9 +67,6 @@ def train(cfg: DictConfig, metric: str = "", callbacks: Sequence[Any] = ()) -> N
     except BaseException:
         wandb.finish(exit_code=1)  # what is trained next is another run
         raise
-    if metric and metric not in trainer.callback_metrics:
-        # It was killed between its last step and the validation after it.
-        trainer.validate(module, datamodule, verbose=False)
     run.finish(trainer)
 
 

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from training.disk.plain_json import finite, to_json
 from training.disk.status import write_status
+from training.errors import first_line
 from training.watch.rows import append_rows
 
 REACH_S = 3.0  # for a connection to wandb's server
@@ -97,7 +98,7 @@ class Wandb(WandbLogger):
         except wandb.errors.Error as error:
             if os.environ.get("WANDB_MODE") == "offline":
                 raise
-            self._go_offline(str(error).splitlines()[0])
+            self._go_offline(first_line(error))
             wandb.teardown()
             return super().experiment
 

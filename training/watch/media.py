@@ -5,7 +5,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from training.errors import BadInput, CorruptSample
+from training.errors import BadInput, CorruptSample, first_line
 from training.ranges import at_least
 
 # Errors of the machine or the data. Any other exception is a bug and ends the run.
@@ -32,8 +32,7 @@ class Media(L.Callback):
                 try:
                     self.draw(trainer, module, network.eval())
                 except LACKING as error:
-                    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-                    print(f"warning: no pictures of step {step}: {cause}", flush=True)
+                    print(f"warning: no pictures of step {step}: {first_line(error)}", flush=True)
                 finally:
                     for part, training in modes:
                         part.training = training

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
 import torch
@@ -24,10 +24,6 @@ class Work:
     tokens: int
     flops: float
     flops_causal: float = 0.0  # the same, with attention counted causally; 0: no such attention
-
-
-class CountsWork(Protocol):
-    def work(self, batch: Any) -> Work: ...
 
 
 @cache

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from training.checkpoints.folder import SHARDS, newest_first, read_weights
 from training.errors import BadInput
@@ -79,11 +80,26 @@ def test_two_processes_are_one_with_the_same_global_batch(recipe, tmp_path, data
         train(run, data_folder, *recipe, *TWO, f"trainer={strategy}")
         assert losses(run) == pytest.approx(alone, abs=2e-3), strategy
         assert (newest_first(run)[0] / SHARDS).is_dir() == (strategy == "fsdp")
+        moved = codes_that_moved(run, tmp_path / "one")
         for name, value in weights(tmp_path / "one").items():
-            apart = torch.atleast_1d((weights(run)[name].float() - value.float()).abs() > 2e-3)
-            # A latent between two codes may fall to either, which moves both.
-            allowed = 4 if ".quantizer." in name else 0
-            assert apart.reshape(len(apart), -1).any(1).sum() <= allowed, f"{strategy} {name}"
+            apart = (weights(run)[name].float() - value.float()).abs() > 2e-3
+            if ".quantizer." in name and apart.dim() and len(apart) == len(moved):
+                apart[moved] = False
+            assert not apart.any(), f"{strategy} {name}"
+
+
+def codes_that_moved(run: Path, other: Path) -> Tensor:
+    """The codes to which some latents of one run fell and those of the other did not.
+
+    A latent half-way between two codes may fall to either, by the rounding of a sum; how many
+    do depends on the CPU. Ranks that did not share their counts would move half of the mass.
+    """
+    name = "autoencoder.quantizer.cluster_size"
+    if name not in weights(run):
+        return torch.zeros(0, dtype=torch.bool)
+    ours, theirs = (weights(folder)[name].float() for folder in (run, other))
+    assert (ours - theirs).abs().sum() < 0.02 * theirs.sum()
+    return (ours - theirs).abs() > 2e-3
 
 
 @pytest.mark.slow

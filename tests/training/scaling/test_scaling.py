@@ -49,7 +49,7 @@ class FakeRuns:
         cfg = ladder.compose(rung)
         return cfg, scaling.Size(12 * cfg.model.network.dim**2, 10_000, {"entropy": C})
 
-    def train(self, cfg, metric):
+    def train(self, cfg):
         run = Path(cfg.run)
         self.trained.append(run.name)
         self.saw_prediction[run.name] = (self.folder / "prediction.json").exists()
@@ -126,10 +126,10 @@ def test_the_same_command_trains_nothing_twice_and_keeps_the_prediction(ladder_f
 def test_an_interrupted_ladder_goes_on_where_it_stopped(ladder_file, runs, monkeypatch):
     ladder, train = read_ladder(ladder_file()), runs.train
 
-    def interrupted(cfg, metric):
+    def interrupted(cfg):
         if len(runs.trained) == 3:
             raise KeyboardInterrupt
-        train(cfg, metric)
+        train(cfg)
 
     monkeypatch.setattr(scaling, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -165,7 +165,7 @@ def test_a_prediction_is_never_made_from_other_points_again(ladder_file, runs):
 
 def test_a_run_that_has_begun_cannot_be_predicted(ladder_file, runs):
     ladder = read_ladder(ladder_file())
-    runs.train(ladder.compose(ladder.predict[0]), "val/loss")
+    runs.train(ladder.compose(ladder.predict[0]))
     with pytest.raises(BadInput, match=r"w96-seed0: has begun"):
         scaling.climb(ladder)
     assert not (runs.folder / "prediction.json").exists()
@@ -191,7 +191,7 @@ def test_a_folder_with_another_run_is_refused(ladder_file, runs, key, value, wor
     ladder = read_ladder(ladder_file())
     other = ladder.compose(ladder.rungs[0])
     OmegaConf.update(other, key, value)
-    runs.train(other, "val/loss")
+    runs.train(other)
     with pytest.raises(BadInput, match=words):
         scaling.climb(ladder)
 

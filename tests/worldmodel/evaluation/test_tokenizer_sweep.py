@@ -43,9 +43,9 @@ def test_a_sweep_ends_with_bits_after_prediction_and_goes_on_where_it_stopped(
 ):
     trained, train = [], sweep.train
 
-    def counted(cfg, metric):
+    def counted(cfg):
         trained.append(str(cfg.run))
-        train(cfg, metric)
+        train(cfg)
 
     monkeypatch.setattr(sweep, "train", counted)
     arguments = [str(plan_file()), f"paths.data={data_folder}", "trainer.max_steps=30"]

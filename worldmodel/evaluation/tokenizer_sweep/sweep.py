@@ -97,7 +97,7 @@ def reach(cfg: DictConfig, metric: str) -> float:
     value = reached(cfg, metric)
     if value is None:
         print(f"training {cfg.run}")
-        train(cfg, metric)
+        train(cfg)
         value = reached(cfg, metric)
     if value is None:
         print(f"{cfg.run}: stopped before its end; the same command continues")
