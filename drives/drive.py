@@ -24,9 +24,9 @@ from tqdm import tqdm
 from drives import video
 from drives.captions import Caption, read_captions
 from drives.content import hashes_of
-from drives.gaps import TIME_COLUMNS, Drop, describe, find_drops, holes
-from drives.images import check_sizes
 from drives.splits import SPLITS
+from drives.video.gaps import TIME_COLUMNS, Drop, describe, find_drops, holes
+from drives.video.images import check_sizes
 from training.disk.hashing import file_sha256
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.records import read_json

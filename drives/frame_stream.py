@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from drives.clips import WORTH_A_PROCESS
 from drives.drive import Drive
-from drives.gaps import Drop, describe
+from drives.video.gaps import Drop, describe
 from training.errors import BadInput, TrainingFault
 from training.handing_over import cause_of, last_line, shared
 from training.loading.pools import START_METHOD, end_with_parent

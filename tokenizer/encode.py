@@ -23,10 +23,10 @@ from tqdm import tqdm
 from drives.captions import of_steps
 from drives.drive import Drive
 from drives.frame_stream import FrameStream, read_ahead
-from drives.gaps import Drop, describe
 from drives.shards import Shard, find_shard
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
+from drives.video.gaps import Drop, describe
 from tokenizer.inference.fast import InferenceConfig
 from tokenizer.inference.frame_encoder import (
     AS_TRAINED,

@@ -16,8 +16,8 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from drives.drive import check_actions
-from drives.images import check_sizes
 from drives.importers.base import MPS_PER_MPH, Recording
+from drives.video.images import check_sizes
 from training.errors import BadInput
 
 logger = logging.getLogger(__name__)

@@ -22,11 +22,11 @@ from encoded_videos import smooth_frames
 from PIL import Image
 
 from drives.drive import open_drive, read_table, write_drive
-from drives.images import read_image
 from drives.importers import udacity
 from drives.importers.commavq_segments import list_segments, read_segments
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
+from drives.video.images import read_image
 from training.checkpoints.folder import check_whole, read_state, read_weights, write_checkpoint
 from training.errors import BadInput
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from drives import video
 from drives.drive import open_drive, open_drives, write_drive
+from drives.video import reading
 from training.errors import BadInput
 
 NUM_FRAMES = 40
@@ -220,13 +221,13 @@ def test_a_read_from_the_middle_decodes_one_group_only(
     path = tmp_path / "video.mp4"
     video.write_video(path, moving_frames(100), 10)
     decoded = []
-    original = video._place
+    original = reading._place
 
-    def counted(index: video._Index, stamp: int | None, otherwise: int) -> int:
+    def counted(index: reading._Index, stamp: int | None, otherwise: int) -> int:
         decoded.append(original(index, stamp, otherwise))
         return decoded[-1]
 
-    monkeypatch.setattr(video, "_place", counted)
+    monkeypatch.setattr(reading, "_place", counted)
     assert len(list(video.read_frames(path, 90, 92))) == 2
     assert min(decoded) >= 90 - video.KEYFRAME_EVERY
 

@@ -16,10 +16,10 @@ from PIL import Image
 
 from drives.clips import DriveFrames
 from drives.drive import open_drive, open_drives, write_drive
-from drives.images import read_image
 from drives.importers import udacity
 from drives.importers.commavq_segments import list_segments, read_segments
 from drives.video import read_frames
+from drives.video.images import read_image
 from training.errors import BadInput, CorruptSample
 
 

@@ -22,10 +22,10 @@ from drives.clips import resize, to_pixels, to_uint8
 from drives.config import CarRacingConfig
 from drives.drive import Drive, open_drives, write_drive
 from drives.frame_stream import FrameStream, read_ahead
-from drives.gaps import Drop, find_drops, holes
 from drives.shards import Shard, find_shard
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
+from drives.video.gaps import Drop, find_drops, holes
 from tokenizer.decode import check_pair, decode_frames
 from tokenizer.encode import EncodeConfig, average_rows, encode_drives
 from tokenizer.evaluation import evaluate_tokenizer

@@ -12,7 +12,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import Int64, UInt8
 
-from drives.images import read_image
+from drives.video.images import read_image
 from training.disk.leftovers import written_whole
 from training.errors import BadInput
 

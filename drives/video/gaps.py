@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Num
 
-from drives import video
+from drives.video import reading
 
 TIME_COLUMNS = ("time_s", "timestamp_s")
 
@@ -29,7 +29,7 @@ def find_drops(source: Path | Sequence[Path]) -> list[Drop]:
         BadInput: the video cannot be read.
     """
     if isinstance(source, Path):
-        stamps = video.time_stamps(source)
+        stamps = reading.time_stamps(source)
         return [] if stamps is None else holes(stamps)
     numbers = [re.search(r"(\d+)$", path.stem) for path in source]
     found = [int(number[1]) for number in numbers if number]
