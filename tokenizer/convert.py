@@ -15,7 +15,7 @@ from training.disk.places import writable_folder
 from training.foreign.adapters import paths
 
 
-@command("convert", files="ckpt")
+@command("commands/convert", files="ckpt")
 def main(cfg: DictConfig) -> None:
     values, out = plain(cfg), writable_folder("out", cfg.out)
     left_out = convert(cfg.tokenizer, paths(values["ckpt"]), out, **values["options"])

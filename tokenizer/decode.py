@@ -47,7 +47,7 @@ def check_pair(store: TokenStore, tokenizer: Tokenizer) -> None:
             )
 
 
-@command("decode", files="ckpt")
+@command("commands/decode", files="ckpt")
 def main(cfg: DictConfig) -> None:
     values, out = plain(cfg), writable_file("out", cfg.out)
     if out.exists():

@@ -235,7 +235,7 @@ def _note_changes(
     return name
 
 
-@command("encode", files="ckpt")
+@command("commands/encode", files="ckpt")
 def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 

@@ -9,7 +9,7 @@ from training.cli import command
 from training.disk.places import writable_folder
 
 
-@command("export")
+@command("commands/export")
 def main(cfg: DictConfig) -> None:
     out = writable_folder("out", cfg.out)
     export_tokenizer(Path(cfg.ckpt), out)

@@ -29,7 +29,7 @@ from training.command_line import near, typed
 from training.config import TRAINING
 from training.disk.status import slurm_job, write_status
 from training.errors import BadInput, TrainingFault
-from training.help import CONFIGS, asked_help, options_of
+from training.help import CONFIGS, asked_help, found_from, options_of
 from training.schemas import judged_section, judged_settings
 
 BAD_INPUT, FAULT = 2, 1
@@ -44,7 +44,7 @@ def command(
     """Turn `task(cfg)` into a command with the config `configs/<config_name>.yaml`.
 
     Args:
-        config_name: may lie in a folder, which then holds its groups.
+        config_name: where it lies below `configs/` (`training.help.found_from`).
         files: a setting in which a comma separates files; elsewhere Hydra sees a choice in it.
     """
 
@@ -80,8 +80,8 @@ def command(
                 traceback.print_exc()
                 fail(f"{type(error).__name__}: {error}", cfg, FAULT)
 
-        path = CONFIGS / config_name
-        entry = hydra.main(version_base="1.3", config_path=str(path.parent), config_name=path.name)
+        folder, name = found_from(config_name)
+        entry = hydra.main(version_base="1.3", config_path=str(folder), config_name=name)
 
         def run() -> None:
             # Hydra shortens tracebacks and exits with 1 for everything; we need
@@ -205,13 +205,13 @@ def explain(error: BaseException, config_name: str) -> str:
 
 def _known_keys(config_name: str) -> list[str]:
     """All settings of the config, without overrides that fail to compose."""
-    path = CONFIGS / config_name
+    folder, name = found_from(config_name)
     keep = [a for a in sys.argv[1:] if re.match(r"\+?(experiment|data|model)=", a)]
-    with hydra.initialize_config_dir(str(path.parent), version_base="1.3"):
+    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
         try:
-            cfg = hydra.compose(path.name, overrides=keep)
+            cfg = hydra.compose(name, overrides=keep)
         except (HydraException, OmegaConfBaseException):  # this override is the faulty one
-            cfg = hydra.compose(path.name)
+            cfg = hydra.compose(name)
     keys: list[str] = []
 
     def walk(node: Any, prefix: str) -> None:

@@ -22,9 +22,9 @@ def asked_help(arguments: list[str], config_name: str) -> str:
     flags = set(arguments) - set(overrides)
     if flags not in HELP:
         return ""
-    path = CONFIGS / config_name
-    with hydra.initialize_config_dir(str(path.parent), version_base="1.3"):
-        composed = hydra.compose(path.name, overrides, return_hydra_config=True)
+    folder, name = found_from(config_name)
+    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+        composed = hydra.compose(name, overrides, return_hydra_config=True)
     choices = composed.hydra.runtime.choices
     settings: Any = OmegaConf.to_container(composed, resolve=False)
     del settings["hydra"]
@@ -32,11 +32,22 @@ def asked_help(arguments: list[str], config_name: str) -> str:
     told = annotated(settings, sections.get(""), sections=sections)
     if "job" in flags:
         return told
-    parts = [_about(path.with_suffix(".yaml"))]
+    parts = [_about(folder / f"{name}.yaml")]
     if "stage" in choices:
         parts.append(f"== Recipes (+experiment=...) ==\n{_list(options_of('experiment'))}")
     parts += [f"== Groups (group=option) ==\n{_groups(choices)}" if _groups(choices) else ""]
     return "\n\n".join(part for part in [*parts, f"== Settings (setting=value) ==\n{told}"] if part)
+
+
+def found_from(config_name: str) -> tuple[Path, str]:
+    """The folder whose groups the config of a command sees, and the config's name from there.
+
+    That is `configs/`; a config in a folder below `configs/commands/` sees that folder alone, so
+    that its settings may have the names of groups.
+    """
+    path = CONFIGS / config_name
+    alone = path.parent.parent == CONFIGS / "commands"
+    return (path.parent, path.name) if alone else (CONFIGS, config_name)
 
 
 def options_of(group: str) -> list[str]:
@@ -50,6 +61,7 @@ def options_of(group: str) -> list[str]:
 
 def _about(file: Path) -> str:
     lines = file.read_text().splitlines()
+    lines = [line for line in lines if not line.startswith("# @package")]
     return "\n".join(line[2:] for line in takewhile(lambda line: line.startswith("# "), lines))
 
 

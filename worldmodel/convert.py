@@ -15,7 +15,7 @@ from worldmodel.load import load_world_model
 from worldmodel.published import convert
 
 
-@command("world_model/convert", files="ckpt")
+@command("commands/world_model/convert", files="ckpt")
 def main(cfg: DictConfig) -> None:
     values, out = plain(cfg), writable_folder("out", cfg.out)
     left_out = convert(cfg.model, paths(values["ckpt"]), out, **values["options"])

@@ -196,7 +196,7 @@ def write(cfg: DictConfig) -> None:
         )
 
 
-@command("rollout")
+@command("commands/rollout")
 def main(cfg: DictConfig) -> None:
     write(cfg)
 

@@ -198,7 +198,7 @@ def test_help_lists_recipes_and_groups_and_explains_settings() -> None:
     assert {name.strip(" ,\n") for name in recipes.split("==")[2].split(",")} == set(RECIPES)
     groups = told[told.index("== Groups") : told.index("== Settings")]
     assert "data: commavq, drives" in groups
-    assert not any(refused in groups for refused in ("search", "ladder", "world_model", "debug"))
+    assert not any(refused in groups for refused in ("search", "ladder", "commands", "debug"))
     assert "# float: peak learning rate" in told
     job = asked_help(["+experiment=gpt_tiny", "--cfg", "job"], "train")
     assert yaml.safe_load(job)["model"]["network"]["dim"] == 192

@@ -169,7 +169,7 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
     return [*rest, *([f"tokenizers=[{quoted}]"] if names else [])]
 
 
-@command("compare")
+@command("commands/compare")
 def _compare(cfg: DictConfig) -> None:
     one_of(SPLITS, split=cfg.split)
     at_least(1, num_clips=cfg.num_clips, clip_frames=cfg.clip_frames, video_clips=cfg.video_clips)

@@ -211,7 +211,7 @@ class Doctor(L.Callback):
             logger.log_metrics({f"doctor/found_{finding.name}": finding.figure}, step=step)
 
 
-@command("examine")
+@command("commands/examine")
 def main(cfg: DictConfig) -> None:
     out = None if cfg.out is None else str(writable_file("out", cfg.out))
     examine(Path(cfg.run), Path(cfg.reference) if cfg.reference else None, out)

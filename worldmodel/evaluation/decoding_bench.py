@@ -180,7 +180,7 @@ def bench(cfg: DictConfig) -> None:
         append(text, Path(cfg.results))
 
 
-@command("decoding_bench")
+@command("commands/decoding_bench")
 def main(cfg: DictConfig) -> None:
     bench(cfg)
 

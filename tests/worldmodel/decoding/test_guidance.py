@@ -264,7 +264,7 @@ def test_eval_takes_guidance_from_its_config() -> None:
     assert sampling_from(values) == Sampling(guidance=Guidance(1.5, condition="text"))
 
 
-@pytest.mark.parametrize("command", ["eval", "decoding_bench", "rollout"])
+@pytest.mark.parametrize("command", ["eval", "commands/decoding_bench", "commands/rollout"])
 def test_commands_sample_as_the_dataclass_says(command: str) -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         values = plain(compose(command, overrides=["ckpt=none"]).sampling)

@@ -88,13 +88,13 @@ def test_the_command_writes_its_table_and_eval_decodes_as_told(composed, fit, tm
             return compose(name, overrides=[f"ckpt={run.folder}", *overrides])
 
     few = ("num_frames=2", "repeats=1", f"results={page}")
-    bench(configured("decoding_bench", *few))
+    bench(configured("commands/decoding_bench", *few))
     assert not page.exists()
-    bench(configured("decoding_bench", *few, "write=true"))
+    bench(configured("commands/decoding_bench", *few, "write=true"))
     assert "| speculative, draft=jacobi, num_draft=16 |" in page.read_text()
     assert page.read_text().strip() in capsys.readouterr().out
     with pytest.raises(BadInput, match="num_frames=1"):
-        bench(configured("decoding_bench", "num_frames=1"))
+        bench(configured("commands/decoding_bench", "num_frames=1"))
 
     pixels = []
     for decoding in ([], ["decoding.method=speculative"], ["decoding.method=diagonal"]):
