@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import Row, seconds
-from drives.clips import ClipDataset, VideoFrames, collate
+from drives.clips import ClipDataset, collate
 from drives.drive import open_drives, write_drive
+from drives.frame_cache import VideoFrames
 from training.loading.loader import OrderedLoader
 from training.loading.order import DataOrder
 

@@ -9,30 +9,21 @@ import lightning as L
 import numpy as np
 import torch
 from einops import rearrange
-from filelock import FileLock
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from drives.balance import BalanceConfig
-from drives.content import hashes_of
 from drives.drive import Drive
-from drives.preprocessing import resize
+from drives.frame_cache import DriveFrames, FrameCache, VideoFrames
 from drives.sources import DriveSource, drive_digests, drives_hash
 from drives.splits import of_split
-from training.disk.hashing import file_sha256
-from training.disk.leftovers import sweep_leftovers, written_whole
-from training.errors import BadInput, CorruptSample
+from training.errors import BadInput
 from training.loading.loader import POLICIES, OrderedLoader, fixed_loader
 from training.loading.order import DataOrder, Weights
-from training.loading.pools import process_pool
 from training.ranges import at_least, one_of
 
 FRAMES = ("cache", "video")
-PIXELS = "v2"  # raise it with every change that alters a decoded or scaled pixel
-# Starting a process costs seconds; one process decodes about this many frames in that time.
-WORTH_A_PROCESS = 2000
 
 
 @dataclass(frozen=True)
@@ -66,123 +57,6 @@ def to_uint8(pixels: Float[Tensor, "*n 3 h w"]) -> UInt8[Tensor, "*n 3 h w"]:
     return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-class FrameCache:
-    """Decoded, resized frames on disk as one memory-mapped array per drive.
-
-    Making the cache decodes every frame once, so an unreadable video is named before any
-    training. Finished drives survive an interruption. A file's name holds the hash of the video
-    and of the settings of the decoder. An altered file is made again.
-    """
-
-    def __init__(self, root: Path, size: Sequence[int]) -> None:
-        self.root, self.size = Path(root), tuple(size)
-
-    def prepare(self, drives: Sequence[Drive], num_workers: int) -> None:
-        """Decode missing or altered drives; many in parallel, with a progress bar."""
-        there = {file.name: file for file in map(self._file, drives) if file.exists()}
-        hashes_of(self.root).of_all(there, "decoded frames")
-        todo = [d for d in drives if not self._is_whole(d)]
-        if not todo:
-            return
-        for file in (self._file(drive) for drive in todo):
-            if file.exists():
-                print(f"warning: {file}: altered since it was written; it is decoded again")
-        sweep_leftovers(self.root)
-        if sum(len(drive.actions) for drive in todo) < WORTH_A_PROCESS:
-            for drive in todo:
-                self._decode(drive)
-            return
-        with process_pool(max(1, num_workers)) as pool:
-            jobs = pool.map(self._decode, todo)
-            for _ in tqdm(jobs, total=len(todo), desc="decoding drives", unit="drive"):
-                pass
-
-    def open(self, drive: Drive) -> UInt8[np.ndarray, "frame 3 height width"]:
-        """Raises CorruptSample where the file was altered."""
-        file = self._file(drive)
-        if not self._is_whole(drive):
-            raise CorruptSample(
-                f"{file}: missing or altered since it was written (sha256 differs), drive "
-                f"{drive.id}; start again, and it is decoded again"
-            )
-        return np.load(file, mmap_mode="r")
-
-    def _decode(self, drive: Drive) -> None:
-        file = self._file(drive)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
-            if self._is_whole(drive):
-                return
-            with written_whole(file) as partial:
-                self._write(drive, partial)
-                file.with_suffix(".sha256").write_text(file_sha256(partial) + "\n")
-
-    def _write(self, drive: Drive, file: Path) -> None:
-        shape = (len(drive.actions), 3, *self.size)
-        array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
-        count = 0
-        for count, frame in enumerate(drive.frames(), start=1):
-            if count > shape[0]:
-                break
-            array[count - 1] = resize(frame[None], self.size)[0].numpy()
-        if count != shape[0]:
-            raise BadInput(
-                f"{drive.path}: {shape[0]} action rows but {count} frames decode; "
-                "give exactly one row per frame"
-            )
-        array.flush()
-
-    def _is_whole(self, drive: Drive) -> bool:
-        """Whether the file exists and is unaltered; its hash is remembered."""
-        file = self._file(drive)
-        note = file.with_suffix(".sha256")
-        if not (file.exists() and note.exists()):
-            return False
-        return (
-            hashes_of(self.root).of(file.name, file) == note.read_bytes().decode("latin-1").strip()
-        )
-
-    def _file(self, drive: Drive) -> Path:
-        height, width = self.size
-        return self.root / f"{drive.id}-{drive.pixels_sha256[:12]}-{height}x{width}-{PIXELS}.npy"
-
-
-class VideoFrames:
-    """Frames decoded on request; nothing is written.
-
-    The pixels equal those of `FrameCache` bit by bit. `loader.num_workers` processes decode ahead
-    of the training step.
-    """
-
-    def __init__(self, size: Sequence[int]) -> None:
-        self.size = tuple(size)
-
-    def prepare(self, drives: Sequence[Drive], num_workers: int) -> None:
-        """Nothing to do: opening a drive has counted its frames."""
-
-    def open(self, drive: Drive) -> "DriveFrames":
-        return DriveFrames(drive, self.size)
-
-
-class DriveFrames:
-    """Slices of a drive's frames, decoded from the keyframe before each slice.
-
-    Raises:
-        CorruptSample: a frame of the slice cannot be decoded (named by its number).
-    """
-
-    def __init__(self, drive: Drive, size: Sequence[int]) -> None:
-        self.drive, self.size = drive, size
-
-    def __getitem__(self, window: slice) -> UInt8[np.ndarray, "time 3 height width"]:
-        try:
-            frames = np.stack(list(self.drive.frames(window.start, window.stop)))
-        except BadInput as error:
-            raise CorruptSample(str(error)) from error
-        # The same memory layout as the cache: another layout changes rounding in the network.
-        return np.ascontiguousarray(resize(frames, self.size).numpy())
-
-
 class ClipDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
     """All clips of `clip_frames` consecutive frames; none crosses from one drive to the next.
 
@@ -192,7 +66,7 @@ class ClipDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
     def __init__(
         self,
         drives: Sequence[Drive],
-        cache: "FrameCache | VideoFrames",
+        cache: FrameCache | VideoFrames,
         clip_frames: int,
         names: Sequence[str],
     ) -> None:

@@ -61,6 +61,16 @@ class Hashes:
         self.save()
         return digests
 
+    def keep(self, written: Mapping[str, tuple[Path, str]]) -> None:
+        """Keep the sha256 of files that were just written; they are not read.
+
+        Args:
+            written: file and sha256 by name.
+        """
+        for name, (file, digest) in written.items():
+            self._keep(name, digest, *_stamp(file))
+        self.save()
+
     def keep_in(self, spare: Path, always: bool = False) -> None:
         """Set the folder for the hashes of a read-only or (`always`) foreign folder."""
         if self.spare is None and (always or not os.access(self.root, os.W_OK)):
@@ -91,9 +101,12 @@ class Hashes:
         except OSError as error:
             name = error.filename or name
             raise BadInput(f"{name}: cannot be read ({error.strerror})") from error
+        self._keep(name, digest, stamp, changed_at)
+        return digest
+
+    def _keep(self, name: str, digest: str, stamp: str, changed_at: float) -> None:
         if abs(time.time() - changed_at) > TICK_S:  # ahead: another machine's clock
             self._known[name], self._new = [stamp, digest], True
-        return digest
 
 
 @cache

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from drives import video
+from drives.actions import actions_file, check_actions, read_actions, read_table
 from drives.captions import Caption, read_captions
 from drives.content import hashes_of
 from drives.splits import SPLITS
@@ -32,7 +32,6 @@ from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.records import read_json
 from training.errors import BadInput
 
-BOUNDS = {"steering": (-1.0, 1.0), "throttle": (0.0, 1.0), "brake": (0.0, 1.0)}
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".hevc")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 RECORDED = ("video_sha256", "actions_sha256")  # what `write_drive` adds to drive.json
@@ -110,7 +109,7 @@ class Drive:
         column = next((name for name in TIME_COLUMNS if name in self.action_names), None)
         if found or column is None:
             return found
-        file = _actions_file(self.path)
+        file = actions_file(self.path)
         assert file is not None, "it has a column"
         # Not `actions`: float32 cannot resolve seconds since 1970.
         return holes(read_table(file)[1][:, self.action_names.index(column)])
@@ -144,23 +143,21 @@ class Drive:
                 numbers of frames and action rows differ, or the video was altered (checked last,
                 because a decoding error names the frame).
         """
-        count, size = 0, (0, 0)
+        count, shape = 0, (0, 0, 0)
         frames = video.read_source(self.source)
         for frame in tqdm(frames, self.id, self.num_frames, leave=False, disable=not progress):
-            height, width, _ = frame.shape
-            if count and size != (height, width):
-                raise BadInput(
-                    f"{self.path}: frame {count} is {height}x{width}, the first is "
-                    f"{size[0]}x{size[1]}; give frames of one size"
-                )
-            count, size = count + 1, (height, width)
-        if count != len(self.actions):
+            count, shape = count + 1, frame.shape
+        self.check_count(count)
+        self.check_pixels()
+        return shape[0], shape[1]
+
+    def check_count(self, num_decoded: int) -> None:
+        """BadInput unless as many frames were decoded as there are rows of actions."""
+        if num_decoded != len(self.actions):
             raise BadInput(
-                f"{self.path}: {len(self.actions)} action rows but {count} frames decode; "
+                f"{self.path}: {len(self.actions)} action rows but {num_decoded} frames decode; "
                 "give exactly one row per frame"
             )
-        self.check_pixels()
-        return size
 
 
 def open_drive(path: Path, action_names: Sequence[str] | None = None) -> Drive:
@@ -170,8 +167,8 @@ def open_drive(path: Path, action_names: Sequence[str] | None = None) -> Drive:
         BadInput: part of the layout is missing or wrong (file, value, remedy).
     """
     meta = _read_meta(path)
-    names, actions = _read_actions(path)
-    file = _actions_file(path)
+    names, actions = read_actions(path)
+    file = actions_file(path)
     digest = file_sha256(file) if file else ""
     drive = Drive(path, float(meta["fps"]), meta.get("split"), names, actions, meta, digest)
     if not names:
@@ -286,29 +283,6 @@ def write_drive(
         (partial / "drive.json").write_text(json.dumps(meta, indent=2) + "\n")
 
 
-def check_actions(
-    file: Path, names: Sequence[str], actions: Float[np.ndarray, "frame action"]
-) -> None:
-    """BadInput unless column names are unique and values are finite and within `BOUNDS`."""
-    if len(set(names)) != len(names) or len(names) != actions.shape[1]:
-        raise BadInput(f"{file}: columns are {', '.join(names)}; give each one name of its own")
-    bad = np.argwhere(~np.isfinite(actions))
-    if len(bad):
-        row, column = bad[0]
-        raise BadInput(
-            f"{file}: row {row}, column {names[column]!r} is {actions[row, column]}; "
-            "every action must be a finite number"
-        )
-    for index, name in enumerate(names):
-        low, high = BOUNDS.get(name, (-np.inf, np.inf))
-        outside = np.flatnonzero((actions[:, index] < low) | (actions[:, index] > high))
-        if len(outside):
-            raise BadInput(
-                f"{file}: row {outside[0]}, {name} is {actions[outside[0], index]:g}, outside "
-                f"[{low:g}, {high:g}]; rescale the column"
-            )
-
-
 def _read_meta(path: Path) -> dict[str, Any]:
     file = path / "drive.json"
     if not os.path.lexists(file):
@@ -323,39 +297,3 @@ def _check_meta(file: Path, meta: Any) -> dict[str, Any]:
     if meta.get("split") not in (*SPLITS, None):
         raise BadInput(f"{file}: split is {meta['split']!r}; use one of {', '.join(SPLITS)}")
     return meta
-
-
-def _actions_file(path: Path) -> Path | None:
-    # A broken link counts: otherwise the frames would pass as a drive without actions.
-    names = ("actions.parquet", "actions.csv")
-    return next((path / name for name in names if os.path.lexists(path / name)), None)
-
-
-def _read_actions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    """Column names and values; none of either for frames alone."""
-    file = _actions_file(path)
-    if file is None:
-        return (), np.zeros((0, 0), dtype=np.float32)
-    names, values = read_table(file)
-    with np.errstate(over="ignore"):  # an overflow becomes infinite and is refused
-        actions = values.astype(np.float32)
-    check_actions(file, names, actions)
-    return names, actions
-
-
-def read_table(file: Path) -> tuple[tuple[str, ...], Float[np.ndarray, "row column"]]:
-    """Column names and float64 values of a CSV or Parquet file; empty fields become NaN.
-
-    Raises:
-        BadInput: the file cannot be read, or holds something other than numbers.
-    """
-    read = pa.parquet.read_table if file.suffix == ".parquet" else pa.csv.read_csv
-    try:
-        table = read(file)
-        columns = [column.cast(pa.float64(), safe=False).to_numpy() for column in table.columns]
-        names = tuple(table.column_names)  # decoding happens here
-    except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
-        raise BadInput(f"{file}: cannot be read as numbers ({error}); correct the file") from error
-    if not columns:
-        raise BadInput(f"{file}: has no columns; write one row of actions per frame")
-    return names, np.stack(columns, axis=1)

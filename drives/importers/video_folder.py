@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from drives import video
-from drives.drive import VIDEO_SUFFIXES, check_actions, read_table
+from drives.actions import check_actions, read_table
+from drives.drive import VIDEO_SUFFIXES
 from drives.importers.base import MPS_PER_MPH, Recording
 from training.errors import BadInput
 

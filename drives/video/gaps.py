@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Num
 
-from drives.video import reading
+from drives.video.index import time_stamps
 
 TIME_COLUMNS = ("time_s", "timestamp_s")
 
@@ -29,7 +29,7 @@ def find_drops(source: Path | Sequence[Path]) -> list[Drop]:
         BadInput: the video cannot be read.
     """
     if isinstance(source, Path):
-        stamps = reading.time_stamps(source)
+        stamps = time_stamps(source)
         return [] if stamps is None else holes(stamps)
     numbers = [re.search(r"(\d+)$", path.stem) for path in source]
     found = [int(number[1]) for number in numbers if number]

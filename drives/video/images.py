@@ -1,4 +1,4 @@
-"""Reads PNG and JPEG files, checked before decoding; the only module that uses Pillow."""
+"""Reads PNG and JPEG files, checked before decoding."""
 
 import struct
 import zlib

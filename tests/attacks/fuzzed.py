@@ -21,7 +21,8 @@ from commavq_files import make_segments, write_tar
 from encoded_videos import smooth_frames
 from PIL import Image
 
-from drives.drive import open_drive, read_table, write_drive
+from drives.actions import read_table
+from drives.drive import open_drive, write_drive
 from drives.importers import udacity
 from drives.importers.commavq_segments import list_segments, read_segments
 from drives.tokens.store import TokenSpec, TokenStore

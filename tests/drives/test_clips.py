@@ -8,8 +8,10 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from drives.clips import ClipDataModule, FrameCache, VideoFrames
+from drives import content, frame_cache
+from drives.clips import ClipDataModule
 from drives.drive import open_drives, write_drive
+from drives.frame_cache import FrameCache, VideoFrames
 from drives.sources import DriveSource
 from training.checkpoints.folder import newest_first, read_weights
 from training.errors import BadInput, CorruptSample
@@ -65,6 +67,17 @@ def test_cached_frames_that_were_altered_are_named_and_decoded_again(
     cache.prepare(drives, 1)
     assert capsys.readouterr().out.count("altered since it was written; it is decoded again") == 1
     np.testing.assert_array_equal(cache.open(drives[0]), whole)
+
+
+def test_new_frames_are_not_hashed_again_by_a_worker(drives, tmp_path, monkeypatch):
+    monkeypatch.setattr(content, "TICK_S", -1.0)  # hashes of the newest files are kept, too
+    cache, read = FrameCache(tmp_path / "cache", (16, 32)), []
+    cache.prepare(drives, 1)
+    fresh = content.Hashes(cache.root)  # what a worker reads when it starts
+    monkeypatch.setattr(frame_cache, "hashes_of", lambda root: fresh)
+    monkeypatch.setattr(content, "file_sha256", lambda file: read.append(file) or "")
+    assert [len(cache.open(drive)) for drive in drives] == [40, 40]
+    assert not read
 
 
 def test_a_video_that_changed_under_its_name_is_decoded_again(drives, tmp_path):

@@ -221,13 +221,13 @@ def test_a_read_from_the_middle_decodes_one_group_only(
     path = tmp_path / "video.mp4"
     video.write_video(path, moving_frames(100), 10)
     decoded = []
-    original = reading._place
+    original = reading.place_of
 
-    def counted(index: reading._Index, stamp: int | None, otherwise: int) -> int:
+    def counted(index: reading.Index, stamp: int | None, otherwise: int) -> int:
         decoded.append(original(index, stamp, otherwise))
         return decoded[-1]
 
-    monkeypatch.setattr(reading, "_place", counted)
+    monkeypatch.setattr(reading, "place_of", counted)
     assert len(list(video.read_frames(path, 90, 92))) == 2
     assert min(decoded) >= 90 - video.KEYFRAME_EVERY
 
