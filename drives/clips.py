@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from drives.balance import BalanceConfig
 from drives.drive import Drive
 from drives.frame_cache import DriveFrames, FrameCache, VideoFrames
+from drives.preprocessing import to_pixels
 from drives.sources import DriveSource, drive_digests, drives_hash
 from drives.splits import of_split
 from training.errors import BadInput
@@ -47,14 +48,6 @@ class Clip:
     def pixels(self) -> Float[Tensor, "n 3 height width"]:
         """All frames of the batch in [-1, 1]."""
         return to_pixels(rearrange(self.frames, "b t c h w -> (b t) c h w"))
-
-
-def to_pixels(frames: UInt8[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 3 h w"]:
-    return frames.float() / 127.5 - 1
-
-
-def to_uint8(pixels: Float[Tensor, "*n 3 h w"]) -> UInt8[Tensor, "*n 3 h w"]:
-    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 class ClipDataset(Dataset[tuple[np.ndarray, np.ndarray]]):

@@ -121,3 +121,11 @@ def resize(
     top, left = (covered[0] - height) // 2, (covered[1] - width) // 2
     cropped = scaled[..., top : top + height, left : left + width]
     return cropped.round().clamp(0, 255).to(torch.uint8)
+
+
+def to_pixels(frames: UInt8[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 3 h w"]:
+    return frames.float() / 127.5 - 1
+
+
+def to_uint8(pixels: Float[Tensor, "*n 3 h w"]) -> UInt8[Tensor, "*n 3 h w"]:
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from drives.clips import ClipDataModule, collate, to_uint8
+from drives.clips import ClipDataModule, collate
+from drives.preprocessing import to_uint8
 from tokenizer.networks.kinds import build_network
 from training.checkpoints.sharded import full_copy
 from training.ranges import at_least

@@ -16,6 +16,8 @@ DATA_RANGE = 2.0
 # PSNR of equal images; infinity would make every mean infinite. 8-bit images of at most 256x256
 # pixels that differ at all stay below 102 dB, and with rounding noise everywhere below 59 dB.
 MAX_PSNR_DB = 100.0
+LEVELS_PER_UNIT = 127.5  # 8-bit levels between 0 and 1 of the range [-1, 1]
+STILL = 2.0 / LEVELS_PER_UNIT
 
 
 def psnr(pred: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n"]:
@@ -39,6 +41,26 @@ def ssim(pred: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]) -> Fl
     )
     assert isinstance(similarity, Tensor)
     return similarity.reshape(len(pred))
+
+
+def flicker(
+    fake: Float[Tensor, "time 3 h w"], real: Float[Tensor, "time 3 h w"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Frame-to-frame change that the tokenizer adds or loses, in 8-bit levels.
+
+    Returns:
+        mean |(fake_t+1 - fake_t) - (real_t+1 - real_t)| over all pixels, and mean
+        |fake_t+1 - fake_t| where the recording stands still (changes by at most 2 levels; NaN
+        where no pixel does): the visible shimmer.
+
+    Source: the first applies the idea of tLP (Chu et al. 2020, arXiv:1811.09393, section 5) to
+    pixels: it compares changes over time with those of the recording. A constant error has no
+    flicker, whatever its PSNR.
+    """
+    fake_change, real_change = fake.diff(dim=0), real.diff(dim=0)
+    still = real_change.abs() <= STILL + 1e-6
+    wrong = (fake_change - real_change).abs().mean() * LEVELS_PER_UNIT
+    return wrong, fake_change[still].abs().mean() * LEVELS_PER_UNIT
 
 
 def _digits_seen(seen: Bool[Tensor, "..."], axis: int) -> Float[Tensor, ""]:

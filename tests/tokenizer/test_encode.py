@@ -18,11 +18,10 @@ from PIL import Image
 
 from drives import video
 from drives.carracing.drives import ACTION_NAMES, make_drive
-from drives.clips import to_pixels, to_uint8
 from drives.config import CarRacingConfig
 from drives.drive import Drive, open_drives, write_drive
 from drives.frame_stream import FrameStream, read_ahead
-from drives.preprocessing import resize
+from drives.preprocessing import resize, to_pixels, to_uint8
 from drives.shards import Shard, find_shard
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter

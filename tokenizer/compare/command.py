@@ -19,9 +19,8 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from drives import video
-from drives.clips import to_uint8
 from drives.drive import SPLITS, Drive
-from drives.preprocessing import Preprocessing
+from drives.preprocessing import Preprocessing, to_uint8
 from drives.sources import DriveSource, source_from_dict
 from tokenizer.compare.fid import PUBLISHED, load_inception, origin
 from tokenizer.compare.page import text_table, write_page

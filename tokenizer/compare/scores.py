@@ -10,18 +10,15 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from drives.clips import to_pixels
 from drives.drive import Drive
-from drives.preprocessing import Preprocessing
+from drives.preprocessing import Preprocessing, to_pixels
 from tokenizer.compare.fid import FeatureStats, frechet_distance
 from tokenizer.compare.inception import FEATURES, Inception
 from tokenizer.load import Tokenizer, fit_of
 from tokenizer.losses.lpips import PerceptualDistance
-from tokenizer.metrics import CodebookStats, psnr, ssim
+from tokenizer.metrics import CodebookStats, flicker, psnr, ssim
 from training.watch.clock import now
 
-LEVELS_PER_UNIT = 127.5  # 8-bit levels between 0 and 1 of the range [-1, 1]
-STILL = 2.0 / LEVELS_PER_UNIT
 BATCH = 32
 TIMED_FRAMES, TIMINGS = 33, 3  # 1 + a multiple of 8, as video tokenizers need
 
@@ -182,26 +179,6 @@ def reconstruct(
     if tuple(fake.shape[-2:]) != tuple(size):
         fake = F.interpolate(fake, tuple(size), mode="bicubic", antialias=True).clamp(-1, 1)
     return tokens, fake
-
-
-def flicker(
-    fake: Float[Tensor, "time 3 h w"], real: Float[Tensor, "time 3 h w"]
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Frame-to-frame change that the tokenizer adds or loses, in 8-bit levels.
-
-    Returns:
-        mean |(fake_t+1 - fake_t) - (real_t+1 - real_t)| over all pixels, and mean
-        |fake_t+1 - fake_t| where the recording stands still (changes by at most 2 levels; NaN
-        where no pixel does): the visible shimmer.
-
-    Source: the first applies the idea of tLP (Chu et al. 2020, arXiv:1811.09393, section 5) to
-    pixels: it compares changes over time with those of the recording. A constant error has no
-    flicker, whatever its PSNR.
-    """
-    fake_change, real_change = fake.diff(dim=0), real.diff(dim=0)
-    still = real_change.abs() <= STILL + 1e-6
-    wrong = (fake_change - real_change).abs().mean() * LEVELS_PER_UNIT
-    return wrong, fake_change[still].abs().mean() * LEVELS_PER_UNIT
 
 
 def adaptive_code_bits(counts: Int[Tensor, " code"]) -> float:

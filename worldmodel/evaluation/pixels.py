@@ -10,7 +10,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from drives.clips import to_pixels
+from drives.preprocessing import to_pixels
 from tokenizer.losses.lpips import PerceptualDistance
 from tokenizer.metrics import psnr, ssim
 from training.watch.clock import now

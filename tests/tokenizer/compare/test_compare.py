@@ -23,10 +23,11 @@ from tokenizer.compare.command import (
     common_view,
     side_by_side,
 )
-from tokenizer.compare.scores import Judge, adaptive_code_bits, flicker, score_tokenizer
+from tokenizer.compare.scores import Judge, adaptive_code_bits, score_tokenizer
 from tokenizer.evaluation import evaluate_tokenizer
 from tokenizer.load import Tokenizer, load_tokenizer, manifest_of
 from tokenizer.losses.lpips import load_lpips
+from tokenizer.metrics import flicker
 from tokenizer.networks.autoencoder import Autoencoder
 from tokenizer.networks.config import AutoencoderConfig, VideoAutoencoderConfig
 from tokenizer.networks.kinds import build_network

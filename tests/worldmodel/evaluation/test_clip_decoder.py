@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from drives.carracing.drives import ACTION_NAMES, make_drive
-from drives.clips import to_uint8
 from drives.config import CarRacingConfig
 from drives.drive import open_drive, write_drive
+from drives.preprocessing import to_uint8
 from drives.tokens.store import TokenDrive, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from tokenizer.load import Tokenizer, load_tokenizer
