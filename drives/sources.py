@@ -11,11 +11,13 @@ from drives.carracing.drives import ACTION_NAMES, make_drives
 from drives.config import CarRacingConfig
 from drives.content import hashes_of
 from drives.drive import Drive, open_drives
-from drives.importers.commavq import content_key, import_commavq, planned_actions
-from drives.importers.commavq_segments import SPEC, files_key, files_of
+from drives.importers.commavq_segments import files_key
+from drives.importers.token_formats import TOKEN_FORMATS
+from drives.importers.token_import import content_key
 from drives.tokens.store import TokenSpec, TokenStore
 from training.disk.records import judged
 from training.errors import BadInput
+from training.ranges import one_of
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,13 @@ def _sha256(values: Any) -> str:
 
 @dataclass(frozen=True)
 class TokenSource:
-    """Existing tokens: a token store, or commaVQ's published files.
+    """Existing tokens: a token store, or published files of commaVQ or 1X.
 
     Attributes:
-        root: the folder of the store, or the `source` of `import_commavq`.
-        format: "store" or "commavq".
+        root: the folder of the store, or where the files are.
+        format: "store", or one of `TOKEN_FORMATS`.
         cache: folder for converted foreign formats.
-        num_train: for a single commaVQ recording: the first frames, for training.
+        num_train: for a single commaVQ recording: the first frames, for training; 0 for none.
         num_test: for a single commaVQ recording: the last frames, for the test.
     """
 
@@ -133,6 +135,9 @@ class TokenSource:
     cache: str = "data"
     num_train: int = 1000
     num_test: int = 200
+
+    def __post_init__(self) -> None:
+        one_of(("store", *TOKEN_FORMATS), "data.", format=self.format)
 
     def open(self, on_corrupt: str = "stop") -> TokenStore:
         """The store, converted first where needed (`on_corrupt`: see `TokenStore`).
@@ -143,13 +148,17 @@ class TokenSource:
         root = Path(self.root)
         if self.format == "store":
             return TokenStore(root, on_corrupt=on_corrupt)
-        files, folder = files_of(root), Path(self.cache) / "tokens"
-        name, ends = f"commavq-{root.stem}", f"{self.num_train}-{self.num_test}"
-        key = content_key(files, folder)[:12]
-        before = folder / f"{name}-{files_key(files)[:8]}-{ends}"  # of release 0.1
-        found = [*folder.glob(f"commavq-*-{key}-{ends}"), *([before] if before.exists() else [])]
-        out = found[0] if found else folder / f"{name}-{key}-{ends}"
-        store = import_commavq(root, out, self.num_train, self.num_test)
+        format, folder = TOKEN_FORMATS[self.format], Path(self.cache) / "tokens"
+        files, cut = format.files(root), format.cut(self.num_train, self.num_test)
+        name, ends = f"{self.format}-{root.stem}", "".join(f"-{n}" for n in cut.values())
+        key = content_key(self.format, files, folder)[:12]
+        before = folder / f"{name}-{files_key(files)[:8]}{ends}"  # of release 0.1
+        found = [
+            *folder.glob(f"{self.format}-*-{key}{ends}"),
+            *([before] if before.exists() else []),
+        ]
+        out = found[0] if found else folder / f"{name}-{key}{ends}"
+        store = format.convert(root, out, **cut)
         return store if on_corrupt == "stop" else TokenStore(out, on_corrupt=on_corrupt)
 
     def planned(self) -> tuple[TokenSpec, tuple[str, ...], bool]:
@@ -163,8 +172,8 @@ class TokenSource:
             store = TokenStore(root, verify=False)
             return store.spec, store.action_names, store.captioned
         if not root.exists():
-            raise BadInput(f"data.root={root}: no such file or folder; give commaVQ's tars")
-        return SPEC, planned_actions(root), False
+            raise BadInput(f"data.root={root}: no such file or folder; give its tokens")
+        return *TOKEN_FORMATS[self.format].plan(root), False
 
 
 def source_from_dict(values: Any, where: str = "data") -> DriveSource | TokenSource:

@@ -97,8 +97,10 @@ class TokenWindows(Dataset[Window]):
 
 def collate(samples: list[Window]) -> TokenClip:
     tokens, actions, *captions = zip(*samples, strict=True)
+    grids = np.stack(tokens).astype(np.int64)
+    # A step of several grids reads as one, each below the one before it.
     return TokenClip(
-        torch.from_numpy(np.stack(tokens).astype(np.int64)),
+        torch.from_numpy(grids.reshape(*grids.shape[:2], -1, grids.shape[-1])),
         torch.from_numpy(np.stack(actions)),
         Captions.of(captions[0]) if captions else None,
     )

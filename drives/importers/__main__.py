@@ -7,7 +7,7 @@ from pathlib import Path
 
 from drives.importers import udacity, video_folder
 from drives.importers.base import import_recordings
-from drives.importers.commavq import import_commavq
+from drives.importers.token_formats import TOKEN_FORMATS
 from training.cli import bad_input_fails
 
 FORMATS = {
@@ -36,11 +36,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         )
         sub.add_argument("--licence", default="unknown", help="noted in every drive.json")
         sub.add_argument("--num-workers", type=int, default=min(4, os.cpu_count() or 1))
-    sub = formats.add_parser("commavq", help="commaVQ: makes a token store")
-    sub.add_argument("src", type=Path, help="tar, folder of tars or of *.npy, or tokens.npy")
-    sub.add_argument("out", type=Path, help="folder that gets the token store")
-    sub.add_argument("--num-train", type=int, default=1000, help="of one recording: first frames")
-    sub.add_argument("--num-test", type=int, default=200, help="of one recording: last frames")
+    for name, format in TOKEN_FORMATS.items():
+        sub = formats.add_parser(name, help=f"{format.text}: makes a token store")
+        sub.add_argument("src", type=Path, help="file or folder of the recordings")
+        sub.add_argument("out", type=Path, help="folder that gets the token store")
+        if format.is_cut:
+            text = "of a single recording: first frames"
+            sub.add_argument("--num-train", type=int, default=1000, help=text)
+            text = "of a single recording: last frames"
+            sub.add_argument("--num-test", type=int, default=200, help=text)
     return parser.parse_args(arguments)
 
 
@@ -49,8 +53,10 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = parse(arguments)
     with bad_input_fails():
-        if args.format == "commavq":
-            store = import_commavq(args.src, args.out, args.num_train, args.num_test)
+        if args.format in TOKEN_FORMATS:
+            format = TOKEN_FORMATS[args.format]
+            cut = format.cut(args.num_train, args.num_test) if format.is_cut else {}
+            store = format.convert(args.src, args.out, **cut)
             print(*(f"{args.out}: {entry}" for entry in store.manifest["drives"]), sep="\n")
             return
         recordings = FORMATS[args.format][1](args.src, args.licence)

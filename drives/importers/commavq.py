@@ -1,13 +1,11 @@
 """commaVQ: minutes of highway driving, published as tokens (MIT, github.com/commaai/commavq)."""
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from drives.content import hashes_of
 from drives.drive import default_split
 from drives.importers.commavq_segments import (
     NUM_POSES,
@@ -18,8 +16,9 @@ from drives.importers.commavq_segments import (
     list_segments,
     read_segments,
 )
+from drives.importers.token_import import content_key, import_tokens
 from drives.tokens.store import TokenDrive, TokenStore
-from drives.tokens.writer import NewDrive, TokenStoreWriter
+from drives.tokens.writer import NewDrive
 from training.errors import BadInput
 
 POSE_NAMES = tuple(f"pose_{index}" for index in range(NUM_POSES))  # upstream names none
@@ -37,7 +36,7 @@ def import_commavq(
     Args:
         source: a tar, a folder of tars, a folder of `*.token.npy` (and `*.pose.npy`), or one
             recording: integers [frame 8 16] or [frame 128] in a .npy file.
-        num_train: the first frames of a single recording become drive `<name>-train`.
+        num_train: the first frames of a single recording become drive `<name>-train`; none with 0.
         num_test: the last frames of a single recording become drive `<name>-test`. Of several
             recordings, each is a drive, with the default split (docs/drives.md).
 
@@ -45,27 +44,15 @@ def import_commavq(
         BadInput: the segments cannot be used, or `out` holds something else.
     """
     files = files_of(Path(source))
-    key = f"{content_key(files, out.parent)}-{num_train}-{num_test}"
-    store = TokenStore(out) if (out / "manifest.json").exists() else None
-    if store is not None and store.manifest.get("notes", {}).get("imported_from") == key:
-        return store
-    names = list_segments(files)
-    if len(names) == 1:
-        drives = _cut(next(read_segments(files)), num_train, num_test)
-    else:
-        drives = _whole(files, _splits(names, files))
-    writer = TokenStoreWriter(out, SPEC, planned_actions(source))
-    writer.write_all(_missing(drives, store))
-    writer.note("imported_from", key)
-    return TokenStore(out)
+    key = f"{content_key('commavq', files, out.parent)}-{num_train}-{num_test}"
 
+    def drives() -> Iterator[NewDrive]:
+        names = list_segments(files)
+        if len(names) == 1:
+            return _cut(next(read_segments(files)), num_train, num_test)
+        return _whole(files, _splits(names, files))
 
-def content_key(files: Sequence[Path], cache: Path) -> str:
-    """sha256 over names and contents; each file is read once, its hash kept below `cache`."""
-    hashes = hashes_of(files[0].parent)
-    hashes.keep_in(cache, always=True)
-    names = hashlib.sha256("/".join(file.name for file in files).encode()).hexdigest()
-    return hashes.of_all({f"commavq-{names[:16]}": files}, "commaVQ")[f"commavq-{names[:16]}"]
+    return import_tokens(out, key, SPEC, planned_actions(source), drives)
 
 
 def planned_actions(source: Path) -> tuple[str, ...]:
@@ -92,12 +79,14 @@ def _splits(names: list[str], files: list[Path]) -> dict[str, str]:
 def _cut(segment: Segment, num_train: int, num_test: int) -> Iterator[NewDrive]:
     """Both ends of a recording that stands alone."""
     num = len(segment.tokens)
-    if min(num_train, num_test) < 1 or num_train + num_test > num:
+    if num_train < 0 or num_test < 1 or num_train + num_test > num:
         raise BadInput(
             f"{segment.where}: {num_train} frames to train and {num_test} to test asked of "
-            f"{num}; give numbers from 1 on that fit in"
+            f"{num}; give numbers that fit in, of which only num_train may be 0"
         )
     for split, start, stop in (("train", 0, num_train), ("test", num - num_test, num)):
+        if start == stop:
+            continue
         tokens, actions = segment.tokens[start:stop], _actions(segment)[start:stop]
         meta = {"source": f"commaVQ, {segment.where}", "source_frames": [start, stop]}
         yield TokenDrive(f"{segment.name}-{split}", split, tokens, actions), meta
@@ -113,19 +102,3 @@ def _actions(segment: Segment) -> Float[np.ndarray, "frame action"]:
     if segment.poses is None:
         return np.zeros((len(segment.tokens), 0), np.float32)
     return np.concatenate([segment.poses[1:], segment.poses[-1:]])
-
-
-def _missing(drives: Iterator[NewDrive], store: TokenStore | None) -> Iterator[NewDrive]:
-    """The drives that the store lacks; BadInput where another drive has the same name."""
-    for drive, meta in drives:
-        held = store.find(drive.id) if store else None
-        if held is None:
-            yield drive, meta
-            continue
-        assert store is not None
-        same = np.array_equal(held.tokens, drive.tokens) and held.split == drive.split
-        if not same or not np.array_equal(held.actions, drive.actions):
-            raise BadInput(
-                f"{store.root}: holds other frames as {drive.id}; nothing is overwritten, "
-                "choose another folder"
-            )

@@ -211,3 +211,13 @@ def test_keys_cannot_leave_the_store(tmp_path: Path) -> None:
     import_commavq(tar, tmp_path / "a/b")
     assert len(list((tmp_path / "a/b").glob("*.arrow"))) == 3
     assert not list(tmp_path.glob("*.arrow"))
+
+
+def test_a_whole_segment_can_be_the_test(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "minute", make_segments(1))
+    store = import_commavq(folder, tmp_path / "out", num_train=0, num_test=24)
+    (drive,) = store.drives("test")
+    assert (drive.id, len(drive.tokens)) == ("segment-00-test", 24)
+    assert list(store.manifest["drives"]) == ["segment-00-test"]
+    with pytest.raises(BadInput, match="of which only num_train may be 0"):
+        import_commavq(folder, tmp_path / "other", num_train=24, num_test=0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from drives.drive import Drive
-from drives.importers.commavq_segments import files_of
+from drives.importers.token_formats import recognised_format
 from drives.sources import DriveSource, TokenSource, source_from_dict, without_targets
 from drives.tokens.store import TokenStore
 from tokenizer.encode import EncodeConfig
@@ -117,7 +117,7 @@ def data_source(
 
 
 def recognised(root: Path) -> dict[str, str]:
-    """What kind of source lies at `root`: a token store, commaVQ's files, or else drives.
+    """What kind of source lies at `root`: a token store, commaVQ's or 1X's files, or else drives.
 
     Raises:
         BadInput: nothing is there.
@@ -126,11 +126,8 @@ def recognised(root: Path) -> dict[str, str]:
         raise BadInput(f"data.root={root}: no such file or folder")
     if root.is_dir() and any(root.glob("*.arrow")):
         return {"_target_": TOKENS, "format": "store"}
-    try:
-        files_of(root)
-    except BadInput:
-        return {"_target_": DRIVES}
-    return {"_target_": TOKENS, "format": "commavq"}
+    format = recognised_format(root)
+    return {"_target_": TOKENS, "format": format} if format else {"_target_": DRIVES}
 
 
 def source_of(values: Mapping[str, Any], where: str = "data") -> DriveSource | TokenSource:

@@ -1,0 +1,64 @@
+"""Foreign formats of tokens, by the names that `data=` and `python -m drives.importers` take."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from drives.importers.commavq import import_commavq, planned_actions
+from drives.importers.commavq_segments import SPEC, files_of
+from drives.importers.onex_v1 import find_onex_v1, import_onex_v1, plan_onex_v1
+from drives.importers.onex_v2 import find_onex_v2, import_onex_v2, plan_onex_v2
+from drives.tokens.spec import TokenSpec
+from drives.tokens.store import TokenStore
+from training.errors import BadInput
+
+
+@dataclass(frozen=True)
+class TokenFormat:
+    """How one format is found and converted.
+
+    Attributes:
+        text: what it is, in a few words.
+        files: those at a path; BadInput where there are none.
+        plan: the spec and the action columns that the store will have; converts nothing.
+        convert: (source, out, further arguments) to the store.
+        is_cut: whether a single recording is cut by `num_train` and `num_test`.
+    """
+
+    text: str
+    files: Callable[[Path], list[Path]]
+    plan: Callable[[Path], tuple[TokenSpec, tuple[str, ...]]]
+    convert: Callable[..., TokenStore]
+    is_cut: bool = False
+
+    def cut(self, num_train: int, num_test: int) -> dict[str, int]:
+        """Further arguments of `convert`."""
+        return {"num_train": num_train, "num_test": num_test} if self.is_cut else {}
+
+
+TOKEN_FORMATS: Mapping[str, TokenFormat] = {
+    "commavq": TokenFormat(
+        "commaVQ's tars or arrays of tokens",
+        files_of,
+        lambda root: (SPEC, planned_actions(root)),
+        import_commavq,
+        is_cut=True,
+    ),
+    "onex_v1": TokenFormat(
+        "1X's recordings, version 1.1", find_onex_v1, plan_onex_v1, import_onex_v1
+    ),
+    "onex_v2": TokenFormat(
+        "1X's recordings, version 2.0", find_onex_v2, plan_onex_v2, import_onex_v2
+    ),
+}
+
+
+def recognised_format(root: Path) -> str | None:
+    """The format of the tokens at `root`; None where it is none of them."""
+    for name, format in TOKEN_FORMATS.items():
+        try:
+            format.files(root)
+        except BadInput:
+            continue
+        return name
+    return None
