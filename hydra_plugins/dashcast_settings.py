@@ -20,8 +20,9 @@ from tokenizer.quantizers.config import (
     ResidualConfig,
     VQConfig,
 )
+from training.cli import register
 from training.config import AdamWConfig
-from training.schemas import node_of, register
+from training.schemas import node_of
 from worldmodel.decoding.config import Guidance, Sampling
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.masked.config import MaskedConfig

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
@@ -30,7 +31,7 @@ from training.config import TRAINING
 from training.disk.status import slurm_job, write_status
 from training.errors import BadInput, TrainingFault
 from training.help import CONFIGS, asked_help, found_from, options_of
-from training.schemas import judged_section, judged_settings
+from training.schemas import judged_section, judged_settings, node_of
 
 BAD_INPUT, FAULT = 2, 1
 # System errors about paths, not bugs.
@@ -109,6 +110,16 @@ def _as_list(argument: str, setting: str) -> str:
     key, _, value = argument.partition("=")
     plain = key == setting and "," in value and value[0] not in "['\""
     return f"{key}=[{value}]" if plain else argument
+
+
+def register(group: str, name: str, settings: type, **different: Any) -> None:
+    """Make a dataclass the option `name` of a config group.
+
+    Args:
+        different: values that this option has instead of the defaults.
+    """
+    node = node_of(settings) | different
+    ConfigStore.instance().store(name=name, group=group or None, node=node, provider="dashcast")
 
 
 def bad_input_behind(error: BaseException | None) -> BadInput | None:

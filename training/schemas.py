@@ -1,8 +1,9 @@
 """Settings: a dataclass holds the default, the type and the meaning of each, once.
 
-`register` gives a dataclass to Hydra's ConfigStore as an option of a group, so that every field can
-be overridden without "+" and YAML holds differences only. `judged_settings` turns what was composed
-into the dataclasses again: types and ranges are judged there, once, for every command.
+`node_of` makes a config node of a dataclass (`training.cli.register` gives it to Hydra), so that
+every field can be overridden without "+" and YAML holds differences only. `judged_settings` turns
+what was composed into the dataclasses again: types and ranges are judged there, once, for every
+command. Imports no Hydra, which is not there where a command does without.
 """
 
 import dataclasses
@@ -15,7 +16,6 @@ from types import MappingProxyType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from hydra.core.config_store import ConfigStore
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from training.command_line import near
@@ -25,16 +25,6 @@ from training.errors import BadInput
 TARGET = "_target_"
 SCHEMAS: dict[str, type] = {}  # what the fields of a node are, by its `_target_`
 STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
-
-
-def register(group: str, name: str, settings: type, **different: Any) -> None:
-    """Make a dataclass the option `name` of a config group.
-
-    Args:
-        different: values that this option has instead of the defaults.
-    """
-    node = node_of(settings) | different
-    ConfigStore.instance().store(name=name, group=group or None, node=node, provider="dashcast")
 
 
 def node_of(settings: type) -> dict[str, Any]:

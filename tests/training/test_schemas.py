@@ -16,7 +16,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from training.cli import judge
+from training.cli import judge, register
 from training.config import TRAINING
 from training.errors import BadInput
 from training.help import asked_help, options_of
@@ -26,7 +26,6 @@ from training.schemas import (
     judged_settings,
     meanings,
     node_of,
-    register,
     type_name,
 )
 
