@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from drives.drive import Drive
 from training.errors import BadInput
+from training.ranges import at_least, share
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,8 @@ class BalanceConfig:
     bins: int = 10
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise BadInput(
-                f"loader.balance.alpha={self.alpha}: give a number from 0 (as driven) to 1 (even)"
-            )
-        if self.bins < 2:
-            raise BadInput(f"loader.balance.bins={self.bins}: give at least 2")
+        share("loader.balance.", alpha=self.alpha)
+        at_least(2, "loader.balance.", bins=self.bins)
 
     def weights(
         self, drives: Sequence[Drive], clips: Sequence[int], clip_frames: int

@@ -32,15 +32,12 @@ class CarRacingConfig:
     def __post_init__(self) -> None:
         at_least(0, "carracing.", seed=self.seed, num_val=self.num_val, num_test=self.num_test)
         at_least(1, "carracing.", num_train=self.num_train)
+        at_least(16, "carracing.", size=self.size)
         positive("carracing.", fps=self.fps, seconds=self.seconds)
         if PHYSICS_FPS % self.fps:
-            raise BadInput(
-                f"carracing fps={self.fps:g}: must divide {PHYSICS_FPS}; use 5, 10 or 25"
-            )
+            raise BadInput(f"carracing.fps={self.fps:g}: give a divisor of {PHYSICS_FPS}")
         if self.num_frames < 2:
-            raise BadInput(f"carracing seconds={self.seconds:g}: is less than two frames; use more")
-        if self.size < 16:
-            raise BadInput(f"carracing size={self.size}: use 16 pixels or more")
+            raise BadInput(f"carracing.seconds={self.seconds:g}: gives one frame; give more")
 
     @property
     def num_frames(self) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.errors import BadInput
+from training.ranges import at_least, positive
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,10 @@ class Preprocessing:
             values = getattr(self, name)
             if len(values) not in allowed or not np.isfinite(values).all():
                 raise BadInput(f"preprocessing: {name}={values}: give {allowed[-1]} numbers")
-        if any(side < 1 for side in self.window):
-            raise BadInput(f"preprocessing: window={self.window}: give numbers from 1 on")
-        if self.value_range[0] >= self.value_range[1] or min(self.std) <= 0:
-            raise BadInput(
-                f"preprocessing: value_range={self.value_range}, std={self.std}: give a range from "
-                "low to high, and deviations above 0"
-            )
+        at_least(1, "preprocessing: ", window=self.window)
+        positive("preprocessing: ", std=self.std)
+        if self.value_range[0] >= self.value_range[1]:
+            raise BadInput(f"preprocessing: value_range={self.value_range}: give (low, high)")
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "Preprocessing":

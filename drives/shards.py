@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from drives.drive import Drive
 from training.errors import BadInput
+from training.ranges import at_least, within
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,8 @@ class Shard:
     count: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.index < self.count:
-            raise BadInput(
-                f"shard={self.index} num_shards={self.count}: shards are numbered 0 to "
-                "num_shards - 1"
-            )
+        at_least(1, num_shards=self.count)
+        within(0, self.count - 1, shard=self.index)
 
     def take(self, drives: Sequence[Drive]) -> list[Drive]:
         """Drives of this shard; the longest are dealt first, so that shards end together.

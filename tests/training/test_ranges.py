@@ -6,7 +6,7 @@ import pytest
 
 from training.disk.places import writable_file, writable_folder
 from training.errors import BadInput
-from training.ranges import at_least, one_of, positive, share
+from training.ranges import at_least, below_one, multiple_of, one_of, positive, share, within
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,8 @@ from training.ranges import at_least, one_of, positive, share
         (share, [0, 0.5, 1], [-0.1, 1.1]),
         (lambda **kw: at_least(1, **kw), [1, 2, 3.0], [0, -1, 1.5]),
         (lambda **kw: at_least(0.0, **kw), [0, 0.5], [-0.1]),
+        (below_one, [0, 0.99], [1, -0.1]),
+        (lambda **kw: within(1, 3, **kw), [1, 3], [0, 4, 1.5]),
     ],
 )
 def test_numbers_in_their_range_pass_and_others_are_named(judge, good, bad):
@@ -24,6 +26,20 @@ def test_numbers_in_their_range_pass_and_others_are_named(judge, good, bad):
     for value in [*bad, math.nan, math.inf, -math.inf, "abc", None, True]:
         with pytest.raises(BadInput, match=r"^name=.*: give a"):
             judge(name=value)
+
+
+def test_every_entry_of_a_list_is_judged():
+    at_least(1, sides=(2, 1))
+    at_least(1, sides=())
+    with pytest.raises(BadInput, match=r"^sides=\[2, 0\]: give a whole number from 1 on, each$"):
+        at_least(1, sides=[2, 0])
+
+
+def test_a_divisor_is_named():
+    multiple_of(4, "num_heads", dim=8)
+    for divisor, value in ((4, 6), (4, 0), (0, 8)):
+        with pytest.raises(BadInput, match=f"^dim={value}: give .* num_heads={divisor}$"):
+            multiple_of(divisor, "num_heads", dim=value)
 
 
 def test_a_choice_is_one_of_those_named():

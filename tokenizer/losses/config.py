@@ -1,6 +1,6 @@
 """Weights of the terms that a tokenizer is trained on; no networks."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from training.errors import BadInput
 from training.ranges import at_least, one_of
@@ -81,16 +81,11 @@ class LossConfig:
     teacher: TeacherConfig | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name.endswith("_weight"):
-                at_least(0.0, "model.loss.", **{field.name: value})
-        for name, known in (
-            ("gan_generator", ("hinge", "non_saturating")),
-            ("gan_discriminator", ("hinge", "logistic")),
-            ("perceptual_net", ("alex", "vgg", "")),
-        ):
-            one_of(known, "model.loss.", **{name: getattr(self, name)})
+        weights = {name: value for name, value in vars(self).items() if name.endswith("_weight")}
+        at_least(0.0, "model.loss.", **weights)
+        one_of(("hinge", "non_saturating"), "model.loss.", gan_generator=self.gan_generator)
+        one_of(("hinge", "logistic"), "model.loss.", gan_discriminator=self.gan_discriminator)
+        one_of(("alex", "vgg", ""), "model.loss.", perceptual_net=self.perceptual_net)
         if (self.features_weight or self.gram_weight) and not self.perceptual_net:
             raise BadInput(
                 "model.loss.features_weight and gram_weight look through the network of "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tokenizer.quantizers.config import FSQConfig, QuantizerConfig
 from training.errors import BadInput
-from training.ranges import at_least, one_of
+from training.ranges import at_least, multiple_of, one_of
 
 
 class GridConfig(ABC):
@@ -46,15 +46,12 @@ class GridConfig(ABC):
         Args:
             reason: what decides `downsampling`, for the message.
         """
-        if len(self.image_size) != 2 or min(self.image_size) < 1 or self.downsampling < 1:
+        at_least(1, image_size=self.image_size)
+        each = self.downsampling
+        if len(self.image_size) != 2 or each < 1 or any(side % each for side in self.image_size):
             raise BadInput(
-                f"image_size={list(self.image_size)} with {self.downsampling} pixels per token: "
-                f"give (height, width) and a size of tokens, all positive ({reason})"
-            )
-        if any(side % self.downsampling for side in self.image_size):
-            raise BadInput(
-                f"image_size={list(self.image_size)}: both sides must be multiples of "
-                f"{self.downsampling} ({reason})"
+                f"image_size={list(self.image_size)}: give (height, width), both multiples of "
+                f"{each} pixels per token ({reason})"
             )
 
     def check_frames(self, shape: Sequence[int]) -> None:
@@ -87,11 +84,9 @@ class AutoencoderConfig(GridConfig):
     attention: bool = True
 
     def __post_init__(self) -> None:
-        if not self.channels or min(self.channels) < 1 or self.num_res_blocks < 0:
-            raise BadInput(
-                f"channels={list(self.channels)}, num_res_blocks={self.num_res_blocks}: give one "
-                "width or more, each at least 1, and 0 blocks or more"
-            )
+        at_least(1, channels=self.channels, patch=self.patch)
+        at_least(1, **{"len(channels)": len(self.channels)})
+        at_least(0, num_res_blocks=self.num_res_blocks)
         self.check_image_size(f"patch {self.patch}, {len(self.channels)} resolutions")
 
     @property
@@ -134,18 +129,13 @@ class VideoAutoencoderConfig(GridConfig):
     early_upsampling: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("patch", "time_downsampling", "space_downsampling"):
-            value = getattr(self, name)
-            if value < 1 or value & (value - 1):
-                raise BadInput(f"{name}={value}: must be a power of two")
-        levels = len(self.multipliers) - 1
-        for name in ("time_downsampling", "space_downsampling"):
-            low, high = self.patch, self.patch * 2**levels
-            if not low <= getattr(self, name) <= high:
-                raise BadInput(
-                    f"{name}={getattr(self, name)}: patch={self.patch} and {levels + 1} "
-                    f"multipliers give {low} to {high}"
-                )
+        at_least(1, **{"len(multipliers)": len(self.multipliers)})
+        downsampling = [self.patch * 2**level for level in range(len(self.multipliers))]
+        one_of([2**power for power in range(8)], patch=self.patch)
+        one_of(downsampling, time_downsampling=self.time_downsampling)
+        one_of(downsampling, space_downsampling=self.space_downsampling)
+        at_least(1, channels=self.channels, multipliers=self.multipliers)
+        at_least(0, num_res_blocks=self.num_res_blocks)
         self.check_image_size("space_downsampling")
         if self.clip_frames % self.time_downsampling != 1 % self.time_downsampling:
             raise BadInput(
@@ -264,6 +254,8 @@ class SemanticConfig(GridConfig):
     decoder_depth: int = 1
 
     def __post_init__(self) -> None:
+        at_least(1, patch=self.patch, dim=self.dim, depth=self.depth, heads=self.heads)
+        at_least(0, registers=self.registers, encoder_depth=self.encoder_depth)
         self.check_image_size("the patch")
 
     @property
@@ -331,8 +323,8 @@ class VQGANConfig(GridConfig):
 
     def __post_init__(self) -> None:
         one_of(STYLES, style=self.style)
-        if self.width % GROUPS:
-            raise BadInput(f"width={self.width}: give a multiple of {GROUPS} (GroupNorm's groups)")
+        multiple_of(GROUPS, width=self.width)
+        at_least(1, multipliers=self.multipliers, num_res_blocks=self.num_res_blocks)
         self.check_image_size(f"{len(self.multipliers)} resolutions")
         if STYLES[self.style].adaptive and self.tokens_per_frame < 2:
             raise BadInput(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from training.errors import BadInput
-from training.ranges import at_least, below_one, one_of, positive
+from training.ranges import at_least, below_one, one_of, positive, share, within
 
 WHERE = "quantizer."
 
@@ -94,9 +94,9 @@ class LFQConfig(QuantizerConfig):
     commitment_weight: float = 0.25
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bits <= 24:
-            raise BadInput(f"quantizer.bits={self.bits}: give 1 to 24; 18 is what is published")
-        if self.factor_bits and (sum(self.factor_bits) != self.bits or min(self.factor_bits) < 1):
+        within(1, 24, WHERE, bits=self.bits)
+        at_least(1, WHERE, factor_bits=self.factor_bits)
+        if self.factor_bits and sum(self.factor_bits) != self.bits:
             raise BadInput(
                 f"quantizer.factor_bits={list(self.factor_bits)}: must add up to bits={self.bits}"
             )
@@ -126,8 +126,8 @@ class ResidualConfig(QuantizerConfig):
 
     def __post_init__(self) -> None:
         at_least(1, WHERE, num_stages=self.num_stages)
-        if not 0 < self.scale <= 1:
-            raise BadInput(f"quantizer.scale={self.scale}: give a factor in (0, 1]")
+        positive(WHERE, scale=self.scale)
+        share(WHERE, scale=self.scale)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from training.errors import BadInput
-from training.ranges import at_least, one_of, share
+from training.ranges import at_least, one_of, positive, share
 
 CONDITIONS = ("actions", "text", "both")
 
@@ -35,8 +35,8 @@ class Guidance:
         at_least(0.0, "guidance.", scale=self.scale)
         one_of(CONDITIONS, "guidance.", condition=self.condition)
         share("guidance.", last_token_share=self.last_token_share)
-        frames = {"num_full_frames": self.num_full_frames}
-        at_least(0, "guidance.", **frames, num_decay_frames=self.num_decay_frames)
+        at_least(0, "guidance.", num_full_frames=self.num_full_frames)
+        at_least(0, "guidance.", num_decay_frames=self.num_decay_frames)
         if self.num_full_frames and not self.num_decay_frames:
             raise BadInput(
                 f"guidance.num_full_frames={self.num_full_frames} does nothing without a decay "
@@ -92,14 +92,11 @@ class Sampling:
     guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise BadInput(
-                f"sampling.temperature={self.temperature}; give a positive number, "
-                "or greedy=true for the limit 0"
-            )
+        if self.temperature == 0:
+            raise BadInput("sampling.temperature=0: give greedy=true, its limit")
+        positive("sampling.", temperature=self.temperature, top_p=self.top_p)
+        share("sampling.", top_p=self.top_p)
         at_least(0, "sampling.", top_k=self.top_k)
-        if not 0 < self.top_p <= 1:
-            raise BadInput(f"sampling.top_p={self.top_p}; give 0 < top_p <= 1")
         at_rest = self.temperature == self.top_p == 1 and self.top_k in (0, Sampling.top_k)
         if self.greedy and not at_rest:
             raise BadInput(

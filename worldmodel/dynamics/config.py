@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
 from training.errors import BadInput
-from training.ranges import at_least, one_of
+from training.ranges import at_least, multiple_of, one_of
 
 ActionRanges = tuple[tuple[float, ...], tuple[float, ...]]  # lowest and highest of every column
 
@@ -185,9 +185,17 @@ def width_ratio(base_width: int, dim: int) -> float:
 
 def check_widths(dim: int, num_heads: int, look_back: int) -> None:
     """BadInput unless heads divide the width and the window has a middle."""
-    if num_heads < 1 or dim % num_heads:
-        raise BadInput(f"dim={dim} is no multiple of num_heads={num_heads}")
+    multiple_of(num_heads, "num_heads", dim=dim)
     check_look_back(look_back)
+
+
+def check_reads_actions(layout: LayoutConfig) -> None:
+    """BadInput where a kind that only reads actions should predict them."""
+    if layout.predict_actions:
+        raise BadInput(
+            f"layout.predict_actions={layout.predict_actions}: this kind only reads actions; "
+            "set it to 0"
+        )
 
 
 def check_look_back(look_back: int) -> None:

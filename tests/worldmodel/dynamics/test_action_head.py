@@ -69,7 +69,7 @@ def test_ranges_survive_json_and_must_fit_the_columns() -> None:
         LayoutConfig("binned", 8, (-1, 5), (1, 4))
     with pytest.raises(BadInput, match="actions=binned to predict them"):
         LayoutConfig("continuous", predict_actions=0.5)
-    with pytest.raises(BadInput, match="a masked model only reads actions"):
+    with pytest.raises(BadInput, match="this kind only reads actions"):
         MaskedConfig(layout=config)
 
 

@@ -208,9 +208,9 @@ def test_recomputation_changes_no_gradient():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"num_heads": 5}, "no multiple of num_heads=5"),
+        ({"num_heads": 5}, "give a multiple of num_heads=5"),
         ({"num_layers": 0}, "num_layers=0"),
-        ({"num_prompt_frames": 4}, "num_prompt_frames=4; give 1 to 3"),
+        ({"num_prompt_frames": 4}, "num_prompt_frames=4: give a whole number from 1 to 3"),
         ({"max_corrupt_rate": 1.5}, "max_corrupt_rate=1.5"),
         ({"non_mlm_ratio": -0.1}, "non_mlm_ratio=-0.1"),
         ({"dropout": 1.0}, "dropout=1.0"),

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from training.errors import BadInput
-from training.ranges import at_least, below_one, one_of, positive
+from training.ranges import at_least, below_one, multiple_of, one_of, positive
 from worldmodel.dynamics.config import (
     DynamicsConfig,
     Yarn,
@@ -135,12 +135,11 @@ class GPTConfig(DynamicsConfig):
             )
 
     def _check_widths(self) -> None:
-        if self.num_heads < 1 or (self.dim % self.num_heads and not self.head_channels):
-            raise BadInput(f"dim={self.dim} is no multiple of num_heads={self.num_heads}")
-        if self.num_kv_heads < 0 or self.num_heads % self.kv_heads:
-            raise BadInput(
-                f"num_heads={self.num_heads} is no multiple of num_kv_heads={self.num_kv_heads}"
-            )
+        at_least(1, dim=self.dim, num_heads=self.num_heads)
+        if not self.head_channels:
+            multiple_of(self.num_heads, "num_heads", dim=self.dim)
+        at_least(0, num_kv_heads=self.num_kv_heads)
+        multiple_of(self.kv_heads, "num_kv_heads", num_heads=self.num_heads)
         for name in WIDTHS:
             at_least(0, **{name: getattr(self, name)})
         for name in ("norm_eps", "qk_norm_eps", "output_scale", "rope_theta", "mlp_ratio"):

@@ -4,9 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from training.errors import BadInput
-from training.ranges import at_least, below_one, share
-from worldmodel.dynamics.config import DynamicsConfig, check_widths, width_ratio
+from training.ranges import at_least, below_one, one_of, share, within
+from worldmodel.dynamics.config import (
+    DynamicsConfig,
+    check_reads_actions,
+    check_widths,
+    width_ratio,
+)
 
 
 @dataclass(frozen=True)
@@ -51,21 +55,9 @@ class MaskedConfig(DynamicsConfig):
         at_least(0, mup_base_width=self.mup_base_width)
         share(max_corrupt_rate=self.max_corrupt_rate, non_mlm_ratio=self.non_mlm_ratio)
         below_one(dropout=self.dropout)
-        if not 1 <= self.num_prompt_frames < self.context_steps:
-            raise BadInput(
-                f"num_prompt_frames={self.num_prompt_frames}; give 1 to {self.context_steps - 1} "
-                "(context_steps - 1)"
-            )
-        if self.layout.predict_actions:
-            raise BadInput(
-                f"layout.predict_actions={self.layout.predict_actions}: a masked model only "
-                "reads actions; set it to 0"
-            )
-        if self.layout.first_target_step != 1:
-            raise BadInput(
-                f"layout.first_target_step={self.layout.first_target_step}: a masked model is "
-                "trained on frames 1 and later; leave it at 1"
-            )
+        within(1, self.context_steps - 1, num_prompt_frames=self.num_prompt_frames)
+        check_reads_actions(self.layout)
+        one_of((1,), "layout.", first_target_step=self.layout.first_target_step)
 
     @property
     def attention_scale(self) -> float:

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from training.errors import BadInput
 from training.ranges import at_least, below_one
-from worldmodel.dynamics.config import DynamicsConfig, check_widths
+from worldmodel.dynamics.config import DynamicsConfig, check_reads_actions, check_widths
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,4 @@ class WholeFrameConfig(DynamicsConfig):
         at_least(2, num_layers=self.num_layers, context_steps=self.context_steps)
         at_least(0, inner_layers=self.inner_layers)
         below_one(dropout=self.dropout)
-        if self.layout.predict_actions:
-            raise BadInput(
-                f"layout.predict_actions={self.layout.predict_actions}: this kind only reads "
-                "actions; set it to 0"
-            )
+        check_reads_actions(self.layout)
