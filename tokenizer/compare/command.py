@@ -23,7 +23,7 @@ from drives.drive import SPLITS, Drive
 from drives.preprocessing import Preprocessing, to_uint8
 from drives.sources import DriveSource, source_from_dict
 from tokenizer.compare.fid import PUBLISHED, load_inception, origin
-from tokenizer.compare.page import text_table, write_page
+from tokenizer.compare.page import as_text, write_page
 from tokenizer.compare.panels import Panel, draw_panels, scale_of
 from tokenizer.compare.scores import Clips, Judge, reconstruct, score_tokenizer
 from tokenizer.load import Tokenizer, fit_of, load_tokenizer
@@ -195,7 +195,7 @@ def _compare(cfg: DictConfig) -> None:
     shortest = min(len(drives[drive].actions) for drive, _ in clips.places)
     shown = max(1, min(round(cfg.video_s * drives[0].fps), shortest))
     write(out, result, tokenizers, choose_clips(drives, cfg.video_clips, shown, *view))
-    print(f"\n{text_table(rows)}\n\nrFID: {rfid}\n{out / 'compare.html'}")
+    print(f"\n{as_text(rows)}\n\nrFID: {rfid}\n{out / 'compare.html'}")
 
 
 def describe(clips: Clips) -> dict[str, Any]:

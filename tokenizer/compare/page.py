@@ -1,15 +1,15 @@
 """The comparison as a text table and as an HTML page that opens from disk."""
 
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
+from training.pages import html_page
 from training.pages.chart_text import as_drawn
-from training.pages.html_page import page, svg, table, video
-from training.sweeps.table import render
+from training.pages.text_table import text_table
 
 
 class Column(NamedTuple):
@@ -48,42 +48,25 @@ MEANINGS = (
 )  # fmt: skip
 
 
-def text_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+def as_text(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """For a terminal."""
-    return render(["tokenizer", *(c.head for c in COLUMNS)], _cells(rows))
+    return text_table(["tokenizer", *(c.head for c in COLUMNS)], _cells(rows))
 
 
 def write_page(folder: Path, result: Mapping[str, Any]) -> Path:
     """Write `compare.html`; `folder` holds `side_by_side.mp4`."""
     rows = result["tokenizers"]
-    heads = ["", *(c.head + {"high": " +", "low": " -"}.get(c.better, "") for c in COLUMNS)]
-    data = result["data"]
-    facts = f"{data['num_frames']} frames, drives: {data['num_drives']} ({data['split']} split of "
-    facts += (
-        f"{data['drives']}), compared at {data['size'][0]}x{data['size'][1]}; {result['where']}"
+    return html_page.write_page(
+        folder / "compare.html",
+        Path(__file__).with_name("compare.html"),
+        **{key: result[key] for key in ("data", "where", "rfid")},
+        heads=["", *(c.head + {"high": " +", "low": " -"}.get(c.better, "") for c in COLUMNS)],
+        cells=_cells(rows, mark=True),
+        meanings=MEANINGS,
+        charts=_charts(rows),
+        video=folder / "side_by_side.mp4",
+        identities=[_identity(name, row) for name, row in rows.items()],
     )
-    meanings = "".join(
-        f"<li><b>{html.escape(what)}</b>: {html.escape(means)}</li>" for what, means in MEANINGS
-    )
-    body = [
-        "<style>body{max-width:1400px} td,th{padding:.25em .6em}</style>",
-        "<h1>Tokenizers compared</h1>",
-        f"<p><small>{html.escape(facts)}</small></p>",
-        table(heads, _cells(rows, mark=True)),
-        f"<p><small>+ more is better, - less is better; * the best. rFID: "
-        f"{html.escape(result['rfid'])}.</small></p><ul><small>{meanings}</small></ul>",
-        f"<h2>Quality against bits</h2><div class=charts>{_charts(rows)}</div>",
-        f"<h2>Side by side</h2><figure>{video(folder / 'side_by_side.mp4')}<figcaption>Left: what "
-        f"the camera saw. {data['fps']:g} frames per second.</figcaption></figure>",
-        "<h2>What they are</h2>",
-        table(
-            ["", "opened from", "sha256", "frames", "vocabulary"],
-            [_identity(name, row) for name, row in rows.items()],
-        ),
-    ]
-    path = folder / "compare.html"
-    path.write_text(page("Tokenizers compared", body))
-    return path
 
 
 def _cells(rows: Mapping[str, Mapping[str, Any]], mark: bool = False) -> list[list[str]]:
@@ -106,11 +89,12 @@ def _identity(name: str, row: Mapping[str, Any]) -> Sequence[str]:
     return [name, row["path"], row["hash"][:16], f"{height}x{width}", str(row["vocab_size"])]
 
 
-def _charts(rows: Mapping[str, Mapping[str, Any]]) -> str:
+def _charts(rows: Mapping[str, Mapping[str, Any]]) -> list[Markup]:
     """LPIPS, PSNR and flicker over bits per frame: hollow raw, filled entropy-coded."""
     charts = []
     for key, label in (("lpips", "LPIPS"), ("psnr", "PSNR (dB)"), ("flicker", "flicker")):
-        figure, axes = plt.subplots(figsize=(4, 3))
+        chart = Figure(figsize=(4, 3))
+        axes = chart.subplots()
         for index, (name, row) in enumerate(rows.items()):
             bits = [row["bits_per_frame"], row["coded_bits_per_frame"]]
             colour = f"C{index % 10}"
@@ -119,5 +103,5 @@ def _charts(rows: Mapping[str, Mapping[str, Any]]) -> str:
             axes.plot(bits[1:], [row[key]], "o", color=colour, label=as_drawn(name))
         axes.set(xlabel="bits per frame (hollow: raw, filled: coded)", ylabel=label)
         axes.legend(fontsize=6)
-        charts.append(svg(figure))
-    return "".join(charts)
+        charts.append(html_page.svg(chart))
+    return charts

@@ -1,98 +1,96 @@
-"""Parts of a self-contained HTML page: tables, charts, pictures, videos. Opens from disk."""
+"""Self-contained HTML pages that open from disk: Jinja templates and charts.
+
+`base.html` is the frame of every page, `parts.html` has its tables and figures. The template of a
+page lies beside the module that fills it.
+"""
 
 import base64
-import html
 import io
+import json
 import math
-from collections.abc import Sequence
+import mimetypes
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from training.disk.plain_json import number
 from training.pages.chart_text import as_drawn
 
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1060px;margin:2em auto;padding:0 1em;color:#222}
-h1{font-size:1.5em} h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #ddd}
-table{border-collapse:collapse;margin:.6em 0} td,th{padding:.25em .9em;text-align:right;
-border-bottom:1px solid #eee} td:first-child,th:first-child{text-align:left}
-.model td{font-weight:600;background:#eef7f0} video,img{max-width:100%;image-rendering:pixelated}
-figure{margin:.8em 0} figcaption{color:#666;font-size:.9em} pre{background:#f6f6f6;padding:1em;
-overflow:auto;font-size:12px} .charts svg{width:32%;height:auto} small{color:#666}
-"""
+Line = Sequence[float | None]
 
 
-def page(title: str, body: Sequence[str]) -> str:
-    """A whole page of HTML elements."""
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
-        f"<style>{STYLE}</style><body>{''.join(body)}</body></html>"
+def write_page(file: Path, template: Path, **values: Any) -> Path:
+    """Fill a template with values, each of which is escaped, and write the page."""
+    file.write_text(environment(template.parent).get_template(template.name).render(values))
+    return file
+
+
+def environment(*folders: Path) -> Environment:
+    """Templates of some folders, and those that all pages share."""
+    jinja = Environment(
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    jinja.filters |= {"embedded": embedded, "shown": shown, "json": _json}
+    return jinja
 
 
-def picture(path: Path, alt: str) -> str:
-    """A PNG within the page."""
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f"<img src='data:image/png;base64,{data}' alt='{html.escape(alt)}'>"
+def embedded(file: Path) -> str:
+    """A picture or video as a data URI."""
+    kind = mimetypes.guess_type(file.name)[0]
+    return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]], highlight: int = 0) -> str:
-    """Rows of numbers and text (escaped); the first `highlight` rows stand out."""
-
-    def cell(value: Any) -> str:
-        if value is None or isinstance(value, float):
-            return figure(value)
-        return html.escape(str(value))
-
-    lines = [f"<tr>{''.join(f'<th>{html.escape(h)}</th>' for h in head)}</tr>"]
-    for index, row in enumerate(rows):
-        mark = " class=model" if index < highlight else ""
-        lines.append(f"<tr{mark}>{''.join(f'<td>{cell(v)}</td>' for v in row)}</tr>")
-    return f"<table>{''.join(lines)}</table>"
-
-
-def figure(value: float | None, form: str = ".4g") -> str:
-    """A number as people read it; "-" where there is none."""
-    return "-" if value is None or not math.isfinite(value) else f"{value:{form}}"
-
-
-def video(path: Path) -> str:
-    """An MP4 that plays from within the page."""
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f"<video controls autoplay loop muted src='data:video/mp4;base64,{data}'></video>"
+def shown(value: Any, form: str = ".4g") -> str:
+    """A number as people read it; "-" where there is none; text as it is."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "-"
+    return f"{value:{form}}" if isinstance(value, float) else str(value)
 
 
 def curves(
     title: str,
     xlabel: str,
-    lines: dict[str, Sequence[float | None]],
+    lines: Mapping[str, Line],
     x: Sequence[float] | None = None,
-    start: int = 1,
-) -> str:
-    """A chart of some lines over `x`, or over 1, 2, ..."""
-    chart, axes = plt.subplots(figsize=(4, 3))
+    bands: Mapping[str, tuple[Line, Line]] | None = None,
+) -> Markup:
+    """A chart of some lines over `x`, or over 1, 2, ...
+
+    Args:
+        bands: ends of the intervals of some lines.
+    """
+    chart = Figure(figsize=(4, 3))
+    axes = chart.subplots()
     for name, values in lines.items():
-        heights = [number(value) for value in values]
-        axes.plot(x or range(start, start + len(values)), heights, label=as_drawn(name), marker=".")
+        at = x or range(1, 1 + len(values))
+        (line,) = axes.plot(at, [number(v) for v in values], label=as_drawn(name), marker=".")
+        if bands and name in bands:
+            low, high = ([number(v) for v in end] for end in bands[name])
+            axes.fill_between(at, low, high, color=line.get_color(), alpha=0.15, lw=0)
     axes.set(title=as_drawn(title), xlabel=as_drawn(xlabel))
     if len(lines) > 1:
         axes.legend(fontsize=6)
     return svg(chart)
 
 
-def svg(chart: Figure) -> str:
-    """A chart as an element of the page; it is closed."""
+def svg(chart: Figure) -> Markup:
+    """A chart as an element of the page."""
     for axes in chart.axes:
         axes.grid(alpha=0.3)
     chart.tight_layout()
     buffer = io.StringIO()
     chart.savefig(buffer, format="svg")
-    plt.close(chart)
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return Markup(text[text.index("<svg") :])
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1)

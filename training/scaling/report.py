@@ -14,10 +14,10 @@ import numpy as np
 from training.disk.plain_json import to_json
 from training.errors import BadInput
 from training.pages.chart_text import as_drawn
+from training.pages.text_table import text_table
 from training.scaling.fit import PowerLaw, fit_power_law
 from training.scaling.ladder import Ladder
 from training.scaling.points import Point
-from training.sweeps.table import render
 
 UNITS = {"compute": "compute C = 6 N x tokens (FLOP)", "parameters": "parameters N"}
 
@@ -67,7 +67,7 @@ def table(result: dict[str, Any]) -> str:
         row[-1] = "" if row[-1] is None else f"{100 * row[-1]:+.2f} %"
     columns = ["run", "N", "tokens", unit, "loss", "predicted", "error"]
     share = f"{100 * result['confidence']:g} %"
-    lines = [render(columns, rows), ""]
+    lines = [text_table(columns, rows), ""]
     for p in result["predictions"]:
         verdict = "inside" if p["inside"] else "OUTSIDE"
         band = f"{p['low']:.4g} to {p['high']:.4g}"

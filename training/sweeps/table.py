@@ -1,218 +1,114 @@
 """A table of runs: python -m training.sweeps RUNS [--sort METRIC] [--csv FILE]
 
-One row per run folder below RUNS that has a status.json: its state, how far it came, the
-settings in which the runs differ, the last validation metrics, and why it failed.
+One row per run folder: state, step, settings that differ, last validation metrics, why it failed.
 """
 
 import argparse
 import csv
-import json
 import math
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from training.cli import fail
+from training.cli import bad_input_fails
 from training.disk.plain_json import number
 from training.disk.status import FILE, read_status
 from training.errors import BadInput
+from training.pages.text_table import text_table
 
-# A run that says "running" reports at least at every validation.
-LOST_AFTER_MIN = 15.0
-# Where a run lies says nothing about what it is.
-NOT_SETTINGS = ("run", "paths", "ckpt", "logger")
-FIXED = ("run", "state", "step", "attempts")
-REASON_WIDTH = 60
-
-
-@dataclass
-class Row:
-    """One run folder, as the table shows it."""
-
-    run: str
-    state: str
-    step: int | None = None
-    max_steps: int | None = None
-    attempts: int | None = None
-    reason: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
+LOST_AFTER_MIN = 15.0  # a run that says "running" reports at least at every validation
+FIXED = ("run", "state", "step", "attempts", "reason")
+NOT_SETTINGS = ("run", "paths", "ckpt", "logger")  # where it lies says nothing about what it is
+# The columns of `FIXED`, settings by their dotted names, metrics by names with a slash.
+Row = dict[str, Any]
 
 
 def find_rows(runs: Path, lost_after_min: float = LOST_AFTER_MIN) -> list[Row]:
-    """The runs below `runs`, by name.
-
-    Raises:
-        BadInput: no such folder, or no run in it.
-    """
+    """The runs below `runs`, by name; BadInput where there are none."""
     if not runs.is_dir():
         raise BadInput(f"{runs}: no such folder; give one with run folders in it, such as runs")
-    folders = sorted(file.parent for file in runs.rglob(FILE))
-    if not folders:
+    if not (folders := sorted(file.parent for file in runs.rglob(FILE))):
         raise BadInput(f"{runs}: holds no run (no {FILE} below it)")
-    now = time.time()
-    return [_row(runs, folder, now, lost_after_min * 60) for folder in folders]
+    names = (f.relative_to(runs).as_posix() if f != runs else f.resolve().name for f in folders)
+    return [{"run": n, **_row(f, 60 * lost_after_min)} for n, f in zip(names, folders, strict=True)]
+
+
+def _row(folder: Path, lost_after_s: float) -> Row:
+    file = "config.yaml"
+    try:
+        config = yaml.safe_load((folder / file).read_bytes()) if (folder / file).is_file() else {}
+        row = _flat({k: v for k, v in (config or {}).items() if k not in NOT_SETTINGS})
+        file, status = FILE, read_status(folder)
+        lost = status["state"] == "running" and time.time() - status["updated"] > lost_after_s
+        row |= {name: number(value) for name, value in (status.get("metrics") or {}).items()}
+        row |= {"state": "lost?" if lost else status["state"], "attempts": status.get("attempts")}
+        if (step := status.get("step")) is not None:
+            row["step"] = f"{step}/{status.get('max_steps') or '?'}"
+        return {**row, "reason": " ".join(str(status.get("reason") or "").split())}
+    except (BadInput, OSError, ValueError, AttributeError, KeyError, TypeError, yaml.YAMLError):
+        return {"state": "unreadable", "reason": f"{file}: damaged; start the run again"}
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix[:-1]: node}
+    return {k: v for key, n in node.items() for k, v in _flat(n, f"{prefix}{key}.").items()}
+
+
+def metrics_of(rows: Sequence[Row]) -> list[str]:
+    return sorted({name for row in rows for name in row if "/" in name})
 
 
 def differing_settings(rows: Sequence[Row]) -> list[str]:
-    """Settings that are not the same in all runs with a config.
-
-    A config repeats what is referred to, `seed` as `loader.seed`: the shorter name stands for both.
-    """
-    configs = [row.config for row in rows if row.config]
-    values: dict[str, list[str]] = {
-        key: [json.dumps(config.get(key), default=str) for config in configs]
-        for key in sorted({key for config in configs for key in config})
+    """Settings that differ between runs; of `seed` and `loader.seed`, which repeats it, `seed`."""
+    names = sorted({name for row in rows for name in row} - {*FIXED, *metrics_of(rows)})
+    configs = [row for row in rows if any(name in row for name in names)]
+    values = {name: [repr(row.get(name)) for row in configs] for name in names}
+    differing = {name: v for name, v in values.items() if len(set(v)) > 1}
+    repeated = {
+        n for n in differing for k in names if n.endswith(f".{k}") and values[n] == values[k]
     }
-    differing = [key for key in values if len(set(values[key])) > 1]
-
-    def repeats(key: str) -> bool:
-        return any(key.endswith(f".{k}") and values[k] == values[key] for k in differing)
-
-    return [key for key in differing if not repeats(key)]
+    return [name for name in differing if name not in repeated]
 
 
 def sort_rows(rows: Sequence[Row], metric: str, descending: bool = False) -> list[Row]:
-    """By a metric, the smallest first; runs without it, or with NaN, last.
-
-    Raises:
-        BadInput: no run has this metric.
-    """
-    known = sorted({name for row in rows for name in row.metrics})
-    if metric not in known:
-        there = ", ".join(known) if known else "none of the runs has validated yet"
+    """By a metric, the smallest first; runs without it, or with NaN, last."""
+    if metric not in (known := metrics_of(rows)):
+        there = ", ".join(known) or "none of the runs has validated yet"
         raise BadInput(f"--sort {metric}: no run has this metric; there are: {there}")
-    sign = -1 if descending else 1
-
-    def place(row: Row) -> tuple[bool, float]:
-        value = row.metrics.get(metric, math.nan)
-        # NaN compares with nothing; a run that diverged goes last.
-        return math.isnan(value), 0.0 if math.isnan(value) else sign * value
-
-    return sorted(rows, key=place)
+    sign, value = -1 if descending else 1, lambda row: row.get(metric, math.nan)
+    return sorted(rows, key=lambda row: (math.isnan(value(row)), sign * value(row)))
 
 
-def table(rows: Sequence[Row], max_settings: int | None = None) -> tuple[list[str], list[list]]:
-    """Names of the columns, and the rows: text, numbers and None for what is not known."""
-    settings = differing_settings(rows)[:max_settings]
-    metrics = sorted({name for row in rows for name in row.metrics})
-    columns = [*FIXED, *settings, *metrics, "reason"]
-    return columns, [
-        [
-            row.run,
-            row.state,
-            None if row.step is None else f"{row.step}/{row.max_steps or '?'}",
-            row.attempts,
-            *(row.config.get(key) for key in settings),
-            *(row.metrics.get(name) for name in metrics),
-            row.reason,
-        ]
-        for row in rows
-    ]
-
-
-def render(columns: Sequence[str], cells: Sequence[Sequence[Any]]) -> str:
-    """Plain text: numbers to the right, words to the left, two spaces between columns."""
-    texts = [list(columns), *([_short(value) for value in row] for row in cells)]
-    padded = []
-    for index, column in enumerate(zip(*texts, strict=True)):
-        numeric = all(isinstance(row[index], int | float | None) for row in cells)
-        right, width = numeric or columns[index] == "step", max(map(len, column))
-        padded.append([text.rjust(width) if right else text.ljust(width) for text in column])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.sweeps", description=(__doc__ or "").split("\n\n")[1]
-    )
-    parser.add_argument("runs", type=Path, help="folder with run folders in it, at any depth")
-    parser.add_argument("--sort", metavar="METRIC", help="such as val/loss; the smallest first")
-    parser.add_argument("--descending", action="store_true", help="the largest first")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write everything there too")
-    parser.add_argument(
-        "--max-settings", type=int, default=8, help="columns of differing settings (8)"
-    )
-    parser.add_argument(
-        "--lost-after",
-        type=float,
-        default=LOST_AFTER_MIN,
-        metavar="MINUTES",
-        help=f"a running run silent for so long is shown as lost? ({LOST_AFTER_MIN:g})",
-    )
-    asked = parser.parse_args(arguments)
-    try:
-        rows = find_rows(asked.runs, asked.lost_after)
-        if asked.sort:
-            rows = sort_rows(rows, asked.sort, asked.descending)
-        print(render(*table(rows, asked.max_settings)))
-        left_out = differing_settings(rows)[asked.max_settings :]
-        if left_out:
-            print(f"{len(left_out)} more settings differ; see --max-settings and --csv")
-        if asked.csv:
-            _write_csv(asked.csv, *table(rows))
-    except BadInput as error:
-        fail(str(error))
-
-
-def _row(runs: Path, folder: Path, now: float, lost_after_s: float) -> Row:
-    name = folder.relative_to(runs).as_posix() if folder != runs else folder.resolve().name
-    try:
-        status = read_status(folder)
-        state = status["state"]
-        silent_s = now - float(status["updated"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return Row(name, "unreadable", reason=f"{FILE}: {error!r}")
-    if state == "running" and silent_s > lost_after_s:
-        state = "lost?"
-    try:
-        file = folder / "config.yaml"
-        config = dict(yaml.safe_load(file.read_bytes()) or {}) if file.is_file() else {}
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
-        return Row(name, "unreadable", reason="config.yaml: damaged; start the run again")
-    return Row(
-        name,
-        state,
-        step=status.get("step"),
-        max_steps=status.get("max_steps"),
-        attempts=status.get("attempts"),
-        reason=" ".join(str(status.get("reason") or "").split()),
-        config=_flat({k: v for k, v in config.items() if k not in NOT_SETTINGS}),
-        metrics={k: number(v) for k, v in (status.get("metrics") or {}).items()},
-    )
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    text = str(value) or "-"
-    return text if len(text) <= REASON_WIDTH else text[: REASON_WIDTH - 3] + "..."
-
-
-def _write_csv(file: Path, columns: list[str], cells: list[list]) -> None:
+def write_csv(file: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
     try:
         with file.open("w", newline="") as handle:
-            csv.writer(handle).writerows([columns, *cells])
+            csv.writer(handle).writerows([columns, *([r.get(c) for c in columns] for r in rows)])
     except OSError as error:
         raise BadInput(f"--csv {file}: cannot be written ({error.strerror})") from error
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m training.sweeps", description=__doc__)
+    parser.add_argument("runs", type=Path, help="folder with run folders in it, at any depth")
+    parser.add_argument("--sort", metavar="METRIC", help="such as val/loss; the smallest first")
+    parser.add_argument("--descending", action="store_true", help="the largest first")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write everything there too")
+    parser.add_argument("--max-settings", type=int, default=8, help="differing settings shown (8)")
+    lost = f"minutes until a silent running run is lost? ({LOST_AFTER_MIN:g})"
+    parser.add_argument("--lost-after", type=float, default=LOST_AFTER_MIN, help=lost)
+    asked = parser.parse_args(arguments)
+    with bad_input_fails():
+        rows = find_rows(asked.runs, asked.lost_after)
+        if asked.sort:
+            rows = sort_rows(rows, asked.sort, asked.descending)
+        settings, metrics = differing_settings(rows), metrics_of(rows)
+        shown = [*FIXED[:-1], *settings[: asked.max_settings], *metrics, "reason"]
+        print(text_table(shown, [[row.get(column) for column in shown] for row in rows]))
+        if len(settings) > asked.max_settings:
+            print(f"{len(settings) - asked.max_settings} more settings differ; see --csv")
+        if asked.csv:
+            write_csv(asked.csv, [*FIXED[:-1], *settings, *metrics, "reason"], rows)

@@ -18,7 +18,7 @@ from training.disk.places import writable_folder
 from training.disk.plain_json import finite, to_json
 from training.errors import BadInput
 from training.machine import compute_device
-from training.pages.html_page import figure
+from training.pages.html_page import shown
 from worldmodel.decoding import Guidance, Sampling
 from worldmodel.evaluation.card import EvalConfig, evaluate
 from worldmodel.evaluation.evidence import DRIVES, data_source, evidence_of
@@ -136,22 +136,21 @@ def _tell(out: Path, card: dict[str, Any]) -> None:
     print()
     if card["kind"] == TOKENIZER:
         for name, value in card["reconstruction"].items():
-            print(f"  {name:24} {figure(value)}")
+            print(f"  {name:24} {shown(value)}")
     else:
         bits = card["teacher_forced"]["bits_per_token"]
         print(
-            f"  cross entropy  {figure(bits, '.3f')} bits per token "
+            f"  cross entropy  {shown(bits, '.3f')} bits per token "
             f"(teacher-forced, {card['split']})"
         )
         for name, floor in card["floors"].items():
-            print(f"    floor {name:18} {figure(floor['bits_per_token'], '.3f')}")
+            print(f"    floor {name:18} {shown(floor['bits_per_token'], '.3f')}")
         for name, scores in card["pixels"].get("mean", {}).items():
-            shown = "  ".join(f"{k} {figure(v, '.3f')}" for k, v in scores.items())
-            print(f"  {name:26} {shown}")
+            line = "  ".join(f"{k} {shown(v, '.3f')}" for k, v in scores.items())
+            print(f"  {name:26} {line}")
         for direction in ("left", "straight", "right"):
             if "steering" in card:
                 motion = card["steering"][direction]["motion_px_per_frame"]
-                shown = figure(motion, "+.2f")
-                print(f"  steer {direction:9} scene moves {shown} px per frame")
+                print(f"  steer {direction:9} scene moves {shown(motion, '+.2f')} px per frame")
     for file in sorted(out.iterdir()):
         print(f"  {file}")

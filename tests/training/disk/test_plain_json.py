@@ -2,11 +2,12 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 
 from training.disk.plain_json import finite, number, to_json
-from training.pages.html_page import curves, figure, table
+from training.pages.html_page import curves, environment, shown
 
 
 def refuse(word: str) -> None:
@@ -23,9 +24,10 @@ def test_every_reader_takes_it() -> None:
 
 
 def test_a_page_shows_a_dash() -> None:
-    shown = table(["", "error"], [["left", None], ["right", 0.25], ["straight", math.nan]])
-    assert shown.count("<td>-</td>") == 2
-    assert figure(None, "+.2f") == "-"
+    parts: Any = environment().get_template("parts.html").module
+    table = parts.table(["", "error"], [["left", None], ["right", 0.25], ["straight", math.nan]])
+    assert table.count("<td>-</td>") == 2
+    assert shown(None, "+.2f") == "-"
     assert "<svg" in curves("psnr", "s", {"a": [1.0, None, 2.0]})
 
 

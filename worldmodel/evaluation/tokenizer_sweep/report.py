@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 
 from training.disk.plain_json import number
 from training.pages.chart_text import as_drawn
-from training.sweeps.table import render
+from training.pages.text_table import text_table
 
 RATES = ("raw", "coded", "predicted")
 COLUMNS = ("tokenizer", "LPIPS", "PSNR dB", *(f"{rate} bits" for rate in RATES), "tokens", "usage")
@@ -40,7 +40,7 @@ def table(entries: Mapping[str, Mapping[str, Any]]) -> str:
         )
     any_entry = ordered[0][1]
     lines = [
-        render(COLUMNS, rows),
+        text_table(COLUMNS, rows),
         "",
         "bits per frame: raw, every code equally long; coded, by its frequency; predicted, the "
         "probe's teacher-forced cross entropy",
