@@ -132,8 +132,10 @@ def tensor_bytes(work: Any) -> int:
     with tempfile.TemporaryDirectory() as folder:
         profiler.export_chrome_trace(f"{folder}/trace.json")
         events = json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
-    totals = [e["args"]["Total Allocated"] for e in events if e.get("name") == "[memory]"]
-    return max(totals) - totals[0]
+    memory = [e["args"] for e in events if e.get("name") == "[memory]"]
+    # The profiler goes on counting from earlier work; its first event has no total yet.
+    before = memory[1]["Total Allocated"] - memory[1]["Bytes"]
+    return max(event["Total Allocated"] for event in memory) - before
 
 
 def status(key: str) -> int:

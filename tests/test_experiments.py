@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from training.checkpoints.folder import newest_first, read_state
+from training.planner.devices import find_device
+from training.planner.plan import Planner
 from training.watch.rows import METRICS_FILE, read_rows
 
 ROOT = Path(__file__).parent.parent
@@ -78,6 +80,22 @@ def test_every_experiment_takes_a_step(experiment, composed, fit):
     assert "train/loss" in logged
     assert any(key.startswith("val/") for key in logged)
     assert list((run.folder / "media").rglob("*.png"))
+
+
+PLANNED_FAST = ("masked_tiny", "musik_tiny", "whole_tiny")  # test_plan.py plans the others
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [e if e in PLANNED_FAST else pytest.param(e, marks=pytest.mark.slow) for e in EXPERIMENTS],
+)
+def test_every_experiment_can_be_planned(experiment, composed):
+    cfg = composed(experiment, *cut_of(experiment), "plan_device=h200")
+    planner = Planner(cfg, *find_device(cfg))
+    option = planner.option(planner.asked)
+    assert option.fits
+    assert option.seconds > 0
+    assert option.cost.work.tokens > 0
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

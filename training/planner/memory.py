@@ -127,10 +127,25 @@ def _largest_unit(module: nn.Module) -> int:
 
 
 class _FakeMode(FakeTensorMode):
-    """One mode for a tensor and its copies: an EMA is made by `deepcopy`, which copied it too."""
+    """One mode for a tensor and its copies: an EMA is made by `deepcopy`, which copied it too.
+
+    Where training depends on a value, the value is 1: a branch is taken, a loop ends, a mask
+    selects everything (the most memory).
+    """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_FakeMode":
         return self
+
+    def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aten = torch.ops.aten
+        if func is aten.nonzero.default:
+            return args[0].new_empty((args[0].numel(), args[0].dim()), dtype=torch.int64)
+        if func is aten._local_scalar_dense.default and args[0].constant is None:
+            return 1.0 if args[0].is_floating_point() else 1
+        if func is aten.clone.default:
+            # `deepcopy` clones, then copies the attributes. A known scalar is a real tensor there.
+            args[0].constant = None
+        return super().dispatch(func, types, args, kwargs or {})
 
 
 class _Detached(SingleDeviceStrategy):

@@ -34,6 +34,8 @@ SMALL = {
         "loader.batch_size=4",
         GAN,
     ],
+    "masked_tiny": ["model.network.dim=96", "model.network.num_layers=2", "loader.batch_size=4"],
+    "musik_tiny": ["loader.batch_size=4"],
 }
 SHALLOW = ["model.network.num_layers=2"]
 
@@ -64,6 +66,8 @@ SLOW = pytest.mark.slow
     [
         ("gpt_tiny", []),
         ("tokenizer_tiny", []),
+        ("masked_tiny", []),
+        ("musik_tiny", []),
         pytest.param("tokenizer_tiny", ["checkpoint_activations=true"], marks=SLOW),
         pytest.param("tokenizer_tiny", ["trainer.accumulate_grad_batches=2"], marks=SLOW),
     ],
