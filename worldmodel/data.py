@@ -61,7 +61,7 @@ class TokenWindows(Dataset[Window]):
     def __init__(self, drives: Sequence[TokenDrive], num_steps: int, stride: int = 1) -> None:
         self.drives, self.num_steps, self.stride = list(drives), num_steps, stride
         self.captioned = any(drive.captions for drive in self.drives)
-        counts = [max(0, (len(d.tokens) - num_steps) // stride + 1) for d in self.drives]
+        counts = [self.count(len(drive.tokens)) for drive in self.drives]
         self.ends = np.cumsum(counts)
         self.num_short = counts.count(0)  # drives that hold no window
         if not counts or not self.ends[-1]:
@@ -84,6 +84,14 @@ class TokenWindows(Dataset[Window]):
             return drive.tokens[window], drive.actions[window], captions
         return drive.tokens[window], drive.actions[window]
 
+    def count(self, length: int) -> int:
+        """Windows of a drive of `length` steps."""
+        return max(0, (length - self.num_steps) // self.stride + 1)
+
+    def first_step(self, number: int) -> int:
+        """At which step of its drive a window begins; `number` counts those of the drive."""
+        return number * self.stride
+
     def describe(self, index: int) -> dict[str, Any]:
         """Which drive and token steps a window shows."""
         drive, start = self._locate(index)
@@ -92,7 +100,7 @@ class TokenWindows(Dataset[Window]):
     def _locate(self, index: int) -> tuple[TokenDrive, int]:
         drive = int(np.searchsorted(self.ends, index, side="right"))
         offset = index - (int(self.ends[drive - 1]) if drive else 0)
-        return self.drives[drive], offset * self.stride
+        return self.drives[drive], self.first_step(offset)
 
 
 def collate(samples: list[Window]) -> TokenClip:

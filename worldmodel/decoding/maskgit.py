@@ -80,11 +80,8 @@ class MaskGIT(RowDecoder):
         self, action: Float[Tensor, "future action"] | None = None
     ) -> Int[Tensor, "future height width"]:
         """Sample the frame that follows, given the action in force before it."""
-        layout = self.layout
-        rows, space = self.num_futures, layout.tokens_per_step
-        self.check_action(action)
-        self._catch_up()
-        self.join(action)
+        rows, space = self.num_futures, self.layout.tokens_per_step
+        self.begin(action)
         num_factors = len(self.model.factors.sizes)
         uniform = torch.rand(self.num_steps, num_factors, rows, space, generator=self.generator)
         noise = None
@@ -92,7 +89,18 @@ class MaskGIT(RowDecoder):
             noise = torch.rand(self.num_steps, rows, space, generator=self.generator)
             noise = noise.to(self.tokens.device)
         frame = self.fill(uniform.to(self.tokens.device), noise)
-        grid = frame.view(rows, 1, layout.height, layout.width)
+        return self.append(frame)
+
+    @torch.inference_mode()
+    def begin(self, action: Float[Tensor, "future action"] | None = None) -> None:
+        """Read what came before the next frame; `fill` and `append` follow."""
+        self.check_action(action)
+        self._catch_up()
+        self.join(action)
+
+    def append(self, frame: Int[Tensor, "future space"]) -> Int[Tensor, "future height width"]:
+        """Take a frame, sampled or real, for the one that came next."""
+        grid = frame.view(self.num_futures, 1, self.layout.height, self.layout.width)
         self.tokens = torch.cat([self.tokens, self.both(grid)], dim=1)
         return grid[:, 0]
 
@@ -102,7 +110,7 @@ class MaskGIT(RowDecoder):
         uniform: Float[Tensor, "step factor future space"],
         noise: Float[Tensor, "draw future space"] | None = None,
     ) -> Int[Tensor, "future space"]:
-        """The tokens of the next frame, from numbers drawn beforehand.
+        """The tokens of the next frame, after `begin`, from numbers drawn beforehand.
 
         Args:
             uniform: what `sample` inverts each factor's distribution function at.
