@@ -18,7 +18,8 @@ from drives.drive import Drive
 from drives.frame_cache import DriveFrames, FrameCache, VideoFrames
 from drives.preprocessing import to_pixels
 from drives.sources import DriveSource, drive_digests, drives_hash
-from drives.splits import of_split
+from drives.splits.base import while_training
+from drives.splits.footage import split_facts
 from training.errors import BadInput
 from training.loading.loader import POLICIES, OrderedLoader, fixed_loader
 from training.loading.order import DataOrder, Weights
@@ -169,8 +170,12 @@ class ClipDataModule(L.LightningDataModule):
         """Digest of every drive, so that a resumed run can name the drive that changed."""
         return drive_digests(self.drives)
 
+    def provenance(self) -> dict[str, Any]:
+        """Facts about data, split and licences for the checkpoints."""
+        return split_facts([drive.footage for drive in self.drives])
+
     def dataset(self, split: str) -> ClipDataset:
-        chosen = of_split(self.drives, split, str(self.source.folder))
+        chosen = while_training(self.drives, split, str(self.source.folder))
         names = self.source.action_names(self.drives)
         return ClipDataset(chosen, self.cache, self.clip_frames, names)
 

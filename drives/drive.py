@@ -24,7 +24,8 @@ from drives import video
 from drives.actions import actions_file, check_actions, read_actions, read_table
 from drives.captions import Caption, read_captions
 from drives.content import hashes_of
-from drives.splits import SPLITS
+from drives.splits.base import SPLITS
+from drives.splits.footage import UNKNOWN, Footage, content_entry
 from drives.video.gaps import TIME_COLUMNS, Drop, describe, find_drops, holes
 from drives.video.images import check_sizes
 from training.disk.hashing import file_sha256
@@ -92,6 +93,12 @@ class Drive:
         facts = {key: value for key, value in self.meta.items() if key not in RECORDED}
         content = [facts, self.pixels_sha256, self.actions_sha256]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def footage(self) -> Footage:
+        """Which frames it shows, for comparisons by content."""
+        licence = str(self.meta.get("licence") or UNKNOWN)
+        return Footage(self.id, str(self.split), content_entry(self.pixels_sha256), licence)
 
     def check_pixels(self) -> None:
         """BadInput where the video differs from the hash that `write_drive` recorded.

@@ -92,9 +92,13 @@ class DriveSource:
         return self.carracing.fps, names, False
 
 
-def drive_digests(drives: Sequence[Drive]) -> dict[str, str]:
-    """Digest of the content and split of every drive, by id; equal for a copy."""
-    return {d.id: _sha256([d.split, d.digest]) for d in drives}
+def drive_digests(drives: Sequence[Drive], split: str | None = None) -> dict[str, str]:
+    """Digest of the content and split of every drive, by id; equal for a copy.
+
+    Args:
+        split: as if all were in this split.
+    """
+    return {d.id: _sha256([split or d.split, d.digest]) for d in drives}
 
 
 def drives_hash(drives: Sequence[Drive]) -> str:

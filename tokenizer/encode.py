@@ -39,6 +39,7 @@ from tokenizer.inference.frame_encoder import (
 from tokenizer.load import Tokenizer, fit_of, load_tokenizer
 from tokenizer.published import opened_name
 from tokenizer.store_key import check_kept
+from training.checkpoints.provenance import provenance_of
 from training.cli import command, plain
 from training.disk.places import writable_folder
 from training.errors import BadInput
@@ -46,6 +47,7 @@ from training.machine import compute_device
 from training.ranges import at_least, one_of
 
 COMPARED_FRAMES = 256
+TOKENIZER_NOTE = "tokenizer"  # in the store's manifest: where its tokenizer comes from
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def encode_drives(
     todo = [drive for drive in mine if not writer.has(drive.id)]
     check_kept(writer, mine, config.on_gap)
     if todo:
+        writer.note(TOKENIZER_NOTE, provenance_of(opened.manifest))
         encoder = _ready(opened, config)
         facts: dict[str, object] = {}
         if config.inference != AS_TRAINED:
@@ -136,7 +139,8 @@ def encode_drives(
             gaps = {"dropped_frames": [list(drop) for drop in drops]} if drops else {}
             said = [asdict(caption) for caption in of_steps(drive.captions, frames)]
             texts = {"captions": said} if said else {}
-            about = {**kept, **gaps, **texts, **facts, "drive_sha256": drive.digest}
+            shown = {"footage": drive.footage.content, "drive_sha256": drive.digest}
+            about = {**kept, **gaps, **texts, **facts, **shown}
             writer.write(drive.id, str(drive.split), tokens, actions, about)
     return TokenStore(out, on_corrupt=on_corrupt)
 

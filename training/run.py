@@ -49,7 +49,7 @@ from training.machine import (
 )
 from training.settings import check_places, check_settings
 from training.stopping import Stopped, leave, watch
-from training.sweeps.snapshot import git_revision
+from training.sweeps.snapshot import content_hash, git_revision
 from training.trainer import build_trainer, capped_steps
 from training.watch.rows import FINDINGS_FILE, METRICS_FILE, cut_rows
 from training.watch.validation import DueValidation
@@ -89,6 +89,7 @@ class Run:
             "run_id": self.id,
             "command": shlex.join(sys.argv),
             "git": git_revision(),
+            "code": content_hash(),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "lightning": L.__version__,

@@ -41,7 +41,7 @@ class RolloutMedia(Media):
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         data: TokenDataModule = trainer.datamodule  # type: ignore[attr-defined]
         try:
-            longest = max(len(drive.tokens) for drive in data.store.drives("val"))
+            longest = max(len(drive.tokens) for drive in data.dataset("val", 1).drives)
         except BadInput as error:
             longest = 0
             print(f"note: {error}")

@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 from drives.captions import captions_at
 from drives.drive import Drive
 from drives.sources import DriveSource, TokenSource
+from drives.splits.base import while_training
+from drives.splits.footage import split_facts
 from drives.tokens.store import TokenDrive, TokenStore
-from tokenizer.encode import EncodeConfig, encode_drives, store_spec
+from tokenizer.encode import TOKENIZER_NOTE, EncodeConfig, encode_drives, store_spec
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.store_key import store_folder
 from training.errors import BadInput, CorruptSample
@@ -188,11 +190,16 @@ class TokenDataModule(L.LightningDataModule):
         self.num_val_windows, self.num_workers, self.seed = num_val_windows, num_workers, seed
         self.encode = encode or EncodeConfig()
         self.store: TokenStore
+        self.drives: list[Drive] = []
 
     def prepare_data(self) -> None:
         """Make and check the token store; safe to call again."""
-        if not hasattr(self, "store"):
-            self.store = open_store(self.source, self.tokenizer_name, self.encode, self.on_corrupt)
+        if hasattr(self, "store"):
+            return
+        if isinstance(self.source, DriveSource):
+            self.drives = self.source.open()
+        how = (self.tokenizer_name, self.encode, self.on_corrupt)
+        self.store = open_store(self.source, *how, drives=self.drives or None)
 
     @property
     def data_hash(self) -> str:
@@ -201,6 +208,17 @@ class TokenDataModule(L.LightningDataModule):
     def data_digests(self) -> dict[str, str]:
         """What each drive is, so that a resumed run can name the one that changed."""
         return self.store.digests()
+
+    def provenance(self) -> dict[str, Any]:
+        """Facts about data, split, licences and the tokenizer for the checkpoints."""
+        stored = self.store.footage()
+        facts = split_facts([drive.footage for drive in self.drives] or stored)
+        # A store of before knows its drives by its own files.
+        facts["train_footage"] = sorted(
+            {*facts["train_footage"], *split_facts(stored)["train_footage"]}
+        )
+        made_by = self.store.manifest.get("notes", {}).get(TOKENIZER_NOTE)
+        return facts | ({"tokenizer": made_by} if made_by else {})
 
     def model_facts(self) -> dict[str, Any]:
         """What the data determines about a world model."""
@@ -244,7 +262,9 @@ class TokenDataModule(L.LightningDataModule):
         return load_tokenizer(self.tokenizer_name)
 
     def dataset(self, split: str, num_steps: int | None = None) -> TokenWindows:
-        return TokenWindows(self.store.drives(split), num_steps or self.context_steps)
+        """Windows of the drives that a run trains on or validates on."""
+        drives = while_training(self.store.all, split, str(self.store.root))
+        return TokenWindows(drives, num_steps or self.context_steps)
 
     def train_dataloader(self) -> OrderedLoader:
         assert self.trainer is not None

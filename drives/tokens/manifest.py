@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drives.splits import SPLITS
+from drives.splits.base import SPLITS
 from drives.tokens.spec import TokenSpec
 from training.disk.records import judged, read_record, write_record
 from training.errors import BadInput

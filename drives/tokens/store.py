@@ -19,7 +19,8 @@ from jaxtyping import Float, Integer
 
 from drives.captions import Caption, read_captions
 from drives.content import hashes_of
-from drives.splits import of_split
+from drives.splits.base import of_split
+from drives.splits.footage import UNKNOWN, Footage, content_entry
 from drives.tokens.manifest import REMEDY, read_store_manifest
 from drives.tokens.spec import TokenSpec
 from training.errors import BadInput
@@ -70,12 +71,30 @@ class TokenStore:
         hashes_of(self.root).save()
 
     def drives(self, split: str) -> list[TokenDrive]:
-        """Drives of a split, sorted by id; an empty val or test is replaced by the other."""
-        return of_split(list(self._drives.values()), split, str(self.root))
+        """Drives of a split, sorted by id; BadInput where there are none."""
+        return of_split(self.all, split, str(self.root))
+
+    @property
+    def all(self) -> list[TokenDrive]:
+        """The drives of every split, sorted by id."""
+        return list(self._drives.values())
 
     def find(self, drive_id: str) -> TokenDrive | None:
         """The drive of this id, whatever its split."""
         return self._drives.get(drive_id)
+
+    def footage(self, split: str | None = None) -> list[Footage]:
+        """What the drives of a split show, or all; stores of before are known by their files."""
+        return [
+            Footage(
+                name,
+                entry["split"],
+                str(entry.get("meta", {}).get("footage") or content_entry(entry["sha256"])),
+                str(entry.get("meta", {}).get("licence") or UNKNOWN),
+            )
+            for name, entry in sorted(self.manifest["drives"].items())
+            if split in (None, entry["split"])
+        ]
 
     @property
     def captioned(self) -> bool:
@@ -88,10 +107,14 @@ class TokenStore:
         parts = [self.manifest["spec"], self.action_names, sorted(self.digests().items())]
         return _sha256(parts)
 
-    def digests(self) -> dict[str, str]:
-        """Digest of the content and split of every drive, by id."""
+    def digests(self, split: str | None = None) -> dict[str, str]:
+        """Digest of the content and split of every drive, by id.
+
+        Args:
+            split: as if all were in this split.
+        """
         return {
-            name: _sha256([e["split"], e["sha256"], e.get("meta", {}).get("captions", [])])
+            name: _sha256([split or e["split"], e["sha256"], e.get("meta", {}).get("captions", [])])
             for name, e in self.manifest["drives"].items()
         }
 

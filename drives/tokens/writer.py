@@ -14,7 +14,7 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from jaxtyping import Float, Integer
 
-from drives.splits import SPLITS
+from drives.splits.base import SPLITS
 from drives.tokens.manifest import (
     MANIFEST,
     SCHEMA_VERSION,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,7 +116,7 @@ def entries(cls: type[Entries], manifest: dict[str, Any], path: Path) -> Entries
     return judged(cls, {k: v for k, v in manifest.items() if k in named}, str(path / MANIFEST))
 
 
-def weights_hash(manifest: dict[str, Any]) -> str:
+def weights_hash(manifest: Mapping[str, Any]) -> str:
     """Identity of the weights: sha256 of their file, or of the hashes of their shards."""
     files = manifest["files"]
     if WEIGHTS in files:

@@ -17,9 +17,10 @@ DIGITS = 12
 SHOWN = 3
 
 
-def data_facts(datamodule: Any) -> dict[str, str]:
+def data_facts(datamodule: Any) -> dict[str, Any]:
     """Facts about the data for run.json and the checkpoints."""
-    return {"data_hash": datamodule.data_hash, "data_hash_by": BY}
+    same = {"data_hash": datamodule.data_hash, "data_hash_by": BY}
+    return same | datamodule.provenance()
 
 
 def judge_data(folder: Path, before: Mapping[str, Any], datamodule: Any, other_data: bool) -> None:
@@ -57,6 +58,18 @@ def write_digests(folder: Path, datamodule: Any) -> None:
     write_record(folder / FILE, {"drives": _short(datamodule.data_digests())})
 
 
+def noted_digests(folder: Path) -> set[str]:
+    """The digests in a run's `data.json`, as `short` has them; empty where it has none."""
+    try:
+        return set(read_record(folder / FILE)["drives"].values())
+    except BadInput:
+        return set()
+
+
+def short(digest: str) -> str:
+    return digest[:DIGITS]
+
+
 def _changes(folder: Path, digests: Mapping[str, str]) -> str:
     """Names of missing, new and changed drives, a few of each."""
     try:
@@ -78,4 +91,4 @@ def _listed(names: list[str]) -> str:
 
 
 def _short(digests: Mapping[str, str]) -> dict[str, str]:
-    return {name: digest[:DIGITS] for name, digest in sorted(digests.items())}
+    return {name: short(digest) for name, digest in sorted(digests.items())}

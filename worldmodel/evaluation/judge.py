@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from drives.sources import DriveSource
+from drives.splits.base import of_split
 from tokenizer.evaluation import evaluate_tokenizer, long_enough
 from tokenizer.load import KIND as TOKENIZER
 from tokenizer.load import Tokenizer, tokenizer_from
@@ -23,6 +24,7 @@ from worldmodel.decoding import Guidance, Sampling
 from worldmodel.evaluation.card import EvalConfig, evaluate
 from worldmodel.evaluation.evidence import DRIVES, data_source, evidence_of
 from worldmodel.evaluation.report import write_report
+from worldmodel.evaluation.trained_clips import refuse_trained_clips
 from worldmodel.load import world_model_from
 
 
@@ -56,7 +58,9 @@ def _tokenizer_card(opened: OpenedCheckpoint, cfg: DictConfig, device: str) -> A
     source = data_source(manifest, _or_embedded(manifest, cfg, checkpoint), checkpoint)
     if not isinstance(source, DriveSource):
         raise BadInput(f"{checkpoint}: a tokenizer is evaluated on drives; give data.root=FOLDER")
-    drives = [drive for drive in source.open(needed=cfg.split) if drive.split == cfg.split]
+    drives = of_split(source.open(needed=cfg.split), cfg.split, str(source.folder))
+    allow = cfg.allow_train
+    refuse_trained_clips(manifest, checkpoint, cfg.split, drives=drives, allow=allow)
     tokenizer = tokenizer_from(opened)
     long_enough(drives, tokenizer.clip_frames)  # refuses before anything is written
     perceptual = _lpips_for(tokenizer, cfg, device)
@@ -97,6 +101,8 @@ def _world_model_card(
 ) -> Any:
     model = world_model_from(opened)
     evidence = evidence_of(model, plain(cfg)["data"], cfg.tokenizer)
+    store, drives, allow = evidence.store, evidence.drives, cfg.allow_train
+    refuse_trained_clips(opened.manifest, opened.path, config.split, store, drives, allow)
     return lambda out: {"kind": "worldmodel", **evaluate(model, evidence, config, out, device)}
 
 

@@ -92,15 +92,11 @@ def test_clips_and_large_vocabularies_fit(tmp_path: Path, spec: TokenSpec) -> No
     assert store.spec == spec
 
 
-def test_val_and_test_stand_in_for_each_other_and_it_is_said(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_split_is_an_error_and_nothing_replaces_it(root: Path) -> None:
     store = TokenStore(root)
-    assert [drive.id for drive in store.drives("test")] == ["b"]
-    assert [drive.id for drive in store.drives("test")] == ["b"]
     assert [drive.id for drive in store.drives("val")] == ["b"]
-    said = f"note: {root}: no drive is in the test split, the 1 of val stand in"
-    assert capsys.readouterr().out.count(said) == 1, "once"
+    with pytest.raises(BadInput, match="no drive is in the test split, but 1 in train, 1 in val"):
+        store.drives("test")
     with pytest.raises(BadInput, match="split is 'dev'"):
         store.drives("dev")
     TokenStoreWriter(root.parent / "other", SPEC, NAMES).write("b", "val", tokens(7), actions(7))

@@ -1,0 +1,144 @@
+"""A checkpoint says what it comes from, and is not judged on what it was trained on."""
+
+import json
+import shutil
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from tests.worldmodel.evaluation.test_card import FEW, TINY
+from training.checkpoints.folder import find_checkpoint
+from training.checkpoints.manifests import read_manifest
+from training.cli import CONFIGS
+from training.errors import BadInput
+from training.sweeps.snapshot import content_hash
+from worldmodel.evaluation.judge import judge
+from worldmodel.evaluation.provenance import main, provenance
+from worldmodel.evaluation.trained_clips import refuse_trained_clips
+from worldmodel.load import load_world_model
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two steps, and the data module that it read."""
+    import training.run as runs
+    from tests.conftest import TINY_DRIVES
+
+    folder = tmp_path_factory.mktemp("provenance")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose(
+            "train",
+            overrides=[
+                "+experiment=gpt_tiny",
+                f"paths.runs={folder}/runs",
+                f"paths.data={folder.parent.parent}/data",
+                "logger.wandb=false",
+                "trainer.accelerator=cpu",
+                "trainer.devices=1",
+                *TINY_DRIVES,
+                *TINY,
+                "trainer.max_steps=2",
+            ],
+        )
+    run = runs.open_run(cfg)
+    data = runs.build_data(cfg)
+    module = runs.build_model(cfg, data)
+    trainer = runs.build_trainer(cfg, run, data, module)
+    run.describe(data, module)
+    run.fit(trainer, module, data)
+    return run.folder, data
+
+
+def test_a_checkpoint_says_all_of_it(trained, capsys, monkeypatch):
+    folder, data = trained
+    found = provenance(folder)
+    assert found["kind"] == "worldmodel"
+    assert found["code"]["code"] == content_hash()
+    assert found["data"]["num_drives"] == {"train": 2, "val": 1, "test": 1}
+    assert found["data"]["data_hash"] == data.data_hash
+    assert list(found["data"]["licences"]) == [
+        "MIT (Gymnasium); the frames carry no further rights"
+    ]
+    assert found["train_footage"] == sorted(
+        {f.content for f in data.store.footage("train")}
+        | {drive.footage.content for drive in data.drives if drive.split == "train"}
+    )
+    chain = found["tokenizer"]
+    assert chain["weights"] == load_world_model(folder).spec.tokenizer
+    assert chain["kind"] == "tokenizer"
+    assert chain["code"]["git"]
+    monkeypatch.setattr(sys, "argv", ["provenance", str(folder), "--json"])
+    main()
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == found
+    monkeypatch.setattr(sys, "argv", ["provenance", str(folder)])
+    main()
+    said = capsys.readouterr().out
+    assert found["data"]["split_hash"] in said
+    assert chain["weights"] in said
+
+
+def test_a_store_without_a_note_is_helped_out_by_the_named_tokenizer(trained, monkeypatch):
+    folder, _ = trained
+    manifest = read_manifest(find_checkpoint(folder))
+    manifest["run"].pop("tokenizer", None)  # the store may be of an older test run
+    monkeypatch.setattr("worldmodel.evaluation.provenance.read_manifest", lambda _: manifest)
+    assert provenance(folder)["tokenizer"]["kind"] == "tokenizer"
+    manifest["config"]["loader"]["tokenizer"] = "runs/of_another_machine"
+    assert provenance(folder)["tokenizer"] == {"weights": manifest["spec"]["tokenizer"]}
+
+
+def test_an_altered_checkpoint_has_no_provenance(trained, tmp_path):
+    copy = tmp_path / "step-000002"
+    shutil.copytree(find_checkpoint(trained[0]), copy)
+    content = bytearray((copy / "weights.safetensors").read_bytes())
+    content[-1] ^= 1
+    (copy / "weights.safetensors").write_bytes(content)
+    with pytest.raises(BadInput, match="altered"):
+        provenance(copy)
+
+
+def test_clips_of_the_training_are_refused_unless_asked_for(trained, monkeypatch, capsys):
+    folder, data = trained
+    monkeypatch.setattr(sys, "argv", ["eval.py"])
+
+    def call(*more):
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            judge(compose("eval", overrides=[f"ckpt={folder}", *FEW, *more]))
+
+    with pytest.raises(BadInput, match=r"trained on 2 of 2 drives of the train split \(train-0000"):
+        call("split=train")
+    assert not (folder / "eval").exists()
+    # A train drive and a test drive changed places, under other names and with other facts.
+    other = folder.parent / "drives"
+    for name, split in (("train-0000", "test"), ("test-0000", "train")):
+        shutil.copytree(data.source.folder / name, other / f"mine-{name}")
+        meta = json.loads((other / f"mine-{name}/drive.json").read_text())
+        meta |= {"split": split, "note": "mine"}
+        (other / f"mine-{name}/drive.json").write_text(json.dumps(meta))
+    with pytest.raises(BadInput, match=r"1 of 1 drives of the test split \(mine-train-0000\)"):
+        call(f"data.root={other}")
+
+
+def test_a_copy_is_known_by_its_content(trained, capsys):
+    folder, data = trained
+    checkpoint = find_checkpoint(folder)
+    manifest = read_manifest(checkpoint)
+    drives = data.source.open()
+
+    def ask(manifest, split, **more):
+        return refuse_trained_clips(manifest, checkpoint, split, **more)
+
+    assert ask(manifest, "test", drives=drives) == []
+    assert ask(manifest, "test", store=data.store) == []
+    with pytest.raises(BadInput, match="2 of 2 drives of the train split"):
+        ask(manifest, "train", store=data.store)
+    assert ask(manifest, "train", store=data.store, allow=True) == ["train-0000", "train-0001"]
+    assert "warning" in capsys.readouterr().out
+    # Runs of before wrote no footage: their data.json tells.
+    old = {**manifest, "run": {}}
+    with pytest.raises(BadInput, match="2 of 2 drives of the train split"):
+        ask(old, "train", store=data.store)
+    assert ask(old, "test", store=data.store) == []
+    assert refuse_trained_clips(old, folder.parent, "train", store=data.store) == []
+    assert "does not say what it was trained on" in capsys.readouterr().out

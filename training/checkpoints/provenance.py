@@ -1,0 +1,34 @@
+"""Where a checkpoint comes from: code, data, split, licences, and the tokenizer before it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from training.checkpoints.manifests import weights_hash
+
+CODE = ("git", "code", "python", "torch", "lightning", "hardware")
+DATA = ("data_hash", "split_hash", "num_drives", "validated_on", "licences")
+
+
+def provenance_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says, as plain values; what a release of before did not write is null.
+
+    `code.code` is a hash of our sources, `data.data_hash` of every byte of the drives,
+    `data.split_hash` of which footage is in which split. `train_footage` lists the train drives as
+    `drives.splits.footage` does. `published` is set for weights that others trained.
+    """
+    run, config = manifest.get("run", {}), manifest.get("config") or {}
+    found: dict[str, Any] = {
+        "kind": manifest.get("kind"),
+        "weights": weights_hash(manifest),
+        "step": manifest.get("step"),
+        "command": run.get("command"),
+        "code": {name: run.get(name) for name in CODE},
+        "data": {"root": (config.get("data") or {}).get("root")}
+        | {name: run.get(name) for name in DATA},
+        "train_footage": run.get("train_footage"),
+    }
+    if manifest.get("published"):
+        found["published"] = manifest["published"]
+    if hash_ := (manifest.get("spec") or {}).get("tokenizer"):
+        found["tokenizer"] = run.get("tokenizer") or {"weights": hash_}
+    return found

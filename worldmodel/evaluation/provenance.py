@@ -1,0 +1,77 @@
+"""Where a checkpoint comes from: python -m worldmodel.evaluation.provenance CKPT [--json]
+
+Prints the hashes of its weights, code, data and split, the licences of its drives, and the same of
+the tokenizer that made its tokens.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizer.load import load_tokenizer
+from training.checkpoints.folder import check_weights, find_checkpoint
+from training.checkpoints.manifests import read_manifest
+from training.checkpoints.provenance import provenance_of
+from training.cli import bad_input_fails
+from training.disk.plain_json import to_json
+from training.errors import BadInput
+
+LIST = "train_footage"  # too long to print
+
+
+def provenance(path: Path) -> dict[str, Any]:
+    """The chain of a run folder's newest checkpoint, or of a checkpoint folder.
+
+    A world model's `tokenizer` is what its token store noted. Where a store of before noted
+    nothing, the tokenizer of the config is opened, if it is at hand and its hash is the right one.
+
+    Raises:
+        BadInput: no checkpoint is there, or it was altered.
+    """
+    folder = find_checkpoint(path)
+    check_weights(folder)  # a hash in the manifest is worth what its file says
+    manifest = read_manifest(folder)
+    found = {"checkpoint": str(folder), **provenance_of(manifest)}
+    tokenizer = found.get("tokenizer")
+    if tokenizer and "code" not in tokenizer:
+        found["tokenizer"] = _named_tokenizer(manifest) or tokenizer
+    return found
+
+
+def _named_tokenizer(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    name = ((manifest.get("config") or {}).get("loader") or {}).get("tokenizer")
+    try:
+        opened = load_tokenizer(name) if name else None
+    except BadInput:  # of another machine
+        return None
+    if opened is None or opened.hash != manifest["spec"]["tokenizer"]:
+        return None
+    return provenance_of(opened.manifest)
+
+
+def lines(found: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """The chain as text, one fact a line; what nobody wrote down is a dash."""
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{name}"
+            yield from lines(value, f"{indent}  ")
+        elif name == LIST:
+            known = "-" if value is None else f"{len(value)} drives (--json lists them)"
+            yield f"{indent}{name:14} {known}"
+        else:
+            yield f"{indent}{name:14} {'-' if value is None else value}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m worldmodel.evaluation.provenance")
+    parser.add_argument("ckpt", type=Path, help="run or checkpoint folder")
+    parser.add_argument("--json", action="store_true", help="as JSON, with every train drive")
+    args = parser.parse_args()
+    with bad_input_fails():
+        found = provenance(args.ckpt)
+    print(to_json(found) if args.json else "\n".join(lines(found)))
+
+
+if __name__ == "__main__":
+    main()
