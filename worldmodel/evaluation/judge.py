@@ -23,8 +23,8 @@ from training.pages.html_page import shown
 from worldmodel.decoding import Guidance, Sampling
 from worldmodel.evaluation.card import EvalConfig, evaluate
 from worldmodel.evaluation.evidence import DRIVES, data_source, evidence_of
+from worldmodel.evaluation.provenance.trained_clips import refuse_trained_clips
 from worldmodel.evaluation.report import write_report
-from worldmodel.evaluation.trained_clips import refuse_trained_clips
 from worldmodel.load import world_model_from
 
 

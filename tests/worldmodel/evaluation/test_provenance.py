@@ -14,8 +14,9 @@ from training.cli import CONFIGS
 from training.errors import BadInput
 from training.sweeps.snapshot import content_hash
 from worldmodel.evaluation.judge import judge
-from worldmodel.evaluation.provenance import main, provenance
-from worldmodel.evaluation.trained_clips import refuse_trained_clips
+from worldmodel.evaluation.provenance.__main__ import main
+from worldmodel.evaluation.provenance.chain import provenance
+from worldmodel.evaluation.provenance.trained_clips import refuse_trained_clips
 from worldmodel.load import load_world_model
 
 
@@ -82,7 +83,7 @@ def test_a_store_without_a_note_is_helped_out_by_the_named_tokenizer(trained, mo
     folder, _ = trained
     manifest = read_manifest(find_checkpoint(folder))
     manifest["run"].pop("tokenizer", None)  # the store may be of an older test run
-    monkeypatch.setattr("worldmodel.evaluation.provenance.read_manifest", lambda _: manifest)
+    monkeypatch.setattr("worldmodel.evaluation.provenance.chain.read_manifest", lambda _: manifest)
     assert provenance(folder)["tokenizer"]["kind"] == "tokenizer"
     manifest["config"]["loader"]["tokenizer"] = "runs/of_another_machine"
     assert provenance(folder)["tokenizer"] == {"weights": manifest["spec"]["tokenizer"]}

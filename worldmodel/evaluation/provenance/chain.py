@@ -1,10 +1,5 @@
-"""Where a checkpoint comes from: python -m worldmodel.evaluation.provenance CKPT [--json]
+"""The hashes of a checkpoint's weights, code, data and split, its licences, and its tokenizer's."""
 
-Prints the hashes of its weights, code, data and split, the licences of its drives, and the same of
-the tokenizer that made its tokens.
-"""
-
-import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +8,6 @@ from tokenizer.load import load_tokenizer
 from training.checkpoints.folder import check_weights, find_checkpoint
 from training.checkpoints.manifests import read_manifest
 from training.checkpoints.provenance import provenance_of
-from training.cli import bad_input_fails
-from training.disk.plain_json import to_json
 from training.errors import BadInput
 
 LIST = "train_footage"  # too long to print
@@ -61,17 +54,3 @@ def lines(found: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}{name:14} {known}"
         else:
             yield f"{indent}{name:14} {'-' if value is None else value}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser("python -m worldmodel.evaluation.provenance")
-    parser.add_argument("ckpt", type=Path, help="run or checkpoint folder")
-    parser.add_argument("--json", action="store_true", help="as JSON, with every train drive")
-    args = parser.parse_args()
-    with bad_input_fails():
-        found = provenance(args.ckpt)
-    print(to_json(found) if args.json else "\n".join(lines(found)))
-
-
-if __name__ == "__main__":
-    main()
