@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from drives.drive import default_split
-from drives.splits import SPLITS
+from drives.splits.base import SPLITS
 from training.disk.records import judged, read_json
 from training.errors import BadInput
 
