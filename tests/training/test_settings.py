@@ -18,7 +18,7 @@ WORLD = {
     "trainer.accumulate_grad_batches": [0],
     "trainer.num_nodes": [0],
     "trainer.devices": [0],
-    "trainer.precision": ["nonsense"],
+    "trainer.precision": ["nonsense", "bf16-true", "16-true", 64],
     "trainer.accelerator": ["nope"],
     "checkpoints.every_steps": [0, -1],
     "checkpoints.keep": [1],
