@@ -21,7 +21,7 @@ FREE = {
     "trainer.num_nodes": "equal up to rounding from here",
     "trainer.strategy": "equal up to rounding from here",
     "trainer.accumulate_grad_batches": "equal up to rounding from here",
-    "data.batch_size": "equal up to rounding from here",  # of one process: the product stays
+    "loader.batch_size": "equal up to rounding from here",  # of one process: the product stays
     "max_passes": "the learning-rate schedule may be another from here",
     "max_skipped_steps": "",
     "compile": "equal up to rounding from here",
@@ -32,13 +32,13 @@ FREE = {
     "logger": "",
     "needs_gpu": "",
     "requeue": "",
-    "data.num_workers": "",
-    "data.on_corrupt": "",
-    "data.frames": "",
+    "loader.num_workers": "",
+    "loader.on_corrupt": "",
+    "loader.frames": "",
     "name": "",
     "paths": "",  # where things lie is not what they are; data is compared by content
     "data.root": "",
-    "data.source.root": "",
+    "loader.source.root": "",
 }
 # Not said: what belongs to the command, and what follows from `paths`.
 UNSAID = (
@@ -50,7 +50,8 @@ UNSAID = (
     "plan_device",
     "plan_mfu",
     "paths.runs",
-    "data.source.cache",
+    "data.cache",
+    "loader.source.cache",
     "model.text_cache",
 )
 

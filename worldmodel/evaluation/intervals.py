@@ -78,23 +78,32 @@ def bootstrap(
     statistic: Callable[[npt.NDArray[np.int64]], float],
     drives: Sequence[str],
     resamples: int = 100,
+    strata: Sequence[int] | None = None,
+    centred: bool = False,
 ) -> Estimate:
     """A statistic that is no mean, such as FVD.
 
     Args:
         statistic: of the clips with these indices; one may come several times.
         drives: the drive that each clip comes from.
+        strata: the set that each clip belongs to; every resampling has as many drives of each as
+            there are. None: one set.
+        centred: move the interval by the difference of the value and the resamplings' mean, for
+            statistics that repeated clips bias.
     """
     ids, inverse = _clusters(drives, len(drives))
     value = float(statistic(np.arange(len(drives))))
+    members = [np.flatnonzero(inverse == i) for i in range(len(ids))]
+    of_drive = np.array([0 if strata is None else strata[clips[0]] for clips in members])
+    sets = [np.flatnonzero(of_drive == stratum) for stratum in np.unique(of_drive)]
     low = high = None
-    if len(ids) > 1:
-        members = [np.flatnonzero(inverse == i) for i in range(len(ids))]
-        rng = np.random.default_rng(SEED)
-        drawn = (rng.integers(0, len(ids), len(ids)) for _ in range(resamples))
-        low, high = _ends(
-            np.array([statistic(np.concatenate([members[i] for i in draw])) for draw in drawn])
-        )
+    if min(map(len, sets)) > 1:
+        rng, found = np.random.default_rng(SEED), []
+        for _ in range(resamples):
+            drawn = [i for group in sets for i in group[rng.integers(0, len(group), len(group))]]
+            found.append(statistic(np.concatenate([members[i] for i in drawn])))
+        shift = value - float(np.mean(found)) if centred else 0.0
+        low, high = (end + shift for end in _ends(np.array(found)))
     value_or_none = value if math.isfinite(value) else None
     return Estimate(value_or_none, low, high, len(drives), len(ids))
 

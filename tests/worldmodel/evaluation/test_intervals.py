@@ -61,3 +61,24 @@ def test_a_statistic_that_is_no_mean():
     ).confidence_interval
     assert found.low == pytest.approx(theirs.low, abs=0.1)
     assert found.high == pytest.approx(theirs.high, abs=0.1)
+
+
+def test_strata_keep_their_numbers_and_a_biased_statistic_stays_within_its_interval():
+    rng = np.random.default_rng(5)
+    values, strata = rng.normal(0, 1, 60), [0] * 20 + [1] * 40
+    ids = [str(i) for i in range(60)]
+    seen = set()
+
+    def distinct(chosen):
+        """Repeated clips lower it, as they raise FVD."""
+        seen.add((int((chosen < 20).sum()), len(chosen)))
+        return float(len(set(chosen))) + values[chosen].mean()
+
+    plain = bootstrap(distinct, ids, strata=strata)
+    centred = bootstrap(distinct, ids, strata=strata, centred=True)
+    assert seen == {(20, 60)}
+    assert plain.high < plain.value
+    assert centred.low < centred.value < centred.high
+    assert centred.high - centred.low == pytest.approx(plain.high - plain.low)
+    alone = bootstrap(distinct, ["a", *ids[1:]], strata=[0, *[1] * 59])
+    assert (alone.low, alone.high) == (None, None)
