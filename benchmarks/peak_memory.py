@@ -27,10 +27,10 @@ STEPS = 2  # the second step is the first with optimizer state
 GAN = "model.loss.gan_start=0"
 RECIPES: dict[str, list[str]] = {
     "gpt_tiny": [],
-    "gpt_small": ["loader.batch_size=4"],
-    "gpt_base": ["loader.batch_size=2"],
+    "gpt_small": ["data.batch_size=4"],
+    "gpt_base": ["data.batch_size=2"],
     "tokenizer_tiny": [GAN],
-    "tokenizer_base": [GAN, "loader.batch_size=1"],
+    "tokenizer_base": [GAN, "data.batch_size=1"],
 }
 
 
@@ -58,28 +58,28 @@ def measure(experiment: str, *settings: str, hoard: bool = False) -> dict[str, A
 def main(experiment: str, settings: list[str]) -> None:
     import torch
     from hydra import compose, initialize_config_dir
-    from hydra.utils import instantiate
 
     from training.planner.plan import plan
+    from training.settings import datamodule_of
 
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         words = [f"+experiment={experiment}", *settings]
         cfg = compose("train", overrides=words)
     planned = plan(cfg).configured
     cfg.trainer.precision = planned.settings.precision
-    data = instantiate(cfg.loader, _convert_="object")
+    data = datamodule_of(cfg)
     on_gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
     train(cfg, data, 1)
     gc.collect()
     if on_gpu:
-        train(cfg, data, cfg.loader.batch_size)
+        train(cfg, data, cfg.data.batch_size)
         found = {"measured": torch.cuda.max_memory_allocated()}
     else:
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
         before = status("VmRSS")
-        train(cfg, data, cfg.loader.batch_size)
+        train(cfg, data, cfg.data.batch_size)
         found = {"measured": status("VmHWM") - before, "process": status("VmHWM")}
-        found["tensors"] = tensor_bytes(lambda: train(cfg, data, cfg.loader.batch_size))
+        found["tensors"] = tensor_bytes(lambda: train(cfg, data, cfg.data.batch_size))
     ratio = planned.bytes / found["measured"]
     print(to_json({"planned": planned.bytes, **found, "ratio": ratio}, indent=None))
 

@@ -35,8 +35,8 @@ class BalanceConfig:
     bins: int = 10
 
     def __post_init__(self) -> None:
-        share("loader.balance.", alpha=self.alpha)
-        at_least(2, "loader.balance.", bins=self.bins)
+        share("data.balance.", alpha=self.alpha)
+        at_least(2, "data.balance.", bins=self.bins)
 
     def weights(
         self, drives: Sequence[Drive], clips: Sequence[int], clip_frames: int
@@ -81,7 +81,7 @@ def _values(drive: Drive, name: str, count: int, clip_frames: int) -> np.ndarray
     if not isinstance(value, int | float | str):
         there = [k for k, v in drive.meta.items() if isinstance(v, int | float | str)]
         raise BadInput(
-            f"loader.balance.features: {drive.path}/drive.json gives {name}={value!r}, a number or "
+            f"data.balance.features: {drive.path}/drive.json gives {name}={value!r}, a number or "
             f"a name is needed; there are {', '.join(there)}, and the actions "
             f"{', '.join(drive.action_names)}"
         )

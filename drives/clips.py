@@ -126,11 +126,11 @@ class ClipDataModule(L.LightningDataModule):
         balance: BalanceConfig | None = None,
     ) -> None:
         super().__init__()
-        one_of(FRAMES, "loader.", frames=frames)
-        one_of(POLICIES, "loader.", on_corrupt=on_corrupt)
-        at_least(1, "loader.", batch_size=batch_size, num_val_clips=num_val_clips)
-        at_least(1, "loader.", clip_frames=clip_frames)
-        at_least(0, "loader.", num_workers=num_workers)
+        one_of(FRAMES, "data.", frames=frames)
+        one_of(POLICIES, "data.", on_corrupt=on_corrupt)
+        at_least(1, "data.", batch_size=batch_size, num_val_clips=num_val_clips)
+        at_least(1, "data.", clip_frames=clip_frames)
+        at_least(0, "data.", num_workers=num_workers)
         self.on_corrupt, self.balance = on_corrupt, balance or BalanceConfig()
         self.source, self.image_size = source, tuple(image_size)
         self.batch_size, self.clip_frames = batch_size, clip_frames

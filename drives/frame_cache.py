@@ -106,7 +106,7 @@ class FrameCache:
 class VideoFrames:
     """Frames decoded on request; nothing is written.
 
-    The pixels equal those of `FrameCache` bit by bit. `loader.num_workers` processes decode ahead
+    The pixels equal those of `FrameCache` bit by bit. `data.num_workers` processes decode ahead
     of the training step.
     """
 

@@ -95,7 +95,7 @@ class _Ahead(DataLoader[FrameBatch]):
         except (RuntimeError, OSError) as error:
             if not self.num_workers:
                 raise
-            cause = cause_of(error).replace("loader.num_workers", "num_workers")
+            cause = cause_of(error).replace("data.num_workers", "num_workers")
             raise TrainingFault(f"a worker failed ({last_line(error)}); {cause}") from error
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,8 @@ class DriveSource:
         missing = [name for name in names if name not in ACTION_NAMES]
         if missing:
             raise BadInput(
-                f"data.actions={list(names)}: the embedded drives have no column {missing[0]!r}; "
-                f"there are: {', '.join(ACTION_NAMES)}"
+                f"data.source.actions={list(names)}: the embedded drives have no column "
+                f"{missing[0]!r}; there are: {', '.join(ACTION_NAMES)}"
             )
         return self.carracing.fps, names, False
 
@@ -180,6 +180,22 @@ class TokenSource:
         return *TOKEN_FORMATS[self.format].plan(root), False
 
 
+def trained_on(manifest: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    """What the config of a checkpoint says of its source; None where it names none.
+
+    Args:
+        where: the manifest, for messages.
+
+    Raises:
+        BadInput: it says it in another way than ours do.
+    """
+    data = (manifest.get("config") or {}).get("data")
+    source = data.get("source") if isinstance(data, dict) else data
+    if source is not None and not isinstance(source, dict):
+        raise BadInput(f"{where}: config.data.source={str(source)[:60]}: should be an object")
+    return source
+
+
 def source_from_dict(values: Any, where: str = "data") -> DriveSource | TokenSource:
     """Rebuild a source from a saved config, without instantiating arbitrary class names.
 
@@ -189,19 +205,22 @@ def source_from_dict(values: Any, where: str = "data") -> DriveSource | TokenSou
     Raises:
         BadInput: an unknown source or an invalid setting.
     """
-    kinds = {
-        "drives.sources.DriveSource": DriveSource,
-        "drives.sources.TokenSource": TokenSource,
-    }
-    target = str(values.get("_target_")) if isinstance(values, dict) else str(values)
-    if target not in kinds:
-        raise BadInput(f"{where}: names an unknown data source {target[:80]!r}; give data.root")
+    kinds = {kind.__name__: kind for kind in (DriveSource, TokenSource)}
+    name = class_name(values)
+    if name not in kinds:
+        raise BadInput(f"{where}: names an unknown data source {name[:80]!r}; give data.root")
     fields = without_targets(values)
     # Validated, then built from the raw values: folder names differ between 30 and 30.0.
-    judged(kinds[target], fields, where)
+    judged(kinds[name], fields, where)
     if "carracing" in fields:
         fields["carracing"] = CarRacingConfig(**fields["carracing"])
-    return kinds[target](**fields)
+    return kinds[name](**fields)
+
+
+def class_name(values: Any) -> str:
+    """What kind of source some values are of: a class, whose module may have another name today."""
+    target = values.get("_target_") if isinstance(values, Mapping) else values
+    return str(target).rpartition(".")[2]
 
 
 def without_targets(values: dict[str, Any]) -> dict[str, Any]:

@@ -50,10 +50,10 @@ install_import_hook(CHECKED, "shape_checks.check")
 ROOT = Path(__file__).parent.parent
 Fitted = tuple[Any, Any, Any]
 TINY_DRIVES = (
-    "data.carracing.num_train=2",
-    "data.carracing.num_val=1",
-    "data.carracing.num_test=1",
-    "data.carracing.seconds=4.0",
+    "data.source.carracing.num_train=2",
+    "data.source.carracing.num_val=1",
+    "data.source.carracing.num_test=1",
+    "data.source.carracing.seconds=4.0",
 )
 
 # One, where nobody asks for more: processes of a test run share the cores.

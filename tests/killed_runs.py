@@ -107,7 +107,7 @@ RECIPES = {
     "gpt": WORLD,
     "gpt-workers-accumulated": (
         *WORLD,
-        "loader.num_workers=2",
+        "data.num_workers=2",
         "trainer.accumulate_grad_batches=2",
         "trainer.val_check_interval=24",
     ),

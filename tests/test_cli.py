@@ -59,7 +59,7 @@ def refused(tmp_path, monkeypatch, capsys):
         (["+experiment=gpt_tiny", "compile=abc"], ["compile='abc'", "give a valid boolean"]),
         (["+experiment=gpt_tiny", "model.network.dim=x"], ["model.network.dim", "valid integer"]),
         (["+experiment=gpt_tiny", "ckpt=nowhere"], ["nowhere"]),
-        (["+experiment=gpt_tiny", "loader.tokenizer=nowhere"], ["nowhere", "carracing"]),
+        (["+experiment=gpt_tiny", "data.tokenizer=nowhere"], ["nowhere", "carracing"]),
         (
             ["+experiment=tokenizer_tiny", "model.autoencoder.image_size=[63,64]"],
             ["63", "multiples"],

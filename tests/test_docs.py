@@ -17,7 +17,7 @@ PAGES = ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.
 # Added to a command, so that it takes seconds: sizes only, never what it does.
 SHORT = {
     "train.py +experiment=tokenizer_video": ["+debug=tokenizer_video"],
-    "train.py +experiment=musik": ["+debug=fast", "loader.batch_size=4", "loader.num_val_clips=4"],
+    "train.py +experiment=musik": ["+debug=fast", "data.batch_size=4", "data.num_val_clips=4"],
     "train.py +experiment=tokenizer": ["+debug=tokenizer"],
     "train.py +experiment=gpt": ["+debug=worldmodel"],
     "eval.py": ["num_clips=1", "horizon_s=0.2", "num_windows=4"],
@@ -25,16 +25,16 @@ SHORT = {
     "-m worldmodel.rollout": ["num_clips=1", "horizon_s=0.1"],
     "-m worldmodel.evaluation.kinds_table": ["--num-windows=2", "--num-frames=2"],
     "-m tokenizer.encode": [
-        "data.carracing.num_train=2",
-        "data.carracing.num_val=1",
-        "data.carracing.num_test=1",
-        "data.carracing.seconds=4.0",
+        "data.source.carracing.num_train=2",
+        "data.source.carracing.num_val=1",
+        "data.source.carracing.num_test=1",
+        "data.source.carracing.seconds=4.0",
     ],
     "-m tokenizer.compare": ["num_clips=2", "clip_frames=8", "video_s=0.5"],
     "-m worldmodel.evaluation.tokenizer_sweep": [
         "data=few_drives",
         "trainer.max_steps=2",
-        "loader.batch_size=2",
+        "data.batch_size=2",
     ],
 }
 # What this test does not do: install again, run itself, or train a base model's whole shape.

@@ -16,7 +16,7 @@ SHORT = ["trainer.max_steps=10", "trainer.val_check_interval=10", "media=none"]
 def test_notebook_runs(name, composed, fit, tmp_path, data_folder, monkeypatch):
     if name == "gpt":
         _, run, _ = fit(
-            composed("gpt_tiny", "+debug=worldmodel", *SHORT, "data.carracing.seconds=6.0")
+            composed("gpt_tiny", "+debug=worldmodel", *SHORT, "data.source.carracing.seconds=6.0")
         )
         monkeypatch.setenv("DASHCAST_RUN", str(run.folder))
     monkeypatch.setenv("DASHCAST_DATA", str(data_folder / "notebooks"))

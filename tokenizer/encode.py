@@ -249,7 +249,7 @@ def main(cfg: DictConfig) -> None:
     out, shard = writable_folder("out", cfg.out), find_shard(cfg.shard, cfg.num_shards)
     values = plain(cfg)
     tokenizer = opened_name(cfg.tokenizer, values["ckpt"], values["options"])
-    source = instantiate(cfg.data, _convert_="object")
+    source = instantiate(cfg.data.source, _convert_="object")
     drives = source.open()
     names = source.action_names(drives)
     store = encode_drives(drives, tokenizer, out, names, config, shard=shard)

@@ -31,9 +31,9 @@ def cause_of(error: BaseException) -> str:
         return (
             f"{SHARED_MEMORY} is too small for their batches ({total / 2**20:.0f} MiB, "
             f"{free / 2**20:.0f} free): give it more (docker run --shm-size=8g, mount -o "
-            "remount,size=8g /dev/shm), or use loader.num_workers=0"
+            "remount,size=8g /dev/shm), or use data.num_workers=0"
         )
-    return "often it ran out of memory: use fewer loader.num_workers"
+    return "often it ran out of memory: use fewer data.num_workers"
 
 
 def last_line(error: BaseException) -> str:

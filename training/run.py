@@ -47,7 +47,7 @@ from training.machine import (
     launched_together,
     num_devices,
 )
-from training.settings import check_places, check_settings
+from training.settings import check_places, check_settings, datamodule_of
 from training.stopping import Stopped, leave, watch
 from training.sweeps.snapshot import content_hash, git_revision
 from training.trainer import build_trainer, capped_steps
@@ -239,7 +239,7 @@ def _is_unsealed(values: dict[str, Any]) -> bool:
 
 def build_data(cfg: DictConfig) -> Any:
     """The data module, its data made, checked and ready; processes do it one after the other."""
-    datamodule = instantiate(cfg.loader, _convert_="object")
+    datamodule = datamodule_of(cfg)
     if not launched_together():
         datamodule.prepare_data()
         return datamodule
@@ -276,5 +276,5 @@ def _check_processes(cfg: DictConfig) -> None:
 
 def global_batch(cfg: DictConfig) -> int:
     """Samples of one optimizer step: batch size x accumulation x processes."""
-    each = int(cfg.loader.batch_size) * int(cfg.trainer.accumulate_grad_batches)
+    each = int(cfg.data.batch_size) * int(cfg.trainer.accumulate_grad_batches)
     return each * num_devices(cfg.trainer)

@@ -157,7 +157,7 @@ def open_store(
     if not source.embedded and tokenizer == "carracing":
         print(
             "warning: the shipped tokenizer knows only the embedded drives; train one on yours "
-            "(+experiment=tokenizer_tiny data.root=...) and pass loader.tokenizer=runs/NAME"
+            "(+experiment=tokenizer_tiny data.root=...) and pass data.tokenizer=runs/NAME"
         )
     spec = store_spec(drives, opened, encode.every)
     folder, name = Path(source.cache) / "tokens", source.folder.name
@@ -181,9 +181,9 @@ class TokenDataModule(L.LightningDataModule):
         on_corrupt: str = "stop",
     ) -> None:
         super().__init__()
-        at_least(1, "loader.", batch_size=batch_size, num_val_windows=num_val_windows)
-        at_least(0, "loader.", num_workers=num_workers)
-        one_of(POLICIES, "loader.", on_corrupt=on_corrupt)
+        at_least(1, "data.", batch_size=batch_size, num_val_windows=num_val_windows)
+        at_least(0, "data.", num_workers=num_workers)
+        one_of(POLICIES, "data.", on_corrupt=on_corrupt)
         self.on_corrupt = on_corrupt
         self.source, self.tokenizer_name = source, tokenizer
         self.context_steps, self.batch_size = context_steps, batch_size

@@ -173,7 +173,7 @@ def write(cfg: DictConfig) -> None:
     own = {k: v for k, v in values.items() if k in fields and k != "sampling"}
     config = RolloutConfig(**own, sampling=sampling_from(values["sampling"]))
     model = load_world_model(cfg.ckpt)
-    evidence = evidence_of(model, values["data"], cfg.tokenizer)
+    evidence = evidence_of(model, values["data"]["source"], cfg.tokenizer)
     made = imagine(model, evidence.store, config, device)
     sweep_leftovers(out.parent)
     with written_whole(out) as partial:

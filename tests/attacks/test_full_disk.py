@@ -26,8 +26,8 @@ COMMON = (
     "max_passes=null",
     "logger.wandb=false",
 )
-ONE = ("trainer.devices=1", "loader.batch_size=4")
-TWO = ("trainer.devices=2", "loader.batch_size=2")
+ONE = ("trainer.devices=1", "data.batch_size=4")
+TWO = ("trainer.devices=2", "data.batch_size=2")
 WAYS = {
     "alone": ONE,
     "in the background": (*ONE, "checkpoints.background=true"),

@@ -416,29 +416,24 @@ def checkpoint(shared, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "config",
+    "source",
     [
-        {"data": {"_target_": "os.mkdir", "path": "canary"}},
-        {"data": {"_target_": "builtins.exec", "_args_": ["open('canary', 'w')"]}},
-        {"data": {"_target_": "drives.sources.TokenSource", "root": "store", "format": "x"}},
-        {
-            "data": {
-                "_target_": "drives.sources.DriveSource",
-                "carracing": {"_target_": "os.mkdir"},
-            }
-        },
-        {"data": {"_target_": ["os.mkdir"]}},
-        {"data": "os.mkdir"},
+        {"_target_": "os.mkdir", "path": "canary"},
+        {"_target_": "builtins.exec", "_args_": ["open('canary', 'w')"]},
+        {"_target_": "drives.sources.TokenSource", "root": "store", "format": "x"},
+        {"_target_": "drives.sources.DriveSource", "carracing": {"_target_": "os.mkdir"}},
+        {"_target_": ["os.mkdir"]},
+        "os.mkdir",
     ],
     ids=str,
 )
-def test_a_checkpoint_names_no_function(config, checkpoint, refused, tmp_path):
+def test_a_checkpoint_names_no_function(source, checkpoint, refused, tmp_path):
     from training.disk.records import read_record, write_record
 
     shutil.copytree(checkpoint, tmp_path / "ckpt")
     file = tmp_path / "ckpt/manifest.json"
     values = read_record(file, may_lack_seal=lambda values: True)
-    write_record(file, {**values, "config": config})
+    write_record(file, {**values, "config": {"data": {"source": source}}})
     refused("eval", f"ckpt={tmp_path}/ckpt")
 
 

@@ -97,13 +97,11 @@ def test_a_video_that_changed_under_its_name_is_decoded_again(drives, tmp_path):
 def test_a_run_on_videos_equals_the_one_on_the_cache_and_writes_no_frames(composed, fit, tmp_path):
     weights, orders = [], []
     for frames in ("cache", "video"):
-        cfg = composed(
-            "tokenizer_tiny", *CUT, f"loader.frames={frames}", f"run={tmp_path}/{frames}"
-        )
+        cfg = composed("tokenizer_tiny", *CUT, f"data.frames={frames}", f"run={tmp_path}/{frames}")
         if frames == "video":
-            cfg.data.root = str(instantiate(cfg.data).folder.resolve())
-            cfg.data.cache = str(tmp_path / "none")
-            cfg.loader.num_workers = 2
+            cfg.data.root = str(instantiate(cfg.data.source).folder.resolve())
+            cfg.data.source.cache = str(tmp_path / "none")
+            cfg.data.num_workers = 2
         _, run, trainer = fit(cfg)
         weights.append(read_weights(newest_first(run.folder)[0]))
         orders.append(trainer.train_dataloader.order.samples_consumed)
@@ -122,7 +120,7 @@ def test_a_damaged_frame_is_a_corrupt_sample_with_its_name(drives, tmp_path):
 
     with pytest.raises(CorruptSample, match="frame 5 cannot"):
         VideoFrames((16, 32)).open(Broken())[5:6]
-    with pytest.raises(BadInput, match=r"loader\.frames='disk': choose one of cache, video"):
+    with pytest.raises(BadInput, match=r"data\.frames='disk': choose one of cache, video"):
         ClipDataModule(DriveSource(str(tmp_path)), (16, 32), frames="disk")
 
 
@@ -130,8 +128,8 @@ def test_balanced_training_draws_other_clips(composed, fit, tmp_path):
     ids = {}
     for name, extra in {
         "plain": [],
-        "zero": ["loader.balance.features=[steering]", "loader.balance.alpha=0"],
-        "even": ["loader.balance.features=[steering]", "loader.balance.alpha=1"],
+        "zero": ["data.balance.features=[steering]", "data.balance.alpha=0"],
+        "even": ["data.balance.features=[steering]", "data.balance.alpha=1"],
     }.items():
         cut = [*CUT, "trainer.max_steps=1", f"run={tmp_path}/{name}"]
         _, _, trainer = fit(composed("tokenizer_tiny", *cut, *extra))

@@ -44,14 +44,14 @@ def test_accumulated_batches_are_one_large_batch(recipe, cut, composed, fit, tmp
     if recipe == "tokenizer_tiny":
         # The adaptive weight of the GAN is a ratio of norms, and belongs to what it is taken of.
         cut = (*cut, "model.loss.gan_start=99")
-    whole = fit(composed(recipe, *cut, "loader.batch_size=4", f"run={tmp_path}/whole"))
-    split = ("loader.batch_size=2", "trainer.accumulate_grad_batches=2", f"run={tmp_path}/split")
+    whole = fit(composed(recipe, *cut, "data.batch_size=4", f"run={tmp_path}/whole"))
+    split = ("data.batch_size=2", "trainer.accumulate_grad_batches=2", f"run={tmp_path}/split")
     parts = fit(composed(recipe, *cut, *split))
     assert parts[2].global_step == whole[2].global_step == 3
     order = parts[2].train_dataloader.order
     assert order.samples_consumed == whole[2].train_dataloader.order.samples_consumed == 12
     close(weights(whole[1]), weights(parts[1]), atol=2e-4)
-    alone = fit(composed(recipe, *cut, "loader.batch_size=2", f"run={tmp_path}/alone"))
+    alone = fit(composed(recipe, *cut, "data.batch_size=2", f"run={tmp_path}/alone"))
     with pytest.raises(AssertionError):
         close(weights(whole[1]), weights(alone[1]), atol=2e-4)
 

@@ -9,7 +9,7 @@ TINY = (
     "media=none",
     "model.network.dim=24",
     "model.network.num_layers=1",
-    "loader.batch_size=2",
+    "data.batch_size=2",
     "max_passes=null",
     "trainer.log_every_n_steps=1",
     "checkpoints.every_steps=1",
@@ -43,8 +43,8 @@ def test_three_runs_in_a_row_see_what_one_run_sees(workers, composed, fit, tmp_p
 
     Three resumes, across the boundary of an epoch of the data (it is gone through twice).
     """
-    few = ("data.carracing.num_train=1", "data.carracing.seconds=1.0")
-    cut = (*TINY, *few, f"loader.num_workers={workers}")
+    few = ("data.source.carracing.num_train=1", "data.source.carracing.seconds=1.0")
+    cut = (*TINY, *few, f"data.num_workers={workers}")
     whole, trainer = seen(
         fit, composed("gpt_tiny", *cut, "trainer.max_steps=9", f"run={tmp_path}/a")
     )

@@ -11,7 +11,11 @@ from training.disk.folders import lock_folder
 from training.disk.status import STOPPED, read_status, write_status
 from training.stopping import SIGNALS, in_good_order
 
-FEW = ("data.carracing.num_train=8", "data.carracing.num_val=1", "data.carracing.num_test=1")
+FEW = (
+    "data.source.carracing.num_train=8",
+    "data.source.carracing.num_val=1",
+    "data.source.carracing.num_test=1",
+)
 RUN = (
     "+experiment=gpt_tiny",
     "+debug=worldmodel",

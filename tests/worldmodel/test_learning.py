@@ -15,7 +15,7 @@ from worldmodel.known_entropy.world import KnownEntropyWorld
 COMMON = [
     "model.action_dropout=0.0",
     "model.network.dropout=0.0",  # the data is no smaller than the model: nothing to regularise
-    "loader.batch_size=32",
+    "data.batch_size=32",
     "max_passes=null",
     "media=none",
 ]

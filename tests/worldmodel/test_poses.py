@@ -18,8 +18,8 @@ SMALL = (
     "trainer.max_steps=2",
     "trainer.val_check_interval=2",
     "model.network.num_layers=1",
-    "loader.batch_size=2",
-    "loader.num_val_windows=2",
+    "data.batch_size=2",
+    "data.num_val_windows=2",
     "media=none",
 )
 
@@ -31,7 +31,11 @@ def drive(actions, damage=""):
 
 def test_tars_train_a_model_that_imagines_poses_and_obeys_them(tmp_path, composed, fit):
     write_tar(tmp_path / "data-0000.tar.gz", make_segments(3))
-    source = ("data=commavq", f"data.root={tmp_path}/data-0000.tar.gz", f"data.cache={tmp_path}")
+    source = (
+        "data=commavq",
+        f"data.root={tmp_path}/data-0000.tar.gz",
+        f"data.source.cache={tmp_path}",
+    )
     _, run, _ = fit(composed("gpt_pose_tiny", *source, *SMALL))
     model = load_world_model(run.folder)
     assert model.action_names == tuple(f"pose_{i}" for i in range(6))

@@ -19,7 +19,7 @@ TINY = [
     "trainer.max_steps=2",
     "checkpoints.every_steps=2",
     "model.network.num_layers=1",
-    "data.carracing.seconds=5.0",
+    "data.source.carracing.seconds=5.0",
 ]
 
 

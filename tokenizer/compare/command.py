@@ -21,7 +21,7 @@ from tqdm import tqdm
 from drives import video
 from drives.drive import SPLITS, Drive
 from drives.preprocessing import Preprocessing, to_uint8
-from drives.sources import DriveSource, source_from_dict
+from drives.sources import DriveSource, source_from_dict, trained_on
 from tokenizer.compare.fid import PUBLISHED, load_inception, origin
 from tokenizer.compare.page import as_text, write_page
 from tokenizer.compare.panels import Panel, draw_panels, scale_of
@@ -146,7 +146,7 @@ def choose_source(tokenizers: dict[str, Tokenizer], root: str | None, cache: str
         return DriveSource(root, cache)
     found: dict[str, DriveSource] = {}
     for name, tokenizer in tokenizers.items():
-        values = (tokenizer.manifest.get("config") or {}).get("data")
+        values = trained_on(tokenizer.manifest, name)
         source = source_from_dict(values) if values else None
         if isinstance(source, DriveSource):
             found[name] = replace(source, cache=cache)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from training.checkpoints.old_configs import in_todays_words
 from training.disk.records import judged, read_record
 from training.errors import BadInput
 
@@ -81,6 +82,8 @@ def read_manifest(path: Path, kind: str = "") -> dict[str, Any]:
         size = head.sizes.get(name)
         if not (path / name).is_file() or size not in (None, (path / name).stat().st_size):
             raise BadInput(f"{path / name}: gone or truncated; use another checkpoint")
+    if head.config:
+        manifest["config"] = in_todays_words(head.config)
     return manifest
 
 

@@ -21,7 +21,7 @@ FREE = {
     "trainer.num_nodes": "equal up to rounding from here",
     "trainer.strategy": "equal up to rounding from here",
     "trainer.accumulate_grad_batches": "equal up to rounding from here",
-    "loader.batch_size": "equal up to rounding from here",  # of one process: the product stays
+    "data.batch_size": "equal up to rounding from here",  # of one process: the product stays
     "max_passes": "the learning-rate schedule may be another from here",
     "max_skipped_steps": "",
     "compile": "equal up to rounding from here",
@@ -32,13 +32,13 @@ FREE = {
     "logger": "",
     "needs_gpu": "",
     "requeue": "",
-    "loader.num_workers": "",
-    "loader.on_corrupt": "",
-    "loader.frames": "",
+    "data.num_workers": "",
+    "data.on_corrupt": "",
+    "data.frames": "",
     "name": "",
     "paths": "",  # where things lie is not what they are; data is compared by content
     "data.root": "",
-    "loader.source.root": "",
+    "data.source.root": "",
 }
 # Not said: what belongs to the command, and what follows from `paths`.
 UNSAID = (
@@ -50,8 +50,7 @@ UNSAID = (
     "plan_device",
     "plan_mfu",
     "paths.runs",
-    "data.cache",
-    "loader.source.cache",
+    "data.source.cache",
     "model.text_cache",
 )
 

@@ -135,7 +135,7 @@ class OrderedLoader(DataLoader):
             f"({last_line(error)}); {cause_of(error)}"
         )
         if self.on_corrupt == "stop" or restarts > MAX_RESTARTS:
-            raise TrainingFault(f"{message}, or loader.on_corrupt=skip to start it anew") from error
+            raise TrainingFault(f"{message}, or data.on_corrupt=skip to start it anew") from error
         print(f"warning: {message}; starting it anew, no sample is lost")
 
     def _count(self, broken: list[str]) -> None:

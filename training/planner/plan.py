@@ -8,7 +8,6 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from training.command_line import typed
@@ -18,6 +17,7 @@ from training.planner.memory import PlannedData, StepCost, step_cost
 from training.planner.options import Option, Plan, Settings
 from training.planner.tracker import AVERAGE, GRADIENTS, OPTIMIZER, PARAMETERS, TEMPORARIES
 from training.run import build_model
+from training.settings import datamodule_of
 from training.trainer import STRATEGIES
 
 CHECKPOINTING = "checkpoint_activations"
@@ -57,9 +57,9 @@ class Planner:
     def __init__(self, cfg: DictConfig, device: Device, num_devices: int) -> None:
         self.cfg, self.device, self.num_devices = cfg, device, num_devices
         self.strategy, self.max_steps = str(cfg.trainer.strategy), int(cfg.trainer.max_steps)
-        accumulate, batch = cfg.trainer.accumulate_grad_batches, cfg.loader.batch_size
+        accumulate, batch = cfg.trainer.accumulate_grad_batches, cfg.data.batch_size
         for key, value in (
-            ("loader.batch_size", batch),
+            ("data.batch_size", batch),
             ("trainer.accumulate_grad_batches", accumulate),
             ("trainer.max_steps", self.max_steps),
         ):
@@ -69,7 +69,7 @@ class Planner:
             raise BadInput(
                 f"trainer.strategy={self.strategy}: choose one of {', '.join(STRATEGIES)}"
             )
-        self.data: PlannedData = instantiate(cfg.loader, _convert_="object")
+        self.data: PlannedData = datamodule_of(cfg)
         self.facts = self.data.planned_facts()
         precision = str(cfg.trainer.precision)
         if precision == "auto":
@@ -103,7 +103,7 @@ class Planner:
         """Command-line words that turn the configured settings into these."""
         words = []
         for key, old, new in (
-            ("loader.batch_size", self.asked.micro_batch, settings.micro_batch),
+            ("data.batch_size", self.asked.micro_batch, settings.micro_batch),
             ("trainer.accumulate_grad_batches", self.asked.accumulate, settings.accumulate),
             ("trainer.precision", self.asked.precision, settings.precision),
             (CHECKPOINTING, self.asked.checkpointing, settings.checkpointing),

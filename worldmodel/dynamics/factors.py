@@ -46,6 +46,13 @@ class Factors:
         """Splits concatenated logits by factor."""
         return logits.split(self.sizes, dim=-1)
 
+    def joint(self, logits: Float[Tensor, "*shape logit"]) -> Float[Tensor, "*shape vocab"]:
+        """Log-probabilities of all tokens, in float32."""
+        total = torch.zeros_like(logits[..., :1], dtype=torch.float32)
+        for part in reversed(self.parts(logits)):
+            total = (total[..., None] + part.float().log_softmax(-1)[..., None, :]).flatten(-2)
+        return total
+
     def best(self, logits: Float[Tensor, "*shape logit"]) -> Int[Tensor, "*shape factor"]:
         """Factors of the most probable token."""
         return torch.stack([part.argmax(-1) for part in self.parts(logits)], dim=-1)

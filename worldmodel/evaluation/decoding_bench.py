@@ -153,7 +153,7 @@ def bench(cfg: DictConfig) -> None:
         writable_file("results", cfg.results)
     model = load_world_model(Path(cfg.ckpt))
     chosen = variants(model.network, values["methods"])
-    store = evidence_of(model, values["data"], cfg.tokenizer).store
+    store = evidence_of(model, values["data"]["source"], cfg.tokenizer).store
     length = model.network.config.context_steps - 1 + cfg.num_frames
     windows = TokenWindows(store.drives(cfg.split), length)
     clip = collate([windows[len(windows) // 2]]).to(device)

@@ -11,7 +11,14 @@ from typing import Any
 
 from drives.drive import Drive
 from drives.importers.token_formats import recognised_format
-from drives.sources import DriveSource, TokenSource, source_from_dict, without_targets
+from drives.sources import (
+    DriveSource,
+    TokenSource,
+    class_name,
+    source_from_dict,
+    without_targets,
+)
+from drives.sources import trained_on as source_of_training
 from drives.tokens.store import TokenStore
 from tokenizer.encode import EncodeConfig
 from tokenizer.load import Tokenizer, load_tokenizer
@@ -23,8 +30,7 @@ from worldmodel.known_entropy.config import KnownEntropyConfig
 from worldmodel.known_entropy.source import KnownEntropySource
 from worldmodel.load import WorldModel
 
-DRIVES, TOKENS = "drives.sources.DriveSource", "drives.sources.TokenSource"
-KNOWN_ENTROPY = "worldmodel.known_entropy.source.KnownEntropySource"
+DRIVES, TOKENS = DriveSource.__name__, TokenSource.__name__
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ def evidence_of(model: WorldModel, data: Mapping[str, Any], tokenizer: str | Non
     """The data of `data_source`, as tokens that the model reads.
 
     Args:
-        data: the `data` group of a command line.
+        data: `data.source` of a command line.
         tokenizer: of the tokens; None for the one that the model was trained with, if any.
 
     Raises:
@@ -90,13 +96,11 @@ def data_source(
     Raises:
         BadInput: neither says what data to take, or the root is not there.
     """
-    says = f"{where / MANIFEST}: config.data"
-    trained = (manifest.get("config") or {}).get("data")
-    if trained is not None and not isinstance(trained, dict):
-        raise BadInput(f"{says}={str(trained)[:60]}: should be an object")
+    says = f"{where / MANIFEST}: config.data.source"
+    trained = source_of_training(manifest, str(where / MANIFEST))
     root = data.get("root")
     if data.get("_target_"):
-        if not root and data["_target_"] == TOKENS:
+        if not root and class_name(data) == TOKENS:
             raise BadInput(f"data.root={root}: give the folder or file of the tokens")
         return source_of(data)
     if root is None:
@@ -109,8 +113,8 @@ def data_source(
     if trained is not None and not Path(root).exists():
         return source_of({**trained, "root": root}, says)  # whose own words say what is missing
     found = recognised(Path(root))
-    same = ("_target_", "format")
-    if trained is not None and all(trained.get(k) == found.get(k) for k in same):
+    like = (class_name(trained), (trained or {}).get("format"))
+    if trained is not None and like == (found["_target_"], found.get("format")):
         return source_of({**trained, "root": root}, says)
     cache = (trained or {}).get("cache") or data.get("cache") or "data"
     return source_of({**found, "root": root, "cache": cache})
@@ -136,7 +140,7 @@ def source_of(values: Mapping[str, Any], where: str = "data") -> DriveSource | T
     Args:
         where: the values come from, for messages.
     """
-    if values.get("_target_") != KNOWN_ENTROPY:
+    if class_name(values) != KnownEntropySource.__name__:
         return source_from_dict(dict(values), where)
     fields = without_targets(dict(values))
     # As in `source_from_dict`: judged, then built of the values themselves.
@@ -159,11 +163,11 @@ class Trained:
 
 def trained_on(manifest: Mapping[str, Any], path: Path) -> Trained:
     """BadInput where a checkpoint's config says it in another way than ours do."""
-    says = f"{path / MANIFEST}: config.loader"
-    loader = (manifest.get("config") or {}).get("loader", {})
-    if not isinstance(loader, dict):
-        raise BadInput(f"{says}={str(loader)[:60]}: should be an object")
-    known = {key: loader[key] for key in ("encode", "tokenizer") if key in loader}
+    says = f"{path / MANIFEST}: config.data"
+    data = (manifest.get("config") or {}).get("data", {})
+    if not isinstance(data, dict):
+        raise BadInput(f"{says}={str(data)[:60]}: should be an object")
+    known = {key: data[key] for key in ("encode", "tokenizer") if key in data}
     return judged(Trained, without_targets(known), says)
 
 

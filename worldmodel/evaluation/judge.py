@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from drives.sources import DriveSource
+from drives.sources import DriveSource, trained_on
 from drives.splits.base import of_split
 from tokenizer.evaluation import evaluate_tokenizer, long_enough
 from tokenizer.load import KIND as TOKENIZER
@@ -73,8 +73,8 @@ def _tokenizer_card(opened: OpenedCheckpoint, cfg: DictConfig, device: str) -> A
 
 def _or_embedded(manifest: dict[str, Any], cfg: DictConfig, checkpoint: Path) -> dict[str, Any]:
     """The data chosen for a tokenizer: any frames do, so the embedded ones where none are named."""
-    data = plain(cfg)["data"]
-    trained = (manifest.get("config") or {}).get("data")
+    data = plain(cfg.data.source)
+    trained = trained_on(manifest, str(checkpoint))
     if trained or data.get("root") or data.get("_target_"):
         return data
     print(
@@ -100,7 +100,7 @@ def _world_model_card(
     opened: OpenedCheckpoint, cfg: DictConfig, config: EvalConfig, device: str
 ) -> Any:
     model = world_model_from(opened)
-    evidence = evidence_of(model, plain(cfg)["data"], cfg.tokenizer)
+    evidence = evidence_of(model, plain(cfg.data.source), cfg.tokenizer)
     store, drives, allow = evidence.store, evidence.drives, cfg.allow_train
     refuse_trained_clips(opened.manifest, opened.path, config.split, store, drives, allow)
     return lambda out: {"kind": "worldmodel", **evaluate(model, evidence, config, out, device)}

@@ -198,7 +198,7 @@ def test_the_drives_are_those_of_the_training_unless_they_differ():
     def trained_on(root):
         tokenizer = untrained()
         data = {"_target_": "drives.sources.DriveSource", "root": root}
-        tokenizer.manifest = {**tokenizer.manifest, "config": {"data": data}}
+        tokenizer.manifest = {**tokenizer.manifest, "config": {"data": {"source": data}}}
         return tokenizer
 
     a, b, unknown = trained_on("x"), trained_on("y"), untrained()

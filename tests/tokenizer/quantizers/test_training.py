@@ -17,7 +17,7 @@ SMALL = [
     "model.loss.gan_start=3",
     "model.loss.discriminator_channels=8",
     "model.ema_decay=0.5",
-    "loader.num_workers=0",
+    "data.num_workers=0",
 ]
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("vq_gradient", "product")]
 

@@ -39,8 +39,8 @@ TOKENIZER = (
     "model.loss.discriminator_norm=group",
 )
 CODEBOOK = ("quantizer=vq", "quantizer.kmeans_batches=0", "quantizer.dead_below=0")
-ONE = ("trainer.devices=1", "loader.batch_size=4")
-TWO = ("trainer.devices=2", "loader.batch_size=2")
+ONE = ("trainer.devices=1", "data.batch_size=4")
+TWO = ("trainer.devices=2", "data.batch_size=2")
 
 
 def train(run, data, *overrides) -> str:
@@ -151,9 +151,9 @@ def test_what_excludes_each_other_is_refused(composed):
 
 def test_another_global_batch_is_another_run(composed, fit, tmp_path):
     cut = ("+debug=worldmodel", "media=none", "trainer.max_steps=2", f"run={tmp_path}/run")
-    fit(composed("gpt_tiny", *cut, "loader.batch_size=4"))
+    fit(composed("gpt_tiny", *cut, "data.batch_size=4"))
     with pytest.raises(BadInput, match="its run takes 4 samples per step, now 2"):
-        fit(composed("gpt_tiny", *cut, "loader.batch_size=2"))
-    halves = ("loader.batch_size=2", "trainer.accumulate_grad_batches=2", "trainer.max_steps=4")
+        fit(composed("gpt_tiny", *cut, "data.batch_size=2"))
+    halves = ("data.batch_size=2", "trainer.accumulate_grad_batches=2", "trainer.max_steps=4")
     _, run, _ = fit(composed("gpt_tiny", *cut, *halves))
     assert run.resume_from

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hydra.utils import instantiate
 
 from training.errors import BadInput
 from training.planner.devices import FULL, GPUS, HALF, Device, find_device
@@ -22,20 +21,21 @@ from training.planner.tracker import (
     TEMPORARIES,
 )
 from training.run import build_model
+from training.settings import datamodule_of
 
 ROOT = Path(__file__).parents[3]
 TOLERANCE = 0.15
 GAN = "model.loss.gan_start=0"
 SMALL = {
-    "gpt_tiny": ["model.network.dim=96", "model.network.num_layers=2", "loader.batch_size=4"],
+    "gpt_tiny": ["model.network.dim=96", "model.network.num_layers=2", "data.batch_size=4"],
     "tokenizer_tiny": [
         "model.autoencoder.channels=[16,32]",
         "model.loss.discriminator_channels=16",
-        "loader.batch_size=4",
+        "data.batch_size=4",
         GAN,
     ],
-    "masked_tiny": ["model.network.dim=96", "model.network.num_layers=2", "loader.batch_size=4"],
-    "musik_tiny": ["loader.batch_size=4"],
+    "masked_tiny": ["model.network.dim=96", "model.network.num_layers=2", "data.batch_size=4"],
+    "musik_tiny": ["data.batch_size=4"],
 }
 SHALLOW = ["model.network.num_layers=2"]
 
@@ -77,8 +77,8 @@ def test_the_planned_peak_is_what_torch_allocates(experiment, extra, composed, m
     planner = planner_for(cfg, 1e12)
     planned = planner.option(planner.asked)
     cfg.trainer.precision = planned.settings.precision
-    data = instantiate(cfg.loader, _convert_="object")
-    measured = measuring.tensor_bytes(lambda: measuring.train(cfg, data, cfg.loader.batch_size))
+    data = datamodule_of(cfg)
+    measured = measuring.tensor_bytes(lambda: measuring.train(cfg, data, cfg.data.batch_size))
     if experiment == "tokenizer_tiny":
         measured += 4 * 2_470_848  # LPIPS' weights lie in the bytes of their file: not allocated
     assert planned.bytes == pytest.approx(measured, rel=TOLERANCE)
@@ -92,7 +92,7 @@ def test_the_planned_peak_is_what_torch_allocates(experiment, extra, composed, m
         ("gpt_tiny", ["trainer.precision=bf16-mixed"]),
         ("gpt_tiny", ["checkpoint_activations=true", "trainer.accumulate_grad_batches=2"]),
         ("tokenizer_tiny", [GAN]),
-        ("gpt_small", ["loader.batch_size=1"]),
+        ("gpt_small", ["data.batch_size=1"]),
     ],
 )
 def test_the_planned_peak_is_what_a_process_grows_by(experiment, settings, measuring):
@@ -151,7 +151,7 @@ def test_checkpointing_costs_compute_and_saves_memory(experiment, composed):
 
 
 def test_a_small_device_gets_the_same_batch_in_pieces(composed):
-    cfg = composed("gpt_tiny", *SHALLOW, "loader.batch_size=12", "trainer.devices=2")
+    cfg = composed("gpt_tiny", *SHALLOW, "data.batch_size=12", "trainer.devices=2")
     roomy = planner_for(cfg, 1e12, count=2)
     asked = roomy.option(roomy.asked)
     assert roomy.best(asked) is asked
@@ -167,14 +167,14 @@ def test_a_small_device_gets_the_same_batch_in_pieces(composed):
     assert micro == 6
     assert micro * proposed.settings.accumulate == 12
     words = tight.overrides(proposed.settings)
-    again = composed("gpt_tiny", *SHALLOW, "loader.batch_size=12", *words)
+    again = composed("gpt_tiny", *SHALLOW, "data.batch_size=12", *words)
     followed = planner_for(again, 0.6 * asked.bytes)
     assert followed.asked == proposed.settings
     assert followed.option(followed.asked).bytes == proposed.bytes
 
 
 def test_checkpointing_is_proposed_only_where_nothing_else_fits(composed):
-    cfg = composed("gpt_tiny", *SHALLOW, "loader.batch_size=1")
+    cfg = composed("gpt_tiny", *SHALLOW, "data.batch_size=1")
     asked = planner_for(cfg, 1e12)
     planner = planner_for(cfg, 0.95 * asked.option(asked.asked).bytes)
     proposed = planner.best(planner.option(planner.asked))
@@ -210,8 +210,8 @@ def test_sharding_divides_what_belongs_to_parameters(composed):
 
 @pytest.mark.parametrize("experiment", ["gpt_tiny", "tokenizer_tiny"])
 def test_the_planned_facts_and_batch_are_those_of_the_data(experiment, composed):
-    cfg = composed(experiment, "loader.batch_size=2")
-    data = instantiate(cfg.loader, _convert_="object")
+    cfg = composed(experiment, "data.batch_size=2")
+    data = datamodule_of(cfg)
     planned = data.planned_facts()
     batch = data.planned_batch(planned, 2)
     data.prepare_data()
@@ -247,7 +247,7 @@ def test_the_command_prints_the_plan_and_writes_nothing(tmp_path, monkeypatch, c
 
 
 def test_the_share_of_the_peak_sets_the_hours(composed):
-    words = [*SMALL["gpt_tiny"], "plan_device=3090", "loader.batch_size=512"]
+    words = [*SMALL["gpt_tiny"], "plan_device=3090", "data.batch_size=512"]
     slow, fast = (plan(composed("gpt_tiny", *words, f"plan_mfu={m}")) for m in (0.1, 0.2))
     assert slow.configured.seconds == pytest.approx(2 * fast.configured.seconds)
     assert "tokens/s at 10% of the peak" in report(slow)
@@ -276,14 +276,14 @@ def test_devices_are_looked_up_or_asked(composed):
         (["plan_device=h300"], ["h300", "h200", "cpu"]),
         (["plan_mfu=2"], ["plan_mfu=2", "0.4"]),
         (["plan_mfu=fast"], ["plan_mfu=fast", "0.4"]),
-        (["loader.batch_size=0"], ["loader.batch_size=0", "1"]),
+        (["data.batch_size=0"], ["data.batch_size=0", "1"]),
         (["trainer.max_steps=-1"], ["trainer.max_steps=-1", "1"]),
         (["trainer.strategy=zero"], ["zero", "ddp", "fsdp"]),
         (["name=null"], ["+experiment"]),
         (["data=tokens", "data.root=nowhere"], ["nowhere", "no token store"]),
         (["data=commavq", "data.root=nowhere"], ["nowhere", "no such file"]),
-        (["data.actions=[brakes]"], ["brakes", "steering"]),
-        (["loader.tokenizer=nowhere"], ["nowhere", "carracing"]),
+        (["data.source.actions=[brakes]"], ["brakes", "steering"]),
+        (["data.tokenizer=nowhere"], ["nowhere", "carracing"]),
     ],
 )
 def test_bad_settings_are_refused(words, shown, composed):

@@ -25,7 +25,7 @@ TINY = (
     "model.network.dim=24",
     "model.network.num_layers=1",
     "model.network.num_heads=2",
-    "loader.batch_size=2",
+    "data.batch_size=2",
     "trainer.max_steps=6",
     "trainer.val_check_interval=6",
     "trainer.log_every_n_steps=1",
@@ -78,7 +78,7 @@ def test_a_nan_stops_the_run_names_its_samples_and_keeps_them(on_known_world, fi
     kept = folder / "faults/step-0000003"
     names = json.loads((kept / "batch.json").read_text())
     tokens = load_file(kept / "batch.safetensors")["tokens"]
-    assert len(names) == len(tokens) == cfg.loader.batch_size
+    assert len(names) == len(tokens) == cfg.data.batch_size
     from training.run import build_data
 
     windows = build_data(cfg).dataset("train")
@@ -130,7 +130,7 @@ def test_a_flipped_byte_in_a_shard_stops_or_is_replaced(on_known_world, fit, tmp
     flip(tmp_path / "store/train_0001.arrow")
     with pytest.raises(BadInput, match=r"train_0001.arrow: altered"):
         fit(on_known_world())
-    _, run, trainer = fit(on_known_world("loader.on_corrupt=skip", "trainer.max_steps=30"))
+    _, run, trainer = fit(on_known_world("data.on_corrupt=skip", "trainer.max_steps=30"))
     loader = trainer.train_dataloader
     windows = trainer.datamodule.dataset("train")
     ids = [i for n in range(30) for i in loader.order.global_ids(n)]

@@ -70,7 +70,7 @@ def test_throughput_figures_are_consistent(composed, fit):
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     perf = [row for row in rows if "perf/step_time_s" in row]
     assert [row["step"] for row in perf] == [5, 10]
-    frames = cfg.loader.batch_size * cfg.model.network.context_steps
+    frames = cfg.data.batch_size * cfg.model.network.context_steps
     for row in perf:
         assert row["perf/frames_per_s"] * row["perf/step_time_s"] == pytest.approx(frames)
         assert row["perf/tokens_per_s"] == pytest.approx(row["perf/frames_per_s"] * 64)

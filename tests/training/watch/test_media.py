@@ -31,7 +31,7 @@ def full_disk(small_disk):
 def test_rollouts_of_short_drives_on_a_full_disk_do_not_end_the_run(
     composed, fit, full_disk, monkeypatch, capsys
 ):
-    short = ("data.carracing.seconds=1.1", "media.horizon_steps=10", "media.every_steps=2")
+    short = ("data.source.carracing.seconds=1.1", "media.horizon_steps=10", "media.every_steps=2")
     cfg = composed("gpt_tiny", "+debug=worldmodel", *short, "trainer.max_steps=4")
     _, run, trainer = fit(cfg, FullDisk(full_disk, monkeypatch))
     said = capsys.readouterr().out

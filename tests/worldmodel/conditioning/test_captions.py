@@ -176,9 +176,9 @@ def test_captions_are_trained_on_and_guided_by_from_the_command_line(
 ) -> None:
     words = ["data=drives", f"data.root={captioned_drives}", f"model.network.{text}"]
     cut = ["model.network.dim=48", "model.network.num_layers=2", "model.network.num_heads=2"]
-    few = ["trainer.max_steps=2", "trainer.val_check_interval=1", "loader.batch_size=2"]
+    few = ["trainer.max_steps=2", "trainer.val_check_interval=1", "data.batch_size=2"]
     encoder = ["+text_encoder@model.text=hashed_words", "model.conditions.none=0.2"]
-    _, run, _ = fit(composed(experiment, *words, *cut, *few, *encoder, "loader.num_workers=0"))
+    _, run, _ = fit(composed(experiment, *words, *cut, *few, *encoder, "data.num_workers=0"))
     overrides = [f"ckpt={run.folder}", f"decoding.method={decoding}", "num_clips=2", "device=cpu"]
     overrides += ["sampling.guidance.condition=text", "sampling.guidance.negative=fog"]
     cards = []

@@ -11,7 +11,12 @@ from PIL import Image
 from drives.carracing.drives import ACTION_NAMES
 from training.errors import BadInput
 
-TINY = ["+debug=worldmodel", "media=none", "trainer.max_steps=12", "data.carracing.seconds=5.0"]
+TINY = [
+    "+debug=worldmodel",
+    "media=none",
+    "trainer.max_steps=12",
+    "data.source.carracing.seconds=5.0",
+]
 FEW = ["num_clips=2", "num_windows=8", "horizon_s=0.4", "num_futures=2"]
 
 
@@ -97,7 +102,7 @@ def test_a_world_model_of_video_tokens_gets_its_card(composed, fit, evaluate):
     cut = ["+debug=tokenizer_video", "trainer.max_steps=2", "media=none", "model.loss.gan_start=9"]
     sizes = ["model.autoencoder.image_size=[32,32]", "model.autoencoder.channels=8"]
     _, video, _ = fit(composed("tokenizer_video_tiny", *cut, *sizes))
-    drives = [*TINY[2:], f"loader.tokenizer={video.folder}", "model.network.num_layers=1"]
+    drives = [*TINY[2:], f"data.tokenizer={video.folder}", "model.network.num_layers=1"]
     _, run, _ = fit(composed("gpt_tiny", TINY[0], "media.every_steps=5", *drives))
     card = evaluate(run.folder, *FEW[:2], "horizon_s=0.8", "num_futures=1")
     pixels = card["pixels"]

@@ -79,7 +79,12 @@ def test_the_command_writes_its_table_and_eval_decodes_as_told(composed, fit, tm
     from training.cli import CONFIGS
     from worldmodel.evaluation.judge import judge
 
-    cut = ["+debug=worldmodel", "media=none", "trainer.max_steps=2", "data.carracing.seconds=5.0"]
+    cut = [
+        "+debug=worldmodel",
+        "media=none",
+        "trainer.max_steps=2",
+        "data.source.carracing.seconds=5.0",
+    ]
     _, run, _ = fit(composed("gpt_tiny", *cut))
     page = tmp_path / "results.md"
 

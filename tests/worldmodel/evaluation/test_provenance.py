@@ -85,7 +85,7 @@ def test_a_store_without_a_note_is_helped_out_by_the_named_tokenizer(trained, mo
     manifest["run"].pop("tokenizer", None)  # the store may be of an older test run
     monkeypatch.setattr("worldmodel.evaluation.provenance.chain.read_manifest", lambda _: manifest)
     assert provenance(folder)["tokenizer"]["kind"] == "tokenizer"
-    manifest["config"]["loader"]["tokenizer"] = "runs/of_another_machine"
+    manifest["config"]["data"]["tokenizer"] = "runs/of_another_machine"
     assert provenance(folder)["tokenizer"] == {"weights": manifest["spec"]["tokenizer"]}
 
 

@@ -109,7 +109,7 @@ def test_every_shipped_sweep_composes(file):
     for name in plan.entries:
         cfg = plan.tokenizer_config(name)
         probe = plan.probe_config(name, Path(cfg.run))
-        assert probe.loader.tokenizer == cfg.run
+        assert probe.data.tokenizer == cfg.run
         assert (cfg.seed, probe.seed, probe.max_passes) == (3, 3, None)
         runs |= {cfg.run, probe.run}
     assert len(runs) == 2 * len(plan.entries)

@@ -89,9 +89,9 @@ def test_the_config_composes_and_refuses(composed, tmp_path):
     from hydra.utils import instantiate
 
     cfg = composed("gpt_tiny", "data=known_entropy", f"paths.data={tmp_path}")
-    source = instantiate(cfg.data, _convert_="object")
+    source = instantiate(cfg.data.source, _convert_="object")
     assert KnownEntropyWorld(source.world).spec == KnownEntropyWorld().spec
-    cfg = composed("gpt_tiny", "data=known_entropy", "data.world.resample_prob=0")
+    cfg = composed("gpt_tiny", "data=known_entropy", "data.source.world.resample_prob=0")
     with pytest.raises(Exception, match="resample_prob=0") as error:
-        instantiate(cfg.data, _convert_="object")
+        instantiate(cfg.data.source, _convert_="object")
     assert isinstance(error.value.__cause__, BadInput)

@@ -33,7 +33,7 @@ def provenance(path: Path) -> dict[str, Any]:
 
 
 def _named_tokenizer(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    name = ((manifest.get("config") or {}).get("loader") or {}).get("tokenizer")
+    name = ((manifest.get("config") or {}).get("data") or {}).get("tokenizer")
     try:
         opened = load_tokenizer(name) if name else None
     except BadInput:  # of another machine

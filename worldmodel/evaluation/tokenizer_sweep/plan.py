@@ -48,7 +48,7 @@ class SweepPlan:
 
     def probe_config(self, entry: str, tokenizer: Path) -> DictConfig:
         """The same for the probe on this tokenizer; it takes all its steps, whatever the data."""
-        own = [f"loader.tokenizer='{tokenizer}'", "max_passes=null"]
+        own = [f"data.tokenizer='{tokenizer}'", "max_passes=null"]
         return self._compose(entry, "probe", [*self.probe, *own, *self.overrides])
 
     def _compose(self, entry: str, part: str, arguments: Sequence[str]) -> DictConfig:

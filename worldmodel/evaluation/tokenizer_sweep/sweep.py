@@ -79,7 +79,7 @@ def sweep(plan: SweepPlan) -> dict[str, Any]:
         probe = plan.probe_config(name, Path(cfg.run))
         print(f"{name}: the probe")
         nats = reach(probe, PROBE_METRIC)
-        windows = int(probe.trainer.max_steps) * int(probe.loader.batch_size)
+        windows = int(probe.trainer.max_steps) * int(probe.data.batch_size)
         entries[name] = Entry(measure(cfg), nats, int(probe.trainer.max_steps), windows)
         print(f"{name}: {entries[name].predicted_bits_per_frame:.0f} bits per frame")
     return write(_folder(configs), plan, entries)
@@ -126,7 +126,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
         known: dict[str, Any] = json.loads(file.read_text())
         if known["hash"] == tokenizer.hash:
             return known
-    source = source_from_dict(plain(cfg.data))
+    source = source_from_dict(plain(cfg.data.source))
     assert isinstance(source, DriveSource)
     drives = [drive for drive in source.open() if drive.split == SPLIT]
     if not drives:

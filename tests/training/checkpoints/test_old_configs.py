@@ -1,0 +1,30 @@
+"""What configs of earlier releases say of the data is understood."""
+
+from pathlib import Path
+
+import pytest
+
+from drives.config import CarRacingConfig
+from drives.sources import DriveSource
+from training.checkpoints.manifests import read_manifest
+from worldmodel.evaluation.evidence import data_source, trained_on
+
+ROOT = Path(__file__).parents[3]
+OLD = {
+    "worldmodel": (ROOT / "tests/training/old_checkpoints/schema-1", 2),
+    "tokenizer": (ROOT / "tokenizer/pretrained/carracing", 48),
+}
+
+
+@pytest.mark.parametrize("kind", OLD)
+def test_its_source_opens_and_its_data_module_is_found(kind: str) -> None:
+    folder, num_train = OLD[kind]
+    manifest = read_manifest(folder, kind)
+    config = manifest["config"]
+    assert "loader" not in config
+    assert config["data"]["batch_size"] in (4, 16)
+    source = data_source(manifest, {}, folder)
+    assert isinstance(source, DriveSource)
+    assert source.carracing.num_train == num_train
+    assert (source.carracing == CarRacingConfig()) == (kind == "tokenizer")
+    assert trained_on(manifest, folder).tokenizer == ("carracing" if kind == "worldmodel" else None)

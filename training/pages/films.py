@@ -1,0 +1,100 @@
+"""Clips that a page shows in step: `films.html` moves all of them with one slider.
+
+A sheet is a picture of all frames of one clip in one panel, row by row.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+# WebP quality (100: lossless), and by what frames are shrunk: the first that fits is taken.
+LADDER = ((100, 1), (90, 1), (70, 1), (50, 1), (50, 2), (40, 4))
+MAX_BYTES = 5_000_000  # of one call
+MAX_CLIPS = 8
+MIN_SIDE = 64  # smaller frames are enlarged, or compression would blur them
+Frames = UInt8[np.ndarray, "clip time height width 3"]
+
+
+def write_films(
+    folder: Path,
+    panels: Mapping[str, Frames],
+    names: Sequence[str],
+    num_prompt: int,
+    fps: float,
+    score: tuple[str, Sequence[float]] | None = None,
+) -> dict[str, Any]:
+    """Write sheets to a new folder; returns what `films.html` needs to know, as plain JSON.
+
+    Of many clips the best, the worst and some between them are kept.
+
+    Args:
+        panels: frames by caption; all have as many clips and frames.
+        names: of the clips.
+        num_prompt: frames that were given; later ones are imagined.
+        score: name and value of every clip, lower is better: best first.
+    """
+    clips = _kept(len(names), score and score[1])
+    num_frames = next(iter(panels.values())).shape[1]
+    columns = math.ceil(math.sqrt(num_frames))
+    sheets = [[_sheet(frames[clip], columns) for frames in panels.values()] for clip in clips]
+    folder.mkdir()
+    shown = []
+    for clip, encoded in zip(clips, _encoded(sheets), strict=True):
+        files = [f"{folder.name}/{clip}_{number}.webp" for number in range(len(encoded))]
+        for file, content in zip(files, encoded, strict=True):
+            (folder.parent / file).write_bytes(content)
+        said = f", {score[0]} {score[1][clip]:.3g}" if score else ""
+        shown.append({"title": f"{names[clip]}{said}", "sheets": files})
+    return {
+        **{"fps": fps, "num_prompt": num_prompt, "num_frames": num_frames},
+        **{"columns": columns, "rows": math.ceil(num_frames / columns)},
+        "panels": [
+            {"caption": caption, "height": frames.shape[2], "width": frames.shape[3]}
+            for caption, frames in panels.items()
+        ],
+        "clips": shown,
+        "ranked": score is not None,
+    }
+
+
+def _kept(num: int, score: Sequence[float] | None) -> list[int]:
+    """At most `MAX_CLIPS`, from the best to the worst at even ranks."""
+    ranks = np.arange(num) if score is None else np.argsort(score, kind="stable")
+    chosen = np.linspace(0, num - 1, min(MAX_CLIPS, num)).round().astype(int)
+    kept: list[int] = ranks[chosen].tolist()
+    return kept
+
+
+def _sheet(frames: UInt8[np.ndarray, "time height width 3"], columns: int) -> Image.Image:
+    scale = math.ceil(MIN_SIDE / min(frames.shape[1:3]))
+    frames = frames.repeat(scale, 1).repeat(scale, 2)
+    missing = -len(frames) % columns
+    frames = np.pad(frames, ((0, missing), (0, 0), (0, 0), (0, 0)))
+    rows = frames.reshape(-1, columns, *frames.shape[1:])
+    return Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in rows]))
+
+
+def _encoded(clips: Sequence[Sequence[Image.Image]]) -> list[list[bytes]]:
+    """All sheets, in the best quality of the ladder that keeps to `MAX_BYTES`."""
+    for quality, shrunk in LADDER:
+        encoded: list[list[bytes]] = []
+        for sheets in clips:
+            encoded.append([_webp(sheet, quality, shrunk) for sheet in sheets])
+            size = sum(len(content) for row in encoded for content in row)
+            if size * len(clips) > MAX_BYTES * len(encoded):
+                break  # as the first clips, so all
+        else:
+            return encoded
+    return encoded  # at the lowest quality there is
+
+
+def _webp(sheet: Image.Image, quality: int, shrunk: int) -> bytes:
+    buffer = io.BytesIO()
+    sheet.reduce(shrunk).save(buffer, "webp", quality=quality, lossless=quality == 100, method=2)
+    return buffer.getvalue()
