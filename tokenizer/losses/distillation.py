@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from tokenizer.losses.config import TeacherConfig, TimmTeacherConfig
 from tokenizer.losses.frozen import Frozen
-from training.errors import BadInput, first_line
-from training.foreign.weights import read_file
+from tokenizer.networks.vision_transformer import open_timm
+from training.errors import BadInput
+from training.foreign.weights import fill_same, read_file
 
 PACKAGE = "package:"
 
@@ -106,41 +107,18 @@ class Distillation(nn.Module):
 
 
 def _timm_network(config: TimmTeacherConfig, pretrained: bool) -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise BadInput(
-            f"model.loss.teacher={config.name}: needs the package timm; pip install 'dashcast"
-            "[teachers]', or set model.loss.distillation_weight=0"
-        ) from error
-    try:
-        network = timm.create_model(
-            config.name, pretrained=pretrained, num_classes=0, dynamic_img_size=True
-        )
-    except (RuntimeError, TypeError, OSError, ValueError) as error:
-        raise BadInput(
-            f"model.loss.teacher={config.name}: timm cannot make it ({first_line(error)}); give "
-            "the name of a vision transformer in timm, or weights=FILE where the hub is not reached"
-        ) from error
+    where = f"model.loss.teacher={config.name}"
+    network = open_timm(config.name, where, pretrained=pretrained, dynamic_img_size=True)
     if not all(hasattr(network, name) for name in ("patch_embed", "num_prefix_tokens")):
-        raise BadInput(f"model.loss.teacher={config.name}: is no vision transformer; give one")
+        raise BadInput(f"{where}: is no vision transformer; give one")
     return network
 
 
 def _load(network: nn.Module, weights: str) -> None:
     remedy = "give a state dict of the network that model.loss.teacher.name names"
     state = read_file(_located(weights), "model.loss.teacher.weights", remedy)
-    wanted = network.state_dict()
-    # Only a classifier head may be left over.
-    extra = [k for k in state if k not in wanted and not k.startswith(("head", "fc_norm"))]
-    wrong = [k for k, v in wanted.items() if getattr(state.get(k), "shape", None) != v.shape]
-    if extra or wrong:
-        raise BadInput(
-            f"model.loss.teacher.weights={weights}: does not fit the network; missing or of "
-            f"another shape: {wrong[:3]}, unknown: {extra[:3]}; give weights of "
-            "model.loss.teacher.name"
-        )
-    network.load_state_dict({k: state[k] for k in wanted})
+    where, head = f"model.loss.teacher.weights={weights}", ("head", "fc_norm")
+    network.load_state_dict(fill_same(network.state_dict(), state, head, where))
 
 
 def _located(weights: str) -> Path:

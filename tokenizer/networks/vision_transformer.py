@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.errors import BadInput, first_line
-from training.foreign.weights import read_file
+from training.foreign.weights import fill_same, read_file
 from training.optimization.recompute import Layers
 
 IGNORED = ("head.", "fc_norm.", "mask_token")
@@ -99,25 +100,12 @@ def load_vit(network: VisionTransformer, weights: str) -> None:
     entry for the class token (timm's DINOv2 with registers), that token gets none.
 
     Raises:
-        BadInput: an unreadable file, missing or leftover keys, or other shapes, by name.
+        BadInput: the file cannot be read, or as `fill_same`.
     """
-    source = {RENAMED.get(k, k): v for k, v in _read(weights).items() if not k.startswith(IGNORED)}
-    target = network.state_dict()
-    if "pos_embed" in source:
+    source = {RENAMED.get(key, key): value for key, value in _read(weights).items()}
+    if isinstance(source.get("pos_embed"), Tensor):
         source["pos_embed"] = fit_positions(source["pos_embed"], network.grid, weights)
-    left, missing = sorted(source.keys() - target.keys()), sorted(target.keys() - source.keys())
-    if left or missing:
-        raise BadInput(
-            f"weights={weights}: are of another transformer; missing: "
-            f"{', '.join(missing) or 'none'}; left over: {', '.join(left) or 'none'}"
-        )
-    for key, value in source.items():
-        if value.shape != target[key].shape:
-            raise BadInput(
-                f"weights={weights}: {key} has shape {tuple(value.shape)}, the configured "
-                f"transformer has {tuple(target[key].shape)}"
-            )
-    network.load_state_dict(source)
+    network.load_state_dict(fill_same(network.state_dict(), source, IGNORED, f"weights={weights}"))
 
 
 def fit_positions(
@@ -143,23 +131,32 @@ def fit_positions(
     return torch.cat([table[:, :1].float(), rearrange(fitted, "1 d h w -> 1 (h w) d")], 1)
 
 
-def _read(weights: str) -> dict[str, Tensor]:
+def _read(weights: str) -> dict[str, Any]:
     if weights.startswith("timm:"):
-        return _from_timm(weights.removeprefix("timm:"))
-    values = read_file(Path(weights), "weights", "give a state dict, or timm:NAME")
-    return {key: value for key, value in values.items() if isinstance(value, Tensor)}
+        name = weights.removeprefix("timm:")
+        return open_timm(name, f"weights={weights}", pretrained=True).state_dict()
+    return read_file(Path(weights), "weights", "give a state dict, or timm:NAME")
 
 
-def _from_timm(name: str) -> dict[str, Tensor]:
+def open_timm(name: str, where: str, **options: Any) -> Any:
+    """A network of timm, without a classifier.
+
+    Args:
+        where: the setting that names it, for messages.
+
+    Raises:
+        BadInput: timm is not installed, does not know the name, or cannot fetch the weights.
+    """
     try:
         import timm
     except ImportError as error:
-        raise BadInput(f"weights=timm:{name}: needs timm (pip install timm)") from error
+        raise BadInput(
+            f"{where}: needs the package timm; pip install 'dashcast[teachers]'"
+        ) from error
     try:
-        network = timm.create_model(name, pretrained=True, num_classes=0)
+        return timm.create_model(name, num_classes=0, **options)
     except (RuntimeError, TypeError, OSError, ValueError) as error:
         raise BadInput(
-            f"weights=timm:{name}: timm cannot make it ({first_line(error)}); give a name "
-            "that timm has, or a file where the hub is not reached"
+            f"{where}: timm cannot make it ({first_line(error)}); give the name of a vision "
+            "transformer in timm, or a file where the hub is not reached"
         ) from error
-    return dict(network.state_dict())

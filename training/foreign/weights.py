@@ -173,3 +173,11 @@ def fill(
             raise BadInput(f"{where}: {sources[key]} is not finite; download the file again")
         weights[key] = tensor.float()
     return weights, sorted(ignored)
+
+
+def fill_same(
+    targets: Tensors, values: dict[str, Any], left_out: Iterable[str], where: str
+) -> Tensors:
+    """The weights of a network whose file has our names; raises as `fill`."""
+    tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
+    return fill(targets, {key: key for key in targets}, tensors, left_out, where)[0]
