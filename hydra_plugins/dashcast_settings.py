@@ -27,6 +27,7 @@ from worldmodel.decoding.config import Guidance, Sampling
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
+from worldmodel.evaluation.cards.config import CARDS
 from worldmodel.known_entropy.config import KnownEntropyConfig
 
 register("optimizer", "adamw", AdamWConfig)
@@ -47,3 +48,5 @@ register("data/carracing", "default", CarRacingConfig)
 register("data/world", "known_entropy", KnownEntropyConfig)
 register("doctor/limits", "default", Limits)
 register("sampling", "default", Sampling, guidance=node_of(Guidance))
+for name, card in CARDS.items():
+    register("card", name, card, package=f"cards.{name}")

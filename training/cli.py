@@ -112,14 +112,18 @@ def _as_list(argument: str, setting: str) -> str:
     return f"{key}=[{value}]" if plain else argument
 
 
-def register(group: str, name: str, settings: type, **different: Any) -> None:
+def register(
+    group: str, name: str, settings: type, package: str | None = None, **different: Any
+) -> None:
     """Make a dataclass the option `name` of a config group.
 
     Args:
+        package: where the option lands in the config; None: where its group lies.
         different: values that this option has instead of the defaults.
     """
     node = node_of(settings) | different
-    ConfigStore.instance().store(name=name, group=group or None, node=node, provider="dashcast")
+    store = ConfigStore.instance()
+    store.store(name=name, group=group or None, node=node, package=package, provider="dashcast")
 
 
 def bad_input_behind(error: BaseException | None) -> BadInput | None:

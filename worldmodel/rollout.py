@@ -25,10 +25,10 @@ from training.machine import compute_device
 from training.ranges import at_least, positive
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling
+from worldmodel.decoding.config import sampling_from
 from worldmodel.decoding.rollout import open_decoder, rollout
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of
 from worldmodel.evaluation.evidence import Evidence, evidence_of
-from worldmodel.evaluation.judge import sampling_from
 from worldmodel.evaluation.pixels import captions_of
 from worldmodel.evaluation.strips import Panel, write_strip
 from worldmodel.load import WorldModel, load_world_model

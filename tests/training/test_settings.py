@@ -75,15 +75,15 @@ def test_settings_of_training(composed, experiment, bad):
 COMMANDS = [
     (
         "eval",
-        ["ckpt=nowhere"],
+        ["ckpt=nowhere", "card=[teacher_forced,rollout]"],
         {
             "split": ["nope"],
-            "num_windows": [0],
-            "num_clips": [0],
+            "cards.teacher_forced.num_windows": [0],
             "batch_size": [0],
-            "prompt_steps": [0],
-            "horizon_s": [0, -1, "nan"],
-            "num_futures": [0],
+            "cards.rollout.num_clips": [0],
+            "cards.rollout.prompt_steps": [0],
+            "cards.rollout.horizon_s": [0, -1, "nan"],
+            "cards.rollout.num_futures": [0],
             "device": ["nope"],
             "sampling.temperature": [0, "nan"],
         },

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -166,9 +166,20 @@ def fixed_loader(
     ids = np.unique(np.linspace(0, size - 1, min(num_samples, size)).astype(int))
     if len(ids) >= world_size:
         ids = ids[: len(ids) // world_size * world_size].reshape(-1, world_size)[:, rank]
+    return listed_loader(samples, ids.tolist(), batch_size, collate, on_corrupt)
+
+
+def listed_loader(
+    samples: Samples,
+    ids: Sequence[int],
+    batch_size: int,
+    collate: Callable[[list[Any]], Any],
+    on_corrupt: str = "stop",
+) -> DataLoader:
+    """A loader of the samples with these ids, in order."""
     return DataLoader(
         Replacing(samples, on_corrupt),
-        batch_sampler=[ids[i : i + batch_size].tolist() for i in range(0, len(ids), batch_size)],
+        batch_sampler=[list(ids[i : i + batch_size]) for i in range(0, len(ids), batch_size)],
         collate_fn=_Bare(collate),
         generator=torch.Generator(),
     )

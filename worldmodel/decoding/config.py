@@ -1,7 +1,9 @@
 """How tokens are drawn; imports no torch."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from training.errors import BadInput
 from training.ranges import at_least, one_of, positive, share
@@ -106,3 +108,12 @@ class Sampling:
     @property
     def guided(self) -> bool:
         return self.guidance is not None and self.guidance.scale > 0
+
+
+def sampling_from(values: Mapping[str, Any]) -> Sampling:
+    """The settings of a config, which is never instantiated freely; null is the default."""
+    own, guidance = (
+        {k: v for k, v in part.items() if k not in ("_target_", "guidance") and v is not None}
+        for part in (values, values.get("guidance") or {})
+    )
+    return Sampling(**own, guidance=Guidance(**guidance))

@@ -1,7 +1,6 @@
 """The base class of every world-model network: loss, scores and cost."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -10,20 +9,8 @@ from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.dynamics.config import DynamicsConfig
 from worldmodel.dynamics.layout import SequenceLayout
+from worldmodel.dynamics.scores import TokenScores
 from worldmodel.dynamics.text import TextContext
-
-
-@dataclass(frozen=True)
-class TokenScores:
-    """Scores of the real tokens, predicted from the real past (fully teacher-forced).
-
-    Attributes:
-        nats: cross entropy of every token.
-        correct: whether the most probable token is the real one.
-    """
-
-    nats: Float[Tensor, "batch time space"]
-    correct: Bool[Tensor, "batch time space"]
 
 
 class Dynamics(nn.Module, ABC):
@@ -39,6 +26,7 @@ class Dynamics(nn.Module, ABC):
         first_target_step: first time step whose tokens count in the loss.
         blocks: repeated layers; each is compiled, sharded and recomputed as a unit.
         recompute: whether the backward pass recomputes the activations of the blocks.
+        independent_cells: whether the tokens of a frame are predicted independently of each other.
         predicts_actions: whether a decoder may sample actions from the model.
         reads: further keyword arguments of `loss`, such as "noise".
     """
@@ -51,6 +39,7 @@ class Dynamics(nn.Module, ABC):
     first_target_step: int
     blocks: nn.ModuleList
     recompute: bool = False
+    independent_cells: bool = False
     predicts_actions: bool = False
     reads: tuple[str, ...] = ()
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from training.errors import BadInput
+from worldmodel.dynamics.scores import TokenScores, guesses
 
 
 class Factors:
@@ -68,3 +69,18 @@ class Factors:
             flat = F.cross_entropy(part.flatten(0, -2), factors[..., k].flatten(), reduction="none")
             total = total + flat.view(total.shape)
         return total
+
+    def score(
+        self,
+        logits: Float[Tensor, "*shape logit"],
+        factors: Int[Tensor, "*shape factor"],
+    ) -> TokenScores:
+        """Scores of tokens whose factors are predicted independently of each other."""
+        pairs = zip(self.parts(logits), factors.unbind(-1), strict=True)
+        parts = [guesses(part, digit) for part, digit in pairs]
+        return TokenScores(
+            self.token_nll(logits, factors),
+            torch.stack([part.correct for part in parts]).all(0),
+            torch.stack([part.confidence for part in parts]).prod(0),
+            parts[0].rank if len(parts) == 1 else None,
+        )

@@ -23,10 +23,12 @@ from training.watch.clock import now
 from training.watch.results import append, heading
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.config import sampling_from
 from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.rollout import METHODS, open_decoder
 from worldmodel.decoding.speculative import SpeculativeDecoder
 from worldmodel.dynamics.base import Dynamics
+from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.load import load_world_model
 
 # Nats per token by which rounding alone changes a score.
@@ -141,9 +143,6 @@ def bench(cfg: DictConfig) -> None:
     Raises:
         BadInput: too few frames, methods that nobody knows, or data that is not the model's.
     """
-    from worldmodel.evaluation.evidence import evidence_of
-    from worldmodel.evaluation.judge import sampling_from
-
     values = plain(cfg)
     at_least(2, num_frames=cfg.num_frames)
     at_least(1, repeats=cfg.repeats)

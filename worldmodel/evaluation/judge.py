@@ -1,13 +1,15 @@
-"""eval.py's work: open the checkpoint and its data, measure, write card and report."""
+"""eval.py's work: open the checkpoint and its data, ask the cards, write result and report."""
 
 import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from drives.sources import DriveSource, trained_on
-from drives.splits.base import of_split
+from drives.splits.base import SPLITS, of_split
 from tokenizer.evaluation import evaluate_tokenizer, long_enough
 from tokenizer.load import KIND as TOKENIZER
 from tokenizer.load import Tokenizer, tokenizer_from
@@ -18,42 +20,132 @@ from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.places import writable_folder
 from training.disk.plain_json import finite, to_json
 from training.errors import BadInput
-from training.machine import compute_device
-from training.pages.html_page import shown
-from worldmodel.decoding import Guidance, Sampling
-from worldmodel.evaluation.card import EvalConfig, evaluate
+from training.machine import compute_device, hardware
+from training.ranges import at_least, one_of
+from training.schemas import judged_settings
+from worldmodel.decoding.config import sampling_from
+from worldmodel.decoding.rollout import open_decoder
+from worldmodel.evaluation.cards import kinds
+from worldmodel.evaluation.cards.config import CARDS, DEFAULT, Card, ReconstructionCard
+from worldmodel.evaluation.cards.result import Result
+from worldmodel.evaluation.cards.terminal import table_of
 from worldmodel.evaluation.evidence import DRIVES, data_source, evidence_of
 from worldmodel.evaluation.provenance.trained_clips import refuse_trained_clips
 from worldmodel.evaluation.report import write_report
+from worldmodel.evaluation.subject import Subject
 from worldmodel.load import world_model_from
 
+METRICS, CLIPS, REPORT = "metrics.json", "clips.json", "report.html"
+WORLD_MODEL = "worldmodel"
+Findings = dict[str, Any]
 
-def judge(cfg: DictConfig) -> None:
+
+def judge(cfg: DictConfig) -> Path:
     """Evaluate `cfg.ckpt` into `cfg.out`; an older evaluation there is replaced when done."""
-    config, device = eval_config(cfg), compute_device(cfg.device)
+    check_settings(cfg)
+    device = compute_device(cfg.device)
     opened = open_checkpoint(Path(cfg.ckpt))
     checkpoint, manifest = opened.path, opened.manifest
+    kind = TOKENIZER if manifest.get("kind") == TOKENIZER else WORLD_MODEL
+    cards = chosen_cards(plain(cfg), kind, checkpoint)
     out = _run_folder(checkpoint) / "eval" if cfg.out is None else cfg.out
     out = writable_folder("out", out)
-    if out.exists() and not (out / "metrics.json").exists():
+    if out.exists() and not (out / METRICS).exists():
         raise BadInput(f"out={out}: exists and is no evaluation of ours; choose another folder")
-    if manifest.get("kind") == TOKENIZER:
-        measure = _tokenizer_card(opened, cfg, device)
-    else:
-        measure = _world_model_card(opened, cfg, config, device)
+    ask = (_of_tokenizer if kind == TOKENIZER else _of_world_model)(opened, cfg, cards, device)
     del opened  # its weights are the network's now
     sweep_leftovers(out.parent)
     with written_whole(out) as partial:
         partial.mkdir()
-        facts = {"checkpoint": str(checkpoint), "step": manifest.get("step")}
-        card = finite(facts | measure(partial))
-        (partial / "metrics.json").write_text(to_json(card) + "\n")
-        write_report(partial, card, manifest, plain(cfg))
+        facts = {
+            "checkpoint": str(checkpoint),
+            "step": manifest.get("step"),
+            "kind": kind,
+            "split": cfg.split,
+            "hardware": hardware(),
+        }
+        facts |= finite(ask(partial))
+        clips = facts.pop("values", {})
+        (partial / METRICS).write_text(to_json(facts) + "\n")
+        (partial / CLIPS).write_text(to_json(clips) + "\n")
+        write_report(partial, facts, manifest, plain(cfg))
         shutil.rmtree(out, ignore_errors=True)
-    _tell(out, card)
+    print(f"\n{table_of(facts['cards'])}")
+    for file in sorted(out.iterdir()):
+        print(f"  {file}")
+    return out
 
 
-def _tokenizer_card(opened: OpenedCheckpoint, cfg: DictConfig, device: str) -> Any:
+def check_settings(cfg: DictConfig) -> None:
+    """BadInput where a setting of the evaluation is out of its range."""
+    one_of(SPLITS, split=cfg.split)
+    at_least(1, batch_size=cfg.batch_size)
+
+
+def chosen_cards(values: Mapping[str, Any], kind: str, checkpoint: Path) -> list[Card]:
+    """The cards that the command line names, or the usual ones of this kind of checkpoint.
+
+    Raises:
+        BadInput: a card for another kind, or a changed card under a published version.
+    """
+    asked = judged_settings(values.get("cards") or {}, "cards")
+    cards = list(asked.values()) or [CARDS[name]() for name in DEFAULT[kind]]
+    for card in cards:
+        if card.kind != kind:
+            fitting = ", ".join(name for name, other in CARDS.items() if other.kind == kind)
+            raise BadInput(
+                f"card={card.name}: is for a {card.kind}, and {checkpoint} is a {kind}; choose of "
+                f"{fitting}"
+            )
+        card.check_version()
+    return cards
+
+
+def _of_world_model(
+    opened: OpenedCheckpoint, cfg: DictConfig, cards: list[Card], device: str
+) -> Callable[[Path], Findings]:
+    model = world_model_from(opened)
+    evidence = evidence_of(model, plain(cfg.data.source), cfg.tokenizer)
+    store, drives, allow = evidence.store, evidence.drives, cfg.allow_train
+    refuse_trained_clips(opened.manifest, opened.path, cfg.split, store, drives, allow)
+    subject = Subject(
+        model,
+        evidence,
+        cfg.split,
+        device,
+        sampling=sampling_from(plain(cfg.sampling)),
+        decoding=plain(cfg.decoding),
+        batch_size=cfg.batch_size,
+        lpips_weights=_path(cfg.lpips_weights),
+    )
+    open_decoder(subject.network, subject.sampling, **subject.decoding)
+    for card in cards:
+        kinds.check(subject, card)
+
+    def ask(out: Path) -> Findings:
+        subject.out = out
+        found = {card.name: (card, kinds.measure(subject, card)) for card in cards}
+        said = {"sampling": asdict(subject.sampling), "decoding": dict(subject.decoding)}
+        return said | {"data": evidence.store.hash, **_written(found)}
+
+    return ask
+
+
+def _written(found: Mapping[str, tuple[Card, Result]]) -> Findings:
+    cards = {
+        name: {"version": card.version, "hash": card.hash, **result.plain()}
+        for name, (card, result) in found.items()
+    }
+    values = {
+        name: {"names": result.names, "drives": result.drives, "values": result.values}
+        for name, (_, result) in found.items()
+    }
+    return {"cards": cards, "values": values}
+
+
+def _of_tokenizer(
+    opened: OpenedCheckpoint, cfg: DictConfig, cards: list[Card], device: str
+) -> Callable[[Path], Findings]:
     checkpoint, manifest, _ = opened
     source = data_source(manifest, _or_embedded(manifest, cfg, checkpoint), checkpoint)
     if not isinstance(source, DriveSource):
@@ -63,12 +155,17 @@ def _tokenizer_card(opened: OpenedCheckpoint, cfg: DictConfig, device: str) -> A
     refuse_trained_clips(manifest, checkpoint, cfg.split, drives=drives, allow=allow)
     tokenizer = tokenizer_from(opened)
     long_enough(drives, tokenizer.clip_frames)  # refuses before anything is written
-    perceptual = _lpips_for(tokenizer, cfg, device)
-    return lambda out: {
-        "kind": TOKENIZER,
-        "split": cfg.split,
-        "reconstruction": evaluate_tokenizer(tokenizer, drives, perceptual, device, out=out),
-    }
+    (card,) = cards
+    assert isinstance(card, ReconstructionCard)
+    perceptual = _lpips_for(tokenizer, card.lpips_net, _path(cfg.lpips_weights), device)
+
+    def ask(out: Path) -> Findings:
+        scores = evaluate_tokenizer(
+            tokenizer, drives, perceptual, device, max_frames=card.max_frames, out=out
+        )
+        return {"cards": {card.name: {"version": card.version, "hash": card.hash, "means": scores}}}
+
+    return ask
 
 
 def _or_embedded(manifest: dict[str, Any], cfg: DictConfig, checkpoint: Path) -> dict[str, Any]:
@@ -84,49 +181,18 @@ def _or_embedded(manifest: dict[str, Any], cfg: DictConfig, checkpoint: Path) ->
     return {**data, "_target_": DRIVES}
 
 
-def _lpips_for(tokenizer: Tokenizer, cfg: DictConfig, device: str) -> PerceptualDistance | None:
-    perceptual = load_lpips(cfg.lpips_net, _path(cfg.lpips_weights))
+def _lpips_for(
+    tokenizer: Tokenizer, net: str, weights: Path | None, device: str
+) -> PerceptualDistance | None:
+    perceptual = load_lpips(net, weights)
     height, width = tokenizer.network.config.image_size
     if min(height, width) < perceptual.min_side:
         print(
-            f"LPIPS is left out: its frames are {height}x{width} pixels, and lpips_net="
-            f"{cfg.lpips_net} needs {perceptual.min_side} on each side"
+            f"LPIPS is left out: its frames are {height}x{width} pixels, and lpips_net={net} "
+            f"needs {perceptual.min_side} on each side"
         )
         return None
     return perceptual.to(device)
-
-
-def _world_model_card(
-    opened: OpenedCheckpoint, cfg: DictConfig, config: EvalConfig, device: str
-) -> Any:
-    model = world_model_from(opened)
-    evidence = evidence_of(model, plain(cfg.data.source), cfg.tokenizer)
-    store, drives, allow = evidence.store, evidence.drives, cfg.allow_train
-    refuse_trained_clips(opened.manifest, opened.path, config.split, store, drives, allow)
-    return lambda out: {"kind": "worldmodel", **evaluate(model, evidence, config, out, device)}
-
-
-def eval_config(cfg: DictConfig) -> EvalConfig:
-    """The settings of the evaluation; BadInput where one is out of its range."""
-    settings = {
-        key: value
-        for key, value in plain(cfg).items()
-        if key in EvalConfig.__dataclass_fields__ and key not in ("sampling", "lpips_weights")
-    }
-    return EvalConfig(
-        **settings,
-        lpips_weights=_path(cfg.lpips_weights),
-        sampling=sampling_from(plain(cfg.sampling)),
-    )
-
-
-def sampling_from(values: dict[str, Any]) -> Sampling:
-    """The settings of a config, which is never instantiated freely; null is the default."""
-    own, guidance = (
-        {k: v for k, v in part.items() if k not in ("_target_", "guidance") and v is not None}
-        for part in (values, values.get("guidance") or {})
-    )
-    return Sampling(**own, guidance=Guidance(**guidance))
 
 
 def _run_folder(checkpoint: Path) -> Path:
@@ -135,28 +201,3 @@ def _run_folder(checkpoint: Path) -> Path:
 
 def _path(value: str | None) -> Path | None:
     return Path(value) if value else None
-
-
-def _tell(out: Path, card: dict[str, Any]) -> None:
-    """What a person wants to know first."""
-    print()
-    if card["kind"] == TOKENIZER:
-        for name, value in card["reconstruction"].items():
-            print(f"  {name:24} {shown(value)}")
-    else:
-        bits = card["teacher_forced"]["bits_per_token"]
-        print(
-            f"  cross entropy  {shown(bits, '.3f')} bits per token "
-            f"(teacher-forced, {card['split']})"
-        )
-        for name, floor in card["floors"].items():
-            print(f"    floor {name:18} {shown(floor['bits_per_token'], '.3f')}")
-        for name, scores in card["pixels"].get("mean", {}).items():
-            line = "  ".join(f"{k} {shown(v, '.3f')}" for k, v in scores.items())
-            print(f"  {name:26} {line}")
-        for direction in ("left", "straight", "right"):
-            if "steering" in card:
-                motion = card["steering"][direction]["motion_px_per_frame"]
-                print(f"  steer {direction:9} scene moves {shown(motion, '+.2f')} px per frame")
-    for file in sorted(out.iterdir()):
-        print(f"  {file}")

@@ -1,12 +1,12 @@
 """Compares predicted frames with real ones, beside a floor and a ceiling."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from einops import rearrange
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -107,33 +107,42 @@ def captions_of(clips: TokenClip, sampling: Sampling, texts: Texts | None) -> Te
 
 
 class PixelJudge:
-    """Compares frames; scores are means over clips, per horizon."""
+    """Compares frames by PSNR (dB), SSIM and LPIPS."""
 
     def __init__(self, perceptual: PerceptualDistance) -> None:
         self.perceptual = perceptual
 
     @torch.no_grad()
+    def by_clip(
+        self,
+        pred: UInt8[Tensor, "clip horizon 3 h w"],
+        target: UInt8[Tensor, "clip horizon 3 h w"],
+    ) -> dict[str, Float[np.ndarray, "clip horizon"]]:
+        """psnr, ssim and lpips of every frame; clip by clip, so that memory stays."""
+        scores: dict[str, list[np.ndarray]] = {"psnr": [], "ssim": [], "lpips": []}
+        for made, real in zip(pred, target, strict=True):
+            a, b = to_pixels(made), to_pixels(real)
+            pairs = (("psnr", psnr), ("ssim", ssim), ("lpips", self.perceptual))
+            for name, score in pairs:
+                scores[name].append(score(a, b).double().cpu().numpy())
+        return {name: np.stack(values) for name, values in scores.items()}
+
     def compare(
         self,
         pred: UInt8[Tensor, "clip horizon 3 h w"],
         target: UInt8[Tensor, "clip horizon 3 h w"],
     ) -> dict[str, list[float]]:
-        """psnr (dB), ssim and lpips by horizon."""
-        clips = len(pred)
-        a = to_pixels(rearrange(pred, "b t c h w -> (b t) c h w"))
-        b = to_pixels(rearrange(target, "b t c h w -> (b t) c h w"))
-        scores = {"psnr": psnr(a, b), "ssim": ssim(a, b), "lpips": self.perceptual(a, b)}
+        """Means over the clips, by horizon."""
         return {
-            name: rearrange(value, "(b t) -> b t", b=clips).mean(0).tolist()
-            for name, value in scores.items()
+            name: values.mean(0).tolist() for name, values in self.by_clip(pred, target).items()
         }
 
 
-def num_identical(
+def identical(
     pred: UInt8[Tensor, "clip horizon 3 h w"], target: UInt8[Tensor, "clip horizon 3 h w"]
-) -> int:
-    """Number of identical frames, for example of a parked car; their PSNR is the cap of `psnr`."""
-    return int((pred == target).flatten(2).all(-1).sum())
+) -> Bool[Tensor, "clip horizon"]:
+    """Identical frames, for example of a parked car; their PSNR is the cap of `psnr`."""
+    return (pred == target).flatten(2).all(-1)
 
 
 def copy_last(
@@ -142,7 +151,3 @@ def copy_last(
     """Repeats the last prompt frame: the floor of every rollout."""
     last = frames[:, num_prompt - 1 : num_prompt]
     return last.expand(-1, frames.shape[1] - num_prompt, -1, -1, -1)
-
-
-def mean_of(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    return {name: sum(values) / len(values) for name, values in scores.items()}

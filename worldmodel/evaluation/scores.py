@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,8 +14,80 @@ from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.data import TokenClip
 from worldmodel.dynamics.base import Dynamics
 
+TOP = (1, 5, 50)  # k of the top-k accuracies
+BINS = 10  # of the confidence
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """Scores of some windows, on the CPU in float64; only time steps that count in the loss.
+
+    Attributes:
+        nats: mean cross entropy over the cells, of every window and time step.
+        correct: share of cells whose most probable token is the real one.
+        by_cell: mean cross entropy of every cell of the grid.
+        top: share of a window's tokens among the k most probable, by k; empty where the network
+            predicts factors.
+        calibration: per bin of the confidence: tokens, summed confidence, correct tokens.
+    """
+
+    nats: Float[Tensor, "window step"]
+    correct: Float[Tensor, "window step"]
+    by_cell: Float[Tensor, "height width"]
+    top: dict[int, Float[Tensor, " window"]]
+    calibration: Float[Tensor, "3 bin"]
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3)."""
+        num, confidence, correct = self.calibration
+        return float(((confidence - correct).abs().sum() / num.sum()).item())
+
 
 @torch.no_grad()
+def score_windows(
+    network: Dynamics,
+    clips: Iterable[TokenClip],
+    device: str,
+    texts: Texts | None = None,
+    title: str = "teacher-forced",
+) -> WindowScores:
+    """Cross entropy, accuracy and calibration of all real tokens that count.
+
+    Args:
+        texts: encodes captions; None runs the model without captions.
+    """
+    first = network.first_target_step
+    nats, correct, cells, sizes = [], [], [], []
+    top: dict[int, list[Tensor]] = {k: [] for k in TOP if k > 1}
+    calibration = torch.zeros(3, BINS, dtype=torch.float64)
+    for batch in tqdm(clips, title, unit="batch"):
+        clip = batch.to(device)
+        captions: dict[str, Any] = texts.caption_kwargs(clip.text, device) if texts else {}
+        actions = clip.actions if network.num_actions else None
+        scores = network.score(clip.tokens, actions, **captions)
+        own, right = scores.nats[:, first:].double().cpu(), scores.correct[:, first:].cpu()
+        nats.append(own.mean(-1))
+        correct.append(right.double().mean(-1))
+        cells.append(own.mean((0, 1)) * len(own))
+        sizes.append(len(own))
+        sure = scores.confidence[:, first:].double().cpu().flatten()
+        bins = (sure * BINS).long().clamp(max=BINS - 1)
+        rows = torch.stack([torch.ones_like(sure), sure, right.flatten().double()])
+        calibration.index_add_(1, bins, rows)
+        if (rank := scores.rank) is not None:
+            for k, shares in top.items():
+                shares.append((rank[:, first:] < k).double().mean((1, 2)).cpu())
+    height, width = network.spec.grid[-2:]
+    return WindowScores(
+        torch.cat(nats),
+        torch.cat(correct),
+        (torch.stack(cells).sum(0) / sum(sizes)).reshape(-1, height, width).mean(0),
+        {k: torch.cat(shares) for k, shares in top.items() if shares},
+        calibration,
+    )
+
+
 def teacher_forced(
     network: Dynamics,
     clips: Iterable[TokenClip],
@@ -22,30 +95,18 @@ def teacher_forced(
     texts: Texts | None = None,
     title: str = "teacher-forced",
 ) -> dict[str, Any]:
-    """Cross entropy and accuracy of all real tokens that count, in total and by time step.
+    """Means of `score_windows`.
 
-    Args:
-        texts: encodes captions; None runs the model without captions.
     Returns:
         nats_per_token, bits_per_token, accuracy (share of tokens whose most probable value
         is correct), and the lists bits_by_step, accuracy_by_step (time step t sees t frames).
     """
-    nats: list[Float[Tensor, "batch step"]] = []
-    correct: list[Float[Tensor, "batch step"]] = []
-    for batch in tqdm(clips, title, unit="batch"):
-        clip = batch.to(device)
-        captions: dict[str, Any] = texts.caption_kwargs(clip.text, device) if texts else {}
-        actions = clip.actions if network.num_actions else None
-        scores = network.score(clip.tokens, actions, **captions)
-        nats.append(scores.nats.mean(-1).cpu())
-        correct.append(scores.correct.float().mean(-1).cpu())
-    first = network.first_target_step
-    nats_by_step = torch.cat(nats).mean(0)[first:]
-    correct_by_step = torch.cat(correct).mean(0)[first:]
+    scores = score_windows(network, clips, device, texts, title)
+    nats, correct = scores.nats.mean(0), scores.correct.mean(0)
     return {
-        "nats_per_token": nats_by_step.mean().item(),
-        "bits_per_token": nats_by_step.mean().item() / math.log(2),
-        "accuracy": correct_by_step.mean().item(),
-        "bits_by_step": (nats_by_step / math.log(2)).tolist(),
-        "accuracy_by_step": correct_by_step.tolist(),
+        "nats_per_token": nats.mean().item(),
+        "bits_per_token": nats.mean().item() / math.log(2),
+        "accuracy": correct.mean().item(),
+        "bits_by_step": (nats / math.log(2)).tolist(),
+        "accuracy_by_step": correct.tolist(),
     }

@@ -179,13 +179,16 @@ def test_captions_are_trained_on_and_guided_by_from_the_command_line(
     few = ["trainer.max_steps=2", "trainer.val_check_interval=1", "data.batch_size=2"]
     encoder = ["+text_encoder@model.text=hashed_words", "model.conditions.none=0.2"]
     _, run, _ = fit(composed(experiment, *words, *cut, *few, *encoder, "data.num_workers=0"))
-    overrides = [f"ckpt={run.folder}", f"decoding.method={decoding}", "num_clips=2", "device=cpu"]
+    overrides = [f"ckpt={run.folder}", f"decoding.method={decoding}", "device=cpu"]
+    overrides += ["card=[teacher_forced,rollout]", "cards.rollout.version=few"]
+    overrides += ["cards.rollout.num_clips=2", "cards.rollout.horizon_s=0.2"]
+    overrides += ["cards.teacher_forced.version=few", "cards.teacher_forced.num_windows=4"]
     overrides += ["sampling.guidance.condition=text", "sampling.guidance.negative=fog"]
     cards = []
     for scale in (0, 100):
         asked = [*overrides, f"sampling.guidance.scale={scale}", f"out={tmp_path}/{scale}"]
         with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            judge(compose("eval", [*asked, "horizon_s=0.2", "num_windows=4"]))
-        cards.append(json.loads((tmp_path / f"{scale}/metrics.json").read_text()))
+            judge(compose("eval", asked))
+        cards.append(json.loads((tmp_path / f"{scale}/metrics.json").read_text())["cards"])
     assert cards[0]["teacher_forced"] == cards[1]["teacher_forced"]
-    assert cards[0]["pixels"]["mean"] != cards[1]["pixels"]["mean"]
+    assert cards[0]["rollout"]["scores"] != cards[1]["rollout"]["scores"]

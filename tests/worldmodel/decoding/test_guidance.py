@@ -11,6 +11,7 @@ from training.cli import CONFIGS, plain
 from training.errors import BadInput
 from worldmodel.decoding import Guidance, Sampling
 from worldmodel.decoding.base import token_shares
+from worldmodel.decoding.config import sampling_from
 from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.rollout import open_decoder, rollout
 from worldmodel.dynamics.base import Dynamics
@@ -20,7 +21,6 @@ from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.text import TextContext
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
-from worldmodel.evaluation.judge import sampling_from
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 BOTH = {"text_tokens": 2, "text_width": 5}

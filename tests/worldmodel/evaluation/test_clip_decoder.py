@@ -15,9 +15,9 @@ from tokenizer.networks.config import VideoAutoencoderConfig
 from tokenizer.networks.kinds import build_network
 from tokenizer.quantizers.config import FSQConfig
 from worldmodel.data import TokenWindows
-from worldmodel.evaluation.card import EvalConfig, _clips
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of
 from worldmodel.evaluation.evidence import Evidence
+from worldmodel.evaluation.subject import between_ends, clips_of
 
 STEPS, PROMPT, LENGTH = 9, 2, 5
 
@@ -103,8 +103,9 @@ def test_the_camera_shows_what_the_steps_stand_for(video, tmp_path, every):
     writer = TokenStoreWriter(tmp_path / "store", spec, ())
     writer.write("one", "test", tokens, np.zeros((steps, 0), np.float32))
     evidence = Evidence(TokenStore(tmp_path / "store"), [drive], video, every)
-    config = EvalConfig(num_clips=1)
-    clips, decoder, seen = _clips(evidence, video, config, PROMPT, LENGTH - PROMPT, "cpu")
+    chosen = between_ends(TokenWindows(evidence.store.drives("test"), LENGTH), 1)
+    found = clips_of(evidence, chosen, PROMPT, "cpu")
+    clips, decoder, seen = found.tokens, found.decoder, found.frames
     (start,) = (i for i in range(steps) if np.array_equal(tokens[i : i + LENGTH], clips.tokens[0]))
     assert start > 0
     ends = [4 * (start + step) for step in range(LENGTH)]  # the last frame of each step

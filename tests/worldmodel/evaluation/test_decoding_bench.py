@@ -102,10 +102,12 @@ def test_the_command_writes_its_table_and_eval_decodes_as_told(composed, fit, tm
         bench(configured("commands/decoding_bench", "num_frames=1"))
 
     pixels = []
+    card = ("card=rollout", "cards.rollout.version=few")
+    few = (*card, "cards.rollout.num_clips=1", "cards.rollout.horizon_s=0.2")
     for decoding in ([], ["decoding.method=speculative"], ["decoding.method=diagonal"]):
-        judge(configured("eval", "num_clips=1", "num_windows=2", "horizon_s=0.2", *decoding))
-        card = json.loads((run.folder / "eval/metrics.json").read_text())
-        pixels.append(card["pixels"]["mean"]["autoregressive"])
+        judge(configured("eval", *few, *decoding))
+        found = json.loads((run.folder / "eval/metrics.json").read_text())
+        pixels.append(found["cards"]["rollout"]["scores"]["autoregressive"])
     assert pixels[0] == pixels[1] != pixels[2]
     with pytest.raises(BadInput, match="can be decoded by: raster, speculative, diagonal"):
         judge(configured("eval", "decoding.method=maskgit"))

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
-
 from tests.worldmodel.evaluation.test_card import FEW, TINY
+
 from training.checkpoints.folder import find_checkpoint
 from training.checkpoints.manifests import read_manifest
 from training.cli import CONFIGS

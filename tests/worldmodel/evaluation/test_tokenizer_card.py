@@ -44,7 +44,7 @@ def write(root, split: str) -> None:
 
 def test_test_drives_alone_are_judged_and_small_frames_without_lpips(judged, tmp_path, capsys):
     write(tmp_path / "drives", "test")
-    scores = judged(f"data.root={tmp_path}/drives")["reconstruction"]
+    scores = judged(f"data.root={tmp_path}/drives")["cards"]["reconstruction"]["means"]
     assert scores["num_frames"] == 4
     assert scores["psnr"] > 0
     assert "lpips" not in scores

@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from training.errors import BadInput
 from worldmodel.dynamics.attention import linear
 from worldmodel.dynamics.factors import Factors
+from worldmodel.dynamics.scores import Guesses, guesses
 
 # From this size on, the logits of a batch would dominate memory.
 LARGE_VOCABULARY = 16_384
@@ -128,13 +129,20 @@ class FactoredHead(nn.Module):
         return joint
 
 
-def correct(
+def guesses_in_chunks(
     logits: Callable[[Tensor], Tensor],
     x: Float[Tensor, "token dim"],
     targets: Int[Tensor, "*shape"],
     vocab: int,
-) -> Bool[Tensor, "*shape"]:
-    """Whether the most probable token is the target; in chunks of tokens."""
+) -> Guesses:
+    """As `guesses`, from the inputs of a head; in chunks of tokens, for large vocabularies."""
     size = chunk_tokens(vocab)
-    best = [logits(part).argmax(-1) for part in x.split(size)]
-    return torch.cat(best).view(targets.shape) == targets
+    parts = [
+        guesses(logits(part), wanted)
+        for part, wanted in zip(x.split(size), targets.flatten().split(size), strict=True)
+    ]
+    correct, confidence, rank = (
+        torch.cat([getattr(part, name) for part in parts]).view(targets.shape)
+        for name in ("correct", "confidence", "rank")
+    )
+    return Guesses(correct, confidence, rank)

@@ -17,7 +17,6 @@ from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.optimization.recompute import maybe_checkpoint
 from worldmodel.dynamics.attention import linear
-from worldmodel.dynamics.base import TokenScores
 from worldmodel.dynamics.gpt.action_head import ActionHead
 from worldmodel.dynamics.gpt.blocks import Block, make_norm
 from worldmodel.dynamics.gpt.config import GPTConfig
@@ -25,11 +24,12 @@ from worldmodel.dynamics.gpt.heads import (
     LARGE_VOCABULARY,
     FactoredHead,
     chunked_token_nll,
-    correct,
+    guesses_in_chunks,
     token_nll,
 )
 from worldmodel.dynamics.gpt.input import SequenceInput
 from worldmodel.dynamics.mup import lr_multipliers, multiples
+from worldmodel.dynamics.scores import Guesses, TokenScores
 from worldmodel.dynamics.text import TextContext
 
 __all__ = ["GPT", "Block", "GPTConfig"]
@@ -170,17 +170,21 @@ class GPT(SequenceInput):
         """Exact: every token given all earlier tokens, its own frame included."""
         targets, vocab = tokens.flatten(1), self.spec.vocab_size
 
-        def nll_and_correct(x: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-            return self._token_nll(x, targets), correct(
-                self.logits, x.flatten(0, 1), targets, vocab
-            )
+        def nll_and_guesses(x: Tensor, states: Tensor) -> tuple[Tensor, Guesses]:
+            flat = x.flatten(0, 1)
+            return self._token_nll(x, targets), guesses_in_chunks(self.logits, flat, targets, vocab)
 
-        nll, right = self(tokens, actions, drop_actions, captions, head_fn=nll_and_correct)
+        nll, best = self(tokens, actions, drop_actions, captions, head_fn=nll_and_guesses)
+        right, confidence, rank = best.correct, best.confidence, best.rank
         if not self.layout.predicts_first:
             first = torch.arange(targets.shape[1], device=nll.device) == 0
             nll, right = nll.masked_fill(first, math.log(vocab)), right & ~first
+            confidence, rank = (
+                confidence.masked_fill(first, 1 / vocab),
+                rank.masked_fill(first, vocab),
+            )
         shape = (*tokens.shape[:2], self.layout.tokens_per_step)
-        return TokenScores(nll.view(shape), right.view(shape))
+        return TokenScores(*(part.view(shape) for part in (nll, right, confidence, rank)))
 
     def _token_nll(
         self, x: Float[Tensor, "batch token dim"], targets: Int[Tensor, "batch token"]

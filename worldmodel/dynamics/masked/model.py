@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.optimization.recompute import maybe_checkpoint
-from worldmodel.dynamics.base import Dynamics, TokenScores
+from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.factors import Factors
 from worldmodel.dynamics.inputs import ActionVector, LookBack
 from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.masked.corruption import corrupt
 from worldmodel.dynamics.masked.space_time import SpaceTimeBlock, TimeCache
 from worldmodel.dynamics.mup import lr_multipliers
+from worldmodel.dynamics.scores import TokenScores
 from worldmodel.dynamics.text import TextContext, TextVector
 
 
@@ -31,6 +32,7 @@ class Masked(Dynamics):
     """
 
     config: MaskedConfig
+    independent_cells = True
 
     def __init__(self, config: MaskedConfig, spec: TokenSpec, num_actions: int) -> None:
         super().__init__(config, spec, num_actions)
@@ -111,8 +113,7 @@ class Masked(Dynamics):
         self.check(tokens, actions, captions)
         real = self.factors.split(tokens.flatten(2))
         logits = self(real, None, actions, drop_actions, captions)
-        correct = (self.factors.best(logits) == real).all(-1)
-        return TokenScores(self.factors.token_nll(logits, real), correct)
+        return self.factors.score(logits, real)
 
     def embed_cells(
         self,

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.optimization.recompute import maybe_checkpoint
-from worldmodel.dynamics.base import Dynamics, TokenScores
+from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.inputs import ActionVector, LookBack
+from worldmodel.dynamics.scores import TokenScores, guesses
 from worldmodel.dynamics.text import TextContext, TextVector
 from worldmodel.dynamics.whole_frame.axial import AxisBlock
 from worldmodel.dynamics.whole_frame.comparison import Comparison
@@ -57,6 +58,10 @@ class WholeFrame(Dynamics):
             self.token_gate = Comparison(config.dim)
         self.norm = nn.LayerNorm(config.dim, bias=False)
         self.init_weights()
+
+    @property
+    def independent_cells(self) -> bool:  # type: ignore[override]
+        return self.config.inner_layers == 0
 
     @property
     def trunk_blocks(self) -> list[AxisBlock]:
@@ -214,7 +219,9 @@ class WholeFrame(Dynamics):
     ) -> TokenScores:
         """Exact: a product over the cells of a frame or, with inner layers, autoregressive."""
         logits = self(tokens, actions, drop_actions, captions).float()
-        return TokenScores(self._token_nll(logits, tokens), logits.argmax(-1) == tokens.flatten(2))
+        best = guesses(logits, tokens.flatten(2))
+        nll = self._token_nll(logits, tokens)
+        return TokenScores(nll, best.correct, best.confidence, best.rank)
 
     @staticmethod
     def _token_nll(

@@ -1,0 +1,197 @@
+"""The whole evaluation, on a small model: every number is there and lies where it must."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from drives.carracing.drives import ACTION_NAMES
+from training.errors import BadInput
+from worldmodel.evaluation.cards.terminal import table_of
+
+TINY = [
+    "+debug=worldmodel",
+    "media=none",
+    "trainer.max_steps=12",
+    "data.source.carracing.seconds=5.0",
+]
+ALL = "card=[teacher_forced,rollout,control]"
+FEW = [
+    ALL,
+    *(f"cards.{card}.version=few" for card in ("teacher_forced", "rollout", "control")),
+    *(f"cards.{card}.num_windows=8" for card in ("teacher_forced", "control")),
+    *(
+        f"cards.{card}.{s}"
+        for card in ("rollout", "control")
+        for s in ("num_clips=2", "horizon_s=0.4")
+    ),
+]
+
+
+@pytest.fixture
+def evaluate(monkeypatch):
+    """`evaluate(run, *overrides)`: what eval.py does."""
+    from hydra import compose, initialize_config_dir
+
+    from training.cli import CONFIGS
+    from worldmodel.evaluation.judge import judge
+
+    def call(folder, *overrides):
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            judge(compose("eval", overrides=[f"ckpt={folder}", *overrides]))
+        written = (folder / "eval/metrics.json").read_text()
+        return json.loads(written, parse_constant=pytest.fail)
+
+    monkeypatch.setattr(sys, "argv", ["eval.py"])
+    return call
+
+
+def park(folder, split):
+    """A drive of a car that stands still."""
+    (folder / "frames").mkdir(parents=True)
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    for number in range(30):
+        Image.fromarray(picture).save(folder / f"frames/{number:03}.png")
+    names = ",".join(ACTION_NAMES)
+    (folder / "actions.csv").write_text(f"{names}\n" + "0,0,0,0,0\n" * 30)
+    (folder / "drive.json").write_text(json.dumps({"fps": 10, "split": split}))
+
+
+def test_a_world_model_gets_its_cards(composed, fit, evaluate, tmp_path):
+    _, run, _ = fit(composed("gpt_tiny", *TINY, "data.source.carracing.num_test=2"))
+    found = evaluate(run.folder, *FEW)
+    cards = found["cards"]
+    forced = cards["teacher_forced"]
+    bits = {system: scores["bits_per_token"] for system, scores in forced["scores"].items()}
+    assert bits["world model"]["low"] < bits["world model"]["value"] < bits["world model"]["high"]
+    assert bits["world model"]["value"] < bits["uniform"]["value"]
+    assert {"unigram", "position", "copy_last_frame", "previous_token"} <= set(forced["floors"])
+    top = [
+        forced["scores"]["world model"][f"{k}accuracy"]["value"] for k in ("", "top_5_", "top_50_")
+    ]
+    assert top == sorted(top)
+    assert forced["clips"]["num"] == len(forced["clips"]["ids"]) == 8
+    steps = len(forced["bits_by_step"])
+    assert steps == run.config["model"]["network"]["context_steps"] - 1
+    assert np.mean(forced["bits_by_cell"]) == pytest.approx(bits["world model"]["value"])
+    control = cards["control"]
+    assert set(control["action_use"]) == {"shuffled", "held", "zeroed", "halved", "x1.5"}
+    assert set(control["steering"]) >= {"left", "straight", "right", "calibration", "amplitude"}
+    rollout = cards["rollout"]
+    mean = {
+        system: {k: v["value"] for k, v in s.items()} for system, s in rollout["scores"].items()
+    }
+    assert mean["ceiling_tokenizer"]["psnr"] > mean["autoregressive"]["psnr"]
+    assert mean["ceiling_tokenizer"]["lpips"] < mean["floor_copy_last"]["lpips"]
+    assert mean["best_of_futures"]["lpips"] <= mean["autoregressive"]["lpips"]
+    assert mean["autoregressive"]["spread_lpips"] > 0
+    assert len(rollout["curves"]["autoregressive"]["psnr"]["value"]) == 4
+    assert rollout["seconds_per_frame"] > 0
+    out = run.folder / "eval"
+    media = {f"{n}.{kind}" for n in ("rollouts", "steering") for kind in ("gif", "mp4", "png")}
+    names = media | {"metrics.json", "clips.json", "report.html"}
+    assert {p.name for p in out.iterdir()} == names
+    values = json.loads((out / "clips.json").read_text())["teacher_forced"]["values"]
+    own = values["world model"]["bits_per_token"]
+    assert np.mean(own) == pytest.approx(bits["world model"]["value"])
+    page = (out / "report.html").read_text()
+    assert not re.search(r"(src|href)=['\"]?https?:", page)  # nothing is fetched from anywhere
+    for word in ("Cross entropy", "data:video/mp4", "Steering", "context_steps", "sha256"):
+        assert word in page
+    again = evaluate(run.folder, *FEW)
+    for one in (found, again):
+        one["cards"]["rollout"].pop("seconds_per_frame")
+    assert again == found  # the same seeds, the same judgement
+
+    for card, setting in (("rollout", "horizon_s=99"), ("rollout", "prompt_steps=9")):
+        with pytest.raises(BadInput, match=f"cards.{card}.{setting}"):
+            evaluate(run.folder, *FEW, f"cards.{card}.{setting}")
+    for split in ("train", "test"):
+        park(tmp_path / "parked" / split, split)
+    alone = ["cards.rollout.num_clips=1", "cards.control.num_clips=1"]
+    cards = evaluate(run.folder, *FEW, *alone, f"data.root={tmp_path}/parked")["cards"]
+    rollout, steering = cards["rollout"], cards["control"]["steering"]
+    assert rollout["num_identical"]["floor_copy_last"] == rollout["num_frames"] == 4
+    assert rollout["scores"]["floor_copy_last"]["psnr"]["value"] == 100
+    assert rollout["scores"]["floor_copy_last"]["psnr"]["low"] is None  # of one drive
+    assert steering["left"]["standard_error"] is None  # of one clip
+    assert steering["calibration"]["correlation_on_real_frames"] is None
+    page = (out / "report.html").read_text()
+    assert "count as 100 dB (floor: copy the last prompt frame: 4 of 4)" in page
+
+
+def test_a_changed_card_needs_a_version_of_its_own(composed, fit, evaluate):
+    _, run, _ = fit(composed("gpt_tiny", *TINY, "trainer.max_steps=1", "checkpoints.every_steps=1"))
+    with pytest.raises(BadInput, match=r"cards.teacher_forced.num_windows: is not as version 1"):
+        evaluate(run.folder, "card=teacher_forced", "cards.teacher_forced.num_windows=4")
+    with pytest.raises(BadInput, match="card=reconstruction: is for a tokenizer"):
+        evaluate(run.folder, "card=reconstruction")
+
+
+def test_digits_do_not_depend_on_batch_size_or_threads(composed, fit, evaluate):
+    _, run, _ = fit(composed("gpt_tiny", *TINY))
+    found = []
+    before = torch.get_num_threads()
+    for batch, threads in ((1, 1), (5, 2)):
+        torch.set_num_threads(threads)
+        cards = evaluate(run.folder, *FEW, f"batch_size={batch}")["cards"]
+        cards["rollout"].pop("seconds_per_frame")
+        found.append(table_of(cards))
+    torch.set_num_threads(before)
+    assert found[0] == found[1]
+
+
+def test_a_world_model_of_video_tokens_gets_its_card(composed, fit, evaluate):
+    cut = ["+debug=tokenizer_video", "trainer.max_steps=2", "media=none", "model.loss.gan_start=9"]
+    sizes = ["model.autoencoder.image_size=[32,32]", "model.autoencoder.channels=8"]
+    _, video, _ = fit(composed("tokenizer_video_tiny", *cut, *sizes))
+    drives = [*TINY[2:], f"data.tokenizer={video.folder}", "model.network.num_layers=1"]
+    _, run, _ = fit(composed("gpt_tiny", TINY[0], "media.every_steps=5", *drives))
+    longer = [f"cards.{card}.horizon_s=0.8" for card in ("rollout", "control")]
+    cards = evaluate(run.folder, *FEW, *longer, "cards.rollout.num_futures=1")["cards"]
+    pixels = cards["rollout"]
+    assert (pixels["num_prompt_frames"], pixels["num_frames"], pixels["fps"]) == (4, 8, 10)
+    curves = pixels["curves"]
+    assert set(curves) >= {"autoregressive", "temporally_teacher_forced", "ceiling_tokenizer"}
+    assert all(len(curve["psnr"]["value"]) == 8 for curve in curves.values())
+    calibration = cards["control"]["steering"]["calibration"]
+    assert -1 <= calibration["correlation_on_real_frames"] <= 1
+    assert (run.folder / "eval/rollouts.mp4").exists()
+    assert list((run.folder / "media").rglob("*.png"))
+
+
+def test_a_tokenizer_gets_its_card(composed, fit, evaluate):
+    cut = ["+debug=tokenizer", "trainer.max_steps=4", "media=none", "model.loss.gan_start=2"]
+    _, run, _ = fit(composed("tokenizer_tiny", *cut))
+    card = evaluate(run.folder)["cards"]["reconstruction"]["means"]
+    assert card["num_frames"] > 0
+    assert 0 < card["codebook_usage"] <= 1
+    assert "data:image/png" in (run.folder / "eval/report.html").read_text()
+
+
+def test_a_prompt_longer_than_the_context_and_another_tokenizer_are_refused(
+    composed, fit, evaluate
+):
+    _, run, _ = fit(composed("gpt_tiny", *TINY, "trainer.max_steps=1", "checkpoints.every_steps=1"))
+    with pytest.raises(BadInput, match="context"):
+        evaluate(run.folder, *FEW, "cards.rollout.prompt_steps=9")
+    cut = ["+debug=tokenizer", "trainer.max_steps=1", "media=none", "checkpoints.every_steps=1"]
+    _, other, _ = fit(composed("tokenizer_tiny", *cut, "run=${paths.runs}/other"))
+    with pytest.raises(BadInput, match="tokenizer"):
+        evaluate(run.folder, *FEW, f"tokenizer={other.folder}")
+    assert not (run.folder / "eval").exists()
+
+
+def test_commavq_is_judged_without_pixels(composed, fit, evaluate, shared):
+    tokens = f"data.root={shared}/data/commavq/tokens.npy"
+    cut = [o for o in TINY if "carracing" not in o and "debug" not in o]
+    small = ["model.network.dim=24", "model.network.num_layers=1", "model.network.num_heads=1"]
+    _, run, _ = fit(composed("gpt_tiny", "data=commavq", tokens, *cut, *small))
+    cards = evaluate(run.folder, *FEW)["cards"]
+    assert "tokens only" in cards["rollout"]["skipped"]
+    unigram = cards["teacher_forced"]["scores"]["unigram"]["bits_per_token"]["value"]
+    assert unigram == pytest.approx(9.7, abs=0.5)

@@ -1,0 +1,45 @@
+"""Scores of real tokens under a world model: cross entropy, rank and confidence."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Scores of the real tokens, predicted from the real past (fully teacher-forced).
+
+    Attributes:
+        nats: cross entropy of every token.
+        correct: whether the most probable token is the real one.
+        confidence: probability of the most probable token.
+        rank: how many tokens are more probable than the real one; None where a network predicts
+            factors of its tokens, and so has no probability of each token.
+    """
+
+    nats: Float[Tensor, "batch time space"]
+    correct: Bool[Tensor, "batch time space"]
+    confidence: Float[Tensor, "batch time space"]
+    rank: Int[Tensor, "batch time space"] | None
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """What a network takes for the most probable tokens; as in `TokenScores`."""
+
+    correct: Bool[Tensor, "*shape"]
+    confidence: Float[Tensor, "*shape"]
+    rank: Int[Tensor, "*shape"]
+
+
+def guesses(logits: Float[Tensor, "*shape vocab"], targets: Int[Tensor, "*shape"]) -> Guesses:
+    """The most probable tokens of some logits beside the real ones."""
+    logits = logits.float()
+    best = logits.max(-1)
+    wanted = logits.gather(-1, targets[..., None])
+    return Guesses(
+        best.indices == targets,
+        (best.values - logits.logsumexp(-1)).exp(),
+        (logits > wanted).sum(-1),
+    )

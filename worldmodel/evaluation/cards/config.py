@@ -1,0 +1,152 @@
+"""The cards: which question each asks, of which clips; imports no torch.
+
+A card is asked the same way of every checkpoint, so its settings have a version. Where a setting
+differs from the published version, the card needs another version: a name of the user's own.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+from training.errors import BadInput
+from training.ranges import at_least, one_of, positive
+
+LPIPS_NETS = ("alex", "vgg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Settings of a card.
+
+    Attributes:
+        version: a number for the published settings; any other text for settings of your own.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[str] = "worldmodel"
+
+    version: str = "1"
+
+    @property
+    def hash(self) -> str:
+        """Of name and settings: two results with the same hash answer the same question."""
+        own = {"name": self.name, **asdict(self)}
+        return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
+
+    def check_version(self) -> None:
+        """BadInput where a published version's settings were changed."""
+        published = VERSIONS.get(self.name, {})
+        if self.version in published and published[self.version] != self.hash:
+            where = f"cards.{self.name}"
+            default = type(self)(version=self.version)
+            different = [k for k, v in asdict(self).items() if v != getattr(default, k)]
+            raise BadInput(
+                f"{where}.{different[0] if different else 'version'}: is not as version "
+                f"{self.version} of this card says; give {where}.version=NAME of your own with it"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherForcedCard(Card):
+    """How well is the next token predicted from the real past?
+
+    Attributes:
+        num_windows: windows, evenly spread over the drives.
+    """
+
+    name: ClassVar[str] = "teacher_forced"
+    num_windows: int = 256
+
+    def __post_init__(self) -> None:
+        at_least(1, f"cards.{self.name}.", num_windows=self.num_windows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutCard(Card):
+    """How do imagined frames compare with those that the camera saw?
+
+    Attributes:
+        num_clips: clips rolled out; prompts are spread evenly over the drives.
+        prompt_steps: real time steps before a rollout; null is half of the context.
+        horizon_s: seconds imagined.
+        num_futures: futures of every prompt.
+        lpips_net: alex | vgg.
+    """
+
+    name: ClassVar[str] = "rollout"
+    num_clips: int = 8
+    prompt_steps: int | None = None
+    horizon_s: float = 2.0
+    num_futures: int = 2
+    lpips_net: str = "alex"
+
+    def __post_init__(self) -> None:
+        where = f"cards.{self.name}."
+        at_least(1, where, num_clips=self.num_clips, num_futures=self.num_futures)
+        if self.prompt_steps is not None:
+            at_least(2, where, prompt_steps=self.prompt_steps)
+        positive(where, horizon_s=self.horizon_s)
+        one_of(LPIPS_NETS, where, lpips_net=self.lpips_net)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlCard(Card):
+    """Does the model listen to the actions?
+
+    Attributes:
+        num_windows: windows whose tokens are scored under wrong actions.
+        num_clips: clips steered left, straight and right.
+        prompt_steps: real time steps before a rollout; null is half of the context.
+        horizon_s: seconds imagined.
+    """
+
+    name: ClassVar[str] = "control"
+    num_windows: int = 256
+    num_clips: int = 8
+    prompt_steps: int | None = None
+    horizon_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        where = f"cards.{self.name}."
+        at_least(1, where, num_windows=self.num_windows, num_clips=self.num_clips)
+        if self.prompt_steps is not None:
+            at_least(2, where, prompt_steps=self.prompt_steps)
+        positive(where, horizon_s=self.horizon_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionCard(Card):
+    """How close are a tokenizer's reconstructions?
+
+    Attributes:
+        max_frames: frames, evenly spread over the drives.
+        lpips_net: alex | vgg.
+    """
+
+    name: ClassVar[str] = "reconstruction"
+    kind: ClassVar[str] = "tokenizer"
+    max_frames: int = 1000
+    lpips_net: str = "alex"
+
+    def __post_init__(self) -> None:
+        where = f"cards.{self.name}."
+        at_least(1, where, max_frames=self.max_frames)
+        one_of(LPIPS_NETS, where, lpips_net=self.lpips_net)
+
+
+CARDS: dict[str, type[Card]] = {
+    card.name: card for card in (TeacherForcedCard, RolloutCard, ControlCard, ReconstructionCard)
+}
+# Asked where the command line names no card.
+DEFAULT = {
+    "worldmodel": ("teacher_forced", "rollout", "control"),
+    "tokenizer": ("reconstruction",),
+}
+# The hash of the settings of every published version; a new version gets a new entry.
+VERSIONS: dict[str, dict[str, str]] = {
+    "teacher_forced": {"1": "4e6a74f33aa64d69"},
+    "rollout": {"1": "5e694438cd33fb95"},
+    "control": {"1": "4e1e5a503a728407"},
+    "reconstruction": {"1": "68af64456c85ac16"},
+}

@@ -1,0 +1,94 @@
+"""The card `rollout`: how do imagined frames compare with those that the camera saw?"""
+
+from itertools import combinations
+
+import numpy as np
+from torch import Tensor
+
+from worldmodel.evaluation.cards.config import RolloutCard
+from worldmodel.evaluation.cards.result import Result
+from worldmodel.evaluation.pixels import (
+    PixelJudge,
+    copy_last,
+    identical,
+    imagine,
+    one_step_ahead,
+)
+from worldmodel.evaluation.strips import Panel, write_strip
+from worldmodel.evaluation.subject import Clips, Subject
+
+MODEL, AHEAD, CEILING = "autoregressive", "temporally_teacher_forced", "ceiling_tokenizer"
+COPY, BEST = "floor_copy_last", "best_of_futures"
+SHOWN = 4  # clips in the video
+
+
+def check(subject: Subject, card: RolloutCard) -> None:
+    """Prompts and horizons that do not fit are refused."""
+    subject.lengths(card)
+
+
+def measure(subject: Subject, card: RolloutCard) -> Result:
+    """PSNR, SSIM and LPIPS against the horizon, beside floor and ceiling; a video of futures."""
+    if skipped := subject.why_no_pixels(card.lpips_net):
+        return Result(skipped=skipped)
+    prompt, horizon = subject.lengths(card)
+    clips = subject.clips(prompt, horizon, card.num_clips)
+    judge, drawn = subject.judge(card.lpips_net), (subject.sampling, subject.decoding)
+    futures = imagine(
+        subject.network, clips.tokens, prompt, *drawn, card.num_futures, texts=subject.texts
+    )
+    ahead = one_step_ahead(subject.network, clips.tokens, prompt, *drawn, subject.texts)
+    decoder, target = clips.decoder, clips.frames[:, clips.seen :]
+    imagined = [decoder.after_prompt(future) for future in futures.tokens.unbind(1)]
+    result = Result(clips.chosen.record(), clips.drives, clips.chosen.names)
+    result.floors.append(COPY)
+    compared = {
+        MODEL: imagined[0],
+        AHEAD: decoder.one_step_ahead(ahead),
+        CEILING: clips.reconstruction[:, clips.seen :],
+        COPY: copy_last(clips.frames, clips.seen),
+    }
+    for system, frames in compared.items():
+        for name, values in judge.by_clip(frames, target).items():
+            result.curve(system, name, values)
+    if len(imagined) > 1:
+        _several(result, judge, imagined, target)
+    result.score(AHEAD, "token_accuracy", _matches(ahead, clips))
+    model = subject.model
+    result.details |= {
+        "prompt_steps": prompt,
+        "num_prompt_frames": clips.seen,
+        "num_frames": target.shape[1],
+        "fps": model.spec.fps,
+        "num_futures": card.num_futures,
+        "num_identical": {n: int(identical(f, target).sum()) for n, f in compared.items()},
+        "seconds_per_frame": futures.seconds_per_step / model.spec.frames_per_step,
+    }
+    _write_videos(subject, clips, imagined)
+    return result
+
+
+def _several(result: Result, judge: PixelJudge, imagined: list[Tensor], target: Tensor) -> None:
+    """The future that is closest to what happened, by LPIPS, and how much futures differ."""
+    scores = [judge.by_clip(future, target) for future in imagined]
+    closest = np.stack([s["lpips"].mean(1) for s in scores]).argmin(0)
+    for name in scores[0]:
+        values = np.stack([s[name] for s in scores])
+        result.curve(BEST, name, values[closest, np.arange(len(closest))])
+    pairs = [judge.by_clip(a, b)["lpips"] for a, b in combinations(imagined, 2)]
+    result.curve(MODEL, "spread_lpips", np.mean(pairs, axis=0))
+
+
+def _matches(ahead: Tensor, clips: Clips) -> np.ndarray:
+    """Share of the sampled tokens that are the real ones, of every clip."""
+    real = clips.tokens.tokens[:, clips.prompt_steps :]
+    matches: np.ndarray = (ahead == real).flatten(1).double().mean(1).cpu().numpy()
+    return matches
+
+
+def _write_videos(subject: Subject, clips: Clips, imagined: list[Tensor]) -> None:
+    panels: list[Panel] = [("camera", clips.frames), ("tokenizer", clips.reconstruction)]
+    for number, future in enumerate(imagined):
+        panels.append((f"future {number + 1}", clips.with_prompt(future)))
+    shown = [(caption, pixels[:SHOWN]) for caption, pixels in panels]
+    write_strip(subject.out, "rollouts", shown, clips.seen, subject.model.spec.fps)

@@ -1,0 +1,231 @@
+"""What is judged, and on which clips: opened, decoded and counted once for all cards."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from drives.tokens.store import TokenDrive
+from tokenizer.losses.lpips import load_lpips
+from training.errors import BadInput
+from training.loading.loader import listed_loader
+from worldmodel.conditioning.text_encoders import Texts
+from worldmodel.data import TokenClip, TokenWindows, collate
+from worldmodel.decoding import Sampling
+from worldmodel.evaluation.cards.config import ControlCard, RolloutCard
+from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of
+from worldmodel.evaluation.evidence import Evidence
+from worldmodel.evaluation.pixels import PixelJudge
+from worldmodel.load import WorldModel
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some windows of a split.
+
+    Attributes:
+        ids: indices in `windows`.
+    """
+
+    windows: TokenWindows
+    ids: list[int]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """drive@first time step, of every window."""
+        return [f"{drive}@{start}" for drive, start in places_of(self.windows, self.ids)]
+
+    @cached_property
+    def drives(self) -> list[str]:
+        """The drive of every window."""
+        return [drive for drive, _ in places_of(self.windows, self.ids)]
+
+    def clip(self) -> TokenClip:
+        return collate([self.windows[index] for index in self.ids])
+
+    def loader(self, batch_size: int) -> DataLoader:
+        return listed_loader(self.windows, self.ids, batch_size, collate)
+
+    def record(self) -> dict[str, Any]:
+        """Which clips these are, and the hash of their tokens and actions."""
+        digest = hashlib.sha256()
+        for name, index in zip(self.names, self.ids, strict=True):
+            tokens, actions = self.windows[index][:2]
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tokens, np.int64).tobytes())
+            digest.update(np.ascontiguousarray(actions, np.float32).tobytes())
+        return {
+            "num": len(self.ids),
+            "num_drives": len(set(self.drives)),
+            "steps": self.windows.num_steps,
+            "ids": self.names,
+            "sha256": digest.hexdigest(),
+        }
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of tokens, what decodes them, and the pixels that the camera saw.
+
+    Attributes:
+        frames: from `decoder.first_step` on.
+        seen: frames of the prompt.
+    """
+
+    chosen: Chosen
+    tokens: TokenClip
+    decoder: ClipDecoder
+    frames: UInt8[Tensor, "clip frame 3 h w"]
+    prompt_steps: int
+
+    @property
+    def seen(self) -> int:
+        return self.decoder.prompt.shape[1]
+
+    @property
+    def drives(self) -> list[str]:
+        return self.chosen.drives
+
+    def with_prompt(
+        self, future: UInt8[Tensor, "clip horizon 3 h w"]
+    ) -> UInt8[Tensor, "clip frame 3 h w"]:
+        """Frames after the decoded prompt."""
+        return torch.cat([self.decoder.prompt, future], dim=1)
+
+    @cached_property
+    def reconstruction(self) -> UInt8[Tensor, "clip frame 3 h w"]:
+        return self.decoder.real()
+
+
+@dataclass
+class Subject:
+    """A world model, the data that it is judged on, and how it imagines.
+
+    Attributes:
+        out: folder for pictures and videos.
+        decoding: the method and its options, as `open_decoder` takes them.
+        batch_size: windows scored at once; changes nothing but memory and time.
+    """
+
+    model: WorldModel
+    evidence: Evidence
+    split: str
+    device: str
+    sampling: Sampling
+    decoding: Mapping[str, Any]
+    batch_size: int = 16
+    lpips_weights: Path | None = None
+    out: Path = field(init=False)
+    _clips: dict[Any, Clips] = field(default_factory=dict, init=False)
+    _judges: dict[str, PixelJudge] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.network = self.model.network.to(self.device)
+
+    @cached_property
+    def texts(self) -> Texts | None:
+        return self.model.texts()
+
+    @cached_property
+    def held(self) -> list[TokenDrive]:
+        """Drives of the split; BadInput where there are none."""
+        return list(self.evidence.store.drives(self.split))
+
+    @cached_property
+    def train(self) -> list[TokenDrive]:
+        """The train drives, of which floors are made; none in a store of test drives alone."""
+        splits = {d["split"] for d in self.evidence.store.manifest["drives"].values()}
+        return list(self.evidence.store.drives("train")) if "train" in splits else []
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.model.spec.fps / self.model.spec.frames_per_step
+
+    def why_no_pixels(self, net: str) -> str:
+        """Why frames cannot be compared; "" where they can."""
+        if self.evidence.tokenizer is None or not self.evidence.drives:
+            return "no drives and tokenizer at hand: tokens only"
+        height, width = self.evidence.store.spec.image_size
+        if min(height, width) < self.judge(net).perceptual.min_side:
+            return f"frames of {height}x{width} pixels are too small for LPIPS"
+        return ""
+
+    def judge(self, net: str) -> PixelJudge:
+        """Compares frames, with LPIPS over `net`."""
+        if net not in self._judges:
+            perceptual = load_lpips(net, self.lpips_weights).to(self.device)
+            self._judges[net] = PixelJudge(perceptual)
+        return self._judges[net]
+
+    def lengths(self, card: RolloutCard | ControlCard) -> tuple[int, int]:
+        """Time steps of prompt and horizon: as asked; a prompt is else half of the context.
+
+        Raises:
+            BadInput: a prompt that is longer than the context; where there are pixels, a horizon
+                for which every drive is too short.
+        """
+        context, where = self.network.config.context_steps, f"cards.{card.name}"
+        prompt = card.prompt_steps or max(2, context // 2)
+        if not 2 <= prompt < context:
+            raise BadInput(
+                f"{where}.prompt_steps={prompt}: the context of {self.model.path} is {context} "
+                f"steps; choose 2 .. {context - 1}"
+            )
+        horizon = max(1, round(card.horizon_s * self.steps_per_second))
+        longest = max(len(drive.tokens) for drive in self.held)
+        if longest < prompt + horizon and self.evidence.tokenizer and self.evidence.drives:
+            raise BadInput(
+                f"{where}.horizon_s={card.horizon_s}: {horizon} steps after a prompt of {prompt} "
+                f"are more than any drive of the {self.split} split has (longest: {longest}); "
+                "lower it"
+            )
+        return prompt, horizon
+
+    def windows(self, num_steps: int, num: int) -> Chosen:
+        """`num` windows of `num_steps` time steps, evenly spread over the drives of the split."""
+        windows = TokenWindows(self.held, num_steps)
+        ids = np.linspace(0, len(windows) - 1, min(num, len(windows))).astype(int)
+        return Chosen(windows, np.unique(ids).tolist())
+
+    def clips(self, prompt: int, horizon: int, num: int) -> Clips:
+        """`num` clips away from the ends of the drives, with frames; decoded once."""
+        key = (prompt, horizon, num)
+        if key not in self._clips:
+            chosen = between_ends(TokenWindows(self.held, prompt + horizon), num)
+            self._clips[key] = clips_of(self.evidence, chosen, prompt, self.device)
+        return self._clips[key]
+
+
+def clips_of(evidence: Evidence, chosen: Chosen, prompt: int, device: str) -> Clips:
+    """Clips with the frames that the camera saw, ready to be decoded after a prompt."""
+    spec, every = evidence.store.spec, evidence.every
+    assert evidence.tokenizer is not None
+    tokenizer = evidence.tokenizer.to(device)
+    clip = chosen.clip().to(device)
+    leads = leads_of(chosen.windows, chosen.ids)
+    decoder = ClipDecoder(tokenizer, clip.tokens, prompt, leads)
+    by_id = {drive.id: drive for drive in evidence.drives}
+    frames = []
+    for drive, start in places_of(chosen.windows, chosen.ids):
+        # Time step s ends with frame s * frames_per_step.
+        first = (start + decoder.first_step - 1) * spec.frames_per_step + 1
+        last = (start + chosen.windows.num_steps - 1) * spec.frames_per_step
+        seen = by_id[drive].frames(first * every, last * every + 1)
+        taken = np.stack(list(islice(seen, 0, None, every)))
+        frames.append(spec.preprocessing.fit(taken, spec.image_size))
+    return Clips(chosen, clip, decoder, torch.stack(frames).to(device), prompt)
+
+
+def between_ends(windows: TokenWindows, num: int) -> Chosen:
+    """`num` windows, evenly spread, none at the very ends."""
+    spread = np.linspace(0, len(windows) - 1, num + 2).astype(int)[1:-1]
+    return Chosen(windows, np.unique(spread).tolist())
