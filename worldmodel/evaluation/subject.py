@@ -73,8 +73,8 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Clips:
-    """Clips of tokens, what decodes them, and the pixels that the camera saw.
+class JudgedClips:
+    """JudgedClips of tokens, what decodes them, and the pixels that the camera saw.
 
     Attributes:
         frames: from `decoder.first_step` on.
@@ -125,7 +125,7 @@ class Subject:
     batch_size: int = 16
     lpips_weights: Path | None = None
     out: Path = field(init=False)
-    _clips: dict[Any, Clips] = field(default_factory=dict, init=False)
+    _clips: dict[Any, JudgedClips] = field(default_factory=dict, init=False)
     _judges: dict[str, PixelJudge] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -196,7 +196,7 @@ class Subject:
         ids = np.linspace(0, len(windows) - 1, min(num, len(windows))).astype(int)
         return Chosen(windows, np.unique(ids).tolist())
 
-    def clips(self, prompt: int, horizon: int, num: int) -> Clips:
+    def clips(self, prompt: int, horizon: int, num: int) -> JudgedClips:
         """`num` clips away from the ends of the drives, with frames; decoded once."""
         key = (prompt, horizon, num)
         if key not in self._clips:
@@ -205,8 +205,8 @@ class Subject:
         return self._clips[key]
 
 
-def clips_of(evidence: Evidence, chosen: Chosen, prompt: int, device: str) -> Clips:
-    """Clips with the frames that the camera saw, ready to be decoded after a prompt."""
+def clips_of(evidence: Evidence, chosen: Chosen, prompt: int, device: str) -> JudgedClips:
+    """JudgedClips with the frames that the camera saw, ready to be decoded after a prompt."""
     spec, every = evidence.store.spec, evidence.every
     assert evidence.tokenizer is not None
     tokenizer = evidence.tokenizer.to(device)
@@ -222,7 +222,7 @@ def clips_of(evidence: Evidence, chosen: Chosen, prompt: int, device: str) -> Cl
         seen = by_id[drive].frames(first * every, last * every + 1)
         taken = np.stack(list(islice(seen, 0, None, every)))
         frames.append(spec.preprocessing.fit(taken, spec.image_size))
-    return Clips(chosen, clip, decoder, torch.stack(frames).to(device), prompt)
+    return JudgedClips(chosen, clip, decoder, torch.stack(frames).to(device), prompt)
 
 
 def between_ends(windows: TokenWindows, num: int) -> Chosen:

@@ -18,14 +18,9 @@ from worldmodel.evaluation.steering import (
     steering_amplitude,
 )
 from worldmodel.evaluation.strips import Panel, write_strip
-from worldmodel.evaluation.subject import Clips, Subject
+from worldmodel.evaluation.subject import JudgedClips, Subject
 
 SHOWN = 4  # clips in the video
-
-
-def check(subject: Subject, card: ControlCard) -> None:
-    """Prompts and horizons that do not fit are refused."""
-    subject.lengths(card)
 
 
 def measure(subject: Subject, card: ControlCard) -> Result:
@@ -45,7 +40,7 @@ def measure(subject: Subject, card: ControlCard) -> Result:
     return result
 
 
-def _steering(subject: Subject, clips: Clips) -> dict[str, Any]:
+def _steering(subject: Subject, clips: JudgedClips) -> dict[str, Any]:
     """Scene motion under left, straight and right, and how well it tells real turns."""
     model, decoder, frames = subject.model, clips.decoder, clips.frames
     names, prompt, seen = model.action_names, clips.prompt_steps, clips.seen

@@ -1,6 +1,7 @@
 """The cards of world models: from settings to what measures."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from worldmodel.evaluation.cards import control, rollout, teacher_forced
 from worldmodel.evaluation.cards.config import (
@@ -12,28 +13,28 @@ from worldmodel.evaluation.cards.config import (
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.subject import Subject
 
-
-class Measuring(Protocol):
-    """A module of this folder."""
-
-    def check(self, subject: Subject, card: Any) -> None:
-        """Refuse what cannot be measured, before any work."""
-
-    def measure(self, subject: Subject, card: Any) -> Result: ...
+Check = Callable[[Subject, Any], Any]
+Measure = Callable[[Subject, Any], Result]
 
 
-MODULES: dict[type[Card], Measuring] = {
-    TeacherForcedCard: teacher_forced,
-    RolloutCard: rollout,
-    ControlCard: control,
+def windows_fit(subject: Subject, card: TeacherForcedCard) -> None:
+    """BadInput where every drive is shorter than the context."""
+    subject.windows(subject.network.config.context_steps, card.num_windows)
+
+
+# What refuses a card before any work, and what measures it.
+KINDS: dict[type[Card], tuple[Check, Measure]] = {
+    TeacherForcedCard: (windows_fit, teacher_forced.measure),
+    RolloutCard: (Subject.lengths, rollout.measure),
+    ControlCard: (Subject.lengths, control.measure),
 }
 
 
 def check(subject: Subject, card: Card) -> None:
     """BadInput where a card asks for what model or data have not."""
-    MODULES[type(card)].check(subject, card)
+    KINDS[type(card)][0](subject, card)
 
 
 def measure(subject: Subject, card: Card) -> Result:
     """What a card finds about a world model."""
-    return MODULES[type(card)].measure(subject, card)
+    return KINDS[type(card)][1](subject, card)

@@ -15,16 +15,11 @@ from worldmodel.evaluation.pixels import (
     one_step_ahead,
 )
 from worldmodel.evaluation.strips import Panel, write_strip
-from worldmodel.evaluation.subject import Clips, Subject
+from worldmodel.evaluation.subject import JudgedClips, Subject
 
 MODEL, AHEAD, CEILING = "autoregressive", "temporally_teacher_forced", "ceiling_tokenizer"
 COPY, BEST = "floor_copy_last", "best_of_futures"
 SHOWN = 4  # clips in the video
-
-
-def check(subject: Subject, card: RolloutCard) -> None:
-    """Prompts and horizons that do not fit are refused."""
-    subject.lengths(card)
 
 
 def measure(subject: Subject, card: RolloutCard) -> Result:
@@ -79,14 +74,14 @@ def _several(result: Result, judge: PixelJudge, imagined: list[Tensor], target: 
     result.curve(MODEL, "spread_lpips", np.mean(pairs, axis=0))
 
 
-def _matches(ahead: Tensor, clips: Clips) -> np.ndarray:
+def _matches(ahead: Tensor, clips: JudgedClips) -> np.ndarray:
     """Share of the sampled tokens that are the real ones, of every clip."""
     real = clips.tokens.tokens[:, clips.prompt_steps :]
     matches: np.ndarray = (ahead == real).flatten(1).double().mean(1).cpu().numpy()
     return matches
 
 
-def _write_videos(subject: Subject, clips: Clips, imagined: list[Tensor]) -> None:
+def _write_videos(subject: Subject, clips: JudgedClips, imagined: list[Tensor]) -> None:
     panels: list[Panel] = [("camera", clips.frames), ("tokenizer", clips.reconstruction)]
     for number, future in enumerate(imagined):
         panels.append((f"future {number + 1}", clips.with_prompt(future)))

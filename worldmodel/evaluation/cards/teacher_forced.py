@@ -13,11 +13,6 @@ from worldmodel.evaluation.scores import WindowScores, score_windows
 from worldmodel.evaluation.subject import Subject
 
 
-def check(subject: Subject, card: TeacherForcedCard) -> None:
-    """Windows that are longer than every drive are refused."""
-    subject.windows(subject.network.config.context_steps, card.num_windows)
-
-
 def measure(subject: Subject, card: TeacherForcedCard) -> Result:
     """Cross entropy in nats and bits per real token, accuracy and calibration, beside floors."""
     network = subject.network

@@ -100,7 +100,7 @@ def test_a_world_model_gets_its_cards(composed, fit, evaluate, tmp_path):
     assert np.mean(own) == pytest.approx(bits["world model"]["value"])
     page = (out / "report.html").read_text()
     assert not re.search(r"(src|href)=['\"]?https?:", page)  # nothing is fetched from anywhere
-    for word in ("Cross entropy", "data:video/mp4", "Steering", "context_steps", "sha256"):
+    for word in ("Cross entropy", "data:video/mp4", "steered left", "context_steps", "sha256"):
         assert word in page
     again = evaluate(run.folder, *FEW)
     for one in (found, again):
