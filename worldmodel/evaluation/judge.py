@@ -32,7 +32,7 @@ from worldmodel.evaluation.cards.terminal import table_of
 from worldmodel.evaluation.evidence import DRIVES, data_source, evidence_of
 from worldmodel.evaluation.provenance.trained_clips import refuse_trained_clips
 from worldmodel.evaluation.report import write_report
-from worldmodel.evaluation.subject import Subject
+from worldmodel.evaluation.subject import JudgedModel
 from worldmodel.load import world_model_from
 
 METRICS, CLIPS, REPORT = "metrics.json", "clips.json", "report.html"
@@ -108,7 +108,7 @@ def _of_world_model(
     evidence = evidence_of(model, plain(cfg.data.source), cfg.tokenizer)
     store, drives, allow = evidence.store, evidence.drives, cfg.allow_train
     refuse_trained_clips(opened.manifest, opened.path, cfg.split, store, drives, allow)
-    subject = Subject(
+    subject = JudgedModel(
         model,
         evidence,
         cfg.split,

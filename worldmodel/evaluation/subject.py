@@ -107,7 +107,7 @@ class JudgedClips:
 
 
 @dataclass
-class Subject:
+class JudgedModel:
     """A world model, the data that it is judged on, and how it imagines.
 
     Attributes:

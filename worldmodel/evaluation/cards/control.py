@@ -18,12 +18,12 @@ from worldmodel.evaluation.steering import (
     steering_amplitude,
 )
 from worldmodel.evaluation.strips import Panel, write_strip
-from worldmodel.evaluation.subject import JudgedClips, Subject
+from worldmodel.evaluation.subject import JudgedClips, JudgedModel
 
 SHOWN = 4  # clips in the video
 
 
-def measure(subject: Subject, card: ControlCard) -> Result:
+def measure(subject: JudgedModel, card: ControlCard) -> Result:
     """What wrong actions cost in bits per token, and how the scene moves under the wheel."""
     network = subject.network
     if not network.conditioned:
@@ -40,7 +40,7 @@ def measure(subject: Subject, card: ControlCard) -> Result:
     return result
 
 
-def _steering(subject: Subject, clips: JudgedClips) -> dict[str, Any]:
+def _steering(subject: JudgedModel, clips: JudgedClips) -> dict[str, Any]:
     """Scene motion under left, straight and right, and how well it tells real turns."""
     model, decoder, frames = subject.model, clips.decoder, clips.frames
     names, prompt, seen = model.action_names, clips.prompt_steps, clips.seen

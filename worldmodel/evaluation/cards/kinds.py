@@ -11,13 +11,13 @@ from worldmodel.evaluation.cards.config import (
     TeacherForcedCard,
 )
 from worldmodel.evaluation.cards.result import Result
-from worldmodel.evaluation.subject import Subject
+from worldmodel.evaluation.subject import JudgedModel
 
-Check = Callable[[Subject, Any], Any]
-Measure = Callable[[Subject, Any], Result]
+Check = Callable[[JudgedModel, Any], Any]
+Measure = Callable[[JudgedModel, Any], Result]
 
 
-def windows_fit(subject: Subject, card: TeacherForcedCard) -> None:
+def windows_fit(subject: JudgedModel, card: TeacherForcedCard) -> None:
     """BadInput where every drive is shorter than the context."""
     subject.windows(subject.network.config.context_steps, card.num_windows)
 
@@ -25,16 +25,16 @@ def windows_fit(subject: Subject, card: TeacherForcedCard) -> None:
 # What refuses a card before any work, and what measures it.
 KINDS: dict[type[Card], tuple[Check, Measure]] = {
     TeacherForcedCard: (windows_fit, teacher_forced.measure),
-    RolloutCard: (Subject.lengths, rollout.measure),
-    ControlCard: (Subject.lengths, control.measure),
+    RolloutCard: (JudgedModel.lengths, rollout.measure),
+    ControlCard: (JudgedModel.lengths, control.measure),
 }
 
 
-def check(subject: Subject, card: Card) -> None:
+def check(subject: JudgedModel, card: Card) -> None:
     """BadInput where a card asks for what model or data have not."""
     KINDS[type(card)][0](subject, card)
 
 
-def measure(subject: Subject, card: Card) -> Result:
+def measure(subject: JudgedModel, card: Card) -> Result:
     """What a card finds about a world model."""
     return KINDS[type(card)][1](subject, card)

@@ -15,14 +15,14 @@ from worldmodel.evaluation.pixels import (
     one_step_ahead,
 )
 from worldmodel.evaluation.strips import Panel, write_strip
-from worldmodel.evaluation.subject import JudgedClips, Subject
+from worldmodel.evaluation.subject import JudgedClips, JudgedModel
 
 MODEL, AHEAD, CEILING = "autoregressive", "temporally_teacher_forced", "ceiling_tokenizer"
 COPY, BEST = "floor_copy_last", "best_of_futures"
 SHOWN = 4  # clips in the video
 
 
-def measure(subject: Subject, card: RolloutCard) -> Result:
+def measure(subject: JudgedModel, card: RolloutCard) -> Result:
     """PSNR, SSIM and LPIPS against the horizon, beside floor and ceiling; a video of futures."""
     if skipped := subject.why_no_pixels(card.lpips_net):
         return Result(skipped=skipped)
@@ -81,7 +81,7 @@ def _matches(ahead: Tensor, clips: JudgedClips) -> np.ndarray:
     return matches
 
 
-def _write_videos(subject: Subject, clips: JudgedClips, imagined: list[Tensor]) -> None:
+def _write_videos(subject: JudgedModel, clips: JudgedClips, imagined: list[Tensor]) -> None:
     panels: list[Panel] = [("camera", clips.frames), ("tokenizer", clips.reconstruction)]
     for number, future in enumerate(imagined):
         panels.append((f"future {number + 1}", clips.with_prompt(future)))

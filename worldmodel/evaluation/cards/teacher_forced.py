@@ -10,10 +10,10 @@ from worldmodel.evaluation.cards.config import TeacherForcedCard
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.floors import floors
 from worldmodel.evaluation.scores import WindowScores, score_windows
-from worldmodel.evaluation.subject import Subject
+from worldmodel.evaluation.subject import JudgedModel
 
 
-def measure(subject: Subject, card: TeacherForcedCard) -> Result:
+def measure(subject: JudgedModel, card: TeacherForcedCard) -> Result:
     """Cross entropy in nats and bits per real token, accuracy and calibration, beside floors."""
     network = subject.network
     chosen = subject.windows(network.config.context_steps, card.num_windows)
