@@ -17,6 +17,7 @@ from drives.balance import BalanceConfig
 from drives.drive import Drive
 from drives.frame_cache import DriveFrames, FrameCache, VideoFrames
 from drives.preprocessing import to_pixels
+from drives.shapes import FITS, judge_sizes
 from drives.sources import DriveSource, drive_digests, drives_hash
 from drives.splits.base import while_training
 from drives.splits.footage import split_facts
@@ -109,6 +110,7 @@ class ClipDataModule(L.LightningDataModule):
     Args:
         frames: "cache" (decode all frames once, onto the disk) or "video" (decode the frames of
             each batch from the videos).
+        fit: see `judge_sizes`.
         balance: weights of the training clips.
     """
 
@@ -123,16 +125,18 @@ class ClipDataModule(L.LightningDataModule):
         seed: int = 0,
         on_corrupt: str = "stop",
         frames: str = "cache",
+        fit: str = "same",
         balance: BalanceConfig | None = None,
     ) -> None:
         super().__init__()
         one_of(FRAMES, "data.", frames=frames)
+        one_of(FITS, "data.", fit=fit)
         one_of(POLICIES, "data.", on_corrupt=on_corrupt)
         at_least(1, "data.", batch_size=batch_size, num_val_clips=num_val_clips)
         at_least(1, "data.", clip_frames=clip_frames)
         at_least(0, "data.", num_workers=num_workers)
         self.on_corrupt, self.balance = on_corrupt, balance or BalanceConfig()
-        self.source, self.image_size = source, tuple(image_size)
+        self.source, self.image_size, self.fit = source, tuple(image_size), fit
         self.batch_size, self.clip_frames = batch_size, clip_frames
         self.num_val_clips, self.num_workers, self.seed = num_val_clips, num_workers, seed
         self.cache: FrameCache | VideoFrames
@@ -147,6 +151,8 @@ class ClipDataModule(L.LightningDataModule):
         if self.drives:
             return
         drives = self.source.open()
+        remedy = "give model.autoencoder.image_size={size}, "
+        judge_sizes(drives, self.image_size, self.fit, "data.fit", remedy)
         if self.on_corrupt == "stop":
             for drive in drives:
                 drive.check_pixels()
@@ -171,8 +177,14 @@ class ClipDataModule(L.LightningDataModule):
         return drive_digests(self.drives)
 
     def provenance(self) -> dict[str, Any]:
-        """Facts about data, split and licences for the checkpoints."""
-        return split_facts([drive.footage for drive in self.drives])
+        """Facts about data, split, rate and licences for the checkpoints."""
+        return split_facts([drive.footage for drive in self.drives]) | {"fps": self.fps}
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second of the drives; None where they differ."""
+        rates = {drive.fps for drive in self.drives}
+        return rates.pop() if len(rates) == 1 else None
 
     def dataset(self, split: str) -> ClipDataset:
         chosen = while_training(self.drives, split, str(self.source.folder))

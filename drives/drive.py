@@ -27,7 +27,7 @@ from drives.content import hashes_of
 from drives.splits.base import SPLITS
 from drives.splits.footage import UNKNOWN, Footage, content_entry
 from drives.video.gaps import TIME_COLUMNS, Drop, describe, find_drops, holes
-from drives.video.images import check_sizes
+from drives.video.images import check_sizes, image_size
 from training.disk.hashing import file_sha256
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.records import read_json
@@ -81,6 +81,12 @@ class Drive:
     def num_frames(self) -> int:
         source = self.source
         return len(source) if isinstance(source, list) else video.num_frames(source)
+
+    @cached_property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the first frame, as its file's header says."""
+        source = self.source
+        return image_size(source[0]) if isinstance(source, list) else video.frame_size(source)
 
     @property
     def pixels_sha256(self) -> str:

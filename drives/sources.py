@@ -59,19 +59,56 @@ class DriveSource:
             BadInput: the root or one of its drives is unusable.
         """
         if self.embedded:
+            self._judge_embedded_actions()
             make_drives(self.folder, self.carracing)
         drives = open_drives(self.folder, self.actions, needed)
+        self._say_left_out(drives)
         hashes = hashes_of(self.folder)
         hashes.keep_in(Path(self.cache))
         hashes.of_all({drive.id: drive.source for drive in drives}, "drives")
         return drives
 
     def action_names(self, drives: Sequence[Drive]) -> tuple[str, ...]:
-        """Columns to use, in the order of the first drive."""
+        """Columns to use, in the order of the first drive.
+
+        Raises:
+            BadInput: the drives have columns, but none in common.
+        """
         if self.actions is not None:
             return tuple(self.actions)
         common = set.intersection(*(set(drive.action_names) for drive in drives))
+        if not common and any(drive.action_names for drive in drives):
+            some = next(drive for drive in drives if drive.action_names)
+            other = next(d for d in drives if not set(d.action_names) & set(some.action_names))
+            raise BadInput(
+                f"{other.path}: has {_columns(other)}, {some.path} has {_columns(some)}, and no "
+                "column is in all drives; take drives of one kind, or none of them: data.source.actions=[]"
+            )
         return tuple(name for name in drives[0].action_names if name in common)
+
+    def _say_left_out(self, drives: Sequence[Drive]) -> None:
+        """Print which columns are not used because a drive lacks them."""
+        used = self.action_names(drives)
+        for drive in drives if self.actions is None else ():
+            left = [name for name in drive.action_names if name not in used]
+            if left:
+                lacks = next(other for other in drives if left[0] not in other.action_names)
+                print(
+                    f"note: the action column{'s' * (len(left) > 1)} {', '.join(left)} of "
+                    f"{drive.path} and others are left out, for {lacks.path} has {_columns(lacks)}"
+                )
+                return
+
+    def _judge_embedded_actions(self) -> tuple[str, ...]:
+        """The columns to use of the embedded drives; BadInput for one that they do not have."""
+        names = ACTION_NAMES if self.actions is None else tuple(self.actions)
+        missing = [name for name in names if name not in ACTION_NAMES]
+        if missing:
+            raise BadInput(
+                f"data.source.actions={list(names)}: the embedded drives have no column "
+                f"{missing[0]!r}; there are: {', '.join(ACTION_NAMES)}"
+            )
+        return names
 
     def planned(self) -> tuple[float, tuple[str, ...], bool]:
         """Frame rate, action columns, and whether there are captions; makes no drives.
@@ -82,14 +119,11 @@ class DriveSource:
         if not self.embedded:
             drives = open_drives(self.folder, self.actions)
             return drives[0].fps, self.action_names(drives), any(d.captions for d in drives)
-        names = ACTION_NAMES if self.actions is None else tuple(self.actions)
-        missing = [name for name in names if name not in ACTION_NAMES]
-        if missing:
-            raise BadInput(
-                f"data.source.actions={list(names)}: the embedded drives have no column "
-                f"{missing[0]!r}; there are: {', '.join(ACTION_NAMES)}"
-            )
-        return self.carracing.fps, names, False
+        return self.carracing.fps, self._judge_embedded_actions(), False
+
+
+def _columns(drive: Drive) -> str:
+    return ", ".join(drive.action_names) or "none"
 
 
 def drive_digests(drives: Sequence[Drive], split: str | None = None) -> dict[str, str]:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from drives.captions import of_steps
 from drives.drive import Drive
 from drives.frame_stream import FrameStream, read_ahead
+from drives.shapes import FITS, judge_sizes
 from drives.shards import Shard, find_shard
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
@@ -43,6 +44,7 @@ from training.checkpoints.provenance import provenance_of
 from training.cli import command, plain
 from training.disk.places import writable_folder
 from training.errors import BadInput
+from training.loading.rates import compare_rates
 from training.machine import compute_device
 from training.ranges import at_least, one_of
 
@@ -60,6 +62,7 @@ class EncodeConfig:
         num_workers: processes that decode video ahead of the model; 0: this process.
         dtype, channels_last, winograd, frames_at_once, compile: see `InferenceConfig`.
         on_gap: where the recorder dropped frames: "warn" and continue, or "stop".
+        fit: frames of another aspect: see `judge_sizes`.
         device: null: a GPU if there is one.
     """
 
@@ -72,12 +75,14 @@ class EncodeConfig:
     frames_at_once: int = 0
     compile: bool = False
     on_gap: str = "warn"
+    fit: str = "same"
     device: str | None = None
 
     def __post_init__(self) -> None:
         at_least(1, every=self.every, batch_size=self.batch_size)
         at_least(0, num_workers=self.num_workers)
         one_of(("warn", "stop"), on_gap=self.on_gap)
+        one_of(FITS, fit=self.fit)
         _ = self.inference  # judges its part
 
     @property
@@ -107,15 +112,21 @@ def encode_drives(
     config: EncodeConfig | None = None,
     on_corrupt: str = "stop",
     shard: Shard | None = None,
+    settings: str = "",
 ) -> TokenStore:
     """Encode the shard's missing drives into the store at `out`, and open the store.
 
+    Args:
+        settings: where the fields of `config` lie on the command line, for messages.
+
     Raises:
-        BadInput: drives of different frame rates, a drive that cannot be read, a store made by
-            another tokenizer or from other drives, or no GPU where one is asked for.
+        BadInput: drives of different frame rates or of another aspect, a drive that cannot be
+            read, a store made by another tokenizer or from other drives, or no GPU where one is
+            asked for.
     """
     config = config or EncodeConfig()
     opened = load_tokenizer(tokenizer)
+    _judge_shapes(drives, opened, config, settings)
     writer = TokenStoreWriter(out, store_spec(drives, opened, config.every), action_names)
     shard = shard or Shard()
     mine = shard.take(drives)
@@ -143,6 +154,19 @@ def encode_drives(
             about = {**kept, **gaps, **texts, **facts, **shown}
             writer.write(drive.id, str(drive.split), tokens, actions, about)
     return TokenStore(out, on_corrupt=on_corrupt)
+
+
+def _judge_shapes(
+    drives: Sequence[Drive], opened: Tokenizer, config: EncodeConfig, settings: str
+) -> None:
+    """Compare size, aspect and rate of the drives with those that the tokenizer takes."""
+    if not opened.preprocessing.window:  # a window is cut from frames of any aspect
+        size = opened.network.config.image_size
+        remedy = "take a tokenizer of their aspect, "
+        judge_sizes(drives, size, config.fit, f"{settings}fit", remedy)
+    if opened.frames_per_step > 1 and (made := opened.trained_fps):
+        given, every = str(drives[0].path), f"{settings}every"
+        compare_rates(made, drives[0].fps / config.every, "the tokenizer", given, every)
 
 
 def store_spec(drives: Sequence[Drive], tokenizer: Tokenizer, every: int) -> TokenSpec:

@@ -80,6 +80,12 @@ class Tokenizer(nn.Module):
         return self.network.config.clip_frames
 
     @property
+    def trained_fps(self) -> float | None:
+        """Frames per second of its training; None where its manifest does not say."""
+        fps = self.manifest.get("run", {}).get("fps")
+        return fps if isinstance(fps, int | float) and fps > 0 else None
+
+    @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 

@@ -62,6 +62,7 @@ class RunSettings:
         run: the run folder; the same name continues the same run.
         ckpt: "auto" resumes this run folder if it has checkpoints.
         other_data: resume though the data is not what the run began with.
+        fps: frames per second of the data that the recipe was made for; null is any.
         max_passes: stop after this many passes over the training data.
         plan: print what the run will need and take; train nothing.
         plan_device: h200 h100 a100-80 a100-40 4090 3090 cpu; null is what is at hand.
@@ -78,6 +79,7 @@ class RunSettings:
     ckpt: str | None
     other_data: bool
     seed: int
+    fps: float | None
     max_passes: float | None
     plan: bool
     plan_device: str | int | None
@@ -90,8 +92,9 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         at_least(0, seed=self.seed, max_skipped_steps=self.max_skipped_steps)
-        if self.max_passes is not None:
-            positive(max_passes=self.max_passes)
+        for name in ("max_passes", "fps"):
+            if (value := getattr(self, name)) is not None:
+                positive(**{name: value})
 
 
 @dataclass(frozen=True, kw_only=True)

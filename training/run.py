@@ -41,6 +41,7 @@ from training.disk.places import made_folder
 from training.disk.records import read_record, write_durably, write_record
 from training.disk.status import STOPPED, slurm_job, write_status
 from training.errors import BadInput
+from training.loading.rates import compare_rates
 from training.machine import (
     hardware,
     launched_rank,
@@ -240,12 +241,15 @@ def _is_unsealed(values: dict[str, Any]) -> bool:
 def build_data(cfg: DictConfig) -> Any:
     """The data module, its data made, checked and ready; processes do it one after the other."""
     datamodule = datamodule_of(cfg)
-    if not launched_together():
+    if launched_together():
+        Path(cfg.paths.data).mkdir(parents=True, exist_ok=True)
+        with FileLock(Path(cfg.paths.data) / ".making.lock"):
+            datamodule.prepare_data()
+    else:
         datamodule.prepare_data()
-        return datamodule
-    Path(cfg.paths.data).mkdir(parents=True, exist_ok=True)
-    with FileLock(Path(cfg.paths.data) / ".making.lock"):
-        datamodule.prepare_data()
+    if cfg.get("fps") and datamodule.fps and not launched_rank():
+        every = "data.encode.every" if "encode" in cfg.data else ""
+        compare_rates(cfg.fps, datamodule.fps, f"recipe {cfg.name}", "the data", every)
     return datamodule
 
 

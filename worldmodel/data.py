@@ -162,7 +162,8 @@ def open_store(
     spec = store_spec(drives, opened, encode.every)
     folder, name = Path(source.cache) / "tokens", source.folder.name
     out = store_folder(folder, name, spec, drives, names, encode.inference, encode.every)
-    return encode_drives(drives, opened, out, names, encode, on_corrupt)
+    where = "data.encode."
+    return encode_drives(drives, opened, out, names, encode, on_corrupt, settings=where)
 
 
 class TokenDataModule(L.LightningDataModule):
@@ -200,6 +201,11 @@ class TokenDataModule(L.LightningDataModule):
             self.drives = self.source.open()
         how = (self.tokenizer_name, self.encode, self.on_corrupt)
         self.store = open_store(self.source, *how, drives=self.drives or None)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the encoded frames."""
+        return self.store.spec.fps
 
     @property
     def data_hash(self) -> str:

@@ -3,13 +3,14 @@
 Only this room uses PyAV.
 """
 
-from drives.video.index import frame_rate, num_frames, time_stamps
+from drives.video.index import frame_rate, frame_size, num_frames, time_stamps
 from drives.video.reading import read_frames, read_source
 from drives.video.writing import KEYFRAME_EVERY, write_video
 
 __all__ = [
     "KEYFRAME_EVERY",
     "frame_rate",
+    "frame_size",
     "num_frames",
     "read_frames",
     "read_source",

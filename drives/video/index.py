@@ -20,6 +20,7 @@ class Index:
     """Index of a file from its packets, without decoding.
 
     Attributes:
+        size: (height, width) in pixels; zeros where no decoder is known.
         stamps: presentation time of every frame, ascending, whatever the storage order: frame i
             is shown at `stamps[i]`. None where the container has none.
         keys: presentation and decoding time of every keyframe, ascending.
@@ -27,6 +28,7 @@ class Index:
 
     num_frames: int
     fps: float
+    size: tuple[int, int]
     stamps: Int64[np.ndarray, " frame"] | None
     keys: list[tuple[int, int]]
 
@@ -43,6 +45,11 @@ def num_frames(path: Path) -> int:
 def frame_rate(path: Path) -> float:
     """Average frames per second from the container; BadInput as in `num_frames`."""
     return index_of(path).fps
+
+
+def frame_size(path: Path) -> tuple[int, int]:
+    """(height, width) in pixels from the container; BadInput as in `num_frames`."""
+    return index_of(path).size
 
 
 def time_stamps(path: Path) -> Int64[np.ndarray, " frame"] | None:
@@ -77,6 +84,7 @@ def _read_index(path: str, _mtime_ns: int, _size: int) -> tuple[Index, int]:
     """The index of a file and the number of frames in its header (0: unknown)."""
     with av.open(path) as container:
         stream = container.streams.video[0]
+        codec = stream.codec_context  # None where nobody can decode it
         # A packet cut by the end of the file is marked corrupt.
         packets = [p for p in container.demux(stream) if p.size and not p.is_corrupt]
         # Packets outside the edit list are decoded but not shown; the header counts them.
@@ -95,6 +103,7 @@ def _read_index(path: str, _mtime_ns: int, _size: int) -> tuple[Index, int]:
         index = Index(
             num_frames=len(shown),
             fps=float(stream.average_rate or 0),
+            size=(codec.height, codec.width) if codec else (0, 0),
             stamps=np.array(stamps, np.int64) if usable else None,
             keys=keys,
         )

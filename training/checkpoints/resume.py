@@ -49,6 +49,7 @@ UNSAID = (
     "plan",
     "plan_device",
     "plan_mfu",
+    "fps",
     "paths.runs",
     "data.source.cache",
     "model.text_cache",

@@ -5,7 +5,7 @@ command line. `data.root` alone is recognised by what lies there.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ def evidence_of(model: WorldModel, data: Mapping[str, Any], tokenizer: str | Non
                 f"{model.spec.tokenizer[:12]}, but {name} is {opened.hash[:12]}; give tokenizer=RUN"
             )
         drives = source.open()
+        # A note says what is cut off: here that is a figure's basis, in training a mistake.
+        encode = replace(encode, fit="cover")
         store = open_store(source, name, encode, opened=opened, drives=drives)
         evidence = Evidence(store, drives, opened, encode.every)
     else:
