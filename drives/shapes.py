@@ -34,7 +34,7 @@ def judge_sizes(
     one_of(FITS, **{setting: fit})
     height, width = image_size
     for (rows, columns), drive in {drive.frame_size: drive for drive in reversed(drives)}.items():
-        if (rows, columns) == (height, width):
+        if (rows, columns) in ((height, width), (0, 0)):  # zeros: no decoder is known
             continue
         cut = 1 - min(rows * width / (columns * height), columns * height / (rows * width))
         are = f"{drive.path}: frames are {rows}x{columns} (height x width)"

@@ -82,7 +82,8 @@ class DriveSource:
             other = next(d for d in drives if not set(d.action_names) & set(some.action_names))
             raise BadInput(
                 f"{other.path}: has {_columns(other)}, {some.path} has {_columns(some)}, and no "
-                "column is in all drives; take drives of one kind, or none of them: data.source.actions=[]"
+                "column is in all drives; take drives of one kind, or no columns: "
+                "data.source.actions=[]"
             )
         return tuple(name for name in drives[0].action_names if name in common)
 
