@@ -102,8 +102,9 @@ def bootstrap(
         for _ in range(resamples):
             drawn = [i for group in sets for i in group[rng.integers(0, len(group), len(group))]]
             found.append(statistic(np.concatenate([members[i] for i in drawn])))
-        shift = value - float(np.mean(found)) if centred else 0.0
-        low, high = (end + shift for end in _ends(np.array(found)))
+        if np.isfinite(found).any():
+            shift = value - float(np.mean(found)) if centred else 0.0
+            low, high = (end + shift for end in _ends(np.array(found)))
     value_or_none = value if math.isfinite(value) else None
     return Estimate(value_or_none, low, high, len(drives), len(ids))
 
