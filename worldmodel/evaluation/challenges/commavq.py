@@ -7,7 +7,7 @@ window begins without a past, and a target in 129 is a BOS, which costs next to 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from drives.tokens.store import TokenDrive
 from training.errors import BadInput
+from worldmodel.data import TokenClip, TokenWindows
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.gpt.model import GPT
 
 FRAMES = 20
-BATCH = 10  # windows, as in the notebook
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,6 @@ class WindowNats:
     """Sums over windows, in nats.
 
     Attributes:
-        names: drive@first frame, of every window.
-        drives: the segment of every window.
         real: of the tokens.
         separators: of the BOS targets; None where the head has none.
         frames: of a window.
@@ -39,8 +37,6 @@ class WindowNats:
         vocab_size: different tokens.
     """
 
-    names: list[str]
-    drives: list[str]
     real: Float[np.ndarray, " window"]
     separators: Float[np.ndarray, " window"] | None
     frames: int
@@ -76,49 +72,36 @@ class WindowNats:
         return math.log2(self.vocab_size) / bits
 
 
-def windows_of(drive: TokenDrive, frames: int = FRAMES) -> list[int]:
-    """First frames of the windows; a frame after the last is needed, whose BOS is a target."""
-    return list(range(0, len(drive.tokens) - frames, frames))
-
-
-def check_context(network: Dynamics, drives: Sequence[TokenDrive], frames: int, where: str) -> None:
-    """Refuse what cannot be measured.
+def commavq_windows(drives: Sequence[TokenDrive], frames: int = FRAMES) -> TokenWindows:
+    """Windows that begin every `frames` frames, each with the frame after it, for its BOS.
 
     Raises:
-        BadInput: a context shorter than a window, or no drive that is longer than one.
+        BadInput: every drive is shorter than that.
     """
+    return TokenWindows(drives, frames + 1, stride=frames)
+
+
+def check_context(network: Dynamics, frames: int, where: str) -> None:
+    """BadInput where the context is shorter than a window."""
     context = network.config.context_steps
     if context < frames:
         raise BadInput(
-            f"{where}.frames={frames}: the model reads {context} frames; its own number of "
-            f"commaVQ needs {frames}: give {where}.frames={context} with a version of your own"
-        )
-    longest = max((len(drive.tokens) for drive in drives), default=0)
-    if longest <= frames:
-        raise BadInput(
-            f"{where}.frames={frames}: a window needs a segment of {frames + 1} frames, and the "
-            f"longest has {longest}; give longer segments"
+            f"{where}.frames={frames}: the model reads {context} frames, and commaVQ's numbers are "
+            f"those of {frames}; give {where}.frames={context} with a version of your own"
         )
 
 
 @torch.no_grad()
-def judge_segments(
-    network: Dynamics, drives: Sequence[TokenDrive], device: str, frames: int = FRAMES
-) -> WindowNats:
-    """Nats of every window of every drive."""
-    places = [(drive, start) for drive in drives for start in windows_of(drive, frames)]
-    real, separators = [], []
-    for first in tqdm(range(0, len(places), BATCH), "windows of 20 frames", unit="batch"):
-        batch = places[first : first + BATCH]
-        clips = [np.asarray(d.tokens[s : s + frames], np.int64) for d, s in batch]
-        acts = [np.asarray(d.actions[s : s + frames], np.float32) for d, s in batch]
-        tokens, actions = (torch.from_numpy(np.stack(x)).to(device) for x in (clips, acts))
-        nats, ends = window_nats(network, tokens, actions)
+def judge_windows(network: Dynamics, clips: Iterable[TokenClip], device: str) -> WindowNats:
+    """Nats of every window of `commavq_windows`."""
+    real, separators, frames = [], [], 0
+    for batch in tqdm(clips, "windows", unit="batch"):
+        clip = batch.to(device)
+        frames = clip.tokens.shape[1] - 1
+        nats, ends = window_nats(network, clip.tokens[:, :frames], clip.actions[:, :frames])
         real.append(nats.cpu().numpy())
         separators += [] if ends is None else [ends.cpu().numpy()]
     return WindowNats(
-        [f"{drive.id}@{start}" for drive, start in places],
-        [drive.id for drive, _ in places],
         np.concatenate(real),
         np.concatenate(separators) if separators else None,
         frames,
