@@ -43,7 +43,7 @@ class ClipScores:
     """Scores of the predicted grids of clips.
 
     Attributes:
-        nats: cross entropy in nats per token, fully teacher-forced.
+        nats: cross entropy in nats per token, in the network's own regime.
         correct: share of tokens whose most probable value is the real one.
         top_nats: top-500 cross entropy (`top_tokens`).
         listed: share of real tokens among the 500 likeliest.
@@ -68,16 +68,20 @@ def check_clips(network: Dynamics, grid: tuple[int, int, int], where: str) -> No
 
 @torch.no_grad()
 def judge_clips(
-    network: Dynamics, clips: Iterable[TokenClip], device: str, top: int = TOP
+    network: Dynamics,
+    clips: Iterable[TokenClip],
+    device: str,
+    top: int = TOP,
+    given: int = GIVEN,
 ) -> ClipScores:
-    """Scores without samples: the loss of each clip's grids after the given ones."""
+    """Scores without samples: the loss of each clip's time steps after the given ones."""
     columns: list[list[np.ndarray]] = [[], [], [], []]
     for batch in tqdm(clips, "clips", unit="batch"):
         clip = batch.to(device)
         actions = clip.actions if network.num_actions else None
         scores = network.score(clip.tokens, actions)
-        tops = top_scores(network, clip.tokens, actions, GIVEN, top)
-        values = (scores.nats[:, GIVEN:], scores.correct[:, GIVEN:], tops.nats, tops.listed)
+        tops = top_scores(network, clip.tokens, actions, given, top)
+        values = (scores.nats[:, given:], scores.correct[:, given:], tops.nats, tops.listed)
         for column, value in zip(columns, values, strict=True):
             column.append(value.flatten(1).double().mean(-1).cpu().numpy())
     return ClipScores(*(np.concatenate(column) for column in columns))

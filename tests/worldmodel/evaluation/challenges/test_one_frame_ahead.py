@@ -134,6 +134,41 @@ def test_a_model_that_knows_nothing_scores_chance():
     assert found.nats == pytest.approx(math.log(12), abs=1e-6)
 
 
+def make_copier(strength: float = 20.0):
+    """A model that repeats the frame before: of its input, only that frame's tokens reach a head
+    of the same one-hot vectors."""
+    config = MaskedConfig(
+        *(8, 1, 1), context_steps=4, num_prompt_frames=2, factors=(3, 4), look_back=1
+    )
+    network = build_dynamics(config, SPEC, 0).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        ones = torch.eye(7, 8)
+        network.embeds[0].weight.copy_(ones[:3])
+        network.embeds[1].weight.copy_(ones[3:])
+        network.head.weight.copy_(strength * ones)
+    return network
+
+
+def test_a_model_that_copies_scores_what_stays():
+    clips = make_clips()
+    tokens = clips.tokens.clone()
+    tokens[:, 1:, 0] = tokens[:, :-1, 0].clone()  # some cells stay, all else is by chance
+    tokens[0] = tokens[0, :1]  # a window that stands still
+    names = [str(i) for i in range(5)]
+    found = judge_windows(make_copier(), [TokenClip(tokens, clips.actions)], names, "cpu")
+    assert torch.equal(found.sampled, tokens[:, :-1])
+    same = (tokens[:, 1:] == tokens[:, :-1]).flatten(2).double().mean(-1)
+    torch.testing.assert_close(torch.from_numpy(found.matches), same)
+    assert found.correct == pytest.approx(same.numpy())
+    assert found.nats[0] == pytest.approx(0, abs=1e-6)
+    # Each factor that differs costs its strength, each that stays nothing.
+    digits = torch.stack([tokens % 3, tokens // 3], dim=-1)
+    wrong = (digits[:, 1:] != digits[:, :-1]).sum(-1).flatten(2).double().mean(-1)
+    assert found.nats == pytest.approx(20 * wrong.numpy(), abs=1e-3)
+
+
 def test_another_regime_is_refused():
     with pytest.raises(BadInput, match="a GPT predicts a token from real tokens of the same frame"):
         check_regime(make_model(), "card=onex")
