@@ -20,6 +20,7 @@ SHORT = {
     "train.py +experiment=musik": ["+debug=fast", "data.batch_size=4", "data.num_val_clips=4"],
     "train.py +experiment=tokenizer": ["+debug=tokenizer"],
     "train.py +experiment=gpt": ["+debug=worldmodel"],
+    "eval.py ckpt=models/gpt2m card=commavq": [],
     "eval.py": [
         "card=[teacher_forced,rollout]",
         "cards.teacher_forced.version=short",

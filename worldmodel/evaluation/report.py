@@ -59,9 +59,13 @@ def _charts(card: Mapping[str, Any]) -> list[Any]:
         return [curves("bits per token", "time steps seen", {"world model": card["bits_by_step"]})]
     if not card.get("curves"):
         return []
-    seconds = [frame / card["fps"] for frame in range(1, card["num_frames"] + 1)]
+    axis = card.get("axis") or {
+        "name": "s ahead",
+        "values": [frame / card["fps"] for frame in range(1, card["num_frames"] + 1)],
+        "scores": METRICS,
+    }
     charts = []
-    for metric in METRICS:
+    for metric in axis["scores"]:
         found = {
             LABELS.get(system, system): curve[metric]
             for system, curve in card["curves"].items()
@@ -71,7 +75,8 @@ def _charts(card: Mapping[str, Any]) -> list[Any]:
             name: (line["low"], line["high"]) for name, line in found.items() if any(line["low"])
         }
         lines = {name: line["value"] for name, line in found.items()}
-        charts.append(curves(metric, "s ahead", lines, seconds, bands))
+        if lines:
+            charts.append(curves(metric, axis["name"], lines, axis["values"], bands))
     return charts
 
 

@@ -135,8 +135,71 @@ class ReconstructionCard(Card):
         one_of(LPIPS_NETS, where, lpips_net=self.lpips_net)
 
 
+@dataclass(frozen=True, kw_only=True)
+class OnexCard(Card):
+    """1X's challenge: how well is the next frame predicted from the real ones before it?
+
+    Attributes:
+        frames: of a window (version 1.1).
+        every: frames of the recording from one frame of a window to the next: 2 of 30 Hz.
+        num_windows: windows or clips, evenly spread; null is all of them, as for 1X's table.
+        num_passes: passes of MaskGIT in which a frame is sampled.
+        order: random | confidence: which of its tokens settle first.
+        top: tokens of each distribution in the top-500 cross entropy (version 2.0).
+        sample: whether frames are sampled, for accuracy, LPIPS and seconds; else the loss alone.
+        lpips_net: alex | vgg.
+    """
+
+    name: ClassVar[str] = "onex"
+    frames: int = 16
+    every: int = 15
+    num_windows: int | None = None
+    num_passes: int = 2
+    order: str = "random"
+    top: int = 500
+    sample: bool = True
+    lpips_net: str = "alex"
+
+    def __post_init__(self) -> None:
+        where = f"cards.{self.name}."
+        at_least(2, where, frames=self.frames)
+        at_least(1, where, every=self.every, num_passes=self.num_passes, top=self.top)
+        if self.num_windows is not None:
+            at_least(1, where, num_windows=self.num_windows)
+        one_of(("random", "confidence"), where, order=self.order)
+        one_of(LPIPS_NETS, where, lpips_net=self.lpips_net)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommaVQCard(Card):
+    """commaVQ's evaluation: how many bits does a token cost, and what rate is that?
+
+    Attributes:
+        frames: of a window; 59 windows of 20 are in a minute.
+        num_segments: segments, evenly spread; null is all of them.
+    """
+
+    name: ClassVar[str] = "commavq"
+    frames: int = 20
+    num_segments: int | None = None
+
+    def __post_init__(self) -> None:
+        where = f"cards.{self.name}."
+        at_least(1, where, frames=self.frames)
+        if self.num_segments is not None:
+            at_least(1, where, num_segments=self.num_segments)
+
+
 CARDS: dict[str, type[Card]] = {
-    card.name: card for card in (TeacherForcedCard, RolloutCard, ControlCard, ReconstructionCard)
+    card.name: card
+    for card in (
+        TeacherForcedCard,
+        RolloutCard,
+        ControlCard,
+        ReconstructionCard,
+        OnexCard,
+        CommaVQCard,
+    )
 }
 # Asked where the command line names no card.
 DEFAULT = {
@@ -148,5 +211,7 @@ VERSIONS: dict[str, dict[str, str]] = {
     "teacher_forced": {"1": "4e6a74f33aa64d69"},
     "rollout": {"1": "5e694438cd33fb95"},
     "control": {"1": "4e1e5a503a728407"},
+    "onex": {"1": "21ea3d71a84a4277"},
+    "commavq": {"1": "816d1ffb32140617"},
     "reconstruction": {"1": "68af64456c85ac16"},
 }

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from worldmodel.evaluation.cards import control, rollout, teacher_forced
+from worldmodel.evaluation.cards import commavq, control, onex, rollout, teacher_forced
 from worldmodel.evaluation.cards.config import (
     Card,
+    CommaVQCard,
     ControlCard,
+    OnexCard,
     RolloutCard,
     TeacherForcedCard,
 )
@@ -27,6 +29,8 @@ KINDS: dict[type[Card], tuple[Check, Measure]] = {
     TeacherForcedCard: (windows_fit, teacher_forced.measure),
     RolloutCard: (JudgedModel.lengths, rollout.measure),
     ControlCard: (JudgedModel.lengths, control.measure),
+    OnexCard: (onex.check, onex.measure),
+    CommaVQCard: (commavq.check, commavq.measure),
 }
 
 

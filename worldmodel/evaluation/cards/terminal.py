@@ -50,4 +50,5 @@ def _card(name: str, card: Mapping[str, Any]) -> str:
     for direction in ("left", "straight", "right") if "steering" in card else ():
         motion = card["steering"][direction]["motion_px_per_frame"]
         lines.append(f"  steer {direction:9} scene moves {shown(motion, '+.2f')} px per frame")
+    lines += [f"  {line}" for line in card.get("lines", ())]
     return "\n".join(lines)

@@ -1,0 +1,87 @@
+"""The card `commavq`: commaVQ's evaluation, in windows of 20 frames, and its compression rate."""
+
+import math
+from collections import Counter
+
+import numpy as np
+
+from worldmodel.evaluation.cards.config import CommaVQCard
+from worldmodel.evaluation.cards.result import Result
+from worldmodel.evaluation.challenges.commavq import (
+    check_context,
+    commavq_windows,
+    judge_windows,
+)
+from worldmodel.evaluation.floors import floors
+from worldmodel.evaluation.intervals import Estimate, mean_over_drives
+from worldmodel.evaluation.subject import Chosen, JudgedModel
+
+WHERE, MODEL = "cards.commavq", "world model"
+
+
+def check(subject: JudgedModel, card: CommaVQCard) -> None:
+    """Contexts and segments that are shorter than a window are refused."""
+    check_context(subject.network, card.frames, WHERE)
+    _windows(subject, card)
+
+
+def measure(subject: JudgedModel, card: CommaVQCard) -> Result:
+    """Nats, bits and rate with and without separators; the mean of segments' means."""
+    chosen = _windows(subject, card)
+    result = Result(chosen.record(), chosen.drives, chosen.names)
+    found = judge_windows(subject.network, chosen.loader(subject.batch_size), subject.device)
+    raw = math.log2(found.vocab_size)
+    each = Counter(chosen.drives)
+    weights = [1 / each[drive] for drive in chosen.drives]
+    bits = {"without": found.bits_without_separators, "with": found.bits_with_separators}
+    nats = {"without": found.without_separators, "with": found.with_separators}
+    for how in ("with", "without"):
+        values, own = nats[how], bits[how]
+        if values is None or own is None:
+            continue
+        for name, column in (("nats", values), ("bits_per_token", own)):
+            result.score(MODEL, f"{name}_{how}_separators", column)
+            result.systems[MODEL][f"{name}_{how}_separators"] = mean_over_drives(
+                column, chosen.drives, weights
+            )
+        mean = result.systems[MODEL][f"bits_per_token_{how}_separators"]
+        result.systems[MODEL][f"rate_{how}_separators"] = rate_of(mean, raw)
+        result.values[MODEL][f"rate_{how}_separators"] = (raw / own).tolist()
+    _floors(subject, result, raw)
+    result.details |= {
+        "regime": f"fully teacher-forced, from nothing, in windows of {card.frames} frames",
+        "windows_by_segment": dict(each),
+        "raw_bits_per_token": raw,
+    }
+    if found.separators is None:
+        result.details["no_separators"] = (
+            "the head of this model has no row for BOS, so upstream's number with separators is "
+            "not defined"
+        )
+    return result
+
+
+def rate_of(bits: Estimate, raw: float) -> Estimate:
+    """Raw bits per bit of the model, with its interval; the higher the bits, the lower the rate."""
+    value, low, high = (None if x is None else raw / x for x in (bits.value, bits.high, bits.low))
+    return Estimate(value, low, high, bits.num_clips, bits.num_drives)
+
+
+def _windows(subject: JudgedModel, card: CommaVQCard) -> Chosen:
+    held = subject.held
+    if card.num_segments is not None and card.num_segments < len(held):
+        places = np.linspace(0, len(held) - 1, card.num_segments).astype(int)
+        held = [held[place] for place in np.unique(places)]
+    windows = commavq_windows(held, card.frames)
+    return Chosen(windows, list(range(len(windows))))
+
+
+def _floors(subject: JudgedModel, result: Result, raw: float) -> None:
+    found = {"uniform": raw * math.log(2)}
+    if subject.train:
+        vocab = subject.model.spec.vocab_size
+        found |= floors(subject.train, subject.held, vocab)
+    for name, nats in found.items():
+        result.floor(name, "nats_without_separators", nats)
+        result.floor(name, "bits_per_token_without_separators", nats / math.log(2))
+        result.floor(name, "rate_without_separators", raw * math.log(2) / nats)
