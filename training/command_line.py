@@ -3,6 +3,8 @@
 import difflib
 import re
 import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 PLAIN_WORD = re.compile(r"(?!(true|false|null|nan|inf|yes|no|on|off)$)[A-Za-z_/.][\w./-]*", re.I)
@@ -42,3 +44,11 @@ def near(wrong: str, known: list[str]) -> str:
         leaf = wrong.rsplit(".", 1)[-1]
         matches = [k for k in known if k.rsplit(".", 1)[-1] == leaf][:3]
     return f"did you mean {' or '.join(matches)}?" if matches else f"there are: {', '.join(known)}"
+
+
+def named_in(arguments: Sequence[str], setting: str) -> list[str]:
+    """Arguments for Hydra: those that are neither settings nor options are names in `setting`."""
+    names = [a for a in arguments if not a.startswith("-") and ("=" not in a or Path(a).exists())]
+    rest = [a for a in arguments if a not in names]
+    listed = ",".join(quoted(name) for name in names)
+    return [*rest, *([f"{setting}=[{listed}]"] if names else [])]

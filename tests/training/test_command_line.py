@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from training.command_line import typed
+from training.command_line import named_in, typed
 
 VALUES = (
     "runs/a",
@@ -49,3 +49,11 @@ def test_what_is_typed_comes_back(value):
 def test_plain_paths_need_no_quotes():
     assert typed("ckpt", str(Path("runs/gpt_tiny"))) == "ckpt=runs/gpt_tiny"
     assert typed("run", "runs/lr=1") == "\"run='runs/lr=1'\""
+
+
+def test_what_is_no_setting_is_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=1,w=2").mkdir()
+    given = ["runs/a", "split=val", "lr=1,w=2", "--cfg=job"]
+    named = ["split=val", "--cfg=job", "tokenizers=[runs/a,'lr=1,w=2']"]
+    assert named_in(given, "tokenizers") == named

@@ -29,6 +29,7 @@ from tokenizer.compare.scores import Clips, Judge, reconstruct, score_tokenizer
 from tokenizer.load import Tokenizer, fit_of, load_tokenizer
 from tokenizer.losses.lpips import load_lpips
 from training.cli import command
+from training.command_line import named_in
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.places import writable_folder
 from training.disk.plain_json import finite, to_json
@@ -160,14 +161,6 @@ def choose_source(tokenizers: dict[str, Tokenizer], root: str | None, cache: str
     return next(iter(found.values()), DriveSource(cache=cache))
 
 
-def as_overrides(arguments: Sequence[str]) -> list[str]:
-    """Arguments for Hydra: those that are neither settings nor options name tokenizers."""
-    names = [a for a in arguments if not a.startswith("-") and ("=" not in a or Path(a).exists())]
-    rest = [a for a in arguments if a not in names]
-    quoted = ",".join("'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'" for name in names)
-    return [*rest, *([f"tokenizers=[{quoted}]"] if names else [])]
-
-
 @command("commands/compare")
 def _compare(cfg: DictConfig) -> None:
     one_of(SPLITS, split=cfg.split)
@@ -233,7 +226,7 @@ def make_judge(cfg: DictConfig, device: str) -> tuple[Judge, str]:
 
 
 def main() -> None:
-    sys.argv[1:] = as_overrides(sys.argv[1:])
+    sys.argv[1:] = named_in(sys.argv[1:], "tokenizers")
     _compare()
 
 

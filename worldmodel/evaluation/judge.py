@@ -32,7 +32,7 @@ from worldmodel.evaluation.cards.terminal import table_of
 from worldmodel.evaluation.evidence import DRIVES, data_source, evidence_of
 from worldmodel.evaluation.provenance.trained_clips import refuse_trained_clips
 from worldmodel.evaluation.report import write_report
-from worldmodel.evaluation.subject import JudgedModel
+from worldmodel.evaluation.subject import Decoded, JudgedModel
 from worldmodel.load import world_model_from
 
 METRICS, CLIPS, REPORT = "metrics.json", "clips.json", "report.html"
@@ -40,8 +40,12 @@ WORLD_MODEL = "worldmodel"
 Findings = dict[str, Any]
 
 
-def judge(cfg: DictConfig) -> Path:
-    """Evaluate `cfg.ckpt` into `cfg.out`; an older evaluation there is replaced when done."""
+def judge(cfg: DictConfig, decoded: Decoded | None = None) -> Path:
+    """Evaluate `cfg.ckpt` into `cfg.out`; an older evaluation there is replaced when done.
+
+    Args:
+        decoded: clips that other checkpoints were judged on; more are added.
+    """
     check_settings(cfg)
     device = compute_device(cfg.device)
     opened = open_checkpoint(Path(cfg.ckpt))
@@ -52,7 +56,11 @@ def judge(cfg: DictConfig) -> Path:
     out = writable_folder("out", out)
     if out.exists() and not (out / METRICS).exists():
         raise BadInput(f"out={out}: exists and is no evaluation of ours; choose another folder")
-    ask = (_of_tokenizer if kind == TOKENIZER else _of_world_model)(opened, cfg, cards, device)
+    ask = (
+        _of_tokenizer(opened, cfg, cards, device)
+        if kind == TOKENIZER
+        else _of_world_model(opened, cfg, cards, device, {} if decoded is None else decoded)
+    )
     del opened  # its weights are the network's now
     sweep_leftovers(out.parent)
     with written_whole(out) as partial:
@@ -102,7 +110,7 @@ def chosen_cards(values: Mapping[str, Any], kind: str, checkpoint: Path) -> list
 
 
 def _of_world_model(
-    opened: OpenedCheckpoint, cfg: DictConfig, cards: list[Card], device: str
+    opened: OpenedCheckpoint, cfg: DictConfig, cards: list[Card], device: str, decoded: Decoded
 ) -> Callable[[Path], Findings]:
     model = world_model_from(opened)
     evidence = evidence_of(model, plain(cfg.data.source), cfg.tokenizer)
@@ -117,6 +125,7 @@ def _of_world_model(
         decoding=plain(cfg.decoding),
         batch_size=cfg.batch_size,
         lpips_weights=_path(cfg.lpips_weights),
+        decoded=decoded,
     )
     open_decoder(subject.network, subject.sampling, **subject.decoding)
     for card in cards:

@@ -106,6 +106,10 @@ class JudgedClips:
         return self.decoder.real()
 
 
+# Clips by the hash of their store, split, lengths and number: what several checkpoints share.
+Decoded = dict[tuple[str, str, int, int, int], JudgedClips]
+
+
 @dataclass
 class JudgedModel:
     """A world model, the data that it is judged on, and how it imagines.
@@ -114,6 +118,7 @@ class JudgedModel:
         out: folder for pictures and videos.
         decoding: the method and its options, as `open_decoder` takes them.
         batch_size: windows scored at once; changes nothing but memory and time.
+        decoded: clips that are decoded already.
     """
 
     model: WorldModel
@@ -124,8 +129,8 @@ class JudgedModel:
     decoding: Mapping[str, Any]
     batch_size: int = 16
     lpips_weights: Path | None = None
+    decoded: Decoded = field(default_factory=dict)
     out: Path = field(init=False)
-    _clips: dict[Any, JudgedClips] = field(default_factory=dict, init=False)
     _judges: dict[str, PixelJudge] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -198,11 +203,11 @@ class JudgedModel:
 
     def clips(self, prompt: int, horizon: int, num: int) -> JudgedClips:
         """`num` clips away from the ends of the drives, with frames; decoded once."""
-        key = (prompt, horizon, num)
-        if key not in self._clips:
+        key = (self.evidence.store.hash, self.split, prompt, horizon, num)
+        if key not in self.decoded:
             chosen = between_ends(TokenWindows(self.held, prompt + horizon), num)
-            self._clips[key] = clips_of(self.evidence, chosen, prompt, self.device)
-        return self._clips[key]
+            self.decoded[key] = clips_of(self.evidence, chosen, prompt, self.device)
+        return self.decoded[key]
 
 
 def clips_of(evidence: Evidence, chosen: Chosen, prompt: int, device: str) -> JudgedClips:

@@ -17,7 +17,6 @@ from drives.video import num_frames
 from tokenizer.compare import command as compare
 from tokenizer.compare import scores as compare_scores
 from tokenizer.compare.command import (
-    as_overrides,
     choose_clips,
     choose_source,
     common_view,
@@ -207,13 +206,6 @@ def test_the_drives_are_those_of_the_training_unless_they_differ():
     assert choose_source({"u": unknown}, None, "c").embedded
     with pytest.raises(BadInput, match="a was trained on x, b on y"):
         choose_source({"a": a, "b": b}, None, "c")
-
-
-def test_what_is_no_setting_is_a_tokenizer(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "lr=1,w=2").mkdir()
-    given = ["runs/a", "split=val", "lr=1,w=2", "--cfg=job"]
-    assert as_overrides(given) == ["split=val", "--cfg=job", "tokenizers=['runs/a','lr=1,w=2']"]
 
 
 @pytest.fixture
