@@ -7,6 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from training.errors import BadInput
+from training.ranges import share
 
 
 @dataclass(frozen=True)
@@ -27,21 +28,21 @@ class ConditionShares:
     text: float = 0.0
 
     def __post_init__(self) -> None:
-        shares = (self.none, self.actions, self.text)
-        if min(shares) < 0 or sum(shares) > 1 + 1e-6:
-            raise BadInput(
-                f"conditions: none={self.none}, actions={self.actions}, text={self.text}; give "
-                "shares of 0 or more that sum to 1 at most (the rest reads everything)"
-            )
+        share("conditions.", none=self.none, actions=self.actions, text=self.text)
+        if self.none + self.actions + self.text > 1 + 1e-6:
+            raise BadInput(f"{self}: give shares that sum to 1 at most (the rest reads everything)")
 
-    def with_action_dropout(self, share: float) -> "ConditionShares":
+    def with_action_dropout(self, action_dropout: float) -> "ConditionShares":
         """A further share of examples without actions."""
-        if not 0 <= share <= 1 or share + self.none + self.actions + self.text > 1 + 1e-6:
+        share(action_dropout=action_dropout)
+        if action_dropout + self.none + self.actions + self.text > 1 + 1e-6:
             raise BadInput(
-                f"action_dropout={share} with conditions none={self.none}, "
-                f"actions={self.actions}, text={self.text}; give shares that sum to 1 at most"
+                f"action_dropout={action_dropout} with {self}: give shares that sum to 1 at most"
             )
-        return replace(self, text=self.text + share)
+        return replace(self, text=self.text + action_dropout)
+
+    def __str__(self) -> str:
+        return f"conditions none={self.none}, actions={self.actions}, text={self.text}"
 
     def draw(
         self, batch: int, device: torch.device

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from training.errors import BadInput
+from training.ranges import at_least, within
 from worldmodel.decoding.config import Guidance, Sampling
 from worldmodel.decoding.guidance import guide
 from worldmodel.dynamics.base import Dynamics
@@ -75,10 +76,7 @@ class RowDecoder(FrameDecoder):
         context_steps = model.config.context_steps
         own_choice = own_choice or max(1, context_steps // 4)
         self.slide_steps = own_choice if slide_steps is None else slide_steps
-        if not 1 <= self.slide_steps < context_steps:
-            raise BadInput(
-                f"slide_steps={slide_steps}; give 1 to {context_steps - 1} (context_steps - 1)"
-            )
+        within(1, context_steps - 1, slide_steps=self.slide_steps)
         self.model, self.layout, self.context_steps = model, model.layout, context_steps
         self.sampling = sampling or Sampling()
         self.guidance = self.sampling.guidance if self.sampling.guided else None
@@ -98,8 +96,7 @@ class RowDecoder(FrameDecoder):
         limit, time = self.context_steps, tokens.shape[1]
         if not 1 <= time <= limit:
             raise BadInput(f"a prompt of {time} frames; the model reads 1 to {limit}: shorten it")
-        if num_futures < 1:
-            raise BadInput(f"num_futures={num_futures}; give 1 or more")
+        at_least(1, num_futures=num_futures)
         self.layout.check(tokens, actions)
         self.model.check_captions(captions, len(tokens))
         self.tokens, self.actions, self.drop_actions = tokens, None, drop_actions

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from training.errors import BadInput
+from training.ranges import within
 from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.raster import Choose, Decoder
 from worldmodel.dynamics.gpt.model import GPT
@@ -38,8 +38,7 @@ class DiagonalDecoder(Decoder):
     ) -> None:
         super().__init__(model, sampling, slide_steps, window)
         height, width = self.layout.height, self.layout.width
-        if not 1 <= lag <= width:
-            raise BadInput(f"lag={lag}; give 1 (fastest) to {width} (the grid's width: exact)")
+        within(1, width, lag=lag)
         rows, columns = torch.arange(height)[:, None], torch.arange(width)
         turn_of = (columns + lag * rows).flatten()
         device = next(model.parameters()).device

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from training.errors import BadInput
+from training.ranges import at_least, one_of
 from worldmodel.decoding.base import FrameDecoder, RowDecoder
 from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.sampling import sample
@@ -51,10 +51,8 @@ class MaskGIT(RowDecoder):
     ) -> None:
         model = copy.deepcopy(model).eval().requires_grad_(False)
         super().__init__(model, sampling, slide_steps)
-        if num_steps < 1:
-            raise BadInput(f"num_steps={num_steps}; give 1 or more")
-        if order not in ORDERS:
-            raise BadInput(f"order={order!r}; choose one of {', '.join(ORDERS)}")
+        at_least(1, num_steps=num_steps)
+        one_of(ORDERS, order=order)
         self.num_steps, self.order = num_steps, order
         self.cache: TimeCache
         self.seen: int  # frames in the cache

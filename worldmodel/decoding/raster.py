@@ -1,96 +1,22 @@
-"""Autoregressive decoding in raster order with a key-value cache, many futures at once."""
+"""Autoregressive decoding of a GPT in raster order, many futures at once."""
 
 from collections.abc import Callable
-from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from training.errors import BadInput
-from worldmodel.decoding.base import RowDecoder
-from worldmodel.decoding.config import Sampling
-from worldmodel.decoding.quantized import Int8Cache, Int8Linear
+from worldmodel.decoding.cached import CachedDecoder
 from worldmodel.decoding.sampling import sample
 from worldmodel.decoding.weights import weight_bytes
-from worldmodel.dynamics.attention import TextKV
-from worldmodel.dynamics.cache import KVCache
-from worldmodel.dynamics.gpt.model import GPT, Block
-from worldmodel.dynamics.text import TextContext
 
 # Picks the tokens of some cells of the open frame from their logits [row cell vocab].
 Choose = Callable[[Tensor, slice | Tensor], Tensor]
 
 
-class Decoder(RowDecoder):
-    """Futures of a GPT, extended frame by frame.
-
-    When the context is full, the oldest `slide_steps` frames leave it, in one of two ways:
-
-    - "slide": the decoder recomputes the cache of the other frames. The result is exact for the
-      frames in the context. By default a quarter of the context leaves at once, which spreads
-      the cost over many frames.
-    - "roll": the cache keeps the other frames unchanged, and time keeps counting. RoPE depends
-      on distances only, so every layer attends as in training. But the kept keys and values
-      still depend on the frames that left. By default one frame leaves at a time. Nothing is
-      read twice, and the context always has its full length.
-
-    Args:
-        model: used unchanged; `for_decoding` makes a faster one.
-        slide_steps: 1 (longest context) to context_steps - 1.
-        window: "slide" or "roll".
-
-    Raises:
-        BadInput: an unknown window, slide_steps out of range, or "roll" with learned or
-            sinusoidal positions, which depend on more than distances.
-    """
-
-    model: GPT
-
-    def __init__(
-        self,
-        model: GPT,
-        sampling: Sampling | None = None,
-        slide_steps: int | None = None,
-        window: str = "slide",
-    ) -> None:
-        if window not in ("slide", "roll"):
-            raise BadInput(f"window={window!r}; choose slide or roll")
-        if window == "roll" and (model.config.positions != "rope" or model.config.sinusoid):
-            raise BadInput(
-                "window=roll: this model learned where in its context a token stands, and no place "
-                "beyond; use window=slide, or train with positions=rope alone"
-            )
-        if window == "roll" and model.layout.lead_length:
-            raise BadInput("window=roll: the start token would leave first; use window=slide")
-        self.window = window
-        own_choice = 1 if window == "roll" else None
-        super().__init__(model, sampling, slide_steps, own_choice)
-        self.blocks = cast(list[Block], list(model.blocks))
-        self.cache: KVCache
-        self.text_context: TextContext | None  # for cross-attention
-        self.state: Tensor  # hidden state of the newest position
-        self.next_logits: Tensor  # logits of the next token
-
-    @torch.inference_mode()
-    def start(
-        self,
-        tokens: Int[Tensor, "batch time height width"],
-        actions: Float[Tensor, "batch step action"] | None = None,
-        num_futures: int = 1,
-        drop_actions: Bool[Tensor, " batch"] | None = None,
-        captions: TextContext | None = None,
-    ) -> None:
-        """As `FrameDecoder.start`."""
-        self.hold(tokens, actions, num_futures, drop_actions, captions)
-        self._read_text()
-        self._read(tokens.shape[1])
-        self.cache = self.cache.expand(num_futures)
-        self.next_logits = self.next_logits.repeat_interleave(num_futures, dim=0)
-        self.state = self.state.repeat_interleave(num_futures, dim=0)
-        self.repeat(num_futures)
-        self.text_context = self.text_context and self.text_context.repeat(num_futures)
+class Decoder(CachedDecoder):
+    """Futures of a GPT, sampled token by token; arguments as `CachedDecoder`."""
 
     @torch.inference_mode()
     def next_frame(
@@ -141,43 +67,6 @@ class Decoder(RowDecoder):
         self.finish(frame)
         return frame.view(-1, self.layout.height, self.layout.width)
 
-    @torch.inference_mode()
-    def begin(self, action: Float[Tensor, "future action"] | None = None) -> None:
-        """Open the next frame: store its action, make room, prepare its prefix.
-
-        Args:
-            action: None samples it from a model that predicts actions.
-        Raises:
-            BadInput: the model reads actions and a future has none.
-        """
-        imagines = action is None and self.model.predicts_actions
-        if imagines and self.guidance is not None:
-            raise BadInput("guidance needs every action given; decode imagined ones without it")
-        if not imagines:
-            self.check_action(action)
-            self.join(action)
-        if self.cache.length == self.model.num_positions:
-            self._make_room()
-        self._opened = self.cache.length
-        self._rope = self.model.step_rope(self._step)
-        self.text_kv = self._text_kv(self.tokens.shape[1], 1)
-        text = self._text_prefix()
-        if imagines:
-            if text.shape[1]:
-                self.feed(text)
-            text, action_prefix = text[:, :0], self._imagine_action()
-        else:
-            action_prefix = self._action_prefix()
-        self._shared: Tensor | float = 0.0
-        if self.layout.config.actions == "continuous":
-            self._shared = action_prefix
-        if self.model.config.look_back:
-            hints = self.model.hints(self.tokens[:, -1])
-            last = action_prefix[:, -1:] + hints[:, :1]
-            action_prefix = torch.cat([action_prefix[:, :-1], last], dim=1)
-            self._shared = self._shared + F.pad(hints[:, 1:], (0, 0, 0, 1))
-        self.prefix = torch.cat([text.to(action_prefix.dtype), action_prefix], dim=1)
-
     def decode(self, choose: Choose) -> Int[Tensor, "row space"]:
         """All tokens of the open frame; the cache then holds them."""
         rows, space = len(self.tokens), self.layout.tokens_per_step
@@ -189,63 +78,11 @@ class Decoder(RowDecoder):
             logits = self.feed(self.embed_cells(frame[:, one], one))
         return frame
 
-    def open_frame(self) -> Float[Tensor, "row 1 vocab"]:
-        """Feed the prefix of the open frame; return the logits of its first token."""
-        return self.feed(self.prefix)[:, -1:] if self.prefix.shape[1] else self.next_logits[:, None]
-
-    def finish(self, frame: Int[Tensor, "row space"]) -> None:
-        """Close the frame."""
-        grid = frame.view(-1, 1, self.layout.height, self.layout.width)
-        self.tokens = torch.cat([self.tokens, grid], dim=1)
-        self._step += 1
-
-    def embed_cells(
-        self, tokens: Int[Tensor, "row cell"], cells: slice | Tensor
-    ) -> Float[Tensor, "row cell dim"]:
-        """Input embeddings of these cells of the open frame."""
-        shared = self._shared
-        if isinstance(shared, Tensor) and shared.shape[1] > 1:
-            shared = shared[:, cells]
-        return self.model.embed(tokens) + shared
-
-    @torch.inference_mode()
-    def feed(
-        self, x: Float[Tensor, "row new dim"], cells: Int[Tensor, " new"] | None = None
-    ) -> Float[Tensor, "row new vocab"]:
-        """Append embeddings (without position embedding); return the logits after each.
-
-        Args:
-            cells: their cells of the open frame, if they do not follow the last one fed.
-        """
-        model, first = self.model, self.cache.length - self._opened
-        positions: slice | Tensor = slice(first, first + x.shape[1])
-        if cells is not None:
-            positions = self.layout.prefix_length + cells
-        if model.config.positions != "rope":
-            absolute = torch.arange(self._opened, model.num_positions, device=x.device)[positions]
-            x = x + model.learned_positions(absolute)
-        rope = None if self._rope is None else self._rope.at(positions)
-        for layer, block in enumerate(self.blocks):
-            x = block.step(x, rope, self.cache, layer, self.text_kv[layer])
-        self.cache.length += x.shape[1]
-        logits = model.logits(x).float()
-        self.state, self.next_logits = x[:, -1:], logits[:, -1]
-        return logits
-
-    def _read_text(self) -> None:
-        """Compute keys and values of every caption, in every layer with cross-attention."""
-        self.text_context = self.model.text_context(self.captions, len(self.tokens))
-        text = self.text_context and self.text_context.all_text(self.layout.step_length)
-        self.all_text_kv = [
-            b.cross_attention.text_kv(text) if text and b.reads_text else None for b in self.blocks
-        ]
-
-    def _text_kv(self, start: int, num_steps: int, lead: int = 0) -> list[TextKV | None]:
-        """Keys and values of the captions of these time steps, for every layer."""
-        if self.text_context is None:
-            return self.all_text_kv
-        index = self.text_context.text_index(start, start + num_steps, lead)
-        return [kv and kv.at(index, lead) for kv in self.all_text_kv]
+    def _draw_uniform(self) -> None:
+        """Draw the uniform number that decides each token of the next frame."""
+        space = self.layout.tokens_per_step
+        uniform = torch.rand(space, self.num_futures, generator=self.generator)
+        self._uniform = uniform.to(self.tokens.device).T
 
     @property
     def bytes_per_token(self) -> int:
@@ -254,88 +91,3 @@ class Decoder(RowDecoder):
         Embedding tables do not count, because only one row is read; a tied head counts.
         """
         return weight_bytes(self.model) + self.cache.num_bytes
-
-    def _make_room(self) -> None:
-        """Drop the oldest frames of a full context."""
-        if self.window == "roll":
-            self.cache.forget(self.layout.sequence_length(self.slide_steps))
-        else:
-            self._read(self.model.config.context_steps - self.slide_steps)
-
-    def _read(self, num_steps: int) -> None:
-        """Fill a fresh cache from the newest `num_steps` frames."""
-        model = self.model
-        self._step = num_steps
-        tokens = self.tokens[:, self.tokens.shape[1] - num_steps :]
-        actions = None if self.actions is None else _newest(self.actions, self.tokens, num_steps)
-        captions = None
-        if self.captions is not None:
-            captions = self.captions.from_step(self.tokens.shape[1] - num_steps)
-        x = model.embed_clip(tokens, actions, self.drop_actions, captions)
-        self.cache = self._empty_cache(len(tokens))
-        rope = model.rope(0, x.shape[1])
-        lead = self.layout.lead_length
-        text_kv = self._text_kv(self.tokens.shape[1] - num_steps, num_steps, lead)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, rope, self.cache, layer, text_kv[layer])
-        self.cache.length = x.shape[1]
-        self.state = x[:, -1:]
-        self.next_logits = model.logits(self.state)[:, 0].float()
-
-    def _empty_cache(self, rows: int) -> KVCache:
-        """An empty cache for the full context, in the precision of the weights."""
-        model, config = self.model, self.model.config
-        shape = config.num_layers, rows, config.kv_heads, model.num_positions, config.head_dim
-        qkv = self.blocks[0].attention.qkv
-        if isinstance(qkv, Int8Linear):
-            return Int8Cache(*shape)
-        dtype, device = qkv.weight.dtype, qkv.weight.device
-        if device.type == "cpu":
-            dtype = torch.float32  # a CPU reads a float32 cache faster than it converts bfloat16
-        return KVCache(*shape, dtype, device)
-
-    def _draw_uniform(self) -> None:
-        """Draw the uniform number that decides each token of the next frame."""
-        space = self.layout.tokens_per_step
-        uniform = torch.rand(space, self.num_futures, generator=self.generator)
-        self._uniform = uniform.to(self.tokens.device).T
-
-    def _text_prefix(self) -> Float[Tensor, "row token dim"]:
-        """Embedded text tokens of the next time step."""
-        (rows, step), count = self.tokens.shape[:2], self.layout.config.text_tokens
-        if self.captions is None or not count:
-            return self.model.embed(self.tokens.new_full((rows, count), self.layout.no_text_id))
-        return self.model.embed_text(self.captions, step, step + 1)[:, 0]
-
-    def _action_prefix(self) -> Float[Tensor, "row position dim"]:
-        """Embedded actions of the next time step."""
-        model, drop, rows = self.model, self.drop_actions, len(self.tokens)
-        if self.actions is None:
-            ids = self.tokens.new_full(
-                (rows, self.layout.num_action_positions), self.layout.no_action_id
-            )
-            return model.embed(ids)
-        if self.layout.config.actions == "continuous":
-            return model.embed_actions(self.actions[:, -1:], drop)
-        return model.embed(self.layout.action_ids(self.actions[:, -1:], drop)[:, 0])
-
-    def _imagine_action(self) -> Float[Tensor, "row 1 dim"]:
-        """Sample the next action and feed all columns but the last; return that one embedded."""
-        assert self.actions is not None
-        count, rows = self.layout.num_actions, len(self.tokens)
-        bins = self.tokens.new_zeros(rows, count)
-        uniform = torch.rand(count, rows, generator=self.generator).to(self.tokens.device)
-        for column in range(count):
-            logits = self.model.action_logits(self.state, column).float()
-            bins[:, column] = sample(logits, self.sampling, uniform[column])
-            embedded = self.model.embed(self.layout.bin_ids(bins)[:, column : column + 1])
-            if column < count - 1:
-                self.feed(embedded)
-        self.actions = torch.cat([self.actions, self.layout.bin_actions(bins)[:, None]], dim=1)
-        return embedded
-
-
-def _newest(actions: Tensor, tokens: Tensor, num_steps: int) -> Tensor:
-    """The actions between the newest frames; the action of the next frame is left out."""
-    start = tokens.shape[1] - num_steps
-    return actions[:, start : start + max(num_steps - 1, 0)]

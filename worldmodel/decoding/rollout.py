@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from training.errors import BadInput
+from training.ranges import at_least, one_of
 from worldmodel.decoding.base import FrameDecoder
 from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.diagonal import DiagonalDecoder
@@ -100,8 +101,7 @@ def open_draft(
         BadInput: an unknown draft, a draft that does not fit `draft_model`, or a draft model with
             other tokens or actions.
     """
-    if draft not in ("previous", "jacobi", "model"):
-        raise BadInput(f"draft={draft!r}; choose previous, jacobi or model")
+    one_of(("previous", "jacobi", "model"), draft=draft)
     if (draft == "model") != (draft_model is not None):
         raise BadInput(f"draft={draft}: draft=model and draft_model=RUN are given together")
     if draft_model is None:
@@ -191,8 +191,7 @@ def rollout(
         BadInput: a prompt longer than the context, too few actions, wrong shapes, text for a
             model without text, or a method that this model does not support.
     """
-    if horizon < 1:
-        raise BadInput(f"horizon={horizon}; give 1 or more frames")
+    at_least(1, horizon=horizon)
     time = prompt_tokens.shape[1]
     given = actions if model.conditioned else None
     needed = time + horizon - 1

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from training.errors import BadInput
+from training.ranges import at_least
 from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.drafts import Draft, Jacobi
 from worldmodel.decoding.raster import Choose, Decoder
@@ -47,8 +47,7 @@ class SpeculativeDecoder(Decoder):
         num_draft: int = 16,
     ) -> None:
         super().__init__(model, sampling, slide_steps, window)
-        if num_draft < 1:
-            raise BadInput(f"num_draft={num_draft}; give 1 guess or more")
+        at_least(1, num_draft=num_draft)
         self.draft, self.num_draft = draft or Jacobi(), num_draft
         self.num_passes = self.num_guesses = self.num_accepted = 0
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import BadInput
+from training.ranges import one_of
 from worldmodel.decoding.quantized import Int8Linear, quantize, why_not_int8
 from worldmodel.dynamics.gpt.model import GPT
 
@@ -28,8 +29,7 @@ def for_decoding(model: GPT, dtype: torch.dtype | str | None = None) -> GPT:
         BadInput: an unknown dtype, or int8 where it does not run.
     """
     if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise BadInput(f"dtype={dtype}; choose {', '.join(DTYPES)}")
+        one_of(DTYPES, dtype=dtype)
         dtype = DTYPES[dtype]
     model = copy.deepcopy(model).eval().requires_grad_(False)
     if dtype == torch.int8:

@@ -55,6 +55,14 @@ class Dynamics(nn.Module, ABC):
         """Whether the network reads captions."""
         return self.config.text_width > 0
 
+    def check(self, tokens: Tensor, actions: Tensor | None, captions: TextContext | None) -> None:
+        """BadInput unless a clip fits the model."""
+        self.layout.check(tokens, actions)
+        self.check_captions(captions, len(tokens))
+        time, limit = tokens.shape[1], self.config.context_steps
+        if not 1 <= time <= limit:
+            raise BadInput(f"{time} frames, but the model sees 1 to {limit}; shorten the clips")
+
     def check_captions(self, captions: TextContext | None, batch: int) -> None:
         """BadInput unless captions are None or fit this network."""
         if captions is None:

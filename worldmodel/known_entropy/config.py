@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from training.errors import BadInput
-from training.ranges import at_least
+from training.ranges import at_least, share
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,14 @@ class KnownEntropyConfig:
     fps: float = 10.0
 
     def __post_init__(self) -> None:
-        if (
-            len(self.grid) != 3
-            or self.grid[0] != 1
-            or self.grid[1] < 1
-            or not 1 <= self.grid[2] <= 8
-        ):
-            raise BadInput(
-                f"grid={tuple(self.grid)}: use (1, height, width) with width <= 8; "
-                "exact entropies enumerate the equalities within a row"
-            )
+        at_least(1, grid=self.grid)
+        # Exact entropies enumerate the equalities within a row: 2^(width - 1) of them.
+        if len(self.grid) != 3 or self.grid[0] != 1 or self.grid[2] > 8:
+            raise BadInput(f"grid={tuple(self.grid)}: give (1, height, width) with width <= 8")
         at_least(2, vocab_size=self.vocab_size)
-        if not 0 < self.resample_prob <= 1:
-            raise BadInput(
-                f"resample_prob={self.resample_prob}: use a value in (0, 1]; at 0 a wrong action "
-                "would cost infinitely many nats"
-            )
+        share(resample_prob=self.resample_prob)
+        if self.resample_prob == 0:
+            raise BadInput("resample_prob=0: a wrong action would cost infinitely many nats")
         probs = self.yaw_probs
         if len(probs) != 3 or min(probs) < 0 or not math.isclose(sum(probs), 1, abs_tol=1e-9):
             raise BadInput(f"yaw_probs={probs}: give three probabilities with sum 1")

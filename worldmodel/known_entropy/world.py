@@ -41,6 +41,7 @@ from jaxtyping import Float, Integer
 from drives.tokens.store import TokenSpec
 from drives.tokens.writer import TokenStoreWriter
 from training.errors import BadInput
+from training.ranges import at_least
 from worldmodel.known_entropy.channel import TurningChannel
 from worldmodel.known_entropy.config import KnownEntropyConfig
 
@@ -177,11 +178,9 @@ class KnownEntropyWorld:
         root = Path(root)
         if (root / "manifest.json").exists():
             raise BadInput(f"{root}: holds a token store already; choose another folder")
-        if num_train < 1 or num_test < 0 or steps < 2:
-            raise BadInput(
-                f"num_train={num_train}, num_test={num_test}, steps={steps}: give at least one "
-                "train drive, no negative count, and two steps"
-            )
+        at_least(1, num_train=num_train)
+        at_least(0, num_test=num_test)
+        at_least(2, steps=steps)
         writer = TokenStoreWriter(root, self.spec, ACTION_NAMES)
         meta = {
             "source": "known-entropy world",

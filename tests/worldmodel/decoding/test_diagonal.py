@@ -68,5 +68,5 @@ def test_a_row_begins_after_the_previous_frame_s_cell() -> None:
 
 @pytest.mark.parametrize("lag", [0, 4])
 def test_refuses_a_lag_out_of_range(lag: int) -> None:
-    with pytest.raises(BadInput, match=rf"lag={lag}; give 1 \(fastest\) to 3"):
+    with pytest.raises(BadInput, match=rf"lag={lag}: give a whole number from 1 to 3"):
         DiagonalDecoder(make_model(), lag=lag)

@@ -169,9 +169,9 @@ def test_a_model_in_training_decodes_without_dropout():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_steps": 0}, "num_steps=0; give 1 or more"),
-        ({"order": "raster"}, "order='raster'; choose one of random, confidence"),
-        ({"slide_steps": 4}, "slide_steps=4; give 1 to 3"),
+        ({"num_steps": 0}, "num_steps=0: give a whole number from 1 on"),
+        ({"order": "raster"}, "order='raster': choose one of random, confidence"),
+        ({"slide_steps": 4}, "slide_steps=4: give a whole number from 1 to 3"),
         ({"dtype": torch.bfloat16}, "maskgit has no such option"),
         ({"method": "raster"}, "Masked can be decoded by: maskgit"),
     ],

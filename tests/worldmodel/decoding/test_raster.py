@@ -298,7 +298,7 @@ def test_rollout_refuses_what_it_cannot_do() -> None:
         rollout(model, tokens[:, :2], None, 1)
     with pytest.raises(BadInput, match="slide_steps=4"):
         rollout(model, tokens[:, :2], actions, 1, slide_steps=4)
-    with pytest.raises(BadInput, match="window='ring'; choose slide or roll"):
+    with pytest.raises(BadInput, match="window='ring': choose one of slide, roll"):
         rollout(model, tokens[:, :2], actions, 1, window="ring")
     with pytest.raises(BadInput, match="window=roll: this model learned where in its context"):
         rollout(make_model(positions="learned"), tokens[:, :2], actions, 1, window="roll")

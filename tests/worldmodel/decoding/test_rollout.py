@@ -29,7 +29,7 @@ def test_what_cannot_be_done_says_what_can():
         open_decoder(model, method="maskgit")
     with pytest.raises(BadInput, match=r"num_iterations=3: raster has no such option.*slide_steps"):
         open_decoder(model, num_iterations=3)
-    with pytest.raises(BadInput, match=r"dtype=int7; choose float32, bfloat16"):
+    with pytest.raises(BadInput, match=r"dtype='int7': choose one of float32, bfloat16"):
         open_decoder(model, dtype="int7")
 
 

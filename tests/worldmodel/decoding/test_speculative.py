@@ -239,7 +239,7 @@ def test_refuses() -> None:
     model = make_model()
     with pytest.raises(BadInput, match="num_draft=0"):
         open_decoder(model, method="speculative", num_draft=0)
-    with pytest.raises(BadInput, match="draft='guess'; choose previous, jacobi or model"):
+    with pytest.raises(BadInput, match="draft='guess': choose one of previous, jacobi, model"):
         open_decoder(model, method="speculative", draft="guess")
     with pytest.raises(BadInput, match="draft=model and draft_model=RUN"):
         open_decoder(model, method="speculative", draft="model")

@@ -130,7 +130,7 @@ def test_each_network_has_its_own_method_and_bad_input_is_refused() -> None:
         open_decoder(make_model(0), method="whole_raster")
     with pytest.raises(BadInput, match=r"WholeFrame can be decoded by: whole_raster$"):
         open_decoder(make_model(1), method="whole")
-    with pytest.raises(BadInput, match="slide_steps=4; give 1 to 3"):
+    with pytest.raises(BadInput, match="slide_steps=4: give a whole number from 1 to 3"):
         open_decoder(make_model(0), slide_steps=4)
     decoder = open_decoder(make_model(0), GREEDY)
     tokens, actions = make_prompt(5)

@@ -88,10 +88,8 @@ class SequenceInput(Dynamics):
         noise: Float[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch position dim"]:
         """Input of the first block: ids, actions, text and learned positions."""
-        time, limit = tokens.shape[1], self.config.context_steps
-        if not 1 <= time <= limit:
-            raise BadInput(f"{time} frames, but the model sees 1 to {limit}; shorten the clips")
-        self.check_captions(captions, len(tokens))
+        self.check(tokens, actions, captions)
+        time = tokens.shape[1]
         x = self.embed(self.layout.sequence_ids(tokens, actions, drop_actions))
         lead, x = x[:, : self.layout.lead_length], x[:, self.layout.lead_length :]
         space, added_noise = self.layout.tokens_per_step, None

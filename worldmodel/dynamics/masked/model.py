@@ -182,14 +182,6 @@ class Masked(Dynamics):
     def logits(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape logit"]:
         return self.head(x * self.config.width_ratio)
 
-    def check(self, tokens: Tensor, actions: Tensor | None, captions: TextContext | None) -> None:
-        """BadInput unless a clip fits the model."""
-        self.layout.check(tokens, actions)
-        self.check_captions(captions, len(tokens))
-        time, limit = tokens.shape[1], self.config.context_steps
-        if not 1 <= time <= limit:
-            raise BadInput(f"{time} frames, but the model sees 1 to {limit}; shorten the clips")
-
     @torch.no_grad()
     def init_weights(self) -> None:
         """Initialise every parameter; nothing else does.

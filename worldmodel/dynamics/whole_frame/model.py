@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from drives.tokens.store import TokenSpec
-from training.errors import BadInput
 from training.optimization.recompute import maybe_checkpoint
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.cache import KVCache
@@ -106,14 +105,8 @@ class WholeFrame(Dynamics):
         captions: TextContext | None = None,
     ) -> Float[Tensor, "batch time space dim"]:
         """Input of the first layer: a learned start, then every frame but the last."""
-        self.layout.check(tokens, actions)
-        self.check_captions(captions, len(tokens))
+        self.check(tokens, actions, captions)
         batch, time = tokens.shape[:2]
-        if not 1 <= time <= self.config.context_steps:
-            raise BadInput(
-                f"{time} frames, but the model sees 1 to {self.config.context_steps}; "
-                "shorten the clips"
-            )
         start = self.embed(self.layout.start_ids(batch, tokens)).sum(2, keepdim=True)
         later = self.embed_frames(tokens[:, :-1])
         if actions is not None and self.conditioned:
