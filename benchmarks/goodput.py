@@ -28,8 +28,8 @@ SETTINGS = (
     "trainer.log_every_n_steps=5",
     "checkpoints.every_steps=5",
     "checkpoints.background=true",
-    "media=none",
-    "logger.wandb=false",
+    "callbacks.media=null",
+    "logger=none",
 )
 
 

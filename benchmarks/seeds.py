@@ -34,8 +34,8 @@ def train(recipe: str, seed: int, run: Path, settings: list[str]) -> None:
     if read_status(run).get("state") == "finished":
         print(f"{run}: finished already", flush=True)
         return
-    fixed = [f"+experiment={recipe}", f"seed={seed}", f"run={run}", "logger.wandb=false"]
-    command = [sys.executable, str(ROOT / "train.py"), *fixed, "media=none", *settings]
+    fixed = [f"+experiment={recipe}", f"seed={seed}", f"run={run}", "logger=none"]
+    command = [sys.executable, str(ROOT / "train.py"), *fixed, "callbacks.media=null", *settings]
     subprocess.run(command, check=True)
 
 

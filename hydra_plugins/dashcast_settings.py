@@ -5,7 +5,8 @@ hold what differs. Nothing here imports torch: `--help` answers at once.
 """
 
 from drives.config import CarRacingConfig
-from tokenizer.doctor.config import Limits
+from tokenizer.config import FrameMediaConfig
+from tokenizer.doctor.config import DoctorConfig
 from tokenizer.losses.config import LossConfig, TimmTeacherConfig
 from tokenizer.networks.config import (
     AutoencoderConfig,
@@ -21,14 +22,17 @@ from tokenizer.quantizers.config import (
     VQConfig,
 )
 from training.cli import register
-from training.config import AdamWConfig
+from training.config import AdamWConfig, ProgressBarConfig
 from training.schemas import node_of
+from worldmodel.config import RolloutMediaConfig
 from worldmodel.decoding.config import Guidance, Sampling
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.evaluation.cards.config import CARDS
 from worldmodel.known_entropy.config import KnownEntropyConfig
+
+CALLBACKS = "lightning.pytorch.callbacks"
 
 register("optimizer", "adamw", AdamWConfig)
 register("quantizer", "fsq", FSQConfig)
@@ -46,7 +50,11 @@ register("network", "musik", MusikConfig, quantizer="${quantizer}")
 register("network", "semantic", SemanticConfig, quantizer="${quantizer}")
 register("data/carracing", "default", CarRacingConfig)
 register("data/world", "known_entropy", KnownEntropyConfig)
-register("doctor/limits", "default", Limits)
+register("callback", "progress_bar", ProgressBarConfig, _target_=f"{CALLBACKS}.TQDMProgressBar")
+register("callback", "rollouts", RolloutMediaConfig, _target_="worldmodel.callbacks.RolloutMedia")
+for name, drawing in (("reconstructions", "ReconstructionMedia"), ("codes", "CodeMedia")):
+    register("callback", name, FrameMediaConfig, _target_=f"tokenizer.callbacks.{drawing}")
+register("callback", "doctor", DoctorConfig, _target_="tokenizer.doctor.callback.Doctor")
 register("sampling", "default", Sampling, guidance=node_of(Guidance))
 for name, card in CARDS.items():
     register("card", name, card, package=f"cards.{name}")

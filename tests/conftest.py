@@ -102,7 +102,7 @@ def composed(tmp_path: Path, data_folder: Path) -> Callable[..., DictConfig]:
                     f"+experiment={experiment}",
                     f"paths.runs={tmp_path}/runs",
                     f"paths.data={data_folder}",
-                    "logger.wandb=false",
+                    "logger=none",
                     "trainer.accelerator=cpu",
                     "trainer.devices=1",
                     *(() if any(o.startswith("data=") for o in overrides) else TINY_DRIVES),

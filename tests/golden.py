@@ -32,8 +32,8 @@ STEPS = [
     "trainer.log_every_n_steps=1",
     "trainer.precision=32-true",
     "max_passes=null",
-    "media=none",
-    "logger.wandb=false",
+    "callbacks.media=null",
+    "logger=none",
     "trainer.accelerator=cpu",
     "trainer.devices=1",
 ]

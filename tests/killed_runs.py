@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 WORLD = (
     "+experiment=gpt_tiny",
     "+debug=worldmodel",
-    "media=none",
+    "callbacks.media=null",
     "model.network.dim=24",
     "model.network.num_layers=1",
     "optimizer.warmup_steps=5",
@@ -23,7 +23,7 @@ WORLD = (
 TOKENIZER = (
     "+experiment=tokenizer_tiny",
     "+debug=tokenizer",
-    "media=none",
+    "callbacks.media=null",
     "model.autoencoder.channels=[8,16]",
     "model.loss.perceptual_net=''",
     "model.loss.gan_start=20",
@@ -42,7 +42,7 @@ COMMON = (
     "trainer.devices=1",
     "checkpoints.every_steps=4",
     "max_passes=null",
-    "logger.wandb=false",
+    "logger=none",
 )
 
 

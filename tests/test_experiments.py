@@ -72,7 +72,7 @@ def cut_of(experiment: str) -> list[str]:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_takes_a_step(experiment, composed, fit):
     cut = cut_of(experiment)
-    _, run, trainer = fit(composed(experiment, *ONE_STEP, *cut, "media.every_steps=1"))
+    _, run, trainer = fit(composed(experiment, *ONE_STEP, *cut, "callbacks.media.every_steps=1"))
     assert trainer.global_step == 1
     names = {p.name for p in run.folder.iterdir()}
     assert {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "media"} <= names
@@ -117,7 +117,7 @@ FAST = ("gpt_tiny", "tokenizer_tiny", "musik_tiny")
 def test_a_resumed_run_equals_the_one_left_alone_bit_for_bit(experiment, composed, fit):
     """Checkpoints fall on validations, and one of those is cut off."""
     cut = [*cut_of(experiment), "checkpoints.every_steps=3", "checkpoints.keep=9"]
-    cut += ["trainer.val_check_interval=3", "trainer.log_every_n_steps=1", "media=none"]
+    cut += ["trainer.val_check_interval=3", "trainer.log_every_n_steps=1", "callbacks.media=null"]
     cut += ["trainer.max_steps=8", "max_passes=null", "trainer.precision=32-true"]
     if experiment.startswith(("gpt", "masked", "whole")):
         cut += ["model.network.dropout=0.1", "model.action_dropout=0.5"]

@@ -8,7 +8,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
 
-SHORT = ["trainer.max_steps=10", "trainer.val_check_interval=10", "media=none"]
+SHORT = ["trainer.max_steps=10", "trainer.val_check_interval=10", "callbacks.media=null"]
 
 
 @pytest.mark.slow

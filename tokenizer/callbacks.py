@@ -14,20 +14,24 @@ from torch.nn import functional as F
 
 from drives.clips import ClipDataModule, collate
 from drives.preprocessing import to_uint8
+from tokenizer.config import FrameMediaConfig
 from tokenizer.networks.kinds import build_network
 from training.checkpoints.sharded import full_copy
-from training.ranges import at_least
 from training.watch.loggers import log_media
 from training.watch.media import Media
 
 
 class ReconstructionMedia(Media):
-    """Every `every_steps`: the same validation frames above their EMA reconstructions."""
+    """Every `every_steps`: the same validation frames above their EMA reconstructions.
 
-    def __init__(self, every_steps: int = 500, num_frames: int = 8) -> None:
-        super().__init__(every_steps)
-        at_least(1, "media.", num_frames=num_frames)
-        self.num_frames = num_frames
+    Args:
+        settings: as those of `FrameMediaConfig`.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        config = FrameMediaConfig(**settings)
+        super().__init__(config.every_steps)
+        self.num_frames = config.num_frames
 
     def network(self, trainer: L.Trainer, module: Any) -> Any:
         return full_copy(module.ema.module, partial(build_network, module.config), trainer)

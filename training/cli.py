@@ -31,7 +31,7 @@ from training.config import TRAINING
 from training.disk.status import slurm_job, write_status
 from training.errors import BadInput, TrainingFault
 from training.help import CONFIGS, asked_help, found_from, options_of
-from training.schemas import judged_section, judged_settings, node_of
+from training.schemas import SCHEMAS, TARGET, judged_section, judged_settings, node_of
 
 BAD_INPUT, FAULT = 2, 1
 # System errors about paths, not bugs.
@@ -119,9 +119,11 @@ def register(
 
     Args:
         package: where the option lands in the config; None: where its group lies.
-        different: values that this option has instead of the defaults.
+        different: values that this option has instead of the defaults. With a `_target_`, a class
+            is built from the settings, which takes them by their names.
     """
     node = node_of(settings) | different
+    SCHEMAS[node[TARGET]] = settings
     store = ConfigStore.instance()
     store.store(name=name, group=group or None, node=node, package=package, provider="dashcast")
 

@@ -147,22 +147,20 @@ class CheckpointSettings:
             at_least(2, "checkpoints.", keep=self.keep)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoggerSettings:
-    """Where the rows go.
+@dataclass(frozen=True)
+class ProgressBarConfig:
+    """Lightning's progress bar.
 
     Attributes:
-        wandb: offline unless WANDB_API_KEY or WANDB_MODE is set.
-        refresh_rate: steps between redraws of the progress bar.
+        refresh_rate: steps between redraws; 0 is no bar.
+        leave: whether it stays when the run is over.
     """
 
-    wandb: bool
-    project: str
-    group: str | None
-    refresh_rate: int
+    refresh_rate: int = 20
+    leave: bool = False
 
     def __post_init__(self) -> None:
-        at_least(0, "logger.", refresh_rate=self.refresh_rate)
+        at_least(0, "callbacks.progress_bar.", refresh_rate=self.refresh_rate)
 
 
 # The settings of train.yaml that nothing is built from, by where they lie.
@@ -170,5 +168,4 @@ TRAINING: dict[str, type] = {
     "": RunSettings,
     "trainer": TrainerSettings,
     "checkpoints": CheckpointSettings,
-    "logger": LoggerSettings,
 }

@@ -7,8 +7,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import DictConfig
@@ -19,8 +19,9 @@ from training.checkpoints.sharded import FullySharded
 from training.cli import plain
 from training.errors import BadInput
 from training.machine import num_devices
+from training.settings import built_entries
 from training.watch.faults import WatchFinite
-from training.watch.loggers import JsonlLogger, StatusLogger, build_wandb
+from training.watch.loggers import JsonlLogger, StatusLogger, Wandb
 from training.watch.rows import METRICS_FILE
 from training.watch.signals import StopOnSignal
 from training.watch.throughput import Throughput
@@ -48,12 +49,14 @@ def build_trainer(cfg: DictConfig, run: Any, datamodule: Any, module: Any) -> L.
     io = FolderCheckpointIO(cfg.checkpoints.background, cfg.checkpoints.keep)
     # Ours is the only handler of signals; Lightning's saves in the middle of a step.
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    acting = callbacks(cfg, run.folder, io, every)
     return L.Trainer(
         **settings,
         default_root_dir=run.folder,
         logger=loggers(cfg, run),
         log_every_n_steps=0,  # Throughput writes one row with everything in it
-        callbacks=callbacks(cfg, run.folder, io, every),
+        callbacks=acting,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in acting),
         plugins=[io, *slurm],
         use_distributed_sampler=False,
         max_epochs=-1,
@@ -64,27 +67,26 @@ def build_trainer(cfg: DictConfig, run: Any, datamodule: Any, module: Any) -> L.
 
 
 def callbacks(cfg: DictConfig, folder: Path, io: FolderCheckpointIO, every: int) -> list[Callback]:
+    """Ours, which every run needs, and the entries of `callbacks`."""
     saver = SaveCheckpoints(folder / "checkpoints", io, cfg.checkpoints.every_steps)
-    found: list[Callback] = [
+    return [
         RandomStates(cfg.seed),
         WatchFinite(folder / "faults", cfg.max_skipped_steps),
         Throughput(every, folder),
-        TQDMProgressBar(refresh_rate=cfg.logger.refresh_rate),
         saver,
         DueValidation(folder),
+        *built_entries(cfg, "callbacks", Callback),
+        StopOnSignal(saver, cfg.requeue),
     ]
-    for group in (cfg.get("doctor"), cfg.media):
-        if group and group.get("_target_"):
-            found.append(instantiate(group, _convert_="object"))
-    return [*found, StopOnSignal(saver, cfg.requeue)]
 
 
-def loggers(cfg: DictConfig, run: Any) -> list[Any]:
-    found: list[Any] = [JsonlLogger(run.folder / METRICS_FILE), StatusLogger(run.folder)]
-    if cfg.logger.wandb:
-        names = (cfg.logger.project, run.id, cfg.logger.group, str(cfg.stage))
-        found.append(build_wandb(run.folder, *names, run.config))
-    return found
+def loggers(cfg: DictConfig, run: Any) -> list[Logger]:
+    """The file of the rows and the status, which are always kept, and the entries of `logger`."""
+    found = built_entries(cfg, "logger", Logger)
+    for logger in found:
+        if isinstance(logger, Wandb):
+            logger.name_run(run.id, run.config)
+    return [JsonlLogger(run.folder / METRICS_FILE), StatusLogger(run.folder), *found]
 
 
 def strategy(cfg: DictConfig, module: Any) -> str | Strategy:

@@ -10,9 +10,9 @@ import torch
 
 from training.checkpoints.sharded import full_copy
 from training.errors import BadInput
-from training.ranges import at_least
 from training.watch.loggers import log_media
 from training.watch.media import Media
+from worldmodel.config import RolloutMediaConfig
 from worldmodel.data import TokenDataModule, collate
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import rollout
@@ -24,19 +24,16 @@ class RolloutMedia(Media):
     """Logs rollouts of fixed validation clips with fixed seeds.
 
     The horizon is shortened if no validation drive is long enough.
+
+    Args:
+        settings: as those of `RolloutMediaConfig`.
     """
 
-    def __init__(
-        self,
-        every_steps: int = 1000,
-        num_clips: int = 2,
-        num_futures: int = 2,
-        horizon_steps: int = 10,
-    ) -> None:
-        super().__init__(every_steps)
-        at_least(1, "media.", num_clips=num_clips, num_futures=num_futures)
-        at_least(1, "media.", horizon_steps=horizon_steps)
-        self.num_clips, self.num_futures, self.horizon_steps = num_clips, num_futures, horizon_steps
+    def __init__(self, **settings: Any) -> None:
+        config = RolloutMediaConfig(**settings)
+        super().__init__(config.every_steps)
+        self.num_clips, self.num_futures = config.num_clips, config.num_futures
+        self.horizon_steps = config.horizon_steps
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         data: TokenDataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -51,7 +48,8 @@ class RolloutMedia(Media):
             shown = f"{self.horizon_steps} steps ahead" if self.horizon_steps else "no rollouts"
             print(
                 f"note: the longest validation drive has {longest} steps, a prompt of {prompt} and "
-                f"media.horizon_steps={asked} need {prompt + asked}: pictures show {shown}"
+                f"callbacks.media.horizon_steps={asked} need {prompt + asked}: pictures show "
+                f"{shown}"
             )
 
     def network(self, trainer: L.Trainer, module: Any) -> Any:

@@ -17,14 +17,14 @@ STEPS = 30
 COMMON = (
     "+experiment=gpt_tiny",
     "+debug=worldmodel",
-    "media=none",
+    "callbacks.media=null",
     f"trainer.max_steps={STEPS}",
     f"trainer.val_check_interval={STEPS}",
     "trainer.accelerator=cpu",
     "checkpoints.every_steps=2",
     "checkpoints.keep=null",
     "max_passes=null",
-    "logger.wandb=false",
+    "logger=none",
 )
 ONE = ("trainer.devices=1", "data.batch_size=4")
 TWO = ("trainer.devices=2", "data.batch_size=2")

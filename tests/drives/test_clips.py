@@ -18,7 +18,7 @@ from training.errors import BadInput, CorruptSample
 
 CUT = (
     "+debug=tokenizer",
-    "media=none",
+    "callbacks.media=null",
     "trainer.max_steps=3",
     "trainer.log_every_n_steps=1",
     "checkpoints.every_steps=3",

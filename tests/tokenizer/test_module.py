@@ -15,7 +15,7 @@ SMALL = [
     "trainer.log_every_n_steps=1",
     "checkpoints.every_steps=6",
     "model.loss.gan_start=3",
-    "media=none",
+    "callbacks.media=null",
 ]
 
 

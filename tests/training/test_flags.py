@@ -8,7 +8,7 @@ from training.checkpoints.folder import newest_first, read_weights
 
 WORLD = (
     "+debug=worldmodel",
-    "media=none",
+    "callbacks.media=null",
     "model.network.dropout=0",
     "model.action_dropout=0",
     "trainer.max_steps=3",
@@ -18,7 +18,7 @@ WORLD = (
 )
 TOKENIZER = (
     "+debug=tokenizer",
-    "media=none",
+    "callbacks.media=null",
     "trainer.max_steps=3",
     "trainer.log_every_n_steps=1",
     "checkpoints.every_steps=3",

@@ -6,7 +6,7 @@ import torch
 
 TINY = (
     "+debug=worldmodel",
-    "media=none",
+    "callbacks.media=null",
     "model.network.dim=24",
     "model.network.num_layers=1",
     "data.batch_size=2",

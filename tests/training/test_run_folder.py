@@ -22,7 +22,7 @@ from training.watch.rows import read_rows
 ROOT = Path(__file__).parent.parent.parent
 TINY = (
     "+debug=worldmodel",
-    "media=none",
+    "callbacks.media=null",
     "model.network.dim=24",
     "model.network.num_layers=1",
     "data.batch_size=2",
@@ -188,7 +188,7 @@ def test_a_run_begun_in_bf16_goes_on_in_it_where_the_cpu_has_none(data_folder, t
     """The kernels' own switch makes this CPU one without bf16."""
     if not runs.hardware().startswith("CPU") or not resume.computes_in_bf16():
         pytest.skip("this device has no bf16 to take away")
-    where = (f"run={tmp_path}/run", f"paths.data={data_folder}", "logger.wandb=false")
+    where = (f"run={tmp_path}/run", f"paths.data={data_folder}", "logger=none")
     command = [sys.executable, "train.py", "+experiment=gpt_tiny", *TINY[:-1], *where]
     said = []
     for steps, isa in ((2, {}), (4, {"ONEDNN_MAX_CPU_ISA": "AVX2"})):
@@ -229,7 +229,7 @@ def test_a_read_only_folder_ends_the_command_in_one_line(place, run, tmp_path, d
     disk = tmp_path / "disk"
     disk.mkdir()
     folder = {"run": disk, "new": disk / "new", "proc": Path("/proc/new")}[place]
-    where = (f"run={folder}", f"paths.data={data_folder}", "logger.wandb=false")
+    where = (f"run={folder}", f"paths.data={data_folder}", "logger=none")
     command = [sys.executable, "train.py", "+experiment=gpt_tiny", *TINY, *where]
     shell = ["unshare", "--mount", "--map-root-user", "sh", "-c", READ_ONLY, "sh"]
     done = subprocess.run(

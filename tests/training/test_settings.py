@@ -25,7 +25,7 @@ WORLD = {
     "max_skipped_steps": [-1, NAN],
     "max_passes": [0, NAN],
     "seed": [-1, "abc"],
-    "logger.refresh_rate": [-1],
+    "callbacks.progress_bar.refresh_rate": [-1],
     "optimizer.lr": [0, NAN],
     "optimizer.clip_norm": [-1, NAN],
     "optimizer.weight_decay": [-1, NAN],
@@ -38,9 +38,9 @@ WORLD = {
     "data.num_val_windows": [0],
     "data.on_corrupt": ["pray"],
     "data.encode.num_workers": [-1],
-    "media.every_steps": [0],
-    "media.num_clips": [0],
-    "media.horizon_steps": [0],
+    "callbacks.media.every_steps": [0],
+    "callbacks.media.num_clips": [0],
+    "callbacks.media.horizon_steps": [0],
     "data.source.carracing.seconds": [0, NAN],
     "data.source.carracing.seed": [-1],
 }
@@ -48,9 +48,9 @@ TOKENIZER = {
     "data.num_val_clips": [0],
     "data.clip_frames": [0],
     "data.frames": ["nope"],
-    "media.num_frames": [0],
+    "callbacks.media.num_frames": [0],
     "model.loss.pixel_weight": [-1, NAN],
-    "doctor.grace_steps": [-1],
+    "callbacks.doctor.grace_steps": [-1],
 }
 
 

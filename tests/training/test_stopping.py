@@ -20,13 +20,13 @@ RUN = (
     "+experiment=gpt_tiny",
     "+debug=worldmodel",
     *FEW,
-    "media=none",
+    "callbacks.media=null",
     "trainer.max_steps=1",
     "trainer.val_check_interval=1",
     "max_passes=null",
     "trainer.accelerator=cpu",
     "trainer.devices=1",
-    "logger.wandb=false",
+    "logger=none",
 )
 
 

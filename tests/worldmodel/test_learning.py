@@ -17,7 +17,7 @@ COMMON = [
     "model.network.dropout=0.0",  # the data is no smaller than the model: nothing to regularise
     "data.batch_size=32",
     "max_passes=null",
-    "media=none",
+    "callbacks.media=null",
 ]
 GPT = [
     "model.network.dim=96",

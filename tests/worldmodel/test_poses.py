@@ -20,7 +20,7 @@ SMALL = (
     "model.network.num_layers=1",
     "data.batch_size=2",
     "data.num_val_windows=2",
-    "media=none",
+    "callbacks.media=null",
 )
 
 

@@ -15,7 +15,7 @@ from worldmodel.load import load_world_model
 
 TINY = [
     "+debug=worldmodel",
-    "media=none",
+    "callbacks.media=null",
     "trainer.max_steps=2",
     "checkpoints.every_steps=2",
     "model.network.num_layers=1",

@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig
 
-from tokenizer.doctor.config import Limits
+from tokenizer.doctor.config import DoctorConfig
 from tokenizer.doctor.findings import (
     Finding,
     SettingsInForce,
@@ -29,7 +29,6 @@ from training.disk.places import writable_file
 from training.disk.plain_json import to_json
 from training.disk.status import write_status
 from training.errors import BadInput
-from training.ranges import at_least
 from training.watch.rows import FINDINGS_FILE, append_rows
 
 
@@ -42,30 +41,17 @@ class Doctor(L.Callback):
     keeps them.
 
     Args:
-        window: optimizer steps per judgement; an even number.
-        grace_steps: steps after the start or a treatment before codes and reconstructions are
-            judged. The GAN is judged after one window, the range of the frames at once.
-        treatments: largest number of treatments; 0 warns only.
-        delay_steps: steps by which a treatment delays the GAN.
+        settings: as those of `DoctorConfig`.
 
     Raises:
         BadInput: an odd window; treatments under FSDP; with treatments, frames in a wrong range.
     """
 
-    def __init__(
-        self,
-        window: int = 200,
-        grace_steps: int = 400,
-        treatments: int = 0,
-        delay_steps: int = 1000,
-        limits: Limits | None = None,
-    ) -> None:
-        if window < 2 or window % 2:
-            raise BadInput(f"doctor.window={window}: give an even number of steps")
-        at_least(0, "doctor.", grace_steps=grace_steps, treatments=treatments)
-        at_least(0, "doctor.", delay_steps=delay_steps)
-        self.window, self.grace_steps, self.treatments = window, grace_steps, treatments
-        self.delay_steps, self.limits = delay_steps, limits or Limits()
+    def __init__(self, **settings: Any) -> None:
+        config = DoctorConfig(**settings)
+        self.window, self.grace_steps = config.window, config.grace_steps
+        self.treatments, self.delay_steps = config.treatments, config.delay_steps
+        self.limits = config.limits
         self.vitals: Vitals | None = None
         self._pending: dict[str, Any] = {}
         self.told: list[str] = []
@@ -89,7 +75,8 @@ class Doctor(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, module: Any) -> None:
         if self.treatments and isinstance(trainer.strategy, FullySharded):
             raise BadInput(
-                "doctor=treat with trainer=fsdp: shards cannot be rolled back; leave one"
+                f"callbacks.doctor.treatments={self.treatments} with trainer=fsdp: shards cannot "
+                "be rolled back; leave one"
             )
         for treatment in self.done:  # the schedule's state holds the rates
             known = {

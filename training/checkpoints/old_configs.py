@@ -8,9 +8,12 @@ def in_todays_words(config: dict[str, Any]) -> dict[str, Any]:
 
     Values are not judged here: a damaged one stays where its reader looks for it.
     """
+    config = dict(config)
+    entries = {name: config.pop(name) for name in ("media", "doctor") if name in config}
+    if entries:
+        config["callbacks"] = {**config.get("callbacks", {}), **entries}
     if "loader" not in config:
         return config
-    config = dict(config)
     # `data` was the source, and `loader` the data module, which repeated the source.
     source, loader = config.pop("data", None), config.pop("loader")
     if not isinstance(loader, dict):

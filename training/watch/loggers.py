@@ -79,7 +79,34 @@ class StatusLogger(FileLogger):
 
 
 class Wandb(WandbLogger):
-    """wandb, offline where its server does not answer, so the network never stops a run."""
+    """wandb without prompts, offline where its server does not answer: it never stops a run.
+
+    It is offline unless a key or a mode is set; WANDB_PROJECT, WANDB_ENTITY, WANDB_TAGS and
+    WANDB_MODE are respected.
+
+    Args:
+        folder: the run folder; its name is the run's.
+    """
+
+    def __init__(
+        self, folder: str, project: str, group: str | None = None, job_type: str | None = None
+    ) -> None:
+        if "WANDB_MODE" not in os.environ and not os.environ.get("WANDB_API_KEY"):
+            os.environ["WANDB_MODE"] = "offline"
+        os.environ.setdefault("WANDB_SILENT", "true")
+        super().__init__(
+            project=os.environ.get("WANDB_PROJECT", project),
+            save_dir=folder,
+            name=Path(folder).name,
+            group=group,
+            job_type=job_type,
+            log_model=False,
+        )
+
+    def name_run(self, run_id: str, config: dict[str, Any]) -> None:
+        """What the run is known by, and its config; before the first row."""
+        self._id = run_id
+        self._wandb_init |= {"id": run_id, "config": config}
 
     @property
     @rank_zero_experiment
@@ -131,28 +158,6 @@ def unreachable(url: str) -> str:
     asking.start()
     asking.join(2 * REACH_S)
     return found[0] if found else f"{parts.hostname} does not answer"
-
-
-def build_wandb(
-    folder: Path, project: str, run_id: str, group: str, job_type: str, config: dict[str, Any]
-) -> WandbLogger:
-    """A wandb logger without prompts: offline unless a key or a mode is set.
-
-    WANDB_PROJECT, WANDB_ENTITY, WANDB_TAGS and WANDB_MODE are respected.
-    """
-    if "WANDB_MODE" not in os.environ and not os.environ.get("WANDB_API_KEY"):
-        os.environ["WANDB_MODE"] = "offline"
-    os.environ.setdefault("WANDB_SILENT", "true")
-    return Wandb(
-        project=os.environ.get("WANDB_PROJECT", project),
-        save_dir=folder,
-        id=run_id,
-        name=folder.name,
-        group=group,
-        job_type=job_type,
-        config=config,
-        log_model=False,
-    )
 
 
 @rank_zero_only

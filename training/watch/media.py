@@ -6,7 +6,6 @@ import lightning as L
 import torch
 
 from training.errors import BadInput, CorruptSample, first_line
-from training.ranges import at_least
 
 # Errors of the machine or the data. Any other exception is a bug and ends the run.
 LACKING = (BadInput, CorruptSample, OSError, MemoryError, torch.OutOfMemoryError)
@@ -20,7 +19,6 @@ class Media(L.Callback):
     """
 
     def __init__(self, every_steps: int) -> None:
-        at_least(1, "media.", every_steps=every_steps)
         self.every_steps = every_steps
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:

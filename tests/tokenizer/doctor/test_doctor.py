@@ -19,7 +19,7 @@ from training.errors import BadInput
 STEPS = 40
 RUN = (
     "+debug=tokenizer",
-    "media=none",
+    "callbacks.media=null",
     "model.autoencoder.image_size=[32,32]",
     "model.loss.perceptual_net=''",
     "model.loss.discriminator_channels=8",
@@ -33,9 +33,9 @@ RUN = (
     "trainer.log_every_n_steps=10",
     "checkpoints.every_steps=20",
     "checkpoints.keep=9",
-    "doctor.window=10",
-    "doctor.grace_steps=20",
-    "doctor.delay_steps=20",
+    "callbacks.doctor.window=10",
+    "callbacks.doctor.grace_steps=20",
+    "callbacks.doctor.delay_steps=20",
 )
 
 
@@ -75,7 +75,11 @@ def test_frames_in_a_wrong_range_are_found_at_the_first_step(
     assert found(run)[0] == ("input_range", 1, None)
     assert read_status(run.folder)["findings"] == ["input_range"]
     with pytest.raises(BadInput, match=r"input_range: .*\[-1, 1\]"):
-        fit(composed("tokenizer_tiny", *RUN, "doctor.treatments=3", "run=${paths.runs}/stopped"))
+        fit(
+            composed(
+                "tokenizer_tiny", *RUN, "callbacks.doctor.treatments=3", "run=${paths.runs}/stopped"
+            )
+        )
 
 
 GAN = (*RUN, "model.loss.gan_start=0", "model.loss.gan_weight=1000")
@@ -90,7 +94,7 @@ def test_a_huge_gan_from_the_first_step_is_caught_after_one_window(composed, fit
 
 @pytest.mark.slow
 def test_a_huge_gan_is_weakened_and_delayed_and_a_treated_run_resumes_bit_for_bit(composed, fit):
-    cut = (*GAN, "doctor.treatments=2")
+    cut = (*GAN, "callbacks.doctor.treatments=2")
     alone, run, _ = fit(composed("tokenizer_tiny", *cut, "run=${paths.runs}/alone"))
     assert found(run) == [("gan_dominates", 10, "weaken_gan")]
     row = json.loads((run.folder / "doctor.jsonl").read_text())["treated"]
@@ -119,10 +123,10 @@ def test_a_huge_gan_is_weakened_and_delayed_and_a_treated_run_resumes_bit_for_bi
 def test_rolling_back_returns_the_weights_of_the_last_healthy_checkpoint(composed, fit):
     """The run was healthy until 20; what breaks then is undone at 30, not only treated."""
     cfg = composed(
-        "tokenizer_tiny", *RUN, "trainer.max_steps=30", "doctor.treatments=1",
-        "model.loss.gan_start=999", "optimizer.lr=1e-7", "doctor.limits.min_usage=0",
-        "doctor.limits.max_variance=99", "doctor.limits.min_variance=0.01",
-        "doctor.grace_steps=10",
+        "tokenizer_tiny", *RUN, "trainer.max_steps=30", "callbacks.doctor.treatments=1",
+        "model.loss.gan_start=999", "optimizer.lr=1e-7", "callbacks.doctor.limits.min_usage=0",
+        "callbacks.doctor.limits.max_variance=99", "callbacks.doctor.limits.min_variance=0.01",
+        "callbacks.doctor.grace_steps=10",
     )  # fmt: skip
     module, run, _ = fit(cfg, Squash("decoder", at=20))
     assert found(run) == [("flat_output", 30, "lower_rate")]
@@ -189,7 +193,7 @@ def far(monkeypatch):
 
 
 def test_dead_codes_are_caught_after_the_grace_and_restarted(composed, fit, far):
-    cfg = composed("tokenizer_tiny", *RUN, "doctor.treatments=1")
+    cfg = composed("tokenizer_tiny", *RUN, "callbacks.doctor.treatments=1")
     cfg.quantizer = {"_target_": f"{FarConfig.__module__}.FarConfig"}
     _, run, _ = fit(cfg)
     assert ("dead_codes", 20, "restart_codes") in found(run)
@@ -201,7 +205,7 @@ def test_dead_codes_are_caught_after_the_grace_and_restarted(composed, fit, far)
 def test_fsq_latents_that_leave_the_grid_unused_are_spread(composed, fit):
     cfg = composed(
         "tokenizer_tiny", *RUN, "quantizer.levels=[8,8,8]", "optimizer.lr=1e-7",
-        "doctor.limits.min_variance=0", "doctor.treatments=1",
+        "callbacks.doctor.limits.min_variance=0", "callbacks.doctor.treatments=1",
     )  # fmt: skip
     _, run, _ = fit(cfg, Squash())
     assert found(run)[0] == ("dead_codes", 20, "restart_codes")
@@ -227,7 +231,8 @@ class Squash(L.Callback):
 def test_a_solid_colour_is_found_and_the_rate_is_halved(composed, fit):
     cfg = composed(
         "tokenizer_tiny", *RUN, "optimizer.lr=1e-6", "optimizer.schedule=constant",
-        "model.loss.gan_start=999", "doctor.limits.min_usage=0", "doctor.treatments=1",
+        "model.loss.gan_start=999", "callbacks.doctor.limits.min_usage=0",
+        "callbacks.doctor.treatments=1",
     )  # fmt: skip
     _, run, trainer = fit(cfg, Squash("decoder"))
     assert found(run)[0] == ("flat_output", 20, "lower_rate")
@@ -237,7 +242,7 @@ def test_a_solid_colour_is_found_and_the_rate_is_halved(composed, fit):
 
 def test_off_means_that_nobody_watches(composed, fit):
     _, run, trainer = fit(
-        composed("tokenizer_tiny", *RUN[:-3], "doctor=off", "trainer.max_steps=6")
+        composed("tokenizer_tiny", *RUN[:-3], "callbacks.doctor=null", "trainer.max_steps=6")
     )
     assert not any(type(c).__name__ == "Doctor" for c in trainer.callbacks)
     assert rows(run, "doctor/usage") == {}

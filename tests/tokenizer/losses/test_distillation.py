@@ -86,7 +86,7 @@ def test_a_run_with_a_teacher_learns_from_it(composed, fit):
     cut = [
         "+debug=tokenizer",
         "quantizer=lfq",
-        "media=none",
+        "callbacks.media=null",
         "trainer.max_steps=20",
         "trainer.val_check_interval=20",
         "trainer.log_every_n_steps=1",

@@ -8,7 +8,7 @@ from training.checkpoints.folder import newest_first, read_weights
 
 SMALL = [
     "+debug=tokenizer",
-    "media=none",
+    "callbacks.media=null",
     "trainer.max_steps=5",
     "trainer.val_check_interval=5",
     "checkpoints.every_steps=5",
@@ -47,9 +47,9 @@ def test_pictures_and_counted_flops_teach_the_codebook_nothing(composed, fit):
     settings = ["quantizer=vq", "quantizer.kmeans_batches=0"]
     seen = {}
     for media in ("none", "reconstructions"):
-        every = ["media.every_steps=2"] if media != "none" else []
-        cut = [o for o in SMALL if not o.startswith("media")]
-        cfg = composed("tokenizer_tiny", *cut, f"media={media}", *every, *settings, f"run={media}")
+        every = ["callbacks.media.every_steps=2"] if media != "none" else ["callbacks.media=null"]
+        cut = [o for o in SMALL if not o.startswith("callbacks.media")]
+        cfg = composed("tokenizer_tiny", *cut, *every, *settings, f"run={media}")
         cfg.run = f"{cfg.paths.runs}/{media}"
         module, _, _ = fit(cfg)
         module.autoencoder.train()

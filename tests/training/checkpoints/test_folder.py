@@ -296,7 +296,12 @@ def test_old_ones_go_only_when_the_new_one_is_durable(tmp_path, monkeypatch):
         SaveCheckpoints(tmp_path, FolderCheckpointIO(keep=1))
 
 
-CUT = ("+debug=worldmodel", "media=none", "checkpoints.every_steps=2", "trainer.max_steps=6")
+CUT = (
+    "+debug=worldmodel",
+    "callbacks.media=null",
+    "checkpoints.every_steps=2",
+    "trainer.max_steps=6",
+)
 
 
 class FullDisk(L.Callback):
@@ -397,7 +402,12 @@ def test_a_checkpoint_of_schema_1_opens_and_resumes(composed, fit, tmp_path):
     assert load_world_model(old)
     folder = tmp_path / "runs/old/checkpoints/step-0000002"
     shutil.copytree(old, folder)
-    cut = ("+debug=worldmodel", "media=none", "trainer.max_steps=4", f"run={tmp_path}/runs/old")
+    cut = (
+        "+debug=worldmodel",
+        "callbacks.media=null",
+        "trainer.max_steps=4",
+        f"run={tmp_path}/runs/old",
+    )
     small = ("model.network.dim=12", "model.network.num_layers=1")
     _, run, trainer = fit(composed("gpt_tiny", *cut, *small))
     assert run.resume_from == str(folder)

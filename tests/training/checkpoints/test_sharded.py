@@ -16,7 +16,6 @@ from training.errors import BadInput
 ROOT = Path(__file__).parents[3]
 STEPS = 8
 COMMON = (
-    "media=none",
     f"trainer.max_steps={STEPS}",
     "trainer.log_every_n_steps=1",
     f"trainer.val_check_interval={STEPS}",
@@ -24,7 +23,7 @@ COMMON = (
     "trainer.precision=32-true",
     "checkpoints.every_steps=4",
     "max_passes=null",
-    "logger.wandb=false",
+    "logger=none",
 )
 WORLD = (
     "+experiment=gpt_tiny",
@@ -44,9 +43,11 @@ TWO = ("trainer.devices=2", "data.batch_size=2")
 
 
 def train(run, data, *overrides) -> str:
+    drawn = any(word.startswith("callbacks.media") for word in overrides)
+    common = COMMON if drawn else ("callbacks.media=null", *COMMON)
     command = [sys.executable, "train.py", *overrides, f"run={run}", f"paths.data={data}"]
     done = subprocess.run(
-        [*command[:2], *COMMON, *command[2:]],
+        [*command[:2], *common, *command[2:]],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -125,7 +126,11 @@ def test_one_two_and_one_process_see_the_same_samples(tmp_path, data_folder):
 @pytest.mark.slow
 def test_a_sharded_run_draws_pictures_of_the_whole_model(tmp_path, data_folder):
     run = tmp_path / "run"
-    media = ("media=rollouts", "media.every_steps=8", "media.num_clips=1", "media.horizon_steps=2")
+    media = (
+        "callbacks.media.every_steps=8",
+        "callbacks.media.num_clips=1",
+        "callbacks.media.horizon_steps=2",
+    )
     train(run, data_folder, *WORLD, *TWO, "trainer=fsdp", *media)
     assert list(run.glob("media/step-*/rollouts.png"))
     from worldmodel.load import load_world_model
@@ -150,7 +155,12 @@ def test_what_excludes_each_other_is_refused(composed):
 
 
 def test_another_global_batch_is_another_run(composed, fit, tmp_path):
-    cut = ("+debug=worldmodel", "media=none", "trainer.max_steps=2", f"run={tmp_path}/run")
+    cut = (
+        "+debug=worldmodel",
+        "callbacks.media=null",
+        "trainer.max_steps=2",
+        f"run={tmp_path}/run",
+    )
     fit(composed("gpt_tiny", *cut, "data.batch_size=4"))
     with pytest.raises(BadInput, match="its run takes 4 samples per step, now 2"):
         fit(composed("gpt_tiny", *cut, "data.batch_size=2"))

@@ -284,7 +284,7 @@ def test_a_real_ladder_predicts_a_larger_run_and_finds_the_known_floor(
 ):
     """Measured: error of the prediction 0.2 %, of the floor 2 %; the tolerances are wider."""
     settings = [f"paths.runs={tmp_path}/runs", f"paths.data={data_folder}"]
-    device = ["trainer.accelerator=cpu", "logger.refresh_rate=0"]
+    device = ["trainer.accelerator=cpu", "callbacks.progress_bar.refresh_rate=0"]
     ladder = read_ladder(ROOT / "configs/ladder/quick.yaml", [*settings, *device])
     result = scaling.climb(ladder)
     (scored,) = result["predictions"]

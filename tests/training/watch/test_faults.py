@@ -21,7 +21,7 @@ from training.watch.gradients import NonFinite
 from worldmodel.known_entropy.world import KnownEntropyWorld
 
 TINY = (
-    "media=none",
+    "callbacks.media=null",
     "model.network.dim=24",
     "model.network.num_layers=1",
     "model.network.num_heads=2",

@@ -1,16 +1,23 @@
 """What a run logs: one row at a time, with everything in it."""
 
+import csv
 import json
 import time
 
+import lightning as L
 import pytest
+from hydra.errors import ConfigCompositionException
+from lightning.pytorch.loggers.logger import DummyLogger
 
 from training.disk.status import read_status
+from training.errors import BadInput
+from training.settings import check_settings
 from training.watch.workspace import AXIS, SECTIONS, build
 
+HERE = "tests.training.watch.test_loggers"
 CUT = (
     "+debug=worldmodel",
-    "media=none",
+    "callbacks.media=null",
     "trainer.log_every_n_steps=2",
 )
 EVERY_ROW = {
@@ -53,7 +60,7 @@ def test_the_saved_workspace_shows_only_what_is_logged(composed, fit, tmp_path):
         "tokenizer_tiny": ("+debug=tokenizer", "model.loss.gan_start=1"),
     }
     for recipe, cut in cuts.items():
-        steps = ("trainer.max_steps=10", "trainer.log_every_n_steps=5", "media=none")
+        steps = ("trainer.max_steps=10", "trainer.log_every_n_steps=5", "callbacks.media=null")
         _, run, _ = fit(composed(recipe, *cut, *steps))
         lines = (run.folder / "metrics.jsonl").read_text().splitlines()
         logged |= {key for line in lines for key in json.loads(line)}
@@ -64,7 +71,12 @@ def test_the_saved_workspace_shows_only_what_is_logged(composed, fit, tmp_path):
 
 
 def test_throughput_figures_are_consistent(composed, fit):
-    cut = ["+debug=worldmodel", "trainer.max_steps=10", "trainer.log_every_n_steps=5", "media=none"]
+    cut = [
+        "+debug=worldmodel",
+        "trainer.max_steps=10",
+        "trainer.log_every_n_steps=5",
+        "callbacks.media=null",
+    ]
     cfg = composed("gpt_tiny", *cut)
     _, run, _ = fit(cfg)
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
@@ -78,6 +90,72 @@ def test_throughput_figures_are_consistent(composed, fit):
         assert row["perf/mfu"] > 0
 
 
+class Keeping(DummyLogger):
+    """A logger of a user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[dict] = []
+
+    def log_metrics(self, metrics, step=None) -> None:
+        self.rows.append({"step": step, **metrics})
+
+
+def test_several_loggers_have_the_same_rows(composed, fit):
+    assert list(composed("gpt_tiny", "logger=[csv,wandb]").logger) == ["csv", "wandb"]
+    mine = f"+logger.mine._target_={HERE}.Keeping"
+    cut = ["+debug=worldmodel", "trainer.max_steps=4", "trainer.log_every_n_steps=2"]
+    _, run, trainer = fit(composed("gpt_tiny", *cut, "callbacks.media=null", "logger=csv", mine))
+    with (run.folder / "csv/version_0/metrics.csv").open() as file:
+        kept = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "train/loss" in row] == [2, 4]
+    for row in rows:
+        own = {k: v for k, v in row.items() if k not in ("time", "epoch")}
+        assert any(own.items() <= other.items() for other in kept), row
+        assert any(own.items() <= other.items() for other in trainer.loggers[-1].rows), row
+
+
+class Counting(L.Callback):
+    """A callback of a user's own."""
+
+    def __init__(self, word: str) -> None:
+        self.word, self.steps = word, 0
+
+    def on_train_batch_end(self, *args) -> None:
+        self.steps += 1
+
+
+def test_a_callback_of_ones_own_needs_no_change_here(composed, fit):
+    mine = [f"+callbacks.mine._target_={HERE}.Counting"]
+    mine += ["+callbacks.mine.word=hello", "trainer.max_steps=3"]
+    _, _, trainer = fit(composed("gpt_tiny", "+debug=worldmodel", "callbacks.media=null", *mine))
+    found = [c for c in trainer.callbacks if type(c).__name__ == "Counting"]
+    assert [(c.word, c.steps) for c in found] == [("hello", 3)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["+callbacks.mine._target_=no.such.Class"], r"callbacks\.mine: .*no"),
+        (["+callbacks.mine._target_=pathlib.Path"], r"callbacks\.mine.*is no Callback"),
+        (["+callbacks.mine.word=a"], r"callbacks\.mine: names no class"),
+        (["+logger.mine._target_=pathlib.Path"], r"logger\.mine.*is no Logger"),
+        (["callbacks.media.nope=1"], "nope"),
+    ],
+)
+def test_an_entry_that_is_none_is_named(words, said, composed):
+    with pytest.raises((BadInput, ConfigCompositionException), match=said):
+        check_settings(composed("gpt_tiny", *words))
+
+
+def test_without_tensorboard_the_entry_says_what_to_install(composed, monkeypatch):
+    monkeypatch.setattr("lightning.fabric.loggers.tensorboard._TENSORBOARD_AVAILABLE", False)
+    monkeypatch.setattr("lightning.fabric.loggers.tensorboard._TENSORBOARDX_AVAILABLE", False)
+    with pytest.raises(BadInput, match=r"logger\.tensorboard: .*tensorboard.*pip install"):
+        check_settings(composed("gpt_tiny", "logger=tensorboard"))
+
+
 def test_a_loader_that_is_slow_is_seen_in_the_data_wait(composed, fit, monkeypatch):
     from worldmodel.data import TokenWindows
 
@@ -85,7 +163,12 @@ def test_a_loader_that_is_slow_is_seen_in_the_data_wait(composed, fit, monkeypat
     monkeypatch.setattr(
         TokenWindows, "__getitem__", lambda self, i: (time.sleep(0.2), real(self, i))[1]
     )
-    cut = ["+debug=worldmodel", "trainer.max_steps=6", "trainer.log_every_n_steps=6", "media=none"]
+    cut = [
+        "+debug=worldmodel",
+        "trainer.max_steps=6",
+        "trainer.log_every_n_steps=6",
+        "callbacks.media=null",
+    ]
     _, run, _ = fit(composed("gpt_tiny", *cut))
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     (wait,) = [row["data/wait_share"] for row in rows if "data/wait_share" in row]

@@ -31,12 +31,16 @@ def full_disk(small_disk):
 def test_rollouts_of_short_drives_on_a_full_disk_do_not_end_the_run(
     composed, fit, full_disk, monkeypatch, capsys
 ):
-    short = ("data.source.carracing.seconds=1.1", "media.horizon_steps=10", "media.every_steps=2")
+    short = (
+        "data.source.carracing.seconds=1.1",
+        "callbacks.media.horizon_steps=10",
+        "callbacks.media.every_steps=2",
+    )
     cfg = composed("gpt_tiny", "+debug=worldmodel", *short, "trainer.max_steps=4")
     _, run, trainer = fit(cfg, FullDisk(full_disk, monkeypatch))
     said = capsys.readouterr().out
     assert trainer.global_step == 4
-    assert said.count("media.horizon_steps=10 need 12: pictures show 9 steps ahead") == 1
+    assert said.count("callbacks.media.horizon_steps=10 need 12: pictures show 9 steps ahead") == 1
     assert said.count("warning: no pictures of step 2: [Errno 28] No space left on device") == 1
     folders = [path.name for path in (run.folder / "media").iterdir()]
     assert folders == ["step-0000004"]

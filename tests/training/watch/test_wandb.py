@@ -16,7 +16,7 @@ import pytest
 import wandb
 from wandb.proto import wandb_internal_pb2
 
-from training.watch.loggers import build_wandb
+from training.watch.loggers import Wandb
 from training.watch.workspace import AXIS
 
 BLOCK = 32768
@@ -70,8 +70,8 @@ def offline(monkeypatch):
 
 CUT = (
     "+debug=worldmodel",
-    "logger.wandb=true",
-    "media.every_steps=10",
+    "logger=wandb",
+    "callbacks.media.every_steps=10",
     "trainer.log_every_n_steps=2",
 )
 
@@ -123,8 +123,9 @@ def online(monkeypatch):
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", address)
         began = time.monotonic()
-        run = build_wandb(folder, "project", "abc123", "group", "job", {}).experiment
-        return run, time.monotonic() - began
+        logger = Wandb(str(folder), "project", "group", "job")
+        logger.name_run("abc123", {})
+        return logger.experiment, time.monotonic() - began
 
     yield begin
     wandb.finish()

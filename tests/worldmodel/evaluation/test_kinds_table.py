@@ -23,7 +23,7 @@ CUT = [
     "data.num_val_windows=2",
     "trainer.max_steps=2",
     "checkpoints.every_steps=2",
-    "media=none",
+    "callbacks.media=null",
 ]
 
 

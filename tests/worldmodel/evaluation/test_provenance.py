@@ -34,7 +34,7 @@ def trained(tmp_path_factory):
                 "+experiment=gpt_tiny",
                 f"paths.runs={folder}/runs",
                 f"paths.data={folder.parent.parent}/data",
-                "logger.wandb=false",
+                "logger=none",
                 "trainer.accelerator=cpu",
                 "trainer.devices=1",
                 *TINY_DRIVES,

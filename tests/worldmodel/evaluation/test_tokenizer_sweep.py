@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 PLAN = """
 tokenizer: {experiment: tokenizer_tiny, overrides: ["+debug=tokenizer"]}
 probe: {experiment: gpt_tiny, overrides: ["+debug=worldmodel"]}
-overrides: [logger.wandb=false, media=none, trainer.accelerator=cpu, trainer.devices=1]
+overrides: [logger=none, callbacks.media=null, trainer.accelerator=cpu, trainer.devices=1]
 tokenizers:
   few: {"quantizer.levels": [4, 4]}
   many: {"quantizer.levels": [8, 5, 5, 5]}

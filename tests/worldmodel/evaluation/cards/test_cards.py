@@ -15,7 +15,7 @@ from worldmodel.evaluation.cards.terminal import table_of
 
 TINY = [
     "+debug=worldmodel",
-    "media=none",
+    "callbacks.media=null",
     "trainer.max_steps=12",
     "data.source.carracing.seconds=5.0",
 ]
@@ -146,11 +146,16 @@ def test_digits_do_not_depend_on_batch_size_or_threads(composed, fit, evaluate):
 
 
 def test_a_world_model_of_video_tokens_gets_its_card(composed, fit, evaluate):
-    cut = ["+debug=tokenizer_video", "trainer.max_steps=2", "media=none", "model.loss.gan_start=9"]
+    cut = [
+        "+debug=tokenizer_video",
+        "trainer.max_steps=2",
+        "callbacks.media=null",
+        "model.loss.gan_start=9",
+    ]
     sizes = ["model.autoencoder.image_size=[32,32]", "model.autoencoder.channels=8"]
     _, video, _ = fit(composed("tokenizer_video_tiny", *cut, *sizes))
     drives = [*TINY[2:], f"data.tokenizer={video.folder}", "model.network.num_layers=1"]
-    _, run, _ = fit(composed("gpt_tiny", TINY[0], "media.every_steps=5", *drives))
+    _, run, _ = fit(composed("gpt_tiny", TINY[0], "callbacks.media.every_steps=5", *drives))
     longer = [f"cards.{card}.horizon_s=0.8" for card in ("rollout", "control")]
     cards = evaluate(run.folder, *FEW, *longer, "cards.rollout.num_futures=1")["cards"]
     pixels = cards["rollout"]
@@ -165,7 +170,12 @@ def test_a_world_model_of_video_tokens_gets_its_card(composed, fit, evaluate):
 
 
 def test_a_tokenizer_gets_its_card(composed, fit, evaluate):
-    cut = ["+debug=tokenizer", "trainer.max_steps=4", "media=none", "model.loss.gan_start=2"]
+    cut = [
+        "+debug=tokenizer",
+        "trainer.max_steps=4",
+        "callbacks.media=null",
+        "model.loss.gan_start=2",
+    ]
     _, run, _ = fit(composed("tokenizer_tiny", *cut))
     card = evaluate(run.folder)["cards"]["reconstruction"]["means"]
     assert card["num_frames"] > 0
@@ -179,7 +189,12 @@ def test_a_prompt_longer_than_the_context_and_another_tokenizer_are_refused(
     _, run, _ = fit(composed("gpt_tiny", *TINY, "trainer.max_steps=1", "checkpoints.every_steps=1"))
     with pytest.raises(BadInput, match="context"):
         evaluate(run.folder, *FEW, "cards.rollout.prompt_steps=9")
-    cut = ["+debug=tokenizer", "trainer.max_steps=1", "media=none", "checkpoints.every_steps=1"]
+    cut = [
+        "+debug=tokenizer",
+        "trainer.max_steps=1",
+        "callbacks.media=null",
+        "checkpoints.every_steps=1",
+    ]
     _, other, _ = fit(composed("tokenizer_tiny", *cut, "run=${paths.runs}/other"))
     with pytest.raises(BadInput, match="tokenizer"):
         evaluate(run.folder, *FEW, f"tokenizer={other.folder}")

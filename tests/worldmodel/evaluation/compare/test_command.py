@@ -21,7 +21,12 @@ SMALL = [
 
 
 def test_two_steps_of_a_run_are_compared(composed, fit, tmp_path, monkeypatch, capsys):
-    few = ["+debug=worldmodel", "media=none", "trainer.max_steps=8", "checkpoints.every_steps=4"]
+    few = [
+        "+debug=worldmodel",
+        "callbacks.media=null",
+        "trainer.max_steps=8",
+        "checkpoints.every_steps=4",
+    ]
     _, run, _ = fit(composed("gpt_tiny", *few, "data.source.carracing.num_test=2"))
     steps = sorted(str(folder) for folder in (run.folder / "checkpoints").iterdir())
     assert len(steps) == 2
