@@ -12,8 +12,8 @@ from tokenizer.networks.config import (
     AutoencoderConfig,
     MusikConfig,
     SemanticConfig,
-    VideoAutoencoderConfig,
 )
+from tokenizer.networks.video.config import VideoAutoencoderConfig
 from tokenizer.quantizers.config import (
     FSQConfig,
     LFQConfig,

@@ -17,8 +17,8 @@ from tokenizer.evaluation import evaluate_tokenizer
 from tokenizer.inference.frame_encoder import FrameEncoder, sample_clips
 from tokenizer.load import load_tokenizer, manifest_of
 from tokenizer.losses.lpips import load_lpips
-from tokenizer.networks.config import VideoAutoencoderConfig
 from tokenizer.networks.kinds import build_network
+from tokenizer.networks.video.config import VideoAutoencoderConfig
 from tokenizer.quantizers.config import FSQConfig
 from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput

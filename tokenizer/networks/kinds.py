@@ -6,11 +6,11 @@ from tokenizer.networks.config import (
     AutoencoderConfig,
     MusikConfig,
     SemanticConfig,
-    VideoAutoencoderConfig,
     VQGANConfig,
 )
 from tokenizer.networks.musik import Musik
 from tokenizer.networks.semantic import SemanticTokenizer
+from tokenizer.networks.video.config import VideoAutoencoderConfig
 from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
 from tokenizer.networks.vqgan import VQGAN
 

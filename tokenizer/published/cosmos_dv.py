@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from drives.preprocessing import Preprocessing
-from tokenizer.networks.config import VideoAutoencoderConfig
 from tokenizer.networks.kinds import build_network
+from tokenizer.networks.video.config import VideoAutoencoderConfig
 from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.torchscript import is_torchscript, read_torchscript
 from tokenizer.quantizers.config import FSQConfig

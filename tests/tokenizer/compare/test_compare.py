@@ -28,8 +28,9 @@ from tokenizer.load import Tokenizer, load_tokenizer, manifest_of
 from tokenizer.losses.lpips import load_lpips
 from tokenizer.metrics import flicker
 from tokenizer.networks.autoencoder import Autoencoder
-from tokenizer.networks.config import AutoencoderConfig, VideoAutoencoderConfig
+from tokenizer.networks.config import AutoencoderConfig
 from tokenizer.networks.kinds import build_network
+from tokenizer.networks.video.config import VideoAutoencoderConfig
 from tokenizer.quantizers.config import FSQConfig
 from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput

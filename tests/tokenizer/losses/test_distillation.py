@@ -15,7 +15,7 @@ from tokenizer.load import load_tokenizer
 from tokenizer.losses.config import LossConfig, TeacherConfig, TimmTeacherConfig
 from tokenizer.losses.distillation import TEACHERS, Distillation, Teacher, build_teacher
 from tokenizer.module import TokenizerModule
-from tokenizer.networks.config import VideoAutoencoderConfig
+from tokenizer.networks.video.config import VideoAutoencoderConfig
 from training.checkpoints.folder import newest_first, read_weights
 from training.config import AdamWConfig
 from training.errors import BadInput

@@ -4,10 +4,10 @@ import pytest
 import torch
 from einops import rearrange
 
-from tokenizer.networks.config import VideoAutoencoderConfig
 from tokenizer.networks.kinds import build_network
 from tokenizer.networks.video.blocks import TimeAttention
 from tokenizer.networks.video.causal_conv import PastFrames
+from tokenizer.networks.video.config import VideoAutoencoderConfig
 from tokenizer.networks.video.haar import haar, inverse_haar
 from tokenizer.networks.video.video_autoencoder import VideoAutoencoder
 from tokenizer.quantizers.config import FSQConfig

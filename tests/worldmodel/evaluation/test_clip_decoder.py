@@ -11,8 +11,8 @@ from drives.preprocessing import to_uint8
 from drives.tokens.store import TokenDrive, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from tokenizer.load import Tokenizer, load_tokenizer
-from tokenizer.networks.config import VideoAutoencoderConfig
 from tokenizer.networks.kinds import build_network
+from tokenizer.networks.video.config import VideoAutoencoderConfig
 from tokenizer.quantizers.config import FSQConfig
 from worldmodel.data import TokenWindows
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenizer.networks.base import PixelNetwork
-from tokenizer.networks.config import VideoAutoencoderConfig
 from tokenizer.networks.video.blocks import (
     FrameNorm,
     SpaceTimeDownsample,
@@ -30,6 +29,7 @@ from tokenizer.networks.video.causal_conv import (
     PastFrames,
     at_start,
 )
+from tokenizer.networks.video.config import VideoAutoencoderConfig
 from tokenizer.networks.video.haar import haar, inverse_haar
 from tokenizer.networks.video.stream import DecodeStream, EncodeStream
 from tokenizer.quantizers.base import Quantized
