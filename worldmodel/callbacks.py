@@ -17,7 +17,7 @@ from worldmodel.data import TokenDataModule, collate
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import rollout
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of
-from worldmodel.evaluation.strips import Panel, write_strip
+from worldmodel.evaluation.report.strips import Panel, write_strip
 
 
 class RolloutMedia(Media):

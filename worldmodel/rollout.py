@@ -30,7 +30,7 @@ from worldmodel.decoding.rollout import open_decoder, rollout
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of
 from worldmodel.evaluation.evidence import Evidence, evidence_of
 from worldmodel.evaluation.pixels import captions_of
-from worldmodel.evaluation.strips import Panel, write_strip
+from worldmodel.evaluation.report.strips import Panel, write_strip
 from worldmodel.load import WorldModel, load_world_model
 
 SHOWN = 4  # clips in the pictures

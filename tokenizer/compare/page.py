@@ -93,7 +93,7 @@ def _charts(rows: Mapping[str, Mapping[str, Any]]) -> list[Markup]:
     """LPIPS, PSNR and flicker over bits per frame: hollow raw, filled entropy-coded."""
     charts = []
     for key, label in (("lpips", "LPIPS"), ("psnr", "PSNR (dB)"), ("flicker", "flicker")):
-        chart = Figure(figsize=(4, 3))
+        chart = Figure(figsize=(4, 3), layout="constrained")
         axes = chart.subplots()
         for index, (name, row) in enumerate(rows.items()):
             bits = [row["bits_per_frame"], row["coded_bits_per_frame"]]

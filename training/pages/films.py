@@ -13,10 +13,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-# WebP quality (100: lossless), and by what frames are shrunk: the first that fits is taken.
-LADDER = ((100, 1), (90, 1), (70, 1), (50, 1), (50, 2), (40, 4))
+# Clips, WebP quality (100: lossless), and by what frames are shrunk: the first that fits is taken.
+LADDER = ((8, 100, 1), (8, 90, 1), (8, 70, 1), (8, 50, 1), (5, 50, 2), (3, 40, 4), (1, 30, 8))
 MAX_BYTES = 5_000_000  # of one call
-MAX_CLIPS = 8
 MIN_SIDE = 64  # smaller frames are enlarged, or compression would blur them
 Frames = UInt8[np.ndarray, "clip time height width 3"]
 
@@ -39,15 +38,18 @@ def write_films(
         num_prompt: frames that were given; later ones are imagined.
         score: name and value of every clip, lower is better: best first.
     """
-    clips = _kept(len(names), score and score[1])
     num_frames = next(iter(panels.values())).shape[1]
     columns = math.ceil(math.sqrt(num_frames))
-    sheets = [[_sheet(frames[clip], columns) for frames in panels.values()] for clip in clips]
+    for most, quality, shrunk in LADDER:
+        clips = _kept(len(names), score and score[1], most)
+        sheets = [[_sheet(frames[clip], columns) for frames in panels.values()] for clip in clips]
+        if encoded := _encoded(sheets, quality, shrunk):
+            break
     folder.mkdir()
     shown = []
-    for clip, encoded in zip(clips, _encoded(sheets), strict=True):
-        files = [f"{folder.name}/{clip}_{number}.webp" for number in range(len(encoded))]
-        for file, content in zip(files, encoded, strict=True):
+    for clip, contents in zip(clips, encoded, strict=False):
+        files = [f"{folder.name}/{clip}_{number}.webp" for number in range(len(contents))]
+        for file, content in zip(files, contents, strict=True):
             (folder.parent / file).write_bytes(content)
         said = f", {score[0]} {score[1][clip]:.3g}" if score else ""
         shown.append({"title": f"{names[clip]}{said}", "sheets": files})
@@ -63,10 +65,10 @@ def write_films(
     }
 
 
-def _kept(num: int, score: Sequence[float] | None) -> list[int]:
-    """At most `MAX_CLIPS`, from the best to the worst at even ranks."""
+def _kept(num: int, score: Sequence[float] | None, most: int) -> list[int]:
+    """At most `most` clips, from the best to the worst at even ranks."""
     ranks = np.arange(num) if score is None else np.argsort(score, kind="stable")
-    chosen = np.linspace(0, num - 1, min(MAX_CLIPS, num)).round().astype(int)
+    chosen = np.linspace(0, num - 1, min(most, num)).round().astype(int)
     kept: list[int] = ranks[chosen].tolist()
     return kept
 
@@ -80,18 +82,17 @@ def _sheet(frames: UInt8[np.ndarray, "time height width 3"], columns: int) -> Im
     return Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in rows]))
 
 
-def _encoded(clips: Sequence[Sequence[Image.Image]]) -> list[list[bytes]]:
-    """All sheets, in the best quality of the ladder that keeps to `MAX_BYTES`."""
-    for quality, shrunk in LADDER:
-        encoded: list[list[bytes]] = []
-        for sheets in clips:
-            encoded.append([_webp(sheet, quality, shrunk) for sheet in sheets])
-            size = sum(len(content) for row in encoded for content in row)
-            if size * len(clips) > MAX_BYTES * len(encoded):
-                break  # as the first clips, so all
-        else:
-            return encoded
-    return encoded  # at the lowest quality there is
+def _encoded(
+    clips: Sequence[Sequence[Image.Image]], quality: int, shrunk: int
+) -> list[list[bytes]]:
+    """All sheets; none where they exceed `MAX_BYTES`."""
+    encoded: list[list[bytes]] = []
+    for sheets in clips:
+        encoded.append([_webp(sheet, quality, shrunk) for sheet in sheets])
+        size = sum(len(content) for row in encoded for content in row)
+        if size * len(clips) > MAX_BYTES * len(encoded):  # as the first clips, so all
+            return []
+    return encoded
 
 
 def _webp(sheet: Image.Image, quality: int, shrunk: int) -> bytes:

@@ -67,7 +67,7 @@ def curves(
     Args:
         bands: ends of the intervals of some lines.
     """
-    chart = Figure(figsize=(4, 3))
+    chart = Figure(figsize=(4, 3), layout="constrained")
     axes = chart.subplots()
     for name, values in lines.items():
         at = x or range(1, 1 + len(values))
@@ -77,7 +77,7 @@ def curves(
             axes.fill_between(at, low, high, color=line.get_color(), alpha=0.15, lw=0)
     axes.set(title=as_drawn(title), xlabel=as_drawn(xlabel))
     if len(lines) > 1:
-        axes.legend(fontsize=6)
+        chart.legend(fontsize=7, loc="outside lower center", ncols=2)
     return svg(chart)
 
 
@@ -85,7 +85,6 @@ def svg(chart: Figure) -> Markup:
     """A chart as an element of the page."""
     for axes in chart.axes:
         axes.grid(alpha=0.3)
-    chart.tight_layout()
     buffer = io.StringIO()
     chart.savefig(buffer, format="svg")
     text = buffer.getvalue()

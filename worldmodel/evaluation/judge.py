@@ -31,7 +31,7 @@ from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.cards.terminal import table_of
 from worldmodel.evaluation.evidence import DRIVES, data_source, evidence_of
 from worldmodel.evaluation.provenance.trained_clips import refuse_trained_clips
-from worldmodel.evaluation.report import write_report
+from worldmodel.evaluation.report.page import write_report
 from worldmodel.evaluation.subject import Decoded, JudgedModel
 from worldmodel.load import world_model_from
 

@@ -41,7 +41,7 @@ def test_of_many_clips_the_best_and_the_worst_are_kept(tmp_path):
     names = [f"clip {i}" for i in range(20)]
     film = write_films(tmp_path / "films", {"a": counting(20, 1)}, names, 1, 5, ("LPIPS", values))
     titles = [clip["title"] for clip in film["clips"]]
-    assert len(titles) == films.MAX_CLIPS
+    assert len(titles) == films.LADDER[0][0]
     assert titles[0] == f"clip {values.index(0)}, LPIPS 0"
     assert titles[-1] == f"clip {values.index(19)}, LPIPS 19"
 

@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from einops import rearrange
 
+from training.pages.films import write_films
 from worldmodel.evaluation.action_use import action_use
 from worldmodel.evaluation.cards.config import ControlCard
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.pixels import imagine
+from worldmodel.evaluation.report.strips import Panel, as_arrays, write_strip
 from worldmodel.evaluation.steering import (
     can_steer,
     scene_motion,
     steered_actions,
     steering_amplitude,
 )
-from worldmodel.evaluation.strips import Panel, write_strip
 from worldmodel.evaluation.subject import JudgedClips, JudgedModel
 
 SHOWN = 4  # clips in the video
@@ -71,5 +72,8 @@ def _steering(subject: JudgedModel, clips: JudgedClips) -> dict[str, Any]:
         "column": names[column],
         "correlation_on_real_frames": torch.corrcoef(pairs)[0, 1].item(),
     }
-    write_strip(subject.out, "steering", [(c, p[:SHOWN]) for c, p in panels], seen, model.spec.fps)
+    fps, out = model.spec.fps, subject.out
+    write_strip(out, "steering", [(c, p[:SHOWN]) for c, p in panels], seen, fps)
+    films = {caption: as_arrays(pixels) for caption, pixels in [("camera", frames), *panels]}
+    result["films"] = write_films(out / "films_control", films, clips.chosen.names, seen, fps)
     return result

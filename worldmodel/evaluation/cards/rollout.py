@@ -1,10 +1,12 @@
 """The card `rollout`: how do imagined frames compare with those that the camera saw?"""
 
+import math
 from itertools import combinations
 
 import numpy as np
 from torch import Tensor
 
+from training.pages.films import write_films
 from worldmodel.evaluation.cards.config import RolloutCard
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.pixels import (
@@ -14,7 +16,8 @@ from worldmodel.evaluation.pixels import (
     imagine,
     one_step_ahead,
 )
-from worldmodel.evaluation.strips import Panel, write_strip
+from worldmodel.evaluation.report.heat import heat_frames, nats_of_cells
+from worldmodel.evaluation.report.strips import Panel, as_arrays, write_comic, write_strip
 from worldmodel.evaluation.subject import JudgedClips, JudgedModel
 
 MODEL, AHEAD, CEILING = "autoregressive", "temporally_teacher_forced", "ceiling_tokenizer"
@@ -59,7 +62,7 @@ def measure(subject: JudgedModel, card: RolloutCard) -> Result:
         "num_identical": {n: int(identical(f, target).sum()) for n, f in compared.items()},
         "seconds_per_frame": futures.seconds_per_step / model.spec.frames_per_step,
     }
-    _write_videos(subject, clips, imagined)
+    _write_videos(subject, clips, imagined, result)
     return result
 
 
@@ -81,9 +84,25 @@ def _matches(ahead: Tensor, clips: JudgedClips) -> np.ndarray:
     return matches
 
 
-def _write_videos(subject: JudgedModel, clips: JudgedClips, imagined: list[Tensor]) -> None:
+def _write_videos(
+    subject: JudgedModel, clips: JudgedClips, imagined: list[Tensor], result: Result
+) -> None:
+    """Films of all clips for the report; a strip and a comic of the first ones for people."""
     panels: list[Panel] = [("camera", clips.frames), ("tokenizer", clips.reconstruction)]
     for number, future in enumerate(imagined):
         panels.append((f"future {number + 1}", clips.with_prompt(future)))
     shown = [(caption, pixels[:SHOWN]) for caption, pixels in panels]
-    write_strip(subject.out, "rollouts", shown, clips.seen, subject.model.spec.fps)
+    fps, out = subject.model.spec.fps, subject.out
+    write_strip(out, "rollouts", shown, clips.seen, fps)
+    write_comic(out, "comic", shown[2][1], shown[0][1], clips.seen, fps)
+    most = math.log2(subject.model.spec.vocab_size)
+    bits = nats_of_cells(subject.network, clips.tokens, subject.texts) / math.log(2)
+    by_frame = bits[:, clips.decoder.first_step :].repeat_interleave(
+        subject.model.spec.frames_per_step, dim=1
+    )
+    films = {caption: as_arrays(pixels) for caption, pixels in panels}
+    films[f"bits per real token, bright: {most:.3g}"] = heat_frames(by_frame, most)
+    score = ("LPIPS", result.values[MODEL]["lpips"])
+    result.details["films"] = write_films(
+        out / "films_rollout", films, clips.chosen.names, clips.seen, fps, score
+    )
