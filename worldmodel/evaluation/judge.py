@@ -129,7 +129,7 @@ def _of_world_model(
     )
     open_decoder(subject.network, subject.sampling, **subject.decoding)
     for card in cards:
-        kinds.check(subject, card)
+        kinds.check(subject, card, asked="cards" in cfg)
 
     def ask(out: Path) -> Findings:
         subject.out = out

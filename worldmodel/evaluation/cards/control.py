@@ -27,8 +27,6 @@ SHOWN = 4  # clips in the video
 def measure(subject: JudgedModel, card: ControlCard) -> Result:
     """What wrong actions cost in bits per token, and how the scene moves under the wheel."""
     network = subject.network
-    if not network.conditioned:
-        return Result(skipped="the model reads no actions")
     chosen = subject.windows(network.config.context_steps, card.num_windows)
     result = Result(chosen.record(), chosen.drives, chosen.names)
     batches = chosen.loader(subject.batch_size)

@@ -1,8 +1,10 @@
 """The cards of world models: from settings to what measures."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from training.errors import BadInput
 from worldmodel.evaluation.cards import commavq, control, onex, rollout, teacher_forced
 from worldmodel.evaluation.cards.config import (
     Card,
@@ -15,30 +17,58 @@ from worldmodel.evaluation.cards.config import (
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.subject import JudgedModel
 
-Check = Callable[[JudgedModel, Any], Any]
-Measure = Callable[[JudgedModel, Any], Result]
-
 
 def windows_fit(subject: JudgedModel, card: TeacherForcedCard) -> None:
     """BadInput where every drive is shorter than the context."""
     subject.windows(subject.network.config.context_steps, card.num_windows)
 
 
-# What refuses a card before any work, and what measures it.
-KINDS: dict[type[Card], tuple[Check, Measure]] = {
-    TeacherForcedCard: (windows_fit, teacher_forced.measure),
-    RolloutCard: (JudgedModel.lengths, rollout.measure),
-    ControlCard: (JudgedModel.lengths, control.measure),
-    OnexCard: (onex.check, onex.measure),
-    CommaVQCard: (commavq.check, commavq.measure),
+def pixels_are_there(subject: JudgedModel, card: RolloutCard) -> str:
+    return subject.why_no_pixels(card.lpips_net)
+
+
+def actions_are_read(subject: JudgedModel, card: ControlCard) -> str:
+    return "" if subject.network.conditioned else "the model reads no actions"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a card is asked.
+
+    Attributes:
+        check: BadInput for settings that do not fit model and data.
+        lacks: why model or data cannot be asked; "" where they can.
+    """
+
+    measure: Callable[[JudgedModel, Any], Result]
+    check: Callable[[JudgedModel, Any], Any]
+    lacks: Callable[[JudgedModel, Any], str] = lambda subject, card: ""
+
+
+KINDS: dict[type[Card], Kind] = {
+    TeacherForcedCard: Kind(teacher_forced.measure, windows_fit),
+    RolloutCard: Kind(rollout.measure, JudgedModel.lengths, pixels_are_there),
+    ControlCard: Kind(control.measure, JudgedModel.lengths, actions_are_read),
+    OnexCard: Kind(onex.measure, onex.check),
+    CommaVQCard: Kind(commavq.measure, commavq.check),
 }
 
 
-def check(subject: JudgedModel, card: Card) -> None:
-    """BadInput where a card asks for what model or data have not."""
-    KINDS[type(card)][0](subject, card)
+def check(subject: JudgedModel, card: Card, asked: bool) -> None:
+    """BadInput where a card asks for what model or data have not.
+
+    Args:
+        asked: whether the user named the card; the usual ones are left out instead.
+    """
+    kind = KINDS[type(card)]
+    kind.check(subject, card)
+    lacks = kind.lacks(subject, card)
+    if asked and lacks:
+        raise BadInput(f"card={card.name}: {subject.model.path} cannot be asked: {lacks}")
 
 
 def measure(subject: JudgedModel, card: Card) -> Result:
     """What a card finds about a world model."""
-    return KINDS[type(card)][1](subject, card)
+    kind = KINDS[type(card)]
+    lacks = kind.lacks(subject, card)
+    return Result(skipped=lacks) if lacks else kind.measure(subject, card)
