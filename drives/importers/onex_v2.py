@@ -203,7 +203,7 @@ def _drives(sets: list[Path]) -> Iterator[NewDrive]:
     for folder, (_, shards) in zip(sets, read, strict=True):
         found = [(shard, *segment) for shard in shards for segment in shard.segments()]
         for place, (shard, number, start, stop) in enumerate(found):
-            name = f"{folder.resolve().name}-{shard.index}-{number:06d}"
+            name = f"{folder.resolve().name}-{shard.index:03d}-{number:06d}"
             rows = shard.states[start * CLIP_FRAMES : stop * CLIP_FRAMES]
             actions = rows.reshape(-1, CLIP_FRAMES, rows.shape[1]).mean(axis=1)
             meta = {

@@ -102,7 +102,7 @@ def test_version_2_becomes_clips_of_one_recording_each(published, tmp_path):
             ids = shard.segment_ids[17 * clip : 17 * clip + 17]
             if ids[0] != ids[-1]:
                 continue
-            drive = store.find(f"val_v2.0-{shard.index}-{ids[0]:06d}")
+            drive = store.find(f"val_v2.0-{shard.index:03d}-{ids[0]:06d}")
             first = store.manifest["drives"][drive.id]["meta"]["source_clips"][0]
             np.testing.assert_array_equal(drive.tokens[clip - first], shard.tokens[clip])
             mean = shard.states[17 * clip : 17 * clip + 17].mean(0)

@@ -7,7 +7,7 @@ README.txt           JSON: method, team, authors, e-mail, institution, country
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from drives.importers.npy_file import read_npy
+from drives.tokens.store import TokenDrive
 from training.disk.leftovers import written_whole
 from training.disk.records import judged, read_json
 from training.errors import BadInput
-from worldmodel.evaluation.challenges.top_tokens import TOP, TopTokens
+from worldmodel.data import collate
+from worldmodel.dynamics.base import Dynamics
+from worldmodel.evaluation.challenges.one_frame_ahead import check_regime
+from worldmodel.evaluation.challenges.top_tokens import TOP, TopTokens, next_step
 
 NUM_SAMPLES, GRID, VOCAB = 450, (3, 32, 32), 64_000
 README = "README.txt"
@@ -68,6 +72,44 @@ def write_submission(out: Path, samples: Iterable[TopTokens], who: Submitted) ->
                 **{name: arrays[name].astype(dtype) for name, dtype in ARRAYS.items()},
             )
     return count
+
+
+def submit(
+    network: Dynamics,
+    drives: Sequence[TokenDrive],
+    out: Path,
+    who: Submitted,
+    num_samples: int = NUM_SAMPLES,
+    device: str = "cpu",
+) -> None:
+    """Write the distribution of the clip after every clip of some drives, in their order.
+
+    Raises:
+        BadInput: another number of clips, a network that needs real tokens of the clip that it
+            predicts, or one whose time step is no clip.
+    """
+    count = sum(len(drive.tokens) for drive in drives)
+    if count != num_samples:
+        raise BadInput(
+            f"the drives hold {count} clips, and {num_samples} samples are asked for; give the "
+            "test set, or another number of samples"
+        )
+    check_regime(network, "submission")
+    if network.spec.grid[0] == 1:
+        raise BadInput("submission: this model's time step is one grid; train one on data=onex_v2")
+    write_submission(out, _samples(network, drives, device), who)
+
+
+def _samples(network: Dynamics, drives: Sequence[TokenDrive], device: str) -> Iterator[TopTokens]:
+    most = network.config.context_steps - 1
+    for drive in drives:
+        for stop in range(1, len(drive.tokens) + 1):
+            past = slice(max(0, stop - most), stop)
+            clip = collate([(drive.tokens[past], drive.actions[past])]).to(device)
+            actions = clip.actions if network.num_actions else None
+            top = next_step(network, clip.tokens, actions)
+            shape = (*network.spec.grid, -1)
+            yield TopTokens(top.indices.view(shape), top.values.view(shape))
 
 
 def check_submission(

@@ -80,7 +80,7 @@ def test_clips_of_the_published_recordings(golden, shared, tmp_path):
     assert tokens.shape == (3, 32, 32)
     assert actions.shape == (3, 25)
     assert (actions == actions[0]).all()
-    assert clips.describe(0) == {"drive": "val_v2.0-0-000000", "steps": [0, 0]}
+    assert clips.describe(0) == {"drive": "val_v2.0-000-000000", "steps": [0, 0]}
     with pytest.raises(BadInput, match="clips of 3 grids of 32x32 tokens need a model of one grid"):
         check_clips(golden[0], store.spec.grid, "card=onex")
     check_clips(golden[0], (3, *golden[0].spec.grid[1:]), "card=onex")

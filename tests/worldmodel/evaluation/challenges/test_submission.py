@@ -1,18 +1,29 @@
 """Submissions to 1X's second challenge: what is written passes the check, what is not does not."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from drives.tokens.spec import TokenSpec
+from drives.tokens.store import TokenDrive
+from drives.tokens.writer import TokenStoreWriter
+from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.dynamics.masked.config import MaskedConfig
+from worldmodel.evaluation.challenges import submission as module
+from worldmodel.evaluation.challenges.__main__ import main
 from worldmodel.evaluation.challenges.submission import (
     Submitted,
     check_submission,
     write_submission,
 )
-from worldmodel.evaluation.challenges.top_tokens import TopTokens, top_tokens
+from worldmodel.evaluation.challenges.top_tokens import TopTokens, next_step, top_tokens
+from worldmodel.load import manifest_of
 
 WHO = Submitted("masked model", "us", ("A. Author",), "a@example.org", "none", "nowhere")
 SIZES = {"num_samples": 2, "grid": (3, 2, 2), "vocab_size": 20, "top": 5}
@@ -99,3 +110,54 @@ def test_what_is_wrong_is_named(folder, harm, message):
         check_submission(folder, **SIZES)
     with pytest.raises(BadInput, match="team: is empty"):
         Submitted("m", "", ("a",), "e", "i", "c")
+
+
+def clips_model(grid=(3, 2, 2)):
+    config = MaskedConfig(16, 1, 2, context_steps=2, num_prompt_frames=1, factors=(4, 5))
+    torch.manual_seed(0)
+    network = build_dynamics(config, TokenSpec(grid, 20, 30.0, 17, (16, 16), "test"), 0).eval()
+    for parameter in network.parameters():
+        parameter.data += torch.randn_like(parameter)
+    return network
+
+
+def clips_of(*counts: int) -> list[TokenDrive]:
+    rng = np.random.default_rng(0)
+    tokens = [rng.integers(0, 20, (count, 3, 2, 2)) for count in counts]
+    return [TokenDrive(f"{t.shape}", "test", t, np.zeros((len(t), 0), np.float32)) for t in tokens]
+
+
+@torch.no_grad()
+def test_a_sample_is_the_clip_after_a_clip(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "next_step", partial(next_step, top=5))
+    network, drives = clips_model(), clips_of(1, 2)
+    module.submit(network, drives, tmp_path / "out", WHO, num_samples=3)
+    check_submission(tmp_path / "out", 3, (3, 2, 2), 20, 5)
+    past = torch.from_numpy(drives[1].tokens[1:].reshape(1, 1, 6, 2))  # a context of two steps
+    theirs = next_step(network, past, None, top=5)
+    with np.load(tmp_path / "out/2.npz") as arrays:
+        np.testing.assert_array_equal(arrays["indices"].reshape(12, 5), theirs.indices[0])
+    with pytest.raises(BadInput, match="hold 3 clips, and 450 samples are asked for"):
+        module.submit(network, drives, tmp_path / "more", WHO)
+    with pytest.raises(BadInput, match="time step is one grid"):
+        module.submit(clips_model((1, 2, 2)), drives, tmp_path / "more", WHO, 3)
+    assert not (tmp_path / "more").exists()
+
+
+def test_the_command(tmp_path, capsys):
+    network, root = clips_model((3, 32, 32)), tmp_path / "store"
+    network = build_dynamics(network.config, replace(network.spec, tokenizer="cosmos_dv"), 0)
+    manifest = manifest_of(network.config, network.spec, ())
+    weights = {f"network.{key}": value for key, value in network.state_dict().items()}
+    write_checkpoint(tmp_path / "model", weights, manifest)
+    tokens = np.zeros((1, 3, 32, 32), np.int64)
+    TokenStoreWriter(root, network.spec, ()).write("a", "test", tokens, np.zeros((1, 0)))
+    who = ["--method=m", "--team=t", "--authors", "A", "B", "--email=e", "--country=c"]
+    who += ["--institution=i", "--num-samples=1", "--device=cpu"]
+    main(["submit", str(tmp_path / "model"), str(root), str(tmp_path / "out"), *who])
+    assert "out: 1 samples" in capsys.readouterr().out
+    with np.load(tmp_path / "out/0.npz") as arrays:
+        assert arrays["indices"].shape == (3, 32, 32, 20)  # of a vocabulary of 20
+    with pytest.raises(SystemExit):
+        main(["check", str(tmp_path / "out"), "--num-samples=1"])
+    assert "0.npz: indices is int32 of shape [3, 32, 32, 20]" in capsys.readouterr().err
