@@ -25,7 +25,7 @@ from training.ranges import at_least, one_of
 from training.schemas import judged_settings
 from worldmodel.decoding.config import sampling_from
 from worldmodel.decoding.rollout import open_decoder
-from worldmodel.evaluation.cards import kinds
+from worldmodel.evaluation.cards import kinds, to_wandb
 from worldmodel.evaluation.cards.config import CARDS, DEFAULT, Card, ReconstructionCard
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.cards.terminal import table_of
@@ -78,6 +78,8 @@ def judge(cfg: DictConfig, decoded: Decoded | None = None) -> Path:
         (partial / CLIPS).write_text(to_json(clips) + "\n")
         write_report(partial, facts, manifest, plain(cfg))
         shutil.rmtree(out, ignore_errors=True)
+    if cfg.wandb:
+        to_wandb.send(facts, manifest, _run_folder(checkpoint), out)
     print(f"\n{table_of(facts['cards'])}")
     for file in sorted(out.iterdir()):
         print(f"  {file}")

@@ -1,63 +1,17 @@
-"""What wandb keeps offline is complete: the files that `wandb sync` sends, read back by hand.
-
-A .wandb file is a LevelDB log: 7 bytes of header, blocks of 32 KiB, and before every piece its
-checksum (4 bytes), length (2) and kind (1: whole, 2: first, 3: middle, 4: last).
-"""
+"""What wandb keeps offline is complete: the files that `wandb sync` sends, read back by hand."""
 
 import json
 import socket
-import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
-from wandb.proto import wandb_internal_pb2
+from offline_wandb import history, run_record
 
 from training.watch.loggers import Wandb
 from training.watch.workspace import AXIS
-
-BLOCK = 32768
-
-
-def records(file: Path) -> Iterator[Any]:
-    """Every whole record of a .wandb file."""
-    content, position, record = file.read_bytes(), 7, b""
-    while position + 7 <= len(content):
-        left = BLOCK - position % BLOCK
-        if left < 7:
-            position += left
-            continue
-        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
-        if not kind:
-            position += left
-            continue
-        record += content[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):
-            parsed = wandb_internal_pb2.Record()
-            parsed.ParseFromString(record)
-            yield parsed
-            record = b""
-
-
-def history(file: Path) -> list[dict[str, Any]]:
-    """Rows of metrics, as they were logged."""
-    return [
-        {
-            item.key or ".".join(item.nested_key): json.loads(item.value_json)
-            for item in r.history.item
-        }
-        for r in records(file)
-        if r.WhichOneof("record_type") == "history"
-    ]
-
-
-def run_record(file: Path) -> Any:
-    """Who the run is: id, group, job type, config."""
-    return next(r.run for r in records(file) if r.WhichOneof("record_type") == "run")
 
 
 @pytest.fixture
