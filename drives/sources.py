@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from drives.carracing.drives import ACTION_NAMES, make_drives
 from drives.config import CarRacingConfig
@@ -231,25 +231,35 @@ def trained_on(manifest: Mapping[str, Any], where: str) -> dict[str, Any] | None
     return source
 
 
-def source_from_dict(values: Any, where: str = "data") -> DriveSource | TokenSource:
+def source_from_dict(
+    values: Any, where: str = "data", more: Sequence[type[TokenSource]] = ()
+) -> DriveSource | TokenSource:
     """Rebuild a source from a saved config, without instantiating arbitrary class names.
 
     Args:
         where: origin of the values, for messages.
+        more: kinds of other packages.
 
     Raises:
         BadInput: an unknown source or an invalid setting.
     """
-    kinds = {kind.__name__: kind for kind in (DriveSource, TokenSource)}
+    kinds = {kind.__name__: kind for kind in (DriveSource, TokenSource, *more)}
     name = class_name(values)
     if name not in kinds:
         raise BadInput(f"{where}: names an unknown data source {name[:80]!r}; give data.root")
     fields = without_targets(values)
     # Validated, then built from the raw values: folder names differ between 30 and 30.0.
     judged(kinds[name], fields, where)
-    if "carracing" in fields:
-        fields["carracing"] = CarRacingConfig(**fields["carracing"])
-    return kinds[name](**fields)
+    types = get_type_hints(kinds[name])
+    parts = {
+        key: _part(types[key], value) for key, value in fields.items() if isinstance(value, dict)
+    }
+    return kinds[name](**fields | parts)
+
+
+def _part(kind: type, values: dict[str, Any]) -> Any:
+    """A dataclass inside of a source; JSON has lists for its tuples."""
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def class_name(values: Any) -> str:

@@ -31,6 +31,7 @@ from training.checkpoints.manifests import (
     STATE,
     WEIGHTS,
     check_kind,
+    check_resumable,
     read_manifest,
 )
 from training.checkpoints.pieces import read_whole
@@ -214,8 +215,7 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         BadInput: the checkpoint has none, or its file holds other objects.
     """
-    if not (path / STATE).is_file():
-        raise BadInput(f"ckpt={path}: an export without optimizer state cannot be resumed")
+    check_resumable(path, (path / STATE).is_file())
     try:
         return dict(torch.load(path / STATE, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises many kinds; all mean a bad file

@@ -94,6 +94,11 @@ def check_kind(manifest: dict[str, Any], path: Path, kind: str) -> None:
         raise BadInput(f"{path}: is a {found or 'nameless'} checkpoint, a {kind} is needed")
 
 
+def check_resumable(path: Path, has_state: bool) -> None:
+    if not has_state:
+        raise BadInput(f"ckpt={path}: an export without optimizer state cannot be resumed")
+
+
 def read_resumable(path: Path) -> dict[str, Any]:
     """The manifest of a checkpoint that can be resumed.
 
@@ -101,8 +106,7 @@ def read_resumable(path: Path) -> dict[str, Any]:
         BadInput: as `read_manifest`; or an export or published weights.
     """
     manifest = read_manifest(path)
-    if STATE not in manifest["files"]:
-        raise BadInput(f"ckpt={path}: an export without optimizer state cannot be resumed")
+    check_resumable(path, STATE in manifest["files"])
     config = manifest.get("config")
     if config is None or not isinstance(config.get("trainer", {}), dict):
         raise BadInput(f"{path / MANIFEST}: config: names no settings of a run to go on with")

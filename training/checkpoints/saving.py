@@ -24,6 +24,7 @@ from training.checkpoints.folder import (
     step_of,
     write_checkpoint,
 )
+from training.checkpoints.manifests import check_resumable
 from training.checkpoints.pieces import whole_optimizers
 from training.errors import BadInput, NotSaved, TrainingFault
 from training.watch.faults import check_finite
@@ -81,8 +82,7 @@ class FolderCheckpointIO(CheckpointIO):
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         folder = Path(path)
-        if STATE not in check_whole(folder)["files"]:
-            raise BadInput(f"ckpt={folder}: an export without optimizer state cannot be resumed")
+        check_resumable(folder, STATE in check_whole(folder)["files"])
         state = read_state(folder)
         if "sharded_groups" in state:
             groups = state.pop("sharded_groups")

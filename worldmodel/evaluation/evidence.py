@@ -6,6 +6,7 @@ command line. `data.root` alone is recognised by what lies there.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ from training.checkpoints.folder import MANIFEST
 from training.disk.records import judged
 from training.errors import BadInput
 from worldmodel.data import open_store
-from worldmodel.known_entropy.config import KnownEntropyConfig
 from worldmodel.known_entropy.source import KnownEntropySource
 from worldmodel.load import WorldModel
 
+source_of = partial(source_from_dict, more=(KnownEntropySource,))
 DRIVES, TOKENS = DriveSource.__name__, TokenSource.__name__
 
 
@@ -104,7 +105,7 @@ def data_source(
     if data.get("_target_"):
         if not root and class_name(data) == TOKENS:
             raise BadInput(f"data.root={root}: give the folder or file of the tokens")
-        return source_of(data)
+        return source_of(dict(data))
     if root is None:
         if trained is None:
             raise BadInput(
@@ -134,25 +135,6 @@ def recognised(root: Path) -> dict[str, str]:
         return {"_target_": TOKENS, "format": "store"}
     format = recognised_format(root)
     return {"_target_": TOKENS, "format": format} if format else {"_target_": DRIVES}
-
-
-def source_of(values: Mapping[str, Any], where: str = "data") -> DriveSource | TokenSource:
-    """A source from a saved config; BadInput for any other class than ours.
-
-    Args:
-        where: the values come from, for messages.
-    """
-    if class_name(values) != KnownEntropySource.__name__:
-        return source_from_dict(dict(values), where)
-    fields = without_targets(dict(values))
-    # As in `source_from_dict`: judged, then built of the values themselves.
-    judged(KnownEntropySource, fields, where)
-    if "world" in fields:
-        world: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in fields["world"].items()
-        }
-        fields["world"] = KnownEntropyConfig(**world)
-    return KnownEntropySource(**fields)
 
 
 @dataclass(frozen=True)

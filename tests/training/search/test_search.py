@@ -12,8 +12,8 @@ from typing import Any
 
 import optuna
 import pytest
-import yaml
 from omegaconf import OmegaConf
+from search_plan import written
 
 from training.disk.status import read_status
 from training.errors import BadInput
@@ -23,22 +23,6 @@ from training.search.space import read_plan
 from training.sweeps.trials import refuse_several_processes
 
 ROOT = Path(__file__).parents[3]
-PLAN: dict[str, Any] = {
-    "experiment": "gpt_tiny",
-    "metric": "val/loss",
-    "num_trials": 4,
-    "space": {
-        "optimizer.lr": {"log_uniform": [1.0e-4, 1.0e-2]},
-        "model.network.num_layers": {"int": [1, 3]},
-        "optimizer.schedule": {"categorical": ["cosine", "wsd"]},
-    },
-}
-
-
-def written(folder: Path, **changes: Any) -> Path:
-    file = folder / "quick.yaml"
-    file.write_text(yaml.safe_dump(PLAN | changes))
-    return file
 
 
 def searched(folder: Path, *overrides: str, **changes: Any) -> search.Search:

@@ -1,11 +1,11 @@
 """What a search accepts, and that what is shipped names settings that exist."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from search_plan import written
 
 from training.command_line import override
 from training.errors import BadInput
@@ -13,22 +13,6 @@ from training.search import search
 from training.search.space import read_plan
 
 ROOT = Path(__file__).parents[3]
-PLAN: dict[str, Any] = {
-    "experiment": "gpt_tiny",
-    "metric": "val/loss",
-    "num_trials": 4,
-    "space": {
-        "optimizer.lr": {"log_uniform": [1.0e-4, 1.0e-2]},
-        "model.network.num_layers": {"int": [1, 3]},
-        "optimizer.schedule": {"categorical": ["cosine", "wsd"]},
-    },
-}
-
-
-def written(folder: Path, **changes: Any) -> Path:
-    file = folder / "quick.yaml"
-    file.write_text(yaml.safe_dump(PLAN | changes))
-    return file
 
 
 @pytest.mark.parametrize(

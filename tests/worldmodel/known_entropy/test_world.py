@@ -251,7 +251,7 @@ def test_bad_calls_are_refused(tmp_path: Path) -> None:
     tokens, actions = world.sample(4, seed=0)
     with pytest.raises(BadInput, match="yaw_rate_rad_s"):
         world.optimal_nll(tokens, actions / 2 + 0.1)
-    with pytest.raises(BadInput, match="two steps"):
+    with pytest.raises(BadInput, match="steps=1"):
         world.write_store(tmp_path, num_train=1, num_test=0, steps=1, seed=0)
     world.write_store(tmp_path, num_train=1, num_test=0, steps=2, seed=0)
     with pytest.raises(BadInput, match="already"):
