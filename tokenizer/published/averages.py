@@ -2,6 +2,7 @@
 
 from training.errors import BadInput
 from training.foreign.weights import Tensors
+from training.ranges import one_of
 
 AVERAGED, LOSS, RAW = "model_ema.", "loss.", "raw "
 LEFT_OUT = (LOSS, AVERAGED, RAW)  # unused tensors in the result of `chosen`
@@ -18,8 +19,7 @@ def chosen(tensors: Tensors, weights: str, where: str) -> Tensors:
     Raises:
         BadInput: another word, no averages, or an average without a weight.
     """
-    if weights not in ("raw", "ema"):
-        raise BadInput(f"weights={weights}: use raw or ema")
+    one_of(("raw", "ema"), weights=weights)
     if weights == "raw":
         return tensors
     means = {k: v for k, v in tensors.items() if k.startswith(AVERAGED) and k not in NOT_WEIGHTS}

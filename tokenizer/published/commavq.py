@@ -12,13 +12,14 @@ from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.vqgan_keys import CODEBOOK, architecture, codebook, load
 from training.errors import BadInput
 from training.foreign.weights import Tensors, read_file, state_dict
+from training.ranges import one_of
 
 FILES = "encoder_pytorch_model.bin,decoder_pytorch_model.bin"
 
 
 @dataclass(frozen=True)
 class CommaVQ:
-    """How to open it.
+    """Options of the adapter.
 
     Attributes:
         image_size: (height, width) of frames in pixels.
@@ -35,8 +36,7 @@ class CommaVQ:
         Raises:
             BadInput: not two files, not these halves, or halves of two tokenizers.
         """
-        if self.crop not in ("comma", "cover"):
-            raise BadInput(f"crop={self.crop}: use comma or cover")
+        one_of(("comma", "cover"), crop=self.crop)
         if len(files) != 2:
             raise BadInput(f"ckpt: {len(files)} files; commavq needs two: {FILES}")
         where = " and ".join(str(file) for file in files)

@@ -46,7 +46,7 @@ UPSAMPLE = {"time": "conv1.conv3d", "space": "conv2.conv3d", "mix": "conv3.conv3
 
 @dataclass(frozen=True)
 class CosmosDV:
-    """How to open it.
+    """Options of the adapter.
 
     Attributes:
         image_size: (height, width) of frames in pixels; not in the files. (): 256x256 where a

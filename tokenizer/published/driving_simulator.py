@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drives.preprocessing import Preprocessing
-from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.taming import one
-from tokenizer.published.vqgan_keys import architecture, load
+from tokenizer.published.vqgan_keys import architecture, opened
 from tokenizer.quantizers.config import FSQConfig
 from training.errors import BadInput
 from training.foreign.weights import read_file, shape_of, state_dict
@@ -16,7 +14,7 @@ from training.foreign.weights import read_file, shape_of, state_dict
 
 @dataclass(frozen=True)
 class DrivingSimulator:
-    """How to open it.
+    """Options of the adapter.
 
     Attributes:
         image_size: (height, width) of frames in pixels.
@@ -42,8 +40,5 @@ class DrivingSimulator:
             raise BadInput(f"{file}: does not say its fsq_levels; give levels=[8,8,8,6,5]")
         if shape_of(tensors, "quant_conv.weight", str(file), 4)[0] != len(levels):
             raise BadInput(f"{file}: quant_conv does not lead to the {len(levels)} levels {levels}")
-        config = VQGANConfig(
-            image_size=tuple(self.image_size), quantizer=FSQConfig(tuple(levels)), **shape
-        )
-        weights, left_out = load(config, tensors, str(file), ("loss.",))
-        return OpenedTokenizer(config, weights, Preprocessing(), left_out)
+        book = FSQConfig(tuple(levels))
+        return opened(self.image_size, book, shape, tensors, file, ("loss.",))

@@ -23,7 +23,7 @@ LEFT_OUT = ("quantize.codebook_used",)  # the last codes that were chosen in tra
 
 @dataclass(frozen=True)
 class LlamaGen:
-    """How to open it.
+    """Options of the adapter.
 
     Attributes:
         image_size: (height, width) of frames in pixels; VaViM's is (288, 512).

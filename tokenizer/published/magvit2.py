@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drives.preprocessing import Preprocessing
-from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.averages import LEFT_OUT, chosen
 from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.taming import one
-from tokenizer.published.vqgan_keys import architecture, load
+from tokenizer.published.vqgan_keys import architecture, opened
 from tokenizer.quantizers.config import LFQConfig
 from training.foreign.weights import read_file, state_dict
 
 
 @dataclass(frozen=True)
 class Magvit2:
-    """How to open it.
+    """Options of the adapter.
 
     Attributes:
         image_size: (height, width) of frames in pixels.
@@ -41,11 +39,6 @@ class Magvit2:
         (file,) = one(files, "magvit2")
         tensors = state_dict(read_file(file), file)
         shape = architecture(tensors, "magvit2", str(file))
-        config = VQGANConfig(
-            image_size=tuple(self.image_size),
-            quantizer=LFQConfig(shape["z_channels"], bit_order=self.bit_order),
-            **shape,
-        )
         tensors = chosen(tensors, self.weights, str(file))
-        weights, left_out = load(config, tensors, str(file), LEFT_OUT)
-        return OpenedTokenizer(config, weights, Preprocessing(), left_out)
+        book = LFQConfig(shape["z_channels"], bit_order=self.bit_order)
+        return opened(self.image_size, book, shape, tensors, file, LEFT_OUT)

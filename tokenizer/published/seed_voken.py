@@ -7,21 +7,18 @@ are published as Lightning checkpoints with EMA weights, which their authors eva
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from drives.preprocessing import Preprocessing
-from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.averages import LEFT_OUT, chosen
 from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.taming import one
-from tokenizer.published.vqgan_keys import architecture, codebook, load
-from tokenizer.quantizers.config import LFQConfig, QuantizerConfig
-from training.foreign.weights import Tensors, read_file, state_dict
+from tokenizer.published.vqgan_keys import architecture, codebook, opened
+from tokenizer.quantizers.config import LFQConfig
+from training.foreign.weights import read_file, state_dict
 
 
 @dataclass(frozen=True)
 class OpenMagvit2:
-    """How to open it.
+    """Options of the adapter.
 
     Attributes:
         image_size: (height, width) of frames in pixels.
@@ -40,12 +37,13 @@ class OpenMagvit2:
         (file,) = one(files, "open_magvit2")
         tensors = chosen(state_dict(read_file(file), file), self.weights, str(file))
         shape = architecture(tensors, "open_magvit2", str(file))
-        return _opened(self.image_size, LFQConfig(shape["z_channels"]), shape, tensors, file)
+        book = LFQConfig(shape["z_channels"])
+        return opened(self.image_size, book, shape, tensors, file, LEFT_OUT)
 
 
 @dataclass(frozen=True)
 class IBQ:
-    """How to open it: as `OpenMagvit2`.
+    """Options as those of `OpenMagvit2`.
 
     The network is taming's. The largest dot product chooses the code.
     """
@@ -59,16 +57,4 @@ class IBQ:
         tensors = chosen(state_dict(read_file(file), file), self.weights, str(file))
         shape = architecture(tensors, "taming", str(file))
         book = codebook(tensors, str(file), similarity="dot")
-        return _opened(self.image_size, book, shape, tensors, file)
-
-
-def _opened(
-    size: Sequence[int],
-    quantizer: QuantizerConfig,
-    shape: dict[str, Any],
-    tensors: Tensors,
-    file: Path,
-) -> OpenedTokenizer:
-    config = VQGANConfig(image_size=tuple(size), quantizer=quantizer, **shape)
-    weights, left_out = load(config, tensors, str(file), LEFT_OUT)
-    return OpenedTokenizer(config, weights, Preprocessing(), left_out)
+        return opened(self.image_size, book, shape, tensors, file, LEFT_OUT)

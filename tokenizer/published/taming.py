@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drives.preprocessing import Preprocessing
-from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.averages import AVERAGED
 from tokenizer.published.opened import OpenedTokenizer
-from tokenizer.published.vqgan_keys import architecture, codebook, load
+from tokenizer.published.vqgan_keys import architecture, codebook, opened
 from training.errors import BadInput
 from training.foreign.weights import read_file, state_dict
 
 
 @dataclass(frozen=True)
 class Taming:
-    """How to open it.
+    """Options of the adapter.
 
     Attributes:
         image_size: (height, width) of frames in pixels.
@@ -37,13 +35,8 @@ class Taming:
                 f"{file}: holds averages ({AVERAGED}*), which taming's own files do not; IBQ's do, "
                 "and choose their codes by another rule: give tokenizer=ibq"
             )
-        config = VQGANConfig(
-            image_size=tuple(self.image_size),
-            quantizer=codebook(tensors, str(file)),
-            **shape,
-        )
-        weights, left_out = load(config, tensors, str(file), ("loss.",))
-        return OpenedTokenizer(config, weights, Preprocessing(), left_out)
+        book = codebook(tensors, str(file))
+        return opened(self.image_size, book, shape, tensors, file, ("loss.",))
 
 
 def one(files: Sequence[Path], name: str) -> Sequence[Path]:

@@ -4,13 +4,16 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from drives.preprocessing import Preprocessing
 from tokenizer.networks.config import VQGANConfig
 from tokenizer.networks.kinds import build_network
-from tokenizer.quantizers.config import VQConfig
+from tokenizer.published.opened import OpenedTokenizer
+from tokenizer.quantizers.config import QuantizerConfig, VQConfig
 from tokenizer.quantizers.kinds import build_quantizer
 from training.errors import BadInput
 from training.foreign.weights import Tensors, fill, shape_of
@@ -117,6 +120,20 @@ def load(
     targets = {key: targets[key] for key in sources}
     weights, unused = fill(targets, sources, tensors, left_out, where)
     return weights | fresh, unused
+
+
+def opened(
+    size: Sequence[int],
+    quantizer: QuantizerConfig,
+    shape: dict[str, Any],
+    tensors: Tensors,
+    file: Path,
+    left_out: Sequence[str],
+) -> OpenedTokenizer:
+    """A tokenizer of one file whose `architecture` is `shape`; raises as `load`."""
+    config = VQGANConfig(image_size=tuple(size), quantizer=quantizer, **shape)
+    weights, unused = load(config, tensors, str(file), left_out)
+    return OpenedTokenizer(config, weights, Preprocessing(), unused)
 
 
 def codebook(tensors: Tensors, where: str, **changes: Any) -> VQConfig:

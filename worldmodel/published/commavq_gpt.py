@@ -53,7 +53,7 @@ class GPT2Config:
 
 @dataclass(frozen=True)
 class CommaVQGPT:
-    """How to open it.
+    """Options of the adapter.
 
     Attributes:
         num_heads: which the weights do not tell; None to read it from the config.json given or

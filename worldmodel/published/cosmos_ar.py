@@ -64,7 +64,7 @@ class CosmosParams:
 
 @dataclass(frozen=True)
 class CosmosAR:
-    """How to open it.
+    """Options of the adapter.
 
     Attributes:
         latent_shape: (time steps, rows, columns) of the tokens of a clip; None for those of the

@@ -64,7 +64,7 @@ class GenieConfig:
 
 @dataclass(frozen=True)
 class Genie:
-    """How to open it.
+    """Options of the adapter.
 
     Attributes:
         fps: frames per second of the videos that it is used on; 1X keeps every 15th of 30.

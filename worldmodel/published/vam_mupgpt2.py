@@ -40,7 +40,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class VaViM:
-    """How to open it.
+    """Options of the adapter.
 
     Attributes:
         dim_heads: channels of a head; None to read it from the checkpoint's settings.
