@@ -1,7 +1,7 @@
-"""Futures of a checkpoint, written down: python -m worldmodel.rollout ckpt=RUN out=FOLDER
+"""Writes futures of a checkpoint: python -m worldmodel.rollout ckpt=RUN out=FOLDER
 
-The tokens become a store with one drive per future, its prompt first; where the tokenizer is known,
-they are also a GIF, an MP4 and a still.
+The output is a token store with one drive per future: the prompt, then the future. With the
+tokenizer of the tokens, the command also writes a GIF, an MP4 and a still.
 """
 
 from collections.abc import Mapping
@@ -38,14 +38,16 @@ SHOWN = 4  # clips in the pictures
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """What to imagine.
+    """Settings of the rollouts.
 
     Attributes:
-        split: the drives that prompts are taken from.
-        prompt_steps: None means half of the context.
-        horizon_s: seconds imagined.
-        num_futures: of every prompt.
-        decoding: the method and its options, as `open_decoder` takes them.
+        split: split of the drives that give the prompts.
+        num_clips: number of prompts.
+        prompt_steps: time steps of a prompt; None: half of the context.
+        horizon_s: length of a future in seconds.
+        num_futures: futures per prompt.
+        sampling: how tokens are sampled.
+        decoding: method and options of `open_decoder`.
 
     Raises:
         BadInput: a number that is not positive.
@@ -68,13 +70,14 @@ class RolloutConfig:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Prompts and what was imagined after them.
+    """Prompts and their futures.
 
     Attributes:
-        clips: tokens of the prompts; real ones beyond them where the drives are long enough, and
-            actions and captions of prompt and horizon.
-        windows, ids: where the clips come from.
-        futures: tokens after the prompts.
+        clips: tokens of the prompts, and of the real frames after them if the drives are long
+            enough; actions and captions of prompt and horizon.
+        windows, ids: origin of the clips.
+        prompt_steps: time steps of a prompt.
+        futures: sampled tokens after the prompts.
     """
 
     clips: TokenClip
@@ -85,14 +88,14 @@ class Rollouts:
 
 
 def imagine(model: WorldModel, store: TokenStore, config: RolloutConfig, device: str) -> Rollouts:
-    """Futures of prompts spread evenly over the drives of a split.
+    """Sample futures of prompts, which are spread evenly over the drives of a split.
 
-    A model that reads actions follows those of the drive, which has to be long enough for prompt
-    and horizon; any other needs the prompt alone.
+    A model with actions follows the actions of the drive, so the drive must be as long as prompt
+    and horizon. Any other model needs only the prompt.
 
     Raises:
-        BadInput: drives that are too short, a prompt longer than the context, or a way to decode
-            that this model does not know.
+        BadInput: drives are too short, the prompt exceeds the context, or the model does not
+            support the decoding method.
     """
     network, spec = model.network.to(device), store.spec
     context = network.config.context_steps
@@ -122,8 +125,8 @@ def imagine(model: WorldModel, store: TokenStore, config: RolloutConfig, device:
 
 
 def write_tokens(out: Path, made: Rollouts, store: TokenStore, notes: dict[str, Any]) -> None:
-    """A store with a drive `clip-N-future-M` for every future: its prompt, and what follows."""
-    acted = len(made.clips.actions[0]) > made.prompt_steps  # as long as prompt and horizon
+    """Write a token store with one drive `clip-N-future-M` per future, the prompt included."""
+    acted = len(made.clips.actions[0]) > made.prompt_steps  # actions cover the horizon
     names = store.action_names if acted else ()
     writer = TokenStoreWriter(out, store.spec, names)
     shape = (-1, *frame_shape(store.spec))
@@ -141,10 +144,10 @@ def write_tokens(out: Path, made: Rollouts, store: TokenStore, notes: dict[str, 
 
 
 def write_pictures(out: Path, made: Rollouts, evidence: Evidence, device: str) -> list[Path]:
-    """The first clips side by side: the real tokens where there are any, then every future.
+    """Write the first clips side by side: decoded real tokens, if there are any, then futures.
 
     Raises:
-        BadInput: a token that the tokenizer does not know.
+        BadInput: a token is not in the tokenizer's vocabulary.
     """
     assert evidence.tokenizer is not None
     tokens = made.clips.tokens[:SHOWN]
@@ -161,7 +164,7 @@ def write_pictures(out: Path, made: Rollouts, evidence: Evidence, device: str) -
 
 
 def write(cfg: DictConfig) -> None:
-    """What the command does; the folder is there whole or not at all.
+    """Run the command; the folder is written completely or not at all.
 
     Raises:
         BadInput: as `evidence_of` and `imagine`, or `cfg.out` exists.

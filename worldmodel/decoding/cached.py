@@ -1,4 +1,4 @@
-"""A GPT's context while it decodes: prefixes and tokens are fed, keys and values are kept."""
+"""Feeds a GPT during decoding: prefixes and tokens go in, the cache keeps keys and values."""
 
 from typing import cast
 

@@ -1,4 +1,4 @@
-"""How tokens are drawn; imports no torch."""
+"""Settings of sampling and guidance; imports no torch."""
 
 import math
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ CONDITIONS = ("actions", "text", "both")
 
 @dataclass(frozen=True)
 class Guidance:
-    """How much stronger, where. A model has to be trained with dropped conditions for it.
+    """Classifier-free guidance; it needs a model trained with dropped conditions.
 
     Attributes:
-        scale: t; 0 is no guidance.
-        condition: the one made stronger: "actions", "text" or "both".
-        last_token_share: t falls linearly over the tokens of a frame in raster order, from all
-            of it at the first to this share at the last: the first settle what is seen, the
-            others vary.
-        num_full_frames: imagined frames of undiminished t (GAIA-1's plateau).
-        num_decay_frames: frames over which t then falls to 0 as a cosine; 0: it never falls.
-        negative: a caption to turn away from, instead of from saying nothing.
+        scale: guidance scale t; 0 turns guidance off.
+        condition: what is guided: "actions", "text" or "both".
+        last_token_share: t falls linearly over the tokens of a frame in raster order. This is
+            the share of t at the last token. The first tokens decide the content of a frame, so
+            they get the full t.
+        num_full_frames: number of imagined frames with the full t (the plateau of GAIA-1).
+        num_decay_frames: t then falls to 0 as a cosine over this number of frames; 0: no decay.
+        negative: negative prompt; it replaces the empty caption in the unconditioned rows.
     """
 
     scale: float = 0.0
@@ -51,7 +51,7 @@ class Guidance:
             )
 
     def check(self, actions: bool, text: bool) -> None:
-        """BadInput unless a model that reads these conditions can be guided so."""
+        """BadInput unless the model reads the guided condition."""
         known = {"actions": actions, "text": text, "both": actions or text}
         if not known[self.condition]:
             raise BadInput(
@@ -60,11 +60,11 @@ class Guidance:
             )
 
     def weakens(self, condition: str) -> bool:
-        """Whether the unconditioned rows go without this one."""
+        """Whether the unconditioned rows lack this condition."""
         return self.condition in (condition, "both")
 
     def level(self, frame: int) -> float:
-        """t of the first token of an imagined frame, the first of which is number 0."""
+        """Scale t at the first token of an imagined frame; frames are counted from 0."""
         over = frame - self.num_full_frames
         if not self.num_decay_frames or over <= 0:
             return self.scale
@@ -73,17 +73,18 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn from the logits.
+    """How the next token is sampled from the logits.
 
     Attributes:
-        temperature: divides the logits; below 1 sharpens, above 1 flattens.
-        top_k: only the k likeliest tokens, of equally likely ones those with the lowest numbers;
-            0 keeps all. All of them leave the distribution sooner or later, and the likeliest
-            alone loops (GAIA-1, Hu et al. 2023, arXiv 2309.17080, section 5), hence 50.
-        top_p: only the fewest likeliest tokens whose probabilities sum to p; 1 keeps all.
-        greedy: always the likeliest token; the other settings then have to stay at rest.
+        temperature: divides the logits; below 1 sharpens the distribution, above 1 flattens it.
+        top_k: sample from the k most likely tokens only; 0 keeps all. Among equally likely
+            tokens, the lowest ids stay. Sampling from all tokens drifts off the data, and the
+            most likely token alone loops (GAIA-1, Hu et al. 2023, arXiv 2309.17080, section 5).
+        top_p: sample from the smallest set of most likely tokens with total probability p; 1
+            keeps all.
+        greedy: take the most likely token; temperature, top_k and top_p must keep their defaults.
         seed: the same seed gives the same futures.
-        guidance: makes what a condition changes stronger; not every method can.
+        guidance: classifier-free guidance; some methods do not support it.
     """
 
     temperature: float = 1.0
@@ -111,7 +112,7 @@ class Sampling:
 
 
 def sampling_from(values: Mapping[str, Any]) -> Sampling:
-    """The settings of a config, which is never instantiated freely; null is the default."""
+    """Build the settings from a config without instantiating class names; null is the default."""
     own, guidance = (
         {k: v for k, v in part.items() if k not in ("_target_", "guidance") and v is not None}
         for part in (values, values.get("guidance") or {})

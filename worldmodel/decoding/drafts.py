@@ -1,4 +1,4 @@
-"""Where the guesses of speculative decoding come from; none of them changes what is decoded."""
+"""Draft tokens of speculative decoding; they change its speed, never its result."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,9 +9,9 @@ from worldmodel.decoding.raster import Choose, Decoder
 
 
 class Draft:
-    """The tokens of the same cells of the frame before ("previous"); others begin with them."""
+    """Guesses the tokens of the previous frame, cell by cell ("previous"); base of the others."""
 
-    # Whether what the model drew after a wrong guess is a better guess than the old one.
+    # Whether a token sampled after a wrong guess replaces the guess of its cell.
     learns = False
 
     def start(
@@ -20,14 +20,14 @@ class Draft:
         actions: Float[Tensor, "row step action"] | None,
         drop_actions: Bool[Tensor, " row"] | None,
     ) -> None:
-        """Take note of a new prompt."""
+        """Start with a new prompt."""
 
     def open(
         self,
         past: Int[Tensor, "row time height width"],
         actions: Float[Tensor, "row step action"] | None,
     ) -> Int[Tensor, "row space"]:
-        """First guesses of the frame after `past`; the last row of `actions` leads to it."""
+        """First guesses for the frame after `past`; the last row of `actions` leads to it."""
         return past[:, -1].flatten(1).clone()
 
     def guess(
@@ -38,27 +38,27 @@ class Draft:
         stop: int,
         draw: Choose,
     ) -> None:
-        """Better guesses, written into cells done .. stop - 1 that are not settled."""
+        """Improve the guesses in cells done .. stop - 1 of `frame` that are not settled."""
 
     def close(self, frame: Int[Tensor, "row space"]) -> None:
-        """Take note of the whole frame."""
+        """End the frame; all its tokens are settled."""
 
 
 class Jacobi(Draft):
-    """What the model drew for a cell in its last pass, given guesses for the cells before.
+    """Guesses the tokens that the model sampled in the last pass, from guesses.
 
-    Jacobi's fixed-point iteration of all cells at once, the noise of each held fixed (Song et
-    al. 2021, arXiv 2002.03629, algorithm 1). It begins with the frame before.
+    This is Jacobi's fixed-point iteration over all cells, with a fixed uniform number per cell
+    (Song et al. 2021, arXiv 2002.03629, algorithm 1). It begins with the previous frame.
     """
 
     learns = True
 
 
 class FrameDraft(Draft):
-    """Frames that a model of any kind decodes, each after the real frames before it.
+    """Guesses the frame that a second model, of any kind, decodes after the settled frames.
 
     Args:
-        limit: frames that the model reads as a prompt.
+        limit: largest number of frames in the prompt of the second model.
     """
 
     def __init__(self, decoder: FrameDecoder, limit: int) -> None:
@@ -86,7 +86,7 @@ class FrameDraft(Draft):
 
 
 class TokenDraft(Draft):
-    """What another GPT draws, token by token after what is settled, with the same numbers."""
+    """Guesses the tokens that a second GPT samples with the same uniform numbers."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
@@ -107,7 +107,7 @@ class TokenDraft(Draft):
         actions: Float[Tensor, "row step action"] | None,
     ) -> Int[Tensor, "row space"]:
         self.decoder.begin(None if actions is None else actions[:, -1])
-        self.held = 0  # cells in the decoder's cache, some of them guesses
+        self.held = 0  # number of cells in the decoder's cache; some hold guesses
         self.next_logits = self.decoder.open_frame()
         return super().open(past, actions)
 
@@ -131,9 +131,9 @@ class TokenDraft(Draft):
         self.decoder.finish(frame)
 
     def _read(self, frame: Tensor, done: int) -> None:
-        """Have the first `done` cells, all settled by now, in the cache.
+        """Bring the first `done` cells into the cache; all of them are settled.
 
-        The newest of them may have been guessed wrong, the others were guessed right.
+        Only the newest settled cell can differ from its guess.
         """
         wrong = max(0, self.held - (done - 1))
         if done and wrong:

@@ -1,7 +1,7 @@
-"""Guidance: what a condition changes about a prediction is made stronger.
+"""Classifier-free guidance of logits (Ho and Salimans 2022, arXiv 2207.12598).
 
-Logits are (1 + t) conditioned - t unconditioned (Ho and Salimans 2022, arXiv 2207.12598), with
-t scheduled over the tokens of a frame and over frames (GAIA-1, arXiv 2309.17080, section 5).
+Guided logits are (1 + t) conditioned - t unconditioned. The scale t depends on the token and on
+the frame (GAIA-1, arXiv 2309.17080, section 5).
 """
 
 from jaxtyping import Float
@@ -13,5 +13,5 @@ def guide(
     other: Float[Tensor, "row token vocab"],
     scales: Float[Tensor, " token"],
 ) -> Float[Tensor, "row token vocab"]:
-    """(1 + t) conditioned - t unconditioned logits."""
+    """Guided logits, with one scale t per token."""
     return conditioned + scales[:, None] * (conditioned - other)

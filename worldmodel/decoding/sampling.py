@@ -1,4 +1,4 @@
-"""How a token is drawn from logits."""
+"""Samples tokens from logits."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,10 +10,10 @@ from worldmodel.decoding.config import Sampling
 def sample(
     logits: Float[Tensor, "row vocab"], sampling: Sampling, uniform: Float[Tensor, " row"]
 ) -> Int[Tensor, " row"]:
-    """Draw one token per row by inverting its distribution function at `uniform` in [0, 1).
+    """Sample one token per row: invert the cumulative distribution at `uniform` in [0, 1).
 
-    One uniform number per token, drawn beforehand on the CPU, makes futures the same on every
-    device and leaves nothing for the host to wait for.
+    The CPU draws the uniform numbers in advance. So futures are equal on every device, and the
+    host never waits for the device.
     """
     if sampling.greedy:
         return logits.argmax(dim=-1)
@@ -27,16 +27,17 @@ def sample(
         ordered = ordered.masked_fill(before >= sampling.top_p, 0.0)
         probs = torch.zeros_like(probs).scatter(-1, order, ordered)
     total = probs.cumsum(dim=-1)
-    # Below 1 by more than a rounding error: the end of the sum may hold only excluded tokens.
+    # The level stays below 1 by more than a rounding error: beyond the last allowed token, the
+    # sum is flat, and only excluded tokens follow.
     level = uniform.clamp(max=1 - 1e-6)[:, None] * total[:, -1:]
     return torch.searchsorted(total, level, right=True).squeeze(-1)
 
 
 def _likeliest(logits: Float[Tensor, "row vocab"], k: int) -> Bool[Tensor, "row vocab"]:
-    """Exactly `k` tokens of each row, the first ones where the k-th ties with others.
+    """Mask of exactly `k` tokens per row; among equals of the k-th, the lowest ids stay.
 
-    In bf16, as many as one row in thirty has such a tie. topk's own choice among equals depends
-    on the device; its values do not.
+    In bf16, up to one row in thirty has such a tie. The choice of `topk` among equals depends on
+    the device, its values do not.
     """
     kth = logits.topk(k).values[:, -1:]
     above, tied = logits > kth, logits == kth

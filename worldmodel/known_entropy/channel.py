@@ -1,6 +1,6 @@
-"""From one frame of the known-entropy world to the next: exact likelihoods and entropies.
+"""Exact likelihoods and entropies of the next frame in the known-entropy world.
 
-The equations (1) to (6) are those of `worldmodel.known_entropy.world`.
+Equations (1) to (6) are in `worldmodel.known_entropy.world`.
 """
 
 import math
@@ -14,14 +14,14 @@ from jaxtyping import Bool, Float, Integer
 
 @dataclass(frozen=True, eq=False)
 class TurningChannel:
-    """A frame turned by a random shift of its columns, then resampled in places: (1) and (2).
+    """Rolls the columns of a frame by a random shift, then resamples some tokens: (1) and (2).
 
     Attributes:
-        width: W, columns of a frame.
-        vocab_size: V, the number of different tokens.
-        match, mismatch: m and n of (2), the likelihoods of a token.
-        shifts: the different turns, in columns to the right modulo W, ascending.
-        shift_probs: their probabilities.
+        width: W, number of columns of a frame.
+        vocab_size: V, number of different tokens.
+        match, mismatch: likelihoods m and n of a token, see (2).
+        shifts: different shifts in columns to the right, modulo W, ascending.
+        shift_probs: probability of each shift.
     """
 
     width: int
@@ -32,16 +32,17 @@ class TurningChannel:
     shift_probs: Float[np.ndarray, " shift"]
 
     def entropy(self) -> float:
-        """Nats per token, frame before and shift seen: (3)."""
+        """Nats per token given the previous frame and the shift: (3)."""
         others = (self.vocab_size - 1) * self.mismatch
         return -self.match * math.log(self.match) - others * math.log(self.mismatch)
 
     def product_entropy(self) -> float:
-        """Nats per token of the best product of one distribution per cell, shift unseen: (6).
+        """Nats per token of the best product of one distribution per cell, without the shift: (6).
 
-        The sources of a cell, one per shift, are independent uniform tokens of the frame before.
-        A token that is the source of the shifts B has q = n + (m - n) P(B), any other has n; the
-        average runs over the set partitions of the shifts, V! / (V - blocks)! tokens in each.
+        A cell has one source per shift: a token of the previous frame. Sources are independent
+        and uniform. A token that is the source for the set B of shifts has q = n + (m - n) P(B).
+        Any other token has q = n. The mean runs over the set partitions of the shifts; each
+        stands for V! / (V - blocks)! choices of tokens.
         """
         vocab, num = self.vocab_size, len(self.shifts)
         total = 0.0
@@ -59,9 +60,9 @@ class TurningChannel:
         target: Integer[np.ndarray, "*frame height width"],
         shift: Integer[np.ndarray, "*frame"] | None = None,
     ) -> Float[np.ndarray, "*frame height width"]:
-        """Nats of every token given the frame before and a shift, by index, true or not.
+        """Nats of every token given the previous frame and a shift (its index, true or false).
 
-        Without shifts, given the tokens before it in raster order:
+        Without shifts, each token is also given the earlier tokens in raster order:
         -log sum_a p(a | x'_{<i}) f(x'_i | roll_a(x)_i).
         """
         nats = np.where(
@@ -81,7 +82,7 @@ class TurningChannel:
         past: Integer[np.ndarray, "*frame height width"],
         target: Integer[np.ndarray, "*frame height width"],
     ) -> Float[np.ndarray, "*frame height width"]:
-        """Nats of every token by the best product over cells, shift unseen: (6)."""
+        """Nats of every token under the best product over cells, without the shift: (6)."""
         likelihood = np.where(self._is_match(past, target), self.match, self.mismatch)
         return -np.log(np.tensordot(likelihood, self.shift_probs, axes=(-3, 0)))
 
@@ -94,11 +95,12 @@ class TurningChannel:
         return turned == target[..., None, :, :]
 
     def prefix_entropy(self, rows: int, cells: int) -> float:
-        """Nats of the first `rows` rows and `cells` more tokens of a frame given the one before.
+        """Nats of the first `rows` rows and `cells` more tokens, given the previous frame.
 
-        By (1) and (2) the likelihood of shift b is m^k_b n^(N - k_b), with k_b the number of
-        the N tokens that match the past turned by b: the counts say it all. Rows are
-        independent given the shift, so the counts' distribution is a convolution of rows'.
+        By (1) and (2), shift b has the likelihood m^k_b n^(N - k_b). Here k_b counts the tokens
+        that match the past rolled by b, and N counts all. So the counts k are sufficient. Given
+        the shift, rows are independent: the distribution of the counts is a convolution over
+        rows.
         """
         num_tokens = rows * self.width + cells
         total = 0.0
@@ -118,10 +120,10 @@ class TurningChannel:
 
     @cached_property
     def _row_counts(self) -> list[list[np.ndarray]]:
-        """Of each true shift, then number of tokens 0..W: P(number of matches of each shift).
+        """P(number of matches of each shift), by true shift and by number of tokens 0..W.
 
-        Which symbols a past row holds is irrelevant, only which of its cells are equal: the
-        average runs over the set partitions of a row, V! / (V - blocks)! rows in each.
+        Only equality between the cells of a past row matters, not their symbols. So the mean
+        runs over the set partitions of a row; each stands for V! / (V - blocks)! rows.
         """
         num, vocab = len(self.shifts), self.vocab_size
         counts = [[np.zeros((n + 1,) * num) for n in range(self.width + 1)] for _ in range(num)]
@@ -139,7 +141,7 @@ class TurningChannel:
         return counts
 
     def _cell_counts(self, sources: list[int], true: int) -> np.ndarray:
-        """P(match with each shift's source) of one token, as an array of 2 per shift."""
+        """P(match with the source of each shift) for one token; one axis of size 2 per shift."""
         cell = np.zeros((2,) * len(sources))
         for label in set(sources):
             matches = tuple(int(source == label) for source in sources)
@@ -150,7 +152,7 @@ class TurningChannel:
 
 
 def _partitions(size: int) -> Iterator[tuple[int, ...]]:
-    """Every way in which `size` cells can be equal or not, labelled by first appearance."""
+    """All set partitions of `size` cells; blocks are numbered in order of appearance."""
     if size == 0:
         yield ()
         return

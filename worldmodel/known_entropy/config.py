@@ -1,4 +1,4 @@
-"""The size and the noise of a known-entropy world."""
+"""Settings of the known-entropy world; imports no torch."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class KnownEntropyConfig:
     Attributes:
         grid: (T', H', W') tokens of a frame; T' is 1.
         vocab_size: V, the number of different tokens.
-        resample_prob: p, the probability that a token is drawn anew, in (0, 1].
+        resample_prob: p, the probability that a token is resampled, in (0, 1].
         yaw_probs: probability of each yaw -1, 0, 1.
         fps: frames per second, for the manifest.
 

@@ -1,4 +1,4 @@
-"""The known-entropy world as a data source: `data=known_entropy`, made on first use."""
+"""The known-entropy world as a data source (`data=known_entropy`); first use writes it."""
 
 import hashlib
 import json
@@ -24,10 +24,10 @@ class KnownEntropySource(TokenSource):
     """Tokens of a `KnownEntropyWorld`, kept below `cache`.
 
     Attributes:
-        root: folder of the store; empty means one below `cache`, named for the settings.
+        root: folder of the store; empty: a folder below `cache`, with a hash of the settings.
         num_train, num_test: drives of each split.
         steps: frames of a drive.
-        world: the world they are drawn from.
+        world: settings of the world.
     """
 
     root: str = ""
@@ -46,7 +46,7 @@ class KnownEntropySource(TokenSource):
         return Path(self.cache) / "tokens" / f"known-entropy-{key}"
 
     def open(self, *args: Any) -> TokenStore:
-        """The store, written first where it is missing; it is there whole or not at all.
+        """The store; it is written first if it is missing, completely or not at all.
 
         Args:
             args: as those of `TokenSource.open`.
@@ -70,14 +70,14 @@ class KnownEntropySource(TokenSource):
         return store
 
     def planned(self) -> tuple[TokenSpec, tuple[str, ...], bool]:
-        """Spec, action columns, and that nothing is said, without making the store."""
+        """Spec, action columns, and False (no captions); writes nothing."""
         return KnownEntropyWorld(self.world).spec, ACTION_NAMES, False
 
     def loss_floors(self, batches: Iterable[TokenClip]) -> dict[str, float]:
-        """Nats per token that no model goes below: of the world, and of a sample of it.
+        """Lowest possible losses in nats per token: of the world, and of these batches.
 
-        A finite sample is easier or harder than the world by chance; what an optimal predictor
-        pays on the very windows that a loss was measured on is the floor to compare it with.
+        A finite sample is easier or harder than the world by chance. So compare a measured loss
+        with the loss of the optimal predictor on the same windows.
         """
         world = KnownEntropyWorld(self.world)
         paid = [world.optimal_nll(b.tokens.numpy(), b.actions.numpy()).ravel() for b in batches]

@@ -1,32 +1,32 @@
-"""A driving world whose entropy per token is known exactly: the yardstick of every world model.
+"""A driving world with an exactly known entropy per token, to test world models against.
 
-A frame is a grid of tokens, a panorama around the car. Between two frames the car yaws by
-a_t in {-1, 0, 1} columns (drawn independently of everything), the panorama turns with it,
-and then every token is replaced, with probability p, by one drawn uniformly from the V
-tokens. With roll_a(x)[r, c] = x[r, c - a mod W], and one likelihood for a match and one
-for a mismatch,
+A frame is a grid of tokens: a panorama around the car. Between two frames the car yaws by a_t
+in {-1, 0, 1} columns. The yaw is independent of everything else. The panorama rolls by a_t
+columns. Then each token is resampled with probability p, uniformly from the V tokens. Let
+roll_a(x)[r, c] = x[r, c - a mod W]. The likelihood is
 
     p(x_{t+1} | x_t, a_t) = prod_i f(x_{t+1}[i] | roll_{a_t}(x_t)[i])                 (1)
     f(y | s) = m = 1 - p + p/V  where y = s,  and  n = p/V  elsewhere.                (2)
 
-Frame 0 is uniform, and (1) keeps it so: every frame on its own is V-ary uniform noise.
-Frames are Markov of order 1 given iid actions, so one frame of context is as good as all
-of the past, and every number below is exact for any window of at least two frames.
+Frame 0 is uniform, and (1) preserves this: every single frame is uniform noise over V tokens.
+Given independent actions, the frames are a Markov chain of order 1. So one frame of context
+holds all information of the past, and all numbers below are exact for windows of two or more
+frames.
 
-The targets that count are the tokens of frames 1.. of a window. Those of frame 0 cost
-log V nats each, whatever the model. Per counted token, in nats, an optimal model pays
+Targets are the tokens of frames 1.. of a window. Tokens of frame 0 cost log V nats for every
+model. The cross entropy of an optimal model, in nats per target, is
 
-    H1 = -m log m - (V - 1) n log n                  seeing frames and actions        (3)
-    H0 = E[-log sum_a p(a) p(x' | x, a)] / (H W)     seeing frames alone              (4)
-    H1 + P(a != a') (C - H1)                         believing an independent a'      (5)
+    H1 = -m log m - (V - 1) n log n                  given frames and actions         (3)
+    H0 = E[-log sum_a p(a) p(x' | x, a)] / (H W)     given frames                     (4)
+    H1 + P(a != a') (C - H1)                         given frames and independent a'  (5)
     HP = E[-sum_y q(y) log q(y)],  q(y) = sum_a p(a) f(y | roll_a(x)[i])
-                                  seeing frames alone, a product over the cells       (6)
+                                  given frames, as a product over the cells           (6)
 
-where C = -(1/V) log m - (1 - 1/V) log n: a token and one of an unrelated cell match by
-chance. H0 exceeds H1 by the information one frame carries about its action, at most
-H(a) / (H W), paid within the first tokens in raster order. A model that draws the cells of a
-frame independently cannot learn the action from them and pays for it in every cell: HP >= H0,
-equal where a frame has one cell. Given actions the cells are independent: it reaches H1.
+where C = -(1/V) log m - (1 - 1/V) log n: tokens of unrelated cells match by chance. H0 - H1 is
+the information of one frame about its action. It is at most H(a) / (H W), and the first tokens
+in raster order carry it. A model that samples the cells of a frame independently cannot infer
+the action from other cells, so HP >= H0, with equality for frames of one cell. Given actions,
+the cells are independent, and such a model reaches H1.
 """
 
 import hashlib
@@ -51,12 +51,12 @@ NATS_PER_BIT = math.log(2)
 
 
 class KnownEntropyWorld:
-    """Samples the world of this module, and says what an optimal model of it would score."""
+    """Samples drives of this world, and computes the cross entropy of an optimal model."""
 
     def __init__(self, config: KnownEntropyConfig | None = None) -> None:
         self.config = config or KnownEntropyConfig()
         self.height, self.width = self.config.grid[1:]
-        # Yaws that turn a narrow grid alike (-1 and 1 where W' is 2) are one shift.
+        # Yaws with the same effect on a narrow grid are one shift: -1 and 1 for width 2.
         self._shifts = tuple(sorted({yaw % self.width for yaw in YAWS}))
         probs = np.zeros(len(self._shifts))
         for yaw, prob in zip(YAWS, self.config.yaw_probs, strict=True):
@@ -73,7 +73,7 @@ class KnownEntropyWorld:
 
     @property
     def spec(self) -> TokenSpec:
-        """What a token store of this world says; its hash covers every field of the config."""
+        """The spec of a token store of this world; its hash covers every field of the config."""
         config = self.config
         digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()
         return TokenSpec(
@@ -100,10 +100,11 @@ class KnownEntropyWorld:
         return self.entropy(with_actions) / NATS_PER_BIT
 
     def entropy_by_position(self, with_actions: bool = True) -> Float[np.ndarray, "height width"]:
-        """Nats of each token given the past and the tokens before it in raster order.
+        """Nats of each token given the past and the earlier tokens of its frame.
 
-        Without actions these are the differences of the entropies of growing prefixes of a
-        frame (the chain rule); their mean is `entropy(with_actions)`.
+        The order is raster order. Without actions, this is the chain rule: differences between
+        the entropies of longer and longer prefixes of a frame. The mean is
+        `entropy(with_actions)`.
         """
         if with_actions:
             return np.full((self.height, self.width), self.entropy())
@@ -116,14 +117,14 @@ class KnownEntropyWorld:
         return np.diff([*prefixes, total]).reshape(self.height, self.width)
 
     def first_frame_entropy(self) -> float:
-        """Nats per token of frame 0 of a window, which nothing predicts: log V."""
+        """Nats per token of frame 0 of a window: log V."""
         return math.log(self.config.vocab_size)
 
     def shuffled_penalty(self) -> float:
-        """Nats per token lost by an optimal user of actions given independent ones: (5) - (3).
+        """Nats per token that an optimal model loses through independent actions: (5) - (3).
 
-        It is exact for fresh draws and for actions of unrelated windows. A permutation of few
-        rows changes more or fewer of them than P(a != a'); there `optimal_nll` is exact.
+        It is exact for newly sampled actions and for actions of unrelated windows. A permutation
+        of few rows changes another share of them than P(a != a'); then use `optimal_nll`.
         """
         channel, vocab = self._channel, self.config.vocab_size
         wrong = -math.log(channel.match) / vocab - (1 - 1 / vocab) * math.log(channel.mismatch)
@@ -149,10 +150,10 @@ class KnownEntropyWorld:
         tokens: Integer[np.ndarray, "*batch step height width"],
         actions: Float[np.ndarray, "*batch step action"] | None = None,
     ) -> Float[np.ndarray, "*batch step-1 height width"]:
-        """Nats that the Bayes-optimal predictor pays for every token of frames 1...
+        """Nats of every token of frames 1.. under the Bayes-optimal predictor.
 
-        With `actions` it believes them, true or not. Without, it keeps a posterior over the
-        action while it reads a frame in raster order.
+        With `actions`, the predictor conditions on them, whether they are true or not. Without,
+        it updates a posterior over the action while it reads a frame in raster order.
 
         Raises:
             BadInput: the actions are not one column of -1, 0 or 1.
@@ -163,14 +164,14 @@ class KnownEntropyWorld:
     def product_nll(
         self, tokens: Integer[np.ndarray, "*batch step height width"]
     ) -> Float[np.ndarray, "*batch step-1 height width"]:
-        """Nats that the best product over cells pays for every token of frames 1..: (6)."""
+        """Nats of every token of frames 1.. under the best product over cells: (6)."""
         return self._channel.product_nll(tokens[..., :-1, :, :], tokens[..., 1:, :, :])
 
     def write_store(self, root: Path, num_train: int, num_test: int, steps: int, seed: int) -> None:
         """Write a token store of `num_train` and `num_test` drives of `steps` frames each.
 
-        The same arguments give the same bytes; a drive depends on the seed, its split and
-        its number alone. Every drive's meta holds the config, the seed and both entropies.
+        The same arguments give the same bytes. A drive depends only on the seed, its split and
+        its number. The meta of every drive holds the config, the seed and both entropies.
 
         Raises:
             BadInput: the folder holds a store already, or a count is too small.

@@ -264,7 +264,7 @@ def test_other_families_are_named(shared, name, folder, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"weights": "mean"}, "raw or ema"),
+        ({"weights": "mean"}, "choose one of raw, ema"),
         ({"bit_order": "middle"}, "little, big"),
         ({"image_size": "one row more"}, "multiples of 2"),
         ({"crop": "comma"}, "has no such option; it has: image_size, weights"),
