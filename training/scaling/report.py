@@ -5,11 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # no display is needed
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from training.disk.plain_json import to_json
 from training.errors import BadInput
@@ -95,7 +92,8 @@ def plot(file: Path, law: PowerLaw, result: dict[str, Any]) -> None:
     far = [p["x"] for p in larger]
     xs = np.geomspace(0.8 * min([*law.x, *far]), 1.6 * max([*law.x, *far]), 60)
     low, high = np.array([law.band(x, result["confidence"]) for x in xs]).T
-    figure, axes = plt.subplots(figsize=(7, 4.6), layout="constrained")
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    axes = figure.subplots()
     share = f"{100 * result['confidence']:g} %"
     axes.fill_between(xs, low, high, alpha=0.2, label=f"{share} band of a new run")
     axes.plot(xs, [law.at(x) for x in xs], color="C0", label=f"c + (x / a)^b, b = {law.b:.2f}")
@@ -116,7 +114,6 @@ def plot(file: Path, law: PowerLaw, result: dict[str, Any]) -> None:
     axes.yaxis.set_minor_formatter("{x:.3g}")
     axes.legend(fontsize=8)
     figure.savefig(file, dpi=130)
-    plt.close(figure)
 
 
 def _score(law: PowerLaw, said: dict[str, Any], point: Point, written: float) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def _write_videos(
         subject.model.spec.frames_per_step, dim=1
     )
     films = {caption: as_arrays(pixels) for caption, pixels in panels}
-    films[f"bits per real token, bright: {most:.3g}"] = heat_frames(by_frame, most)
+    films[f"bits per token, bright: {most:.3g}"] = heat_frames(by_frame, most)
     score = ("LPIPS", result.values[MODEL]["lpips"])
     result.details["films"] = write_films(
         out / "films_rollout", films, clips.chosen.names, clips.seen, fps, score

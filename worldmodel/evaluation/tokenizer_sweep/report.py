@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # no display is needed
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from training.disk.plain_json import number
 from training.pages.chart_text import as_drawn
@@ -59,7 +56,8 @@ def rates(entry: Mapping[str, Any]) -> tuple[float, float, float]:
 
 def plot(file: Path, title: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
     """LPIPS over bits per frame: from raw (hollow) by way of coded (small) to predicted (full)."""
-    figure, axes = plt.subplots(figsize=(7, 4.6), layout="constrained")
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    axes = figure.subplots()
     for index, (name, entry) in enumerate(entries.items()):
         colour, lpips = f"C{index % 10}", entry["scores"]["lpips"]
         raw, coded, predicted = rates(entry)
@@ -78,4 +76,3 @@ def plot(file: Path, title: str, entries: Mapping[str, Mapping[str, Any]]) -> No
     axes.xaxis.set_minor_formatter("{x:.0f}")
     axes.grid(alpha=0.3, which="both")
     figure.savefig(file, dpi=130)
-    plt.close(figure)
