@@ -151,7 +151,7 @@ class ClipDataModule(L.LightningDataModule):
         if self.drives:
             return
         drives = self.source.open()
-        remedy = "give model.autoencoder.image_size={size}, "
+        remedy = "give model.network.image_size={size}, "
         judge_sizes(drives, self.image_size, self.fit, "data.fit", remedy)
         if self.on_corrupt == "stop":
             for drive in drives:

@@ -35,19 +35,23 @@ from worldmodel.known_entropy.config import KnownEntropyConfig
 CALLBACKS = "lightning.pytorch.callbacks"
 
 register("optimizer", "adamw", AdamWConfig)
-register("quantizer", "fsq", FSQConfig)
-register("quantizer", "lfq", LFQConfig)
-register("quantizer", "vq", VQConfig)
-register("quantizer", "product", ProductConfig)
-register("quantizer", "residual", ResidualConfig)
+QUANTIZERS = {
+    "fsq": FSQConfig,
+    "lfq": LFQConfig,
+    "vq": VQConfig,
+    "product": ProductConfig,
+    "residual": ResidualConfig,
+}
+for name, quantizer in QUANTIZERS.items():
+    register("quantizer", name, quantizer, package="model.network.quantizer")
 register("loss", "default", LossConfig, teacher=node_of(TimmTeacherConfig))
 register("network", "gpt", GPTConfig)
 register("network", "masked", MaskedConfig)
 register("network", "whole_frame", WholeFrameConfig)
-register("network", "autoencoder", AutoencoderConfig, quantizer="${quantizer}")
-register("network", "video_autoencoder", VideoAutoencoderConfig, quantizer="${quantizer}")
-register("network", "musik", MusikConfig, quantizer="${quantizer}")
-register("network", "semantic", SemanticConfig, quantizer="${quantizer}")
+register("network", "autoencoder", AutoencoderConfig, quantizer={})
+register("network", "video_autoencoder", VideoAutoencoderConfig, quantizer={})
+register("network", "musik", MusikConfig, quantizer={})
+register("network", "semantic", SemanticConfig, quantizer={})
 register("data/carracing", "default", CarRacingConfig)
 register("data/world", "known_entropy", KnownEntropyConfig)
 register("callback", "progress_bar", ProgressBarConfig, _target_=f"{CALLBACKS}.TQDMProgressBar")

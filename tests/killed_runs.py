@@ -24,13 +24,17 @@ TOKENIZER = (
     "+experiment=tokenizer_tiny",
     "+debug=tokenizer",
     "callbacks.media=null",
-    "model.autoencoder.channels=[8,16]",
+    "model.network.channels=[8,16]",
     "model.loss.perceptual_net=''",
     "model.loss.gan_start=20",
     "model.loss.discriminator_channels=8",
 )
 # Draws, counts and running means all the way: more state than any other quantizer has.
-CODEBOOK = ("quantizer=vq", "quantizer.vocab_size=64", "quantizer.dead_below=0.5")
+CODEBOOK = (
+    "quantizer=vq",
+    "model.network.quantizer.vocab_size=64",
+    "model.network.quantizer.dead_below=0.5",
+)
 STEPS = 60
 VALIDATED = list(range(12, STEPS + 1, 12))
 TIMED = ("time", "perf/", "data/wait", "ckpt/stall")

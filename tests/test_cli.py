@@ -61,7 +61,7 @@ def refused(tmp_path, monkeypatch, capsys):
         (["+experiment=gpt_tiny", "ckpt=nowhere"], ["nowhere"]),
         (["+experiment=gpt_tiny", "data.tokenizer=nowhere"], ["nowhere", "carracing"]),
         (
-            ["+experiment=tokenizer_tiny", "model.autoencoder.image_size=[63,64]"],
+            ["+experiment=tokenizer_tiny", "model.network.image_size=[63,64]"],
             ["63", "multiples"],
         ),
     ],

@@ -16,9 +16,9 @@ EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs/experiment").glob("*.yaml"
 ONE_STEP = ["trainer.max_steps=1", "trainer.val_check_interval=1", "trainer.log_every_n_steps=1"]
 CUT = {
     "tokenizer": [
-        "model.autoencoder.image_size=[64,64]",
-        "model.autoencoder.channels=[16,16,16]",
-        "model.autoencoder.patch=2",
+        "model.network.image_size=[64,64]",
+        "model.network.channels=[16,16,16]",
+        "model.network.patch=2",
         "model.loss.perceptual_net=alex",
         "model.loss.gan_start=0",
         "data.batch_size=2",
@@ -26,8 +26,8 @@ CUT = {
         "data.num_workers=0",
     ],
     "tokenizer_video": [
-        "model.autoencoder.image_size=[32,32]",
-        "model.autoencoder.channels=8",
+        "model.network.image_size=[32,32]",
+        "model.network.channels=8",
         "model.loss.perceptual_net=alex",
         "model.loss.gan_start=0",
         "data.batch_size=2",
@@ -35,18 +35,18 @@ CUT = {
         "data.num_workers=0",
     ],
     "musik": [
-        "model.autoencoder.channels=[8,16]",
-        "model.autoencoder.num_negatives=15",
+        "model.network.channels=[8,16]",
+        "model.network.num_negatives=15",
         "data.batch_size=2",
         "data.num_val_clips=2",
         "data.num_workers=0",
     ],
     "dino": [
         "model.weights=random",
-        "model.autoencoder.image_size=[64,64]",
-        "model.autoencoder.dim=32",
-        "model.autoencoder.depth=1",
-        "model.autoencoder.heads=2",
+        "model.network.image_size=[64,64]",
+        "model.network.dim=32",
+        "model.network.depth=1",
+        "model.network.heads=2",
         "data.batch_size=2",
         "data.num_val_clips=2",
         "data.num_workers=0",
@@ -61,7 +61,7 @@ CUT = {
     ],
 }
 CUT["whole"] = [*CUT["gpt"], "model.network.num_layers=2"]
-CUT["vqkd"] = [*CUT["dino"], "model.autoencoder.encoder_depth=1"]
+CUT["vqkd"] = [*CUT["dino"], "model.network.encoder_depth=1"]
 CUT["masked"] = CUT["gpt"]
 
 

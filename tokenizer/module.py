@@ -39,12 +39,12 @@ class TokenizerModule(TokenizerBase):
 
     def __init__(
         self,
-        autoencoder: PixelConfig,
+        network: PixelConfig,
         loss: LossConfig,
         optimizer: AdamWConfig,
         ema_decay: float = 0.999,
     ) -> None:
-        super().__init__(autoencoder, optimizer, ema_decay)
+        super().__init__(network, optimizer, ema_decay)
         self.automatic_optimization = False
         self.loss = loss
         self.critic_guard = FiniteGuard()
@@ -60,7 +60,7 @@ class TokenizerModule(TokenizerBase):
             self.perceptual = load_lpips(
                 loss.perceptual_net, Path(loss.lpips_weights) if loss.lpips_weights else None
             )
-            self.perceptual.check_size(autoencoder.image_size)
+            self.perceptual.check_size(network.image_size)
         self.distillation: Distillation | None = None
         if loss.distillation_weight:
             assert loss.teacher is not None
@@ -82,8 +82,8 @@ class TokenizerModule(TokenizerBase):
         ):
             raise BadInput(
                 "trainer=fsdp: a codebook that is a parameter is in pieces, and neither k-means "
-                "nor revival can write to it; use quantizer.learn=ema, trainer=ddp, or "
-                "quantizer.kmeans_batches=0 quantizer.dead_below=0"
+                "nor revival can write to it; use trainer=ddp, or of model.network.quantizer "
+                "learn=ema, or kmeans_batches=0 and dead_below=0"
             )
 
     @property

@@ -27,15 +27,15 @@ class SemanticModule(TokenizerBase):
 
     def __init__(
         self,
-        autoencoder: SemanticConfig | MusikConfig,
+        network: SemanticConfig | MusikConfig,
         optimizer: AdamWConfig,
         ema_decay: float = 0.999,
         weights: str | None = None,
         action_names: tuple[str, ...] = (),
     ) -> None:
-        if isinstance(autoencoder, MusikConfig):
-            autoencoder = replace(autoencoder, num_actions=len(action_names))
-        super().__init__(autoencoder, optimizer, ema_decay)
+        if isinstance(network, MusikConfig):
+            network = replace(network, num_actions=len(action_names))
+        super().__init__(network, optimizer, ema_decay)
         if isinstance(self.autoencoder, SemanticTokenizer):
             self.autoencoder.load_weights(weights)
 

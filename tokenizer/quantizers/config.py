@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from training.errors import BadInput
 from training.ranges import at_least, below_one, one_of, positive, share, within
 
-WHERE = "quantizer."
+WHERE = "model.network.quantizer."
 
 
 class QuantizerConfig:
@@ -98,7 +98,7 @@ class LFQConfig(QuantizerConfig):
         at_least(1, WHERE, factor_bits=self.factor_bits)
         if self.factor_bits and sum(self.factor_bits) != self.bits:
             raise BadInput(
-                f"quantizer.factor_bits={list(self.factor_bits)}: must add up to bits={self.bits}"
+                f"{WHERE}factor_bits={list(self.factor_bits)}: must add up to bits={self.bits}"
             )
         one_of(("little", "big"), WHERE, bit_order=self.bit_order)
         positive(WHERE, temperature=self.temperature)

@@ -9,6 +9,11 @@ def in_todays_words(config: dict[str, Any]) -> dict[str, Any]:
     Values are not judged here: a damaged one stays where its reader looks for it.
     """
     config = dict(config)
+    config.pop("quantizer", None)  # repeated in the model
+    model = config.get("model")
+    if isinstance(model, dict) and "autoencoder" in model:
+        rest = {key: value for key, value in model.items() if key != "autoencoder"}
+        config["model"] = {**rest, "network": model["autoencoder"]}
     entries = {name: config.pop(name) for name in ("media", "doctor") if name in config}
     if entries:
         config["callbacks"] = {**config.get("callbacks", {}), **entries}

@@ -20,13 +20,13 @@ STEPS = 40
 RUN = (
     "+debug=tokenizer",
     "callbacks.media=null",
-    "model.autoencoder.image_size=[32,32]",
+    "model.network.image_size=[32,32]",
     "model.loss.perceptual_net=''",
     "model.loss.discriminator_channels=8",
-    "model.autoencoder.attention=false",
+    "model.network.attention=false",
     "model.loss.gan_start=20",
     "model.loss.gan_weight=0.1",
-    "quantizer.levels=[4,4]",
+    "model.network.quantizer.levels=[4,4]",
     "optimizer.warmup_steps=5",
     f"trainer.max_steps={STEPS}",
     f"trainer.val_check_interval={STEPS}",
@@ -204,7 +204,7 @@ def test_dead_codes_are_caught_after_the_grace_and_restarted(composed, fit, far)
 
 def test_fsq_latents_that_leave_the_grid_unused_are_spread(composed, fit):
     cfg = composed(
-        "tokenizer_tiny", *RUN, "quantizer.levels=[8,8,8]", "optimizer.lr=1e-7",
+        "tokenizer_tiny", *RUN, "model.network.quantizer.levels=[8,8,8]", "optimizer.lr=1e-7",
         "callbacks.doctor.limits.min_variance=0", "callbacks.doctor.treatments=1",
     )  # fmt: skip
     _, run, _ = fit(cfg, Squash())

@@ -12,7 +12,7 @@ SMALL = [
     "trainer.max_steps=5",
     "trainer.val_check_interval=5",
     "checkpoints.every_steps=5",
-    "model.autoencoder.channels=[8,16]",
+    "model.network.channels=[8,16]",
     "model.loss.perceptual_net=''",
     "model.loss.gan_start=3",
     "model.loss.discriminator_channels=8",
@@ -44,7 +44,7 @@ def test_a_trained_tokenizer_opens_with_the_tokens_it_had(quantizer, composed, f
 @pytest.mark.slow
 def test_pictures_and_counted_flops_teach_the_codebook_nothing(composed, fit):
     """Both run the network in training mode, on frames that are no part of the batch."""
-    settings = ["quantizer=vq", "quantizer.kmeans_batches=0"]
+    settings = ["quantizer=vq", "model.network.quantizer.kmeans_batches=0"]
     seen = {}
     for media in ("none", "reconstructions"):
         every = ["callbacks.media.every_steps=2"] if media != "none" else ["callbacks.media=null"]

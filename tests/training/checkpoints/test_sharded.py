@@ -37,7 +37,11 @@ TOKENIZER = (
     "model.loss.gan_start=4",
     "model.loss.discriminator_norm=group",
 )
-CODEBOOK = ("quantizer=vq", "quantizer.kmeans_batches=0", "quantizer.dead_below=0")
+CODEBOOK = (
+    "quantizer=vq",
+    "model.network.quantizer.kmeans_batches=0",
+    "model.network.quantizer.dead_below=0",
+)
 ONE = ("trainer.devices=1", "data.batch_size=4")
 TWO = ("trainer.devices=2", "data.batch_size=2")
 

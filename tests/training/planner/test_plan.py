@@ -29,7 +29,7 @@ GAN = "model.loss.gan_start=0"
 SMALL = {
     "gpt_tiny": ["model.network.dim=96", "model.network.num_layers=2", "data.batch_size=4"],
     "tokenizer_tiny": [
-        "model.autoencoder.channels=[16,32]",
+        "model.network.channels=[16,32]",
         "model.loss.discriminator_channels=16",
         "data.batch_size=4",
         GAN,

@@ -21,8 +21,8 @@ tokenizer: {experiment: tokenizer_tiny, overrides: ["+debug=tokenizer"]}
 probe: {experiment: gpt_tiny, overrides: ["+debug=worldmodel"]}
 overrides: [logger=none, callbacks.media=null, trainer.accelerator=cpu, trainer.devices=1]
 tokenizers:
-  few: {"quantizer.levels": [4, 4]}
-  many: {"quantizer.levels": [8, 5, 5, 5]}
+  few: {"model.network.quantizer.levels": [4, 4]}
+  many: {"model.network.quantizer.levels": [8, 5, 5, 5]}
 """
 
 
@@ -72,7 +72,7 @@ def test_a_sweep_ends_with_bits_after_prediction_and_goes_on_where_it_stopped(
     assert trained[4:] == [str(parts[3])]
     assert json.loads((folder / "sweep.json").read_text()) == result
     with pytest.raises(SystemExit) as end:
-        main([*arguments, "model.autoencoder.patch=2", "trainer.max_steps=31"])
+        main([*arguments, "model.network.patch=2", "trainer.max_steps=31"])
     assert end.value.code == 2
 
 
@@ -132,7 +132,7 @@ def test_unusable_plans_are_refused(plan_file, change, words):
 
 
 def test_settings_are_judged_before_anything_is_trained(plan_file, capsys, tmp_path):
-    bad = PLAN.replace('quantizer.levels": [8, 5, 5, 5]', 'quantizer.lvls": [8]')
+    bad = PLAN.replace('model.network.quantizer.levels": [8, 5, 5, 5]', 'quantizer.lvls": [8]')
     with pytest.raises(SystemExit) as end:
         main([str(plan_file(bad))])
     assert end.value.code == 2

@@ -4,8 +4,8 @@ tokenizer: {experiment: tokenizer_tiny, overrides: []}
 probe: {experiment: gpt_tiny, overrides: []}    trained on the tokens of each
 overrides: []                                   of both
 tokenizers:                                     settings of each
-  fsq-240: {"quantizer.levels": [8, 6, 5]}
-  fsq-1000: {"quantizer.levels": [8, 5, 5, 5]}
+  fsq-240: {"model.network.quantizer.levels": [8, 6, 5]}
+  fsq-1000: {"model.network.quantizer.levels": [8, 5, 5, 5]}
 """
 
 from collections.abc import Mapping, Sequence

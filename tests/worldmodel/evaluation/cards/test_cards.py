@@ -153,7 +153,7 @@ def test_a_world_model_of_video_tokens_gets_its_card(composed, fit, evaluate):
         "callbacks.media=null",
         "model.loss.gan_start=9",
     ]
-    sizes = ["model.autoencoder.image_size=[32,32]", "model.autoencoder.channels=8"]
+    sizes = ["model.network.image_size=[32,32]", "model.network.channels=8"]
     _, video, _ = fit(composed("tokenizer_video_tiny", *cut, *sizes))
     drives = [*TINY[2:], f"data.tokenizer={video.folder}", "model.network.num_layers=1"]
     _, run, _ = fit(composed("gpt_tiny", TINY[0], "callbacks.media.every_steps=5", *drives))
