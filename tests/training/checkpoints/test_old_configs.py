@@ -21,7 +21,9 @@ def test_its_source_opens_and_its_data_module_is_found(kind: str) -> None:
     folder, num_train = OLD[kind]
     manifest = read_manifest(folder, kind)
     config = manifest["config"]
-    assert "loader" not in config
+    assert not {"loader", "media", "doctor"} & set(config)
+    assert {"image_size", "dim"} & set(config["model"]["network"])
+    assert config["callbacks"]["media"]["every_steps"] in (20, 1000)
     assert config["data"]["batch_size"] in (4, 16)
     source = data_source(manifest, {}, folder)
     assert isinstance(source, DriveSource)
