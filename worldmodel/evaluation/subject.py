@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -24,6 +24,7 @@ from worldmodel.decoding import Sampling
 from worldmodel.evaluation.cards.config import ControlCard, RolloutCard
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of
 from worldmodel.evaluation.evidence import Evidence
+from worldmodel.evaluation.floors.predictors import floors
 from worldmodel.evaluation.pixels import PixelJudge
 from worldmodel.load import WorldModel
 
@@ -51,6 +52,10 @@ class Chosen:
 
     def clip(self) -> TokenClip:
         return collate([self.windows[index] for index in self.ids])
+
+    def tokens(self) -> Integer[np.ndarray, "window time *grid"]:
+        """As the store holds them."""
+        return np.stack([self.windows[index][0] for index in self.ids])
 
     def loader(self, batch_size: int) -> DataLoader:
         return listed_loader(self.windows, self.ids, batch_size, collate)
@@ -131,6 +136,9 @@ class JudgedModel:
     lpips_weights: Path | None = None
     decoded: Decoded = field(default_factory=dict)
     out: Path = field(init=False)
+    _floors: dict[tuple[str, ...], dict[str, Float[np.ndarray, "window step"]]] = field(
+        default_factory=dict, init=False
+    )
     _judges: dict[str, PixelJudge] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -200,6 +208,17 @@ class JudgedModel:
         windows = TokenWindows(self.held, num_steps)
         ids = np.linspace(0, len(windows) - 1, min(num, len(windows))).astype(int)
         return Chosen(windows, np.unique(ids).tolist())
+
+    def floors(self, chosen: Chosen) -> dict[str, Float[np.ndarray, "window step"]]:
+        """Nats per token of trivial predictors, at time steps 1..; fitted once.
+
+        None where the store holds no train drives to fit them on.
+        """
+        key = (*chosen.names, str(chosen.windows.num_steps))
+        if self.train and key not in self._floors:
+            vocab = self.model.spec.vocab_size
+            self._floors[key] = floors(self.train, chosen.tokens(), vocab)
+        return self._floors.get(key, {})
 
     def clips(self, prompt: int, horizon: int, num: int) -> JudgedClips:
         """`num` clips away from the ends of the drives, with frames; decoded once."""

@@ -63,6 +63,21 @@ class TeacherForcedCard(Card):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FloorsCard(Card):
+    """What do predictors score that know nothing of driving, and does the train split leak?
+
+    Attributes:
+        num_windows: windows, evenly spread over the drives.
+    """
+
+    name: ClassVar[str] = "floors"
+    num_windows: int = 256
+
+    def __post_init__(self) -> None:
+        at_least(1, f"cards.{self.name}.", num_windows=self.num_windows)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RolloutCard(Card):
     """How do imagined frames compare with those that the camera saw?
 
@@ -194,6 +209,7 @@ CARDS: dict[str, type[Card]] = {
     card.name: card
     for card in (
         TeacherForcedCard,
+        FloorsCard,
         RolloutCard,
         ControlCard,
         ReconstructionCard,
@@ -209,6 +225,7 @@ DEFAULT = {
 # The hash of the settings of every published version; a new version gets a new entry.
 VERSIONS: dict[str, dict[str, str]] = {
     "teacher_forced": {"1": "4e6a74f33aa64d69"},
+    "floors": {"1": "6119891ecd66197a"},
     "rollout": {"1": "5e694438cd33fb95"},
     "control": {"1": "4e1e5a503a728407"},
     "onex": {"1": "21ea3d71a84a4277"},

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.errors import BadInput
-from worldmodel.evaluation.cards import commavq, control, onex, rollout, teacher_forced
+from worldmodel.evaluation.cards import commavq, control, floors, onex, rollout, teacher_forced
 from worldmodel.evaluation.cards.config import (
     Card,
     CommaVQCard,
     ControlCard,
+    FloorsCard,
     OnexCard,
     RolloutCard,
     TeacherForcedCard,
@@ -18,13 +19,17 @@ from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.subject import JudgedModel
 
 
-def windows_fit(subject: JudgedModel, card: TeacherForcedCard) -> None:
+def windows_fit(subject: JudgedModel, card: TeacherForcedCard | FloorsCard) -> None:
     """BadInput where every drive is shorter than the context."""
     subject.windows(subject.network.config.context_steps, card.num_windows)
 
 
 def pixels_are_there(subject: JudgedModel, card: RolloutCard) -> str:
     return subject.why_no_pixels(card.lpips_net)
+
+
+def train_drives_are_there(subject: JudgedModel, card: FloorsCard) -> str:
+    return "" if subject.train else "the store holds no train drives to fit floors on"
 
 
 def actions_are_read(subject: JudgedModel, card: ControlCard) -> str:
@@ -47,6 +52,7 @@ class Kind:
 
 KINDS: dict[type[Card], Kind] = {
     TeacherForcedCard: Kind(teacher_forced.measure, windows_fit),
+    FloorsCard: Kind(floors.measure, windows_fit, train_drives_are_there),
     RolloutCard: Kind(rollout.measure, JudgedModel.lengths, pixels_are_there),
     ControlCard: Kind(control.measure, JudgedModel.lengths, actions_are_read),
     OnexCard: Kind(onex.measure, onex.check),

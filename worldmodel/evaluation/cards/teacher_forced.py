@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from worldmodel.evaluation.cards.config import TeacherForcedCard
+from worldmodel.evaluation.cards.floors import floors_into
 from worldmodel.evaluation.cards.result import Result
-from worldmodel.evaluation.floors import floors
 from worldmodel.evaluation.scores import WindowScores, score_windows
 from worldmodel.evaluation.subject import JudgedModel
 
@@ -26,13 +26,7 @@ def measure(subject: JudgedModel, card: TeacherForcedCard) -> Result:
     result.score("world model", "accuracy", scores.correct.mean(1).numpy())
     for k, shares in scores.top.items():
         result.score("world model", f"top_{k}_accuracy", shares.numpy())
-    vocab = subject.model.spec.vocab_size
-    if subject.train:  # in a store of test drives alone there is nothing to fit floors on
-        for name, nats in floors(subject.train, subject.held, vocab).items():
-            result.floor(name, "nats_per_token", nats)
-            result.floor(name, "bits_per_token", nats / math.log(2))
-    result.floor("uniform", "nats_per_token", math.log(vocab))
-    result.floor("uniform", "bits_per_token", math.log2(vocab))
+    floors_into(result, subject, chosen)
     result.details |= _details(scores, chosen.drives, bits)
     result.details["regime"] = (
         "temporally teacher-forced: the cells of a frame are predicted independently"
