@@ -16,6 +16,7 @@ DATA_RANGE = 2.0
 # PSNR of equal images; infinity would make every mean infinite. 8-bit images of at most 256x256
 # pixels that differ at all stay below 102 dB, and with rounding noise everywhere below 59 dB.
 MAX_PSNR_DB = 100.0
+SSIM_WINDOW = 11  # pixels, of the Gaussian of 1.5
 LEVELS_PER_UNIT = 127.5  # 8-bit levels between 0 and 1 of the range [-1, 1]
 STILL = 2.0 / LEVELS_PER_UNIT
 
@@ -34,13 +35,20 @@ def psnr(pred: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]) -> Fl
 def ssim(pred: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n"]:
     """Structural similarity of each image in [-1, 1]; 1 for equal images.
 
-    Source: Wang et al. 2004, eq. 13, with a Gaussian window of 1.5 pixels.
+    With a Gaussian window of 1.5 pixels, over all pixels whose window lies within the image, as in
+    scikit-image; NaN for images of fewer than 11 pixels on a side.
+
+    Source: Wang et al. 2004, eq. 13.
     """
-    similarity = structural_similarity_index_measure(
-        pred.float(), target.float(), data_range=DATA_RANGE, reduction="none"
+    # The luminance term takes brightness from 0 on: of values around 0 it is another measure.
+    # Double, because variances are small differences of large moments.
+    a, b = ((images.double() + 1) / 2 for images in (pred, target))
+    _, table = structural_similarity_index_measure(
+        a, b, data_range=1.0, reduction="none", return_full_image=True
     )
-    assert isinstance(similarity, Tensor)
-    return similarity.reshape(len(pred))
+    assert isinstance(table, Tensor)
+    rim = SSIM_WINDOW // 2  # torchmetrics mirrors the image there
+    return table.reshape(pred.shape)[..., rim:-rim, rim:-rim].mean((1, 2, 3)).float()
 
 
 def flicker(

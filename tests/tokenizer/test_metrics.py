@@ -29,8 +29,8 @@ def test_ssim_of_flat_images_is_its_closed_form() -> None:
     # Without variance only the luminance term is left: (2ab + c) / (a^2 + b^2 + c).
     levels = torch.tensor([[0.5, 0.5], [0.2, 0.8], [-0.3, 0.1]])
     pred, target = (level[:, None, None, None].expand(3, 3, 16, 16) for level in levels.T)
-    c = (0.01 * 2) ** 2
-    a, b = levels.T
+    c = 0.01**2
+    a, b = (levels.T + 1) / 2  # brightness from 0 to 1
     torch.testing.assert_close(ssim(pred, target), (2 * a * b + c) / (a**2 + b**2 + c))
 
 

@@ -15,7 +15,7 @@ FRAMES, SIDE = 4, 16
 ALIKE = 3.0  # 8-bit levels: noise and compression stay below, other moments of a drive do not
 SHOWN = 20
 
-Thumbnails = Float[Tensor, "clip pixel"]
+Thumbnails = Float[Tensor, "_ pixel"]
 
 
 def thumbnail(clip: UInt8[Tensor, "time h w 3"]) -> Float[Tensor, " pixel"]:
@@ -24,7 +24,7 @@ def thumbnail(clip: UInt8[Tensor, "time h w 3"]) -> Float[Tensor, " pixel"]:
     return F.adaptive_avg_pool2d(luma(chosen)[:, None], SIDE).flatten()
 
 
-def distances(a: Thumbnails, b: Thumbnails) -> Float[Tensor, "a b"]:
+def distances(a: Thumbnails, b: Thumbnails) -> Float[Tensor, "_ _"]:
     """Root mean squared difference of thumbnails in 8-bit levels."""
     return torch.cdist(a.double(), b.double()).float() / a.shape[1] ** 0.5
 

@@ -13,12 +13,11 @@ from tokenizer.losses.lpips import PerceptualDistance
 from tokenizer.metrics import psnr, ssim
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-Frames = UInt8[Tensor, "time h w 3"]
 
 
 @torch.no_grad()
 def against_real(
-    pred: UInt8[Tensor, "time h w 3"],
+    pred: UInt8[Tensor, "time pred_h pred_w 3"],
     real: UInt8[Tensor, "time h w 3"],
     perceptual: PerceptualDistance | None = None,
 ) -> dict[str, Float[Tensor, " time"]]:

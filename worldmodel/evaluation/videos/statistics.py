@@ -15,16 +15,16 @@ VERSION = 1  # raise it with every change that alters a feature
 SIDE, CELLS = 64, 4
 # What divides each kind, so that none outweighs the others; about their spread on drives.
 SCALES = {
-    "brightness": 0.15,
-    "contrast": 0.06,
-    "texture": 0.04,
-    "change": 0.03,
+    "brightness": 0.09,
+    "contrast": 0.04,
+    "texture": 0.035,
+    "change": 0.02,
     "flicker": 0.03,
-    "motion_x": 0.3,
-    "motion_y": 0.3,
+    "motion_x": 0.25,
+    "motion_y": 0.15,
 }
-COLOUR = 0.1
-QUIET = 1e-3  # mean squared slope below which motion of a cell counts as none
+COLOUR = 0.06
+QUIET = 2e-4  # mean squared slope below which motion of a cell counts as none
 NUM_FEATURES = len(SCALES) * CELLS**2 + 3
 
 
@@ -40,16 +40,18 @@ def clip_statistics(clips: UInt8[Tensor, "n time h w 3"]) -> Float[Tensor, "n fe
     small = F.adaptive_avg_pool2d(luma(clips).flatten(0, 1)[:, None] / 255, SIDE)
     y = small.view(n, time, SIDE, SIDE)
     mean, square = _cells(y), _cells(y.square())
-    right, down = y.diff(dim=3)[:, :-1], y.diff(dim=2)[:, :-1]
     step = y.diff(dim=1)
+    # Centred in time and space: otherwise frames without any motion in common would show some.
+    middle = (y[:, 1:] + y[:, :-1]) / 2
+    along, across = _slope(middle, 3), _slope(middle, 2)
     kinds = {
         "brightness": mean,
         "contrast": (square - mean.square()).clamp(min=0).sqrt(),
         "texture": _cells(_laplacian(y).abs()),
         "change": _cells(step.abs()),
         "flicker": _cells(y.diff(n=2, dim=1).abs()),
-        "motion_x": -_cells(step[..., :-1] * right) / (_cells(right.square()) + QUIET),
-        "motion_y": -_cells(step[..., :-1, :] * down) / (_cells(down.square()) + QUIET),
+        "motion_x": -_cells(step * along) / (_cells(along.square()) + QUIET),
+        "motion_y": -_cells(step * across) / (_cells(across.square()) + QUIET),
     }
     colour = clips.float().mean((1, 2, 3)) / 255 / COLOUR
     return torch.cat([*(kinds[name] / SCALES[name] for name in SCALES), colour], 1)
@@ -58,6 +60,13 @@ def clip_statistics(clips: UInt8[Tensor, "n time h w 3"]) -> Float[Tensor, "n fe
 def _cells(x: Float[Tensor, "n time h w"]) -> Float[Tensor, "n cell"]:
     """Means over time and over the pixels of each cell."""
     return F.adaptive_avg_pool2d(x.mean(1), CELLS).flatten(1)
+
+
+def _slope(y: Float[Tensor, "n time h w"], axis: int) -> Float[Tensor, "n time h w"]:
+    """Half the difference of both neighbours along an axis; 0 at the frame's edges."""
+    size = y.shape[axis]
+    inner = (y.narrow(axis, 2, size - 2) - y.narrow(axis, 0, size - 2)) / 2
+    return F.pad(inner, (1, 1) if axis == 3 else (0, 0, 1, 1))
 
 
 def _laplacian(y: Float[Tensor, "n time h w"]) -> Float[Tensor, "n time h w"]:

@@ -18,11 +18,13 @@ def loaded() -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_it_imports_no_framework(loaded):
     assert "worldmodel.evaluation.videos.ruler" in loaded
     assert not {"lightning", "pytorch_lightning", "hydra", "datasets", "wandb"} & loaded
 
 
+@pytest.mark.slow
 def test_it_imports_no_model(loaded):
     ours = {name for name in loaded if name.startswith(("tokenizer.", "worldmodel."))}
     models = ("networks", "quantizers", "module", "load", "dynamics", "decoding")
