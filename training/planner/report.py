@@ -8,7 +8,7 @@ WIDTH = 34
 
 
 def report(plan: Plan) -> str:
-    """Everything a plan says, for a terminal."""
+    """The plan as text for a terminal."""
     return "\n".join([*_model(plan), "", *_settings(plan), "", *_advice(plan)])
 
 

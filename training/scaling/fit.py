@@ -1,22 +1,22 @@
-"""L(x) = c + (x / a)^b: the fit of a scaling law, and how sure it is of what it says.
+"""Fits the scaling law L(x) = c + (x / a)^b, with intervals.
 
-The form is GAIA-1's (Hu et al. 2023, arXiv 2309.17080, section on scaling) and Henighan et
-al.'s (2020, arXiv 2010.14701, equation 1.1): x is compute or a number of parameters, c the loss
-that no size goes below, b < 0 the slope of what is left above it.
+The form is from GAIA-1 (Hu et al. 2023, arXiv 2309.17080, section on scaling) and from Henighan
+et al. (2020, arXiv 2010.14701, equation 1.1). x is compute or the number of parameters. c is the
+floor: no size has a lower loss. b < 0 is the exponent of the loss above the floor.
 
-A point is a size, its loss the mean over seeds: how far n sizes stray from the law shows how
-wrong the law is, which no number of seeds does. Errors are taken as relative to the loss, equal
-for all sizes, and unknown: s^2 = S_min / (n - 3), or the variance between seeds where that is
-larger. For given (b, c) the law is linear in A = a^-b, so the sum of squares S is known on a
-whole grid of (b, c) at once, and everything below is read off that grid:
+Each size is one point; its loss is the mean over seeds. More seeds reduce the noise of a point,
+only the residuals of n sizes show the error of the law. Errors are relative to the loss, equal
+for all sizes, and unknown: s^2 = S_min / (n - 3), or the variance between seeds if that is
+larger. For given (b, c) the law is linear in A = a^-b. So the sum of squares S is computed on a
+grid of (b, c), and all intervals come from this grid. The set
 
     S(b, c) <= s^2 (n - 3 + t^2)                                                      (1)
 
-is the set of laws that are not ruled out (profile likelihood; t is Student's quantile at n - 3
-degrees of freedom). A parameter's interval is its range in that set. The band of a new run is the
-range of losses which, added as one more point, leave (1) true for some (b, c): it holds the error
-of the law and of the new run itself. Where the law is linear both are the textbook's intervals;
-with one degree of freedom they are wide, and that is right.
+holds the laws that the points allow (profile likelihood; t is Student's quantile for n - 3
+degrees of freedom). The interval of a parameter is its range in this set. The band of a new run
+is the range of losses that, as one more point, keep (1) true for some (b, c). It covers the error
+of the law and the error of the new run. For a linear law, both are the standard intervals. With
+one degree of freedom they are wide, correctly so.
 """
 
 import math
@@ -25,6 +25,7 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import stdtrit
 
 from training.errors import BadInput
 
@@ -34,16 +35,16 @@ GRID = 240  # values of b and of c
 ROUNDS = 12  # times that the grid zooms in
 
 
-@dataclass(frozen=True, eq=False)  # laws are compared by identity, so that grids can be cached
+@dataclass(frozen=True, eq=False)  # compared by identity: grids are cached by law
 class PowerLaw:
     """A fitted L(x) = c + (x / a)^b.
 
     Attributes:
-        a: the x at which the loss is one nat above the floor, in units of x.
-        b: the exponent, negative.
-        c: the floor, in nats per token, 0 or more.
-        noise: s above, as a share of the loss.
-        x, loss: the points behind it, one per size.
+        a: the x with a loss of one nat above the floor.
+        b: exponent, negative.
+        c: floor in nats per token, 0 or more.
+        noise: s, relative to the loss.
+        x, loss: the fitted points, one per size.
     """
 
     a: float
@@ -58,11 +59,11 @@ class PowerLaw:
         return len(self.x) - NUM_PARAMETERS
 
     def at(self, x: float) -> float:
-        """Loss that the law says for `x`."""
+        """Predicted loss at `x`."""
         return float(self.c + (x / self.a) ** self.b)
 
     def band(self, x: float, confidence: float = 0.9) -> tuple[float, float]:
-        """Losses between which a new run at `x` falls with this confidence."""
+        """Interval that holds the loss of a new run at `x` with this confidence."""
         region = _region(self, confidence)
         power = (x / region.unit) ** region.b[:, None]
         loss = region.c[None, :] + region.amplitude * power
@@ -74,26 +75,26 @@ class PowerLaw:
         )
 
     def floor_interval(self, confidence: float = 0.9) -> tuple[float, float]:
-        """Floors that the points do not rule out; it starts at 0 where they cannot tell."""
+        """Interval of the floor; it begins at 0 if the points give no lower bound."""
         region = _region(self, confidence)
         kept = region.c[region.inside.any(axis=0)]
         return float(kept.min()), float(kept.max())
 
     def exponent_interval(self, confidence: float = 0.9) -> tuple[float, float]:
-        """Exponents that the points do not rule out."""
+        """Interval of the exponent."""
         region = _region(self, confidence)
         kept = region.b[region.inside.any(axis=1)]
         return float(kept.min()), float(kept.max())
 
 
 def fit_power_law(x: Float[np.ndarray, " point"], loss: Float[np.ndarray, " point"]) -> PowerLaw:
-    """Least squares of relative errors, with c >= 0 and b < 0.
+    """Fit by least squares of relative errors, with c >= 0 and b < 0.
 
     Args:
-        x: compute in FLOP, or parameters, of every run; positive.
-        loss: the losses reached, in nats per token.
+        x: compute in FLOP, or number of parameters, of every run; positive.
+        loss: final loss of every run in nats per token.
     Raises:
-        BadInput: too few sizes, or losses that do not fall as x grows.
+        BadInput: there are too few sizes, or the loss does not fall with x.
     """
     runs, losses = np.asarray(x, float), np.asarray(loss, float)
     x, size = np.unique(runs, return_inverse=True)
@@ -107,7 +108,7 @@ def fit_power_law(x: Float[np.ndarray, " point"], loss: Float[np.ndarray, " poin
         raise BadInput(f"losses {loss.tolist()} at {x.tolist()}: all have to be positive numbers")
     unit = _unit(x)
     low, high = STEEPEST, FLATTEST
-    for _ in range(ROUNDS):  # S(b), minimised over c and A, has one valley: zoom into it
+    for _ in range(ROUNDS):  # S(b), minimised over c and A, has one minimum: zoom in
         exponents = np.linspace(low, high, GRID)
         squares = [_best_floor(x / unit, loss, b)[0] for b in exponents]
         best, step = exponents[int(np.argmin(squares))], exponents[1] - exponents[0]
@@ -127,19 +128,13 @@ def fit_power_law(x: Float[np.ndarray, " point"], loss: Float[np.ndarray, " poin
 
 
 def t_quantile(confidence: float, dof: int) -> float:
-    """Student's t that is exceeded in absolute value with probability 1 - confidence.
-
-    The density is integrated after t = sqrt(dof) tan(u), which makes it cos(u)^(dof - 1).
-    """
-    u = np.linspace(0, math.pi / 2, 20001)
-    density = np.cos(u) ** (dof - 1)
-    mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return float(math.sqrt(dof) * np.tan(np.interp(confidence, mass / mass[-1], u)))
+    """The t with P(|T| > t) = 1 - confidence for Student's T."""
+    return float(stdtrit(dof, (1 + confidence) / 2))
 
 
 @dataclass(frozen=True)
 class _Region:
-    """A grid of laws around those that (1) allows; S is `squares`, and b runs along axis 0."""
+    """A grid of laws around the set (1); `squares` is S, axis 0 is b."""
 
     unit: float
     b: Float[np.ndarray, " b"]
@@ -160,16 +155,16 @@ class _Region:
 
 @lru_cache(maxsize=8)
 def _region(law: PowerLaw, confidence: float) -> _Region:
-    """The grid, zoomed in until the laws that (1) allows fill it."""
+    """The grid, zoomed in until the set (1) fills it."""
     if not 0 < confidence < 1:
         raise BadInput(f"confidence={confidence}: give a share between 0 and 1, such as 0.9")
     dof = law.degrees_of_freedom
-    # Rounding errors bound from below how exactly a law can be known.
+    # Rounding errors limit the precision of a fit.
     noise = max(law.noise, 1e-6)
     limit = noise**2 * (dof + t_quantile(confidence, dof) ** 2)
     box = (STEEPEST, FLATTEST, 0.0, float(law.loss.max()))
     for _ in range(ROUNDS):
-        # The best law is always a corner of the grid, however small the set is.
+        # The best law is always a node of the grid, even if the set is very small.
         b = np.unique(np.append(np.linspace(*box[:2], GRID), law.b))
         c = np.unique(np.append(np.linspace(*box[2:], GRID), law.c))
         region = _squares(law, b, c, limit)
@@ -186,7 +181,7 @@ def _region(law: PowerLaw, confidence: float) -> _Region:
 
 
 def _squares(law: PowerLaw, b: np.ndarray, c: np.ndarray, limit: float) -> _Region:
-    """S over a grid of laws, the amplitude of each at its best."""
+    """S over a grid of laws, each with its best amplitude."""
     unit = _unit(law.x)
     slope = (law.x / unit) ** b[:, None] / law.loss  # [b point], weighted by 1 / loss
     rest = 1 - c[:, None] / law.loss  # [c point]
@@ -197,7 +192,7 @@ def _squares(law: PowerLaw, b: np.ndarray, c: np.ndarray, limit: float) -> _Regi
 
 
 def _best_floor(x: np.ndarray, loss: np.ndarray, b: float) -> tuple[float, float, float]:
-    """Least S for one exponent, with the floor and the amplitude that reach it."""
+    """Minimal S for one exponent, with its floor and its amplitude."""
     power = x**b
     columns = np.stack([1 / loss, power / loss], axis=1)
     (c, amplitude), *_ = np.linalg.lstsq(columns, np.ones(len(x)), rcond=None)

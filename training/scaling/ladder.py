@@ -1,4 +1,4 @@
-"""What a ladder is: a YAML file with a recipe, its rungs, and the larger runs to predict.
+"""Reads a ladder: a YAML file with a recipe, its rungs, and the larger runs to predict.
 
 experiment: gpt_tiny            as in +experiment=
 overrides: [data=known_entropy] for every rung
@@ -6,9 +6,9 @@ x: compute                      6 N x tokens in FLOP; or: parameters (N, embeddi
 metric: val/loss                read from the last validation, nats per token
 confidence: 0.9                 of every interval
 seeds: [0, 1]                   each rung is trained once with each; repeated runs show the noise
-rungs:                          settings of each; they are trained, or read where they are finished
+rungs:                          settings of each; finished rungs are read, others are trained
   w16: {model.network.dim: 16, trainer.max_steps: 500}
-predict:                        trained with the first seed, after their prediction is written
+predict:                        trained with the first seed, after the prediction is written
   w64: {model.network.dim: 64, trainer.max_steps: 2000}
 """
 
@@ -38,7 +38,7 @@ DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Rung:
-    """One run of a ladder: a name that no other has, and its settings as overrides."""
+    """One run of a ladder: a unique name, and its settings as overrides."""
 
     name: str
     overrides: tuple[str, ...]
@@ -46,7 +46,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Ladder:
-    """A ladder file, checked. `name` is the file's name without its ending."""
+    """A checked ladder file; `name` is the file name without its suffix."""
 
     name: str
     experiment: str
@@ -59,18 +59,18 @@ class Ladder:
 
     @property
     def folder(self) -> Path:
-        """Where the prediction, the table and the plot go; the rungs' run folders lie in it."""
+        """Folder of the prediction, the table, the plot, and the run folders of the rungs."""
         return Path(self.compose(self.rungs[0]).paths.runs) / "ladder" / self.name
 
     def arguments(self, rung: Rung) -> list[str]:
-        """What to give train.py to train a rung."""
+        """Arguments of train.py that train a rung."""
         run = [f"run=${{paths.runs}}/ladder/{self.name}/{rung.name}"]
         if any(o.startswith("run=") for o in rung.overrides):
             run = []
         return [f"+experiment={self.experiment}", *run, *rung.overrides, *self.overrides]
 
     def compose(self, rung: Rung) -> DictConfig:
-        """The config of one rung, as train.py would see it.
+        """The config of one rung, as train.py composes it.
 
         Raises:
             BadInput: a setting that does not exist.
@@ -82,7 +82,7 @@ class Ladder:
 
 
 def read_ladder(file: Path, overrides: Sequence[str] = ()) -> Ladder:
-    """A ladder file; `overrides` of the command line win over those of its rungs.
+    """Read a ladder file; `overrides` of the command line take precedence over its rungs.
 
     Raises:
         BadInput: no such file, no YAML, an unknown or missing key, or an unusable value.
@@ -118,7 +118,7 @@ def read_ladder(file: Path, overrides: Sequence[str] = ()) -> Ladder:
 def _rungs(
     file: Path, key: str, value: Any, common: tuple[str, ...], seeds: list[int]
 ) -> tuple[Rung, ...]:
-    """One rung per name and seed; a rung's own settings win over the common ones."""
+    """One rung per name and seed; settings of a rung take precedence over common ones."""
     if not isinstance(value, Mapping) or not value:
         raise BadInput(f"{file}: {key}: give names with their settings, such as w16: {{...}}")
     rungs = []

@@ -1,16 +1,16 @@
-"""How large the runs of a ladder are, and what the finished ones reached."""
+"""Sizes of the runs of a ladder, and losses of the finished ones."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a run is.
+    """Size of a run.
 
     Attributes:
-        parameters: N, without those of lookups and positions.
-        tokens: real tokens of all windows that it is trained on, repeated ones again.
-        floors: nats per token that no model goes below, by name, where the data knows them.
+        parameters: N, without embeddings of tokens and positions.
+        tokens: real tokens of all training windows; repeated windows count again.
+        floors: lowest possible losses in nats per token, by name; only some data knows them.
     """
 
     parameters: int
@@ -25,7 +25,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Point:
-    """A finished run: its size, its loss, and when its first metrics were logged (unix time)."""
+    """A finished run: its size, its loss, and the unix time of its first logged metrics."""
 
     rung: str
     run: str

@@ -1,4 +1,4 @@
-"""What a ladder found: the score of its prediction, a table, and a plot."""
+"""Reports a ladder: the score of its prediction, a table, and a plot."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,7 +27,7 @@ def scores(
     reached: Sequence[Point],
     exact_floors: dict[str, float],
 ) -> dict[str, Any]:
-    """Predicted against reached, beside guesses that cost nothing: what scaling.json holds.
+    """The content of scaling.json: predicted and reached losses, beside trivial guesses.
 
     Raises:
         BadInput: a run began before its prediction was written.
@@ -50,7 +50,7 @@ def scores(
 
 
 def table(result: dict[str, Any]) -> str:
-    """The same in text."""
+    """The scores as text."""
     unit = "FLOP" if result["x"] == "compute" else "N"
     size = ("rung", "parameters", "tokens", "x")
     rows: list[list[Any]] = [

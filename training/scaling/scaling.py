@@ -1,14 +1,14 @@
-"""Predict a large run from small ones: python -m training.scaling LADDER.yaml [setting=value ...]
+"""Predicts a large run from small ones: python -m training.scaling LADDER.yaml [setting=value ...]
 
     runs/ladder/<name of the file>/
-        w16-seed0/         a run folder like any other, one per rung and seed
-        prediction.json    what the larger runs will reach; written before they begin, never again
-        scaling.json       the points, the law, and how the prediction did
+        w16-seed0/         an ordinary run folder, one per rung and seed
+        prediction.json    predicted losses of the larger runs; written once, before they begin
+        scaling.json       the points, the law, and the score of the prediction
         scaling.txt, scaling.png
 
-Rungs that are finished are read, those that are not are trained, one after the other in this
-process. The same command goes on where it stopped. Settings of the command line hold for all
-rungs. What a ladder file says is in training/scaling/ladder.py.
+Finished rungs are read, the others are trained one by one in this process. The same command
+continues after an interruption. Settings of the command line apply to all rungs. The format of a
+ladder file is in training/scaling/ladder.py.
 """
 
 import argparse
@@ -36,16 +36,16 @@ from training.sweeps.trials import check, end_with_validation, last_value, train
 from training.watch.rows import METRICS_FILE, read_rows
 
 PREDICTION = "prediction.json"
-COUNT = "num_parameters"  # what a network calls the method that counts its parameters
+COUNT = "num_parameters"  # name of the method of a network that counts its parameters
 
 
 def climb(ladder: Ladder, train_missing: bool = True) -> dict[str, Any]:
     """Train or read the rungs, predict, train or read the larger runs, and score.
 
     Returns:
-        What scaling.json holds.
+        The content of scaling.json.
     Raises:
-        BadInput: rungs that are unusable or missing, or a prediction that cannot be honest.
+        BadInput: a rung is unusable or missing, or a larger run began before its prediction.
     """
     points = _reach(ladder, ladder.rungs, train_missing)
     law = fit_power_law(np.array([p.x for p in points]), np.array([p.loss for p in points]))
@@ -60,7 +60,7 @@ def climb(ladder: Ladder, train_missing: bool = True) -> dict[str, Any]:
 
 
 def _reach(ladder: Ladder, rungs: Sequence[Rung], train_missing: bool) -> list[Point]:
-    """The finished runs of these rungs, after training those that are not finished."""
+    """The finished runs of these rungs; unfinished ones are trained first."""
     points, missing = [], []
     for rung in rungs:
         cfg, size = measure(ladder, rung)
@@ -85,7 +85,7 @@ def _reach(ladder: Ladder, rungs: Sequence[Rung], train_missing: bool) -> list[P
 
 
 def measure(ladder: Ladder, rung: Rung) -> tuple[DictConfig, Size]:
-    """The config of a rung, which ends with a validation, and its size; trains nothing.
+    """Config and size of a rung, with a validation after the last step; trains nothing.
 
     Raises:
         BadInput: an unusable setting, or a model that does not count its parameters.
@@ -111,7 +111,7 @@ def measure(ladder: Ladder, rung: Rung) -> tuple[DictConfig, Size]:
 
 
 def read_point(ladder: Ladder, rung: Rung, cfg: DictConfig, size: Size) -> Point | None:
-    """A rung as its run folder tells it; None where it has not reached its last step.
+    """A rung from its run folder; None if the run has not reached its last step.
 
     Raises:
         BadInput: the folder holds a run of other settings or of another length.
@@ -130,11 +130,11 @@ def read_point(ladder: Ladder, rung: Rung, cfg: DictConfig, size: Size) -> Point
 
 
 def _predict(ladder: Ladder, points: list[Point], law: PowerLaw) -> dict[str, Any]:
-    """Write what the larger runs will reach, or read what was written before they began.
+    """Write the prediction of the larger runs, or read the one written before they began.
 
     Raises:
-        BadInput: a larger run exists and its prediction does not, or the prediction that
-            exists was made from other runs.
+        BadInput: a larger run exists without its prediction, or the existing prediction comes
+            from other runs.
     """
     file = ladder.folder / PREDICTION
     sizes = [(rung.name, *measure(ladder, rung)) for rung in ladder.predict]
@@ -183,7 +183,7 @@ def _expect(law: PowerLaw, run: dict[str, Any], confidence: float) -> dict[str, 
 
 
 def _write_once(file: Path, values: dict[str, Any]) -> None:
-    """On the disk before anything else happens; FileExistsError where it exists."""
+    """Write and sync a file; FileExistsError if it exists."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("x") as handle:
         handle.write(to_json(values) + "\n")

@@ -1,4 +1,4 @@
-"""Tells Optuna how a trial goes, and ends it where Optuna says so."""
+"""Reports validations to Optuna, and ends a trial that Optuna prunes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,17 +14,17 @@ class ReportMetric(L.Callback):
     """Reports a metric at every validation.
 
     Args:
-        rows: what the trial's run has logged so far; a kill may fall between a row and its report.
+        rows: logged rows of the run so far; a kill can happen between a row and its report.
     Raises:
-        optuna.TrialPruned: from the validation after which the pruner gives the trial up.
-        BadInput: the metric is not among those that were logged.
+        optuna.TrialPruned: the pruner ends the trial after a validation.
+        BadInput: the metric is not logged.
     """
 
     def __init__(
         self, trial: optuna.Trial, metric: str, rows: Sequence[dict[str, Any]] = ()
     ) -> None:
         self.trial, self.metric = trial, metric
-        # A continued trial takes the steps after its checkpoint, and their validations, again.
+        # A resumed trial repeats the steps after its checkpoint, and their validations.
         before = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
         self.values: dict[int, float] = dict(before)
         for step, value in last_values(rows, metric).items():

@@ -1,12 +1,12 @@
-"""Search settings with Optuna: python -m training.search SPACE.yaml [setting=value ...]
+"""Searches settings with Optuna: python -m training.search SPACE.yaml [setting=value ...]
 
     runs/search/<name of the file>/
-        study.db        Optuna's storage; `optuna-dashboard sqlite:///...` opens it
-        search.json     what is searched; another search is refused here
-        trial-0007/     a run folder like any other
+        study.db        storage of Optuna; `optuna-dashboard sqlite:///...` opens it
+        search.json     the search space; another search in this folder is refused
+        trial-0007/     an ordinary run folder
 
-Stopped by a signal or killed, the same command goes on: the trial that was running continues
-from its newest checkpoint, and what is tried next does not depend on the interruption.
+After a signal or a kill, the same command continues: the interrupted trial resumes from its
+newest checkpoint. The interruption does not change the settings of later trials.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from training.watch.rows import METRICS_FILE, read_rows
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-# So many failed trials in a row are no accident.
+# The search ends after this number of failed trials in a row.
 MAX_FAILURES = 3
 
 
@@ -51,7 +51,7 @@ class Search:
     study: "Study"
 
     def run(self) -> None:
-        """Train until `num_trials` trials have ended, whatever their end.
+        """Train until `num_trials` trials have finished, failed or been pruned.
 
         Raises:
             BadInput: the metric is never logged, or trials fail one after the other.
@@ -67,15 +67,15 @@ class Search:
                 )
 
     def trials(self) -> Iterator["Trial"]:
-        """First the interrupted trials, then new ones."""
+        """Interrupted trials, then new ones."""
         import optuna
 
         running = self.study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
         for frozen in running:
             yield optuna.trial.Trial(self.study, frozen._trial_id)
         while (number := len(self.study.get_trials(deepcopy=False))) < self.plan.num_trials:
-            # A sampler of its own for every trial: one that lives as long as the process would
-            # draw its first numbers again after a restart.
+            # Every trial has its own sampler: after a restart, a sampler per process would repeat
+            # its first numbers.
             self.study.sampler = sampler(self.plan.seed, number)
             yield self.study.ask()
 
@@ -86,7 +86,7 @@ class Search:
         return compose(self.plan, (*self.overrides, *chosen, override("run", str(run))))
 
     def _run_trial(self, trial: "Trial") -> str | None:
-        """Train one trial and tell the study; why it failed, or None."""
+        """Train one trial and report it to the study; returns the reason of a failure, or None."""
         import optuna
 
         cfg = self.compose(trial)
@@ -112,7 +112,7 @@ class Search:
         return None
 
     def summary(self) -> str:
-        """The best trial, and the command that trains its settings again."""
+        """The best trial, and the command that lists all trials."""
         import optuna
 
         done = self.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
@@ -133,11 +133,11 @@ class Search:
 def open_search(
     file: Path, overrides: Sequence[str], num_trials: int | None = None
 ) -> Iterator[Search]:
-    """Check the search and open its folder; one process at a time.
+    """Check the search and lock its folder.
 
     Raises:
-        BadInput: an unusable file, a setting that does not exist, another search in the folder
-            or one that runs right now.
+        BadInput: the file is unusable, a setting does not exist, the folder holds another search,
+            or another process runs this one.
     """
     plan = read_plan(file)
     if num_trials is not None:
@@ -177,10 +177,10 @@ def _refuse_another_search(record: Path, what: dict[str, Any]) -> None:
 
 
 def train(cfg: DictConfig, trial: "Trial", metric: str) -> float:
-    """Train one run folder as train.py does; the metric of its last validation.
+    """Train one run folder as train.py does; returns the metric of the last validation.
 
     Raises:
-        optuna.TrialPruned: the pruner ended it.
+        optuna.TrialPruned: the pruner ended the trial.
     """
     with in_good_order(cfg):
         from training.search.report import ReportMetric  # torch and lightning load here
@@ -191,13 +191,13 @@ def train(cfg: DictConfig, trial: "Trial", metric: str) -> float:
 
 
 def compose(plan: SearchPlan, overrides: Sequence[str]) -> DictConfig:
-    """The config of train.py with these settings; BadInput for one that does not exist."""
+    """The config of train.py with these settings; BadInput if a setting does not exist."""
     every = [f"+experiment={plan.experiment}", *plan.overrides, *overrides, "ckpt=auto"]
     return compose_train(every)
 
 
 def sampler(seed: int, number: int) -> Any:
-    """TPE, its random numbers a function of the seed and the trial's number alone."""
+    """A TPE sampler whose random numbers depend only on the seed and the number of the trial."""
     import numpy as np
     import optuna
 

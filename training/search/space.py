@@ -1,4 +1,4 @@
-"""What a search tries: a YAML file with an experiment, a metric and a space of settings.
+"""Reads a search plan: a YAML file with an experiment, a metric and a space of settings.
 
 experiment: gpt_tiny            as in +experiment=
 overrides: [trainer.max_steps=400]
@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One dimension of the space: a setting of the config, and what values it may take."""
+    """One dimension of the space: a setting of the config, and its possible values."""
 
     key: str
     kind: str
@@ -58,7 +58,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A search file, checked. `name` is the file's name without its ending."""
+    """A checked search file; `name` is the file name without its suffix."""
 
     name: str
     experiment: str
@@ -72,7 +72,7 @@ class SearchPlan:
     warmup_steps: int
 
     def identity(self) -> dict[str, Any]:
-        """What may not change when a search is continued; more trials may be asked for."""
+        """The entries that must stay equal when a search continues; `num_trials` may change."""
         facts = {k: v for k, v in vars(self).items() if k not in ("name", "num_trials", "space")}
         space = {s.key: {s.kind: list(s.values)} for s in self.space}
         return {**facts, "overrides": list(self.overrides), "space": space}
@@ -82,7 +82,7 @@ def read_plan(file: Path) -> SearchPlan:
     """Read and check a search file.
 
     Raises:
-        BadInput: no such file, not YAML, an unknown or missing entry, a range that is none.
+        BadInput: there is no such file, it is no YAML, or an entry is unknown, missing or wrong.
     """
     content = read_plan_file(file, REQUIRED, DEFAULTS, EXAMPLE)
     for key in REQUIRED:

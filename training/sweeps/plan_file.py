@@ -1,4 +1,4 @@
-"""A YAML file that says what to run: its keys are checked before anything else is looked at."""
+"""Reads the YAML file of a search, a ladder or a sweep, and checks its keys."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +14,10 @@ from training.errors import BadInput
 def read_plan_file(
     file: Path, required: Sequence[str], defaults: Mapping[str, Any], example: Path
 ) -> dict[str, Any]:
-    """The file's values, and the defaults of what it leaves out.
+    """The values of the file, and defaults for missing keys.
 
     Args:
-        example: such a file, beside which there may be others.
+        example: an existing file of this kind; messages name the files beside it.
 
     Raises:
         BadInput: no such file, no YAML, or an unknown or missing key.

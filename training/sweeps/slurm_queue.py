@@ -1,7 +1,7 @@
-"""Waiting for the jobs of a sweep: the queue is asked, and every job may end first.
+"""Waits for the jobs of a sweep by asking Slurm's queue, until every job has ended.
 
-submitit asks Slurm's accounting, every ten minutes. Where there is none, a job that died would
-be waited for forever; and the first failed job would end the wait for all the others.
+submitit asks Slurm's accounting every ten minutes. Without accounting, it would wait forever for
+a dead job. Also, its launcher stops waiting for all jobs when the first one fails.
 """
 
 import shlex
@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from training.cli import fail
 
-# A job in one of these has no more to say; a requeued one is PENDING again.
+# Final states of a job; a requeued job is PENDING again.
 ENDED = (
     "BOOT_FAIL",
     "CANCELLED",
@@ -30,13 +30,13 @@ ASK = ("squeue", "--me", "--array", "--states=all", "--noheader", "--format=%i %
 
 
 def job_states(listing: str) -> dict[str, str]:
-    """{job id: state} of what `ASK` prints."""
+    """State by job id, from the output of `ASK`."""
     rows = [line.split() for line in listing.splitlines() if line.strip()]
     return {row[0]: row[1] for row in rows}
 
 
 class WatchQueue(Callback):
-    """Puts our watcher in submitit's place, and refuses what Slurm could not start."""
+    """Replaces submitit's watcher by ours, and refuses settings that Slurm cannot start."""
 
     every_s = 10
 
@@ -54,7 +54,7 @@ class WatchQueue(Callback):
 
 
 def unstartable(config: DictConfig) -> str | None:
-    """Why Slurm would start other processes than the trainer expects; None where it would not."""
+    """Why Slurm would start another number of processes than the trainer expects, or None."""
     devices = config.trainer.devices if "trainer" in config else 1
     raw = config.hydra.launcher._get_node("tasks_per_node")
     if raw._is_interpolation():
@@ -86,10 +86,10 @@ def make_watcher(every_s: int) -> Any:
             return {job: {"State": states.get(job, FORGOTTEN)} for job in self._registered}
 
         def is_done(self, job_id: str, mode: str = "standard") -> bool:
-            """Whether no job of the sweep runs any more.
+            """Whether all jobs of the sweep have ended.
 
-            The launcher asks this for a job without a result, and raises if it is true: then
-            nobody waits for the others.
+            The launcher asks this for a job without a result, and raises if it is true. A true
+            answer for one job alone would end the wait for the others.
             """
             self.get_state(job_id, mode=mode)
             states = [self.get_state(job, mode="cache") for job in sorted(self._registered)]

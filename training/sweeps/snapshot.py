@@ -1,7 +1,7 @@
-"""The code that a job runs is the code at submission: a copy of it in the sweep folder.
+"""Copies the code into the sweep folder at submission; the jobs run this copy.
 
-A job of a queue starts hours after it was submitted, and starts again after each requeue. It
-imports from `<sweep folder>/code-<hash of its content>/`, whatever was edited in between.
+A queued job starts hours after its submission, and again after each requeue. It imports from
+`<sweep folder>/code-<hash of its content>/`, so later edits of the code do not reach it.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ FACTS = "snapshot.json"
 
 
 def take_snapshot(into: Path, home: Path = HOME) -> Path:
-    """Copy the code of `home` to `into`/code-<hash>, unless that stands there already.
+    """Copy the code of `home` to `into`/code-<hash>, unless that folder exists.
 
     Raises:
         BadInput: the copy cannot be written.
@@ -59,7 +59,7 @@ def take_snapshot(into: Path, home: Path = HOME) -> Path:
 
 
 def content_hash(home: Path = HOME) -> str:
-    """Ten hex digits of a sha256 over names and contents of the code below `home`."""
+    """First ten hex digits of the sha256 over names and contents of the code below `home`."""
     digest = hashlib.sha256()
     for file in _code(home):
         content = file.read_bytes()
@@ -69,9 +69,10 @@ def content_hash(home: Path = HOME) -> str:
 
 
 def git_revision(home: Path = HOME) -> str:
-    """Commit of the code, with '+dirty' where the tree differs; '' where nothing is known.
+    """Commit of the code, with '+dirty' if the tree differs; '' if unknown.
 
-    A snapshot tells what it was taken from: git would answer for the repository around it.
+    A snapshot stores the commit of its origin, because git would describe the repository around
+    the snapshot.
     """
     if (home / FACTS).is_file():
         return str(json.loads((home / FACTS).read_text())["git"])
@@ -91,7 +92,7 @@ def git_revision(home: Path = HOME) -> str:
 class CodeSnapshot(Callback):
     """Takes the snapshot before a sweep is submitted, and makes its jobs run it.
 
-    For launchers with a `setup`, whose jobs start later; see configs/hydra/launcher/slurm.yaml.
+    For launchers with a `setup`; see configs/hydra/launcher/slurm.yaml.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -111,13 +112,13 @@ def setup_lines(folder: Path) -> list[str]:
     path = shlex.quote(str(folder))
     return [
         f'export PYTHONPATH={path}$(test -z "$PYTHONPATH" || echo ":$PYTHONPATH")',
-        # `python -m` looks into the working directory first: the tree that may have changed.
+        # Without this, `python -m` imports from the working directory, which may have changed.
         "export PYTHONSAFEPATH=1",
     ]
 
 
 def read_configs_from(folder: Path) -> None:
-    """Let Hydra compose from `folder` from now on: a job composes again when it starts."""
+    """Make Hydra compose from `folder`; a job composes its config again when it starts."""
     loader = GlobalHydra.instance().config_loader()
     for entry in loader.get_search_path().get_path():
         if entry.provider == "main":
@@ -128,7 +129,7 @@ def read_configs_from(folder: Path) -> None:
 
 
 def _code(home: Path) -> Iterator[Path]:
-    """The files that make up the code, in a fixed order, without what Python leaves behind."""
+    """The files of the code in a fixed order, without Python's caches."""
     for name in (*PACKAGES, *PROGRAMS):
         top = home / name
         inside = [top] if top.is_file() else sorted(top.rglob("*"))

@@ -1,4 +1,4 @@
-"""Runs that a search, a ladder or a tokenizer sweep composes, trains and reads in its process."""
+"""Composes, trains and reads runs in this process, for a search, a ladder or a tokenizer sweep."""
 
 import contextlib
 import copy
@@ -20,7 +20,7 @@ from training.watch.rows import METRICS_FILE, last_values, read_rows
 
 
 def compose_train(arguments: Sequence[str]) -> DictConfig:
-    """The config that train.py would see, given these arguments.
+    """The config that train.py composes from these arguments.
 
     Raises:
         BadInput: a setting that does not exist.
@@ -38,7 +38,7 @@ def _compose(arguments: tuple[str, ...]) -> DictConfig:
 
 
 def check(cfg: DictConfig) -> Any:
-    """The checks of train.py, without its message that a finished run would be resumed."""
+    """The checks of train.py, without its message about a finished run."""
     import training.run as runs  # torch and lightning load here
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -46,7 +46,7 @@ def check(cfg: DictConfig) -> Any:
 
 
 def train(cfg: DictConfig, callbacks: Sequence[Any] = ()) -> None:
-    """Train one run folder, or go on with it, as train.py does.
+    """Train or resume one run folder, as train.py does.
 
     Raises:
         BadInput: an unusable setting, or more than one process.
@@ -65,13 +65,13 @@ def train(cfg: DictConfig, callbacks: Sequence[Any] = ()) -> None:
     try:
         run.fit(trainer, module, datamodule)
     except BaseException:
-        wandb.finish(exit_code=1)  # what is trained next is another run
+        wandb.finish(exit_code=1)  # the next training is another run
         raise
     run.finish(trainer)
 
 
 def refuse_several_processes(trainer: Any) -> None:
-    """BadInput where the trainer starts others: each would go through all the runs on its own."""
+    """BadInput if the trainer starts several processes: each would train all runs."""
     if trainer.world_size > 1:
         raise BadInput(
             f"trainer.devices={trainer.world_size}: runs of a search, a ladder or a sweep are "
@@ -80,14 +80,14 @@ def refuse_several_processes(trainer: Any) -> None:
 
 
 def end_with_validation(cfg: DictConfig) -> None:
-    """Let a run validate after its last step: once, unless the intervals end there anyhow."""
+    """Make a run validate after its last step, by one interval over the whole run if needed."""
     batches = int(cfg.trainer.max_steps) * int(cfg.trainer.accumulate_grad_batches)
     if batches % int(cfg.trainer.val_check_interval):
         cfg.trainer.val_check_interval = batches
 
 
 def last_value(cfg: DictConfig, metric: str) -> float | None:
-    """A metric as validated after the last step of a run; None where it has not come there.
+    """A metric after the last step of a run; None if the run has not reached it.
 
     Raises:
         BadInput: the folder holds a run of another length.
@@ -100,6 +100,6 @@ def last_value(cfg: DictConfig, metric: str) -> float | None:
             "give it this length, or another name"
         )
     values = last_values(read_rows(folder / METRICS_FILE), metric)
-    # Lightning may count the validation after the last step as that of the step before.
+    # Lightning may log the validation after the last step under the step before.
     last = max(values, default=0)
     return values[last] if values and last >= steps - 1 else None
