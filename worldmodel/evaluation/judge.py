@@ -127,6 +127,8 @@ def _of_world_model(
         decoding=plain(cfg.decoding),
         batch_size=cfg.batch_size,
         lpips_weights=_path(cfg.lpips_weights),
+        i3d_weights=_path(cfg.i3d_weights),
+        inception_weights=_path(cfg.inception_weights),
         decoded=decoded,
     )
     open_decoder(subject.network, subject.sampling, **subject.decoding)

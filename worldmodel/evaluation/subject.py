@@ -21,7 +21,7 @@ from training.loading.loader import listed_loader
 from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling
-from worldmodel.evaluation.cards.config import ControlCard, RolloutCard
+from worldmodel.evaluation.cards.config import ControlCard, DistanceCard, RolloutCard
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of
 from worldmodel.evaluation.evidence import Evidence
 from worldmodel.evaluation.floors.predictors import floors
@@ -123,6 +123,7 @@ class JudgedModel:
         out: folder for pictures and videos.
         decoding: the method and its options, as `open_decoder` takes them.
         batch_size: windows scored at once; changes nothing but memory and time.
+        lpips_weights, i3d_weights, inception_weights: files; None: the usual sources.
         decoded: clips that are decoded already.
     """
 
@@ -134,6 +135,8 @@ class JudgedModel:
     decoding: Mapping[str, Any]
     batch_size: int = 16
     lpips_weights: Path | None = None
+    i3d_weights: Path | None = None
+    inception_weights: Path | None = None
     decoded: Decoded = field(default_factory=dict)
     out: Path = field(init=False)
     _floors: dict[tuple[str, ...], dict[str, Float[np.ndarray, "window step"]]] = field(
@@ -179,7 +182,7 @@ class JudgedModel:
             self._judges[net] = PixelJudge(perceptual)
         return self._judges[net]
 
-    def lengths(self, card: RolloutCard | ControlCard) -> tuple[int, int]:
+    def lengths(self, card: RolloutCard | ControlCard | DistanceCard) -> tuple[int, int]:
         """Time steps of prompt and horizon: as asked; a prompt is else half of the context.
 
         Raises:
@@ -193,15 +196,22 @@ class JudgedModel:
                 f"{where}.prompt_steps={prompt}: the context of {self.model.path} is {context} "
                 f"steps; choose 2 .. {context - 1}"
             )
-        horizon = max(1, round(card.horizon_s * self.steps_per_second))
+        if isinstance(card, DistanceCard):
+            asked, horizon = f"clip_frames={card.clip_frames}", self.steps_of(card.clip_frames)
+        else:
+            asked = f"horizon_s={card.horizon_s}"
+            horizon = max(1, round(card.horizon_s * self.steps_per_second))
         longest = max(len(drive.tokens) for drive in self.held)
         if longest < prompt + horizon and self.evidence.tokenizer and self.evidence.drives:
             raise BadInput(
-                f"{where}.horizon_s={card.horizon_s}: {horizon} steps after a prompt of {prompt} "
-                f"are more than any drive of the {self.split} split has (longest: {longest}); "
-                "lower it"
+                f"{where}.{asked}: {horizon} steps after a prompt of {prompt} are more than any "
+                f"drive of the {self.split} split has (longest: {longest}); lower it"
             )
         return prompt, horizon
+
+    def steps_of(self, num_frames: int) -> int:
+        """Time steps that hold so many frames."""
+        return -(-num_frames // self.model.spec.frames_per_step)
 
     def windows(self, num_steps: int, num: int) -> Chosen:
         """`num` windows of `num_steps` time steps, evenly spread over the drives of the split."""

@@ -13,6 +13,7 @@ from training.errors import BadInput
 from training.ranges import at_least, one_of, positive
 
 LPIPS_NETS = ("alex", "vgg")
+DISTANCES, MIN_I3D_FRAMES = ("statistics", "fvd", "fid"), 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,46 @@ class RolloutCard(Card):
             at_least(2, where, prompt_steps=self.prompt_steps)
         positive(where, horizon_s=self.horizon_s)
         one_of(LPIPS_NETS, where, lpips_net=self.lpips_net)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistanceCard(Card):
+    """Are imagined videos, as a whole, like real ones?
+
+    Attributes:
+        features: statistics (no weights needed) | fvd (I3D) | fid (Inception).
+        num_clips: clips rolled out, evenly spread over the drives.
+        min_clips: with fewer, the distance tells the number of clips; refused.
+        clip_frames: imagined frames of each; published FVDs are of 16.
+        prompt_steps: real time steps before; null is half of the context.
+        side: pixels to which I3D's frames are scaled; published FVDs are of 224.
+        images_per_clip: frames of each clip that Inception sees.
+    """
+
+    name: ClassVar[str] = "distance"
+    features: tuple[str, ...] = ("statistics",)
+    num_clips: int = 64
+    min_clips: int = 64
+    clip_frames: int = 16
+    prompt_steps: int | None = None
+    side: int = 224
+    images_per_clip: int = 4
+
+    def __post_init__(self) -> None:
+        where = f"cards.{self.name}."
+        at_least(3, where, clip_frames=self.clip_frames)
+        at_least(2, where, num_clips=self.num_clips, min_clips=self.min_clips)
+        at_least(32, where, side=self.side)
+        at_least(1, where, images_per_clip=self.images_per_clip)
+        if self.prompt_steps is not None:
+            at_least(2, where, prompt_steps=self.prompt_steps)
+        for feature in self.features:
+            one_of(DISTANCES, where, features=feature)
+        if "fvd" in self.features and self.clip_frames < MIN_I3D_FRAMES:
+            raise BadInput(
+                f"{where}clip_frames={self.clip_frames}: I3D needs {MIN_I3D_FRAMES}; give more, or "
+                "leave fvd out of features"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +252,7 @@ CARDS: dict[str, type[Card]] = {
         TeacherForcedCard,
         FloorsCard,
         RolloutCard,
+        DistanceCard,
         ControlCard,
         ReconstructionCard,
         OnexCard,
@@ -227,6 +269,7 @@ VERSIONS: dict[str, dict[str, str]] = {
     "teacher_forced": {"1": "4e6a74f33aa64d69"},
     "floors": {"1": "6119891ecd66197a"},
     "rollout": {"1": "5e694438cd33fb95"},
+    "distance": {"1": "fd600cf8c1e18ed5"},
     "control": {"1": "4e1e5a503a728407"},
     "onex": {"1": "21ea3d71a84a4277"},
     "commavq": {"1": "816d1ffb32140617"},

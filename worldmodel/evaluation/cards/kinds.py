@@ -5,11 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.errors import BadInput
-from worldmodel.evaluation.cards import commavq, control, floors, onex, rollout, teacher_forced
+from worldmodel.evaluation.cards import (
+    commavq,
+    control,
+    distance,
+    floors,
+    onex,
+    rollout,
+    teacher_forced,
+)
 from worldmodel.evaluation.cards.config import (
     Card,
     CommaVQCard,
     ControlCard,
+    DistanceCard,
     FloorsCard,
     OnexCard,
     RolloutCard,
@@ -54,6 +63,7 @@ KINDS: dict[type[Card], Kind] = {
     TeacherForcedCard: Kind(teacher_forced.measure, windows_fit),
     FloorsCard: Kind(floors.measure, windows_fit, train_drives_are_there),
     RolloutCard: Kind(rollout.measure, JudgedModel.lengths, pixels_are_there),
+    DistanceCard: Kind(distance.measure, JudgedModel.lengths, distance.lacks),
     ControlCard: Kind(control.measure, JudgedModel.lengths, actions_are_read),
     OnexCard: Kind(onex.measure, onex.check),
     CommaVQCard: Kind(commavq.measure, commavq.check),

@@ -125,6 +125,24 @@ def test_a_world_model_gets_its_cards(composed, fit, evaluate, tmp_path):
     assert "count as 100 dB (floor: copy the last prompt frame: 4 of 4)" in page
 
 
+def test_distances_of_whole_videos_have_floors_and_are_refused_below_a_number(
+    composed, fit, evaluate
+):
+    few = ["trainer.max_steps=2", "checkpoints.every_steps=2", "data.source.carracing.num_test=2"]
+    _, run, _ = fit(composed("gpt_tiny", *TINY, *few))
+    asked = ["card=distance", "cards.distance.version=few", "cards.distance.clip_frames=3"]
+    asked += ["cards.distance.num_clips=4"]
+    with pytest.raises(BadInput, match="it needs min_clips=64 clips of 3 frames, and there are 4"):
+        evaluate(run.folder, *asked)
+    card = evaluate(run.folder, *asked, "cards.distance.min_clips=4")["cards"]["distance"]
+    far = {name: s.get("frechet_statistics", {}).get("value") for name, s in card["scores"].items()}
+    assert 0 < far["ceiling_tokenizer"] < far["world model"]
+    assert far["real_other_half"] > 0
+    change = {n: s["change"]["value"] for n, s in card["scores"].items() if "change" in s}
+    assert change["floor_copy_last"] == 0 < change["real"]
+    assert set(card["warnings"]) == {"clip_frames", "few_drives"}
+
+
 def test_a_changed_card_needs_a_version_of_its_own(composed, fit, evaluate):
     _, run, _ = fit(composed("gpt_tiny", *TINY, "trainer.max_steps=1", "checkpoints.every_steps=1"))
     with pytest.raises(BadInput, match=r"cards.teacher_forced.num_windows: is not as version 1"):
