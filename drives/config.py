@@ -1,4 +1,4 @@
-"""Settings of data; imports neither torch nor a simulator."""
+"""Settings of the embedded drives; imports neither torch nor a simulator."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,13 @@ PHYSICS_FPS = 50  # CarRacing's
 
 @dataclass(frozen=True)
 class CarRacingConfig:
-    """How many drives of which kind; the whole dataset follows from it.
+    """Number and kind of the embedded drives; they determine the whole dataset.
 
     Attributes:
+        seed: seed of all tracks and drivers.
+        num_train, num_val, num_test: drives per split.
         seconds: length of one drive.
-        fps: frames per second; must divide the 50 physics steps of a second.
+        fps: frames per second; a divisor of the 50 physics steps per second.
         size: side of the square frames in pixels.
 
     Raises:

@@ -54,16 +54,16 @@ TOKENIZER_NOTE = "tokenizer"  # in the store's manifest: where its tokenizer com
 
 @dataclass(frozen=True)
 class EncodeConfig:
-    """How to encode.
+    """Settings of encoding.
 
     Attributes:
         every: keep every N-th frame; actions are averaged over the dropped frames.
         batch_size: frames per forward pass.
         num_workers: processes that decode video ahead of the model; 0: this process.
         dtype, channels_last, winograd, frames_at_once, compile: see `InferenceConfig`.
-        on_gap: where the recorder dropped frames: "warn" and continue, or "stop".
-        fit: frames of another aspect: see `judge_sizes`.
-        device: null: a GPU if there is one.
+        on_gap: action at dropped frames of a recorder: "warn" and continue, or "stop".
+        fit: treatment of frames with another aspect, see `judge_sizes`.
+        device: torch device; null: a GPU if there is one.
     """
 
     every: int = 1

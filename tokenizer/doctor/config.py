@@ -1,4 +1,4 @@
-"""Where normal ends, and how the doctor judges."""
+"""Settings of the doctor; imports no torch."""
 
 from dataclasses import dataclass, field
 
@@ -8,15 +8,16 @@ from training.ranges import at_least
 
 @dataclass(frozen=True)
 class Limits:
-    """Where normal ends. The shipped recipe keeps well inside of all of them.
+    """Limits of healthy training; the shipped recipes stay well inside.
 
     Attributes:
         min_usage, min_perplexity: shares as in `Figures`; below, the codebook has collapsed.
-        min_variance, max_variance: of the reconstruction; below, it is a solid colour.
-        max_gan_ratio: the GAN's gradient over that of the other losses; it is `gan_weight` where
-            the adaptive weight is on (VQGAN: 0.8 at most).
-        max_logit_gap: the hinge loss has nothing more to win beyond 2; far beyond it, the
-            discriminator has won.
+        min_variance, max_variance: limits for the variance of the reconstruction; below, it is a
+            solid colour.
+        max_gan_ratio: limit for the GAN's gradient divided by the gradient of the other losses;
+            with the adaptive weight, this ratio is `gan_weight` (VQGAN: 0.8 at most).
+        max_logit_gap: limit for the gap between real and fake logits. The hinge loss is minimal
+            from 2 on; far above, the discriminator has won.
     """
 
     min_usage: float = 0.1
@@ -29,16 +30,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class DoctorConfig:
-    """How a tokenizer in training is watched.
+    """Settings of the doctor, which watches a tokenizer in training.
 
     Attributes:
         window: optimizer steps per judgement; an even number.
-        grace_steps: steps after the start or a treatment before codes and reconstructions are
-            judged. The GAN is judged after one window, the range of the frames at once.
-        treatments: how many times the run may roll back to the last good checkpoint and change
-            something; 0 warns only.
+        grace_steps: steps after the start or a treatment without judgement of codes and
+            reconstructions. The GAN is judged after one window, the range of the frames at once.
+        treatments: number of times that the run may roll back to the last good checkpoint and
+            change a setting; 0: only warn.
         delay_steps: steps by which a treatment delays the GAN.
-        limits: where normal ends.
+        limits: limits of healthy training.
     """
 
     window: int = 200
@@ -50,5 +51,5 @@ class DoctorConfig:
     def __post_init__(self) -> None:
         if self.window < 2 or self.window % 2:
             raise BadInput(f"callbacks.doctor.window={self.window}: give an even number of steps")
-        for name in ("grace_steps", "treatments", "delay_steps"):
-            at_least(0, "callbacks.doctor.", **{name: getattr(self, name)})
+        at_least(0, "callbacks.doctor.", grace_steps=self.grace_steps, treatments=self.treatments)
+        at_least(0, "callbacks.doctor.", delay_steps=self.delay_steps)

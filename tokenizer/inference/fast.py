@@ -24,16 +24,16 @@ class InferenceConfig:
     """Inference settings; only `dtype` changes tokens by more than float32 rounding.
 
     Attributes:
-        dtype: "float32" or "bfloat16", of weights and activations; codes stay float32.
+        dtype: "float32" or "bfloat16" for weights and activations; codes stay float32.
         channels_last: keep the channels of a pixel together in memory.
-        fold: nearest-neighbour upsampling and the 3x3 after it become one transposed
-            convolution, with 16 multiplications where there were 36.
-        winograd: 3x3 convolutions with 64 to 256 channels by Winograd's algorithm: for CPUs,
-            in float32, with about three times its rounding error.
-        frames_at_once: frames of a batch that both halves compute at once; 0 for all. For CPUs and
-            large frames: activations of more than some 32 MB (a frame of commaVQ's has 17) are
-            fresh memory for every layer, which costs as much as the layer.
-        compile: torch.compile both halves; the first batch of every size takes minutes.
+        fold: merge nearest-neighbour upsampling and the next 3x3 convolution into one transposed
+            convolution, with 16 multiplications instead of 36.
+        winograd: compute 3x3 convolutions with 64 to 256 channels by Winograd's algorithm; for
+            CPUs, in float32, with about three times the rounding error.
+        frames_at_once: frames of a batch that encoder and decoder compute at once; 0: all. Use it
+            for large frames on CPUs: above about 32 MB of activations (a frame of commaVQ has
+            17), each layer allocates new memory, which costs as much as the layer.
+        compile: torch.compile encoder and decoder; the first batch of every size takes minutes.
     """
 
     dtype: str = "float32"

@@ -1,4 +1,4 @@
-"""Weights of the terms that a tokenizer is trained on; no networks."""
+"""Settings of the losses of a tokenizer; imports no torch."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ from training.ranges import at_least, one_of
 
 
 class TeacherConfig:
-    """Base of the teachers' configs: frozen dataclasses that build theirs."""
+    """Base of the configs; each frozen dataclass describes one kind of teacher."""
 
 
 @dataclass(frozen=True)
 class TimmTeacherConfig(TeacherConfig):
-    """A vision transformer of `timm`.
+    """A vision transformer of `timm` as the teacher.
 
     Attributes:
-        name: as `timm.list_models` knows it, such as vit_small_patch14_dinov2.lvd142m.
-        weights: a file (.safetensors, or a state dict in .pth), "package:NAME/PATH" (a file that
-            an installed package ships), or "hub" (timm downloads them).
+        name: a name of `timm.list_models`, such as vit_small_patch14_dinov2.lvd142m.
+        weights: a file (.safetensors, or a state dict in .pth), "package:NAME/PATH" (a file of an
+            installed package), or "hub" (timm downloads them).
     """
 
     name: str = "vit_small_patch14_dinov2.lvd142m"
@@ -29,33 +29,35 @@ PIXEL_TERMS = ("pixel", "l2", "perceptual", "features")
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the terms (VQGAN, Esser et al. 2021, section 3.2); a weight of 0 leaves it out.
+    """Loss terms of a tokenizer (VQGAN, Esser et al. 2021, section 3.2); weight 0: term off.
 
-    A quantizer's own terms (commitment, codebook, entropy) are in its config.
+    The terms of the quantizer (commitment, codebook, entropy) are in the quantizer's config.
 
     Attributes:
-        pixel_weight: of the mean absolute error.
-        l2_weight: of the mean squared error.
-        perceptual_weight: of LPIPS in training; validation reports it all the same.
-        perceptual_net: backbone of LPIPS and of the two feature terms, "alex" (fast) or "vgg";
+        pixel_weight: weight of the mean absolute error.
+        l2_weight: weight of the mean squared error.
+        perceptual_weight: weight of LPIPS in training; validation always reports LPIPS.
+        perceptual_net: backbone of LPIPS and of the two feature terms: "alex" (fast) or "vgg";
             "" turns all three off.
-        features_weight: of the error of the backbone's features, without LPIPS's heads (Cosmos).
-        gram_weight: of the squared error of their Gram matrices (Cosmos).
-        gram_start: generator step from which on that counts.
-        gan_start: generator step at which the discriminator joins; before it, it costs nothing.
-        gan_weight: factor on the adaptive weight, or itself the weight; 0: no discriminator.
-        gan_adaptive: weigh the discriminator's gradient against the reconstruction's.
+        lpips_weights: file with the backbone's weights; null: cache, hub or package.
+        features_weight: weight of the error between backbone features, without LPIPS's heads
+            (Cosmos).
+        gram_weight: weight of the squared error between Gram matrices of these features (Cosmos).
+        gram_start: generator step at which the Gram term begins.
+        gan_start: generator step at which the discriminator begins; it costs nothing before.
+        gan_weight: factor of the adaptive weight, or the weight itself; 0: no discriminator.
+        gan_adaptive: scale the discriminator's gradient to that of the reconstruction.
         gan_generator: "hinge" (-E D) or "non_saturating" (E softplus of -mean D of an image).
         gan_discriminator: "hinge" or "logistic".
-        lecam_weight: of LeCAM, which holds the discriminator's logits near each other.
-        lecam_decay: of the running means in it.
+        lecam_weight: weight of LeCAM, which keeps real and fake logits close to each other.
+        lecam_decay: decay of the running means of LeCAM.
         discriminator_channels: width of the PatchGAN.
-        discriminator_layers: its layers of stride 2.
+        discriminator_layers: number of its layers with stride 2.
         discriminator_lr: learning rate of its Adam.
-        discriminator_norm: "batch" (the paper's; its statistics are those of one device, or of
-            all GPUs) or "group" (does not depend on how a batch is split over devices).
-        distillation_weight: of the cosine distance of the codes to `teacher`'s features.
-        teacher: the network to learn from; built only where the weight is not 0.
+        discriminator_norm: "batch" (as in the paper; statistics of one device, or of all GPUs) or
+            "group" (independent of the split of a batch over devices).
+        distillation_weight: weight of the cosine distance between codes and `teacher`'s features.
+        teacher: network to distil; built only if the weight is above 0.
     """
 
     pixel_weight: float = 1.0

@@ -1,4 +1,4 @@
-"""Shapes of the tokenizers' networks; no networks."""
+"""Settings of the tokenizers' networks; imports no torch."""
 
 import math
 from abc import ABC, abstractmethod
@@ -22,13 +22,13 @@ class GridConfig(ABC):
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """(1, height, width) tokens of a step."""
+        """(1, height, width) of the token grid of a time step."""
         height, width = self.image_size
         return 1, height // self.downsampling, width // self.downsampling
 
     @property
     def frames_per_step(self) -> int:
-        """Frames of every token step but a drive's first, which holds one."""
+        """Frames per time step; the first time step of a drive holds one frame."""
         return 1
 
     @property
@@ -55,7 +55,7 @@ class GridConfig(ABC):
             )
 
     def check_frames(self, shape: Sequence[int]) -> None:
-        """BadInput unless frames of shape [..., h, w] have the size it was made for."""
+        """BadInput unless frames of shape [..., h, w] have `image_size`."""
         if tuple(shape[-2:]) != tuple(self.image_size):
             raise BadInput(
                 f"frames are {tuple(shape[-2:])}, this tokenizer takes "
@@ -69,8 +69,8 @@ class AutoencoderConfig(GridConfig):
 
     Attributes:
         image_size: (height, width) in pixels.
-        quantizer: turns latents into integers; it decides the vocabulary.
-        patch: side of the pixel patches that the first and last convolution see.
+        quantizer: turns latents into integers; it determines the vocabulary.
+        patch: side in pixels of the patches of the first and last convolution.
         channels: width at each resolution; each further entry halves the resolution.
         num_res_blocks: residual blocks per resolution (the decoder has one more).
         attention: spatial self-attention at the lowest resolution.
@@ -95,65 +95,45 @@ class AutoencoderConfig(GridConfig):
 
 
 @dataclass(frozen=True)
-class MusikConfig(GridConfig):
-    """Shape of the encoder (as `AutoencoderConfig`) and of the energy model that trains it.
+class MusikConfig(AutoencoderConfig):
+    """Shape of the encoder (as of an autoencoder) and of the energy model that trains it.
 
     Attributes:
-        num_actions: columns of the actions; comes from the data.
-        clip_frames: frames of a training clip; the second frame is 1 .. clip_frames - 1 later.
-        num_negatives: false actions beside the true one, uniform over the range of those seen.
+        num_actions: number of action columns; comes from the data.
+        clip_frames: frames of a training clip; a pair of frames is 1 .. clip_frames - 1 apart.
+        num_negatives: false actions per true action, uniform over the range of seen actions.
         hidden: width of the energy model.
     """
 
-    image_size: Sequence[int] = (64, 64)
-    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
-    patch: int = 2
-    channels: Sequence[int] = (48, 96, 128)
-    num_res_blocks: int = 1
-    attention: bool = True
     num_actions: int = 0
     clip_frames: int = 15
     num_negatives: int = 256
     hidden: int = 256
 
     def __post_init__(self) -> None:
-        _ = self.encoder  # checks the image size
-        at_least(2, clip_frames=self.clip_frames)  # two frames apart
-
-    @property
-    def encoder(self) -> AutoencoderConfig:
-        return AutoencoderConfig(
-            self.image_size,
-            self.quantizer,
-            self.patch,
-            self.channels,
-            self.num_res_blocks,
-            self.attention,
-        )
-
-    @property
-    def downsampling(self) -> int:
-        return self.encoder.downsampling
+        super().__post_init__()
+        at_least(2, clip_frames=self.clip_frames)  # a pair of frames
+        at_least(1, num_negatives=self.num_negatives, hidden=self.hidden)
 
 
 @dataclass(frozen=True)
 class SemanticConfig(GridConfig):
-    """Shape of the transformer and of what is around its features; defaults: DINO ViT-S/16.
+    """Shape of the frozen transformer and of the tokenizer on its features; default: DINO ViT-S/16.
 
     Attributes:
         image_size: (height, width) in pixels.
         quantizer: turns projected features into integers.
-        patch: side of a patch, and so of a token, in pixels.
+        patch: side of a patch in pixels; a patch is a token.
         dim: width of the transformer.
-        depth: its blocks.
-        heads: its attention heads.
-        registers: its register tokens.
+        depth: number of its blocks.
+        heads: number of its attention heads.
+        registers: number of its register tokens.
         layer_scale: whether its residual branches are scaled (DINOv2).
-        mean: of the pixels (in [0, 1]) that its weights were trained on, by channel.
-        std: their standard deviation.
-        encoder_depth: blocks of a transformer that learns to see what is coded (VQ-KD); 0: codes
-            are of the frozen features themselves (quantised DINO).
-        decoder_depth: blocks that recover the features from the codes.
+        mean: mean of its training pixels (in [0, 1]) per channel.
+        std: standard deviation of its training pixels per channel.
+        encoder_depth: number of blocks of a trained encoder (VQ-KD); 0: the frozen features
+            themselves are coded (quantised DINO).
+        decoder_depth: number of blocks that recover the features from the codes.
     """
 
     image_size: Sequence[int] = (224, 224)
@@ -184,17 +164,18 @@ GROUPS, EPS = 32, 1e-6  # of every GroupNorm in the family
 
 @dataclass(frozen=True)
 class Style:
-    """What the codebases do differently.
+    """Differences between the codebases.
 
     Attributes:
-        attention: in the middle, and after the residual blocks of `attention_levels`.
-        bias: of the convolutions in residual blocks and of the encoder's first.
+        attention: attention in the middle and after the residual blocks of `attention_levels`.
+        bias: bias of the convolutions in residual blocks and of the encoder's first convolution.
         centred: strided convolutions pad all sides; else only below and to the right.
         shuffle: upsampling is a convolution to four times the channels, then depth to space;
             else nearest neighbours, then a convolution.
-        extra_blocks: residual blocks that a resolution of the decoder has more.
-        projected: 3x3 to `z_channels` and 1x1 to the code, and back; else 1x1 to the code.
-        adaptive: each resolution of the decoder begins with a norm that the whole grid's codes set.
+        extra_blocks: further residual blocks per resolution of the decoder.
+        projected: a 3x3 convolution to `z_channels`, then 1x1 to the code; else 1x1 only.
+        adaptive: each resolution of the decoder begins with a norm; its scale and shift come from
+            the codes of the whole grid.
     """
 
     attention: bool
@@ -219,13 +200,14 @@ class VQGANConfig(GridConfig):
 
     Attributes:
         image_size: (height, width) in pixels.
-        quantizer: turns latents into integers; it decides the vocabulary.
+        quantizer: turns latents into integers; it determines the vocabulary.
         style: "taming", "magvit2" (1X), or "open_magvit2" (TencentARC).
-        width: channels after the encoder's first convolution, a multiple of 32.
-        multipliers: of the width, one per resolution, from the image down.
+        width: channels after the encoder's first convolution; a multiple of 32.
+        multipliers: channels per resolution as multiples of the width, from the image down.
         num_res_blocks: residual blocks per resolution.
-        z_channels: channels of the latents before their projection to codes (taming).
-        attention_levels: resolutions with self-attention, 0 is the image's own (taming).
+        z_channels: channels of the latents before the projection to codes (taming).
+        attention_levels: resolutions with self-attention; 0 is the resolution of the image
+            (taming).
     """
 
     image_size: Sequence[int] = (128, 256)

@@ -62,7 +62,7 @@ class Musik(MeaningOnly):
             raise BadInput("MUSIK learns from actions, and the data has none; take another recipe")
         self.config = config
         self.quantizer = build_quantizer(config.quantizer)
-        self.encoder = ConvEncoder(config.encoder, self.quantizer.dim)
+        self.encoder = ConvEncoder(config, self.quantizer.dim)
         state_dim = int(config.tokens_per_frame) * self.quantizer.dim
         self.energy = ActionEnergy(state_dim, config.num_actions, config.hidden)
         self.low: Tensor

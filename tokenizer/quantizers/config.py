@@ -1,4 +1,4 @@
-"""Settings of the quantizers; no networks."""
+"""Settings of the quantizers; imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,39 +10,44 @@ WHERE = "model.network.quantizer."
 
 
 class QuantizerConfig:
-    """Base of the quantizers' configs: frozen dataclasses that build theirs."""
+    """Base of the configs; each frozen dataclass describes one kind of quantizer."""
 
 
 @dataclass(frozen=True)
 class FSQConfig(QuantizerConfig):
-    """Levels per channel; their product is the vocabulary, their number the latent's width."""
+    """Finite scalar quantization.
+
+    Attributes:
+        levels: number of levels of each channel; their product is the vocabulary size.
+    """
 
     levels: Sequence[int] = (8, 5, 5, 5)
 
 
 @dataclass(frozen=True)
 class VQConfig(QuantizerConfig):
-    """A codebook and how it learns.
+    """Vector quantization with a codebook.
 
     Attributes:
         vocab_size: number of codes.
         dim: channels of the latents.
-        code_dim: channels of the codes; where it is not `dim`, linear projections lead in and
-            out (Yu et al. 2022, arXiv 2110.04627, section 3.2).
-        normalize: latents and codes have length 1, so the nearest has the largest cosine.
-        similarity: what decides for a code: "distance", the smallest, or "dot", the largest dot
-            product (IBQ, Shi et al. 2024, arXiv 2412.02692; its own way of learning is not here).
+        code_dim: channels of the codes; if it differs from `dim`, linear projections convert
+            (Yu et al. 2022, arXiv 2110.04627, section 3.2).
+        normalize: scale latents and codes to length 1; the nearest code has the largest cosine.
+        similarity: rule to choose a code: "distance" (the smallest) or "dot" (the largest dot
+            product; IBQ, Shi et al. 2024, arXiv 2412.02692, without its training method).
         learn: "ema" (codes are running means of their latents) or "gradient" (of the
             codebook term).
-        decay: of the running means and of the counts, per batch.
-        commitment_weight: of |z - sg(code)|^2, which moves the encoder.
-        codebook_weight: of |sg(z) - code|^2, which moves the codes; "gradient" only. The
-            published taming code has its beta of 0.25 here ("legacy"), the paper at the
+        decay: decay of running means and counts per batch.
+        commitment_weight: weight of |z - sg(code)|^2, which trains the encoder.
+        codebook_weight: weight of |sg(z) - code|^2, which trains the codes; for "gradient" only.
+            The published taming code has its beta of 0.25 here ("legacy"), the paper at the
             commitment.
-        kmeans_batches: first training batches on which k-means places the codes; 0 is off.
-        kmeans_steps: its iterations on each.
-        dead_below: a code whose running count falls below this share of the mean count is put
-            on a random latent of the batch; 0 is off.
+        kmeans_batches: number of first training batches that k-means initialises the codes on;
+            0: off.
+        kmeans_steps: iterations of k-means per batch.
+        dead_below: a code moves to a random latent of the batch if its running count falls below
+            this share of the mean count; 0: off.
     """
 
     vocab_size: int = 1024
@@ -68,18 +73,20 @@ class VQConfig(QuantizerConfig):
 
 @dataclass(frozen=True)
 class LFQConfig(QuantizerConfig):
-    """Number of bits and the terms that keep them in use.
+    """Lookup-free quantization.
 
     Attributes:
-        bits: channels of the latents; the vocabulary is 2^bits.
-        factor_bits: sizes in bits of the factors that a world model may predict one by one,
-            lowest bits first; () leaves the vocabulary whole.
-        bit_order: "little" (channel 0 is the lowest bit) or "big" (the highest).
-        entropy_weight: of the penalty, sample_weight E[H(p)] - batch_weight H(E[p]).
-        temperature: of p = softmax(2 z . code / temperature).
-        anneal_ratio: the penalty starts (1 + this) times as large, and falls linearly to its
-            weight over `anneal_steps` training batches.
-        commitment_weight: of |z - sg(sign z)|^2.
+        bits: channels of the latents; the vocabulary size is 2^bits.
+        factor_bits: bits of each factor that a world model may predict one by one, lowest bits
+            first; (): no factors.
+        bit_order: "little" (channel 0 is the lowest bit) or "big" (channel 0 is the highest).
+        entropy_weight: weight of the penalty sample_weight E[H(p)] - batch_weight H(E[p]).
+        sample_weight: weight of the entropy of one latent.
+        batch_weight: weight of the entropy of the batch.
+        temperature: temperature of p = softmax(2 z . code / temperature).
+        anneal_ratio: the penalty begins (1 + anneal_ratio) times as large.
+        anneal_steps: training batches over which the penalty falls linearly to its weight.
+        commitment_weight: weight of |z - sg(sign z)|^2.
     """
 
     bits: int = 10
@@ -110,11 +117,11 @@ class ResidualConfig(QuantizerConfig):
     """Residual quantization (Zeghidour et al. 2021, arXiv 2107.03312, section III-C).
 
     Attributes:
-        quantizer: what quantizes in every stage.
-        num_stages: how many there are; their vocabularies multiply.
-        scale: stage i works on what is left divided by scale^i. 1 for codebooks, which find
-            the size themselves; below 1 for FSQ and LFQ, whose codes have one size.
-        commitment_weight: of |z - sg(sum of all codes)|^2, for all stages together.
+        quantizer: quantizer of every stage.
+        num_stages: number of stages; their vocabulary sizes multiply.
+        scale: stage i quantizes the residual divided by scale^i. Use 1 for codebooks, which learn
+            their scale. Use less than 1 for FSQ and LFQ, whose codes have a fixed scale.
+        commitment_weight: weight of |z - sg(sum of all codes)|^2, for all stages together.
     """
 
     quantizer: QuantizerConfig = field(
@@ -135,8 +142,8 @@ class ProductConfig(QuantizerConfig):
     """Product quantization (Jegou et al. 2011): groups of channels, each with its own code.
 
     Attributes:
-        quantizer: what quantizes each group.
-        num_groups: how many there are; the latents have as many times its channels.
+        quantizer: quantizer of each group.
+        num_groups: number of groups; the latents have num_groups times the channels of one.
     """
 
     quantizer: QuantizerConfig = field(default_factory=lambda: VQConfig(32, 8, 8))

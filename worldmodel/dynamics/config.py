@@ -1,4 +1,4 @@
-"""What describes a world model, whatever its kind; imports no torch."""
+"""Settings of every kind of world model; imports no torch."""
 
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
@@ -14,27 +14,27 @@ ACTION_KINDS = ("none", "continuous", "binned")
 
 @dataclass(frozen=True)
 class LayoutConfig:
-    """How actions enter the sequence.
+    """Layout of the sequence: prefixes with actions and captions, then the tokens of a frame.
 
     Attributes:
-        actions: "none" (prefix = one separator), "continuous" (one position that embeds
+        actions: "none" (the prefix is one separator), "continuous" (one position embeds
             symlog(actions)) or "binned" (one token per action column).
-        num_bins: bins per column of "binned", uniform in symlog space.
-        action_min, action_max: range of the bins in the units of the actions, one for all
-            columns or one each. Values outside fall into the outermost bins. None: from the
-            train drives, column by column.
-        predict_actions: weight of the cross entropy of "binned" actions in the loss, which are
-            then predicted like tokens, and a decoder can sample them. 0: actions are only read
-            (as in GAIA-1).
-        first_target_step: first time step whose tokens count in a loss or a score; 1 leaves
-            out frame 0, which has no past.
-        separator: whether "none" has a prefix. Without it, the last token of a frame predicts the
-            first of the next. Nothing predicts the very first token: it counts as uniform.
-        start_token: whether a token with its own id precedes the first frame and predicts its
-            first token, if there is no separator (Cosmos: <bov>).
-        text_tokens: positions of every prefix for the embedded caption (GAIA-1: 32); 0 for no
-            text.
-        text_width: channels of the text encoder; 0: from the encoder of training.
+        num_bins: bins per column for "binned", uniform in symlog space.
+        action_min, action_max: range of the bins in the units of the actions; one number, or one
+            per column. Values outside fall into the outermost bins. null: the range of the train
+            drives, per column.
+        predict_actions: weight of the cross entropy of "binned" actions in the loss. Above 0,
+            the model predicts actions like tokens, and a decoder can sample them. 0: the model
+            only reads actions (as in GAIA-1).
+        first_target_step: first time step whose tokens count in losses and scores. Frame 0 has no
+            past; 1 leaves it out.
+        separator: whether the prefix of "none" has a separator. Without it, the last token of a
+            frame predicts the first token of the next frame. The very first token is not
+            predicted and counts as uniform.
+        start_token: put a token with its own id before the first frame, to predict its first
+            token; only without a separator (Cosmos: <bov>).
+        text_tokens: positions per prefix for the embedded caption (GAIA-1: 32); 0: no text.
+        text_width: channels of the text encoder; 0: as in training.
     """
 
     actions: str = "none"
@@ -81,7 +81,7 @@ class LayoutConfig:
             )
 
     def with_text(self, width: int) -> "LayoutConfig":
-        """The same for a text encoder of this width; BadInput where it reads none."""
+        """A copy for a text encoder of this width; BadInput if the layout has no text."""
         if not self.text_tokens or self.text_width not in (0, width):
             raise BadInput(
                 f"layout.text_tokens={self.text_tokens}, text_width={self.text_width} with a text "
@@ -90,16 +90,16 @@ class LayoutConfig:
         return replace(self, text_width=width)
 
     def without_actions(self) -> "LayoutConfig":
-        """The same, with a separator in place of the actions, which nobody predicts then."""
+        """A copy with a separator instead of actions."""
         return replace(self, actions="none", predict_actions=0.0)
 
     @property
     def ranged(self) -> bool:
-        """Whether both ends of the bins are known; else they are filled in from the data."""
+        """Whether both ends of the bins are known; else the data gives them."""
         return self.action_min is not None and self.action_max is not None
 
     def within(self, ranges: ActionRanges) -> "LayoutConfig":
-        """The same, its bins in these ranges where none are given."""
+        """A copy with these ranges for bins without a given range."""
         if self.actions != "binned":
             return self
         low, high = (
@@ -109,7 +109,7 @@ class LayoutConfig:
         return replace(self, action_min=low, action_max=high)
 
     def ranges(self, num_actions: int) -> ActionRanges:
-        """Lowest and highest action of every column; BadInput where there are not as many."""
+        """Lowest and highest action per column; BadInput for another number of columns."""
         if self.action_min is None or self.action_max is None:
             raise BadInput(
                 f"layout.action_min={self.action_min}, action_max={self.action_max}: training "
@@ -133,64 +133,64 @@ def _count(values: float | tuple[float, ...] | None) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicsConfig:
-    """What describes a network, whatever its kind; a line in `KINDS` names it.
+    """Base of the configs of all kinds of networks; `KINDS` lists them.
 
     Attributes:
-        context_steps: time steps that the network can see at once, the predicted one included.
-        layout: how actions and captions are read.
+        context_steps: time steps of the context, the predicted one included.
+        layout: layout of actions and captions in the input.
     """
 
     context_steps: int = 16
     layout: LayoutConfig = field(default_factory=LayoutConfig)
 
     def without_actions(self) -> Self:
-        """The same network, not conditioned on any action."""
+        """A copy without action conditioning."""
         return replace(self, layout=self.layout.without_actions())
 
     def within(self, ranges: ActionRanges) -> Self:
-        """The same network, its action bins in these ranges where it was given none."""
+        """A copy with these ranges for action bins without a given range."""
         return replace(self, layout=self.layout.within(ranges))
 
     def with_text(self, width: int) -> Self:
-        """The same network for a text encoder of this width; BadInput where it reads none."""
+        """A copy for a text encoder of this width; BadInput if the network reads no text."""
         return replace(self, layout=self.layout.with_text(width))
 
     @property
     def width_ratio(self) -> float:
-        """Of width transfer (`worldmodel.dynamics.mup`); 1 where it is off, or a kind has none."""
+        """Ratio r of width transfer (`worldmodel.dynamics.mup`); 1: off or not supported."""
         return 1.0
 
     def widened(self) -> Self:
-        """The same network twice as wide, by more heads of the same size; the text's width stays.
+        """A copy of twice the width, with twice the heads; the width of the text stays.
 
-        Only kinds with width transfer have one.
+        Only kinds with width transfer support it.
         """
         raise NotImplementedError(type(self).__name__)
 
     @property
     def text_tokens(self) -> int:
-        """Tokens of a caption that are read; 0 for any number (or no text)."""
+        """Number of tokens of a caption; 0: any number, or no text."""
         return self.layout.text_tokens
 
     @property
     def text_width(self) -> int:
-        """Numbers per token of the text encoder; 0 for no text, or while the encoder is unknown."""
+        """Channels of the text encoder; 0: no text, or the encoder is not known yet."""
         return self.layout.text_width
 
 
 def width_ratio(base_width: int, dim: int) -> float:
-    """r of width transfer (`worldmodel.dynamics.mup`); 1 where it is off."""
+    """Ratio r of width transfer (`worldmodel.dynamics.mup`); 1: off."""
     return base_width / dim if base_width else 1.0
 
 
 def check_widths(dim: int, num_heads: int, look_back: int) -> None:
-    """BadInput unless heads divide the width and the window has a middle."""
+    """BadInput unless heads divide the width, and as `check_look_back`."""
     multiple_of(num_heads, "num_heads", dim=dim)
     check_look_back(look_back)
 
 
 def check_reads_actions(layout: LayoutConfig) -> None:
-    """BadInput where a kind that only reads actions should predict them."""
+    """BadInput if a kind that only reads actions is asked to predict them."""
     if layout.predict_actions:
         raise BadInput(
             f"layout.predict_actions={layout.predict_actions}: this kind only reads actions; "
@@ -199,19 +199,21 @@ def check_reads_actions(layout: LayoutConfig) -> None:
 
 
 def check_look_back(look_back: int) -> None:
-    """BadInput unless the window has a middle, or is off."""
+    """BadInput unless the side of the window is odd, or 0 (off)."""
     if look_back < 0 or (look_back and look_back % 2 == 0):
         raise BadInput(f"look_back={look_back}; give 0 (off) or an odd number")
 
 
 class Yarn(NamedTuple):
-    """Slower rotation for clips longer than in training (arXiv 2309.00071, section 3.2).
+    """YaRN: slower RoPE for clips longer than in training (arXiv 2309.00071, section 3.2).
+
+    As in Cosmos, the magnitude factor is left out.
 
     Attributes:
-        scale: slow channels are slowed down by this factor; 1 changes nothing.
-        beta_fast, beta_slow: number of turns over the original length. Channels above
+        scale: factor that divides the rate of slow channels; 1: no change.
+        beta_fast, beta_slow: numbers of rotations over the original length. Channels above
             `beta_fast` keep their rate. Channels below `beta_slow` are divided by `scale`.
-            Those between are interpolated. As in Cosmos, the magnitude factor is left out.
+            Between them, the rate is interpolated.
         original: time steps and rows of the training grids; columns use the rows.
     """
 

@@ -1,4 +1,4 @@
-"""Shape of the video autoencoder; no networks."""
+"""Settings of the video autoencoder; imports no torch."""
 
 import math
 from collections.abc import Sequence
@@ -12,22 +12,22 @@ from training.ranges import at_least, one_of
 
 @dataclass(frozen=True)
 class VideoAutoencoderConfig(GridConfig):
-    """Shape of the video autoencoder; the defaults are those of the published 8x16x16.
+    """Shape of the video autoencoder; default: the published Cosmos DV8x16x16.
 
     Attributes:
         image_size: (height, width) in pixels.
-        quantizer: turns latents into integers; it decides the vocabulary.
-        clip_frames: frames of a training clip, 1 + a multiple of `time_downsampling`.
-        time_downsampling: frames per token grid after the first.
+        quantizer: turns latents into integers; it determines the vocabulary.
+        clip_frames: frames of a training clip; 1 + a multiple of `time_downsampling`.
+        time_downsampling: frames per time step after the first.
         space_downsampling: pixels per token along each side.
-        patch: side of the Haar patches, in pixels and in frames; a power of two.
+        patch: side of the Haar patches in pixels and in frames; a power of two.
         channels: width of the first convolution.
-        multipliers: width at each resolution, as a multiple of `channels`.
+        multipliers: width at each resolution as a multiple of `channels`.
         num_res_blocks: residual blocks per resolution (the decoder has one more).
-        latent_channels: width between the two halves and the quantizer's own.
-        attention_levels: resolutions with attention; the lowest has it always, in the middle.
-        attention_steps: latent frames that attention looks back on; 0: all there are.
-        early_upsampling: the decoder doubles time one level earlier (the first release).
+        latent_channels: channels between encoder and quantizer, and between quantizer and decoder.
+        attention_levels: resolutions with attention; the middle, at the lowest, always has it.
+        attention_steps: number of past latent frames that attention sees; 0: all.
+        early_upsampling: the decoder doubles time one level earlier (as in the first release).
     """
 
     image_size: Sequence[int] = (256, 256)
@@ -69,7 +69,7 @@ class VideoAutoencoderConfig(GridConfig):
 
     @property
     def tokens_per_frame(self) -> float:
-        """Of a training clip, whose first frame costs as much as a whole step."""
+        """Tokens per frame of a training clip; its first frame is a whole time step."""
         return self.steps_per_clip * math.prod(self.grid) / self.clip_frames
 
     @property

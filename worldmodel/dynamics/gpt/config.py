@@ -1,4 +1,4 @@
-"""The shape of a GPT: from GPT-2's to Llama's, one setting at a time."""
+"""Settings of the GPT, from GPT-2 to Llama; imports no torch."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -25,41 +25,51 @@ WIDTHS = ("mup_base_width", "mlp_hidden", "head_channels", "context_dim", "conte
 
 @dataclass(frozen=True)
 class GPTConfig(DynamicsConfig):
-    """Shape of the network.
+    """Shape of the GPT.
 
     Attributes:
-        dropout: on embeddings and residual branches; not on attention weights, because fast
-            attention kernels do not support it.
+        dim: width of the hidden states.
+        num_layers: number of blocks.
+        num_heads: number of attention heads.
+        mlp_ratio: width inside the MLP divided by `dim`.
+        dropout: dropout on embeddings and residual branches; not on attention weights, because
+            fast attention kernels do not support it.
         positions: "rope" (over time, row, column), "learned" (one vector per position) or
-            "factored" (learned; the sum of a temporal and a spatial vector).
-        gelu: "tanh" (GPT-2's) or "none" (exact), as in torch.nn.GELU.
-        tie_embeddings: the head reuses the rows of the token embedding.
-        look_back: side (odd) of a window of the previous frame, around the predicted cell, that is
-            added to the input. 0 for a plain GPT, which has to find that cell by attention. It
-            helps because most of a driving scene moves by less than a cell.
-        mup_base_width: `dim` for which the learning rate was found; other widths then scale
-            rates, starts and logits from it (`worldmodel.dynamics.mup`). 0 is off.
-        norm: "layer" (LayerNorm) or "rms" (RMSNorm), with weights where `norm_affine`.
-        mlp: "gelu" (GPT-2) or "swiglu" (Llama; arXiv 2002.05202), which has a third matrix.
-        mlp_hidden: width inside the MLP; 0 for mlp_ratio * dim.
-        num_kv_heads: heads of keys and values (grouped-query); 0 for as many as queries.
-        head_channels: channels of a head; 0 for dim / num_heads.
-        attention_scale: of query times key; 0 for 1 / sqrt(channels of a head).
-        yarn_scale, yarn_beta_fast, yarn_beta_slow, yarn_original: see `Yarn`; scale 1 is off.
+            "factored" (learned; a temporal plus a spatial vector).
+        rope_theta: base of the RoPE frequencies.
+        qk_norm: normalise queries and keys per head.
+        bias: bias in linear layers and norms.
+        gelu: "tanh" (GPT-2) or "none" (exact), as in torch.nn.GELU.
+        tie_embeddings: the head shares the rows of the token embedding.
+        look_back: side (odd) of the window of the previous frame, around the predicted cell, that
+            is added to the input. It helps because most of a driving scene moves by less than a
+            cell. 0: a plain GPT, which must find that cell by attention.
+        mup_base_width: `dim` at which the learning rate was tuned. Other widths scale learning
+            rates, initialisation and logits (`worldmodel.dynamics.mup`). 0: off.
+        norm: "layer" (LayerNorm) or "rms" (RMSNorm).
+        norm_affine: whether norms have weights.
+        norm_eps, qk_norm_eps: epsilon of the norms, and of those of queries and keys.
+        mlp: "gelu" (GPT-2) or "swiglu" (Llama; arXiv 2002.05202), with a third matrix.
+        mlp_hidden: width inside the MLP; 0: mlp_ratio * dim.
+        num_kv_heads: number of heads of keys and values (grouped-query attention); 0: num_heads.
+        head_channels: channels per head; 0: dim / num_heads.
+        attention_scale: scale of query times key; 0: 1 / sqrt(channels per head).
+        yarn_scale, yarn_beta_fast, yarn_beta_slow, yarn_original: see `Yarn`; scale 1: off.
         sinusoid: add sines and cosines of the positions to the input of every block (Cosmos).
         head_ids: "frame" (the head predicts frame tokens) or "all" (also prefix ids, as in some
-            published checkpoints; no loss here counts them).
-        unused_ids: extra ids at the end, which published weights have and no sequence uses.
-        output_scale: multiplies the input of the head.
-        context_tokens: tokens of a caption for cross-attention in every `cross_every`-th block,
-            from block 0 on; 0 for none. `layout.text_tokens` is the other way to read captions.
-        context_dim: channels of the text encoder; 0: from the encoder of training. Without
-            `context_tokens`, captions may have any length, as in published checkpoints.
-        factors: sizes whose product is the vocabulary; the first varies fastest. The embedding is
-            a sum over factors, and the head predicts factors in order
-            (`worldmodel.dynamics.gpt.heads`). () for one table of all tokens.
+            published checkpoints; no loss counts them).
+        unused_ids: further ids at the end; published weights have them, no sequence uses them.
+        output_scale: factor on the input of the head.
+        context_tokens: number of caption tokens for cross-attention; 0: none. The alternative is
+            `layout.text_tokens`.
+        cross_every: every n-th block has cross-attention, from block 0 on.
+        context_dim: channels of the text encoder; 0: as in training. Without `context_tokens`,
+            captions may have any length, as in published checkpoints.
+        factors: sizes whose product is the vocabulary size; the first varies fastest. The
+            embedding is a sum over factors. The head predicts the factors in order
+            (`worldmodel.dynamics.gpt.heads`). (): one table of all tokens.
         noise_levels: number of embedded levels of context noise
-            (`worldmodel.conditioning.robustness`); 0 for no level embedding.
+            (`worldmodel.conditioning.robustness`); 0: no level embedding.
     """
 
     dim: int = 512

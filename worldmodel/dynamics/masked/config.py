@@ -1,4 +1,4 @@
-"""Settings of the masked world model."""
+"""Settings of the masked world model; imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,20 +15,26 @@ from worldmodel.dynamics.config import (
 
 @dataclass(frozen=True)
 class MaskedConfig(DynamicsConfig):
-    """Shape of the network, and how its input is corrupted in training.
+    """Shape of the masked model, and the corruption of its input in training.
 
     Attributes:
-        factors: sizes whose product is the vocabulary; the first varies fastest. Empty: one factor.
-        qk_norm: one LayerNorm per head for queries and keys, instead of those before layers.
-        dropout: on embeddings and residual branches.
+        dim: width of the hidden states.
+        num_layers: number of blocks.
+        num_heads: number of attention heads.
+        mlp_ratio: width inside the MLP divided by `dim`.
+        factors: sizes whose product is the vocabulary size; the first varies fastest. (): one
+            factor.
+        qkv_bias, proj_bias, mlp_bias: biases of attention and MLP.
+        qk_norm: one LayerNorm per head for queries and keys, instead of norms before layers.
+        dropout: dropout on embeddings and residual branches.
         look_back: side (odd) of the window of the previous frame, around a cell, that is added to
-            the cell's input; 0 as published.
-        mup_base_width: `dim` for which the learning rate was found (`worldmodel.dynamics.mup`);
-            attention is then scaled by 8 / head_dim, as published. 0 is off.
+            the input of the cell; 0, as published: off.
+        mup_base_width: `dim` at which the learning rate was tuned (`worldmodel.dynamics.mup`);
+            it also sets the attention scale to 8 / head_dim, as published. 0: off.
         max_corrupt_rate, non_mlm_ratio, num_prompt_frames: see
             `worldmodel.dynamics.masked.corruption`.
-        layout: how actions and captions are read; frame 0 is never a target. The mean
-            of the `text_tokens` tokens of a caption is added to every cell of its frame.
+        layout: layout of actions and captions; frame 0 is never a target. The mean over the
+            `text_tokens` of a caption is added to every cell of its frame.
     """
 
     dim: int = 256

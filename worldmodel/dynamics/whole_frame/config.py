@@ -1,4 +1,4 @@
-"""The shape of the whole-frame kind."""
+"""Settings of the whole-frame world model; imports no torch."""
 
 from dataclasses import dataclass, field
 
@@ -8,18 +8,22 @@ from worldmodel.dynamics.config import DynamicsConfig, check_reads_actions, chec
 
 @dataclass(frozen=True)
 class WholeFrameConfig(DynamicsConfig):
-    """Shape of the network.
+    """Shape of the whole-frame model.
 
     Attributes:
-        num_layers: of the trunk; the even ones attend within a frame, the odd ones over time.
-        inner_layers: causal layers over the cells of a frame, after the trunk; 0 for cells that
-            are drawn independently.
-        look_back: side (odd) of the window of the previous frame around a cell that is added to
-            its input; 0 leaves that to attention.
-        dropout: on embeddings and residual branches.
-        layout: how actions enter; "continuous" embeds a row as one vector, "binned" adds up one
-            embedding per column; every cell of a step gets it, and the mean of the caption's
-            `text_tokens` tokens.
+        dim: width of the hidden states.
+        num_layers: layers of the trunk; even ones attend within a frame, odd ones over time.
+        inner_layers: causal layers over the cells of a frame, after the trunk; 0: the cells are
+            sampled independently.
+        num_heads: number of attention heads.
+        mlp_ratio: width inside the MLP divided by `dim`.
+        context_steps: time steps of the context, the predicted one included.
+        look_back: side (odd) of the window of the previous frame, around a cell, that is added to
+            the input of the cell; 0: off.
+        dropout: dropout on embeddings and residual branches.
+        layout: layout of actions and captions. "continuous" embeds a row of actions as one
+            vector; "binned" adds one embedding per column. Every cell of a time step gets this
+            vector and the mean over the `text_tokens` of the caption.
     """
 
     dim: int = 256
