@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from training.errors import BadInput
 from training.ranges import at_least, one_of, positive, share
 
+MAX_SEED = 2**32 - 1  # numpy's
 SCHEDULES = ("cosine", "wsd", "constant")
 
 
@@ -92,6 +93,8 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         at_least(0, seed=self.seed, max_skipped_steps=self.max_skipped_steps)
+        if self.seed > MAX_SEED:
+            raise BadInput(f"seed={self.seed}: give a whole number up to {MAX_SEED}")
         for name in ("max_passes", "fps"):
             if (value := getattr(self, name)) is not None:
                 positive(**{name: value})

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from drives.importers import udacity, video_folder
-from drives.importers.base import import_recordings
+from drives.importers.base import check_options, import_recordings
 from drives.importers.token_formats import TOKEN_FORMATS
 from training.cli import bad_input_fails
+from training.disk.places import writable_folder
 
 FORMATS = {
     "udacity": ("driving_log.csv and IMG/ of the Udacity simulator", udacity.find_recordings),
@@ -22,7 +23,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for name, (text, _) in FORMATS.items():
         sub = formats.add_parser(name, help=text)
         sub.add_argument("src", type=Path, help="folder of the recordings")
-        sub.add_argument("out", type=Path, help="folder that gets the drives")
+        sub.add_argument("out", help="folder that gets the drives")
         sub.add_argument(
             "--size", nargs=2, type=int, metavar=("H", "W"), help="pixels of stored frames"
         )
@@ -39,7 +40,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for name, format in TOKEN_FORMATS.items():
         sub = formats.add_parser(name, help=f"{format.text}: makes a token store")
         sub.add_argument("src", type=Path, help="file or folder of the recordings")
-        sub.add_argument("out", type=Path, help="folder that gets the token store")
+        sub.add_argument("out", help="folder that gets the token store")
         if format.is_cut:
             text = "of a single recording: first frames"
             sub.add_argument("--num-train", type=int, default=1000, help=text)
@@ -53,15 +54,17 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = parse(arguments)
     with bad_input_fails():
+        out = writable_folder("out", args.out)
         if args.format in TOKEN_FORMATS:
             format = TOKEN_FORMATS[args.format]
             cut = format.cut(args.num_train, args.num_test) if format.is_cut else {}
-            store = format.convert(args.src, args.out, **cut)
-            print(*(f"{args.out}: {entry}" for entry in store.manifest["drives"]), sep="\n")
+            store = format.convert(args.src, out, **cut)
+            print(*(f"{out}: {entry}" for entry in store.manifest["drives"]), sep="\n")
             return
+        options = (tuple(args.size) if args.size else None, tuple(args.split), args.num_workers)
+        check_options(*options)
         recordings = FORMATS[args.format][1](args.src, args.licence)
-        size = tuple(args.size) if args.size else None
-        paths = import_recordings(recordings, args.out, size, tuple(args.split), args.num_workers)
+        paths = import_recordings(recordings, out, *options)
         print(*paths, sep="\n")
 
 

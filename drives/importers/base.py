@@ -29,6 +29,7 @@ from training.loading.pools import START_METHOD, process_pool
 logger = logging.getLogger(__name__)
 
 MPS_PER_MPH = 0.44704
+MAX_SIDE = 8192  # pixels; players of H.264 take no more
 MIN_BLOCK = 2  # frames; a single one has no future
 
 
@@ -100,7 +101,7 @@ def import_recordings(
     Raises:
         BadInput: a recording cannot be used, or `out` holds other drives of these names.
     """
-    _check_options(size, splits, num_workers)
+    check_options(size, splits, num_workers)
     ids = [recording.id for recording in recordings]
     for name in ids:
         if ids.count(name) > 1:
@@ -135,12 +136,13 @@ def cover(
     return np.asarray(image)
 
 
-def _check_options(
+def check_options(
     size: tuple[int, int] | None, splits: tuple[float, float, float], num_workers: int
 ) -> None:
-    if size is not None and min(size) < 8:
-        raise BadInput(f"size is {size}; give height and width of at least 8 pixels")
-    if min(splits) < 0 or abs(sum(splits) - 1) > 1e-6 or len(splits) != len(SPLITS):
+    """BadInput for arguments that `import_recordings` cannot take."""
+    if size is not None and not 8 <= min(size) <= max(size) <= MAX_SIDE:
+        raise BadInput(f"size is {size}; give height and width from 8 to {MAX_SIDE} pixels")
+    if not (min(splits) >= 0 and abs(sum(splits) - 1) <= 1e-6 and len(splits) == len(SPLITS)):
         raise BadInput(f"splits are {splits}; give three shares (train val test) that sum to 1")
     if num_workers < 0:
         raise BadInput(f"num_workers is {num_workers}; give 0 or more processes")
@@ -187,7 +189,7 @@ def _run(what: str, blocks: list[Chunk], out: Path | None, num_workers: int) -> 
     total = sum(block.stop - block.start for block in blocks)
     opened: AbstractContextManager[Executor]
     if num_workers:
-        opened = process_pool(num_workers, _start, done)
+        opened = process_pool(min(num_workers, max(1, len(blocks))), _start, done)
     else:
         opened = ThreadPoolExecutor(1, initializer=_start, initargs=(done,))
     with opened as pool, tqdm(total=total, desc=what, unit="frame", disable=not blocks) as bar:

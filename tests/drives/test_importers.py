@@ -363,6 +363,27 @@ def test_commavq_reads_the_published_minute(shared: Path, tmp_path: Path) -> Non
 # The command
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--split", "nan", "0", "1"], "splits"),
+        (["--split", "-1", "1", "1"], "splits"),
+        (["--size", "0", "8"], "size"),
+        (["--size", "1000000000000", "8"], "size"),
+        (["--num-workers", "-1"], "num_workers"),
+    ],
+)
+def test_arguments_are_judged_before_any_recording_is_looked_for(options, words, tmp_path, capsys):
+    for place, said in ((tmp_path / "out", words), ("", "out=''"), ("/proc/out", "out=/proc/out")):
+        with pytest.raises(SystemExit) as end:
+            main(["videos", "nowhere", str(place), *options])
+        shown = capsys.readouterr().err
+        assert end.value.code == 2
+        assert shown.startswith(f"error: {said}")
+        assert shown.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_command_imports_and_refuses(tmp_path: Path) -> None:
     video_recording(tmp_path / "in")
     options = ("--size", 16, 24, "--split", 0.5, 0.25, 0.25, "--num-workers", 0)

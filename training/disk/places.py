@@ -39,6 +39,20 @@ def made_folder(setting: str, path: Any) -> Path:
     return folder
 
 
+def folder_name(setting: str, name: Any) -> str:
+    """A name that becomes one folder; writes nothing.
+
+    Raises:
+        BadInput: it is empty, hidden, or would lie in another folder.
+    """
+    text = str(name)
+    if not text.strip() or text[0] == "." or set(text) & set("/\\\0\n$") or len(text) > 200:
+        raise BadInput(
+            f"{setting}: {text[:60]!r} is to name a folder; take letters, digits, dots and dashes"
+        )
+    return text
+
+
 def _named(setting: str, path: Any) -> Path:
     if not str(path).strip():
         raise BadInput(f"{setting}={str(path)!r}: is empty; name a place")

@@ -20,8 +20,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from training.command_line import override
+from training.disk.places import folder_name
 from training.errors import BadInput
-from training.sweeps.plan_file import read_plan_file
+from training.sweeps.plan_file import name_in, read_plan_file
 from training.sweeps.trials import compose_train
 
 AXES = ("compute", "parameters")
@@ -105,10 +106,10 @@ def read_ladder(file: Path, overrides: Sequence[str] = ()) -> Ladder:
         raise BadInput(f"{file}: {min(twice)} is among the rungs and in predict; leave one out")
     return Ladder(
         name=file.stem,
-        experiment=str(values["experiment"]),
+        experiment=name_in(file, "experiment", values["experiment"]),
         overrides=tuple(overrides),
         x=values["x"],
-        metric=str(values["metric"]),
+        metric=name_in(file, "metric", values["metric"]),
         confidence=confidence,
         rungs=rungs,
         predict=larger,
@@ -128,6 +129,7 @@ def _rungs(
                 f"{file}: {key}.{name}: {settings!r}; give settings, such as "
                 "{model.network.dim: 16}"
             )
+        folder_name(f"{file}: {key}", name)
         own = tuple(override(str(k), v) for k, v in settings.items())
         for seed in seeds:
             rungs.append(Rung(f"{name}-seed{seed}", (*common, f"seed={seed}", *own)))

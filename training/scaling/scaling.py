@@ -26,6 +26,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from training.cli import bad_input_fails
+from training.disk.places import writable_folder
 from training.disk.plain_json import to_json
 from training.disk.status import STOPPED
 from training.errors import BadInput
@@ -47,6 +48,9 @@ def climb(ladder: Ladder, train_missing: bool = True) -> dict[str, Any]:
     Raises:
         BadInput: a rung is unusable or missing, or a larger run began before its prediction.
     """
+    for rung in (*ladder.rungs, *ladder.predict):
+        ladder.compose(rung)  # every rung is judged before any is trained
+    writable_folder("paths.runs", ladder.folder)
     points = _reach(ladder, ladder.rungs, train_missing)
     law = fit_power_law(np.array([p.x for p in points]), np.array([p.loss for p in points]))
     prediction = _predict(ladder, points, law)

@@ -148,8 +148,10 @@ def open_search(
         import optuna
     except ImportError as error:
         raise BadInput("optuna: not installed; pip install 'dashcast[search]'") from error
-    lowest = [override(s.key, s.values[0]) for s in plan.space]
-    cfg = compose(plan, (*overrides, *lowest))
+    for number in range(max((len(s.values) for s in plan.space), default=1)):
+        # The ends of every range and every choice are judged before the first trial.
+        values = [override(s.key, s.values[min(number, len(s.values) - 1)]) for s in plan.space]
+        cfg = compose(plan, (*overrides, *values))
     folder = Path(cfg.paths.runs) / "search" / plan.name
     what = {**plan.identity(), "command_line": list(overrides)}
     record = folder / "search.json"

@@ -16,11 +16,12 @@ space:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from training.errors import BadInput
-from training.sweeps.plan_file import read_plan_file
+from training.sweeps.plan_file import name_in, read_plan_file
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -98,14 +99,14 @@ def _checked(file: Path, content: dict[str, Any]) -> SearchPlan:
 
     need("direction", lambda v: v in DIRECTIONS, " or ".join(DIRECTIONS))
     need("num_trials", lambda v: _whole(v) and v > 0, "a whole number above 0")
-    need("seed", _whole, "a whole number")
+    need("seed", lambda v: _whole(v) and v >= 0, "a whole number from 0 on")
     need(
         "overrides",
         lambda v: isinstance(v, list) and all(isinstance(o, str) and "=" in o for o in v),
         "a list of overrides such as [trainer.max_steps=400]",
     )
     need("space", lambda v: isinstance(v, dict), "settings, each with a range")
-    pruner = content["pruner"] or {}
+    pruner = {} if content["pruner"] is None else content["pruner"]
     allowed = DEFAULTS["pruner"]
     need(
         "pruner",
@@ -119,8 +120,8 @@ def _checked(file: Path, content: dict[str, Any]) -> SearchPlan:
     filled = {**allowed, **pruner}
     return SearchPlan(
         name=file.stem,
-        experiment=str(content["experiment"]),
-        metric=str(content["metric"]),
+        experiment=name_in(file, "experiment", content["experiment"]),
+        metric=name_in(file, "metric", content["metric"]),
         direction=content["direction"],
         num_trials=content["num_trials"],
         seed=content["seed"],
@@ -139,10 +140,10 @@ def _setting(file: Path, key: str, given: Any) -> Setting:
     if not isinstance(values, list) or not values:
         raise BadInput(f"{where}: needs a list")
     if kind == "categorical":
-        if not all(isinstance(v, str | int | float | bool) for v in values):
+        if not all(isinstance(v, str | bool) or _finite(v) for v in values):
             raise BadInput(f"{where}: needs words, numbers or true and false")
         return Setting(key, kind, tuple(values))
-    if len(values) != 2 or not all(isinstance(v, int | float) for v in values):
+    if len(values) != 2 or not all(_finite(v) for v in values):
         raise BadInput(f"{where}: needs two numbers, [low, high]")
     low, high = values
     if not low < high or (kind == "log_uniform" and low <= 0):
@@ -151,6 +152,10 @@ def _setting(file: Path, key: str, given: Any) -> Setting:
         raise BadInput(f"{where}: needs whole numbers")
     convert = int if kind == "int" else float
     return Setting(key, kind, (convert(low), convert(high)))
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def _whole(value: Any) -> bool:

@@ -31,6 +31,17 @@ def read_plan_file(
     return values
 
 
+def name_in(file: Path, key: str, value: Any) -> str:
+    """A name that a plan file gives, such as that of its experiment or its metric.
+
+    Raises:
+        BadInput: it is no text, or empty.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise BadInput(f"{file}: {key}: {value!r}; give a name")
+    return value
+
+
 def _load(file: Path, example: Path) -> dict[str, Any]:
     if not file.is_file():
         known = ", ".join(sorted(str(p) for p in example.parent.glob("*.yaml")))

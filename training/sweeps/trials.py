@@ -11,19 +11,20 @@ from typing import Any
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from training.cli import CONFIGS, explain
+from training.cli import CONFIGS, explain, judge
+from training.config import TRAINING
 from training.disk.status import read_status
 from training.errors import BadInput
 from training.watch.rows import METRICS_FILE, last_values, read_rows
 
 
 def compose_train(arguments: Sequence[str]) -> DictConfig:
-    """The config that train.py composes from these arguments.
+    """The config that train.py composes from these arguments, judged as train.py judges it.
 
     Raises:
-        BadInput: a setting that does not exist.
+        BadInput: a setting that does not exist or is out of its range.
     """
     return copy.deepcopy(_compose(tuple(arguments)))
 
@@ -32,9 +33,13 @@ def compose_train(arguments: Sequence[str]) -> DictConfig:
 def _compose(arguments: tuple[str, ...]) -> DictConfig:
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return hydra.compose("train", overrides=list(arguments))
+            cfg = hydra.compose("train", overrides=list(arguments))
+        judge(cfg, TRAINING)
+    except MissingMandatoryValue as error:
+        raise BadInput(f"{error.full_key}: has no default; give {error.full_key}=...") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(explain(error, "train")) from error
+    return cfg
 
 
 def check(cfg: DictConfig) -> Any:

@@ -16,8 +16,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from training.command_line import override
+from training.disk.places import folder_name
 from training.errors import BadInput
-from training.sweeps.plan_file import read_plan_file
+from training.sweeps.plan_file import name_in, read_plan_file
 from training.sweeps.trials import compose_train
 
 EXAMPLE = Path("configs/tokenizer_sweep/levels.yaml")
@@ -73,7 +74,10 @@ def read_plan(file: Path, overrides: Sequence[str] = ()) -> SweepPlan:
         name=file.stem,
         tokenizer=_recipe(file, "tokenizer", values),
         probe=_recipe(file, "probe", values),
-        entries={str(name): _settings(file, str(name), entries[name]) for name in entries},
+        entries={
+            folder_name(f"{file}: tokenizers", name): _settings(file, str(name), settings)
+            for name, settings in entries.items()
+        },
         overrides=tuple(overrides),
     )
 
@@ -83,6 +87,7 @@ def _recipe(file: Path, key: str, values: Mapping[str, Any]) -> tuple[str, ...]:
     recipe, shared = values[key], values["overrides"]
     if not isinstance(recipe, Mapping) or set(recipe) - {"overrides"} != {"experiment"}:
         raise BadInput(f"{file}: {key}: {recipe!r}; give {{experiment: NAME, overrides: [...]}}")
+    name_in(file, f"{key}.experiment", recipe["experiment"])
     own = recipe.get("overrides", [])
     for name, given in (("overrides", shared), (f"{key}.overrides", own)):
         if not isinstance(given, list):

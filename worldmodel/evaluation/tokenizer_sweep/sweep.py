@@ -28,6 +28,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from training.cli import bad_input_fails, plain
+from training.disk.places import writable_folder
 from training.disk.plain_json import to_json
 from training.disk.status import STOPPED, read_status
 from training.errors import BadInput
@@ -70,9 +71,11 @@ def sweep(plan: SweepPlan) -> dict[str, Any]:
         BadInput: an unusable setting, or a folder with a run of other settings.
     """
     configs = {name: plan.tokenizer_config(name) for name in plan.entries}
+    writable_folder("paths.runs", _folder(configs))
     for name, cfg in configs.items():  # everything is judged before anything is trained
-        check(cfg)
         plan.probe_config(name, Path(cfg.run))
+    for cfg in configs.values():
+        check(cfg)
     entries = {}
     for name, cfg in configs.items():
         reach(cfg, TOKENIZER_METRIC)
