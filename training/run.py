@@ -1,4 +1,4 @@
-"""One training run: its folder, what it resumes from, and how it ends.
+"""One training run: its folder, its resumption, and its end.
 
 runs/<name>/
     config.yaml        the resolved config
@@ -6,7 +6,7 @@ runs/<name>/
     data.json          a digest of every drive
     status.json        running, finished, stopped or failed, and why
     metrics.jsonl      every metric, one row per logging step
-    .lock              who trains here; held while it lives
+    .lock              the training process; locked while it lives
     checkpoints/       step-N folders, the newest two
     media/             reconstructions and rollouts by step
     faults/            batches whose loss or gradient was not finite
@@ -65,9 +65,9 @@ class Run:
     """A run folder; nothing is written before `describe`.
 
     Attributes:
-        resumed: manifest of the checkpoint that it goes on from; empty for a new run.
-        id: made once per folder, so that a resumed run stays one run in wandb.
-        newest: the folder's newest checkpoint, whole or not, when it was opened.
+        resumed: manifest of the checkpoint that the run resumes from; empty for a new run.
+        id: id of the run, made once per folder, so that a resumed run stays one run in wandb.
+        newest: newest checkpoint of the folder at the time of opening, whole or not.
     """
 
     folder: Path
@@ -80,11 +80,11 @@ class Run:
     _lock: FileLock | None = None
 
     def describe(self, datamodule: Any, module: Any) -> None:
-        """Take the folder, write config.yaml and run.json, give the module its manifest.
+        """Lock the folder, write config.yaml and run.json, give the module its manifest.
 
         Raises:
-            BadInput: the data is not what the run began with, the folder cannot be written into,
-                or another process trains there.
+            BadInput: the data differs from that of the run's start, the folder cannot be written,
+                or another process trains in it.
         """
         facts = {
             "run_id": self.id,
@@ -115,7 +115,7 @@ class Run:
         print(f"{self.folder}: {parameters / 1e6:.1f} M trainable parameters on {hardware()}")
 
     def _take(self) -> None:
-        """Hold the folder, as it was when the run was opened."""
+        """Lock the folder; BadInput if it changed since the run was opened."""
         self._lock = lock_folder(made_folder("run", self.folder), TRAINS)
         if _newest(self.folder) != self.newest:
             self._lock.release()
@@ -123,10 +123,10 @@ class Run:
         sweep_leftovers(self.folder)
 
     def fit(self, trainer: L.Trainer, module: Any, datamodule: Any) -> None:
-        """Train; however it ends, status.json says so.
+        """Train; status.json records every kind of end.
 
         Raises:
-            SystemExit: with code 75, where a signal asked to stop and everything is saved.
+            SystemExit: a signal asked to stop and everything is saved; code 75.
         """
         self._say(trainer, state="running", reason="", exit_code=None, job=slurm_job())
         if not launched_rank():
@@ -147,13 +147,13 @@ class Run:
             raise
         else:
             self._say(trainer, state="finished", exit_code=0, step=trainer.global_step)
-            watch.at_once = False  # what is left to do is short
+            watch.at_once = False  # the rest is short
         finally:
             if self._lock is not None:
                 self._lock.release()
 
     def finish(self, trainer: L.Trainer) -> float | None:
-        """Tell where everything lies; returns the last validation loss for sweeps."""
+        """Print the results and their folder; returns the last validation loss for sweeps."""
         wandb.finish()
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         if trainer.is_global_zero:
@@ -168,12 +168,12 @@ class Run:
 
 
 def open_run(cfg: DictConfig, to_train: bool = True) -> Run:
-    """Check the config and find what to resume; writes nothing.
+    """Check the config and find the checkpoint to resume from; writes nothing.
 
-    The precision of the run is decided and written into `cfg`.
+    The precision of the run is decided here and stored in `cfg`.
 
     Args:
-        to_train: False for a look at a run that another process may be training.
+        to_train: False: only read a run; another process may be training it.
     Raises:
         BadInput: no experiment named, a setting out of range, a folder that cannot be written
             into or is in use, another run in the folder, or a bad checkpoint.
@@ -222,7 +222,7 @@ def _newest(folder: Path) -> Path | None:
 
 
 def _run_id(folder: Path, manifest: dict[str, Any]) -> str:
-    """That of the folder's run; where run.json is damaged, its checkpoint knows it too."""
+    """The id of the folder's run, from run.json, or from the checkpoint if that is damaged."""
     file = folder / RECORD
     known = manifest.get("run", {}).get("run_id")
     if file.exists():
@@ -234,12 +234,12 @@ def _run_id(folder: Path, manifest: dict[str, Any]) -> str:
 
 
 def _is_unsealed(values: dict[str, Any]) -> bool:
-    """Whether run.json is one of the releases before seals."""
+    """Whether run.json is from a release without seals."""
     return "run_id" in values and "config_hash" in values
 
 
 def build_data(cfg: DictConfig) -> Any:
-    """The data module, its data made, checked and ready; processes do it one after the other."""
+    """The data module with its data made and checked; processes prepare it one by one."""
     datamodule = datamodule_of(cfg)
     if launched_together():
         Path(cfg.paths.data).mkdir(parents=True, exist_ok=True)
@@ -254,10 +254,10 @@ def build_data(cfg: DictConfig) -> Any:
 
 
 def build_model(cfg: DictConfig, datamodule: Any) -> Any:
-    """The LightningModule; what the data determines is given to it, never configured."""
+    """The LightningModule; facts about the data come from the data module, never from the config."""
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     derived = datamodule.model_facts() if hasattr(datamodule, "model_facts") else {}
-    # What the data says goes past Hydra, which would make lists of its tuples.
+    # These facts bypass Hydra, which would turn tuples into lists.
     module = instantiate(cfg.model, _convert_="object", _partial_=True)(**derived)
     module.accumulate = cfg.trainer.accumulate_grad_batches
     module.speed_up(compile=cfg.compile, recompute=cfg.checkpoint_activations)
@@ -269,7 +269,7 @@ def experiments() -> list[str]:
 
 
 def _check_processes(cfg: DictConfig) -> None:
-    """BadInput where Lightning would start processes itself, inside a sweep."""
+    """BadInput if Lightning itself would start processes inside a sweep."""
     alone = slurm_job() is None and "RANK" not in os.environ
     if is_sweep() and alone and num_devices(cfg.trainer) > 1:
         raise BadInput(

@@ -49,9 +49,9 @@ class CosmosDV:
     """Options of the adapter.
 
     Attributes:
-        image_size: (height, width) of frames in pixels; not in the files. (): 256x256 where a
-            token is 8 pixels wide, 640x1024 where it is 16.
-        levels: of its FSQ; (): from the file, else those of the published models.
+        image_size: (height, width) of frames in pixels, which the files do not hold. (): 256x256
+            for tokens of 8 pixels, 640x1024 for tokens of 16.
+        levels: levels of its FSQ; (): from the file, else those of the published models.
     """
 
     image_size: Sequence[int] = ()

@@ -18,7 +18,7 @@ class DrivingSimulator:
 
     Attributes:
         image_size: (height, width) of frames in pixels.
-        levels: of its FSQ; (): from the checkpoint's hyper-parameters.
+        levels: levels of its FSQ; (): from the checkpoint's hyper-parameters.
     """
 
     image_size: Sequence[int] = (288, 512)

@@ -12,10 +12,10 @@ class OpenedTokenizer(NamedTuple):
     """A published tokenizer in our terms.
 
     Attributes:
-        config: of the network.
-        weights: float32, by the network's own names.
-        preprocessing: what the network was trained on.
-        left_out: foreign names of tensors that are no part of the tokenizer, such as losses.
+        config: config of the network.
+        weights: float32 tensors by our names.
+        preprocessing: preprocessing of its training frames.
+        left_out: foreign names of unused tensors, such as losses.
     """
 
     config: NetworkConfig

@@ -1,4 +1,4 @@
-"""Futures of a world model of any kind: many at once, frame by frame."""
+"""Rollouts of a world model of any kind: many futures at once, frame by frame."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,12 +30,12 @@ from worldmodel.load import load_world_model
 
 @dataclass(frozen=True)
 class Method:
-    """A way to decode.
+    """A decoding method.
 
     Attributes:
-        kind: the networks that can be decoded so.
-        open: makes the decoder of (network, sampling, options).
-        fits: which networks of that kind, where not all.
+        kind: class of the networks that it decodes.
+        open: makes a decoder from (network, sampling, options).
+        fits: whether it decodes a given network of that class.
     """
 
     kind: type[Dynamics]
@@ -88,7 +88,7 @@ def diagonal(
     dtype: torch.dtype | str | None = None,
     lag: int = 2,
 ) -> FrameDecoder:
-    """All cells of a diagonal per pass, approximate (see `DiagonalDecoder`)."""
+    """All cells of a diagonal in one pass; approximate (see `DiagonalDecoder`)."""
     return DiagonalDecoder(for_decoding(model, dtype), sampling, slide_steps, window, lag)
 
 

@@ -1,9 +1,9 @@
-"""commaVQ's world model: a GPT-2 in Hugging Face's names (MIT, github.com/commaai/commavq).
+"""commaVQ's world model: a GPT-2 with Hugging Face's names (MIT, github.com/commaai/commavq).
 
-Its sequence is [BOS, 128 tokens] per frame, with BOS = 1024 after the tokens' ids: our layout
-"none", whose separator has that very id. Its head also predicts BOS, where we force it; the row is
-kept (`head_ids=all`), so `sequence_logits` gives upstream's distribution, and scores and decoders
-the one that remains where BOS cannot come.
+Its sequence is [BOS, 128 tokens] per frame, with BOS = 1024. This is our layout "none", whose
+separator has the same id. Its head also predicts BOS, which we force. The row of BOS stays in the
+head (`head_ids=all`), so `sequence_logits` is upstream's distribution. Scores and decoders use the
+distribution without BOS.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """What is read of its config.json."""
+    """The entries of config.json that are read."""
 
     n_head: PositiveInt | None = None
     tokens_per_frame: PositiveInt | None = None
@@ -56,19 +56,19 @@ class CommaVQGPT:
     """Options of the adapter.
 
     Attributes:
-        num_heads: which the weights do not tell; None to read it from the config.json given or
-            beside them.
-        grid: (rows, columns) of a frame; None for commaVQ's 8 x 16, or else one row.
+        num_heads: number of heads; None: from the given config.json, or from the one beside the
+            weights.
+        grid: (rows, columns) of a frame; None: commaVQ's 8 x 16 if it fits, else one row.
     """
 
     num_heads: int | None = None
     grid: Sequence[int] | None = None
 
     def open(self, files: Sequence[Path]) -> OpenedWorldModel:
-        """A flat state dict, and its config.json.
+        """Open a flat state dict and its config.json.
 
         Raises:
-            BadInput: not this network, or nothing says how many heads it has.
+            BadInput: the files hold another network, or the number of heads is unknown.
         """
         where = weights_file(files)
         tensors = state_dict(read_file(where), where)

@@ -1,10 +1,11 @@
-"""Cosmos-Predict1's autoregressive transformers: Llama over a video's tokens, in raster order.
+"""Cosmos-Predict1's autoregressive transformers: a Llama over video tokens in raster order.
 
-Code Apache-2.0 (github.com/nvidia-cosmos/cosmos-predict1), the weights under their own licence.
-Frames follow each other without a separator. The base models are 4B and 12B (and 1B). 5B and 13B
-attend to a text as well, and read <bov> before the first token: the row of their embedding after
-those of the head, above which it is filled up to a multiple of 64. <bov> has no position: its
-rotation is 0, nothing is added to it, and the video's positions begin after it.
+Code: Apache-2.0 (github.com/nvidia-cosmos/cosmos-predict1); the weights have their own licence.
+Frames follow each other without a separator. The base models have 1B, 4B and 12B parameters. The
+models with 5B and 13B also attend to a text, and read <bov> before the first token. Its embedding
+is the first row after the rows of the head; further rows only pad the table to a multiple of 64.
+<bov> has no position: its RoPE angle is 0, it gets no position embedding, and positions of the
+video begin after it.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from worldmodel.published.gpt_files import (
 )
 from worldmodel.published.opened import OpenedWorldModel
 
-# What holds for the published ones where no config.json says otherwise.
+# Values of the published models, for entries that no config.json gives.
 LATENT_SHAPE = (5, 40, 64)
 YARN: dict[str, Any] = {
     "yarn_scale": 2,
@@ -45,7 +46,7 @@ ATTENTION = {"proj": "wo", "query_norm": "q_norm", "key_norm": "k_norm"}
 
 @dataclass(frozen=True)
 class CosmosParams:
-    """What is read of its config.json."""
+    """The entries of config.json that are read."""
 
     rope_dim: str | None = None
     video_latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
@@ -67,8 +68,8 @@ class CosmosAR:
     """Options of the adapter.
 
     Attributes:
-        latent_shape: (time steps, rows, columns) of the tokens of a clip; None for those of the
-            config.json given or beside the weights, else (5, 40, 64).
+        latent_shape: (time steps, rows, columns) of the tokens of a clip; None: from the given
+            config.json, or from the one beside the weights, else (5, 40, 64).
         fps: frames per second of the videos.
     """
 
@@ -76,10 +77,10 @@ class CosmosAR:
     fps: float = 24.0
 
     def open(self, files: Sequence[Path]) -> OpenedWorldModel:
-        """A state dict, with or without "model." before its names, and its config.json.
+        """Open a state dict, with or without "model." before its names, and its config.json.
 
         Raises:
-            BadInput: not this network.
+            BadInput: the files hold another network.
         """
         where = weights_file(files)
         tensors = _tensors(where)
@@ -104,7 +105,7 @@ class CosmosAR:
 
 
 def _split_padding(tensors: Tensors, vocab: int) -> None:
-    """Give the rows of the embedding after <bov>, which no id stands for, a name of their own."""
+    """Rename the padding rows of the embedding, after <bov>; no id uses them."""
     rows, needed = tensors[EMBEDDING], vocab + 1
     if len(rows) > needed:
         tensors[EMBEDDING] = rows[:needed]
@@ -163,7 +164,7 @@ def _config(tensors: Tensors, given: dict[str, Any], steps: int, where: Path) ->
 
 
 def _text(tensors: Tensors, layers: int, where: Path) -> tuple[int, int]:
-    """Width of the text, and every how many layers it is attended to; (0, 1) for none."""
+    """Width of the text, and the distance between layers with cross-attention; (0, 1): none."""
     key = "layers.{}.cross_attention.wk.weight"
     reading = [i for i in range(layers) if key.format(i) in tensors]
     if not reading:
@@ -175,7 +176,7 @@ def _text(tensors: Tensors, layers: int, where: Path) -> tuple[int, int]:
 
 
 def _fuse(tensors: Tensors, config: GPTConfig) -> dict[str, str]:
-    """Join what we multiply at once; return upstream's name of every weight of ours."""
+    """Stack projections that are one weight here; return upstream's name of each of our weights."""
     names = {
         "embed.weight": EMBEDDING,
         "norm.weight": "norm.weight",
@@ -203,9 +204,9 @@ def _fuse(tensors: Tensors, config: GPTConfig) -> dict[str, str]:
 
 
 def _join(tensors: Tensors, prefix: str, letters: str) -> None:
-    """Stack the projections `wq`, `wk`, `wv` where all of them are there and of one width.
+    """Stack the projections `wq`, `wk`, `wv` if all exist with one width.
 
-    A part that is missing or of another shape is left as it is, for `fill` to name.
+    Otherwise `fill` names the missing or wrong part.
     """
     keys = [f"{prefix}w{letter}.weight" for letter in letters]
     if not all(key in tensors and tensors[key].ndim == 2 for key in keys):

@@ -1,6 +1,6 @@
 """1X's GENIE world models, GENIE_35M and GENIE_138M: model.safetensors and config.json.
 
-Apache-2.0, github.com/1x-technologies/1xgpt; the names of weights are those of its STMaskGIT.
+Apache-2.0, github.com/1x-technologies/1xgpt. The weights have the names of its STMaskGIT.
 """
 
 import math
@@ -19,9 +19,9 @@ from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.masked.model import Masked
 from worldmodel.published.opened import OpenedWorldModel
 
-BASE_WIDTH = 256  # of its muP
-PIXELS_PER_TOKEN = 16  # side of what one token of its tokenizer shows
-# What the hub's own library adds to a config.json.
+BASE_WIDTH = 256  # base width of its muP
+PIXELS_PER_TOKEN = 16  # along each side
+# Entries that the library of the hub adds to config.json.
 OF_THE_HUB = ("architectures", "model_type", "torch_dtype", "transformers_version")
 NAMES = {
     "space_norm": "norm1",
@@ -35,10 +35,10 @@ NAMES = {
 
 @dataclass(frozen=True)
 class GenieConfig:
-    """Its config.json, and what the values are where it leaves them out.
+    """The entries of config.json, with upstream's defaults.
 
-    `factored_vocab_size` is worked out from the two above it, `attn_drop` never read there, and
-    `mlp_drop` of training alone.
+    Three entries are not used. Upstream computes `factored_vocab_size` from the two entries above
+    it and never reads `attn_drop`; `mlp_drop` matters only in training.
     """
 
     num_layers: PositiveInt
@@ -67,17 +67,17 @@ class Genie:
     """Options of the adapter.
 
     Attributes:
-        fps: frames per second of the videos that it is used on; 1X keeps every 15th of 30.
+        fps: frames per second of the videos; 1X keeps every 15th frame of 30 per second.
     """
 
     fps: float = 2.0
 
     def open(self, files: Sequence[Path]) -> OpenedWorldModel:
-        """The weights and their config.json, in any order.
+        """Open the weights and their config.json, in any order.
 
         Raises:
-            BadInput: not these two files, a config that no such network has, or weights that are
-                not the config's.
+            BadInput: these are not the two files, the config is not of such a network, or the
+                weights do not fit the config.
         """
         by_kind = {file.suffix: file for file in files}
         if len(files) != 2 or ".json" not in by_kind:
@@ -100,7 +100,7 @@ class Genie:
 
 
 def foreign_name(key: str) -> str:
-    """What STMaskGIT calls one of our weights."""
+    """The name in STMaskGIT of one of our weights."""
     whole = {
         "mask_token": "token_embed.mask_token_embed",
         "position": "pos_embed_TSC",
@@ -141,7 +141,7 @@ def _config(given: GenieConfig) -> MaskedConfig:
         mup_base_width=BASE_WIDTH if given.use_mup else 0,
         max_corrupt_rate=given.max_corrupt_rate,
         non_mlm_ratio=given.non_mlm_ratio,
-        # Its trainer fails where the prompt is as long as the clip; evaluation never reads it.
+        # Upstream's trainer fails if the prompt is as long as the clip; evaluation ignores it.
         num_prompt_frames=min(given.num_prompt_frames, given.T - 1),
     )
 

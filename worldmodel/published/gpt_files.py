@@ -1,4 +1,4 @@
-"""What adapters of published GPTs share: their files, and the way from them to a network."""
+"""Shared by the adapters of published GPTs: files, settings, shapes, and filling the network."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
@@ -18,10 +18,10 @@ from worldmodel.published.opened import OpenedWorldModel
 
 
 def weights_file(files: Sequence[Path], beside: Sequence[str] = (".json",)) -> Path:
-    """The one of the files that holds weights; the others end as `beside` says.
+    """The only file of weights; the other files have a suffix in `beside`.
 
     Raises:
-        BadInput: there is none, or more than one.
+        BadInput: there is no file of weights, or more than one.
     """
     found = [file for file in files if file.suffix not in beside]
     if len(found) != 1:
@@ -33,15 +33,15 @@ def weights_file(files: Sequence[Path], beside: Sequence[str] = (".json",)) -> P
 
 
 def settings(files: Sequence[Path], weights: Path, kind: type[Any]) -> dict[str, Any]:
-    """What the .json among the files says, else the config.json beside the weights, else nothing.
+    """Settings from the .json among the files, else from config.json beside the weights, else none.
 
-    The settings may lie under "model", and under "variants" where several files share one json.
+    They may be below "model", or below "variants" if several files share one json.
 
     Args:
         kind: a dataclass whose fields are the settings to read, with their types, all optional.
 
     Raises:
-        BadInput: it is missing or no JSON object, or a setting is of another type.
+        BadInput: the file is missing or no JSON object, or a setting has another type.
     """
     given = [file for file in files if file.suffix == ".json"]
     file = given[0] if given else weights.with_name("config.json")
@@ -64,10 +64,10 @@ def settings(files: Sequence[Path], weights: Path, kind: type[Any]) -> dict[str,
 def grid_of(
     option: Sequence[int] | None, num_tokens: int, known: tuple[int, int], where: Path
 ) -> tuple[int, int]:
-    """(rows, columns) of a frame of `num_tokens`: as asked, else as published, else one row.
+    """(rows, columns) of a frame of `num_tokens`: from the option, else as published, else one row.
 
     Raises:
-        BadInput: the grid asked for has another number of tokens.
+        BadInput: the option has another number of tokens.
     """
     grid = known if known[0] * known[1] == num_tokens else (1, num_tokens)
     if option is not None:
@@ -78,10 +78,10 @@ def grid_of(
 
 
 def num_layers(tensors: Tensors, prefix: str, where: Path) -> int:
-    """How many layers a state dict has: the numbers after `prefix`, 0 .. n - 1 without a gap.
+    """Number of layers in a state dict: the numbers after `prefix` are 0 .. n - 1.
 
     Raises:
-        BadInput: there are none, or some are missing.
+        BadInput: there is no layer, or a number is missing.
     """
     digits = (key.removeprefix(prefix).split(".")[0] for key in tensors if key.startswith(prefix))
     found = {int(digit) for digit in digits if digit.isdigit()}
@@ -91,7 +91,7 @@ def num_layers(tensors: Tensors, prefix: str, where: Path) -> int:
 
 
 def tensor(tensors: Tensors, key: str, where: Path) -> Tensor:
-    """A matrix that says how wide the network is; BadInput where it is missing or no matrix."""
+    """A matrix that determines a width of the network; BadInput if it is missing or no matrix."""
     found = tensors.get(key)
     if found is None or found.ndim != 2:
         raise BadInput(f"{where}: lacks the matrix {key}; is it of another family?")

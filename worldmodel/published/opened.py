@@ -12,11 +12,11 @@ class OpenedWorldModel(NamedTuple):
     """A published world model in our terms.
 
     Attributes:
-        config: of the network.
-        spec: what its tokens mean.
-        action_names: columns of the actions that it reads.
-        weights: float32, by the network's own names.
-        left_out: foreign names of tensors that are no part of the network.
+        config: config of the network.
+        spec: spec of its tokens.
+        action_names: action columns that it reads.
+        weights: float32 tensors by our names.
+        left_out: foreign names of unused tensors.
     """
 
     config: DynamicsConfig

@@ -1,6 +1,6 @@
 """VaViM, the video model of VideoActionModel: GPT-2 with muP (github.com/valeoai/VideoActionModel).
 
-Frames follow each other without a separator; a token's position is a frame's and a place's in it.
+Frames follow each other without a separator. The position embedding is temporal plus spatial.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from worldmodel.published.gpt_files import (
 from worldmodel.published.opened import OpenedWorldModel
 
 GRID, PIXELS_PER_TOKEN = (18, 32), 16
-# Of LlamaGen's tokenizer; the published vocabulary has one id more, which no frame holds.
+# Vocabulary of LlamaGen's tokenizer; the published model has one more id, which no frame uses.
 CODES = 16_384
 PARTS = {
     "attention.qkv": "attn.c_attn",
@@ -43,10 +43,10 @@ class VaViM:
     """Options of the adapter.
 
     Attributes:
-        dim_heads: channels of a head; None to read it from the checkpoint's settings.
-        mup_base_width: embedding_dim of muP's base shapes; None to read it from the .bsh file
-            given, or from the one beside the weights that the checkpoint names.
-        grid: (rows, columns) of a frame; None for 18 x 32 where it fits, or else one row.
+        dim_heads: channels per head; None: from the settings in the checkpoint.
+        mup_base_width: embedding_dim of muP's base shapes; None: from the given .bsh file, or
+            from the one beside the weights that the checkpoint names.
+        grid: (rows, columns) of a frame; None: 18 x 32 if it fits, else one row.
         fps: frames per second of the videos.
     """
 
@@ -56,10 +56,10 @@ class VaViM:
     fps: float = 2.0
 
     def open(self, files: Sequence[Path]) -> OpenedWorldModel:
-        """A Lightning checkpoint, and muP's base shapes.
+        """Open a Lightning checkpoint and muP's base shapes.
 
         Raises:
-            BadInput: not this network, or nothing says what it was scaled from.
+            BadInput: the files hold another network, or the base width is unknown.
         """
         where = weights_file(files, (".bsh",))
         values = read_file(where)
@@ -103,7 +103,7 @@ class VaViM:
 
 
 def _settings(values: dict[str, Any], dim_heads: int | None, where: Path) -> dict[str, Any]:
-    """The arguments that the network was made with, numbers judged; `dim_heads` may be given."""
+    """Checked arguments of the network; `dim_heads` replaces the checkpoint's."""
     found = values.get("hyper_parameters", {})
     found = found.get("network", found) if isinstance(found, dict) else {}
     found = found if isinstance(found, dict) else {}
@@ -123,7 +123,7 @@ def _settings(values: dict[str, Any], dim_heads: int | None, where: Path) -> dic
 
 
 def _base_width(files: Sequence[Path], where: Path, values: dict[str, Any]) -> int:
-    """Width of the network whose learning rates and scales were transferred."""
+    """Width of the base network of muP."""
     given = [file for file in files if file.suffix == ".bsh"]
     settings = values.get("hyper_parameters")
     named = settings.get("mup_base_shapes") if isinstance(settings, dict) else None
@@ -143,7 +143,7 @@ def _base_width(files: Sequence[Path], where: Path, values: dict[str, Any]) -> i
 
 
 def _tied_head(tensors: Tensors, where: Path) -> list[str]:
-    """The head's name, to be left out, where it is the embedding indeed."""
+    """The name of the tied head, to leave out; BadInput if it differs from the embedding."""
     head = tensors.get("lm_head.weight")
     if head is not None and not torch.equal(head, tensors["transformer.wie.weight"]):
         raise BadInput(
