@@ -254,7 +254,7 @@ def build_data(cfg: DictConfig) -> Any:
 
 
 def build_model(cfg: DictConfig, datamodule: Any) -> Any:
-    """The LightningModule; facts about the data come from the data module, never from the config."""
+    """The LightningModule; facts about the data come from the data module, not the config."""
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     derived = datamodule.model_facts() if hasattr(datamodule, "model_facts") else {}
     # These facts bypass Hydra, which would turn tuples into lists.
