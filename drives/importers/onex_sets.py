@@ -2,7 +2,9 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
 
 from drives.drive import default_split
 from drives.splits.base import SPLITS
@@ -10,6 +12,7 @@ from training.disk.records import judged, read_json
 from training.errors import BadInput
 
 Settings = TypeVar("Settings")
+Count = Annotated[int, Field(gt=0, le=1 << 40)]  # of frames, cells or shards: more cannot be meant
 
 
 def find_sets(root: Path, marks: tuple[str, ...], wanted: str) -> list[Path]:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int, Integer
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 
-from drives.importers.onex_sets import find_sets, read_settings, split_of
+from drives.importers.onex_sets import Count, find_sets, read_settings, split_of
 from drives.importers.raw_array import check_finite, raw_array, raw_rows, runs_of
 from drives.importers.token_import import content_key, import_tokens
 from drives.tokens.store import TokenDrive, TokenSpec, TokenStore, check_tokens
@@ -33,9 +33,9 @@ NUM_FACTORS, FACTOR = 2, 512  # of the published vocabulary
 class OnexMetadata:
     """What is read of `metadata.json`; upstream's defaults."""
 
-    num_images: PositiveInt
-    s: PositiveInt
-    vocab_size: PositiveInt = FACTOR**NUM_FACTORS
+    num_images: Count
+    s: Count
+    vocab_size: Count = FACTOR**NUM_FACTORS
     hz: PositiveFloat = 30
     token_dtype: str = "uint32"
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat
 
-from drives.importers.onex_sets import find_sets, read_settings, split_of
+from drives.importers.onex_sets import Count, find_sets, read_settings, split_of
 from drives.importers.raw_array import check_finite, raw_array, runs_of
 from drives.importers.token_import import content_key, import_tokens
 from drives.tokens.store import TokenDrive, TokenSpec, TokenStore, check_tokens
@@ -53,8 +53,8 @@ FOLDERS = {
 class OnexShards:
     """What is read of the `metadata.json` of a set."""
 
-    num_shards: PositiveInt
-    num_images: PositiveInt | None = None
+    num_shards: Count
+    num_images: Count | None = None
     hz: PositiveFloat = 30
 
 
@@ -62,7 +62,7 @@ class OnexShards:
 class OnexShardMetadata:
     """What is read of a `metadata_K.json`."""
 
-    shard_num_frames: PositiveInt
+    shard_num_frames: Count
     shard_ind: NonNegativeInt | None = None
 
 

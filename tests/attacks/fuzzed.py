@@ -19,17 +19,26 @@ import pyarrow.parquet
 import torch
 from commavq_files import make_segments, write_tar
 from encoded_videos import smooth_frames
+from onex_files import write_onex_v1, write_onex_v2
 from PIL import Image
 
 from drives.actions import read_table
 from drives.drive import open_drive, write_drive
 from drives.importers import udacity
 from drives.importers.commavq_segments import list_segments, read_segments
+from drives.importers.onex_v1 import read_onex_v1
+from drives.importers.onex_v2 import read_onex_v2
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.video.images import read_image
 from training.checkpoints.folder import check_whole, read_state, read_weights, write_checkpoint
 from training.errors import BadInput
+from worldmodel.evaluation.challenges.submission import (
+    Submitted,
+    check_submission,
+    write_submission,
+)
+from worldmodel.evaluation.challenges.top_tokens import top_tokens
 
 TIMEOUT_S = 20  # for one input; the process then ends with the place where it hung
 ADDED_MB = 1500  # address space beyond what the process has when it begins
@@ -196,6 +205,28 @@ def read_checkpoint(file: Path) -> Any:
     return manifest, read_weights(file.parent), read_state(file.parent)
 
 
+def read_v1(file: Path) -> Any:
+    folder = file.parent if file.parent.name != "actions" else file.parent.parent
+    found = read_onex_v1(folder)
+    return found.spec, found.tokens, found.segments(), found.actions
+
+
+def read_v2(file: Path) -> Any:
+    settings, shards = read_onex_v2(file.parent)
+    return settings, [(s.tokens, s.states, s.segments()) for s in shards]
+
+
+def submission(folder: Path) -> Path:
+    logits = torch.linspace(0, 1, 3 * 2 * 2 * 20).view(3, 2, 2, 20)
+    who = Submitted("m", "t", ("a",), "e", "i", "c")
+    write_submission(folder / "a", [top_tokens(logits.log_softmax(-1), 5)], who)
+    return folder / "a/0.npz"
+
+
+def read_submission(file: Path) -> Any:
+    return check_submission(file.parent, 1, (3, 2, 2), 20, 5)
+
+
 READERS = {
     "drive.json": Reader(drive_json, read_drive, False),
     "actions.csv, recorded": Reader(
@@ -213,6 +244,19 @@ READERS = {
     "segments.tar.gz": Reader(archive("a.tar.gz"), read_tokens, True),
     "token.npy": Reader(token_file, read_tokens, False),
     "driving_log.csv": Reader(udacity_log, read_udacity, False),
+    "1X v1.1, metadata.json": Reader(
+        lambda folder: write_onex_v1(folder / "a") / "metadata.json", read_v1, False
+    ),
+    "1X v1.1, joint_pos.bin": Reader(
+        lambda folder: write_onex_v1(folder / "a") / "actions/joint_pos.bin", read_v1, False
+    ),
+    "1X v2.0, metadata_0.json": Reader(
+        lambda folder: write_onex_v2(folder / "a") / "metadata_0.json", read_v2, False
+    ),
+    "1X v2.0, segment_idx_0.bin": Reader(
+        lambda folder: write_onex_v2(folder / "a") / "segment_idx_0.bin", read_v2, False
+    ),
+    "submission, 0.npz": Reader(submission, read_submission, False),
     "store, manifest.json": Reader(store_file("manifest.json"), read_store, True),
     "store, drive.arrow": Reader(store_file("train.arrow"), read_store, True),
     "checkpoint, manifest.json": Reader(checkpoint_file("manifest.json"), read_checkpoint, True),

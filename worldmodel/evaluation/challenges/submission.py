@@ -5,6 +5,8 @@ README.txt           JSON: method, team, authors, e-mail, institution, country
 """
 
 import json
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +28,11 @@ from worldmodel.evaluation.challenges.top_tokens import TOP, TopTokens, next_ste
 
 NUM_SAMPLES, GRID, VOCAB = 450, (3, 32, 32), 64_000
 README = "README.txt"
+# What `zipfile` raises on damaged archives, encrypted ones and unknown compressions.
+BROKEN_ZIP = (
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(OSError, EOFError, ValueError, RuntimeError, KeyError),
+)
 ARRAYS = {"indices": np.dtype(np.int32), "values": np.dtype(np.float32)}
 
 
@@ -167,7 +174,9 @@ def _arrays(file: Path, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
                 with archive.open(f"{name}.npy") as stream:
                     size = sizes[f"{name}.npy"]
                     found[name] = read_npy(stream, size, f"{file}: {name}", judge)
-    except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
+    except BadInput:
+        raise
+    except BROKEN_ZIP as error:
         raise BadInput(f"{file}: is no .npz file ({error}); write it again") from error
     return found
 
