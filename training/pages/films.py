@@ -14,8 +14,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 # Clips, WebP quality (100: lossless), and by what frames are shrunk: the first that fits is taken.
-LADDER = ((8, 100, 1), (8, 90, 1), (8, 70, 1), (8, 50, 1), (5, 50, 2), (3, 40, 4), (1, 30, 8))
-MAX_BYTES = 5_000_000  # of one call
+LADDER = ((8, 100, 1), (8, 80, 1), (8, 50, 1), (5, 50, 1), (8, 50, 2), (4, 40, 4), (1, 30, 8))
+MAX_BYTES = 6_000_000  # of one call: a page has two, a third larger each as text
 MIN_SIDE = 64  # smaller frames are enlarged, or compression would blur them
 Frames = UInt8[np.ndarray, "clip time height width 3"]
 

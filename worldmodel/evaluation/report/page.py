@@ -8,8 +8,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tokenizer.metrics import MAX_PSNR_DB
+from training.checkpoints.provenance import provenance_of
 from training.pages.html_page import curves, svg, write_page
 from worldmodel.evaluation.cards.terminal import table_rows
+from worldmodel.evaluation.provenance.chain import lines
 
 LABELS = {
     "autoregressive": "world model, autoregressive",
@@ -36,6 +38,7 @@ def write_report(
         Path(__file__).with_name("report.html"),
         **{"folder": folder, "found": found, "manifest": manifest, "settings": settings},
         facts=_facts(found, manifest),
+        chain="\n".join(lines(provenance_of(manifest))),
         tables={name: _table(card) for name, card in cards.items()},
         charts={name: _charts(card) for name, card in cards.items()},
         own={name: {k: card[k] for k in card if k not in COMMON} for name, card in cards.items()},
@@ -79,11 +82,11 @@ def _charts(card: Mapping[str, Any]) -> list[Markup]:
     for system, scores in card.get("curves", {}).items():
         for name, line in scores.items():
             found.setdefault(name, {})[_label(system, card)] = line
-    for name, lines in found.items():
-        values = {label: line["value"] for label, line in lines.items()}
+    for name, drawn in found.items():
+        values = {label: line["value"] for label, line in drawn.items()}
         bands = {
             label: (line["low"], line["high"])
-            for label, line in lines.items()
+            for label, line in drawn.items()
             if None not in line["low"]
         }
         xlabel, x = _axis(card, len(next(iter(values.values()))))

@@ -67,7 +67,8 @@ def report(tmp_path_factory):
         **{"checkpoint": "runs/x" + 80 * "y", "step": 3, "split": "test", "hardware": "a CPU"},
         "cards": {name: {"version": "1", "hash": "ab12", **card} for name, card in cards.items()},
     }
-    manifest = {"run": {"git": "c0de", "hardware": "a GPU"}, "files": {"model": 64 * "f"}}
+    run = {"git": "c0de", "hardware": "a GPU", "data_hash": 64 * "d"}
+    manifest = {"run": run, "files": {"model.safetensors": 64 * "f"}}
     return write_report(folder, found, manifest, {"split": "test"})
 
 
@@ -75,7 +76,15 @@ def test_the_report_says_everything_and_escapes_it(report):
     page = report.read_text()
     for words in (
         *("2.5 [2.25, 2.75]", "floor: &lt;uniform&gt;", "42.5", "because", "no drives at hand"),
-        *("judged on a CPU", "trained on a GPU", "code c0de", 64 * "f", "best, drive", "worst, "),
+        *(
+            "judged on a CPU",
+            "trained on a GPU",
+            "code c0de",
+            64 * "f",
+            64 * "d",
+            "best, drive",
+            "worst, ",
+        ),
         *("4 of 36", "PSNR (dB)", "sha256 aaaaaaaaaaaa"),
     ):
         assert words in page, words
