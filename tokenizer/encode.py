@@ -148,8 +148,8 @@ def encode_drives(
             actions = average_rows(drive.select_actions(action_names), frames)
             kept = {str(k): drive.meta[k] for k in ("source", "licence") if k in drive.meta}
             gaps = {"dropped_frames": [list(drop) for drop in drops]} if drops else {}
-            said = [asdict(caption) for caption in of_steps(drive.captions, frames)]
-            texts = {"captions": said} if said else {}
+            captions = [asdict(caption) for caption in of_steps(drive.captions, frames)]
+            texts = {"captions": captions} if captions else {}
             shown = {"footage": drive.footage.content, "drive_sha256": drive.digest}
             about = {**kept, **gaps, **texts, **facts, **shown}
             writer.write(drive.id, str(drive.split), tokens, actions, about)

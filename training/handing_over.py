@@ -24,9 +24,9 @@ def shared(batch: Any) -> Any:
 
 def cause_of(error: BaseException) -> str:
     """Probable cause of a worker's failure, and its remedy."""
-    said = str(error)
+    message = str(error)
     known = ("shared memory", "shm", "Bus error", "No space left", "unable to write to file")
-    if any(word in said for word in known) and SHARED_MEMORY.is_dir():
+    if any(word in message for word in known) and SHARED_MEMORY.is_dir():
         total, _, free = shutil.disk_usage(SHARED_MEMORY)
         return (
             f"{SHARED_MEMORY} is too small for their batches ({total / 2**20:.0f} MiB, "

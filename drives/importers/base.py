@@ -25,6 +25,7 @@ from drives.video import read_source
 from training.disk.leftovers import sweep_leftovers
 from training.errors import BadInput
 from training.loading.pools import START_METHOD, process_pool
+from training.ranges import at_least
 
 logger = logging.getLogger(__name__)
 
@@ -144,8 +145,7 @@ def check_options(
         raise BadInput(f"size is {size}; give height and width from 8 to {MAX_SIDE} pixels")
     if not (min(splits) >= 0 and abs(sum(splits) - 1) <= 1e-6 and len(splits) == len(SPLITS)):
         raise BadInput(f"splits are {splits}; give three shares (train val test) that sum to 1")
-    if num_workers < 0:
-        raise BadInput(f"num_workers is {num_workers}; give 0 or more processes")
+    at_least(0, num_workers=num_workers)
 
 
 def _cut(

@@ -9,6 +9,7 @@ from drives.splits.base import SPLITS
 from drives.tokens.spec import TokenSpec
 from training.disk.records import judged, read_record, write_record
 from training.errors import BadInput
+from training.ranges import at_least, one_of
 
 SCHEMA_VERSION = 2
 READABLE = (1, 2)  # 1: release 0.1, without a seal
@@ -33,12 +34,10 @@ class StoredDrive:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise BadInput(f"split={self.split!r}: use one of {', '.join(SPLITS)}")
+        one_of(SPLITS, split=self.split)
+        at_least(1, num_steps=self.num_steps)
         if Path(self.file).name != self.file or self.file == "..":
             raise BadInput(f"file={self.file!r}: is no file of the store's own folder")
-        if self.num_steps < 1:
-            raise BadInput(f"num_steps={self.num_steps}: a drive has at least one")
         if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
             raise BadInput(f"sha256={self.sha256!r}: is none")
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from drives.preprocessing import Preprocessing
 from training.errors import BadInput
+from training.ranges import at_least, one_of, positive
 
 BIT_ORDERS = ("", "little", "big")
 
@@ -42,18 +43,12 @@ class TokenSpec:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.fps) and self.fps > 0):
-            raise BadInput(f"fps={self.fps}: give frames per second as a positive number")
-        for name in ("grid", "image_size", "factors"):
-            if any(side < 1 for side in getattr(self, name)):
-                raise BadInput(f"{name}={getattr(self, name)}: give numbers from 1 on")
-        for name in ("vocab_size", "frames_per_step"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name}={getattr(self, name)}: give at least 1")
+        positive(fps=self.fps)
+        at_least(1, grid=self.grid, image_size=self.image_size, factors=self.factors)
+        at_least(1, vocab_size=self.vocab_size, frames_per_step=self.frames_per_step)
+        one_of(BIT_ORDERS, bit_order=self.bit_order)
         if self.factors and math.prod(self.factors) != self.vocab_size:
             raise BadInput(f"factors={self.factors}: their product is not {self.vocab_size}")
-        if self.bit_order not in BIT_ORDERS:
-            raise BadInput(f"bit_order={self.bit_order!r}: choose little, big or nothing")
         if not self.tokenizer:
             raise BadInput("tokenizer='': name what made the tokens")
 

@@ -28,6 +28,7 @@ from training.disk.hashing import file_sha256
 from training.errors import BadInput
 from training.foreign.registry import Package, Tensors, Unavailable, arrays_of, cached_weights
 from training.foreign.weights import read_file
+from training.ranges import one_of
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +114,7 @@ def load_lpips(net: str = "alex", weights: Path | None = None) -> PerceptualDist
     Raises:
         BadInput: `net` is unknown, `weights` does not fit, or no source can be reached.
     """
-    if net not in BACKBONES:
-        raise BadInput(f"lpips_net={net!r}: unknown; use one of {', '.join(BACKBONES)}")
+    one_of(BACKBONES, lpips_net=net)
     network = _empty_network(net)
     if isinstance(next(network.parameters()), FakeTensor):
         # The planner needs only shapes: no weights are loaded.

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from tokenizer.published.seed_voken import IBQ, OpenMagvit2
 from tokenizer.published.taming import Taming
 from training.checkpoints.folder import WEIGHTS, write_checkpoint
 from training.disk.hashing import file_sha256
+from training.disk.places import cache_folder
 from training.errors import BadInput
 from training.foreign.adapters import choose, paths, provenance
 
@@ -91,10 +91,8 @@ def opened_name(name: str, ckpt: Any, options: Mapping[str, Any]) -> str:
             raise BadInput(f"ckpt={file}: no such file")
     given = sorted((k, str(v)) for k, v in options.items() if v is not None)
     key = json.dumps([sorted(file_sha256(file) for file in files), given])
-    root = Path(os.environ.get("DASHCAST_CACHE", "~/.cache/dashcast"))
-    out = (
-        root.expanduser() / "tokenizers" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    )
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    out = cache_folder() / "tokenizers" / f"{name}-{digest[:12]}"
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{out}.lock"):
         if not out.exists():

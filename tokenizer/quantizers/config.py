@@ -23,6 +23,10 @@ class FSQConfig(QuantizerConfig):
 
     levels: Sequence[int] = (8, 5, 5, 5)
 
+    def __post_init__(self) -> None:
+        at_least(1, WHERE, **{"len(levels)": len(self.levels)})
+        at_least(2, WHERE, levels=self.levels)
+
 
 @dataclass(frozen=True)
 class VQConfig(QuantizerConfig):

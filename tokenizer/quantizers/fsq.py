@@ -8,7 +8,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenizer.quantizers.base import Quantized, Quantizer
-from training.errors import BadInput
 
 
 class FSQ(Quantizer):
@@ -21,15 +20,10 @@ class FSQ(Quantizer):
 
     Args:
         levels: levels per channel, each at least 2.
-
-    Raises:
-        BadInput: fewer than two levels in a channel.
     """
 
     def __init__(self, levels: Sequence[int]) -> None:
         super().__init__()
-        if not levels or min(levels) < 2:
-            raise BadInput(f"levels={list(levels)}: every channel needs at least 2 levels")
         self.levels = tuple(levels)
         self.factors, self.vocab_size = tuple(levels), math.prod(levels)
         self.dim = len(levels)

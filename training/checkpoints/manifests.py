@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from training.checkpoints.old_configs import in_todays_words
 from training.disk.records import judged, read_record
 from training.errors import BadInput
+from training.ranges import at_least
 
 SCHEMA_VERSION = 3
 READABLE = (1, 2, 3)  # 1: release 0.1, without hashes of the shards
@@ -47,8 +48,7 @@ class Head:
             raise BadInput(f"files={list(self.files)}: names no weights; use another checkpoint")
         if self.schema_version not in UNSEALED and self.sizes.keys() != self.files.keys():
             raise BadInput("sizes: every one of the files needs its own; use another checkpoint")
-        if self.step is not None and self.step < 0:
-            raise BadInput(f"step={self.step}: give 0 or more")
+        at_least(0, step=self.step or 0)
         batch = self.run.get("global_batch", 1)
         if type(batch) is not int or batch < 1:
             raise BadInput(f"run.global_batch={batch!r}: give 1 or more")

@@ -39,8 +39,8 @@ FREE = {
     "data.root": "",
     "data.source.root": "",
 }
-# Not said: what belongs to the command, and what follows from `paths`.
-UNSAID = (
+# Not reported: what belongs to the command, and what follows from `paths`.
+UNREPORTED = (
     "other_data",
     "ckpt",
     "run",
@@ -63,11 +63,11 @@ def judge_changes(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> li
     Raises:
         BadInput: a setting differs that a resumed run may not change.
     """
-    said = []
+    changes = []
     before, after = flat(then), flat(now)
     # The shorter name first: configs repeat values, such as `optimizer.lr` in the model.
     for key in sorted(before.keys() & after.keys(), key=lambda key: (key.count("."), key)):
-        if before[key] == after[key] or _is_in(key, UNSAID):
+        if before[key] == after[key] or _is_in(key, UNREPORTED):
             continue
         named = next((name for name in FREE if _is_in(key, (name,))), None)
         if named is None:
@@ -76,8 +76,8 @@ def judge_changes(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> li
                 "choose another folder (run=runs/NAME) or the same settings"
             )
         means = f": {FREE[named]}" if FREE[named] else ""
-        said.append(f"changed since: {key} {before[key]} -> {after[key]}{means}")
-    return said
+        changes.append(f"changed since: {key} {before[key]} -> {after[key]}{means}")
+    return changes
 
 
 def judge_batch(folder: Path, manifest: dict[str, Any], batch: int) -> None:

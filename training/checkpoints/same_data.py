@@ -81,8 +81,8 @@ def _changes(folder: Path, digests: Mapping[str, str]) -> str:
         "new": now.keys() - then.keys(),
         "changed": {name for name in then.keys() & now.keys() if then[name] != now[name]},
     }
-    told = [f"{_listed(sorted(names))} {kind}" for kind, names in kinds.items() if names]
-    return ", ".join(told) or "its tokenizer, columns or order"
+    changes = [f"{_listed(sorted(names))} {kind}" for kind, names in kinds.items() if names]
+    return ", ".join(changes) or "its tokenizer, columns or order"
 
 
 def _listed(names: list[str]) -> str:

@@ -187,8 +187,8 @@ class SaveCheckpoints(Checkpoint):
         """The saves that failed, by checkpoint; every rank hears the same."""
         if wait:
             self.io.wait()
-        told = [(failure.path, failure.why) for failure in self.io.lost()]
-        failures = {path: NotSaved(path, why) for path, why in trainer.strategy.broadcast(told)}
+        lost = [(failure.path, failure.why) for failure in self.io.lost()]
+        failures = {path: NotSaved(path, why) for path, why in trainer.strategy.broadcast(lost)}
         if self._last_saved in map(step_of, failures):
             self._last_saved = -1  # to be tried again
         return failures

@@ -80,9 +80,9 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
 def _holder(file: Path) -> str:
     """The last holder of the lock, from its file."""
     try:
-        said = json.loads(file.read_text())
+        note = json.loads(file.read_text())
         return (
-            f"process {said['pid']} on {said['host']} {said['doing']} there since {said['since']}"
+            f"process {note['pid']} on {note['host']} {note['doing']} there since {note['since']}"
         )
     except (OSError, ValueError, KeyError, TypeError):
         return ""

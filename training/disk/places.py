@@ -8,6 +8,11 @@ from typing import Any
 from training.errors import BadInput
 
 
+def cache_folder() -> Path:
+    """Folder of downloads and conversions: DASHCAST_CACHE, else ~/.cache/dashcast."""
+    return Path(os.environ.get("DASHCAST_CACHE", "~/.cache/dashcast")).expanduser()
+
+
 def writable_file(setting: str, path: Any) -> Path:
     """The output file of a setting; writes nothing.
 

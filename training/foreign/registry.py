@@ -6,7 +6,6 @@ the name.
 
 import hashlib
 import logging
-import os
 import pickle
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from training.disk.leftovers import sweep_leftovers, written_whole
+from training.disk.places import cache_folder
 from training.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def cached_weights(name: str, fetch: Callable[[], Tensors], remedy: str) -> Tens
     Raises:
         BadInput: the cache cannot be used.
     """
-    folder = Path(os.environ.get("DASHCAST_CACHE", "~/.cache/dashcast")).expanduser()
+    folder = cache_folder()
     try:
         # Reading needs no lock: files appear atomically, and the cache may be read-only.
         tensors = _read_cache(folder, name)

@@ -16,6 +16,7 @@ from training.planner.devices import Device, find_device
 from training.planner.memory import PlannedData, StepCost, step_cost
 from training.planner.options import Option, Plan, Settings
 from training.planner.tracker import AVERAGE, GRADIENTS, OPTIMIZER, PARAMETERS, TEMPORARIES
+from training.ranges import at_least, one_of
 from training.run import build_model
 from training.settings import datamodule_of
 from training.trainer import STRATEGIES
@@ -58,17 +59,9 @@ class Planner:
         self.cfg, self.device, self.num_devices = cfg, device, num_devices
         self.strategy, self.max_steps = str(cfg.trainer.strategy), int(cfg.trainer.max_steps)
         accumulate, batch = cfg.trainer.accumulate_grad_batches, cfg.data.batch_size
-        for key, value in (
-            ("data.batch_size", batch),
-            ("trainer.accumulate_grad_batches", accumulate),
-            ("trainer.max_steps", self.max_steps),
-        ):
-            if not isinstance(value, int) or value < 1:
-                raise BadInput(f"{key}={value}: give a whole number from 1 on")
-        if self.strategy not in STRATEGIES:
-            raise BadInput(
-                f"trainer.strategy={self.strategy}: choose one of {', '.join(STRATEGIES)}"
-            )
+        at_least(1, "data.", batch_size=batch)
+        at_least(1, "trainer.", accumulate_grad_batches=accumulate, max_steps=self.max_steps)
+        one_of(STRATEGIES, "trainer.", strategy=self.strategy)
         self.data: PlannedData = datamodule_of(cfg)
         self.facts = self.data.planned_facts()
         precision = str(cfg.trainer.precision)

@@ -238,7 +238,7 @@ def test_an_impossible_spec_is_refused_though_nothing_seals_it(
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"split": "trbin"}, "split='trbin': use one of train, val, test"),
+        ({"split": "trbin"}, "split='trbin': choose one of train, val, test"),
         ({"file": "../a.arrow"}, "is no file of the store's own folder"),
         ({"file": "/etc/passwd"}, "is no file of the store's own folder"),
         ({"file": "b.arrow"}, "2 drives are in one file, b.arrow"),

@@ -273,5 +273,5 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
 
 
 def test_unknown_networks_are_named() -> None:
-    with pytest.raises(BadInput, match="lpips_net='squeeze': unknown; use one of alex, vgg"):
+    with pytest.raises(BadInput, match="lpips_net='squeeze': choose one of alex, vgg"):
         load_lpips("squeeze")

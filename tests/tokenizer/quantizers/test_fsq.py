@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tokenizer.quantizers.config import FSQConfig
 from tokenizer.quantizers.fsq import FSQ
 
 
@@ -61,5 +62,5 @@ def test_every_code_is_reachable_and_indices_invert(levels):
 
 
 def test_a_channel_with_one_level_is_refused():
-    with pytest.raises(ValueError, match="at least 2 levels"):
-        FSQ([8, 1])
+    with pytest.raises(ValueError, match=r"levels=.*from 2 on, each"):
+        FSQConfig([8, 1])
