@@ -1,6 +1,7 @@
 """The card `onex`: 1X's challenge, on windows of version 1.1 or on clips of version 2.0."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from training.errors import BadInput
 from worldmodel.data import TokenClip
 from worldmodel.evaluation.cards.config import OnexCard
-from worldmodel.evaluation.cards.onex_clips import check_step, measure_clips
+from worldmodel.evaluation.cards.onex_clips import check_step, fitted_floors, measure_clips
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.challenges.one_frame_ahead import (
     FramesAhead,
@@ -73,8 +74,8 @@ def measure(subject: JudgedModel, card: OnexCard) -> Result:
     result.curve(MODEL, "bits_per_token", found.nats / math.log(2))
     result.score(MODEL, "accuracy_of_first_pass", found.correct.mean(1))
     vocab = subject.model.spec.vocab_size
-    result.floor("uniform", "nats_per_token", math.log(vocab))
-    result.floor("uniform", "bits_per_token", math.log2(vocab))
+    thinned = [replace(drive, tokens=drive.tokens[:: card.every]) for drive in subject.train]
+    fitted_floors(result, thinned, torch.cat([clip.tokens for clip in clips]), vocab)
     result.curve(COPY, "accuracy", _copies(clips))
     result.floors.append(COPY)
     if found.matches is not None:

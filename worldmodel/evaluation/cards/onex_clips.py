@@ -6,6 +6,8 @@ the second challenge's three grids.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from drives.preprocessing import to_uint8
+from drives.tokens.store import TokenDrive
 from worldmodel.data import TokenWindows
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.cards.config import OnexCard
@@ -25,6 +28,7 @@ from worldmodel.evaluation.challenges.clip_compression import (
     sample_clips,
 )
 from worldmodel.evaluation.challenges.one_frame_ahead import check_regime
+from worldmodel.evaluation.floors.predictors import floors
 from worldmodel.evaluation.subject import Chosen, JudgedModel
 
 MODEL, COPY = "world model", "copy last grid"
@@ -56,8 +60,9 @@ def measure_clips(subject: JudgedModel, card: OnexCard) -> Result:
     result.score(MODEL, f"in_top_{card.top}", found.listed)
     result.score(MODEL, "accuracy_teacher_forced", found.correct)
     vocab = subject.model.spec.vocab_size
-    for name, value in (("nats_per_token", math.log(vocab)), ("bits_per_token", math.log2(vocab))):
-        result.floor("uniform", name, value)
+    train = [drive if whole else _predicted_grids(drive) for drive in subject.train]
+    judged = torch.cat([batch.tokens for batch in batches])[:, given - 1 :]
+    fitted_floors(result, train, judged, vocab)
     same = [(b.tokens[:, given:] == b.tokens[:, given - 1 : -1]).flatten(1) for b in batches]
     result.floor(COPY, "accuracy", torch.cat(same).double().mean(1).numpy())
     result.details["regime"] = _regime(whole, network)
@@ -68,6 +73,29 @@ def measure_clips(subject: JudgedModel, card: OnexCard) -> Result:
         result.score(MODEL, "accuracy", matches)
         _pixels(subject, card, torch.cat([b.tokens for b in batches]), sampled, result)
     return result
+
+
+def fitted_floors(
+    result: Result,
+    train: Sequence[TokenDrive],
+    windows: Int[Tensor, "window time height width"],
+    vocab: int,
+) -> None:
+    """Cross entropy of trivial predictors, fitted on train drives of the windows' own rate.
+
+    Without train drives there is a uniform guess alone.
+    """
+    found = floors(train, windows.numpy(), vocab) if train else {}
+    for name, nats in found.items():
+        result.floor(name, "nats_per_token", nats.mean(1))
+        result.floor(name, "bits_per_token", nats.mean(1) / math.log(2))
+    result.floor("uniform", "nats_per_token", math.log(vocab))
+    result.floor("uniform", "bits_per_token", math.log2(vocab))
+
+
+def _predicted_grids(drive: TokenDrive) -> TokenDrive:
+    """A drive of the grids of 8 frames alone; the first of a clip shows a single frame."""
+    return replace(drive, tokens=drive.tokens[:, 1:].reshape(-1, *drive.tokens.shape[2:]))
 
 
 def _is_whole(subject: JudgedModel) -> bool:

@@ -1,4 +1,4 @@
-"""The card `commavq`: a minute of commaVQ, its 59 windows, from the published files."""
+"""The card `commavq`: windows of real tokens, from the published files."""
 
 import importlib
 import json
@@ -21,24 +21,24 @@ from worldmodel.evaluation.subject import JudgedModel
 from worldmodel.published import convert, open_published
 
 
-def test_a_minute_by_the_command(shared, tmp_path, monkeypatch, capsys):
+def test_a_segment_by_the_command(shared, tmp_path, monkeypatch, capsys):
     convert("commavq_gpt", gpt2m_files(tmp_path), tmp_path / "gpt2m")
     given = (
         *(f"ckpt={tmp_path}/gpt2m", "card=commavq", f"out={tmp_path}/eval", "data=commavq"),
         f"data.root={shared}/data/commavq",
-        *("data.source.num_train=0", "data.source.num_test=1200"),
+        *("data.source.num_train=0", "data.source.num_test=301"),
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DASHCAST_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(sys, "argv", ["eval.py", *given])
     importlib.import_module("eval").main()
     card = json.loads((tmp_path / "eval/metrics.json").read_text())["cards"]["commavq"]
-    assert card["clips"]["num"] == 59
-    assert list(card["windows_by_segment"].values()) == [59]
+    assert card["clips"]["num"] == 15
+    assert list(card["windows_by_segment"].values()) == [15]
     scores = {k: v["value"] for k, v in card["scores"]["world model"].items()}
     values = json.loads((tmp_path / "eval/clips.json").read_text())["commavq"]["values"]
     for name in ("nats_with_separators", "nats_without_separators"):
-        assert len(values["world model"][name]) == 59
+        assert len(values["world model"][name]) == 15
         assert np.mean(values["world model"][name]) == pytest.approx(scores[name])
     # An untrained model costs what a guess among 1025 ids does.
     assert scores["nats_with_separators"] == pytest.approx(math.log(1025), abs=0.1)

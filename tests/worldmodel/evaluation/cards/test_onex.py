@@ -3,7 +3,9 @@
 import importlib
 import json
 import math
+import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,12 +28,14 @@ from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.evaluation.cards import onex
 from worldmodel.evaluation.cards.config import OnexCard
+from worldmodel.evaluation.challenges.spaced_windows import SpacedWindows
 from worldmodel.evaluation.evidence import Evidence
+from worldmodel.evaluation.floors.predictors import floors
 from worldmodel.evaluation.subject import JudgedModel
 from worldmodel.load import WorldModel
 from worldmodel.published import convert, open_published
 
-SHORT = OnexCard(version="short", frames=4)
+SHORT = OnexCard(version="short", frames=4, num_windows=8)
 
 
 def subject_of(model: WorldModel, store: TokenStore, tokenizer=None, batch_size=4) -> JudgedModel:
@@ -60,7 +64,7 @@ def test_the_command_prints_the_row(shared, tmp_path, monkeypatch, capsys):
     given = (
         *(f"ckpt={tmp_path}/genie", "card=onex", "split=val", f"out={tmp_path}/eval"),
         f"data.root={shared}/parity/onex_data/val_v1.1",
-        *("cards.onex.version=short", "cards.onex.frames=4", "batch_size=16"),
+        *("cards.onex.version=short", "cards.onex.frames=4", "cards.onex.num_windows=8"),
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DASHCAST_DATA", str(tmp_path / "data"))
@@ -70,7 +74,7 @@ def test_the_command_prints_the_row(shared, tmp_path, monkeypatch, capsys):
     card = json.loads((tmp_path / "eval/metrics.json").read_text())["cards"]["onex"]
     nats = card["scores"]["world model"]["nats_per_token"]["value"]
     assert f"| genie | {nats:.2f} | 0.0000 | - | {card['seconds_per_frame']:.3f} |" in said
-    assert card["clips"]["num"] == len(card["clips"]["ids"]) > 20
+    assert card["clips"]["num"] == len(card["clips"]["ids"]) == 8
     assert card["scores"]["uniform"]["nats_per_token"]["value"] == pytest.approx(12.476649)
     assert card["no_pixels"].startswith("give tokenizer=FOLDER")
     values = json.loads((tmp_path / "eval/clips.json").read_text())["onex"]["values"]
@@ -102,10 +106,28 @@ def test_lpips_is_that_of_decoded_tokens(genie, store):
         onex.check(subject_of(genie, store, tokenizer), card)
 
 
+def test_floors_are_fitted_at_the_rate_of_the_windows(genie, shared, tmp_path):
+    root = tmp_path / "sets"
+    root.mkdir()
+    for split in ("train", "val"):
+        shutil.copytree(shared / "parity/onex_data/val_v1.1", root / f"{split}_v1.1")
+    store = import_onex_v1(root, tmp_path / "both")
+    found = asked(subject_of(genie, store), OnexCard(version="x", frames=4, sample=False))
+    names = {"unigram", "position", "copy_last_frame", "previous_token"}
+    assert names | {"uniform", "copy last frame"} == set(found.floors)
+    windows = SpacedWindows(store.drives("val"), 4, 15, disjoint=True)
+    tokens = np.stack([windows[i][0] for i in range(len(windows))])
+    thinned = [replace(d, tokens=d.tokens[::15]) for d in store.drives("train")]
+    for name, nats in floors(thinned, tokens, 2**18).items():
+        assert found.values[name]["nats_per_token"] == pytest.approx(nats.mean(1))
+
+
 def test_the_loss_alone_samples_and_decodes_nothing(genie, store, monkeypatch):
     monkeypatch.setattr(onex, "judge_windows", None)
     monkeypatch.setattr(onex, "decode_grids", None)
-    alone = asked(subject_of(genie, store), OnexCard(version="loss", frames=4, sample=False))
+    alone = asked(
+        subject_of(genie, store), OnexCard(version="loss", frames=4, num_windows=8, sample=False)
+    )
     monkeypatch.undo()
     whole = asked(subject_of(genie, store), SHORT)
     assert (
@@ -130,12 +152,12 @@ def test_other_regimes_rates_and_contexts_are_refused(genie, store, tmp_path):
         onex.check(subject_of(model, store), SHORT)
 
 
-def clip_store(root, grid=(3, 2, 4), vocab=80) -> TokenStore:
+def clip_store(root, grid=(3, 2, 4), vocab=80, splits=("val", "val")) -> TokenStore:
     spec = TokenSpec(grid, vocab, 30.0, 17, (16, 32), "cosmos_dv")
     writer = TokenStoreWriter(root, spec, ())
-    for number in range(2):
+    for number, split in enumerate(splits):
         tokens = np.random.default_rng(number).integers(0, vocab, (5, *grid))
-        writer.write(f"shard-{number}", "val", tokens, np.zeros((5, 0), np.float32))
+        writer.write(f"shard-{number}", split, tokens, np.zeros((5, 0), np.float32))
     return TokenStore(root)
 
 
@@ -143,11 +165,13 @@ def test_clips_of_which_nine_frames_are_given(shared, tmp_path):
     folder, said = parity(shared, "cosmos_ar", "a")
     (tmp_path / "config.json").write_text(json.dumps(said["model"]))
     files = [folder / said["weights"], tmp_path / "config.json"]
-    model, store = open_published("cosmos_ar", files), clip_store(tmp_path / "store")
+    model = open_published("cosmos_ar", files)
+    store = clip_store(tmp_path / "store", splits=("val", "train"))
     model.check_store(store)
     found = asked(subject_of(model, store), OnexCard(version="few", num_windows=4, top=20))
     assert len(found.names) == 4
     scores = found.systems["world model"]
+    assert {"unigram", "position", "copy_last_frame", "previous_token"} < set(found.floors)
     tokens = torch.from_numpy(np.stack([store.drives("val")[0].tokens[0]]).astype(np.int64))
     nats = model.network.score(tokens).nats[0, 2].mean().item()
     assert found.values["world model"]["nats_per_token"][0] == pytest.approx(nats, abs=1e-5)
