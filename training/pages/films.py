@@ -5,7 +5,7 @@ A sheet is a picture of all frames of one clip in one panel, row by row.
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 # Clips, WebP quality (100: lossless), and by what frames are shrunk: the first that fits is taken.
 LADDER = ((8, 100, 1), (8, 80, 1), (8, 50, 1), (5, 50, 1), (8, 50, 2), (4, 40, 4), (1, 30, 8))
 MAX_BYTES = 6_000_000  # of one call: a page has two, a third larger each as text
+MAX_SIDE = 16383  # of a WebP
 MIN_SIDE = 64  # smaller frames are enlarged, or compression would blur them
 Frames = UInt8[np.ndarray, "clip time height width 3"]
 
@@ -42,8 +43,8 @@ def write_films(
     columns = math.ceil(math.sqrt(num_frames))
     for most, quality, shrunk in LADDER:
         clips = _kept(len(names), score and score[1], most)
-        sheets = [[_sheet(frames[clip], columns) for frames in panels.values()] for clip in clips]
-        if encoded := _encoded(sheets, quality, shrunk):
+        sheets = ([_sheet(frames[clip], columns) for frames in panels.values()] for clip in clips)
+        if encoded := _encoded(sheets, len(clips), quality, shrunk):
             break
     folder.mkdir()
     shown = []
@@ -83,14 +84,16 @@ def _sheet(frames: UInt8[np.ndarray, "time height width 3"], columns: int) -> Im
 
 
 def _encoded(
-    clips: Sequence[Sequence[Image.Image]], quality: int, shrunk: int
+    clips: Iterable[Sequence[Image.Image]], num_clips: int, quality: int, shrunk: int
 ) -> list[list[bytes]]:
-    """All sheets; none where they exceed `MAX_BYTES`."""
+    """All sheets; none where they exceed `MAX_BYTES`, or one of them `MAX_SIDE`."""
     encoded: list[list[bytes]] = []
     for sheets in clips:
+        if max(max(sheet.size) for sheet in sheets) > MAX_SIDE * shrunk:
+            return []
         encoded.append([_webp(sheet, quality, shrunk) for sheet in sheets])
         size = sum(len(content) for row in encoded for content in row)
-        if size * len(clips) > MAX_BYTES * len(encoded):  # as the first clips, so all
+        if size * num_clips > MAX_BYTES * len(encoded):  # as the first clips, so all
             return []
     return encoded
 

@@ -56,6 +56,12 @@ def test_sheets_keep_to_their_size(tmp_path, monkeypatch):
     assert sizes[30_000] <= 30_000 < sizes[1_000_000] <= 1_000_000
 
 
+def test_sheets_that_no_webp_can_hold_are_shrunk(tmp_path, monkeypatch):
+    monkeypatch.setattr(films, "MAX_SIDE", 100)
+    film = write_films(tmp_path / "films", {"a": counting(1, 5)}, "a", 1, 10)
+    assert Image.open(tmp_path / film["clips"][0]["sheets"][0]).size == (96, 64)
+
+
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
 def test_one_slider_moves_all_films_and_tables_sort(tmp_path, width):
     sets = [
