@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from drives.balance import BalanceConfig
 from drives.drive import Drive
+from drives.duplicates.gate import CHOICES, refuse_duplicates
 from drives.frame_cache import DriveFrames, FrameCache, VideoFrames
 from drives.preprocessing import to_pixels
 from drives.shapes import FITS, judge_sizes
@@ -112,6 +113,7 @@ class ClipDataModule(L.LightningDataModule):
             each batch from the videos).
         fit: see `judge_sizes`.
         balance: weights of the training clips.
+        duplicates: where two splits show the same footage: "stop", "warn", or "off": do not look.
     """
 
     def __init__(
@@ -127,15 +129,18 @@ class ClipDataModule(L.LightningDataModule):
         frames: str = "cache",
         fit: str = "same",
         balance: BalanceConfig | None = None,
+        duplicates: str = "stop",
     ) -> None:
         super().__init__()
         one_of(FRAMES, "data.", frames=frames)
         one_of(FITS, "data.", fit=fit)
         one_of(POLICIES, "data.", on_corrupt=on_corrupt)
+        one_of(CHOICES, "data.", duplicates=duplicates)
         at_least(1, "data.", batch_size=batch_size, num_val_clips=num_val_clips)
         at_least(1, "data.", clip_frames=clip_frames)
         at_least(0, "data.", num_workers=num_workers)
         self.on_corrupt, self.balance = on_corrupt, balance or BalanceConfig()
+        self.duplicates = duplicates
         self.source, self.image_size, self.fit = source, tuple(image_size), fit
         self.batch_size, self.clip_frames = batch_size, clip_frames
         self.num_val_clips, self.num_workers, self.seed = num_val_clips, num_workers, seed
@@ -156,6 +161,7 @@ class ClipDataModule(L.LightningDataModule):
         if self.on_corrupt == "stop":
             for drive in drives:
                 drive.check_pixels()
+        refuse_duplicates(drives, Path(self.source.cache), self.duplicates, "data.duplicates")
         self.cache.prepare(drives, max(2, self.num_workers))
         self.drives = drives
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from drives.captions import captions_at
 from drives.drive import Drive
+from drives.duplicates.gate import CHOICES, refuse_duplicates
 from drives.sources import DriveSource, TokenSource
 from drives.splits.base import while_training
 from drives.splits.footage import split_facts
@@ -167,7 +168,11 @@ def open_store(
 
 
 class TokenDataModule(L.LightningDataModule):
-    """Windows of a token store, in the exact order of `DataOrder`."""
+    """Windows of a token store, in the exact order of `DataOrder`.
+
+    Args:
+        duplicates: where two splits show the same footage: "stop", "warn", or "off": do not look.
+    """
 
     def __init__(
         self,
@@ -180,12 +185,14 @@ class TokenDataModule(L.LightningDataModule):
         seed: int = 0,
         encode: EncodeConfig | None = None,
         on_corrupt: str = "stop",
+        duplicates: str = "stop",
     ) -> None:
         super().__init__()
         at_least(1, "data.", batch_size=batch_size, num_val_windows=num_val_windows)
         at_least(0, "data.", num_workers=num_workers)
         one_of(POLICIES, "data.", on_corrupt=on_corrupt)
-        self.on_corrupt = on_corrupt
+        one_of(CHOICES, "data.", duplicates=duplicates)
+        self.on_corrupt, self.duplicates = on_corrupt, duplicates
         self.source, self.tokenizer_name = source, tokenizer
         self.context_steps, self.batch_size = context_steps, batch_size
         self.num_val_windows, self.num_workers, self.seed = num_val_windows, num_workers, seed
@@ -199,8 +206,16 @@ class TokenDataModule(L.LightningDataModule):
             return
         if isinstance(self.source, DriveSource):
             self.drives = self.source.open()
+            self._refuse_duplicates(self.drives)
         how = (self.tokenizer_name, self.encode, self.on_corrupt)
-        self.store = open_store(self.source, *how, drives=self.drives or None)
+        store = open_store(self.source, *how, drives=self.drives or None)
+        if not self.drives:
+            self._refuse_duplicates(store)
+        self.store = store
+
+    def _refuse_duplicates(self, data: Sequence[Drive] | TokenStore) -> None:
+        cache = Path(self.source.cache)
+        refuse_duplicates(data, cache, self.duplicates, "data.duplicates")
 
     @property
     def fps(self) -> float:

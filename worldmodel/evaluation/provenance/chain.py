@@ -9,6 +9,7 @@ from training.checkpoints.folder import check_weights, find_checkpoint
 from training.checkpoints.manifests import read_manifest
 from training.checkpoints.provenance import provenance_of
 from training.errors import BadInput
+from worldmodel.evaluation.evidence import trained_on
 
 LIST = "train_footage"  # too long to print
 
@@ -28,12 +29,12 @@ def provenance(path: Path) -> dict[str, Any]:
     found = {"checkpoint": str(folder), **provenance_of(manifest)}
     tokenizer = found.get("tokenizer")
     if tokenizer and "code" not in tokenizer:
-        found["tokenizer"] = _named_tokenizer(manifest) or tokenizer
+        found["tokenizer"] = _named_tokenizer(manifest, folder) or tokenizer
     return found
 
 
-def _named_tokenizer(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    name = ((manifest.get("config") or {}).get("data") or {}).get("tokenizer")
+def _named_tokenizer(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
+    name = trained_on(manifest, folder).tokenizer
     try:
         opened = load_tokenizer(name) if name else None
     except BadInput:  # of another machine

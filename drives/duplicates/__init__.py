@@ -1,0 +1,1 @@
+"""Near-duplicates: the same footage in two splits, re-encoded, cropped or at another rate."""

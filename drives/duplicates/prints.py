@@ -1,0 +1,103 @@
+"""Prints: small pictures of a drive's frames, about ten a second, by which footage is recognised.
+
+A drive's print is 32 x 32 grey pixels per sampled frame, kept on disk under the hash of its pixels.
+The print of an encoded drive is its tokens: they are there already.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Num, UInt8
+from torch.nn.functional import adaptive_avg_pool2d
+from tqdm import tqdm
+
+from drives.drive import Drive
+from drives.splits.footage import Footage
+from drives.tokens.store import TokenStore
+from training.disk.leftovers import written_whole
+
+SIDE = 32
+RATE_HZ = 10.0
+VERSION = "v1"  # raise it with every change of a sampled pixel
+AT_ONCE = 128
+
+
+@dataclass(frozen=True)
+class Print:
+    """What is known of a drive's frames.
+
+    Attributes:
+        every: frames from one sample to the next.
+        fps: of the frames.
+        pictures: uint8 [sample 32 32], or unsigned tokens [sample cell].
+    """
+
+    footage: Footage
+    fps: float
+    every: int
+    pictures: Num[np.ndarray, "sample *size"]
+
+    @property
+    def rate_hz(self) -> float:
+        return self.fps / self.every
+
+    @cached_property
+    def seconds(self) -> Float[np.ndarray, " sample"]:
+        """When each sample was shown."""
+        return np.arange(len(self.pictures)) * (self.every / self.fps)
+
+    @cached_property
+    def frames(self) -> Float[np.ndarray, " sample"]:
+        """The same on a clock that gives every frame a tenth of a second, whatever its rate."""
+        return np.arange(len(self.pictures)) * (self.every / RATE_HZ)
+
+
+def sampled_every(fps: float) -> int:
+    """Frames from one sample to the next, for about ten samples a second."""
+    return max(1, int(fps / RATE_HZ))
+
+
+def prints_of(drives: Sequence[Drive], cache: Path) -> list[Print]:
+    """The prints of drives; what is not kept below `cache` is decoded, with a progress bar.
+
+    Raises:
+        BadInput: a frame cannot be decoded.
+    """
+    files = [cache / "prints" / f"{drive.footage.content}-{VERSION}.npy" for drive in drives]
+    todo = [(d, f) for d, f in zip(drives, files, strict=True) if not f.exists()]
+    for drive, file in tqdm(todo, "sampling drives", unit="drive", delay=3.0, leave=False):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(file) as partial, partial.open("wb") as opened:
+            sampled = islice(drive.frames(), 0, None, sampled_every(drive.fps))
+            np.save(opened, pictures_of(sampled))
+    return [
+        Print(drive.footage, drive.fps, sampled_every(drive.fps), np.load(file, mmap_mode="r"))
+        for drive, file in zip(drives, files, strict=True)
+    ]
+
+
+def token_prints(store: TokenStore) -> list[Print]:
+    """The prints of a token store's drives; their frames are token steps."""
+    fps = store.spec.fps / store.spec.frames_per_step
+    every = sampled_every(fps)
+    return [
+        Print(footage, fps, every, drive.tokens.reshape(len(drive.tokens), -1)[::every])
+        for footage, drive in zip(store.footage(), store.all, strict=True)
+        if not drive.damage
+    ]
+
+
+def pictures_of(
+    frames: Iterable[UInt8[np.ndarray, "height width 3"]],
+) -> UInt8[np.ndarray, "frame 32 32"]:
+    """The small grey picture of every frame."""
+    iterator, parts = iter(frames), []
+    while batch := list(islice(iterator, AT_ONCE)):
+        grey = torch.from_numpy(np.stack(batch)).float().mean(-1)[:, None]
+        parts.append(adaptive_avg_pool2d(grey, (SIDE, SIDE))[:, 0].round().to(torch.uint8))
+    return torch.cat(parts).numpy()

@@ -1,0 +1,94 @@
+"""Search: every pair of drives in different splits that shows the same footage.
+
+Equal files are found by their hashes. Others by their prints: sorted keys give pairs of samples,
+pairs vote for shifts in time, shifts are fitted and measured. Time grows with the number of samples
+and with that of shifts that look likely, never with the number of pairs of drives.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from drives.drive import Drive
+from drives.duplicates.match import Duplicate, Matcher
+from drives.duplicates.prints import VERSION, Print, prints_of, token_prints
+from drives.duplicates.votes import guesses_of
+from drives.splits.base import SPLITS
+from drives.splits.footage import Footage, read_entry
+from drives.tokens.store import TokenStore
+from training.disk.records import judged, read_record, write_record
+from training.errors import BadInput
+
+# Between the copies and the look-alikes that docs/leakage.md lists.
+MAX_RATIO = 0.25
+MIN_S = 4.0
+
+
+@dataclass(frozen=True)
+class _Answer:
+    pairs: tuple[Duplicate, ...]
+
+
+def duplicates_among(prints: Sequence[Print]) -> list[Duplicate]:
+    """All pairs, the most alike first."""
+    ordered = sorted(prints, key=lambda one: (SPLITS.index(one.footage.split), one.footage.drive))
+    lengths = {one.footage.drive: len(one.pictures) * one.every for one in ordered}
+    found = equal_footage([one.footage for one in ordered], lengths)
+    known = {(pair.a, pair.b) for pair in found}
+    usable = [one for one in ordered if len(one.pictures) > 1]
+    if len({one.footage.split for one in usable}) > 1:
+        near = Matcher(usable, MAX_RATIO, MIN_S).first_matches(guesses_of(usable))
+        found += [pair for pair in near if (pair.a, pair.b) not in known]
+    return sorted(found, key=lambda pair: pair.ratio)
+
+
+def equal_footage(footage: Sequence[Footage], lengths: dict[str, int]) -> list[Duplicate]:
+    """Pairs that share recorded frames, by hashes alone; `footage` is in the order of SPLITS."""
+    by_recording: dict[str, list[Footage]] = defaultdict(list)
+    found = []
+    for one in footage:
+        mine = read_entry(one.content)
+        for other in by_recording[mine.recording]:
+            theirs = read_entry(other.content)
+            if other.split != one.split and mine.overlap(theirs):
+                names = (other.drive, one.drive, other.split, one.split)
+                a, b = ((0, lengths[each.drive] - 1) for each in (other, one))
+                found.append(Duplicate(*names, a, b))
+        by_recording[mine.recording].append(one)
+    return found
+
+
+def search_drives(drives: Sequence[Drive], cache: Path) -> list[Duplicate]:
+    """Pairs among drives; prints and the answer are kept below `cache`."""
+    kept = _answer_file([drive.footage for drive in drives], cache)
+    return _kept(kept) if kept.exists() else _keep(kept, duplicates_among(prints_of(drives, cache)))
+
+
+def search_store(store: TokenStore, cache: Path) -> list[Duplicate]:
+    """The same among encoded drives, by their tokens; the answer is kept below `cache`."""
+    kept = _answer_file(store.footage(), cache)
+    return _kept(kept) if kept.exists() else _keep(kept, duplicates_among(token_prints(store)))
+
+
+def _answer_file(footage: Sequence[Footage], cache: Path) -> Path:
+    asked: list[Any] = sorted([one.drive, one.split, one.content] for one in footage)
+    asked += [VERSION, MAX_RATIO, MIN_S]
+    name = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    return cache / "duplicates" / f"{name}.json"
+
+
+def _keep(file: Path, found: list[Duplicate]) -> list[Duplicate]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_record(file, {"pairs": [asdict(pair) for pair in found]})
+    return found
+
+
+def _kept(file: Path) -> list[Duplicate]:
+    try:
+        return list(judged(_Answer, read_record(file), str(file)).pairs)
+    except BadInput as error:
+        raise BadInput(f"{error}; remove the file, and it is searched again") from error
