@@ -24,8 +24,9 @@ from drives import video
 from drives.actions import actions_file, check_actions, read_actions, read_table
 from drives.captions import Caption, read_captions
 from drives.content import hashes_of
-from drives.splits.base import SPLITS
+from drives.splits.base import SPLITS, default_split, is_in
 from drives.splits.footage import UNKNOWN, Footage, content_entry
+from drives.splits.pieces import Piece, SplitFile, read_splits
 from drives.video.gaps import TIME_COLUMNS, Drop, describe, find_drops, holes
 from drives.video.images import check_sizes, image_size
 from training.disk.hashing import file_sha256
@@ -40,12 +41,14 @@ RECORDED = ("video_sha256", "actions_sha256")  # what `write_drive` adds to driv
 
 @dataclass(frozen=True)
 class Drive:
-    """One recording, checked when it is opened; pixels are read only when asked for.
+    """One recording, or a piece of it, checked when opened; pixels are read only when asked for.
 
     Attributes:
         actions: float32 [frame action], one row per frame; columns as in `action_names`.
-        meta: the content of `drive.json` (source, licence, captions, ...).
+        meta: the content of `drive.json` (source, licence, captions, ...), of the whole recording.
         actions_sha256: of the action file; "" where there is none.
+        span: which frames of the recording a piece shows, start <= i < stop; None: all.
+        roads: "seen" or "unseen" in training, where a rule of `drives.splits` found that out.
     """
 
     path: Path
@@ -55,10 +58,33 @@ class Drive:
     actions: Float[np.ndarray, "frame action"] = field(repr=False)
     meta: dict[str, Any] = field(repr=False)
     actions_sha256: str = field(default="", repr=False)
+    span: tuple[int, int] | None = None
+    roads: str = ""
 
     @property
     def id(self) -> str:
-        return self.path.name
+        """The folder's name; of a piece also its frames."""
+        return self.path.name if self.span is None else f"{self.path.name}@{self.start}-{self.stop}"
+
+    @property
+    def start(self) -> int:
+        return self.span[0] if self.span else 0
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.actions)
+
+    def piece(self, piece: Piece) -> "Drive":
+        """These frames of a whole drive as a drive of their own, in their split."""
+        start, stop = piece.start, piece.stop
+        whole = start == 0 and stop == len(self.actions)
+        return replace(
+            self,
+            split=piece.split,
+            roads=piece.roads,
+            actions=self.actions[start:stop],
+            span=None if whole else (start, stop),
+        )
 
     @cached_property
     def source(self) -> Path | list[Path]:
@@ -75,10 +101,20 @@ class Drive:
     def captions(self) -> tuple[Caption, ...]:
         """The captions in `drive.json`."""
         where = str(self.path / "drive.json")
-        return read_captions(self.meta.get("captions", []), len(self.actions), where)
+        found = read_captions(self.meta.get("captions", []), self.num_recorded, where)
+        if self.span is None:
+            return found
+        moved = [
+            Caption(
+                c.text, max(c.start, self.start) - self.start, min(c.stop, self.stop) - self.start
+            )
+            for c in found
+        ]
+        return tuple(caption for caption in moved if caption.start < caption.stop)
 
     @cached_property
-    def num_frames(self) -> int:
+    def num_recorded(self) -> int:
+        """Frames of the whole recording."""
         source = self.source
         return len(source) if isinstance(source, list) else video.num_frames(source)
 
@@ -89,22 +125,28 @@ class Drive:
         return image_size(source[0]) if isinstance(source, list) else video.frame_size(source)
 
     @property
+    def num_frames(self) -> int:
+        return self.num_recorded if self.span is None else len(self.actions)
+
+    @property
     def pixels_sha256(self) -> str:
         """sha256 of the video or of all images; kept while the files stay unchanged."""
-        return hashes_of(self.path.parent).of(self.id, self.source)
+        return hashes_of(self.path.parent).of(self.path.name, self.source)
 
     @property
     def digest(self) -> str:
         """sha256 of the whole content: equal for a copy with another name and other dates."""
         facts = {key: value for key, value in self.meta.items() if key not in RECORDED}
-        content = [facts, self.pixels_sha256, self.actions_sha256]
+        content: list[Any] = [facts, self.pixels_sha256, self.actions_sha256]
+        content += [self.span, self.roads] if self.span or self.roads else []
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def footage(self) -> Footage:
         """Which frames it shows, for comparisons by content."""
         licence = str(self.meta.get("licence") or UNKNOWN)
-        return Footage(self.id, str(self.split), content_entry(self.pixels_sha256), licence)
+        entry = content_entry(self.pixels_sha256, *(self.span or ()))
+        return Footage(self.id, str(self.split), entry, licence, self.roads)
 
     def check_pixels(self) -> None:
         """BadInput where the video differs from the hash that `write_drive` recorded.
@@ -118,6 +160,11 @@ class Drive:
     @property
     def drops(self) -> list[Drop]:
         """Frames that the recorder dropped, by the frames' time stamps or else the rows' times."""
+        found = self._drops_of_recording()
+        moved = [drop._replace(after_frame=drop.after_frame - self.start) for drop in found]
+        return [drop for drop in moved if 0 <= drop.after_frame < len(self.actions) - 1]
+
+    def _drops_of_recording(self) -> list[Drop]:
         found = find_drops(self.source)
         column = next((name for name in TIME_COLUMNS if name in self.action_names), None)
         if found or column is None:
@@ -136,6 +183,10 @@ class Drive:
             BadInput: a frame cannot be read (named), or the video was altered (`check_pixels`).
         """
         self.check_pixels()
+        if self.span is not None:
+            start, stop = start + self.start, self.stop if stop is None else stop + self.start
+            if stop > self.stop:
+                raise BadInput(f"{self.path}: {self.id} ends at frame {self.stop}, not {stop}")
         return video.read_source(self.source, start, stop)
 
     def select_actions(self, names: Sequence[str]) -> Float[np.ndarray, "frame action"]:
@@ -157,7 +208,7 @@ class Drive:
                 because a decoding error names the frame).
         """
         count, shape = 0, (0, 0, 0)
-        frames = video.read_source(self.source)
+        frames = video.read_source(self.source, self.start, self.stop if self.span else None)
         for frame in tqdm(frames, self.id, self.num_frames, leave=False, disable=not progress):
             count, shape = count + 1, frame.shape
         self.check_count(count)
@@ -210,7 +261,10 @@ def _altered(file: Path, record: str) -> BadInput:
 
 
 def open_drives(
-    root: Path, action_names: Sequence[str] | None = None, needed: str = "train"
+    root: Path,
+    action_names: Sequence[str] | None = None,
+    needed: str = "train",
+    splits: Path | None = None,
 ) -> list[Drive]:
     """Open every drive below `root`, sorted by id, each with a split.
 
@@ -218,9 +272,21 @@ def open_drives(
     Where no drive has a split and there are fewer than ten, the last drive is test, the one
     before it val (of three or more), and the others train.
 
+    Args:
+        splits: a file that `python -m drives.splits` wrote; it alone then says which frames are in
+            which split.
+
     Raises:
         BadInput: there are no drives, one is unusable, or none is in the split `needed`.
     """
+    drives = open_folders(root, action_names)
+    if splits is None:
+        return assign_splits(drives, needed)
+    return _with_split(_cut(drives, read_splits(splits), splits), needed, str(splits))
+
+
+def open_folders(root: Path, action_names: Sequence[str] | None = None) -> list[Drive]:
+    """Every drive below `root`, sorted by id, with the split in its `drive.json` or none."""
     if not root.is_dir():
         raise BadInput(f"data.root={root}: no such folder; see docs/drives.md for the layout")
     # Names that begin with a dot are drives in writing.
@@ -230,7 +296,15 @@ def open_drives(
             f"data.root={root}: holds no drives (no */drive.json); see docs/drives.md "
             "for the layout and `python -m drives.importers` to make one"
         )
-    return assign_splits([open_drive(path, action_names) for path in paths], needed)
+    return [open_drive(path, action_names) for path in paths]
+
+
+def _cut(drives: Sequence[Drive], splits: SplitFile, where: Path) -> list[Drive]:
+    return [
+        drive.piece(piece)
+        for drive in drives
+        for piece in splits.of(drive.id, len(drive.actions), where)
+    ]
 
 
 def assign_splits(drives: list[Drive], needed: str = "train") -> list[Drive]:
@@ -240,26 +314,16 @@ def assign_splits(drives: list[Drive], needed: str = "train") -> list[Drive]:
         replace(drive, split=drive.split or default_split(drive.id, index, count))
         for index, drive in enumerate(drives)
     ]
-    if not any(drive.split == needed for drive in result):
+    return _with_split(result, needed, str(drives[0].path.parent))
+
+
+def _with_split(drives: list[Drive], needed: str, where: str) -> list[Drive]:
+    if not any(is_in(drive, needed) for drive in drives):
         raise BadInput(
-            f"{drives[0].path.parent}: none of the {len(drives)} drives is in the {needed} split; "
+            f"{where}: none of the {len(drives)} drives is in the {needed} split; "
             f'set "split": "{needed}" in a drive.json'
         )
-    return result
-
-
-def default_split(drive_id: str, index: int, count: int | None) -> str:
-    """Split of a drive without one: by position among fewer than ten drives, else by id.
-
-    Args:
-        index: position in the order of the ids.
-        count: number of drives; None: by id.
-    """
-    if count is None or count >= 10:
-        bucket = int(hashlib.sha256(drive_id.encode()).hexdigest(), 16) % 10
-        return {8: "val", 9: "test"}.get(bucket, "train")
-    last_but_one = "val" if count > 2 else "train"
-    return {1: "test", 2: last_but_one}.get(count - index, "train")
+    return drives
 
 
 def write_drive(

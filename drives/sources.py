@@ -29,12 +29,14 @@ class DriveSource:
         cache: folder for the embedded drives and all data derived from drives.
         actions: columns to use; None means all that the drives have in common.
         carracing: settings of the embedded drives.
+        splits: file of `python -m drives.splits`; None: the splits in the drives' own drive.json.
     """
 
     root: str | None = None
     cache: str = "data"
     actions: Sequence[str] | None = None
     carracing: CarRacingConfig = field(default_factory=CarRacingConfig)
+    splits: str | None = None
 
     @property
     def embedded(self) -> bool:
@@ -61,12 +63,16 @@ class DriveSource:
         if self.embedded:
             self._judge_embedded_actions()
             make_drives(self.folder, self.carracing)
-        drives = open_drives(self.folder, self.actions, needed)
+        drives = self._opened(needed)
         self._say_left_out(drives)
         hashes = hashes_of(self.folder)
         hashes.keep_in(Path(self.cache))
-        hashes.of_all({drive.id: drive.source for drive in drives}, "drives")
+        hashes.of_all({drive.path.name: drive.source for drive in drives}, "drives")
         return drives
+
+    def _opened(self, needed: str = "train") -> list[Drive]:
+        splits = None if self.splits is None else Path(self.splits)
+        return open_drives(self.folder, self.actions, needed, splits)
 
     def action_names(self, drives: Sequence[Drive]) -> tuple[str, ...]:
         """Columns to use, in the order of the first drive.
@@ -118,7 +124,7 @@ class DriveSource:
             BadInput: as `open`, or a column that the embedded drives do not have.
         """
         if not self.embedded:
-            drives = open_drives(self.folder, self.actions)
+            drives = self._opened()
             return drives[0].fps, self.action_names(drives), any(d.captions for d in drives)
         return self.carracing.fps, self._judge_embedded_actions(), False
 

@@ -151,6 +151,7 @@ def encode_drives(
             captions = [asdict(caption) for caption in of_steps(drive.captions, frames)]
             texts = {"captions": captions} if captions else {}
             shown = {"footage": drive.footage.content, "drive_sha256": drive.digest}
+            shown |= {"roads": drive.roads} if drive.roads else {}
             about = {**kept, **gaps, **texts, **facts, **shown}
             writer.write(drive.id, str(drive.split), tokens, actions, about)
     return TokenStore(out, on_corrupt=on_corrupt)

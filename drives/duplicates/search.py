@@ -25,6 +25,7 @@ from training.errors import BadInput
 
 # Between the copies and the look-alikes that docs/leakage.md lists.
 MAX_RATIO = 0.25
+MAX_TOKEN_RATIO = 0.6  # tokens change more than pixels do when a video is encoded again
 MIN_S = 4.0
 
 
@@ -41,7 +42,8 @@ def duplicates_among(prints: Sequence[Print]) -> list[Duplicate]:
     known = {(pair.a, pair.b) for pair in found}
     usable = [one for one in ordered if len(one.pictures) > 1]
     if len({one.footage.split for one in usable}) > 1:
-        near = Matcher(usable, MAX_RATIO, MIN_S).first_matches(guesses_of(usable))
+        limit = MAX_RATIO if usable[0].pictures.ndim > 2 else MAX_TOKEN_RATIO
+        near = Matcher(usable, limit, MIN_S).first_matches(guesses_of(usable))
         found += [pair for pair in near if (pair.a, pair.b) not in known]
     return sorted(found, key=lambda pair: pair.ratio)
 
@@ -76,7 +78,7 @@ def search_store(store: TokenStore, cache: Path) -> list[Duplicate]:
 
 def _answer_file(footage: Sequence[Footage], cache: Path) -> Path:
     asked: list[Any] = sorted([one.drive, one.split, one.content] for one in footage)
-    asked += [VERSION, MAX_RATIO, MIN_S]
+    asked += [VERSION, MAX_RATIO, MAX_TOKEN_RATIO, MIN_S]
     name = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
     return cache / "duplicates" / f"{name}.json"
 

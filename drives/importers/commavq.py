@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from drives.drive import default_split
 from drives.importers.commavq_segments import (
     NUM_POSES,
     SPEC,
@@ -17,6 +16,7 @@ from drives.importers.commavq_segments import (
     read_segments,
 )
 from drives.importers.token_import import content_key, import_tokens
+from drives.splits.base import default_split
 from drives.tokens.store import TokenDrive, TokenStore
 from drives.tokens.writer import NewDrive
 from training.errors import BadInput

@@ -3,7 +3,7 @@
 That replacement is printed and recorded: what is then chosen by validation is chosen by test.
 """
 
-from collections import Counter
+import hashlib
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol, TypeVar
@@ -12,6 +12,9 @@ from training.errors import BadInput
 from training.machine import launched_rank
 
 SPLITS = ("train", "val", "test")
+ROADS = SEEN, UNSEEN, _ = ("seen", "unseen", "")
+# What can be asked for: a split, or its drives on roads that training has or has not seen.
+CHOICES = (*SPLITS, *(f"{split}_{roads}" for split in SPLITS[1:] for roads in (SEEN, UNSEEN)))
 
 
 class InSplit(Protocol):
@@ -19,6 +22,8 @@ class InSplit(Protocol):
 
     @property
     def split(self) -> Any: ...
+    @property
+    def roads(self) -> str: ...
 
 
 OfSplit = TypeVar("OfSplit", bound=InSplit)
@@ -28,22 +33,43 @@ def of_split(drives: Sequence[OfSplit], split: str, where: str) -> list[OfSplit]
     """Drives of the split, in their order.
 
     Args:
+        split: one of CHOICES.
         where: the folder, for messages.
 
     Raises:
         BadInput: there is no such split, or no drive is in it; no other split replaces it.
     """
-    if split not in SPLITS:
-        raise BadInput(f"{where}: split is {split!r}; use one of {', '.join(SPLITS)}")
-    found = [drive for drive in drives if drive.split == split]
+    if split not in CHOICES:
+        raise BadInput(f"{where}: split is {split!r}; use one of {', '.join(CHOICES)}")
+    found = [drive for drive in drives if is_in(drive, split)]
     if not found:
-        counts = Counter(drive.split for drive in drives)
-        there = [f"{counts[name]} in {name}" for name in SPLITS if counts[name]]
+        counts = {name: sum(is_in(drive, name) for drive in drives) for name in CHOICES}
+        there = [f"{count} in {name}" for name, count in counts.items() if count]
         raise BadInput(
             f"{where}: no drive is in the {split} split, but {', '.join(there) or 'nothing'}; "
             "choose one of these, or bring drives that have one"
         )
     return found
+
+
+def is_in(drive: InSplit, choice: str) -> bool:
+    """Whether a drive is in a split, or in one on seen or unseen roads."""
+    split, _, roads = choice.partition("_")
+    return bool(drive.split == split and (not roads or drive.roads == roads))
+
+
+def default_split(name: str, index: int, count: int | None) -> str:
+    """Split of a drive (or route) without one: by position among fewer than ten, else by name.
+
+    Args:
+        index: position in the order of the names.
+        count: number of drives; None: by name.
+    """
+    if count is None or count >= 10:
+        bucket = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10
+        return {8: "val", 9: "test"}.get(bucket, "train")
+    last_but_one = "val" if count > 2 else "train"
+    return {1: "test", 2: last_but_one}.get(count - index, "train")
 
 
 def while_training(drives: Sequence[OfSplit], split: str, where: str) -> list[OfSplit]:

@@ -25,12 +25,14 @@ class Footage:
     Attributes:
         drive: its id.
         content: the entry, as above.
+        roads: "seen" or "unseen" in training, where that is known.
     """
 
     drive: str
     split: str
     content: str
     licence: str = UNKNOWN
+    roads: str = ""
 
 
 class Frames(NamedTuple):

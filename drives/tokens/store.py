@@ -35,6 +35,7 @@ class TokenDrive:
         actions: float32 [step action]; row t explains step t+1.
         damage: why the drive cannot be read; its tokens and actions are then zeros.
         captions: texts about ranges of steps; empty in old stores.
+        roads: "seen" or "unseen" in training, where that is known.
     """
 
     id: str
@@ -43,6 +44,7 @@ class TokenDrive:
     actions: Float[np.ndarray, "step action"] = field(repr=False)
     damage: str = ""
     captions: tuple[Caption, ...] = ()
+    roads: str = ""
 
 
 class TokenStore:
@@ -85,16 +87,17 @@ class TokenStore:
 
     def footage(self, split: str | None = None) -> list[Footage]:
         """What the drives of a split show, or all; stores of before are known by their files."""
-        return [
+        found = [
             Footage(
                 name,
                 entry["split"],
                 str(entry.get("meta", {}).get("footage") or content_entry(entry["sha256"])),
                 str(entry.get("meta", {}).get("licence") or UNKNOWN),
+                _roads(entry),
             )
             for name, entry in sorted(self.manifest["drives"].items())
-            if split in (None, entry["split"])
         ]
+        return found if split is None else of_split(found, split, str(self.root))
 
     @property
     def captioned(self) -> bool:
@@ -121,6 +124,7 @@ class TokenStore:
     def _open(
         self, drive_id: str, entry: dict[str, Any], verify: bool, on_corrupt: str
     ) -> TokenDrive:
+        roads = _roads(entry)
         try:
             tokens, actions = self._read(entry, verify)
         except BadInput as error:
@@ -129,10 +133,10 @@ class TokenStore:
             steps = int(entry["num_steps"])
             tokens = np.zeros((steps, *frame_shape(self.spec)), np.uint16)
             actions = np.zeros((steps, len(self.action_names)), np.float32)
-            return TokenDrive(drive_id, entry["split"], tokens, actions, str(error))
+            return TokenDrive(drive_id, entry["split"], tokens, actions, str(error), roads=roads)
         entries = entry.get("meta", {}).get("captions", [])
         captions = read_captions(entries, len(tokens), f"{self.root / 'manifest.json'}: {drive_id}")
-        return TokenDrive(drive_id, entry["split"], tokens, actions, captions=captions)
+        return TokenDrive(drive_id, entry["split"], tokens, actions, "", captions, roads)
 
     def _read(self, entry: dict[str, Any], verify: bool) -> tuple[np.ndarray, np.ndarray]:
         path = self.root / entry["file"]
@@ -166,6 +170,10 @@ class TokenStore:
                 f"{path}: is not what the manifest describes ({error}); encode the drives again"
             ) from error
         return tokens.reshape(-1, *shape), actions
+
+
+def _roads(entry: dict[str, Any]) -> str:
+    return str(entry.get("meta", {}).get("roads", ""))
 
 
 def _sha256(values: Any) -> str:

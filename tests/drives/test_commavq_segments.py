@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from commavq_files import make_segments, packed, write_tar
 
-from drives.drive import default_split
 from drives.importers.commavq import POSE_NAMES, import_commavq
 from drives.sources import TokenSource
+from drives.splits.base import default_split
 from drives.tokens.store import TokenStore
 from training.errors import BadInput
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
-from drives.drive import SPLITS
+from drives.splits.base import CHOICES
 from training.cli import command, plain
 from training.disk.places import writable_file
 from training.errors import BadInput
@@ -146,7 +146,7 @@ def bench(cfg: DictConfig) -> None:
     values = plain(cfg)
     at_least(2, num_frames=cfg.num_frames)
     at_least(1, repeats=cfg.repeats)
-    one_of(SPLITS, split=cfg.split)
+    one_of(CHOICES, split=cfg.split)
     device, sampling = torch.device(compute_device(cfg.device)), sampling_from(values["sampling"])
     if cfg.write:
         writable_file("results", cfg.results)

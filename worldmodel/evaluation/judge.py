@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from drives.sources import DriveSource, trained_on
-from drives.splits.base import SPLITS, of_split
+from drives.splits.base import CHOICES, of_split
 from tokenizer.evaluation import evaluate_tokenizer, long_enough
 from tokenizer.load import KIND as TOKENIZER
 from tokenizer.load import Tokenizer, tokenizer_from
@@ -88,7 +88,7 @@ def judge(cfg: DictConfig, decoded: Decoded | None = None) -> Path:
 
 def check_settings(cfg: DictConfig) -> None:
     """BadInput where a setting of the evaluation is out of its range."""
-    one_of(SPLITS, split=cfg.split)
+    one_of(CHOICES, split=cfg.split)
     at_least(1, batch_size=cfg.batch_size)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from drives.drive import SPLITS
+from drives.splits.base import CHOICES
 from training.cli import bad_input_fails
 from training.disk.places import writable_file
 from training.disk.plain_json import to_json
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with bad_input_fails():
         for name in ("num_windows", "batch_size", "num_frames"):
             at_least(1, **{f"--{name.replace('_', '-')}": getattr(asked, name)})
-        one_of(SPLITS, **{"--split": asked.split})
+        one_of(CHOICES, **{"--split": asked.split})
         if asked.out is not None:
             writable_file("--out", asked.out)
         rows = table(asked)
