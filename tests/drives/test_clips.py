@@ -105,7 +105,7 @@ def test_a_run_on_videos_equals_the_one_on_the_cache_and_writes_no_frames(compos
         _, run, trainer = fit(cfg)
         weights.append(read_weights(newest_first(run.folder)[0]))
         orders.append(trainer.train_dataloader.order.samples_consumed)
-    assert not (tmp_path / "none").exists()
+    assert not (tmp_path / "none/frames").exists()
     assert orders[0] == orders[1] == 12
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 

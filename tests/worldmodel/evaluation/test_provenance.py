@@ -6,7 +6,6 @@ import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
-from tests.worldmodel.evaluation.test_card import FEW, TINY
 
 from training.checkpoints.folder import find_checkpoint
 from training.checkpoints.manifests import read_manifest
@@ -18,6 +17,8 @@ from worldmodel.evaluation.provenance.__main__ import main
 from worldmodel.evaluation.provenance.chain import provenance
 from worldmodel.evaluation.provenance.trained_clips import refuse_trained_clips
 from worldmodel.load import load_world_model
+
+TINY = ("+debug=worldmodel", "callbacks.media=null", "data.source.carracing.seconds=5.0")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_clips_of_the_training_are_refused_unless_asked_for(trained, monkeypatch
 
     def call(*more):
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            judge(compose("eval", overrides=[f"ckpt={folder}", *FEW, *more]))
+            judge(compose("eval", overrides=[f"ckpt={folder}", *more]))
 
     with pytest.raises(BadInput, match=r"trained on 2 of 2 drives of the train split \(train-0000"):
         call("split=train")
