@@ -4,19 +4,18 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
-from torchmetrics.functional.image import (
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 # From -1 to 1.
 DATA_RANGE = 2.0
 # PSNR of equal images; infinity would make every mean infinite. 8-bit images of at most 256x256
 # pixels that differ at all stay below 102 dB, and with rounding noise everywhere below 59 dB.
 MAX_PSNR_DB = 100.0
-SSIM_WINDOW = 11  # pixels, of the Gaussian of 1.5
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # pixels
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # Wang et al. 2004, for values in [0, 1]
 LEVELS_PER_UNIT = 127.5  # 8-bit levels between 0 and 1 of the range [-1, 1]
 STILL = 2.0 / LEVELS_PER_UNIT
 
@@ -42,13 +41,20 @@ def ssim(pred: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]) -> Fl
     """
     # The luminance term takes brightness from 0 on: of values around 0 it is another measure.
     # Double, because variances are small differences of large moments.
-    a, b = ((images.double() + 1) / 2 for images in (pred, target))
-    _, table = structural_similarity_index_measure(
-        a, b, data_range=1.0, reduction="none", return_full_image=True
-    )
-    assert isinstance(table, Tensor)
-    rim = SSIM_WINDOW // 2  # torchmetrics mirrors the image there
-    return table.reshape(pred.shape)[..., rim:-rim, rim:-rim].mean((1, 2, 3)).float()
+    a, b = ((images.double().flatten(0, 1)[:, None] + 1) / 2 for images in (pred, target))
+    if min(a.shape[-2:]) < SSIM_WINDOW:
+        return pred.new_full((len(pred),), float("nan"), dtype=torch.float32)
+    at = torch.arange(SSIM_WINDOW, dtype=torch.float64, device=a.device) - SSIM_WINDOW // 2
+    window = (at.square() / (-2 * SSIM_SIGMA**2)).exp()
+    window = window / window.sum()
+    # One axis after the other: as exact as the library's square window, and six times as fast.
+    moments = torch.stack([a, b, a * a, b * b, a * b]).flatten(0, 1)
+    moments = F.conv2d(F.conv2d(moments, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
+    mean_a, mean_b, aa, bb, ab = moments.view(5, len(a), *moments.shape[-2:])
+    covariance, variances = ab - mean_a * mean_b, aa - mean_a**2 + bb - mean_b**2
+    luminance = (2 * mean_a * mean_b + SSIM_C1) / (mean_a**2 + mean_b**2 + SSIM_C1)
+    table = luminance * (2 * covariance + SSIM_C2) / (variances + SSIM_C2)
+    return table.view(len(pred), -1).mean(1).float()
 
 
 def flicker(
