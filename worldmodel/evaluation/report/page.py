@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from tokenizer.metrics import MAX_PSNR_DB
 from training.checkpoints.provenance import provenance_of
 from training.pages.html_page import curves, svg, write_page
+from worldmodel.evaluation.cards.config import CARDS
 from worldmodel.evaluation.cards.terminal import table_rows
 from worldmodel.evaluation.provenance.chain import lines
 
@@ -25,6 +26,7 @@ SCORES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "fvd": "FVD", "
 COMMON = (
     *("version", "hash", "skipped", "clips", "scores"),
     *("floors", "curves", "means", "films", "axis"),
+    *("warnings", "lines", "by_num_clips"),
 )
 
 
@@ -39,6 +41,7 @@ def write_report(
         **{"folder": folder, "found": found, "manifest": manifest, "settings": settings},
         facts=_facts(found, manifest),
         chain="\n".join(lines(provenance_of(manifest))),
+        questions={name: _question(name) for name in cards},
         tables={name: _table(card) for name, card in cards.items()},
         charts={name: _charts(card) for name, card in cards.items()},
         own={name: {k: card[k] for k in card if k not in COMMON} for name, card in cards.items()},
@@ -57,6 +60,11 @@ def _facts(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
         f"trained on {run.get('hardware', 'unknown hardware')}",
         f"code {str(run.get('git', ''))[:12] or 'unknown'}",
     ]
+
+
+def _question(name: str) -> str:
+    """What a card asks: the first line of its settings' docstring."""
+    return (CARDS[name].__doc__ or "").splitlines()[0] if name in CARDS else ""
 
 
 def _table(card: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -91,6 +99,9 @@ def _charts(card: Mapping[str, Any]) -> list[Markup]:
         }
         xlabel, x = _axis(card, len(next(iter(values.values()))))
         charts.append(curves(_score(name), xlabel, values, x, bands))
+    for kind, line in card.get("by_num_clips", {}).items():
+        counts = line["num_clips"]
+        charts.append(curves(f"Frechet, {kind}", "clips", {"model": line["value"]}, counts))
     if steps := card.get("bits_by_step"):
         charts.append(curves("bits per token", "time steps seen", {"world model": steps}))
     if bits := card.get("bits_by_cell"):

@@ -60,7 +60,11 @@ def report(tmp_path_factory):
         },
         "rollout": rollout(folder),
         "control": {"action_use": {"shuffled": 0.5, "held": -0.25}, "steering": steering},
-        "mine": {"answer": 42.5, "why": "because", "parts": {"x": 1}},
+        "mine": {"answer": 42.5, "why": "because", "parts": {"x": 1}, "lines": ["| a row |"]},
+        "distance": {
+            "warnings": {"resize": "frames are scaled to 212"},
+            "by_num_clips": {"fvd": {"num_clips": [2, 4], "value": [9.0, 7.0], "limit": 5.0}},
+        },
         "empty": {"skipped": "no drives at hand"},
     }
     found = {
@@ -85,7 +89,8 @@ def test_the_report_says_everything_and_escapes_it(report):
             "best, drive",
             "worst, ",
         ),
-        *("4 of 36", "PSNR (dB)", "sha256 aaaaaaaaaaaa"),
+        *("| a row |", "<b>resize</b>: frames are scaled to 212.", "Frechet, fvd"),
+        *("How do imagined frames compare", "4 of 36", "PSNR (dB)", "sha256 aaaaaaaaaaaa"),
     ):
         assert words in page, words
     assert "<uniform>" not in page
