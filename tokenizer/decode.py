@@ -15,7 +15,7 @@ from drives.tokens.store import TokenStore
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.published import opened_name
 from training.cli import command, plain
-from training.disk.places import writable_file
+from training.disk.places import refuse_existing, writable_file
 from training.errors import BadInput
 
 
@@ -50,8 +50,7 @@ def check_pair(store: TokenStore, tokenizer: Tokenizer) -> None:
 @command("commands/decode", files="ckpt")
 def main(cfg: DictConfig) -> None:
     values, out = plain(cfg), writable_file("out", cfg.out)
-    if out.exists():
-        raise BadInput(f"out={out}: exists already; nothing is overwritten")
+    refuse_existing("out", out)
     store = TokenStore(Path(cfg.store))
     tokenizer = load_tokenizer(opened_name(cfg.tokenizer, values["ckpt"], values["options"]))
     check_pair(store, tokenizer)

@@ -19,7 +19,7 @@ from drives.tokens.store import TokenStore, frame_shape
 from drives.tokens.writer import TokenStoreWriter
 from training.cli import command, plain
 from training.disk.leftovers import sweep_leftovers, written_whole
-from training.disk.places import writable_folder
+from training.disk.places import refuse_existing, writable_folder
 from training.errors import BadInput
 from training.machine import compute_device
 from training.ranges import at_least, positive
@@ -170,8 +170,7 @@ def write(cfg: DictConfig) -> None:
         BadInput: as `evidence_of` and `imagine`, or `cfg.out` exists.
     """
     values, out, device = plain(cfg), writable_folder("out", cfg.out), compute_device(cfg.device)
-    if out.exists():
-        raise BadInput(f"out={out}: exists already; nothing is overwritten")
+    refuse_existing("out", out)
     fields = RolloutConfig.__dataclass_fields__
     own = {k: v for k, v in values.items() if k in fields and k != "sampling"}
     config = RolloutConfig(**own, sampling=sampling_from(values["sampling"]))

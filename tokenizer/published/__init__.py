@@ -21,7 +21,7 @@ from tokenizer.published.seed_voken import IBQ, OpenMagvit2
 from tokenizer.published.taming import Taming
 from training.checkpoints.folder import WEIGHTS, write_checkpoint
 from training.disk.hashing import file_sha256
-from training.disk.places import cache_folder
+from training.disk.places import cache_folder, refuse_existing
 from training.errors import BadInput
 from training.foreign.adapters import choose, paths, provenance
 
@@ -67,8 +67,7 @@ def convert(name: str, files: Sequence[Path], out: Path, **options: Any) -> list
     Raises:
         BadInput: as `open_published`, or `out` exists.
     """
-    if out.exists():
-        raise BadInput(f"out={out}: exists already; nothing is overwritten")
+    refuse_existing("out", out)
     opened = adapter(name, options).open(files)
     write_checkpoint(out, _stored(opened), _manifest(name, files, opened))
     return opened.left_out

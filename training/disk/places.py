@@ -37,6 +37,11 @@ def writable_folder(setting: str, path: Any) -> Path:
     return folder
 
 
+def refuse_existing(setting: str, path: Path) -> None:
+    if path.exists():
+        raise BadInput(f"{setting}={path}: exists already; nothing is overwritten")
+
+
 def made_folder(setting: str, path: Any) -> Path:
     """The same, and make it; BadInput also where another process's limits forbid that."""
     folder = writable_folder(setting, path)

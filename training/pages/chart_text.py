@@ -1,7 +1,7 @@
-"""Names that people gave, as matplotlib draws them letter by letter."""
+"""Escapes names for matplotlib, which reads some characters as markup."""
 
 
 def as_drawn(name: str) -> str:
-    """`$` would begin a formula (`$\\foo$` ends in ValueError), `_` hide the name in a legend."""
+    """A name without markup: `$` begins a formula, and a leading `_` hides a name in a legend."""
     text = name.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from training.checkpoints.folder import write_checkpoint
-from training.errors import BadInput
+from training.disk.places import refuse_existing
 from training.foreign.adapters import choose, provenance
 from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.load import WorldModel, manifest_of
@@ -56,8 +56,7 @@ def convert(name: str, files: Sequence[Path], out: Path, **options: Any) -> list
     Raises:
         BadInput: as `open_published`, or `out` exists.
     """
-    if out.exists():
-        raise BadInput(f"out={out}: exists already; nothing is overwritten")
+    refuse_existing("out", out)
     opened = adapter(name, options).open(files)
     weights: dict[str, Tensor] = {f"network.{k}": v for k, v in opened.weights.items()}
     write_checkpoint(out, weights, _manifest(name, files, opened))

@@ -19,6 +19,7 @@ import numpy as np
 from drives.importers.npy_file import read_npy
 from drives.tokens.store import TokenDrive
 from training.disk.leftovers import written_whole
+from training.disk.places import refuse_existing
 from training.disk.records import judged, read_json
 from training.errors import BadInput
 from worldmodel.data import collate
@@ -66,8 +67,7 @@ def write_submission(out: Path, samples: Iterable[TopTokens], who: Submitted) ->
     Raises:
         BadInput: the folder exists.
     """
-    if out.exists():
-        raise BadInput(f"out={out}: exists already; nothing is overwritten")
+    refuse_existing("out", out)
     count = 0
     with written_whole(out) as folder:
         folder.mkdir(parents=True)
