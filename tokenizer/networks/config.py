@@ -152,6 +152,7 @@ class SemanticConfig(GridConfig):
     def __post_init__(self) -> None:
         at_least(1, patch=self.patch, dim=self.dim, depth=self.depth, heads=self.heads)
         at_least(0, registers=self.registers, encoder_depth=self.encoder_depth)
+        multiple_of(self.heads, "heads", dim=self.dim)
         self.check_image_size("the patch")
 
     @property

@@ -41,8 +41,6 @@ class VisionTransformer(nn.Module):
         layer_scale: bool = False,
     ) -> None:
         super().__init__()
-        if dim % heads:
-            raise BadInput(f"dim={dim}: must be a multiple of heads={heads}")
         self.grid, self.registers = grid, registers
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, dim, patch, patch)})
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
