@@ -194,7 +194,7 @@ def far(monkeypatch):
 
 def test_dead_codes_are_caught_after_the_grace_and_restarted(composed, fit, far):
     cfg = composed("tokenizer_tiny", *RUN, "callbacks.doctor.treatments=1")
-    cfg.quantizer = {"_target_": f"{FarConfig.__module__}.FarConfig"}
+    cfg.model.network.quantizer = {"_target_": f"{FarConfig.__module__}.FarConfig"}
     _, run, _ = fit(cfg)
     assert ("dead_codes", 20, "restart_codes") in found(run)
     usage = rows(run, "doctor/usage")
