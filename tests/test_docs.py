@@ -30,6 +30,7 @@ SHORT = {
         "cards.rollout.horizon_s=0.2",
     ],
     "-m worldmodel.evaluation.decoding_bench": ["num_frames=2", "repeats=1"],
+    "-m worldmodel.evaluation.videos": ["max_clips=4", "metrics=single,duplicates"],
     "-m worldmodel.rollout": ["num_clips=1", "horizon_s=0.1"],
     "-m worldmodel.evaluation.kinds_table": ["--num-windows=2", "--num-frames=2"],
     "-m tokenizer.encode": [
@@ -58,6 +59,8 @@ def shortened(line: str, folder: Path) -> str:
     shared = os.environ.get("DASHCAST_SHARED", str(ROOT.parent / "shared"))
     line = line.replace("/path/to/tokens.npy", f"{shared}/data/commavq/tokens.npy")
     line = line.replace("/path/to/commavq/", f"{shared}/parity/commavq_vqvae/")
+    line = line.replace("/path/to/real", f"{shared}/data/udacity/lake")
+    line = line.replace("/path/to/fake", f"{shared}/data/udacity/mountain")
     if "/path/to/gpt2m/" in line:
         gpt2m_files(folder)
         line = line.replace("/path/to/gpt2m/", f"{folder}/")

@@ -10,9 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from drives.preprocessing import to_pixels
 from tokenizer.losses.lpips import PerceptualDistance
-from tokenizer.metrics import psnr, ssim
 from training.watch.clock import now
 from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.data import TokenClip
@@ -20,6 +18,7 @@ from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.text import TextContext
+from worldmodel.evaluation.videos.pixels import against_real
 
 
 @dataclass(frozen=True)
@@ -121,10 +120,9 @@ class PixelJudge:
         """psnr, ssim and lpips of every frame; clip by clip, so that memory stays."""
         scores: dict[str, list[np.ndarray]] = {"psnr": [], "ssim": [], "lpips": []}
         for made, real in zip(pred, target, strict=True):
-            a, b = to_pixels(made), to_pixels(real)
-            pairs = (("psnr", psnr), ("ssim", ssim), ("lpips", self.perceptual))
-            for name, score in pairs:
-                scores[name].append(score(a, b).double().cpu().numpy())
+            found = against_real(made.movedim(1, -1), real.movedim(1, -1), self.perceptual)
+            for name, values in found.items():
+                scores[name].append(values.double().cpu().numpy())
         return {name: np.stack(values) for name, values in scores.items()}
 
     def compare(

@@ -5,8 +5,8 @@ from typing import Literal
 
 from training.ranges import at_least, one_of, positive
 
-METRICS = ("fvd", "fid", "statistics", "paired", "single", "duplicates")
-Metric = Literal["fvd", "fid", "statistics", "paired", "single", "duplicates"]
+METRICS = ("fvd", "fid", "statistics", "paired", "single", "duplicates", "control")
+Metric = Literal["fvd", "fid", "statistics", "paired", "single", "duplicates", "control"]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ NAMES = {
     "ssim": "SSIM",
     "lpips": "LPIPS",
 }
+AGREEMENT = ("error", "correlation", "slope")
 SHOWN_CLIPS, SHOWN_FRAMES, SHOWN_HEIGHT = 3, 6, 96
 
 
@@ -76,6 +77,8 @@ def as_text(result: Mapping[str, Any]) -> str:
         parts.append(text_table([f"{result['paired']['num_pairs']} pairs", *heads], rows))
     if rows := _alone_rows(result):
         parts.append(text_table(["by itself", "real", "fake"], rows))
+    if rows := control_rows(result):
+        parts.append(text_table(["control", *AGREEMENT], rows))
     parts += [f"not measured: {name}: {why}" for name, why in result["refused"].items()]
     parts += [f"warning ({name}): {text}" for name, text in result["warnings"].items()]
     return "\n\n".join(parts)
@@ -105,6 +108,7 @@ def write_page(
         pairs=paired_rows(result),
         pair_heads=[NAMES[m] for m in paired["mean"][FAKE]] if paired else [],
         alone=_alone_rows(result),
+        control=control_rows(result),
         duplicates=_duplicate_rows(result),
         charts=[*_curves(result), *_by_horizon(result)],
         picture=picture if shown else None,
@@ -143,6 +147,18 @@ def _by_horizon(result: Mapping[str, Any]) -> list[Markup]:
         }
         charts.append(html_page.curves(NAMES[metric], "s after the prompt", lines, seconds, bands))
     return charts
+
+
+def control_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """A row per column and side."""
+    rows = []
+    for column, sides in result.get("control", {}).items():
+        if isinstance(sides, dict):
+            rows += [
+                [f"{column}, {side.replace('_', ' ')}", *(told(f[k]) for k in AGREEMENT)]
+                for side, f in sides.items()
+            ]
+    return rows
 
 
 def _duplicate_rows(result: Mapping[str, Any]) -> list[list[Any]]:

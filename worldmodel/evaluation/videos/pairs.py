@@ -74,7 +74,7 @@ def pair_scores(
         last, truth = truth[:1], truth[1:]
         for row, shown in ((FAKE, pred), (COPY, last.expand_as(truth))):
             for name, values in against_real(shown, truth, perceptual).items():
-                rows[row].setdefault(name, []).append(values.numpy())
+                rows[row].setdefault(name, []).append(values.double().numpy())
     return {row: {k: np.stack(v) for k, v in scores.items()} for row, scores in rows.items()}
 
 

@@ -15,6 +15,7 @@ from worldmodel.evaluation.intervals import mean_over_drives
 from worldmodel.evaluation.videos import frechet
 from worldmodel.evaluation.videos.clips import FEW_VIDEOS, VideoClips, spread_clips, too_short
 from worldmodel.evaluation.videos.config import METRICS, RulerConfig
+from worldmodel.evaluation.videos.control import Control
 from worldmodel.evaluation.videos.duplicates import near_duplicates
 from worldmodel.evaluation.videos.features import Networks, Seen, see
 from worldmodel.evaluation.videos.folders import VideoFile, open_videos, traps
@@ -58,6 +59,10 @@ class Subject:
             return "no video of one folder is named as one of the other"
         return common_horizon(self.pairs, s.prompt_frames, s.horizons, s.max_horizon_s)
 
+    @cached_property
+    def control(self) -> Control:
+        return Control(*self.clips)
+
     def refusal(self, metric: str) -> str:
         """Why a metric is not measured; "" where it is."""
         s = self.settings
@@ -67,6 +72,8 @@ class Subject:
             return self.horizon if isinstance(self.horizon, str) else ""
         if not min(counts):
             return f"a folder has no clip of {s.clip_frames} frames ({have}); give clip_frames=N"
+        if metric == "control":
+            return self.control.refusal()
         if metric == "fid":
             if s.inception is None:
                 return "needs inception=FILE, the published weights (no package ships them)"
@@ -143,7 +150,7 @@ def measure(subject: Subject, device: str = "cpu") -> dict[str, Any]:
         "refused": refused,
         "weights": weights,
     }
-    if set(wanted) - {"paired"}:
+    if set(wanted) - {"paired", "control"}:
         chosen = [m for m in DISTANCES if m in wanted]
         seen = {
             name: see(clips, networks, s.batch_size, name, frozen=bool(chosen) and name == "real")
@@ -156,6 +163,8 @@ def measure(subject: Subject, device: str = "cpu") -> dict[str, Any]:
             result["near_duplicates"] = duplicates(subject, seen)
     if "paired" in wanted:
         result["paired"] = paired(subject, perceptual)
+    if "control" in wanted:
+        result["control"] = subject.control.measure()
     return result
 
 
