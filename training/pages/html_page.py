@@ -77,7 +77,7 @@ def curves(
             axes.fill_between(at, low, high, color=line.get_color(), alpha=0.15, lw=0)
     axes.set(title=as_drawn(title), xlabel=as_drawn(xlabel))
     if len(lines) > 1:
-        chart.legend(fontsize=7, loc="outside lower center", ncols=2)
+        chart.legend(fontsize=6, loc="outside lower center", ncols=2)
     return svg(chart)
 
 
