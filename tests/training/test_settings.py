@@ -1,15 +1,22 @@
 """A setting outside of its range is named before any work, by every command that has it."""
 
+import dataclasses
 import importlib
 import math
+import re
 
 import pytest
 from omegaconf import OmegaConf
 
+import hydra_plugins.dashcast_settings  # noqa: F401  (registers the dataclasses)
 from training.cli import CONFIGS
+from training.config import TRAINING, ProgressBarConfig
 from training.errors import BadInput
+from training.schemas import SCHEMAS
 from training.settings import check_settings
 
+ROOMS = ("drives", "tokenizer", "worldmodel", "training")
+PASSED_ON = (ProgressBarConfig,)  # whole, to Lightning
 NAN = math.nan
 WORLD = {
     "trainer.max_steps": [0, -1, "abc", 1.5],
@@ -69,6 +76,18 @@ def test_settings_of_training(composed, experiment, bad):
             error = caught.value if isinstance(caught.value, BadInput) else caught.value.__cause__
             assert isinstance(error, BadInput), (key, value, caught.value)
         OmegaConf.update(cfg, key, good, merge=False)
+
+
+def test_every_setting_is_read():
+    """A setting that no code reads promises what it does not do."""
+    sources = [file for name in ROOMS for file in (CONFIGS.parent / name).rglob("*.py")]
+    code = "\n".join(file.read_text() for file in sources)
+    for settings in {*SCHEMAS.values(), *TRAINING.values()}:
+        for field in dataclasses.fields(settings):
+            read = rf"(\.|[\"']){field.name}\b"
+            assert re.search(read, code) or settings in PASSED_ON, (
+                f"{settings.__name__}.{field.name}"
+            )
 
 
 # (module, what it cannot do without, settings and what they refuse)

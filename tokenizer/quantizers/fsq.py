@@ -62,7 +62,7 @@ class FSQ(Quantizer):
         return (digits * self._basis).sum(-1)
 
     def indices_to_codes(self, indices: Int[Tensor, "..."]) -> Float[Tensor, "... d"]:
-        """Inverse of `codes_to_indices`, before the projection out."""
+        """Inverse of `codes_to_indices`."""
         digits = (indices.unsqueeze(-1) // self._basis) % self._levels
         half = self._levels // 2
         return (digits - half) / half
