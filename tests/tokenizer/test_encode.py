@@ -23,6 +23,7 @@ from drives.drive import Drive, open_drives, write_drive
 from drives.frame_stream import FrameStream, read_ahead
 from drives.preprocessing import resize, to_pixels, to_uint8
 from drives.shards import Shard, find_shard
+from drives.splits.pieces import Piece, write_splits
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.video.gaps import Drop, find_drops, holes
@@ -391,3 +392,21 @@ def test_frames_are_scaled_to_cover_and_cropped_in_the_middle():
     assert out.shape == (1, 3, 20, 20)
     assert (out[..., 8:12] > 200).all()
     assert (out[..., :3] < 50).all()
+
+
+def test_pieces_of_a_drive_carry_footage_and_roads(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (30, 64, 64, 3), np.uint8)
+    write_drive(tmp_path / "drives/a", frames, np.zeros((30, 1)), ["steering"], {"fps": 10})
+    pieces = [Piece("train", 0, 10), Piece("val", 12, 20, "seen"), Piece("val", 22, 30, "unseen")]
+    write_splits(tmp_path / "splits.json", {"a": pieces}, {})
+    drives = open_drives(tmp_path / "drives", splits=tmp_path / "splits.json")
+    store = encode_drives(drives, "carracing", tmp_path / "store", ["steering"])
+    assert [drive.id for drive in store.drives("val")] == ["a@12-20", "a@22-30"]
+    (unseen,) = store.drives("val_unseen")
+    assert (unseen.id, len(unseen.tokens)) == ("a@22-30", 8)
+    assert [f.content for f in store.footage()] == [drive.footage.content for drive in drives]
+    write_splits(tmp_path / "whole.json", {"a": [Piece("train", 0, 30)]}, {})
+    drives = open_drives(tmp_path / "drives", splits=tmp_path / "whole.json")
+    (whole,) = encode_drives(drives, "carracing", tmp_path / "whole", ["steering"]).all
+    np.testing.assert_array_equal(whole.tokens[22:], unseen.tokens)

@@ -114,13 +114,25 @@ def data_source(
             )
         return source_of(trained, says)
     if trained is not None and not Path(root).exists():
-        return source_of({**trained, "root": root}, says)  # whose own words say what is missing
+        return source_of(_elsewhere(trained, root), says)  # whose own words say what is missing
     found = recognised(Path(root))
     like = (class_name(trained), (trained or {}).get("format"))
     if trained is not None and like == (found["_target_"], found.get("format")):
-        return source_of({**trained, "root": root}, says)
+        return source_of(_elsewhere(trained, root), says)
     cache = (trained or {}).get("cache") or data.get("cache") or "data"
     return source_of({**found, "root": root, "cache": cache})
+
+
+def _elsewhere(trained: Mapping[str, Any], root: str) -> dict[str, Any]:
+    """The source of the training at another root; a file of splits is of its own drives."""
+    values = {**trained, "root": root}
+    if values.get("splits") and root != trained.get("root"):
+        print(
+            f"note: {root}: is not what {values['splits']} splits; its own drive.json decide, or "
+            "give data=drives data.source.splits=FILE"
+        )
+        values["splits"] = None
+    return values
 
 
 def recognised(root: Path) -> dict[str, str]:
