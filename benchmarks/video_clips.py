@@ -11,8 +11,9 @@ import numpy as np
 
 from benchmarks import Row, seconds
 from drives.clips import ClipDataset, collate
-from drives.drive import open_drives, write_drive
+from drives.drive import open_drives
 from drives.frame_cache import VideoFrames
+from drives.writing import write_drive
 from training.loading.loader import OrderedLoader
 from training.loading.order import DataOrder
 

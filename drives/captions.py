@@ -27,6 +27,14 @@ def read_captions(entries: Any, num_frames: int, where: str) -> tuple[Caption, .
     return tuple(_read(entry, num_frames, where) for entry in entries)
 
 
+def cut_captions(captions: Sequence[Caption], start: int, stop: int) -> tuple[Caption, ...]:
+    """The captions of frames start <= i < stop, counted from `start`."""
+    moved = (
+        Caption(c.text, max(c.start, start) - start, min(c.stop, stop) - start) for c in captions
+    )
+    return tuple(caption for caption in moved if caption.start < caption.stop)
+
+
 def _read(entry: Any, num_frames: int, where: str) -> Caption:
     values = {"start": 0, "stop": num_frames, **entry} if isinstance(entry, dict) else {}
     if sorted(values) != ["start", "stop", "text"]:

@@ -8,35 +8,28 @@ the action in force between frame t and frame t+1: it explains frame t+1.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from drives import video
-from drives.actions import actions_file, check_actions, read_actions, read_table
-from drives.captions import Caption, read_captions
+from drives.actions import actions_file, read_actions, read_table
+from drives.captions import Caption, cut_captions, read_captions
 from drives.content import hashes_of
-from drives.splits.base import SPLITS, default_split, is_in
+from drives.splits.base import default_split, is_in
 from drives.splits.footage import UNKNOWN, Footage, content_entry
-from drives.splits.pieces import Piece, SplitFile, read_splits
+from drives.splits.pieces import Piece, read_splits
 from drives.video.gaps import TIME_COLUMNS, Drop, describe, find_drops, holes
 from drives.video.images import check_sizes, image_size
+from drives.writing import RECORDED, read_meta
 from training.disk.hashing import file_sha256
-from training.disk.leftovers import sweep_leftovers, written_whole
-from training.disk.records import read_json
 from training.errors import BadInput
-
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".hevc")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-RECORDED = ("video_sha256", "actions_sha256")  # what `write_drive` adds to drive.json
 
 
 @dataclass(frozen=True)
@@ -89,28 +82,14 @@ class Drive:
     @cached_property
     def source(self) -> Path | list[Path]:
         """The video file, or the sorted image files."""
-        videos = sorted(p for p in self.path.glob("video.*") if p.suffix.lower() in VIDEO_SUFFIXES)
-        if videos:
-            return videos[0]
-        images = sorted(p for p in self.path.glob("frames/*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not images:
-            raise BadInput(f"{self.path}: has neither video.mp4 nor frames/*.png; add one of them")
-        return images
+        return video.find_source(self.path)
 
     @property
     def captions(self) -> tuple[Caption, ...]:
         """The captions in `drive.json`."""
         where = str(self.path / "drive.json")
         found = read_captions(self.meta.get("captions", []), self.num_recorded, where)
-        if self.span is None:
-            return found
-        moved = [
-            Caption(
-                c.text, max(c.start, self.start) - self.start, min(c.stop, self.stop) - self.start
-            )
-            for c in found
-        ]
-        return tuple(caption for caption in moved if caption.start < caption.stop)
+        return found if self.span is None else cut_captions(found, self.start, self.stop)
 
     @cached_property
     def num_recorded(self) -> int:
@@ -230,7 +209,7 @@ def open_drive(path: Path, action_names: Sequence[str] | None = None) -> Drive:
     Raises:
         BadInput: part of the layout is missing or wrong (file, value, remedy).
     """
-    meta = _read_meta(path)
+    meta = read_meta(path)
     names, actions = read_actions(path)
     file = actions_file(path)
     digest = file_sha256(file) if file else ""
@@ -282,7 +261,9 @@ def open_drives(
     drives = open_folders(root, action_names)
     if splits is None:
         return assign_splits(drives, needed)
-    return _with_split(_cut(drives, read_splits(splits), splits), needed, str(splits))
+    file = read_splits(splits)
+    pieces = [d.piece(p) for d in drives for p in file.of(d.id, len(d.actions), splits)]
+    return _with_split(pieces, needed, str(splits))
 
 
 def open_folders(root: Path, action_names: Sequence[str] | None = None) -> list[Drive]:
@@ -297,14 +278,6 @@ def open_folders(root: Path, action_names: Sequence[str] | None = None) -> list[
             "for the layout and `python -m drives.importers` to make one"
         )
     return [open_drive(path, action_names) for path in paths]
-
-
-def _cut(drives: Sequence[Drive], splits: SplitFile, where: Path) -> list[Drive]:
-    return [
-        drive.piece(piece)
-        for drive in drives
-        for piece in splits.of(drive.id, len(drive.actions), where)
-    ]
 
 
 def assign_splits(drives: list[Drive], needed: str = "train") -> list[Drive]:
@@ -324,53 +297,3 @@ def _with_split(drives: list[Drive], needed: str, where: str) -> list[Drive]:
             f'set "split": "{needed}" in a drive.json'
         )
     return drives
-
-
-def write_drive(
-    path: Path,
-    frames: Iterable[UInt8[np.ndarray, "height width 3"]],
-    actions: Float[np.ndarray, "frame action"],
-    action_names: Sequence[str],
-    meta: dict[str, Any],
-) -> None:
-    """Write a drive folder; it gets its name only when it is complete.
-
-    `meta` must hold `fps`. Importers add `source`, `licence` and `split`. This function adds the
-    hashes `RECORDED`.
-
-    Raises:
-        BadInput: the folder exists, or the drive would not open.
-    """
-    if path.exists():
-        raise BadInput(f"{path}: exists already; nothing is overwritten, choose another folder")
-    _check_meta(path / "drive.json", meta)
-    check_actions(path / "actions.csv", action_names, actions)
-    sweep_leftovers(path.parent, f"{path.name}.*")
-    with written_whole(path) as partial:
-        partial.mkdir()
-        count = video.write_video(partial / "video.mp4", frames, meta["fps"])
-        if count != len(actions):
-            raise BadInput(f"{path}: {len(actions)} action rows for {count} frames; give one each")
-        columns = {n: actions[:, i].astype(np.float32) for i, n in enumerate(action_names)}
-        if columns:
-            pa.csv.write_csv(pa.table(columns), partial / "actions.csv")
-        files = ("video.mp4", "actions.csv") if columns else ("video.mp4",)
-        digests = (file_sha256(partial / name) for name in files)
-        meta = {**meta, **dict(zip(RECORDED, digests, strict=False))}
-        (partial / "drive.json").write_text(json.dumps(meta, indent=2) + "\n")
-
-
-def _read_meta(path: Path) -> dict[str, Any]:
-    file = path / "drive.json"
-    if not os.path.lexists(file):
-        raise BadInput(f'{file}: missing; write at least {{"fps": 10}}')
-    return _check_meta(file, read_json(file))
-
-
-def _check_meta(file: Path, meta: Any) -> dict[str, Any]:
-    fps = meta.get("fps") if isinstance(meta, dict) else None
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < 1000:
-        raise BadInput(f"{file}: fps is {fps!r}; give frames per second as a positive number")
-    if meta.get("split") not in (*SPLITS, None):
-        raise BadInput(f"{file}: split is {meta['split']!r}; use one of {', '.join(SPLITS)}")
-    return meta

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from drives.carracing.driver import ScriptedDriver, draw_plan, draw_style
 from drives.config import PHYSICS_FPS, CarRacingConfig
-from drives.drive import write_drive
+from drives.writing import write_drive
 from training.disk.hashing import file_sha256
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.records import read_json

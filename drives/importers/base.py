@@ -20,8 +20,10 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from drives.drive import RECORDED, SPLITS, open_drive, write_drive
+from drives.drive import open_drive
+from drives.splits.base import SPLITS
 from drives.video import read_source
+from drives.writing import RECORDED, write_drive
 from training.disk.leftovers import sweep_leftovers
 from training.errors import BadInput
 from training.loading.pools import START_METHOD, process_pool

@@ -6,8 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
-from drives.drive import default_split
-from drives.splits.base import SPLITS
+from drives.splits.base import SPLITS, default_split
 from training.disk.records import judged, read_json
 from training.errors import BadInput
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from drives import video
 from drives.actions import check_actions, read_table
-from drives.drive import VIDEO_SUFFIXES
 from drives.importers.base import MPS_PER_MPH, Recording
+from drives.video import VIDEO_SUFFIXES
 from training.errors import BadInput
 
 logger = logging.getLogger(__name__)

@@ -4,11 +4,20 @@ Only this room uses PyAV.
 """
 
 from drives.video.index import frame_rate, frame_size, num_frames, time_stamps
-from drives.video.reading import read_frames, read_source
+from drives.video.reading import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    find_source,
+    read_frames,
+    read_source,
+)
 from drives.video.writing import KEYFRAME_EVERY, write_video
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "KEYFRAME_EVERY",
+    "VIDEO_SUFFIXES",
+    "find_source",
     "frame_rate",
     "frame_size",
     "num_frames",

@@ -12,6 +12,8 @@ from drives.video.images import read_image
 from drives.video.index import DAMAGE, Index, index_of, keyframe, place_of
 from training.errors import BadInput
 
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".hevc")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 1 << 26  # of a frame: 8192 x 8192; a damaged header can state 16384 x 16384
 # Without ACCURATE_RND and BITEXACT the rounding of swscale depends on the CPU's vector unit.
 # FULL_CHR uses the chroma of every pixel, not of every second: +0.7 dB.
@@ -67,6 +69,21 @@ def read_frames(
             f"{path}: ends at frame {position}, but {expected} frames were expected; "
             "re-export the video"
         )
+
+
+def find_source(folder: Path) -> Path | list[Path]:
+    """The video file of a drive's folder, or its sorted image files.
+
+    Raises:
+        BadInput: there is neither.
+    """
+    videos = sorted(p for p in folder.glob("video.*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    if videos:
+        return videos[0]
+    images = sorted(p for p in folder.glob("frames/*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not images:
+        raise BadInput(f"{folder}: has neither video.mp4 nor frames/*.png; add one of them")
+    return images
 
 
 def read_source(

@@ -23,7 +23,7 @@ from onex_files import write_onex_v1, write_onex_v2
 from PIL import Image
 
 from drives.actions import read_table
-from drives.drive import open_drive, write_drive
+from drives.drive import open_drive
 from drives.importers import udacity
 from drives.importers.commavq_segments import list_segments, read_segments
 from drives.importers.onex_v1 import read_onex_v1
@@ -31,6 +31,7 @@ from drives.importers.onex_v2 import read_onex_v2
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.video.images import read_image
+from drives.writing import write_drive
 from training.checkpoints.folder import check_whole, read_state, read_weights, write_checkpoint
 from training.errors import BadInput
 from worldmodel.evaluation.challenges.submission import (

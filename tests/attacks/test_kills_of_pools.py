@@ -17,8 +17,9 @@ from PIL import Image
 from drives import video
 from drives.carracing.drives import ACTION_NAMES, make_drive, make_drives
 from drives.config import CarRacingConfig
-from drives.drive import open_drives, write_drive
+from drives.drive import open_drives
 from drives.tokens.store import TokenStore
+from drives.writing import write_drive
 
 RANDOM_KILLS = 6
 DRIVES = """

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drives.drive import open_drives, write_drive
+from drives.drive import open_drives
 from drives.sources import drive_digests
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
+from drives.writing import write_drive
 from training.errors import BadInput
 
 pytestmark = pytest.mark.attack

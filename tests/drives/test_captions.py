@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from drives.captions import Caption, captions_at, of_steps, read_captions
-from drives.drive import open_drive, write_drive
+from drives.drive import open_drive
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
+from drives.writing import write_drive
 from tokenizer.encode import EncodeConfig, encode_drives
 from training.disk.records import read_record, write_record
 from training.errors import BadInput

@@ -10,9 +10,10 @@ from hydra.utils import instantiate
 
 from drives import content, frame_cache
 from drives.clips import ClipDataModule
-from drives.drive import open_drives, write_drive
+from drives.drive import open_drives
 from drives.frame_cache import FrameCache, VideoFrames
 from drives.sources import DriveSource
+from drives.writing import write_drive
 from training.checkpoints.folder import newest_first, read_weights
 from training.errors import BadInput, CorruptSample
 

@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from drives import video
-from drives.drive import open_drive, open_drives, write_drive
+from drives.drive import open_drive, open_drives
 from drives.video import reading
+from drives.writing import write_drive
 from training.errors import BadInput
 
 NUM_FRAMES = 40

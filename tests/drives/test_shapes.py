@@ -5,9 +5,10 @@ import pytest
 
 import training.run as runs
 from drives.clips import ClipDataModule
-from drives.drive import open_drive, open_drives, write_drive
+from drives.drive import open_drive, open_drives
 from drives.shapes import judge_sizes
 from drives.sources import DriveSource
+from drives.writing import write_drive
 from tokenizer.encode import EncodeConfig, encode_drives
 from training.errors import BadInput
 from training.loading.rates import compare_rates

@@ -19,7 +19,7 @@ from PIL import Image
 from drives import video
 from drives.carracing.drives import ACTION_NAMES, make_drive
 from drives.config import CarRacingConfig
-from drives.drive import Drive, open_drives, write_drive
+from drives.drive import Drive, open_drives
 from drives.frame_stream import FrameStream, read_ahead
 from drives.preprocessing import resize, to_pixels, to_uint8
 from drives.shards import Shard, find_shard
@@ -27,6 +27,7 @@ from drives.splits.pieces import Piece, write_splits
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.video.gaps import Drop, find_drops, holes
+from drives.writing import write_drive
 from tokenizer.decode import check_pair, decode_frames
 from tokenizer.encode import EncodeConfig, average_rows, encode_drives
 from tokenizer.evaluation import evaluate_tokenizer

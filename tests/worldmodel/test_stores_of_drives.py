@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drives.drive import open_drives, write_drive
+from drives.drive import open_drives
 from drives.sources import DriveSource, dates_hash
+from drives.writing import write_drive
 from tokenizer.encode import EncodeConfig, encode_drives
 from tokenizer.load import load_tokenizer
 from training.errors import BadInput

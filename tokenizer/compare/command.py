@@ -19,9 +19,10 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from drives import video
-from drives.drive import SPLITS, Drive
+from drives.drive import Drive
 from drives.preprocessing import Preprocessing, to_uint8
 from drives.sources import DriveSource, source_from_dict, trained_on
+from drives.splits.base import SPLITS
 from tokenizer.compare.fid import PUBLISHED, load_inception, origin
 from tokenizer.compare.page import as_text, write_page
 from tokenizer.compare.panels import Panel, draw_panels, scale_of

@@ -12,7 +12,7 @@ from PIL import Image
 
 from drives.carracing.drives import make_drives
 from drives.config import CarRacingConfig
-from drives.drive import open_drives, write_drive
+from drives.drive import open_drives
 from drives.duplicates.__main__ import main
 from drives.duplicates.gate import refuse_duplicates
 from drives.duplicates.prints import Print, pictures_of
@@ -22,6 +22,7 @@ from drives.tokens.spec import TokenSpec
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.video.reading import read_source
+from drives.writing import write_drive
 from training.errors import BadInput
 
 NUM = 80  # frames of a copy: 8 s

@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from drives.drive import open_drive, write_drive
+from drives.drive import open_drive
 from drives.splits.base import of_split, validates_on, while_training
 from drives.splits.footage import Footage, shown_in, split_facts
+from drives.writing import write_drive
 from training.errors import BadInput
 
 

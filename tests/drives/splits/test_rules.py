@@ -6,13 +6,14 @@ import sys
 import numpy as np
 import pytest
 
-from drives.drive import open_drives, open_folders, write_drive
+from drives.drive import open_drives, open_folders
 from drives.sources import DriveSource
 from drives.splits.__main__ import main
 from drives.splits.base import of_split
 from drives.splits.pieces import Piece, read_splits
 from drives.splits.rules import by_geofence, by_route, by_time
 from drives.splits.tracks import METRES_PER_DEG, Fence, metres, read_fences, track_of
+from drives.writing import write_drive
 from training.errors import BadInput
 
 FPS, NUM = 10, 100

@@ -11,9 +11,10 @@ from torch import nn
 
 from drives.carracing.drives import ACTION_NAMES, make_drive
 from drives.config import CarRacingConfig
-from drives.drive import open_drives, write_drive
+from drives.drive import open_drives
 from drives.preprocessing import Preprocessing, resize
 from drives.video import num_frames
+from drives.writing import write_drive
 from tokenizer.compare import command as compare
 from tokenizer.compare import scores as compare_scores
 from tokenizer.compare.command import (

@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from drives.drive import open_drives, write_drive
+from drives.drive import open_drives
 from drives.preprocessing import to_pixels
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.video import read_frames
+from drives.writing import write_drive
 from tokenizer.decode import check_pair, decode_frames
 from tokenizer.encode import encode_drives
 from tokenizer.load import load_tokenizer

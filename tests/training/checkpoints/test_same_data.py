@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from drives.drive import write_drive
+from drives.writing import write_drive
 from training.checkpoints.same_data import FILE, judge_data, write_digests
 from training.errors import BadInput
 from training.run import build_data, open_run

@@ -10,8 +10,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from drives.drive import write_drive
 from drives.tokens.store import TokenSpec
+from drives.writing import write_drive
 from training.errors import BadInput
 from worldmodel.conditioning.dropout import ConditionShares
 from worldmodel.decoding import Guidance, Sampling

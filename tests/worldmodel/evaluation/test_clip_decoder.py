@@ -6,10 +6,11 @@ import torch
 
 from drives.carracing.drives import ACTION_NAMES, make_drive
 from drives.config import CarRacingConfig
-from drives.drive import open_drive, write_drive
+from drives.drive import open_drive
 from drives.preprocessing import to_uint8
 from drives.tokens.store import TokenDrive, TokenStore
 from drives.tokens.writer import TokenStoreWriter
+from drives.writing import write_drive
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.networks.kinds import build_network
 from tokenizer.networks.video.config import VideoAutoencoderConfig

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import eval as evaluation
-from drives.drive import write_drive
+from drives.writing import write_drive
 from tokenizer.published import convert
 
 HALVES = ("encoder_pytorch_model.bin", "decoder_pytorch_model.bin")

@@ -10,9 +10,9 @@ import torch
 from published_files import cosmos_files, genie_files, gpt2m_files, vavim_files
 from vqgan_by_name import ByName
 
-from drives.drive import write_drive
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
+from drives.writing import write_drive
 from worldmodel.load import load_world_model
 from worldmodel.published import convert
 

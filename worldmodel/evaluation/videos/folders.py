@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from drives import video
 from drives.actions import actions_file
-from drives.drive import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from drives.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from drives.video.gaps import describe, find_drops
 from drives.video.images import check_sizes
 from training.disk.hashing import file_sha256
