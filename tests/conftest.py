@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from jaxtyping import install_import_hook
 from omegaconf import DictConfig
 
 import training  # noqa: F401  (first: it repairs torchvision)
+from training import help
 
 # Where tensors are computed with, a test run checks the shapes in every signature; not in the GPT,
 # whose compiler would trace the checks as well.
@@ -95,20 +95,17 @@ def composed(tmp_path: Path, data_folder: Path) -> Callable[..., DictConfig]:
     """`composed("experiment", *overrides)`: the real config, on four short embedded drives."""
 
     def make(experiment: str, *overrides: str) -> DictConfig:
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            return compose(
-                "train",
-                overrides=[
-                    f"+experiment={experiment}",
-                    f"paths.runs={tmp_path}/runs",
-                    f"paths.data={data_folder}",
-                    "logger=none",
-                    "trainer.accelerator=cpu",
-                    "trainer.devices=1",
-                    *(() if any(o.startswith("data=") for o in overrides) else TINY_DRIVES),
-                    *overrides,
-                ],
-            )
+        words = [
+            f"+experiment={experiment}",
+            f"paths.runs={tmp_path}/runs",
+            f"paths.data={data_folder}",
+            "logger=none",
+            "trainer.accelerator=cpu",
+            "trainer.devices=1",
+            *(() if any(o.startswith("data=") for o in overrides) else TINY_DRIVES),
+            *overrides,
+        ]
+        return help.composed("train", words)
 
     return make
 

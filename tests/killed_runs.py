@@ -14,7 +14,7 @@ from training.watch.rows import METRICS_FILE
 ROOT = Path(__file__).parent.parent
 WORLD = (
     "+experiment=gpt_tiny",
-    "+debug=worldmodel",
+    "+debug=fast",
     "callbacks.media=null",
     "model.network.dim=24",
     "model.network.num_layers=1",
@@ -22,7 +22,7 @@ WORLD = (
 )
 TOKENIZER = (
     "+experiment=tokenizer_tiny",
-    "+debug=tokenizer",
+    "+debug=fast",
     "callbacks.media=null",
     "model.network.channels=[8,16]",
     "model.loss.perceptual_net=''",

@@ -16,10 +16,10 @@ ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 # Added to a command, so that it takes seconds: sizes only, never what it does.
 SHORT = {
-    "train.py +experiment=tokenizer_video": ["+debug=tokenizer_video"],
-    "train.py +experiment=musik": ["+debug=fast", "data.batch_size=4", "data.num_val_clips=4"],
-    "train.py +experiment=tokenizer": ["+debug=tokenizer"],
-    "train.py +experiment=gpt": ["+debug=worldmodel"],
+    "train.py +experiment=tokenizer_video": ["+debug=fast"],
+    "train.py +experiment=musik": ["+debug=fast"],
+    "train.py +experiment=tokenizer": ["+debug=fast"],
+    "train.py +experiment=gpt": ["+debug=fast"],
     "eval.py ckpt=models/gpt2m card=commavq": [],
     "eval.py": [
         "card=[teacher_forced,rollout]",

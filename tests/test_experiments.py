@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from training.checkpoints.folder import newest_first, read_state
+from training.cli import judge
+from training.config import TRAINING
+from training.help import composed as composed_config
 from training.planner.devices import find_device
 from training.planner.plan import Planner
 from training.watch.rows import METRICS_FILE, read_rows
@@ -105,6 +108,46 @@ def test_every_experiment_states_how_it_was_run(experiment):
     assert f"python train.py +experiment={experiment}" in header
     assert "hardware" in header
     assert "TODO" not in header
+
+
+OF_EACH_KIND = (
+    "gpt_large",
+    "masked_tiny",
+    "whole_inner_tiny",
+    "tokenizer_base",
+    "tokenizer_video_base",
+    "musik_tiny",
+    "vqkd_vits16",
+)
+
+
+@pytest.mark.parametrize("experiment", OF_EACH_KIND)
+def test_every_debug_config_fits_every_kind_of_recipe(experiment):
+    for debug in ("fast", "overfit", "profiler"):
+        cfg = composed_config("train", [f"+experiment={experiment}", f"+debug={debug}"])
+        judge(cfg, TRAINING)
+        assert cfg.trainer.max_steps <= 100
+        assert cfg.data.batch_size <= 16
+        assert not cfg.needs_gpu
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", OF_EACH_KIND)
+def test_a_fast_debug_run_of_every_kind(experiment, composed, fit):
+    cfg = composed(experiment, "+debug=fast", "trainer.max_steps=2", "trainer.profiler=simple")
+    _, run, trainer = fit(cfg)
+    assert trainer.global_step == 2
+    assert "run_training_batch" in (run.folder / "fit-profile.txt").read_text()
+
+
+@pytest.mark.slow
+def test_one_batch_is_learnt_by_heart(composed, fit):
+    drives = [f"data.source.carracing.{s}" for s in ("num_train=1", "seconds=2.4")]
+    _, run, _ = fit(composed("gpt_tiny", *drives, "+debug=overfit"))
+    losses = [
+        row["train/loss"] for row in read_rows(run.folder / METRICS_FILE) if "train/loss" in row
+    ]
+    assert losses[-1] < 0.1 * losses[0]
 
 
 FAST = ("gpt_tiny", "tokenizer_tiny", "musik_tiny")

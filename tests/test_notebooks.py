@@ -45,7 +45,7 @@ def test_notebook_runs(name, execute):
 
 @pytest.mark.slow
 def test_notebooks_of_a_world_model_run(composed, fit, execute, monkeypatch):
-    short = composed("gpt_tiny", "+debug=worldmodel", *SHORT, "data.source.carracing.seconds=6.0")
+    short = composed("gpt_tiny", "+debug=fast", *SHORT, "data.source.carracing.seconds=6.0")
     _, run, _ = fit(short)
     monkeypatch.setenv("DASHCAST_RUN", str(run.folder))
     monkeypatch.setenv("DASHCAST_EVAL", EVALUATION)

@@ -30,7 +30,7 @@ from training.command_line import near, typed
 from training.config import TRAINING
 from training.disk.status import slurm_job, write_status
 from training.errors import BadInput, TrainingFault
-from training.help import CONFIGS, asked_help, found_from, options_of
+from training.help import CONFIGS, asked_help, composed, found_from, options_of, sized
 from training.schemas import SCHEMAS, TARGET, judged_section, judged_settings, node_of
 
 BAD_INPUT, FAULT = 2, 1
@@ -94,6 +94,8 @@ def command(
                 if answer := asked_help(sys.argv[1:], config_name):
                     print(answer)
                     return
+                if config_name == "train":
+                    sys.argv[1:] = sized(sys.argv[1:])
                 entry(checked)()
             except InstantiationException:
                 raise
@@ -189,7 +191,7 @@ def run_folder(cfg: DictConfig) -> Path:
     overrides = [o.lstrip("+~") for o in HydraConfig.get().overrides.task]
     if any(o.startswith("run=") for o in overrides):
         return Path(cfg.run)
-    own = [o for o in overrides if not re.match(r"experiment=|debug=|paths\.|logger", o)]
+    own = [o for o in overrides if not re.match(r"experiment=|debug[=/]|paths\.|logger", o)]
     name = ",".join(own).replace("/", "-") or "job"
     if len(name) > 120:
         name = f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
@@ -222,13 +224,11 @@ def explain(error: BaseException, config_name: str) -> str:
 
 def _known_keys(config_name: str) -> list[str]:
     """All settings of the config, without overrides that fail to compose."""
-    folder, name = found_from(config_name)
     keep = [a for a in sys.argv[1:] if re.match(r"\+?(experiment|data|model)=", a)]
-    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
-        try:
-            cfg = hydra.compose(name, overrides=keep)
-        except (HydraException, OmegaConfBaseException):  # this override is the faulty one
-            cfg = hydra.compose(name)
+    try:
+        cfg = composed(config_name, keep)
+    except (HydraException, OmegaConfBaseException):  # this override is the faulty one
+        cfg = composed(config_name, [])
     keys: list[str] = []
 
     def walk(node: Any, prefix: str) -> None:

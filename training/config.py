@@ -51,6 +51,7 @@ class AdamWConfig:
 # Those that end in "-true" convert the batch, which Lightning refuses for frozen dataclasses.
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 SHORT_PRECISIONS = ("32", "16", "bf16", 32, 16)  # Lightning's other names for them
+PROFILERS = ("simple", "advanced", "pytorch")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
 
@@ -106,6 +107,8 @@ class TrainerSettings:
 
     Attributes:
         strategy: "auto" (ddp where there are several devices), "ddp" or "fsdp".
+        profiler: "simple" (time of each hook), "advanced" (of each function) or "pytorch" (of each
+            operator), written into the run folder.
         precision: "auto" is bf16-mixed where the device of the first start computes in bf16,
             else 32-true.
     """
@@ -119,6 +122,7 @@ class TrainerSettings:
     val_check_interval: int
     log_every_n_steps: int
     accumulate_grad_batches: int
+    profiler: str | None
 
     def __post_init__(self) -> None:
         names = ("max_steps", "val_check_interval", "log_every_n_steps", "accumulate_grad_batches")
@@ -127,6 +131,8 @@ class TrainerSettings:
         if self.precision not in SHORT_PRECISIONS:
             one_of(PRECISIONS, "trainer.", precision=self.precision)
         one_of(ACCELERATORS, "trainer.", accelerator=self.accelerator)
+        if self.profiler is not None:
+            one_of(PROFILERS, "trainer.", profiler=self.profiler)
         if isinstance(self.devices, int) and self.devices != -1:
             at_least(1, "trainer.", devices=self.devices)
 

@@ -1,5 +1,7 @@
 """What `--help` and `--cfg job` print: settings with their types and meanings, recipes, groups."""
 
+import re
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 from textwrap import fill
@@ -7,6 +9,7 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from training.config import TRAINING
@@ -23,10 +26,9 @@ def asked_help(arguments: list[str], config_name: str) -> str:
     if flags not in HELP:
         return ""
     folder, name = found_from(config_name)
-    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
-        composed = hydra.compose(name, overrides, return_hydra_config=True)
-    choices = composed.hydra.runtime.choices
-    settings: Any = OmegaConf.to_container(composed, resolve=False)
+    cfg = composed(config_name, overrides, hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    settings: Any = OmegaConf.to_container(cfg, resolve=False)
     del settings["hydra"]
     sections = TRAINING if config_name == "train" else {}
     told = annotated(settings, sections.get(""), sections=sections)
@@ -48,6 +50,33 @@ def found_from(config_name: str) -> tuple[Path, str]:
     path = CONFIGS / config_name
     alone = path.parent.parent == CONFIGS / "commands"
     return (path.parent, path.name) if alone else (CONFIGS, config_name)
+
+
+def composed(config_name: str, overrides: Sequence[str], hydra_config: bool = False) -> DictConfig:
+    """The config of a command, given these overrides."""
+    folder, name = found_from(config_name)
+    overrides = sized(overrides) if config_name == "train" else list(overrides)
+    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+        return hydra.compose(name, overrides, return_hydra_config=hydra_config)
+
+
+def sized(overrides: Sequence[str]) -> list[str]:
+    """The overrides, and with `+debug=...` the option of `debug/sizes` for the kind of the model.
+
+    Defaults lists cannot choose it: Hydra reads what is appended before it knows the model.
+    """
+    asked = [i for i, word in enumerate(overrides) if word.startswith("+debug=")]
+    if not asked or any("debug/sizes=" in word for word in overrides):
+        return list(overrides)
+    kind = [word for word in overrides if re.match(r"\+?(experiment|stage|model)=", word)]
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        try:
+            choices = hydra.compose("train", kind, return_hydra_config=True).hydra.runtime.choices
+        except HydraException:  # said where all of them are composed
+            return list(overrides)
+    sizes = [choices.model] if choices.model in options_of("debug/sizes") else []
+    before = [f"+debug/sizes={size}" for size in sizes]
+    return [*overrides[: asked[0]], *before, *overrides[asked[0] :]]
 
 
 def options_of(group: str) -> list[str]:

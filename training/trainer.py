@@ -10,6 +10,12 @@ import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.profilers import (
+    AdvancedProfiler,
+    Profiler,
+    PyTorchProfiler,
+    SimpleProfiler,
+)
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import DictConfig
 
@@ -28,6 +34,11 @@ from training.watch.throughput import Throughput
 from training.watch.validation import DueValidation
 
 STRATEGIES = ("auto", "ddp", "fsdp")
+PROFILERS: dict[str, type[Profiler]] = {
+    "simple": SimpleProfiler,
+    "advanced": AdvancedProfiler,
+    "pytorch": PyTorchProfiler,
+}
 
 
 def build_trainer(cfg: DictConfig, run: Any, datamodule: Any, module: Any) -> L.Trainer:
@@ -46,6 +57,8 @@ def build_trainer(cfg: DictConfig, run: Any, datamodule: Any, module: Any) -> L.
     if not module.automatic_optimization:
         settings["accumulate_grad_batches"] = 1  # the module does it by hand
     every = settings.pop("log_every_n_steps")
+    if name := settings["profiler"]:
+        settings["profiler"] = PROFILERS[name](dirpath=run.folder, filename="profile")
     io = FolderCheckpointIO(cfg.checkpoints.background, cfg.checkpoints.keep)
     # Ours is the only handler of signals; Lightning's saves in the middle of a step.
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []

@@ -18,7 +18,7 @@ from training.checkpoints.folder import newest_first, read_weights
 from training.errors import BadInput, CorruptSample
 
 CUT = (
-    "+debug=tokenizer",
+    "+debug=fast",
     "callbacks.media=null",
     "trainer.max_steps=3",
     "trainer.log_every_n_steps=1",

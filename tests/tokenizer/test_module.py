@@ -9,7 +9,7 @@ from tokenizer.losses.terms import adaptive_weight, generator_loss, hinge_discri
 from training.checkpoints.folder import newest_first, read_weights
 
 SMALL = [
-    "+debug=tokenizer",
+    "+debug=fast",
     "trainer.max_steps=6",
     "trainer.val_check_interval=6",
     "trainer.log_every_n_steps=1",

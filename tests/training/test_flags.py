@@ -7,7 +7,7 @@ from torch.utils import checkpoint as torch_checkpoint
 from training.checkpoints.folder import newest_first, read_weights
 
 WORLD = (
-    "+debug=worldmodel",
+    "+debug=fast",
     "callbacks.media=null",
     "model.network.dropout=0",
     "model.action_dropout=0",
@@ -17,7 +17,7 @@ WORLD = (
     "trainer.precision=32-true",
 )
 TOKENIZER = (
-    "+debug=tokenizer",
+    "+debug=fast",
     "callbacks.media=null",
     "trainer.max_steps=3",
     "trainer.log_every_n_steps=1",

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 TINY = (
-    "+debug=worldmodel",
+    "+debug=fast",
     "callbacks.media=null",
     "model.network.dim=24",
     "model.network.num_layers=1",

@@ -21,7 +21,7 @@ from training.watch.rows import read_rows
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = (
-    "+debug=worldmodel",
+    "+debug=fast",
     "callbacks.media=null",
     "model.network.dim=24",
     "model.network.num_layers=1",

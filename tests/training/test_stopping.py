@@ -18,7 +18,7 @@ FEW = (
 )
 RUN = (
     "+experiment=gpt_tiny",
-    "+debug=worldmodel",
+    "+debug=fast",
     *FEW,
     "callbacks.media=null",
     "trainer.max_steps=1",

@@ -14,7 +14,7 @@ from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.load import load_world_model
 
 SMALL = (
-    "+debug=worldmodel",
+    "+debug=fast",
     "trainer.max_steps=2",
     "trainer.val_check_interval=2",
     "model.network.num_layers=1",

@@ -14,7 +14,7 @@ from worldmodel.decoding.rollout import rollout
 from worldmodel.load import load_world_model
 
 TINY = [
-    "+debug=worldmodel",
+    "+debug=fast",
     "callbacks.media=null",
     "trainer.max_steps=2",
     "checkpoints.every_steps=2",

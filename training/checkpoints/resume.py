@@ -16,6 +16,7 @@ FREE = {
     "trainer.precision": "its numbers are rounded otherwise from here",
     "trainer.val_check_interval": "",
     "trainer.log_every_n_steps": "",
+    "trainer.profiler": "",
     "trainer.accelerator": "equal up to rounding from here",
     "trainer.devices": "equal up to rounding from here",
     "trainer.num_nodes": "equal up to rounding from here",

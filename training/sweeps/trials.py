@@ -8,15 +8,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from training.cli import CONFIGS, explain, judge
+from training.cli import explain, judge
 from training.config import TRAINING
 from training.disk.status import read_status
 from training.errors import BadInput
+from training.help import composed
 from training.watch.rows import METRICS_FILE, last_values, read_rows
 
 
@@ -32,8 +32,7 @@ def compose_train(arguments: Sequence[str]) -> DictConfig:
 @lru_cache(maxsize=256)
 def _compose(arguments: tuple[str, ...]) -> DictConfig:
     try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            cfg = hydra.compose("train", overrides=list(arguments))
+        cfg = composed("train", arguments)
         judge(cfg, TRAINING)
     except MissingMandatoryValue as error:
         raise BadInput(f"{error.full_key}: has no default; give {error.full_key}=...") from error

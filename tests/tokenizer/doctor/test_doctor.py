@@ -18,7 +18,7 @@ from training.errors import BadInput
 
 STEPS = 40
 RUN = (
-    "+debug=tokenizer",
+    "+debug=fast",
     "callbacks.media=null",
     "model.network.image_size=[32,32]",
     "model.loss.perceptual_net=''",

@@ -84,7 +84,7 @@ def test_a_teacher_of_frames_and_a_tokenizer_of_clips_are_refused():
 
 def test_a_run_with_a_teacher_learns_from_it(composed, fit):
     cut = [
-        "+debug=tokenizer",
+        "+debug=fast",
         "quantizer=lfq",
         "callbacks.media=null",
         "trainer.max_steps=20",

@@ -7,7 +7,7 @@ from tokenizer.load import export_tokenizer, load_tokenizer
 from training.checkpoints.folder import newest_first, read_weights
 
 SMALL = [
-    "+debug=tokenizer",
+    "+debug=fast",
     "callbacks.media=null",
     "trainer.max_steps=5",
     "trainer.val_check_interval=5",

@@ -297,7 +297,7 @@ def test_old_ones_go_only_when_the_new_one_is_durable(tmp_path, monkeypatch):
 
 
 CUT = (
-    "+debug=worldmodel",
+    "+debug=fast",
     "callbacks.media=null",
     "checkpoints.every_steps=2",
     "trainer.max_steps=6",
@@ -403,7 +403,7 @@ def test_a_checkpoint_of_schema_1_opens_and_resumes(composed, fit, tmp_path):
     folder = tmp_path / "runs/old/checkpoints/step-0000002"
     shutil.copytree(old, folder)
     cut = (
-        "+debug=worldmodel",
+        "+debug=fast",
         "callbacks.media=null",
         "trainer.max_steps=4",
         f"run={tmp_path}/runs/old",

@@ -11,7 +11,7 @@ from training.checkpoints.same_data import FILE, judge_data, write_digests
 from training.errors import BadInput
 from training.run import build_data, open_run
 
-CUT = ("+debug=tokenizer", "callbacks.media=null", "data.frames=video", "checkpoints.every_steps=1")
+CUT = ("+debug=fast", "callbacks.media=null", "data.frames=video", "checkpoints.every_steps=1")
 
 
 class Data:

@@ -27,13 +27,13 @@ COMMON = (
 )
 WORLD = (
     "+experiment=gpt_tiny",
-    "+debug=worldmodel",
+    "+debug=fast",
     "model.network.dropout=0",
     "model.action_dropout=0",
 )
 TOKENIZER = (
     "+experiment=tokenizer_tiny",
-    "+debug=tokenizer",
+    "+debug=fast",
     "model.loss.gan_start=4",
     "model.loss.discriminator_norm=group",
 )
@@ -160,7 +160,7 @@ def test_what_excludes_each_other_is_refused(composed):
 
 def test_another_global_batch_is_another_run(composed, fit, tmp_path):
     cut = (
-        "+debug=worldmodel",
+        "+debug=fast",
         "callbacks.media=null",
         "trainer.max_steps=2",
         f"run={tmp_path}/run",

@@ -186,7 +186,7 @@ def test_an_unknown_metric_and_several_processes_are_refused():
 
 TINY = {
     "overrides": [
-        *("+debug=worldmodel", "logger=none", "trainer.accelerator=cpu", "callbacks.media=null"),
+        *("+debug=fast", "logger=none", "trainer.accelerator=cpu", "callbacks.media=null"),
         *("trainer.devices=1", "trainer.max_steps=12", "trainer.val_check_interval=4"),
         *("checkpoints.every_steps=5", "trainer.log_every_n_steps=1"),
     ],

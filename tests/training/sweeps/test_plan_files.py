@@ -13,7 +13,7 @@ from training.scaling import scaling
 from training.search import search
 from worldmodel.evaluation.tokenizer_sweep import sweep
 
-SMALL = ["logger.wandb=false", "trainer.accelerator=cpu", "trainer.devices=1"]
+SMALL = ["logger=none", "trainer.accelerator=cpu", "trainer.devices=1"]
 PLANS: dict[str, tuple[Any, dict[str, Any]]] = {
     "ladder": (
         scaling.main,

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "tests" / "slurm_up.sh"
 STEPS = 60
 TINY = (
-    *("+experiment=gpt_tiny", "+debug=worldmodel", "callbacks.media=null", "logger=none"),
+    *("+experiment=gpt_tiny", "+debug=fast", "callbacks.media=null", "logger=none"),
     *("trainer.accelerator=cpu", "trainer.log_every_n_steps=1", f"trainer.max_steps={STEPS}"),
     *("trainer.val_check_interval=20", "checkpoints.every_steps=20", "max_passes=null"),
 )

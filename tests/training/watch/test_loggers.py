@@ -16,7 +16,7 @@ from training.watch.workspace import AXIS, SECTIONS, build
 
 HERE = "tests.training.watch.test_loggers"
 CUT = (
-    "+debug=worldmodel",
+    "+debug=fast",
     "callbacks.media=null",
     "trainer.log_every_n_steps=2",
 )
@@ -56,8 +56,8 @@ def test_every_row_says_what_is_learnt_how_fast_and_from_where(composed, fit):
 def test_the_saved_workspace_shows_only_what_is_logged(composed, fit, tmp_path):
     logged = {"train/skipped_steps", "rollout/clips", "rollout/reconstructions"}
     cuts = {
-        "gpt_tiny": ("+debug=worldmodel",),
-        "tokenizer_tiny": ("+debug=tokenizer", "model.loss.gan_start=1"),
+        "gpt_tiny": ("+debug=fast",),
+        "tokenizer_tiny": ("+debug=fast", "model.loss.gan_start=1"),
     }
     for recipe, cut in cuts.items():
         steps = ("trainer.max_steps=10", "trainer.log_every_n_steps=5", "callbacks.media=null")
@@ -72,7 +72,7 @@ def test_the_saved_workspace_shows_only_what_is_logged(composed, fit, tmp_path):
 
 def test_throughput_figures_are_consistent(composed, fit):
     cut = [
-        "+debug=worldmodel",
+        "+debug=fast",
         "trainer.max_steps=10",
         "trainer.log_every_n_steps=5",
         "callbacks.media=null",
@@ -104,7 +104,7 @@ class Keeping(DummyLogger):
 def test_several_loggers_have_the_same_rows(composed, fit):
     assert list(composed("gpt_tiny", "logger=[csv,wandb]").logger) == ["csv", "wandb"]
     mine = f"+logger.mine._target_={HERE}.Keeping"
-    cut = ["+debug=worldmodel", "trainer.max_steps=4", "trainer.log_every_n_steps=2"]
+    cut = ["+debug=fast", "trainer.max_steps=4", "trainer.log_every_n_steps=2"]
     _, run, trainer = fit(composed("gpt_tiny", *cut, "callbacks.media=null", "logger=csv", mine))
     with (run.folder / "csv/version_0/metrics.csv").open() as file:
         kept = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
@@ -129,7 +129,7 @@ class Counting(L.Callback):
 def test_a_callback_of_ones_own_needs_no_change_here(composed, fit):
     mine = [f"+callbacks.mine._target_={HERE}.Counting"]
     mine += ["+callbacks.mine.word=hello", "trainer.max_steps=3"]
-    _, _, trainer = fit(composed("gpt_tiny", "+debug=worldmodel", "callbacks.media=null", *mine))
+    _, _, trainer = fit(composed("gpt_tiny", "+debug=fast", "callbacks.media=null", *mine))
     found = [c for c in trainer.callbacks if type(c).__name__ == "Counting"]
     assert [(c.word, c.steps) for c in found] == [("hello", 3)]
 
@@ -164,7 +164,7 @@ def test_a_loader_that_is_slow_is_seen_in_the_data_wait(composed, fit, monkeypat
         TokenWindows, "__getitem__", lambda self, i: (time.sleep(0.2), real(self, i))[1]
     )
     cut = [
-        "+debug=worldmodel",
+        "+debug=fast",
         "trainer.max_steps=6",
         "trainer.log_every_n_steps=6",
         "callbacks.media=null",

@@ -36,7 +36,7 @@ def test_rollouts_of_short_drives_on_a_full_disk_do_not_end_the_run(
         "callbacks.media.horizon_steps=10",
         "callbacks.media.every_steps=2",
     )
-    cfg = composed("gpt_tiny", "+debug=worldmodel", *short, "trainer.max_steps=4")
+    cfg = composed("gpt_tiny", "+debug=fast", *short, "trainer.max_steps=4")
     _, run, trainer = fit(cfg, FullDisk(full_disk, monkeypatch))
     said = capsys.readouterr().out
     assert trainer.global_step == 4

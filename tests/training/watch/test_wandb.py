@@ -23,7 +23,7 @@ def offline(monkeypatch):
 
 
 CUT = (
-    "+debug=worldmodel",
+    "+debug=fast",
     "logger=wandb",
     "callbacks.media.every_steps=10",
     "trainer.log_every_n_steps=2",

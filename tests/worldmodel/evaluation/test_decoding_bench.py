@@ -80,7 +80,7 @@ def test_the_command_writes_its_table_and_eval_decodes_as_told(composed, fit, tm
     from worldmodel.evaluation.judge import judge
 
     cut = [
-        "+debug=worldmodel",
+        "+debug=fast",
         "callbacks.media=null",
         "trainer.max_steps=2",
         "data.source.carracing.seconds=5.0",

@@ -7,10 +7,12 @@ import sys
 import pytest
 from hydra import compose, initialize_config_dir
 
+from tests.worldmodel.evaluation.cards.test_cards import FEW, TINY
 from training.checkpoints.folder import find_checkpoint
 from training.checkpoints.manifests import read_manifest
 from training.cli import CONFIGS
 from training.errors import BadInput
+from training.help import composed
 from training.sweeps.snapshot import content_hash
 from worldmodel.evaluation.judge import judge
 from worldmodel.evaluation.provenance.__main__ import main
@@ -28,21 +30,18 @@ def trained(tmp_path_factory):
     from tests.conftest import TINY_DRIVES
 
     folder = tmp_path_factory.mktemp("provenance")
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose(
-            "train",
-            overrides=[
-                "+experiment=gpt_tiny",
-                f"paths.runs={folder}/runs",
-                f"paths.data={folder.parent.parent}/data",
-                "logger=none",
-                "trainer.accelerator=cpu",
-                "trainer.devices=1",
-                *TINY_DRIVES,
-                *TINY,
-                "trainer.max_steps=2",
-            ],
-        )
+    words = [
+        "+experiment=gpt_tiny",
+        f"paths.runs={folder}/runs",
+        f"paths.data={folder.parent.parent}/data",
+        "logger=none",
+        "trainer.accelerator=cpu",
+        "trainer.devices=1",
+        *TINY_DRIVES,
+        *TINY,
+        "trainer.max_steps=2",
+    ]
+    cfg = composed("train", words)
     run = runs.open_run(cfg)
     data = runs.build_data(cfg)
     module = runs.build_model(cfg, data)

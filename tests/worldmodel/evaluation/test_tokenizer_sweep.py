@@ -17,8 +17,8 @@ from worldmodel.evaluation.tokenizer_sweep.sweep import Entry, main, measure, re
 
 ROOT = Path(__file__).parents[3]
 PLAN = """
-tokenizer: {experiment: tokenizer_tiny, overrides: ["+debug=tokenizer"]}
-probe: {experiment: gpt_tiny, overrides: ["+debug=worldmodel"]}
+tokenizer: {experiment: tokenizer_tiny, overrides: ["+debug=fast"]}
+probe: {experiment: gpt_tiny, overrides: ["+debug=fast"]}
 overrides: [logger=none, callbacks.media=null, trainer.accelerator=cpu, trainer.devices=1]
 tokenizers:
   few: {"model.network.quantizer.levels": [4, 4]}

@@ -14,7 +14,7 @@ from training.errors import BadInput
 from worldmodel.evaluation.cards.terminal import table_of
 
 TINY = [
-    "+debug=worldmodel",
+    "+debug=fast",
     "callbacks.media=null",
     "trainer.max_steps=12",
     "data.source.carracing.seconds=5.0",
@@ -166,7 +166,7 @@ def test_digits_do_not_depend_on_batch_size_or_threads(composed, fit, evaluate):
 
 def test_a_world_model_of_video_tokens_gets_its_card(composed, fit, evaluate):
     cut = [
-        "+debug=tokenizer_video",
+        "+debug=fast",
         "trainer.max_steps=2",
         "callbacks.media=null",
         "model.loss.gan_start=9",
@@ -190,7 +190,7 @@ def test_a_world_model_of_video_tokens_gets_its_card(composed, fit, evaluate):
 
 def test_a_tokenizer_gets_its_card(composed, fit, evaluate):
     cut = [
-        "+debug=tokenizer",
+        "+debug=fast",
         "trainer.max_steps=4",
         "callbacks.media=null",
         "model.loss.gan_start=2",
@@ -209,7 +209,7 @@ def test_a_prompt_longer_than_the_context_and_another_tokenizer_are_refused(
     with pytest.raises(BadInput, match="context"):
         evaluate(run.folder, *FEW, "cards.rollout.prompt_steps=9")
     cut = [
-        "+debug=tokenizer",
+        "+debug=fast",
         "trainer.max_steps=1",
         "callbacks.media=null",
         "checkpoints.every_steps=1",

@@ -22,7 +22,7 @@ SMALL = [
 
 def test_two_steps_of_a_run_are_compared(composed, fit, tmp_path, monkeypatch, capsys):
     few = [
-        "+debug=worldmodel",
+        "+debug=fast",
         "callbacks.media=null",
         "trainer.max_steps=8",
         "checkpoints.every_steps=4",
