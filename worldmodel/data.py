@@ -204,11 +204,13 @@ class TokenDataModule(L.LightningDataModule):
         """Make and check the token store; safe to call again."""
         if hasattr(self, "store"):
             return
+        opened = None
         if isinstance(self.source, DriveSource):
+            opened = load_tokenizer(self.tokenizer_name)  # refused before drives are made
             self.drives = self.source.open()
             self._refuse_duplicates(self.drives)
         how = (self.tokenizer_name, self.encode, self.on_corrupt)
-        store = open_store(self.source, *how, drives=self.drives or None)
+        store = open_store(self.source, *how, opened=opened, drives=self.drives or None)
         if not self.drives:
             self._refuse_duplicates(store)
         self.store = store

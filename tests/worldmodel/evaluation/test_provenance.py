@@ -7,7 +7,6 @@ import sys
 import pytest
 from hydra import compose, initialize_config_dir
 
-from tests.worldmodel.evaluation.cards.test_cards import FEW, TINY
 from training.checkpoints.folder import find_checkpoint
 from training.checkpoints.manifests import read_manifest
 from training.cli import CONFIGS
@@ -20,7 +19,7 @@ from worldmodel.evaluation.provenance.chain import provenance
 from worldmodel.evaluation.provenance.trained_clips import refuse_trained_clips
 from worldmodel.load import load_world_model
 
-TINY = ("+debug=worldmodel", "callbacks.media=null", "data.source.carracing.seconds=5.0")
+TINY = ("+debug=fast", "callbacks.media=null", "data.source.carracing.seconds=5.0")
 
 
 @pytest.fixture(scope="module")
