@@ -70,7 +70,7 @@ def measure(
         accuracy=scores["accuracy"],
         frames_per_s=frames_per_second(model, clips[0], num_frames, device),
         parameters=network.num_parameters(),
-        action_use=action_use(network, clips, device, texts, scores),
+        action_use=action_use(network, clips, device, texts),
     )
 
 

@@ -152,9 +152,10 @@ class ControlCard(Card):
 
     Attributes:
         num_windows: windows whose tokens are scored under wrong actions.
-        num_clips: clips steered left, straight and right.
+        num_clips: clips imagined under every command.
         prompt_steps: real time steps before a rollout; null is half of the context.
         horizon_s: seconds imagined.
+        reader_steps: training steps of the inverse-dynamics model that reads actions from pixels.
     """
 
     name: ClassVar[str] = "control"
@@ -162,10 +163,12 @@ class ControlCard(Card):
     num_clips: int = 8
     prompt_steps: int | None = None
     horizon_s: float = 2.0
+    reader_steps: int = 1000
 
     def __post_init__(self) -> None:
         where = f"cards.{self.name}."
-        at_least(1, where, num_windows=self.num_windows, num_clips=self.num_clips)
+        for name in ("num_windows", "num_clips", "reader_steps"):
+            at_least(1, where, **{name: getattr(self, name)})
         if self.prompt_steps is not None:
             at_least(2, where, prompt_steps=self.prompt_steps)
         positive(where, horizon_s=self.horizon_s)
@@ -270,7 +273,7 @@ VERSIONS: dict[str, dict[str, str]] = {
     "floors": {"1": "6119891ecd66197a"},
     "rollout": {"1": "5e694438cd33fb95"},
     "distance": {"1": "fd600cf8c1e18ed5"},
-    "control": {"1": "4e1e5a503a728407"},
+    "control": {"1": "0a2bbe8350896d5a"},
     "onex": {"1": "21ea3d71a84a4277"},
     "commavq": {"1": "816d1ffb32140617"},
     "reconstruction": {"1": "68af64456c85ac16"},

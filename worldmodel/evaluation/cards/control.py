@@ -1,58 +1,89 @@
 """The card `control`: does the model listen to the actions?"""
 
 import math
-from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange
+from torch import Tensor
 
 from training.pages.films import write_films
-from worldmodel.evaluation.action_use import action_use
+from worldmodel.evaluation.action_use import TRUE, bits_by_window, lagged
 from worldmodel.evaluation.cards.config import ControlCard
+from worldmodel.evaluation.cards.control_readings import frame_actions, read_back
 from worldmodel.evaluation.cards.result import Result
-from worldmodel.evaluation.pixels import imagine
+from worldmodel.evaluation.control.commands import commanded, commands_of, imagine_variants
 from worldmodel.evaluation.report.strips import Panel, as_arrays, write_strip
-from worldmodel.evaluation.steering import (
-    can_steer,
-    scene_motion,
-    steered_actions,
-    steering_amplitude,
-)
-from worldmodel.evaluation.subject import JudgedClips, JudgedModel
+from worldmodel.evaluation.steering import can_steer, scene_motion, steering_amplitude
+from worldmodel.evaluation.subject import Chosen, JudgedClips, JudgedModel
 
 SHOWN = 4  # clips in the video
+LAGS = (-2, -1, 1, 2)  # rows, beside 0
+DIRECTIONS = {"left": 1.0, "straight": 0.0, "right": -1.0}
 
 
 def measure(subject: JudgedModel, card: ControlCard) -> Result:
-    """What wrong actions cost in bits per token, and how the scene moves under the wheel."""
-    network = subject.network
-    chosen = subject.windows(network.config.context_steps, card.num_windows)
+    """What wrong actions cost, and whether imagined pixels show what was commanded."""
+    chosen = subject.windows(subject.network.config.context_steps, card.num_windows)
     result = Result(chosen.record(), chosen.drives, chosen.names)
-    batches = chosen.loader(subject.batch_size)
-    result.details["action_use"] = action_use(network, batches, subject.device, subject.texts)
-    names = subject.model.action_names
-    if subject.train and can_steer(names) and not subject.why_no_pixels("alex"):
+    _listening(subject, chosen, result)
+    commands = commands_of(subject.train, subject.model.action_names) if subject.train else []
+    if commands and not subject.why_no_pixels("alex"):
         prompt, horizon = subject.lengths(card)
         clips = subject.clips(prompt, horizon, card.num_clips)
-        result.details["steering"] = _steering(subject, clips)
+        names, actions = subject.model.action_names, clips.tokens.actions
+        variants = [actions, *(commanded(actions, names, prompt, c) for c in commands)]
+        drawn = (subject.sampling, subject.decoding, subject.texts)
+        tokens = imagine_variants(subject.network, clips.tokens, variants, prompt, *drawn)
+        pixels = [clips.with_prompt(clips.decoder.after_prompt(future)) for future in tokens]
+        if can_steer(names):
+            by_level = dict(zip((c.level for c in commands), pixels[1:], strict=True))
+            panels = {way: by_level["steering", level] for way, level in DIRECTIONS.items()}
+            result.details["steering"] = _steering(subject, clips, panels)
+        found, lines = read_back(subject, clips, commands, pixels, card.reader_steps)
+        result.details["inverse_dynamics"] = found
+        result.details["lines"] = result.details.get("lines", []) + lines
     return result
 
 
-def _steering(subject: JudgedModel, clips: JudgedClips) -> dict[str, Any]:
+def _listening(subject: JudgedModel, chosen: Chosen, result: Result) -> None:
+    """Bits under true, wrong and late actions, and what each costs, of every window."""
+    network, spec = subject.network, subject.model.spec
+    clips = list(chosen.loader(subject.batch_size))
+    asked = (network, clips, subject.device, subject.texts)
+    actions = torch.cat([clip.actions for clip in clips])
+    true = bits_by_window(*asked, {TRUE: actions})[TRUE]
+    late = {f"lag {lag:+d}": lagged(chosen.windows, chosen.ids, lag) for lag in LAGS}
+    bits = {TRUE: true, **bits_by_window(*asked), **bits_by_window(*asked, late)}
+    per_frame = spec.tokens_per_step / spec.frames_per_step
+    for name, values in bits.items():
+        result.score(f"{name} actions", "bits_per_token", values)
+        result.score(f"{name} actions", "bits_per_frame", values * per_frame)
+        result.score(f"{name} actions", "cost_bits_per_frame", (values - true) * per_frame)
+    costs = {name: float(np.mean(values - true)) for name, values in bits.items()}
+    by_lag = {lag: costs[f"lag {lag:+d}"] if lag else 0.0 for lag in sorted((0, *LAGS))}
+    result.details["action_use"] = {k: v for k, v in costs.items() if k != TRUE and k not in late}
+    result.details["cost_by_lag"] = {str(lag): cost for lag, cost in by_lag.items()}
+    best = min(by_lag, key=lambda lag: by_lag[lag])
+    cost = result.systems[f"lag {best:+d} actions"]["cost_bits_per_frame"] if best else None
+    if cost and (cost.high is None or cost.high < 0):
+        result.details["lines"] = [
+            f"warning: actions {best:+d} rows later cost less than the true ones; the actions of "
+            "these drives are shifted against those of training"
+        ]
+
+
+def _steering(
+    subject: JudgedModel, clips: JudgedClips, steered: dict[str, Tensor]
+) -> dict[str, Any]:
     """Scene motion under left, straight and right, and how well it tells real turns."""
-    model, decoder, frames = subject.model, clips.decoder, clips.frames
-    names, prompt, seen = model.action_names, clips.prompt_steps, clips.seen
+    model, frames = subject.model, clips.frames
+    names, seen = model.action_names, clips.seen
     amplitude = steering_amplitude(subject.train, names)  # as hard as the train drives do
-    variants = steered_actions(clips.tokens.actions, names, prompt, amplitude)
-    panels: list[Panel] = []
+    panels: list[Panel] = [(f"steer {way}", pixels) for way, pixels in steered.items()]
     result: dict[str, Any] = {"amplitude": amplitude}
-    drawn = (subject.sampling, subject.decoding)
-    for direction, actions in variants.items():
-        steered = replace(clips.tokens, actions=actions)
-        futures = imagine(model.network, steered, prompt, *drawn, 1, direction, texts=subject.texts)
-        pixels = clips.with_prompt(decoder.after_prompt(futures.tokens[:, 0]))
-        panels.append((f"steer {direction}", pixels))
+    for direction, pixels in steered.items():
         motion = scene_motion(pixels[:, seen - 1 :]).median(1).values
         error = motion.std().item() / math.sqrt(len(motion)) if len(motion) > 1 else None
         result[direction] = {
@@ -61,10 +92,7 @@ def _steering(subject: JudgedModel, clips: JudgedClips) -> dict[str, Any]:
         }
     column = next(i for i, name in enumerate(names) if name in amplitude)
     real = scene_motion(frames)
-    # The row that explains each frame but the first: of the time step before the frame's own.
-    later = torch.arange(1, frames.shape[1], device=frames.device)
-    rows = decoder.first_step - 1 + later // model.spec.frames_per_step
-    turns = clips.tokens.actions[:, rows, column]
+    turns = frame_actions(subject, clips)[..., column]
     pairs = torch.stack([rearrange(real, "c t -> (c t)").cpu(), turns.flatten().cpu()])
     result["calibration"] = {
         "column": names[column],

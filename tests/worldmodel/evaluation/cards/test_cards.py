@@ -22,6 +22,7 @@ TINY = [
 ALL = "card=[teacher_forced,rollout,control]"
 FEW = [
     ALL,
+    "cards.control.reader_steps=4",
     *(f"cards.{card}.version=few" for card in ("teacher_forced", "rollout", "control")),
     *(f"cards.{card}.num_windows=8" for card in ("teacher_forced", "control")),
     *(
@@ -80,6 +81,21 @@ def test_a_world_model_gets_its_cards(composed, fit, evaluate, tmp_path):
     assert np.mean(forced["bits_by_cell"]) == pytest.approx(bits["world model"]["value"])
     control = cards["control"]
     assert set(control["action_use"]) == {"shuffled", "held", "zeroed", "halved", "x1.5"}
+    rows = control["scores"]
+    assert rows["true actions"]["cost_bits_per_frame"]["value"] == 0
+    true, shuffled = (rows[f"{name} actions"]["bits_per_frame"] for name in ("true", "shuffled"))
+    cost = rows["shuffled actions"]["cost_bits_per_frame"]
+    assert cost["value"] == pytest.approx(shuffled["value"] - true["value"])
+    assert true["value"] == pytest.approx(64 * bits["world model"]["value"])
+    assert set(control["cost_by_lag"]) == {"-2", "-1", "0", "1", "2"}
+    read = control["inverse_dynamics"]
+    assert set(read["columns"]) == {"speed_mps", "yaw_rate_rad_s", "steering"}
+    for name in read["columns"]:
+        for source in ("camera", "reconstruction", "imagined, true actions"):
+            assert -1 <= read[source][name]["correlation"]["value"] <= 1
+        levels = 3 if name == "speed_mps" else 5
+        assert len(read["commands"][name]["curve"]) == levels
+    assert any("read from camera" in line for line in control["lines"])
     assert set(control["steering"]) >= {"left", "straight", "right", "calibration", "amplitude"}
     rollout = cards["rollout"]
     mean = {
@@ -121,6 +137,7 @@ def test_a_world_model_gets_its_cards(composed, fit, evaluate, tmp_path):
     assert rollout["scores"]["floor_copy_last"]["psnr"]["low"] is None  # of one drive
     assert steering["left"]["standard_error"] is None  # of one clip
     assert steering["calibration"]["correlation_on_real_frames"] is None
+    assert "none ever moves" in cards["control"]["inverse_dynamics"]["skipped"]
     page = (out / "report.html").read_text()
     assert "count as 100 dB (floor: copy the last prompt frame: 4 of 4)" in page
 

@@ -1,0 +1,88 @@
+"""What the car is told to do: the same prompts under steering and speeds of the train drives."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from drives.tokens.store import TokenDrive
+from worldmodel.conditioning.text_encoders import Texts
+from worldmodel.data import TokenClip
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.rollout import rollout
+from worldmodel.dynamics.base import Dynamics
+from worldmodel.evaluation.pixels import captions_of
+from worldmodel.evaluation.steering import LEFT, steering_amplitude
+
+SPEED = "speed_mps"
+TURNS = (1.0, 0.5, 0.0, -0.5, -1.0)  # of the amplitude; left is positive
+SPEEDS = (0.1, 0.5, 0.9)  # quantiles of the train drives
+
+
+@dataclass(frozen=True)
+class Command:
+    """Columns that are overridden after the prompt, all else held.
+
+    Attributes:
+        level: "steering" and how much of the amplitude, or "speed" and which quantile.
+        values: by column.
+    """
+
+    level: tuple[str, float]
+    values: Mapping[str, float]
+
+
+def commands_of(drives: Sequence[TokenDrive], names: Sequence[str]) -> list[Command]:
+    """Five ways to steer and three speeds, as far as these columns know them."""
+    amplitude = steering_amplitude(drives, names)
+    commands = []
+    for level in TURNS if amplitude else ():
+        values = {name: level * LEFT[name] * size for name, size in amplitude.items()}
+        commands.append(Command(("steering", level), values))
+    if SPEED in names:
+        speeds = np.concatenate([drive.actions[:, list(names).index(SPEED)] for drive in drives])
+        for share, value in zip(SPEEDS, np.quantile(speeds, SPEEDS), strict=True):
+            commands.append(Command(("speed", share), {SPEED: float(value)}))
+    return commands
+
+
+def commanded(
+    actions: Float[Tensor, "clip time action"],
+    names: Sequence[str],
+    prompt_steps: int,
+    command: Command,
+) -> Float[Tensor, "clip time action"]:
+    """The actions with a command after the prompt; other columns stay as at the prompt's end."""
+    changed = actions.clone()
+    changed[:, prompt_steps - 1 :] = actions[:, prompt_steps - 2 : prompt_steps - 1]
+    for name, value in command.values.items():
+        changed[:, prompt_steps - 1 :, list(names).index(name)] = value
+    return changed
+
+
+def imagine_variants(
+    network: Dynamics,
+    clips: TokenClip,
+    variants: Sequence[Float[Tensor, "clip time action"]],
+    prompt_steps: int,
+    sampling: Sampling,
+    decoding: Mapping[str, Any],
+    texts: Texts | None = None,
+) -> Int[Tensor, "variant clip horizon height width"]:
+    """One future of every clip under each of several actions; a clip's futures in one batch."""
+    captions, horizon = captions_of(clips, sampling, texts), clips.tokens.shape[1] - prompt_steps
+    num, found = len(variants), []
+    for index in tqdm(range(len(clips.tokens)), "commands", unit="clip"):
+        prompt = clips.tokens[index : index + 1, :prompt_steps].expand(num, -1, -1, -1)
+        actions = torch.stack([variant[index] for variant in variants])
+        text = captions
+        if captions is not None:
+            text = replace(captions, index=captions.index[index : index + 1].expand(num, -1))
+        futures = rollout(network, prompt, actions, horizon, sampling, 1, **decoding, captions=text)
+        found.append(futures[:, 0])
+    return torch.stack(found, 1)
