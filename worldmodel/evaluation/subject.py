@@ -21,7 +21,7 @@ from training.loading.loader import listed_loader
 from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling
-from worldmodel.evaluation.cards.config import ControlCard, DistanceCard, RolloutCard
+from worldmodel.evaluation.cards.config import ControlCard, DistanceCard, DriftCard, RolloutCard
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of
 from worldmodel.evaluation.evidence import Evidence
 from worldmodel.evaluation.floors.predictors import floors
@@ -182,7 +182,9 @@ class JudgedModel:
             self._judges[net] = PixelJudge(perceptual)
         return self._judges[net]
 
-    def lengths(self, card: RolloutCard | ControlCard | DistanceCard) -> tuple[int, int]:
+    def lengths(
+        self, card: RolloutCard | ControlCard | DistanceCard | DriftCard
+    ) -> tuple[int, int]:
         """Time steps of prompt and horizon: as asked; a prompt is else half of the context.
 
         Raises:

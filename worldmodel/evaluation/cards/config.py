@@ -175,6 +175,32 @@ class ControlCard(Card):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DriftCard(Card):
+    """What becomes of the model in its own dreams?
+
+    Attributes:
+        num_clips: clips rolled out, all in one batch.
+        prompt_steps: real time steps before a rollout; null is half of the context.
+        horizon_s: seconds imagined.
+        lpips_net: alex | vgg.
+    """
+
+    name: ClassVar[str] = "drift"
+    num_clips: int = 16
+    prompt_steps: int | None = None
+    horizon_s: float = 8.0
+    lpips_net: str = "alex"
+
+    def __post_init__(self) -> None:
+        where = f"cards.{self.name}."
+        at_least(1, where, num_clips=self.num_clips)
+        if self.prompt_steps is not None:
+            at_least(2, where, prompt_steps=self.prompt_steps)
+        positive(where, horizon_s=self.horizon_s)
+        one_of(LPIPS_NETS, where, lpips_net=self.lpips_net)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReconstructionCard(Card):
     """How close are a tokenizer's reconstructions?
 
@@ -257,6 +283,7 @@ CARDS: dict[str, type[Card]] = {
         RolloutCard,
         DistanceCard,
         ControlCard,
+        DriftCard,
         ReconstructionCard,
         OnexCard,
         CommaVQCard,
@@ -274,6 +301,7 @@ VERSIONS: dict[str, dict[str, str]] = {
     "rollout": {"1": "5e694438cd33fb95"},
     "distance": {"1": "fd600cf8c1e18ed5"},
     "control": {"1": "0a2bbe8350896d5a"},
+    "drift": {"1": "3283c53802d2b993"},
     "onex": {"1": "21ea3d71a84a4277"},
     "commavq": {"1": "816d1ffb32140617"},
     "reconstruction": {"1": "68af64456c85ac16"},

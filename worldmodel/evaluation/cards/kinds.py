@@ -9,6 +9,7 @@ from worldmodel.evaluation.cards import (
     commavq,
     control,
     distance,
+    drift,
     floors,
     onex,
     rollout,
@@ -19,6 +20,7 @@ from worldmodel.evaluation.cards.config import (
     CommaVQCard,
     ControlCard,
     DistanceCard,
+    DriftCard,
     FloorsCard,
     OnexCard,
     RolloutCard,
@@ -65,6 +67,7 @@ KINDS: dict[type[Card], Kind] = {
     RolloutCard: Kind(rollout.measure, JudgedModel.lengths, pixels_are_there),
     DistanceCard: Kind(distance.measure, JudgedModel.lengths, distance.lacks),
     ControlCard: Kind(control.measure, JudgedModel.lengths, actions_are_read),
+    DriftCard: Kind(drift.measure, JudgedModel.lengths),
     OnexCard: Kind(onex.measure, onex.check),
     CommaVQCard: Kind(commavq.measure, commavq.check),
 }

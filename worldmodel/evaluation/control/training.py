@@ -35,7 +35,7 @@ from worldmodel.evaluation.control.inverse_dynamics import (
 Recording = tuple[UInt8[np.ndarray, "time height width 3"], Float[np.ndarray, "time column"]]
 THREADS = 1  # always: sums of another number of threads round otherwise
 BANK = 256  # patterns, and pictures of noise, drawn once
-MIN_PAIRS = 100
+MIN_PAIRS = 50
 
 
 def open_inverse_dynamics(
@@ -75,7 +75,7 @@ def train_inverse_dynamics(
     """A model of the readable columns that are not always zero; the same on every call.
 
     Raises:
-        BadInput: no column can be read, or there are less than 100 pairs of frames.
+        BadInput: no column can be read, or there are less than 50 pairs of frames.
     """
     config = config or InverseDynamicsConfig()
     with _threads(THREADS):
@@ -165,7 +165,10 @@ class _Pairs:
 
 
 class _Disturbance:
-    """Adds to pairs what decoders add: a pattern that both share, noise of each, and blur."""
+    """Adds to pairs what decoders add: a pattern that both share, noise of each, and blur.
+
+    Before, both are moved by as much and get another contrast: few recordings are more that way.
+    """
 
     def __init__(
         self, size: Sequence[int], config: InverseDynamicsConfig, rng: torch.Generator
@@ -177,6 +180,7 @@ class _Disturbance:
 
     def __call__(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         num = len(first)
+        first, second = self._moved(first, second)
         still = self.patterns[torch.randint(0, BANK, (num,), generator=self.rng)]
         loud = self.noise * torch.rand(num, 1, 1, 1, generator=self.rng)
         soft = torch.rand(num, generator=self.rng) < 0.3
@@ -187,6 +191,17 @@ class _Disturbance:
             seen[soft] = F.avg_pool2d(seen[soft], 3, 1, 1, count_include_pad=False)
             done.append(seen)
         return done[0], done[1]
+
+    def _moved(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        num, _, height, width = first.shape
+        right = torch.randint(-(height // 5), height // 5 + 1, (num, 1), generator=self.rng)
+        down = torch.randint(-(height // 16), height // 16 + 1, (num, 1), generator=self.rng)
+        rows = (torch.arange(height) + down).clamp(0, height - 1)[:, None, :, None]
+        columns = (torch.arange(width) + right).clamp(0, width - 1)[:, None, None]
+        pair = torch.arange(num)[:, None, None, None]
+        gain = 0.7 + 0.6 * torch.rand(num, 1, 1, 1, generator=self.rng)
+        first, second = (x[pair, 0, rows, columns] for x in (first, second))
+        return (first - 128) * gain + 128, (second - 128) * gain + 128
 
 
 def still_pattern(size: Sequence[int], rng: torch.Generator) -> Float[Tensor, "h w"]:

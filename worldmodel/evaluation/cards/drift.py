@@ -1,0 +1,110 @@
+"""The card `drift`: what becomes of a world model in its own dreams?"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.pages.html_page import shown
+from worldmodel.data import TokenWindows
+from worldmodel.decoding.rollout import rollout
+from worldmodel.evaluation.cards.config import DriftCard
+from worldmodel.evaluation.cards.result import Result
+from worldmodel.evaluation.long_rollouts import (
+    bits_by_horizon,
+    histogram_distances,
+    plain,
+    seconds_until_doubled,
+    token_counts,
+)
+from worldmodel.evaluation.pixels import captions_of, copy_last
+from worldmodel.evaluation.subject import Chosen, JudgedClips, JudgedModel, between_ends
+
+DREAM, REAL, COPY = "own samples", "recording", "floor_copy_last"
+
+
+def measure(subject: JudgedModel, card: DriftCard) -> Result:
+    """Bits, tokens and LPIPS of long rollouts against the horizon; seconds until LPIPS doubles."""
+    prompt, horizon = subject.lengths(card)
+    network, spec = subject.network, subject.model.spec
+    chosen, others = _chosen(subject, prompt + horizon, card.num_clips)
+    clips = chosen.clip().to(subject.device)
+    given = clips.actions if network.num_actions else None
+    text = captions_of(clips, subject.sampling, subject.texts)
+    start = clips.tokens[:, :prompt]
+    futures = rollout(
+        network, start, given, horizon, subject.sampling, 1, **subject.decoding, captions=text
+    )[:, 0]
+    result = Result(chosen.record(), chosen.drives, chosen.names)
+    dreams = torch.cat([start, futures], 1)
+    for system, tokens in ((DREAM, dreams), (REAL, clips.tokens)):
+        bits = bits_by_horizon(network, tokens, given, prompt)
+        result.curve(system, "bits_per_token", bits)
+    second = max(1, round(subject.steps_per_second))
+    counts = [
+        token_counts(tokens.cpu(), spec.vocab_size, min(second, horizon))
+        for tokens in (futures, clips.tokens[:, prompt:], others.clip().tokens[:, prompt:])
+    ]
+    result.details |= {
+        "seconds": [(step + 1) / subject.steps_per_second for step in range(horizon)],
+        "histogram_by_second": plain(histogram_distances(counts[0], counts[1], chosen.drives)),
+        "histogram_of_real_by_second": plain(
+            histogram_distances(counts[2], counts[1], chosen.drives)
+        ),
+    }
+    why = subject.why_no_pixels(card.lpips_net)
+    if why:
+        result.details["no_pixels"] = why
+    else:
+        seen = subject.clips(prompt, horizon, card.num_clips)
+        result.details |= _excess(subject, card, result, seen, futures)
+    return result
+
+
+def _chosen(subject: JudgedModel, steps: int, num: int) -> tuple[Chosen, Chosen]:
+    """The clips, and as many other real ones."""
+    windows = TokenWindows(subject.held, steps)
+    chosen = between_ends(windows, num)
+    size = len(windows)
+    others = [(index + size // (2 * len(chosen.ids)) + 1) % size for index in chosen.ids]
+    return chosen, Chosen(windows, others)
+
+
+def _excess(
+    subject: JudgedModel, card: DriftCard, result: Result, clips: JudgedClips, futures: Tensor
+) -> dict[str, Any]:
+    """LPIPS to the camera over that of the tokenizer, twice a second."""
+    judge, seen, fps = subject.judge(card.lpips_net), clips.seen, subject.model.spec.fps
+    horizon = clips.frames.shape[1] - seen
+    every = max(1, min(round(fps / 2), horizon))
+    at = list(range(every - 1, horizon, every))
+    target = clips.frames[:, seen:][:, at]
+    compared = {
+        DREAM: clips.decoder.after_prompt(futures)[:, at],
+        COPY: copy_last(clips.frames, seen)[:, at],
+    }
+    floor = judge.by_clip(clips.reconstruction[:, seen:][:, at], target)["lpips"]
+    result.floors.append(COPY)
+    excess = {}
+    for system, pixels in compared.items():
+        excess[system] = judge.by_clip(pixels, target)["lpips"] - floor
+        result.curve(system, "excess_lpips", excess[system])
+    seconds = [(step + 1) / fps for step in at]
+    doubled = seconds_until_doubled(excess[DREAM], seconds, clips.drives)
+    result.systems[DREAM]["seconds_until_doubled"] = doubled
+    mean = excess[DREAM].mean(0)
+    beaten = np.flatnonzero(mean >= excess[COPY].mean(0))
+    lines = [
+        f"excess LPIPS {shown(float(mean[0]))} after {seconds[0]:g} s; it doubles after "
+        f"{shown(doubled.value)} s"
+    ]
+    if doubled.value == seconds[-1]:
+        lines = [f"excess LPIPS does not double within {seconds[-1]:g} s"]
+    until = seconds[beaten[0]] if len(beaten) else None
+    lines.append(
+        f"a frozen frame is as near to the camera after {until:g} s"
+        if until is not None
+        else f"nearer to the camera than a frozen frame all {seconds[-1]:g} s"
+    )
+    return {"excess_seconds": seconds, "frozen_frame_as_good_after_s": until, "lines": lines}
