@@ -47,7 +47,8 @@ def measure(subject: JudgedModel, card: DriftCard) -> Result:
         for tokens in (futures, clips.tokens[:, prompt:], others.clip().tokens[:, prompt:])
     ]
     result.details |= {
-        "seconds": [(step + 1) / subject.steps_per_second for step in range(horizon)],
+        "num_frames": horizon,
+        "fps": subject.steps_per_second,
         "histogram_by_second": plain(histogram_distances(counts[0], counts[1], chosen.drives)),
         "histogram_of_real_by_second": plain(
             histogram_distances(counts[2], counts[1], chosen.drives)
@@ -107,4 +108,5 @@ def _excess(
         if until is not None
         else f"nearer to the camera than a frozen frame all {seconds[-1]:g} s"
     )
-    return {"excess_seconds": seconds, "frozen_frame_as_good_after_s": until, "lines": lines}
+    axis = {"name": "s ahead", "values": seconds}
+    return {"axis": axis, "frozen_frame_as_good_after_s": until, "lines": lines}
