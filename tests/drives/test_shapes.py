@@ -20,8 +20,9 @@ def drives(tmp_path):
 
     def make(height, width, fps=10, columns=("steering",)):
         root = tmp_path / f"{height}x{width}at{fps}"
-        for name in ("a", "b", "c"):
-            frames = np.zeros((6, height, width, 3), np.uint8)
+        for seed, name in enumerate(("a", "b", "c")):  # no two of which show the same
+            rng = np.random.default_rng(seed)
+            frames = rng.integers(0, 256, (6, height, width, 3), np.uint8)
             write_drive(root / name, frames, np.zeros((6, len(columns))), columns, {"fps": fps})
         return root
 
