@@ -26,8 +26,8 @@ from training.errors import BadInput, CorruptSample
 from training.loading.loader import POLICIES, OrderedLoader, fixed_loader
 from training.loading.order import DataOrder
 from training.ranges import at_least, one_of
+from worldmodel.action_ranges import action_ranges
 from worldmodel.conditioning.text_encoders import Captions
-from worldmodel.dynamics.config import ActionRanges
 
 
 @dataclass(frozen=True)
@@ -115,25 +115,6 @@ def collate(samples: list[Window]) -> TokenClip:
         torch.from_numpy(np.stack(actions)),
         Captions.of(captions[0]) if captions else None,
     )
-
-
-def action_ranges(drives: Sequence[TokenDrive], max_rows: int = 2**20) -> ActionRanges:
-    """Lowest and highest action of every column, outliers aside; what bins are laid in.
-
-    What lies further outside the quantiles 0.1 % and 99.9 % than these are apart is left out,
-    for one broken row would stretch the bins. A column that never changes gets a range around
-    its value. Of many rows, up to `max_rows` evenly spaced ones are read.
-    """
-    every = -(-sum(len(drive.actions) for drive in drives) // max_rows)
-    found = [drive.actions[::every] for drive in drives if not drive.damage]
-    rows = np.concatenate(found or [drives[0].actions]).astype(np.float64)
-    low, high = np.quantile(rows, [0.001, 0.999], axis=0)
-    margin = np.where(high > low, high - low, np.inf)
-    inside = (rows >= low - margin) & (rows <= high + margin)
-    low = np.where(inside, rows, np.inf).min(axis=0)
-    high = np.where(inside, rows, -np.inf).max(axis=0)
-    room = np.where(low == high, 0.5 * np.maximum(1.0, np.abs(low)), 0.0)
-    return tuple((low - room).tolist()), tuple((high + room).tolist())
 
 
 def open_store(

@@ -7,7 +7,7 @@ from commavq_files import make_segments, write_tar
 
 from drives.tokens.store import TokenDrive
 from training.errors import BadInput
-from worldmodel.data import action_ranges
+from worldmodel.action_ranges import action_ranges
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.config import LayoutConfig
