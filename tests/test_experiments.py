@@ -1,5 +1,6 @@
 """Every recipe composes and takes a step; the large ones are cut down, nothing else."""
 
+import re
 from pathlib import Path
 
 import lightning as L
@@ -101,13 +102,43 @@ def test_every_experiment_can_be_planned(experiment, composed):
     assert option.cost.work.tokens > 0
 
 
+def header_of(experiment: str) -> str:
+    return (ROOT / f"configs/experiment/{experiment}.yaml").read_text().split("name:")[0]
+
+
+EXPECTED = re.compile(
+    r"#   expected  by the planner, one H200 in bf16-mixed: ([\d.]+) (MB|GB), ([\d.]+) "
+    r"(seconds|minutes|hours) at 40 % of the peak"
+)
+UNITS = {"MB": 1e6, "GB": 1e9, "seconds": 1, "minutes": 60, "hours": 3600}
+UNRUN = [e for e in EXPERIMENTS if "never run at full size" in header_of(e)]
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_states_how_it_was_run(experiment):
-    header = (ROOT / f"configs/experiment/{experiment}.yaml").read_text().split("name:")[0]
+    header = header_of(experiment)
     assert "# @package _global_" in header
     assert f"python train.py +experiment={experiment}" in header
     assert "hardware" in header
     assert "TODO" not in header
+    if experiment in UNRUN:
+        assert EXPECTED.search(header), "says what plan=true expects"
+    else:
+        assert "result" in header
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", UNRUN)
+def test_a_recipe_that_was_never_run_says_what_the_planner_expects(experiment, composed):
+    words = ["model.weights=random"] if "vits16" in experiment else []
+    cfg = composed(experiment, "plan_device=h200", "trainer.accelerator=gpu", *words)
+    planner = Planner(cfg, *find_device(cfg))
+    option = planner.option(planner.asked)
+    found = EXPECTED.search(header_of(experiment))
+    assert found is not None
+    size, unit, time, units = found.groups()
+    assert sum(option.parts.values()) == pytest.approx(float(size) * UNITS[unit], rel=0.1)
+    assert option.seconds * planner.max_steps == pytest.approx(float(time) * UNITS[units], rel=0.1)
 
 
 OF_EACH_KIND = (
