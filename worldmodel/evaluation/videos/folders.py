@@ -106,12 +106,17 @@ def open_videos(
 
 
 def _sources(folder: Path) -> list[tuple[str, Path | list[Path], Path | None]]:
-    """Name, source and action folder of each video."""
+    """Name, source and action folder of each video.
+
+    A folder that is itself a drive, and holds `video.mp4`, gives its own name: two drives are no
+    pair because both call their video so.
+    """
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     files = [path for path in entries if path.is_file() and path.suffix.lower() in SUFFIXES]
     alone = folder if len(files) == 1 and actions_file(folder) else None
     found: list[tuple[str, Path | list[Path], Path | None]] = [
-        (path.stem, path, alone) for path in files
+        (folder.resolve().name if path.stem == "video" else path.stem, path, alone)
+        for path in files
     ]
     for inner in (path for path in entries if path.is_dir()):
         actions = inner if actions_file(inner) else None

@@ -57,6 +57,15 @@ def test_frames_are_read_at_another_rate(tmp_path):
     np.testing.assert_array_equal(double.read(range(4)), FRAMES[[0, 0, 1, 1]])
 
 
+def test_two_drives_are_no_pair_because_their_videos_are_both_named_video(tmp_path):
+    for name in ("lake", "mountain"):
+        write_video(tmp_path / name / "video.mp4", FRAMES, 10)
+        (tmp_path / name / "actions.csv").write_text("steering\n" + "0.5\n" * 12)
+    found = [opened(tmp_path / name)[0] for name in ("lake", "mountain")]
+    assert [video.name for video in found] == ["lake", "mountain"]
+    assert found[0].actions == tmp_path / "lake"
+
+
 def test_clips_are_spread_and_do_not_overlap(tmp_path):
     write_pngs(tmp_path / "a", FRAMES)
     write_pngs(tmp_path / "b", FRAMES[:9])

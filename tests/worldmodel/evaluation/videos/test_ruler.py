@@ -183,7 +183,9 @@ def test_what_would_mislead_is_refused_with_the_reason(folders, tmp_path):
     with pytest.raises(BadInput, match="I3D needs 9 frames, clip_frames=8"):
         open_subject(settings(real, fake, metrics=("fvd",)))
     other = write_folder(tmp_path / "other", prefix="w", actions=False)
-    with pytest.raises(BadInput, match="nothing can be measured: no video of one folder is named"):
+    with pytest.raises(
+        BadInput, match=r"nothing can be measured: .* no video of one folder is named"
+    ):
         open_subject(settings(real, other, clip_frames=99, metrics=()))
     subject = open_subject(settings(real, other, metrics=()))
     refused = {metric for metric in METRICS if subject.refusal(metric)}
