@@ -1,9 +1,11 @@
 """The card `floors`: what do predictors score that know nothing of driving?"""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from worldmodel.evaluation.cards.config import FloorsCard
 from worldmodel.evaluation.cards.result import Result
@@ -33,8 +35,14 @@ def measure(subject: JudgedModel, card: FloorsCard) -> Result:
 
 def floors_into(result: Result, subject: JudgedModel, chosen: Chosen) -> None:
     """The floors of a table of cross entropies, on the windows of the model's own scores."""
-    vocab = subject.model.spec.vocab_size
-    for name, nats in subject.floors(chosen).items():
+    put_floors(result, subject.floors(chosen), subject.model.spec.vocab_size)
+
+
+def put_floors(
+    result: Result, found: Mapping[str, Float[np.ndarray, "window step"]], vocab: int
+) -> None:
+    """Floors in nats and bits per token, and a guess among all tokens."""
+    for name, nats in found.items():
         result.floor(name, "nats_per_token", nats.mean(1))
         result.floor(name, "bits_per_token", nats.mean(1) / math.log(2))
     result.floor("uniform", "nats_per_token", math.log(vocab))

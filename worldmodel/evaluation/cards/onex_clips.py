@@ -19,6 +19,7 @@ from drives.tokens.store import TokenDrive
 from worldmodel.data import TokenWindows
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.cards.config import OnexCard
+from worldmodel.evaluation.cards.floors import put_floors
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.challenges.clip_compression import (
     GIVEN,
@@ -85,12 +86,7 @@ def fitted_floors(
 
     Without train drives there is a uniform guess alone.
     """
-    found = floors(train, windows.numpy(), vocab) if train else {}
-    for name, nats in found.items():
-        result.floor(name, "nats_per_token", nats.mean(1))
-        result.floor(name, "bits_per_token", nats.mean(1) / math.log(2))
-    result.floor("uniform", "nats_per_token", math.log(vocab))
-    result.floor("uniform", "bits_per_token", math.log2(vocab))
+    put_floors(result, floors(train, windows.numpy(), vocab) if train else {}, vocab)
 
 
 def _predicted_grids(drive: TokenDrive) -> TokenDrive:
