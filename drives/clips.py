@@ -161,7 +161,8 @@ class ClipDataModule(L.LightningDataModule):
         if self.on_corrupt == "stop":
             for drive in drives:
                 drive.check_pixels()
-        refuse_duplicates(drives, Path(self.source.cache), self.duplicates, "data.duplicates")
+        how = (Path(self.source.cache), self.duplicates, "data.duplicates", self.on_corrupt)
+        refuse_duplicates(drives, *how)
         self.cache.prepare(drives, max(2, self.num_workers))
         self.drives = drives
 

@@ -16,13 +16,18 @@ SHOWN = 5
 
 
 def refuse_duplicates(
-    data: Sequence[Drive] | TokenStore, cache: Path, on_found: str, setting: str
+    data: Sequence[Drive] | TokenStore,
+    cache: Path,
+    on_found: str,
+    setting: str,
+    on_corrupt: str = "stop",
 ) -> list[Duplicate]:
     """Pairs in different splits that show the same footage; their pictures lie below `cache`.
 
     Args:
         on_found: "stop", "warn" (print and go on) or "off" (look for none).
         setting: its name, for messages.
+        on_corrupt: "skip" leaves out drives that cannot be decoded.
 
     Raises:
         BadInput: there is a pair and `on_found` is "stop".
@@ -32,7 +37,7 @@ def refuse_duplicates(
     if isinstance(data, TokenStore):
         where, pairs = data.root, search_store(data, cache)
     else:
-        where, pairs = data[0].path.parent, search_drives(data, cache)
+        where, pairs = data[0].path.parent, search_drives(data, cache, on_corrupt)
     if not pairs:
         return []
     picture = cache / "duplicates" / f"{where.name}.png"

@@ -20,6 +20,7 @@ from drives.drive import Drive
 from drives.splits.footage import Footage
 from drives.tokens.store import TokenStore
 from training.disk.leftovers import written_whole
+from training.errors import BadInput
 
 SIDE = 32
 RATE_HZ = 10.0
@@ -62,23 +63,51 @@ def sampled_every(fps: float) -> int:
     return max(1, int(fps / RATE_HZ))
 
 
-def prints_of(drives: Sequence[Drive], cache: Path) -> list[Print]:
+def prints_of(drives: Sequence[Drive], cache: Path, on_corrupt: str = "stop") -> list[Print]:
     """The prints of drives; what is not kept below `cache` is decoded, with a progress bar.
 
+    Args:
+        on_corrupt: "skip" leaves out what cannot be decoded, and says so.
+
     Raises:
-        BadInput: a frame cannot be decoded.
+        BadInput: a frame cannot be decoded, and `on_corrupt` is "stop".
     """
-    files = [cache / "prints" / f"{drive.footage.content}-{VERSION}.npy" for drive in drives]
-    todo = [(d, f) for d, f in zip(drives, files, strict=True) if not f.exists()]
-    for drive, file in tqdm(todo, "sampling drives", unit="drive", delay=3.0, leave=False):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(file) as partial, partial.open("wb") as opened:
-            sampled = islice(drive.frames(), 0, None, sampled_every(drive.fps))
-            np.save(opened, pictures_of(sampled))
-    return [
-        Print(drive.footage, drive.fps, sampled_every(drive.fps), np.load(file, mmap_mode="r"))
-        for drive, file in zip(drives, files, strict=True)
-    ]
+    found = []
+    for drive in tqdm(drives, "sampling drives", unit="drive", delay=3.0, leave=False):
+        try:
+            pictures = _pictures(drive, cache / "prints")
+        except BadInput as error:
+            if on_corrupt == "stop":
+                raise
+            print(f"note: {error}; the search for near-duplicates goes on without it")
+            continue
+        found.append(Print(drive.footage, drive.fps, sampled_every(drive.fps), pictures))
+    return found
+
+
+def _pictures(drive: Drive, kept: Path) -> UInt8[np.ndarray, "sample 32 32"]:
+    file = kept / f"{drive.footage.content}-{VERSION}.npy"
+    if (found := _read(file)) is not None:
+        return found
+    kept.mkdir(parents=True, exist_ok=True)
+    sampled = islice(drive.frames(), 0, None, sampled_every(drive.fps))
+    with written_whole(file) as partial, partial.open("wb") as opened:
+        np.save(opened, pictures_of(sampled))
+    return np.load(file, mmap_mode="r")
+
+
+def _read(file: Path) -> UInt8[np.ndarray, "sample 32 32"] | None:
+    """A kept print; None where there is none, or a damaged one, which is removed."""
+    if not file.exists():
+        return None
+    try:
+        found: np.ndarray = np.load(file, mmap_mode="r")
+        if found.dtype == np.uint8 and found.shape[1:] == (SIDE, SIDE):
+            return found
+    except (ValueError, EOFError) as error:
+        print(f"warning: {file}: damaged ({error}); the drive is sampled again")
+    file.unlink()
+    return None
 
 
 def token_prints(store: TokenStore) -> list[Print]:

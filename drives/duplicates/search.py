@@ -64,10 +64,20 @@ def equal_footage(footage: Sequence[Footage], lengths: dict[str, int]) -> list[D
     return found
 
 
-def search_drives(drives: Sequence[Drive], cache: Path) -> list[Duplicate]:
-    """Pairs among drives; prints and the answer are kept below `cache`."""
+def search_drives(
+    drives: Sequence[Drive], cache: Path, on_corrupt: str = "stop"
+) -> list[Duplicate]:
+    """Pairs among drives; prints and the answer are kept below `cache`.
+
+    Args:
+        on_corrupt: see `prints_of`.
+    """
     kept = _answer_file([drive.footage for drive in drives], cache)
-    return _kept(kept) if kept.exists() else _keep(kept, duplicates_among(prints_of(drives, cache)))
+    if kept.exists():
+        return _kept(kept)
+    prints = prints_of(drives, cache, on_corrupt)
+    found = duplicates_among(prints)
+    return _keep(kept, found) if len(prints) == len(drives) else found
 
 
 def search_store(store: TokenStore, cache: Path) -> list[Duplicate]:

@@ -8,6 +8,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from hydra.errors import InstantiationException
 from PIL import Image
 
 from drives.carracing.drives import make_drives
@@ -15,7 +16,7 @@ from drives.config import CarRacingConfig
 from drives.drive import open_drives
 from drives.duplicates.__main__ import main
 from drives.duplicates.gate import refuse_duplicates
-from drives.duplicates.prints import Print, pictures_of
+from drives.duplicates.prints import Print, pictures_of, prints_of
 from drives.duplicates.search import duplicates_among, search_drives, search_store
 from drives.splits.footage import Footage
 from drives.tokens.spec import TokenSpec
@@ -24,6 +25,7 @@ from drives.tokens.writer import TokenStoreWriter
 from drives.video.reading import read_source
 from drives.writing import write_drive
 from training.errors import BadInput
+from training.run import build_data
 
 NUM = 80  # frames of a copy: 8 s
 
@@ -180,3 +182,48 @@ def test_tokens_are_compared_where_there_are_no_frames(tmp_path):
     with pytest.raises(BadInput, match=r"a \(train\) frames 50-149 and b \(test\) frames 0-99"):
         refuse_duplicates(store, tmp_path, "stop", "data.duplicates")
     assert Image.open(tmp_path / "duplicates/store.png").height > 200
+
+
+def test_what_cannot_be_decoded_is_left_out_where_that_is_asked_for(search, lake, capsys):
+    search("broken", lake[:NUM], split="val")
+    drives, cache = open_drives(search.folder), search.folder.parent / "other"
+    video = search.folder / "broken/video.mp4"
+    content = bytearray(video.read_bytes())
+    content[len(content) // 2] ^= 255
+    video.write_bytes(content)
+    with pytest.raises(BadInput, match="broken"):
+        search_drives(drives, cache)
+    assert search_drives(drives, cache, "skip") == []
+    assert "the search for near-duplicates goes on without it" in capsys.readouterr().out
+
+
+def test_a_damaged_print_is_made_again(search, capsys):
+    drives, cache = open_drives(search.folder), search.folder.parent / "other"
+    before = [np.array(one.pictures) for one in prints_of(drives, cache)]
+    for file in (cache / "prints").glob("*.npy"):
+        file.write_bytes(file.read_bytes()[:500])
+    after = [np.array(one.pictures) for one in prints_of(drives, cache)]
+    assert all((a == b).all() for a, b in zip(before, after, strict=True))
+    assert capsys.readouterr().out.count("the drive is sampled again") == 2
+
+
+def test_a_run_stops_before_it_trains_unless_told_otherwise(
+    search, lake, composed, tmp_path, capsys
+):
+    search("copy", [saved_as_jpeg(frame) for frame in lake[50 : 50 + NUM]])
+    cut = ("+debug=tokenizer", f"data.root={search.folder}", f"paths.data={tmp_path}/data")
+    cut = (*cut, "data.fit=cover")
+    with pytest.raises(BadInput, match=r"original \(train\) .* go on: data.duplicates=warn"):
+        build_data(composed("tokenizer_tiny", *cut))
+    assert (tmp_path / "data/duplicates/drives.png").exists()
+    assert not (tmp_path / "data/frames").exists(), "nothing was decoded for training"
+    assert build_data(composed("tokenizer_tiny", *cut, "data.duplicates=warn")).drives
+    assert "warning" in capsys.readouterr().out
+    assert build_data(composed("tokenizer_tiny", *cut, "data.duplicates=off")).drives
+    assert "warning" not in capsys.readouterr().out
+    with pytest.raises(InstantiationException, match="duplicates='maybe': choose one of stop"):
+        build_data(composed("tokenizer_tiny", *cut, "data.duplicates=maybe"))
+    world = (f"data.root={search.folder}", f"paths.data={tmp_path}/world")
+    with pytest.raises(BadInput, match=r"go on: data\.duplicates=warn"):
+        build_data(composed("gpt_tiny", "+debug=worldmodel", *world))
+    assert not (tmp_path / "world/tokens").exists(), "nothing was encoded"
