@@ -1,0 +1,100 @@
+"""The cards `floors`, `drift` and `control` where there are tokens alone: nothing is decoded."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from drives.tokens.store import TokenStore
+from training.disk.plain_json import finite, to_json
+from worldmodel.decoding.config import Sampling
+from worldmodel.dynamics.config import LayoutConfig
+from worldmodel.dynamics.gpt.config import GPTConfig
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.evaluation.cards import kinds
+from worldmodel.evaluation.cards.config import ControlCard, DriftCard, FloorsCard
+from worldmodel.evaluation.evidence import Evidence
+from worldmodel.evaluation.subject import JudgedModel
+from worldmodel.known_entropy.world import ACTION_NAMES, KnownEntropyWorld
+from worldmodel.load import WorldModel
+
+
+@pytest.fixture
+def subject(tmp_path):
+    """`subject(kind of actions)`: an untrained model of the known-entropy world."""
+    world = KnownEntropyWorld()
+    world.write_store(tmp_path / "store", num_train=2, num_test=3, steps=60, seed=0)
+    store = TokenStore(tmp_path / "store")
+
+    def make(actions="continuous"):
+        torch.manual_seed(0)
+        layout = LayoutConfig(actions)
+        config = GPTConfig(dim=24, num_layers=1, num_heads=2, context_steps=4, layout=layout)
+        network = build_dynamics(config, world.spec, 1).eval()
+        model = WorldModel(network, world.spec, ACTION_NAMES, Path("model"), {})
+        return JudgedModel(model, Evidence(store), "test", "cpu", Sampling(), {})
+
+    return make
+
+
+def asked(subject, card):
+    kinds.check(subject, card, asked=True)
+    found = kinds.measure(subject, card)
+    return found, json.loads(to_json(finite(found.plain())))
+
+
+def test_floors_have_intervals_over_the_windows_of_the_model(subject):
+    found, plain = asked(subject(), FloorsCard(version="x", num_windows=12))
+    assert plain["num_leaks"] == 0
+    for system in ("unigram", "position", "previous_token", "copy_last_frame", NEAREST):
+        score = plain["scores"][system]["bits_per_token"]
+        assert (score["num_clips"], score["num_drives"]) == (12, 3)
+        assert score["low"] <= score["value"] <= score["high"]
+        assert np.mean(found.values[system]["bits_per_token"]) == pytest.approx(score["value"])
+    assert plain["scores"]["uniform"]["bits_per_token"]["value"] == pytest.approx(3)
+    equal = plain["scores"][NEAREST]["equal_cells"]["value"]
+    assert 1 / 8 < equal < 0.8
+    assert plain["lines"] == [
+        "0 of 12 windows hold a frame that equals one of the train drives in 98% of its cells "
+        "or more"
+    ]
+
+
+NEAREST = "nearest_neighbour"
+
+
+def test_drift_of_tokens(subject):
+    _, plain = asked(subject(), DriftCard(version="x", num_clips=3, horizon_s=2.0))
+    bits = plain["curves"]
+    assert len(bits["own samples"]["bits_per_token"]["value"]) == plain["num_frames"] == 20
+    assert len(bits["recording"]["bits_per_token"]["value"]) == 20
+    assert "tokens only" in plain["no_pixels"]
+    for part in ("histogram_by_second", "histogram_of_real_by_second"):
+        assert len(plain[part]) == 2
+        assert all(0 <= second["value"] <= 1 for second in plain[part])
+
+
+def test_a_model_whose_weights_for_actions_are_zero_pays_nothing_to_the_last_digit(subject):
+    card = ControlCard(version="x", num_windows=9)
+    listens = subject()
+    deaf = subject()
+    names = [n for n, _ in deaf.network.named_parameters() if "action" in n]
+    assert names
+    for name, parameter in deaf.network.named_parameters():
+        if name in names:
+            parameter.data.zero_()
+    for one, ignores in ((listens, False), (deaf, True)):
+        _, plain = asked(one, card)
+        costs = {k: v["cost_bits_per_frame"] for k, v in plain["scores"].items()}
+        assert set(costs) > {"true actions", "shuffled actions", "lag -2 actions", "lag +1 actions"}
+        assert (costs["shuffled actions"]["value"] == 0) is ignores
+        assert (costs["shuffled actions"]["low"] == costs["shuffled actions"]["high"]) is ignores
+        assert "inverse_dynamics" not in plain
+        true = plain["scores"]["true actions"]
+        assert true["bits_per_frame"]["value"] == pytest.approx(
+            16 * true["bits_per_token"]["value"]
+        )
+        assert math.isfinite(plain["cost_by_lag"]["-2"])
