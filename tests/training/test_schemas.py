@@ -128,6 +128,8 @@ def test_what_is_registered_is_what_its_path_says_and_has_its_defaults() -> None
     for path, kind in ours().items():
         module, _, name = path.rpartition(".")
         named = getattr(importlib.import_module(module), name)
+        if any(n == "???" for n in node_of(kind).values()):
+            continue  # of a command's own data, such as a token store
         if named is kind:
             assert judged_settings(node_of(kind)) == kind(), path
         else:  # a class that takes such settings
