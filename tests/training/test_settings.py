@@ -86,7 +86,8 @@ def test_every_setting_is_read():
     """A setting that no code reads promises what it does not do."""
     sources = [file for name in ROOMS for file in (CONFIGS.parent / name).rglob("*.py")]
     code = "\n".join(file.read_text() for file in sources)
-    for settings in {*SCHEMAS.values(), *TRAINING.values()}:
+    known = {*SCHEMAS.values(), *TRAINING.values()}  # those of tests too
+    for settings in (kind for kind in known if kind.__module__.split(".")[0] in ROOMS):
         for field in dataclasses.fields(settings):
             read = rf"(\.|[\"']){field.name}\b"
             assert re.search(read, code) or settings in PASSED_ON, (
