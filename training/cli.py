@@ -30,7 +30,7 @@ from training.command_line import near, typed
 from training.config import TRAINING
 from training.disk.status import slurm_job, write_status
 from training.errors import BadInput, TrainingFault
-from training.help import CONFIGS, asked_help, composed, found_from, options_of, sized
+from training.help import CONFIGS, asked_help, composed, found_from, near_miss, options_of, sized
 from training.schemas import SCHEMAS, TARGET, judged_section, judged_settings, node_of
 
 BAD_INPUT, FAULT = 2, 1
@@ -95,6 +95,8 @@ def command(
                     print(answer)
                     return
                 if config_name == "train":
+                    if missed := near_miss(sys.argv[1:]):
+                        fail(missed)
                     sys.argv[1:] = sized(sys.argv[1:])
                 entry(checked)()
             except InstantiationException:
@@ -202,8 +204,12 @@ def explain(error: BaseException, config_name: str) -> str:
     """Hydra's message in one line, with what to type if known."""
     message = str(error).strip()
     plus = re.search(r"default list use \+([\w@/]+)=(\S+)", message)
-    if plus and (CONFIGS / plus[1] / f"{plus[2]}.yaml").is_file():
-        return f"{plus[1]}={plus[2]}: write +{plus[1]}={plus[2]}, with the plus"
+    if plus and (CONFIGS / plus[1]).is_dir():
+        group, options, wanted = plus[1], options_of(plus[1]), plus[2].strip("[]'")
+        if wanted in options:
+            return f"{group}={plus[2]}: write +{group}={wanted}, with the plus"
+        told = near(wanted, options)
+        return f"{group}={plus[2]}: no such {group}; {told}; write +{group}=NAME, with the plus"
     option = re.search(r"Could not find '([\w@/]+)/(\S*?)'", message)
     if option:
         group, wrong = option.groups()

@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from training.command_line import near
 from training.config import TRAINING
 from training.schemas import annotated
 
@@ -39,6 +40,31 @@ def asked_help(arguments: list[str], config_name: str) -> str:
         parts.append(f"== Recipes (+experiment=...) ==\n{_list(options_of('experiment'))}")
     parts += [f"== Groups (group=option) ==\n{_groups(choices)}" if _groups(choices) else ""]
     return "\n\n".join(part for part in [*parts, f"== Settings (setting=value) ==\n{told}"] if part)
+
+
+def near_miss(arguments: Sequence[str]) -> str:
+    """What to type for an argument of train.py that Hydra misreads or ignores; "" if none.
+
+    That is: a recipe's bare name, a group after dashes, a number as an option, a plan file of
+    another command.
+    """
+    for argument in arguments:
+        group, equals, option = argument.lstrip("+-").partition("=")
+        if not equals and group in options_of("experiment"):
+            return f"{group}: write +experiment={group}"
+        if not group or not (CONFIGS / group).is_dir() or not re.fullmatch(r"\w+", group):
+            continue
+        if argument.startswith("-"):
+            plus = "+" if group in ("experiment", "debug") else ""
+            return f"{argument}: takes no dashes; write {plus}{group}={option or 'NAME'}"
+        if re.fullmatch(r"[-+.\d]+(e[-+]?\d+)?|true|false|nan|inf", option, flags=re.I):
+            return f"{group}={option}: no such {group}; {near(option, options_of(group))}"
+        files = sorted((CONFIGS / group).glob("*.yaml"), key=lambda file: file.stem != option)
+        for file in files:
+            other = re.search(rf"python -m \S+ configs/{group}/\S+\.yaml", file.read_text())
+            if other:
+                return f"{argument}: no such setting; the file is for: {other[0]}"
+    return ""
 
 
 def found_from(config_name: str) -> tuple[Path, str]:
