@@ -13,6 +13,7 @@ from training.cli import CONFIGS
 from training.errors import BadInput
 from training.help import composed
 from training.sweeps.snapshot import content_hash
+from worldmodel.evaluation.evidence import DRIVES, data_source
 from worldmodel.evaluation.judge import judge
 from worldmodel.evaluation.provenance.__main__ import main
 from worldmodel.evaluation.provenance.chain import provenance
@@ -142,3 +143,17 @@ def test_a_copy_is_known_by_its_content(trained, capsys):
     assert ask(old, "test", store=data.store) == []
     assert refuse_trained_clips(old, folder.parent, "train", store=data.store) == []
     assert "does not say what it was trained on" in capsys.readouterr().out
+
+
+def test_a_file_of_splits_is_of_its_own_drives(tmp_path, capsys):
+    """At another root the drives' own splits hold, and it is said."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    for folder in (own, other):
+        (folder / "a").mkdir(parents=True)
+    source = {"_target_": DRIVES, "root": str(own), "splits": "s.json"}
+    manifest = {"config": {"data": {"source": source}}}
+    assert data_source(manifest, {"root": str(own)}, tmp_path).splits == "s.json"
+    assert data_source(manifest, {"root": None}, tmp_path).splits == "s.json"
+    assert capsys.readouterr().out == ""
+    assert data_source(manifest, {"root": str(other)}, tmp_path).splits is None
+    assert "is not what s.json splits" in capsys.readouterr().out
