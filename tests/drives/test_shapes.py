@@ -1,5 +1,7 @@
 """Drives of another shape than the recipe's are named before anything is decoded or trained."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,10 @@ from drives.shapes import judge_sizes
 from drives.sources import DriveSource
 from drives.writing import write_drive
 from tokenizer.encode import EncodeConfig, encode_drives
+from tokenizer.load import manifest_of
+from tokenizer.networks.kinds import build_network
+from tokenizer.networks.video.config import VideoAutoencoderConfig
+from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput
 from training.loading.rates import compare_rates
 
@@ -142,3 +148,19 @@ def test_a_missing_column_of_the_embedded_drives_is_named_before_they_are_made(t
     with pytest.raises(BadInput, match=r"no column 'brakes'; there are: steering"):
         DriveSource(None, str(tmp_path), ["brakes"]).open()
     assert not any(tmp_path.iterdir())
+
+
+def test_a_video_tokenizer_says_so_where_drives_have_another_rate(drives, tmp_path, capsys):
+    config = VideoAutoencoderConfig(
+        (32, 32), clip_frames=9, space_downsampling=8, channels=8, multipliers=(1, 2)
+    )
+    config = replace(config, num_res_blocks=1)
+    weights = {f"ema.module.{k}": v for k, v in build_network(config).state_dict().items()}
+    opened, encode = open_drives(drives(32, 32, fps=20)), EncodeConfig(num_workers=0)
+    for fps, words in ((10.0, "every=2 makes them equal"), (20.0, ""), (None, "")):
+        path = tmp_path / f"tokenizer-{fps}"
+        write_checkpoint(path, weights, {**manifest_of(config), "run": {"fps": fps}})
+        encode_drives(opened, path, tmp_path / f"{fps}", ("steering",), encode)
+        said = capsys.readouterr().out
+        assert ("the tokenizer was made for 10" in said) == bool(words)
+        assert words in said
