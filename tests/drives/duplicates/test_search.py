@@ -211,7 +211,7 @@ def test_a_run_stops_before_it_trains_unless_told_otherwise(
     search, lake, composed, tmp_path, capsys
 ):
     search("copy", [saved_as_jpeg(frame) for frame in lake[50 : 50 + NUM]])
-    cut = ("+debug=tokenizer", f"data.root={search.folder}", f"paths.data={tmp_path}/data")
+    cut = ("+debug=fast", f"data.root={search.folder}", f"paths.data={tmp_path}/data")
     cut = (*cut, "data.fit=cover")
     with pytest.raises(BadInput, match=r"original \(train\) .* go on: data.duplicates=warn"):
         build_data(composed("tokenizer_tiny", *cut))
@@ -225,5 +225,5 @@ def test_a_run_stops_before_it_trains_unless_told_otherwise(
         build_data(composed("tokenizer_tiny", *cut, "data.duplicates=maybe"))
     world = (f"data.root={search.folder}", f"paths.data={tmp_path}/world")
     with pytest.raises(BadInput, match=r"go on: data\.duplicates=warn"):
-        build_data(composed("gpt_tiny", "+debug=worldmodel", *world))
+        build_data(composed("gpt_tiny", "+debug=fast", *world))
     assert not (tmp_path / "world/tokens").exists(), "nothing was encoded"

@@ -121,7 +121,7 @@ def test_every_shipped_sweep_composes(file):
         (("tokenizer:", "tokeniser:"), "tokeniser: no such key"),
         (("experiment: gpt_tiny", "recipe: gpt_tiny"), "give {experiment: NAME"),
         (("  few", "  # few"), "at least two names"),
-        (("{\"quantizer.levels\": [4, 4]}", "4"), "tokenizers.few: 4; give settings"),
+        (("{\"model.network.quantizer.levels\": [4, 4]}", "4"), "tokenizers.few: 4; give settings"),
         (("overrides: [logger", "overrides: {logger"), "is no YAML"),
     ],
 )  # fmt: skip
