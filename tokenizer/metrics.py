@@ -15,6 +15,7 @@ DATA_RANGE = 2.0
 # pixels that differ at all stay below 102 dB, and with rounding noise everywhere below 59 dB.
 MAX_PSNR_DB = 100.0
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # pixels
+SSIM_PLANES = 12  # filtered at once: four images
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # Wang et al. 2004, for values in [0, 1]
 LEVELS_PER_UNIT = 127.5  # 8-bit levels between 0 and 1 of the range [-1, 1]
 STILL = 2.0 / LEVELS_PER_UNIT
@@ -47,6 +48,16 @@ def ssim(pred: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]) -> Fl
     at = torch.arange(SSIM_WINDOW, dtype=torch.float64, device=a.device) - SSIM_WINDOW // 2
     window = (at.square() / (-2 * SSIM_SIGMA**2)).exp()
     window = window / window.sum()
+    # Some planes at a time: on CPUs a convolution in double unfolds all its windows at once.
+    chunks = zip(a.split(SSIM_PLANES), b.split(SSIM_PLANES), strict=True)
+    found = torch.cat([_similarity(x, y, window) for x, y in chunks])
+    return found.view(len(pred), -1).mean(1).float()
+
+
+def _similarity(
+    a: Float[Tensor, "n 1 h w"], b: Float[Tensor, "n 1 h w"], window: Float[Tensor, " k"]
+) -> Float[Tensor, "n"]:
+    """Mean structural similarity of each plane of brightness from 0 to 1."""
     # One axis after the other: as exact as the library's square window, and six times as fast.
     moments = torch.stack([a, b, a * a, b * b, a * b]).flatten(0, 1)
     moments = F.conv2d(F.conv2d(moments, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
@@ -54,7 +65,7 @@ def ssim(pred: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]) -> Fl
     covariance, variances = ab - mean_a * mean_b, aa - mean_a**2 + bb - mean_b**2
     luminance = (2 * mean_a * mean_b + SSIM_C1) / (mean_a**2 + mean_b**2 + SSIM_C1)
     table = luminance * (2 * covariance + SSIM_C2) / (variances + SSIM_C2)
-    return table.view(len(pred), -1).mean(1).float()
+    return table.flatten(1).mean(1)
 
 
 def flicker(
