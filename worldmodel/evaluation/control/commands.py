@@ -20,6 +20,7 @@ from worldmodel.evaluation.pixels import captions_of
 from worldmodel.evaluation.steering import LEFT, steering_amplitude
 
 SPEED = "speed_mps"
+ROWS = 72  # futures in one batch; their numbers are drawn by row, so it is no setting
 TURNS = (1.0, 0.5, 0.0, -0.5, -1.0)  # of the amplitude; left is positive
 SPEEDS = (0.1, 0.5, 0.9)  # quantiles of the train drives
 
@@ -74,15 +75,19 @@ def imagine_variants(
     decoding: Mapping[str, Any],
     texts: Texts | None = None,
 ) -> Int[Tensor, "variant clip horizon height width"]:
-    """One future of every clip under each of several actions; a clip's futures in one batch."""
+    """One future of every clip under each of several actions, many in one batch."""
     captions, horizon = captions_of(clips, sampling, texts), clips.tokens.shape[1] - prompt_steps
     num, found = len(variants), []
-    for index in tqdm(range(len(clips.tokens)), "commands", unit="clip"):
-        prompt = clips.tokens[index : index + 1, :prompt_steps].expand(num, -1, -1, -1)
-        actions = torch.stack([variant[index] for variant in variants])
+    group = max(1, ROWS // num)
+    for first in tqdm(range(0, len(clips.tokens), group), "commands", unit="batch"):
+        some = slice(first, first + group)
+        prompt = clips.tokens[some, :prompt_steps].repeat(num, 1, 1, 1)
+        actions = torch.cat([variant[some] for variant in variants])
         text = captions
         if captions is not None:
-            text = replace(captions, index=captions.index[index : index + 1].expand(num, -1))
-        futures = rollout(network, prompt, actions, horizon, sampling, 1, **decoding, captions=text)
-        found.append(futures[:, 0])
-    return torch.stack(found, 1)
+            text = replace(captions, index=captions.index[some].repeat(num, 1))
+        futures = rollout(
+            network, prompt, actions, horizon, sampling, 1, **decoding, captions=text
+        )[:, 0]
+        found.append(futures.unflatten(0, (num, -1)))
+    return torch.cat(found, 1)

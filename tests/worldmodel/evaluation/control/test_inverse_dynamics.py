@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from drives.carracing.drives import ACTION_NAMES, make_drive
+from drives.config import CarRacingConfig
 from training.errors import BadInput
 from worldmodel.evaluation.control.inverse_dynamics import (
     InverseDynamicsConfig,
@@ -121,3 +123,22 @@ def test_pictures_are_means_of_grey():
     assert small.shape == (1, 2, 4)
     assert small[0, 0, 0] == expected
     assert small.sum() == expected
+
+
+@pytest.mark.slow
+def test_on_real_drives_a_pattern_of_a_decoder_changes_little():
+    config = CarRacingConfig(num_train=10, num_val=0, num_test=2)
+    drives = [make_drive(config, index)[:2] for index in range(12)]
+    model = train_inverse_dynamics(drives[:10], ACTION_NAMES, InverseDynamicsConfig(steps=350))
+    test, actions = (np.stack(part) for part in zip(*drives[10:], strict=True))
+    dotted = np.stack([with_checkerboard(frames) for frames in test])
+    clean, marred = (
+        dict(zip(model.names, model.read(frames).reshape(-1, 3).T, strict=True))
+        for frames in (test, dotted)
+    )
+    told = {name: actions[:, :-1, i].ravel() for i, name in enumerate(ACTION_NAMES)}
+    for name, least in (("yaw_rate_rad_s", 0.9), ("steering", 0.8), ("speed_mps", 0.3)):
+        found = np.corrcoef(clean[name], told[name])[0, 1]
+        assert found > least, name
+        assert np.corrcoef(marred[name], told[name])[0, 1] > found - 0.05, name
+    assert np.polyfit(clean["yaw_rate_rad_s"], marred["yaw_rate_rad_s"], 1)[0] > 0.85
