@@ -64,5 +64,5 @@ def test_a_split_without_drives_is_named(judged, tmp_path, capsys):
 def test_where_no_data_is_named_the_embedded_drives_are_and_that_is_said(judged, capsys):
     tiny = ("num_train=1", "num_val=1", "num_test=1", "seconds=1.0")
     scores = judged(*(f"+data.source.carracing.{setting}" for setting in tiny))
-    assert scores["reconstruction"]["num_drives"] == 1
+    assert scores["cards"]["reconstruction"]["means"]["num_drives"] == 1
     assert "names no data and is judged on the embedded CarRacing drives" in capsys.readouterr().out
