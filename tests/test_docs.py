@@ -21,6 +21,12 @@ SHORT = {
     "train.py +experiment=tokenizer": ["+debug=fast"],
     "train.py +experiment=gpt": ["+debug=fast"],
     "eval.py ckpt=models/gpt2m card=commavq": [],
+    "eval.py ckpt=runs/tokenizer": [],
+    "eval.py ckpt=models/gpt2m": [
+        "card=teacher_forced",
+        "cards.teacher_forced.version=short",
+        "cards.teacher_forced.num_windows=4",
+    ],
     "eval.py": [
         "card=[teacher_forced,rollout]",
         "cards.teacher_forced.version=short",
