@@ -11,9 +11,10 @@ from typing import ClassVar
 
 from training.errors import BadInput
 from training.ranges import at_least, one_of, positive
+from worldmodel.evaluation.videos.config import DISTANCES, LPIPS_NETS, MIN_I3D_FRAMES
 
-LPIPS_NETS = ("alex", "vgg")
-DISTANCES, MIN_I3D_FRAMES = ("statistics", "fvd", "fid"), 9
+# Settings that count something, of several cards.
+COUNTS = {"num_windows", "num_clips", "num_futures", "num_segments", "max_frames", "reader_steps"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,19 @@ class Card:
         """Of name and settings: two results with the same hash answer the same question."""
         own = {"name": self.name, **asdict(self)}
         return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
+
+    def __post_init__(self) -> None:
+        """Judge the settings that several cards have; a card judges its own first."""
+        where = f"cards.{self.name}."
+        own = {name: value for name, value in vars(self).items() if value is not None}
+        for name in own.keys() & COUNTS:
+            at_least(1, where, **{name: own[name]})
+        if "prompt_steps" in own:
+            at_least(2, where, prompt_steps=own["prompt_steps"])
+        if "horizon_s" in own:
+            positive(where, horizon_s=own["horizon_s"])
+        if "lpips_net" in own:
+            one_of(LPIPS_NETS, where, lpips_net=own["lpips_net"])
 
     def check_version(self) -> None:
         """BadInput where a published version's settings were changed."""
@@ -59,9 +73,6 @@ class TeacherForcedCard(Card):
     name: ClassVar[str] = "teacher_forced"
     num_windows: int = 256
 
-    def __post_init__(self) -> None:
-        at_least(1, f"cards.{self.name}.", num_windows=self.num_windows)
-
 
 @dataclass(frozen=True, kw_only=True)
 class FloorsCard(Card):
@@ -73,9 +84,6 @@ class FloorsCard(Card):
 
     name: ClassVar[str] = "floors"
     num_windows: int = 256
-
-    def __post_init__(self) -> None:
-        at_least(1, f"cards.{self.name}.", num_windows=self.num_windows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +104,6 @@ class RolloutCard(Card):
     horizon_s: float = 2.0
     num_futures: int = 2
     lpips_net: str = "alex"
-
-    def __post_init__(self) -> None:
-        where = f"cards.{self.name}."
-        at_least(1, where, num_clips=self.num_clips, num_futures=self.num_futures)
-        if self.prompt_steps is not None:
-            at_least(2, where, prompt_steps=self.prompt_steps)
-        positive(where, horizon_s=self.horizon_s)
-        one_of(LPIPS_NETS, where, lpips_net=self.lpips_net)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +135,6 @@ class DistanceCard(Card):
         at_least(2, where, num_clips=self.num_clips, min_clips=self.min_clips)
         at_least(32, where, side=self.side)
         at_least(1, where, images_per_clip=self.images_per_clip)
-        if self.prompt_steps is not None:
-            at_least(2, where, prompt_steps=self.prompt_steps)
         for feature in self.features:
             one_of(DISTANCES, where, features=feature)
         if "fvd" in self.features and self.clip_frames < MIN_I3D_FRAMES:
@@ -144,6 +142,7 @@ class DistanceCard(Card):
                 f"{where}clip_frames={self.clip_frames}: I3D needs {MIN_I3D_FRAMES}; give more, or "
                 "leave fvd out of features"
             )
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,14 +164,6 @@ class ControlCard(Card):
     horizon_s: float = 2.0
     reader_steps: int = 1000
 
-    def __post_init__(self) -> None:
-        where = f"cards.{self.name}."
-        for name in ("num_windows", "num_clips", "reader_steps"):
-            at_least(1, where, **{name: getattr(self, name)})
-        if self.prompt_steps is not None:
-            at_least(2, where, prompt_steps=self.prompt_steps)
-        positive(where, horizon_s=self.horizon_s)
-
 
 @dataclass(frozen=True, kw_only=True)
 class DriftCard(Card):
@@ -191,14 +182,6 @@ class DriftCard(Card):
     horizon_s: float = 8.0
     lpips_net: str = "alex"
 
-    def __post_init__(self) -> None:
-        where = f"cards.{self.name}."
-        at_least(1, where, num_clips=self.num_clips)
-        if self.prompt_steps is not None:
-            at_least(2, where, prompt_steps=self.prompt_steps)
-        positive(where, horizon_s=self.horizon_s)
-        one_of(LPIPS_NETS, where, lpips_net=self.lpips_net)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionCard(Card):
@@ -213,11 +196,6 @@ class ReconstructionCard(Card):
     kind: ClassVar[str] = "tokenizer"
     max_frames: int = 1000
     lpips_net: str = "alex"
-
-    def __post_init__(self) -> None:
-        where = f"cards.{self.name}."
-        at_least(1, where, max_frames=self.max_frames)
-        one_of(LPIPS_NETS, where, lpips_net=self.lpips_net)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,10 +227,8 @@ class OnexCard(Card):
         where = f"cards.{self.name}."
         at_least(2, where, frames=self.frames)
         at_least(1, where, every=self.every, num_passes=self.num_passes, top=self.top)
-        if self.num_windows is not None:
-            at_least(1, where, num_windows=self.num_windows)
         one_of(("random", "confidence"), where, order=self.order)
-        one_of(LPIPS_NETS, where, lpips_net=self.lpips_net)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,10 +245,8 @@ class CommaVQCard(Card):
     num_segments: int | None = None
 
     def __post_init__(self) -> None:
-        where = f"cards.{self.name}."
-        at_least(1, where, frames=self.frames)
-        if self.num_segments is not None:
-            at_least(1, where, num_segments=self.num_segments)
+        at_least(1, f"cards.{self.name}.", frames=self.frames)
+        super().__post_init__()
 
 
 CARDS: dict[str, type[Card]] = {

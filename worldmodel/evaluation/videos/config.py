@@ -5,6 +5,9 @@ from typing import Literal
 
 from training.ranges import at_least, one_of, positive
 
+DISTANCES = ("fvd", "fid", "statistics")
+LPIPS_NETS = ("alex", "vgg")
+MIN_I3D_FRAMES = 9  # of a clip; of fewer, the last pooling over two time steps leaves nothing
 METRICS = ("fvd", "fid", "statistics", "paired", "single", "duplicates", "control")
 Metric = Literal["fvd", "fid", "statistics", "paired", "single", "duplicates", "control"]
 
@@ -72,4 +75,4 @@ class RulerConfig:
         for name in ("fps", "image_fps"):
             if getattr(self, name) is not None:
                 positive(**{name: getattr(self, name)})
-        one_of(("alex", "vgg"), lpips_net=self.lpips_net)
+        one_of(LPIPS_NETS, lpips_net=self.lpips_net)

@@ -29,7 +29,6 @@ PACKAGE = Package(
 )
 LOGITS = 400
 SIDE = 224  # pixels; FVD scales every frame to this, whatever its shape
-MIN_FRAMES = 9  # of a clip; of fewer, the last pooling over two time steps leaves nothing
 # Channels of each block: 1x1; 1x1 then 3x3x3; 1x1 then 3x3x3; after pooling.
 BLOCKS: dict[str, tuple[int, Sequence[int]]] = {
     "Mixed_3b": (192, (64, 96, 128, 16, 32, 32)),

