@@ -17,10 +17,10 @@ import torch
 
 import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks import Row, interleaved, seconds
+from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drive
-from drives.config import CarRacingConfig
+from drives.clips.frame_stream import FrameStream, read_ahead
 from drives.drive import Drive, open_drives
-from drives.frame_stream import FrameStream, read_ahead
 from drives.writing import write_drive
 from tokenizer.encode import EncodeConfig, encode_frames
 from tokenizer.inference.frame_encoder import FrameEncoder, name_of

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import Row, interleaved, seconds
-from drives.preprocessing import COMMA_CAMERA
+from drives.clips.preprocessing import COMMA_CAMERA
 from tokenizer.inference.fast import InferenceConfig, for_inference, share_changed
 from tokenizer.load import Tokenizer, manifest_of
 from tokenizer.networks.config import VQGANConfig

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drives
-from drives.config import CarRacingConfig
 from drives.content import hashes_of
 from drives.drive import Drive, open_drives
 from drives.importers.commavq_segments import files_key

@@ -4,7 +4,7 @@ Each of these settings has its default, type and meaning in its dataclass. YAML 
 hold what differs. Nothing here imports torch: `--help` answers at once.
 """
 
-from drives.config import CarRacingConfig
+from drives.carracing.config import CarRacingConfig
 from tokenizer.config import FrameMediaConfig
 from tokenizer.doctor.config import DoctorConfig
 from tokenizer.losses.config import LossConfig, TimmTeacherConfig

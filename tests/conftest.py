@@ -19,7 +19,7 @@ from training import help
 CHECKED = (
     "tokenizer.networks.autoencoder",
     "tokenizer.networks.base",
-    "drives.balance",
+    "drives.clips.balance",
     "tokenizer.networks.video.causal_conv",
     "tokenizer.networks.discriminator",
     "tokenizer.compare.fid",

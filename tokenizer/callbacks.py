@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from drives.clips import ClipDataModule, collate
-from drives.preprocessing import to_uint8
+from drives.clips.data_module import ClipDataModule, collate
+from drives.clips.preprocessing import to_uint8
 from tokenizer.config import FrameMediaConfig
 from tokenizer.networks.kinds import build_network
 from training.checkpoints.sharded import full_copy

@@ -10,7 +10,7 @@ from jaxtyping import Integer, UInt8
 from omegaconf import DictConfig
 
 from drives import video
-from drives.preprocessing import to_uint8
+from drives.clips.preprocessing import to_uint8
 from drives.tokens.store import TokenStore
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.published import opened_name

@@ -21,10 +21,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from drives.captions import of_steps
+from drives.clips.frame_stream import FrameStream, read_ahead
+from drives.clips.shapes import FITS, judge_sizes
+from drives.clips.shards import Shard, find_shard
 from drives.drive import Drive
-from drives.frame_stream import FrameStream, read_ahead
-from drives.shapes import FITS, judge_sizes
-from drives.shards import Shard, find_shard
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.video.gaps import Drop, describe

@@ -11,8 +11,8 @@ from einops import rearrange
 from PIL import Image
 from tqdm import tqdm
 
+from drives.clips.preprocessing import to_pixels, to_uint8
 from drives.drive import Drive
-from drives.preprocessing import to_pixels, to_uint8
 from tokenizer.load import Tokenizer
 from tokenizer.losses.lpips import PerceptualDistance
 from tokenizer.metrics import CodebookStats, psnr, ssim

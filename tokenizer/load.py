@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from drives.frame_stream import Fit
-from drives.preprocessing import Preprocessing
+from drives.clips.frame_stream import Fit
+from drives.clips.preprocessing import Preprocessing
 from drives.tokens.store import TokenSpec
 from tokenizer.networks.base import DriveDecoder, TokenNetwork
 from tokenizer.networks.kinds import KINDS, NetworkConfig, build_network

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from drives.clips import Clip
+from drives.clips.data_module import Clip
 from tokenizer.base_module import TokenizerBase
 from tokenizer.losses.config import LossConfig
 from tokenizer.losses.distillation import Distillation, build_teacher

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from drives.clips import Clip
-from drives.preprocessing import to_pixels
+from drives.clips.data_module import Clip
+from drives.clips.preprocessing import to_pixels
 from tokenizer.base_module import TokenizerBase
 from tokenizer.networks.base import MeaningOnly
 from tokenizer.networks.config import MusikConfig, SemanticConfig

@@ -26,8 +26,8 @@ from filelock import FileLock
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
+from drives.carracing.config import PHYSICS_FPS, CarRacingConfig
 from drives.carracing.driver import ScriptedDriver, draw_plan, draw_style
-from drives.config import PHYSICS_FPS, CarRacingConfig
 from drives.writing import write_drive
 from training.disk.hashing import file_sha256
 from training.disk.leftovers import sweep_leftovers, written_whole

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from drives.preprocessing import Preprocessing
+from drives.clips.preprocessing import Preprocessing
 from training.errors import BadInput
 from training.ranges import at_least, one_of, positive
 

@@ -13,10 +13,10 @@ import pytest
 from filelock import FileLock
 
 from drives.carracing import drives as carracing
+from drives.carracing.config import CarRacingConfig
 from drives.carracing.driver import Centreline, ScriptedDriver, draw_plan, draw_style
 from drives.carracing.drives import ACTION_NAMES, make_drive, make_drives
 from drives.carracing.simulator import Simulator
-from drives.config import CarRacingConfig
 from drives.drive import open_drives
 from training.errors import BadInput
 

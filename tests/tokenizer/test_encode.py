@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from drives import video
+from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drive
-from drives.config import CarRacingConfig
+from drives.clips.frame_stream import FrameStream, read_ahead
+from drives.clips.preprocessing import resize, to_pixels, to_uint8
+from drives.clips.shards import Shard, find_shard
 from drives.drive import Drive, open_drives
-from drives.frame_stream import FrameStream, read_ahead
-from drives.preprocessing import resize, to_pixels, to_uint8
-from drives.shards import Shard, find_shard
 from drives.splits.pieces import Piece, write_splits
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
@@ -105,7 +105,7 @@ def test_every_drive_is_decoded_by_one_worker(drives, monkeypatch):
     found = []
     for number in (0, 1):
         worker = SimpleNamespace(id=number, num_workers=2)
-        monkeypatch.setattr("drives.frame_stream.get_worker_info", lambda w=worker: w)
+        monkeypatch.setattr("drives.clips.frame_stream.get_worker_info", lambda w=worker: w)
         found.append(sorted({batch.drive for batch in stream}))
     assert found == [[0, 2], [1]]
 
@@ -114,7 +114,7 @@ def test_every_drive_is_decoded_by_one_worker(drives, monkeypatch):
 def test_worker_processes_decode_the_same_frames_ahead(drives, monkeypatch):
     stream = FrameStream(drives, SMALL, 16, every=3)
     here = {(b.drive, tuple(b.frames.shape), int(b.frames.sum())) for b in read_ahead(stream, 0)}
-    monkeypatch.setattr("drives.frame_stream.WORTH_A_PROCESS", 1)
+    monkeypatch.setattr("drives.clips.frame_stream.WORTH_A_PROCESS", 1)
     loader = read_ahead(stream, 2)
     assert loader.num_workers == 2
     there = {(b.drive, tuple(b.frames.shape), int(b.frames.sum())) for b in loader}

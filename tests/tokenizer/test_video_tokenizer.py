@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drive
-from drives.config import CarRacingConfig
+from drives.clips.preprocessing import resize, to_pixels, to_uint8
 from drives.drive import open_drives
-from drives.preprocessing import resize, to_pixels, to_uint8
 from drives.writing import write_drive
 from tokenizer.decode import decode_frames
 from tokenizer.encode import EncodeConfig, encode_drives

@@ -19,8 +19,8 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from drives import video
+from drives.clips.preprocessing import Preprocessing, to_uint8
 from drives.drive import Drive
-from drives.preprocessing import Preprocessing, to_uint8
 from drives.sources import DriveSource, source_from_dict, trained_on
 from drives.splits.base import SPLITS
 from tokenizer.compare.fid import PUBLISHED, load_inception, origin

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from drives.clips.preprocessing import Preprocessing, to_pixels
 from drives.drive import Drive
-from drives.preprocessing import Preprocessing, to_pixels
 from tokenizer.compare.fid import FeatureStats, frechet_distance
 from tokenizer.compare.inception import FEATURES, Inception
 from tokenizer.load import Tokenizer, fit_of

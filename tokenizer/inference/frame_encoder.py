@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from drives.clips.frame_stream import Fit
+from drives.clips.preprocessing import to_pixels
 from drives.drive import Drive
-from drives.frame_stream import Fit
-from drives.preprocessing import to_pixels
 from tokenizer.inference.fast import InferenceConfig, for_inference
 from tokenizer.load import Tokenizer
 

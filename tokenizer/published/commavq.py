@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from drives.preprocessing import COMMA_CAMERA
+from drives.clips.preprocessing import COMMA_CAMERA
 from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.vqgan_keys import CODEBOOK, architecture, codebook, load

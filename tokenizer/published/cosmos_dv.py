@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from drives.preprocessing import Preprocessing
+from drives.clips.preprocessing import Preprocessing
 from tokenizer.networks.kinds import build_network
 from tokenizer.networks.video.config import VideoAutoencoderConfig
 from tokenizer.published.opened import OpenedTokenizer

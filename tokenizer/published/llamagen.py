@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drives.preprocessing import Preprocessing
+from drives.clips.preprocessing import Preprocessing
 from tokenizer.networks.config import VQGANConfig
 from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.torchscript import is_torchscript, read_torchscript

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from drives.preprocessing import Preprocessing
+from drives.clips.preprocessing import Preprocessing
 from tokenizer.networks.kinds import NetworkConfig
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from drives.preprocessing import Preprocessing
+from drives.clips.preprocessing import Preprocessing
 from tokenizer.networks.config import VQGANConfig
 from tokenizer.networks.kinds import build_network
 from tokenizer.published.opened import OpenedTokenizer

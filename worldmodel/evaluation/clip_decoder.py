@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int, Integer, UInt8
 from torch import Tensor
 
-from drives.preprocessing import to_uint8
+from drives.clips.preprocessing import to_uint8
 from tokenizer.load import Tokenizer
 from worldmodel.data import TokenWindows
 

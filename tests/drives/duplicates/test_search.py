@@ -11,8 +11,8 @@ import pytest
 from hydra.errors import InstantiationException
 from PIL import Image
 
+from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import make_drives
-from drives.config import CarRacingConfig
 from drives.drive import open_drives
 from drives.duplicates.__main__ import main
 from drives.duplicates.gate import refuse_duplicates

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drive
-from drives.config import CarRacingConfig
+from drives.clips.preprocessing import Preprocessing, resize
 from drives.drive import open_drives
-from drives.preprocessing import Preprocessing, resize
 from drives.video import num_frames
 from drives.writing import write_drive
 from tokenizer.compare import command as compare

@@ -7,7 +7,7 @@ import lightning as L
 import pytest
 import torch
 
-from drives.clips import Clip
+from drives.clips.data_module import Clip
 from tokenizer.doctor.callback import Doctor
 from tokenizer.quantizers.base import Quantized, Quantizer
 from tokenizer.quantizers.config import FSQConfig

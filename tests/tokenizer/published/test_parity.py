@@ -8,7 +8,7 @@ from published_files import parity
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from drives.preprocessing import to_uint8
+from drives.clips.preprocessing import to_uint8
 from tokenizer.published import open_published
 
 

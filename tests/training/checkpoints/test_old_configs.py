@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from drives.config import CarRacingConfig
+from drives.carracing.config import CarRacingConfig
 from drives.sources import DriveSource
 from training.checkpoints.manifests import read_manifest
 from worldmodel.evaluation.evidence import data_source, trained_on

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drive
-from drives.config import CarRacingConfig
+from drives.clips.preprocessing import to_uint8
 from drives.drive import open_drive
-from drives.preprocessing import to_uint8
 from drives.tokens.store import TokenDrive, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.writing import write_drive

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drive
-from drives.config import CarRacingConfig
 from drives.tokens.store import TokenDrive
 from worldmodel.evaluation.steering import (
     can_steer,

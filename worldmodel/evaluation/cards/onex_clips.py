@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from drives.preprocessing import to_uint8
+from drives.clips.preprocessing import to_uint8
 from drives.tokens.store import TokenDrive
 from worldmodel.data import TokenWindows
 from worldmodel.dynamics.base import Dynamics

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from drives.preprocessing import to_pixels
+from drives.clips.preprocessing import to_pixels
 from tokenizer.metrics import psnr
 from training.errors import BadInput
 

@@ -32,7 +32,7 @@ CODE = (
     "worldmodel/evaluation/videos",
     "worldmodel/evaluation/intervals.py",
     "drives/video",
-    "drives/preprocessing.py",
+    "drives/clips/preprocessing.py",
     "tokenizer/metrics.py",
     "tokenizer/losses/lpips.py",
     "tokenizer/compare/fid.py",

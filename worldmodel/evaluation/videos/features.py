@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from drives.preprocessing import to_pixels
+from drives.clips.preprocessing import to_pixels
 from tokenizer.compare.inception import Inception
 from worldmodel.evaluation.videos.clips import VideoClips
 from worldmodel.evaluation.videos.duplicates import thumbnail

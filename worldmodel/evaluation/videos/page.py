@@ -10,7 +10,7 @@ from markupsafe import Markup
 from PIL import Image
 from torch.nn import functional as F
 
-from drives.preprocessing import to_pixels, to_uint8
+from drives.clips.preprocessing import to_pixels, to_uint8
 from training.pages import html_page
 from training.pages.text_table import text_table
 from worldmodel.evaluation.videos.clips import VideoClips

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from drives.preprocessing import to_pixels
+from drives.clips.preprocessing import to_pixels
 from tokenizer.losses.lpips import PerceptualDistance
 from tokenizer.metrics import flicker
 from worldmodel.evaluation.intervals import difference, mean_over_drives

@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from drives.preprocessing import to_pixels
+from drives.clips.preprocessing import to_pixels
 from tokenizer.losses.lpips import PerceptualDistance
 from tokenizer.metrics import psnr, ssim
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import training.run as runs
-from drives.clips import ClipDataModule
+from drives.clips.data_module import ClipDataModule
+from drives.clips.shapes import judge_sizes
 from drives.drive import open_drive, open_drives
-from drives.shapes import judge_sizes
 from drives.sources import DriveSource
 from drives.writing import write_drive
 from tokenizer.encode import EncodeConfig, encode_drives

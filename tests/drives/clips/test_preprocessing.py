@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from drives.preprocessing import COMMA_CAMERA, Preprocessing
+from drives.clips.preprocessing import COMMA_CAMERA, Preprocessing
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from training.errors import BadInput

@@ -13,12 +13,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from drives.balance import BalanceConfig
+from drives.clips.balance import BalanceConfig
+from drives.clips.frame_cache import DriveFrames, FrameCache, VideoFrames
+from drives.clips.preprocessing import to_pixels
+from drives.clips.shapes import FITS, judge_sizes
 from drives.drive import Drive
 from drives.duplicates.gate import CHOICES, refuse_duplicates
-from drives.frame_cache import DriveFrames, FrameCache, VideoFrames
-from drives.preprocessing import to_pixels
-from drives.shapes import FITS, judge_sizes
 from drives.sources import DriveSource, drive_digests, drives_hash
 from drives.splits.base import while_training
 from drives.splits.footage import split_facts

@@ -8,9 +8,9 @@ from filelock import FileLock
 from jaxtyping import UInt8
 from tqdm import tqdm
 
+from drives.clips.preprocessing import resize
 from drives.content import hashes_of
 from drives.drive import Drive
-from drives.preprocessing import resize
 from training.disk.hashing import file_sha256
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.errors import BadInput, CorruptSample

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drives.balance import BalanceConfig
+from drives.clips.balance import BalanceConfig
 from drives.drive import Drive
 from training.errors import BadInput
 from training.loading.order import DataOrder, Weights, sample_ids

@@ -10,8 +10,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from drives.clips.frame_cache import WORTH_A_PROCESS
 from drives.drive import Drive
-from drives.frame_cache import WORTH_A_PROCESS
 from drives.video.gaps import Drop, describe
 from training.errors import BadInput, TrainingFault
 from training.handing_over import cause_of, last_line, shared

@@ -1,0 +1,1 @@
+"""Frames of drives at a network's size: cut into clips, scaled, cached, streamed, balanced."""
