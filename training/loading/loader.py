@@ -146,10 +146,14 @@ class OrderedLoader(DataLoader):
                 print(f"warning: replaced a sample: {message}")
 
     def state_dict(self) -> dict[str, int]:
-        return {"samples_consumed": self.order.samples_consumed}
+        return {
+            "samples_consumed": self.order.samples_consumed,
+            "drawn_order": int(self.order.drawn),
+        }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.order.samples_consumed = state["samples_consumed"]
+        self.order.drawn = bool(state.get("drawn_order", True))  # as all were before
 
 
 def fixed_loader(

@@ -1,4 +1,8 @@
-"""The order of data: a pure function of (seed, samples consumed), not of ranks or workers."""
+"""The order of data: a pure function of (seed, samples consumed), not of ranks or workers.
+
+The permutation of a small data set is drawn and kept. That of a large one is computed where it is
+needed: 60 million samples would cost 471 MB and 14 s in every process, and again in every epoch.
+"""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -6,7 +10,13 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch.utils.data import Sampler
+
+from training.loading.permutation import permuted
+
+MAX_DRAWN = 2**20  # samples; this and `permuted` fix the order of every run: change neither
+AT_ONCE = 4096  # places that are computed together
 
 
 class Weights:
@@ -26,37 +36,70 @@ class Weights:
         self._ends = np.cumsum(weights) * (len(weights) / weights.sum())
         self._ends[-1] = np.inf  # rounding must not lose the last sample
 
-    def chosen(self, generator: torch.Generator) -> torch.Tensor:
-        """Ids of one epoch, as many as samples, ascending; equal weights give every id once."""
-        # 24 bits, so that adding them to a large index is exact.
-        offset = torch.randint(2**24, (), generator=generator).item() / 2**24
-        places = np.arange(len(self._ends)) + offset
-        return torch.from_numpy(np.searchsorted(self._ends, places, side="right"))
+    def chosen(self, places: Int[np.ndarray, " place"], offset: float) -> Int[np.ndarray, " place"]:
+        """Ids at some places of one epoch's ascending list, which is as long as the data set.
+
+        Args:
+            offset: in [0, 1), one for the epoch, of at most 24 bits, so that sums are exact.
+        """
+        return np.searchsorted(self._ends, places + offset, side="right")
 
 
 @lru_cache(maxsize=2)
-def _epoch(seed: int, epoch: int, num_samples: int, weights: Weights | None) -> torch.Tensor:
+def _drawn(
+    seed: int, epoch: int, num_samples: int, weights: Weights | None
+) -> Int[np.ndarray, " place"]:
     # Hashed, because torch takes only the low 32 bits of a seed.
     digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
     # The permutation is drawn first: equal weights give the order without weights.
-    order = torch.randperm(num_samples, generator=generator)
-    return order if weights is None else weights.chosen(generator)[order]
+    order = torch.randperm(num_samples, generator=generator).numpy()
+    if weights is None:
+        return order
+    return weights.chosen(order, torch.randint(2**24, (), generator=generator).item() / 2**24)
+
+
+@lru_cache(maxsize=4)
+def _computed(
+    seed: int, epoch: int, num_samples: int, weights: Weights | None, part: int
+) -> Int[np.ndarray, " place"]:
+    """Part number `part` of the epoch, `AT_ONCE` places long."""
+    places = np.arange(part * AT_ONCE, min((part + 1) * AT_ONCE, num_samples))
+    order = permuted(places, num_samples, f"{seed}/{epoch}")
+    if weights is None:
+        return order
+    digest = hashlib.sha256(f"{seed}/{epoch}/weights".encode()).digest()
+    return weights.chosen(order, int.from_bytes(digest[:3], "big") / 2**24)
 
 
 def sample_ids(
-    seed: int, start: int, count: int, num_samples: int, weights: Weights | None = None
+    seed: int,
+    start: int,
+    count: int,
+    num_samples: int,
+    weights: Weights | None = None,
+    drawn: bool | None = None,
 ) -> list[int]:
     """Ids of samples `start .. start + count - 1` of the endless stream over the data set.
 
-    Epoch e is the permutation, seeded by (seed, e), of all samples or of those drawn by the
+    Epoch e is the permutation, keyed by (seed, e), of all samples or of those chosen by the
     weights. Epochs follow each other without a gap.
+
+    Args:
+        drawn: whether to draw and keep the permutation; None: if `num_samples` <= `MAX_DRAWN`.
     """
+    if drawn is None:
+        drawn = num_samples <= MAX_DRAWN
     ids: list[int] = []
     while len(ids) < count:
-        epoch, offset = divmod(start + len(ids), num_samples)
+        epoch, place = divmod(start + len(ids), num_samples)
         rest = count - len(ids)
-        ids += _epoch(seed, epoch, num_samples, weights)[offset : offset + rest].tolist()
+        if drawn:
+            found = _drawn(seed, epoch, num_samples, weights)
+        else:
+            part, place = divmod(place, AT_ONCE)
+            found = _computed(seed, epoch, num_samples, weights, part)
+        ids += found[place : place + rest].tolist()
     return ids
 
 
@@ -71,6 +114,9 @@ class DataOrder(Sampler[list[int]]):
         num_batches: batches in the whole run, also after a resume.
         batch_size: samples per rank and batch.
         weights: of the samples; None: all equal.
+
+    Attributes:
+        drawn: as in `sample_ids`; a checkpoint of before, when all were drawn, goes on so.
     """
 
     def __init__(
@@ -89,6 +135,7 @@ class DataOrder(Sampler[list[int]]):
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.weights = weights
         self.samples_consumed = 0
+        self.drawn = num_samples <= MAX_DRAWN
 
     @property
     def global_batch(self) -> int:
@@ -108,4 +155,4 @@ class DataOrder(Sampler[list[int]]):
         return self._ids(batch * self.global_batch, self.global_batch)
 
     def _ids(self, start: int, count: int) -> list[int]:
-        return sample_ids(self.seed, start, count, self.num_samples, self.weights)
+        return sample_ids(self.seed, start, count, self.num_samples, self.weights, self.drawn)
