@@ -20,7 +20,8 @@ from benchmarks import Row, interleaved, seconds
 from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drive
 from drives.clips.frame_stream import FrameStream, read_ahead
-from drives.drive import Drive, open_drives
+from drives.drive import Drive
+from drives.folder import open_drives
 from drives.writing import write_drive
 from tokenizer.encode import EncodeConfig, encode_frames
 from tokenizer.inference.frame_encoder import FrameEncoder, name_of

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks import Row, seconds
 from drives.clips.data_module import ClipDataset, collate
 from drives.clips.frame_cache import VideoFrames
-from drives.drive import open_drives
+from drives.folder import open_drives
 from drives.writing import write_drive
 from training.loading.loader import OrderedLoader
 from training.loading.order import DataOrder

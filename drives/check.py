@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from drives.drive import open_drives
+from drives.folder import open_drives
 from training.cli import bad_input_fails
 
 

@@ -7,7 +7,6 @@ the action in force between frame t and frame t+1: it explains frame t+1.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,9 +21,8 @@ from drives import video
 from drives.actions import actions_file, read_actions, read_table
 from drives.captions import Caption, cut_captions, read_captions
 from drives.content import hashes_of
-from drives.splits.base import default_split, is_in
 from drives.splits.footage import UNKNOWN, Footage, content_entry
-from drives.splits.pieces import Piece, read_splits
+from drives.splits.pieces import Piece
 from drives.video.gaps import TIME_COLUMNS, Drop, describe, find_drops, holes
 from drives.video.images import check_sizes, image_size
 from drives.writing import RECORDED, read_meta
@@ -237,63 +235,3 @@ def _altered(file: Path, record: str) -> BadInput:
         f"{file}: altered since it was written (sha256 differs); copy it again, "
         f"or drop {record} from drive.json if that was meant"
     )
-
-
-def open_drives(
-    root: Path,
-    action_names: Sequence[str] | None = None,
-    needed: str = "train",
-    splits: Path | None = None,
-) -> list[Drive]:
-    """Open every drive below `root`, sorted by id, each with a split.
-
-    A drive without a split in `drive.json` gets one from a hash of its id (80 / 10 / 10).
-    Where no drive has a split and there are fewer than ten, the last drive is test, the one
-    before it val (of three or more), and the others train.
-
-    Args:
-        splits: a file that `python -m drives.splits` wrote; it alone then says which frames are in
-            which split.
-
-    Raises:
-        BadInput: there are no drives, one is unusable, or none is in the split `needed`.
-    """
-    drives = open_folders(root, action_names)
-    if splits is None:
-        return assign_splits(drives, needed)
-    file = read_splits(splits)
-    pieces = [d.piece(p) for d in drives for p in file.of(d.id, len(d.actions), splits)]
-    return _with_split(pieces, needed, str(splits))
-
-
-def open_folders(root: Path, action_names: Sequence[str] | None = None) -> list[Drive]:
-    """Every drive below `root`, sorted by id, with the split in its `drive.json` or none."""
-    if not root.is_dir():
-        raise BadInput(f"data.root={root}: no such folder; see docs/drives.md for the layout")
-    # Names that begin with a dot are drives in writing.
-    paths = sorted(p for p in root.glob("[!.]*") if os.path.lexists(p / "drive.json"))
-    if not paths:
-        raise BadInput(
-            f"data.root={root}: holds no drives (no */drive.json); see docs/drives.md "
-            "for the layout and `python -m drives.importers` to make one"
-        )
-    return [open_drive(path, action_names) for path in paths]
-
-
-def assign_splits(drives: list[Drive], needed: str = "train") -> list[Drive]:
-    # Where some drives name a split, the position of the others has no meaning.
-    count = len(drives) if all(drive.split is None for drive in drives) else None
-    result = [
-        replace(drive, split=drive.split or default_split(drive.id, index, count))
-        for index, drive in enumerate(drives)
-    ]
-    return _with_split(result, needed, str(drives[0].path.parent))
-
-
-def _with_split(drives: list[Drive], needed: str, where: str) -> list[Drive]:
-    if not any(is_in(drive, needed) for drive in drives):
-        raise BadInput(
-            f"{where}: none of the {len(drives)} drives is in the {needed} split; "
-            f'set "split": "{needed}" in a drive.json'
-        )
-    return drives

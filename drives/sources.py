@@ -10,7 +10,8 @@ from typing import Any, get_type_hints
 from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drives
 from drives.content import hashes_of
-from drives.drive import Drive, open_drives
+from drives.drive import Drive
+from drives.folder import open_drives
 from drives.importers.commavq_segments import files_key
 from drives.importers.token_formats import TOKEN_FORMATS
 from drives.importers.token_import import content_key

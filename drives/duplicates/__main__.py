@@ -7,8 +7,8 @@ code 2 where there is any.
 import argparse
 from pathlib import Path
 
-from drives.drive import open_drives
 from drives.duplicates.gate import STOP, refuse_duplicates
+from drives.folder import open_drives
 from drives.splits.base import SPLITS
 from drives.tokens.manifest import MANIFEST
 from drives.tokens.store import TokenStore

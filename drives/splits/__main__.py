@@ -7,7 +7,8 @@ import argparse
 from collections import defaultdict
 from pathlib import Path
 
-from drives.drive import Drive, open_folders
+from drives.drive import Drive
+from drives.folder import open_folders
 from drives.splits.base import SPLITS
 from drives.splits.pieces import write_splits
 from drives.splits.rules import Pieces, by_geofence, by_route, by_time

@@ -17,7 +17,7 @@ from PIL import Image
 from drives import video
 from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drive, make_drives
-from drives.drive import open_drives
+from drives.folder import open_drives
 from drives.tokens.store import TokenStore
 from drives.writing import write_drive
 

@@ -17,7 +17,7 @@ from drives.carracing.config import CarRacingConfig
 from drives.carracing.driver import Centreline, ScriptedDriver, draw_plan, draw_style
 from drives.carracing.drives import ACTION_NAMES, make_drive, make_drives
 from drives.carracing.simulator import Simulator
-from drives.drive import open_drives
+from drives.folder import open_drives
 from training.errors import BadInput
 
 TINY = CarRacingConfig(num_train=2, num_val=1, num_test=1, seconds=1.0, size=32)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from drives import content
 from drives.content import Hashes
-from drives.drive import open_drives
+from drives.folder import open_drives
 from drives.sources import DriveSource, drive_digests, drives_hash
 from drives.writing import write_drive
 from training.disk.records import read_record

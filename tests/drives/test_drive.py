@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from drives import video
-from drives.drive import open_drive, open_drives
+from drives.drive import open_drive
+from drives.folder import open_drives
 from drives.video import reading
 from drives.writing import write_drive
 from training.errors import BadInput

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from drives import video
-from drives.drive import open_drive, open_drives
+from drives.drive import open_drive
+from drives.folder import open_drives
 from drives.importers import udacity, video_folder
 from drives.importers.__main__ import main
 from drives.importers.base import cover, import_recordings

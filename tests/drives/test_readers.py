@@ -15,7 +15,8 @@ from commavq_files import make_segments, packed, write_tar
 from PIL import Image
 
 from drives.clips.frame_cache import DriveFrames
-from drives.drive import open_drive, open_drives
+from drives.drive import open_drive
+from drives.folder import open_drives
 from drives.importers import udacity
 from drives.importers.commavq_segments import list_segments, read_segments
 from drives.video import read_frames

@@ -22,7 +22,8 @@ from drives.carracing.drives import ACTION_NAMES, make_drive
 from drives.clips.frame_stream import FrameStream, read_ahead
 from drives.clips.preprocessing import resize, to_pixels, to_uint8
 from drives.clips.shards import Shard, find_shard
-from drives.drive import Drive, open_drives
+from drives.drive import Drive
+from drives.folder import open_drives
 from drives.splits.pieces import Piece, write_splits
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter

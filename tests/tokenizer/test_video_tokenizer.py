@@ -10,7 +10,7 @@ import torch
 from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drive
 from drives.clips.preprocessing import resize, to_pixels, to_uint8
-from drives.drive import open_drives
+from drives.folder import open_drives
 from drives.writing import write_drive
 from tokenizer.decode import decode_frames
 from tokenizer.encode import EncodeConfig, encode_drives

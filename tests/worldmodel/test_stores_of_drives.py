@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drives.drive import open_drives
+from drives.folder import open_drives
 from drives.sources import DriveSource, dates_hash
 from drives.writing import write_drive
 from tokenizer.encode import EncodeConfig, encode_drives

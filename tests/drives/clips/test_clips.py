@@ -12,7 +12,7 @@ from drives import content
 from drives.clips import frame_cache
 from drives.clips.data_module import ClipDataModule
 from drives.clips.frame_cache import FrameCache, VideoFrames
-from drives.drive import open_drives
+from drives.folder import open_drives
 from drives.sources import DriveSource
 from drives.writing import write_drive
 from training.checkpoints.folder import newest_first, read_weights

@@ -8,7 +8,8 @@ import pytest
 import training.run as runs
 from drives.clips.data_module import ClipDataModule
 from drives.clips.shapes import judge_sizes
-from drives.drive import open_drive, open_drives
+from drives.drive import open_drive
+from drives.folder import open_drives
 from drives.sources import DriveSource
 from drives.writing import write_drive
 from tokenizer.encode import EncodeConfig, encode_drives

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from drives.drive import open_drives, open_folders
+from drives.folder import open_drives, open_folders
 from drives.sources import DriveSource
 from drives.splits.__main__ import main
 from drives.splits.base import of_split

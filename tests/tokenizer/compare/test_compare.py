@@ -12,7 +12,7 @@ from torch import nn
 from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drive
 from drives.clips.preprocessing import Preprocessing, resize
-from drives.drive import open_drives
+from drives.folder import open_drives
 from drives.video import num_frames
 from drives.writing import write_drive
 from tokenizer.compare import command as compare

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from drives.clips.preprocessing import to_pixels
-from drives.drive import open_drives
+from drives.folder import open_drives
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.video import read_frames
