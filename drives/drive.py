@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from drives import video
-from drives.actions import actions_file, read_actions, read_table
+from drives.actions.table import actions_file, read_actions, read_table
 from drives.captions import Caption, cut_captions, read_captions
 from drives.content import hashes_of
 from drives.splits.footage import UNKNOWN, Footage, content_entry

@@ -12,7 +12,7 @@ import pyarrow.csv
 from jaxtyping import Float, UInt8
 
 from drives import video
-from drives.actions import check_actions
+from drives.actions.table import check_actions
 from drives.splits.base import SPLITS
 from training.disk.hashing import file_sha256
 from training.disk.leftovers import sweep_leftovers, written_whole

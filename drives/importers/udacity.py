@@ -15,7 +15,7 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from drives.actions import check_actions
+from drives.actions.table import check_actions
 from drives.importers.base import MPS_PER_MPH, Recording
 from drives.video.images import check_sizes
 from training.errors import BadInput

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from drives import video
-from drives.actions import check_actions, read_table
+from drives.actions.table import check_actions, read_table
 from drives.importers.base import MPS_PER_MPH, Recording
 from drives.video import VIDEO_SUFFIXES
 from training.errors import BadInput

@@ -22,7 +22,7 @@ from encoded_videos import smooth_frames
 from onex_files import write_onex_v1, write_onex_v2
 from PIL import Image
 
-from drives.actions import read_table
+from drives.actions.table import read_table
 from drives.drive import open_drive
 from drives.importers import udacity
 from drives.importers.commavq_segments import list_segments, read_segments

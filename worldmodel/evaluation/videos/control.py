@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from drives.actions import read_actions
+from drives.actions.table import read_actions
 from training.errors import BadInput
 from worldmodel.evaluation.control.agreement import agreement
 from worldmodel.evaluation.control.inverse_dynamics import InverseDynamics, readable

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from drives import video
-from drives.actions import actions_file
+from drives.actions.table import actions_file
 from drives.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from drives.video.gaps import describe, find_drops
 from drives.video.images import check_sizes
