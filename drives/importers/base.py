@@ -31,7 +31,6 @@ from training.ranges import at_least
 
 logger = logging.getLogger(__name__)
 
-MPS_PER_MPH = 0.44704
 MAX_SIDE = 8192  # pixels; players of H.264 take no more
 MIN_BLOCK = 2  # frames; a single one has no future
 

@@ -16,7 +16,8 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from drives.actions.table import check_actions
-from drives.importers.base import MPS_PER_MPH, Recording
+from drives.actions.units import MPS_PER_MPH
+from drives.importers.base import Recording
 from drives.video.images import check_sizes
 from training.errors import BadInput
 

@@ -14,20 +14,14 @@ import numpy as np
 
 from drives import video
 from drives.actions.table import check_actions, read_table
-from drives.importers.base import MPS_PER_MPH, Recording
+from drives.actions.units import to_si
+from drives.importers.base import Recording
 from drives.video import VIDEO_SUFFIXES
 from training.errors import BadInput
 
 logger = logging.getLogger(__name__)
 
 TABLE_SUFFIXES = (".csv", ".parquet")
-# A column's ending, what it becomes, and the factor.
-UNITS = (
-    ("_mph", "_mps", MPS_PER_MPH),
-    ("_kmh", "_mps", 1 / 3.6),
-    ("_deg", "_rad", math.pi / 180),
-    ("_deg_s", "_rad_s", math.pi / 180),
-)
 WARN_RATE, MAX_RATE = 0.02, 0.1  # shares by which time stamps and frame rate may disagree
 
 
@@ -68,25 +62,6 @@ def _read_recording(root: Path, path: Path, licence: str) -> Recording:
     names, actions = to_si(table, names, values)
     check_actions(table, names, actions)
     return Recording(name, path, fps, names, actions, meta)
-
-
-def to_si(
-    table: Path, names: tuple[str, ...], values: np.ndarray
-) -> tuple[tuple[str, ...], np.ndarray]:
-    """Convert columns in known foreign units (`speed_mph` to `speed_mps`, ...).
-
-    Raises:
-        BadInput: a converted column would have the name of another one.
-    """
-    new_names, factors = [], []
-    for name in names:
-        ending, unit, factor = next((u for u in UNITS if name.endswith(u[0])), ("", "", 1.0))
-        new_names.append(name.removesuffix(ending) + unit)
-        factors.append(factor)
-    for name, new_name in zip(names, new_names, strict=True):
-        if new_names.count(new_name) > 1:
-            raise BadInput(f"{table}: column {name!r} is there twice as {new_name!r}; drop one")
-    return tuple(new_names), values * np.array(factors)
 
 
 def _check_times(table: Path, times: np.ndarray, fps: float) -> None:
