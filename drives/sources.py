@@ -12,9 +12,9 @@ from drives.carracing.drives import ACTION_NAMES, make_drives
 from drives.content import hashes_of
 from drives.drive import Drive
 from drives.folder import open_drives
-from drives.importers.commavq_segments import files_key
-from drives.importers.token_formats import TOKEN_FORMATS
-from drives.importers.token_import import content_key
+from drives.importers.tokens.commavq_segments import files_key
+from drives.importers.tokens.formats import TOKEN_FORMATS
+from drives.importers.tokens.token_import import content_key
 from drives.tokens.store import TokenSpec, TokenStore
 from training.disk.records import judged
 from training.errors import BadInput

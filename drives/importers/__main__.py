@@ -3,25 +3,21 @@
 import argparse
 import logging
 import os
+import sys
 from pathlib import Path
 
-from drives.importers import udacity, video_folder
-from drives.importers.base import check_options, import_recordings
-from drives.importers.token_formats import TOKEN_FORMATS
+from drives.importers.base import check_options, import_recordings, read_candidates
+from drives.importers.flags import add_flags, options_of
+from drives.importers.formats import RECORDING_FORMATS, TOKEN_FORMATS
 from training.cli import bad_input_fails
 from training.disk.places import writable_folder
-
-FORMATS = {
-    "udacity": ("driving_log.csv and IMG/ of the Udacity simulator", udacity.find_recordings),
-    "videos": ("videos with a table of actions beside each", video_folder.find_recordings),
-}
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m drives.importers", description="Make drives.")
     formats = parser.add_subparsers(dest="format", required=True)
-    for name, (text, _) in FORMATS.items():
-        sub = formats.add_parser(name, help=text)
+    for name, recorded in RECORDING_FORMATS.items():
+        sub = formats.add_parser(name, help=recorded.text, description=recorded.text)
         sub.add_argument("src", type=Path, help="folder of the recordings")
         sub.add_argument("out", help="folder that gets the drives")
         sub.add_argument(
@@ -35,7 +31,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             metavar=("TRAIN", "VAL", "TEST"),
             help="shares of each recording, contiguous in time (default 0.8 0.1 0.1)",
         )
-        sub.add_argument("--licence", default="unknown", help="noted in every drive.json")
+        add_flags(sub, recorded.options)
+        text = (
+            "stop: the first recording that cannot be used ends it; skip: it is left out and told"
+        )
+        sub.add_argument("--on-bad", choices=("stop", "skip"), default="stop", help=text)
         sub.add_argument("--num-workers", type=int, default=min(4, os.cpu_count() or 1))
     for name, format in TOKEN_FORMATS.items():
         sub = formats.add_parser(name, help=f"{format.text}: makes a token store")
@@ -61,11 +61,18 @@ def main(arguments: list[str] | None = None) -> None:
             store = format.convert(args.src, out, **cut)
             print(*(f"{out}: {entry}" for entry in store.manifest["drives"]), sep="\n")
             return
-        options = (tuple(args.size) if args.size else None, tuple(args.split), args.num_workers)
-        check_options(*options)
-        recordings = FORMATS[args.format][1](args.src, args.licence)
-        paths = import_recordings(recordings, out, *options)
+        sizes = (tuple(args.size) if args.size else None, tuple(args.split), args.num_workers)
+        check_options(*sizes)
+        recorded = RECORDING_FORMATS[args.format]
+        candidates = recorded.find(args.src, options_of(args, recorded.options))
+        recordings, left_out = read_candidates(candidates, args.on_bad, args.num_workers)
+        skipping = left_out if args.on_bad == "skip" else None
+        paths = import_recordings(recordings, out, *sizes, skipping)
         print(*paths, sep="\n")
+        for reason in left_out:
+            print(f"left out: {reason}", file=sys.stderr)
+        if left_out:
+            print(f"{len(left_out)} left out", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from drives.drive import open_drive
+from drives.importers.recording import Candidate, Recording
 from drives.splits.base import SPLITS
-from drives.video import read_source
 from drives.writing import RECORDED, write_drive
 from training.disk.leftovers import sweep_leftovers
 from training.errors import BadInput
@@ -33,25 +33,6 @@ logger = logging.getLogger(__name__)
 
 MAX_SIDE = 8192  # pixels; players of H.264 take no more
 MIN_BLOCK = 2  # frames; a single one has no future
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One recording as an importer found it; no pixels are read yet.
-
-    Attributes:
-        id: name of its drives, before `-train`, `-val`, `-test`.
-        source: a video file, or image files in order.
-        actions: [frame action]; row t is in force between frame t and frame t+1.
-        meta: entries of `drive.json` besides fps, split and frames.
-    """
-
-    id: str
-    source: Path | tuple[Path, ...]
-    fps: float
-    action_names: tuple[str, ...]
-    actions: Float[np.ndarray, "frame action"] = field(repr=False)
-    meta: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -79,8 +60,41 @@ class Chunk:
         return {"fps": self.recording.fps, **self.recording.meta, **place, **resized}
 
     def frames(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-        for frame in read_source(self.recording.source, self.start, self.stop):
+        for frame in self.recording.read(self.start, self.stop):
             yield frame if self.size is None else cover(frame, self.size)
+
+
+def read_candidates(
+    candidates: Sequence[Candidate], on_bad: str = "stop", num_workers: int = 0
+) -> tuple[list[Recording], list[str]]:
+    """Read what a format found.
+
+    Args:
+        on_bad: "stop": the first candidate that cannot be used ends it; "skip": it is left out.
+
+    Returns:
+        The recordings, and why each of the others was left out.
+
+    Raises:
+        BadInput: a candidate cannot be used, or with "skip" none can.
+    """
+    recordings: list[Recording] = []
+    left_out: list[str] = []
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        futures = [pool.submit(candidate.read) for candidate in candidates]
+        try:
+            for future in tqdm(futures, "reading", unit="recording", leave=False):
+                try:
+                    recordings += future.result()
+                except BadInput as error:
+                    if on_bad == "stop":
+                        raise
+                    left_out.append(str(error))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    if not recordings and left_out:
+        raise BadInput(f"none of {len(left_out)} recordings can be used; the first: {left_out[0]}")
+    return recordings, left_out
 
 
 def import_recordings(
@@ -89,6 +103,7 @@ def import_recordings(
     size: tuple[int, int] | None = None,
     splits: tuple[float, float, float] = (0.8, 0.1, 0.1),
     num_workers: int = 0,
+    left_out: list[str] | None = None,
 ) -> list[Path]:
     """Write every recording as up to three drives below `out`.
 
@@ -96,6 +111,7 @@ def import_recordings(
         size: (height, width) in pixels of the stored frames: scaled to cover, centre cropped.
         splits: shares of train, val and test; a share of 0 leaves that split out.
         num_workers: processes that decode and encode; 0 works in this one.
+        left_out: gets the reason why a recording was left out; None: the first one ends it.
 
     Returns:
         The drive folders, including those of an earlier run.
@@ -108,14 +124,23 @@ def import_recordings(
     for name in ids:
         if ids.count(name) > 1:
             raise BadInput(f"two recordings are called {name!r}; rename one")
-    blocks = [block for recording in recordings for block in _cut(recording, splits, size)]
+    blocks = []
+    for recording in recordings:
+        try:
+            blocks += _cut(recording, splits, size)
+        except BadInput as error:
+            if left_out is None:
+                raise
+            left_out.append(str(error))
     todo = [block for block in blocks if not _is_kept(block, out / block.id)]
     kept = len(blocks) - len(todo)
     if kept:
         logger.info("%s: %d of %d drives are there already and kept", out, kept, len(blocks))
     out.mkdir(parents=True, exist_ok=True)
     sweep_leftovers(out)
-    _run("checking", todo, None, num_workers)
+    bad = _run("checking", todo, None, num_workers, left_out)
+    blocks = [block for block in blocks if block.recording.id not in bad]
+    todo = [block for block in todo if block.recording.id not in bad]
     _run("writing", todo, out, num_workers)
     return [out / block.id for block in blocks]
 
@@ -184,8 +209,18 @@ def _is_kept(block: Chunk, path: Path) -> bool:
     return True
 
 
-def _run(what: str, blocks: list[Chunk], out: Path | None, num_workers: int) -> None:
-    """Check the blocks (`out` is None) or write them, and show how many frames are done."""
+def _run(
+    what: str,
+    blocks: list[Chunk],
+    out: Path | None,
+    num_workers: int,
+    left_out: list[str] | None = None,
+) -> set[str]:
+    """Check the blocks (`out` is None) or write them, and show how many frames are done.
+
+    Returns:
+        Ids of recordings with a bad block, whose reasons `left_out` gets.
+    """
     done: Synchronized[int] = multiprocessing.get_context(START_METHOD).Value("q", 0)
     total = sum(block.stop - block.start for block in blocks)
     opened: AbstractContextManager[Executor]
@@ -193,18 +228,27 @@ def _run(what: str, blocks: list[Chunk], out: Path | None, num_workers: int) -> 
         opened = process_pool(min(num_workers, max(1, len(blocks))), _start, done)
     else:
         opened = ThreadPoolExecutor(1, initializer=_start, initargs=(done,))
+    bad: dict[str, str] = {}
     with opened as pool, tqdm(total=total, desc=what, unit="frame", disable=not blocks) as bar:
-        futures = [pool.submit(_process, block, out) for block in blocks]
+        futures = {pool.submit(_process, block, out): block for block in blocks}
         pending = set(futures)
         while pending:
             finished, pending = wait(pending, timeout=0.3, return_when=FIRST_EXCEPTION)
             bar.update(done.value - bar.n)
-            if any(future.exception() for future in finished):
+            if left_out is None and any(future.exception() for future in finished):
                 pool.shutdown(cancel_futures=True)
                 break
-        for future in futures:
-            if not future.cancelled():
-                future.result()
+        for future, block in futures.items():
+            try:
+                if not future.cancelled():
+                    future.result()
+            except BadInput as error:
+                if left_out is None:
+                    raise
+                bad.setdefault(block.recording.id, str(error))
+    if left_out is not None:
+        left_out += bad.values()
+    return set(bad)
 
 
 _done: "Synchronized[int]"  # finished frames of all workers together

@@ -24,10 +24,10 @@ from PIL import Image
 
 from drives.actions.table import read_table
 from drives.drive import open_drive
-from drives.importers import udacity
-from drives.importers.commavq_segments import list_segments, read_segments
-from drives.importers.onex_v1 import read_onex_v1
-from drives.importers.onex_v2 import read_onex_v2
+from drives.importers.recordings import udacity
+from drives.importers.tokens.commavq_segments import list_segments, read_segments
+from drives.importers.tokens.onex_v1 import read_onex_v1
+from drives.importers.tokens.onex_v2 import read_onex_v2
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.video.images import read_image
@@ -168,7 +168,7 @@ def udacity_log(folder: Path) -> Path:
 
 
 def read_udacity(file: Path) -> Any:
-    found = udacity.find_recordings(file.parent)
+    found = udacity.FORMAT.recordings(file.parent)
     return [(r.id, r.source, r.fps, r.actions) for r in found]
 
 

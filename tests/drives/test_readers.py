@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from commavq_files import make_segments, packed, write_tar
+from drives.frame_cache import DriveFrames
 from PIL import Image
 
 from drives.clips.frame_cache import DriveFrames
 from drives.drive import open_drive
 from drives.folder import open_drives
-from drives.importers import udacity
-from drives.importers.commavq_segments import list_segments, read_segments
+from drives.importers.recordings import udacity
+from drives.importers.tokens.commavq_segments import list_segments, read_segments
 from drives.video import read_frames
 from drives.video.images import read_image
 from drives.writing import write_drive
@@ -122,7 +123,7 @@ def test_an_image_that_changed_its_size_is_a_corrupt_sample(drive: Path) -> None
 def test_a_log_of_images_that_are_not_there(path: str, tmp_path: Path) -> None:
     (tmp_path / "driving_log.csv").write_text(f"{path},b,c,0,0,0,1\n" * 2)
     with pytest.raises(BadInput, match=r"driving_log\.csv"):
-        udacity.find_recordings(tmp_path)
+        udacity.FORMAT.recordings(tmp_path)
 
 
 def test_a_video_of_a_codec_that_nobody_knows(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from drives.drive import Drive
-from drives.importers.token_formats import recognised_format
+from drives.importers.tokens.formats import recognised_format
 from drives.sources import (
     DriveSource,
     TokenSource,

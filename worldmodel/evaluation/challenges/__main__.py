@@ -4,7 +4,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from drives.importers.token_formats import recognised_format
+from drives.importers.tokens.formats import recognised_format
 from drives.sources import TokenSource
 from drives.splits.base import SPLITS
 from training.cli import bad_input_fails

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from drives.importers.npy_file import read_npy
+from drives.importers.tokens.npy_file import read_npy
 from drives.tokens.store import TokenDrive
 from training.disk.leftovers import written_whole
 from training.disk.places import refuse_existing

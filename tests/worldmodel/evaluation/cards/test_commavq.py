@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from published_files import gpt2m_files
 
-from drives.importers.commavq import import_commavq
+from drives.importers.tokens.commavq import import_commavq
 from training.errors import BadInput
 from worldmodel.decoding.config import Sampling
 from worldmodel.evaluation.cards import commavq

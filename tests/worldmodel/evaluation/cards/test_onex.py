@@ -12,7 +12,7 @@ import pytest
 import torch
 from published_files import genie_files, parity
 
-from drives.importers.onex_v1 import import_onex_v1
+from drives.importers.tokens.onex_v1 import import_onex_v1
 from drives.tokens.spec import TokenSpec
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter

@@ -8,7 +8,7 @@ import torch
 from published_files import parity
 from safetensors.torch import load_file
 
-from drives.importers.onex_v2 import import_onex_v2
+from drives.importers.tokens.onex_v2 import import_onex_v2
 from drives.tokens.store import TokenDrive
 from training.errors import BadInput
 from worldmodel.data import collate

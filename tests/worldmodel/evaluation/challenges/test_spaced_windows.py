@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from drives.importers.onex_v1 import read_onex_v1
+from drives.importers.tokens.onex_v1 import read_onex_v1
 from drives.tokens.store import TokenDrive
 from training.errors import BadInput
 from worldmodel.evaluation.challenges.spaced_windows import SpacedWindows

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from drives.importers.__main__ import main
-from drives.importers.onex_v1 import import_onex_v1, read_onex_v1
-from drives.importers.onex_v2 import STATE_NAMES, import_onex_v2, read_onex_v2
+from drives.importers.tokens.onex_v1 import import_onex_v1, read_onex_v1
+from drives.importers.tokens.onex_v2 import STATE_NAMES, import_onex_v2, read_onex_v2
 from drives.sources import TokenSource
 from drives.tokens.store import TokenStore
 from training.errors import BadInput

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from drives.importers.commavq import import_commavq, planned_actions
-from drives.importers.commavq_segments import SPEC, files_of
-from drives.importers.onex_v1 import find_onex_v1, import_onex_v1, plan_onex_v1
-from drives.importers.onex_v2 import find_onex_v2, import_onex_v2, plan_onex_v2
+from drives.importers.tokens.commavq import import_commavq, planned_actions
+from drives.importers.tokens.commavq_segments import SPEC, files_of
+from drives.importers.tokens.onex_v1 import find_onex_v1, import_onex_v1, plan_onex_v1
+from drives.importers.tokens.onex_v2 import find_onex_v2, import_onex_v2, plan_onex_v2
 from drives.tokens.spec import TokenSpec
 from drives.tokens.store import TokenStore
 from training.errors import BadInput

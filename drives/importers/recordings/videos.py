@@ -8,6 +8,7 @@ SI, and `time_s` is used to check the frame rate and then left out.
 
 import logging
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from drives import video
 from drives.actions.table import check_actions, read_table
 from drives.actions.units import to_si
-from drives.importers.base import Recording
+from drives.importers.recording import Candidate, ImportOptions, Recording, RecordingFormat
 from drives.video import VIDEO_SUFFIXES
 from training.errors import BadInput
 
@@ -25,20 +26,24 @@ TABLE_SUFFIXES = (".csv", ".parquet")
 WARN_RATE, MAX_RATE = 0.02, 0.1  # shares by which time stamps and frame rate may disagree
 
 
-def find_recordings(root: Path, licence: str = "unknown") -> list[Recording]:
-    """Every video in `root`, or one folder below it, with its table of actions.
+def find(root: Path, options: ImportOptions) -> list[Candidate]:
+    """Every video in `root`, or one folder below it; BadInput where there is none."""
+    paths = [p for p in (*root.glob("*"), *root.glob("*/*")) if p.suffix.lower() in VIDEO_SUFFIXES]
+    if not paths:
+        raise BadInput(f"{root}: no videos ({', '.join(VIDEO_SUFFIXES)}) there or one folder below")
+    return [
+        Candidate(str(path), partial(read_recording, root, path, options.licence))
+        for path in sorted(paths)
+    ]
+
+
+def read_recording(root: Path, path: Path, licence: str) -> list[Recording]:
+    """A video with its table of actions.
 
     Raises:
-        BadInput: no videos, a video without a table, not one row per frame, or time stamps
-            that contradict the video's frame rate.
+        BadInput: a video without a table, not one row per frame, or time stamps that contradict
+            the video's frame rate.
     """
-    videos = [p for p in (*root.glob("*"), *root.glob("*/*")) if p.suffix.lower() in VIDEO_SUFFIXES]
-    if not videos:
-        raise BadInput(f"{root}: no videos ({', '.join(VIDEO_SUFFIXES)}) there or one folder below")
-    return [_read_recording(root, path, licence) for path in sorted(videos)]
-
-
-def _read_recording(root: Path, path: Path, licence: str) -> Recording:
     own_folder = path.stem == "video"
     name = path.parent.resolve().name if own_folder else path.stem
     stem = "actions" if own_folder else path.stem
@@ -61,7 +66,7 @@ def _read_recording(root: Path, path: Path, licence: str) -> Recording:
         values, names = np.delete(values, column, axis=1), names[:column] + names[column + 1 :]
     names, actions = to_si(table, names, values)
     check_actions(table, names, actions)
-    return Recording(name, path, fps, names, actions, meta)
+    return [Recording(name, path, fps, names, actions, meta)]
 
 
 def _check_times(table: Path, times: np.ndarray, fps: float) -> None:
@@ -90,3 +95,6 @@ def _check_times(table: Path, times: np.ndarray, fps: float) -> None:
             "%s: %d gaps of more than two frames, the largest of %.3f s before row %d",
             *(table, len(gaps), steps.max(), steps.argmax() + 1),
         )
+
+
+FORMAT = RecordingFormat("videos with a table of actions beside each", find)

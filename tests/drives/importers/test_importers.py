@@ -1,13 +1,16 @@
 """Importers: foreign recordings become drives with the right rows, or are refused untouched."""
 
+import argparse
 import csv
 import logging
 import math
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,10 +19,13 @@ from PIL import Image
 from drives import video
 from drives.drive import open_drive
 from drives.folder import open_drives
-from drives.importers import udacity, video_folder
 from drives.importers.__main__ import main
 from drives.importers.base import cover, import_recordings
-from drives.importers.commavq import SPEC, import_commavq
+from drives.importers.flags import add_flags, options_of
+from drives.importers.formats import recognised
+from drives.importers.recording import ImportOptions
+from drives.importers.recordings import udacity, videos
+from drives.importers.tokens.commavq import SPEC, import_commavq
 from drives.tokens.store import TokenStore
 from training.errors import BadInput
 
@@ -75,7 +81,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "drives.importers", *map(str, arguments)],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         check=False,
     )
 
@@ -86,7 +92,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("header", [False, True])
 def test_udacity_rows_and_frames_stay_together(tmp_path: Path, header: bool) -> None:
     udacity_folder(tmp_path / "lap", header=header)
-    (recording,) = udacity.find_recordings(tmp_path / "lap")
+    (recording,) = udacity.FORMAT.recordings(tmp_path / "lap")
     assert recording.fps == 10
     paths = import_recordings([recording], tmp_path / "out")
     assert [path.name for path in paths] == ["lap-train", "lap-val", "lap-test"]
@@ -105,7 +111,7 @@ def test_udacity_pauses_make_several_recordings(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     udacity_folder(tmp_path / "lap", 90, pauses=(40, 45))
-    recordings = udacity.find_recordings(tmp_path)
+    recordings = udacity.FORMAT.recordings(tmp_path)
     assert [(r.id, len(r.actions)) for r in recordings] == [("lap-00", 40), ("lap-01", 45)]
     np.testing.assert_allclose(recordings[1].actions[0, 0], 0.45)
     assert "2 pauses" in caplog.text
@@ -128,20 +134,20 @@ def test_udacity_bad_logs_are_named(tmp_path: Path, old: str, new: str, message:
     assert old in log.read_text()
     log.write_text(log.read_text().replace(old, new))
     with pytest.raises(BadInput, match=message):
-        import_recordings(udacity.find_recordings(tmp_path), tmp_path / "out")
+        import_recordings(udacity.FORMAT.recordings(tmp_path), tmp_path / "out")
 
 
 def test_udacity_other_bad_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no driving_log"):
-        udacity.find_recordings(tmp_path)
+        udacity.FORMAT.recordings(tmp_path)
     folder = udacity_folder(tmp_path / "lap")
     first = sorted((folder / "IMG").iterdir())[0]
     Image.fromarray(numbered_frames(1, 16, 64)[0]).save(first)
     with pytest.raises(BadInput, match="give frames of one size"):
-        udacity.find_recordings(folder)
+        udacity.FORMAT.recordings(folder)
     (folder / "driving_log.csv").write_text("")
     with pytest.raises(BadInput, match="holds no rows"):
-        udacity.find_recordings(folder)
+        udacity.FORMAT.recordings(folder)
 
 
 def test_udacity_rows_out_of_order_are_named(tmp_path: Path) -> None:
@@ -150,7 +156,7 @@ def test_udacity_rows_out_of_order_are_named(tmp_path: Path) -> None:
     lines[7], lines[8] = lines[8], lines[7]
     log.write_text("\n".join(lines))
     with pytest.raises(BadInput, match="time does not move on at row 8"):
-        udacity.find_recordings(tmp_path)
+        udacity.FORMAT.recordings(tmp_path)
 
 
 # Folders of videos
@@ -166,7 +172,7 @@ def test_columns_become_si(tmp_path: Path) -> None:
         wind_kmh=rows,
         steering=rows / 60,
     )
-    (recording,) = video_folder.find_recordings(tmp_path)
+    (recording,) = videos.FORMAT.recordings(tmp_path)
     names = ("speed_mps", "wheel_rad", "yaw_rate_rad_s", "wind_mps", "steering")
     assert recording.action_names == names
     factors = [MPH, math.pi / 180, math.pi / 180, 1 / 3.6, 1 / 60]
@@ -176,7 +182,7 @@ def test_columns_become_si(tmp_path: Path) -> None:
 def test_a_converted_column_must_not_meet_another(tmp_path: Path) -> None:
     video_recording(tmp_path, speed_mph=np.ones(60), speed_mps=np.ones(60))
     with pytest.raises(BadInput, match="twice as 'speed_mps'"):
-        video_folder.find_recordings(tmp_path)
+        videos.FORMAT.recordings(tmp_path)
 
 
 def test_time_stamps_are_checked_and_left_out(
@@ -184,32 +190,32 @@ def test_time_stamps_are_checked_and_left_out(
 ) -> None:
     time = np.arange(60) / 10
     video_recording(tmp_path, time_s=time, brake=np.zeros(60))
-    assert video_folder.find_recordings(tmp_path)[0].action_names == ("brake",)
+    assert videos.FORMAT.recordings(tmp_path)[0].action_names == ("brake",)
     assert not caplog.records
     video_recording(tmp_path, time_s=time + 0.3 * (time > 2.05), brake=np.zeros(60))
-    assert video_folder.find_recordings(tmp_path)[0].action_names == ("brake",)
+    assert videos.FORMAT.recordings(tmp_path)[0].action_names == ("brake",)
     assert "1 gaps of more than two frames, the largest of 0.400 s before row 21" in caplog.text
     assert "time_s says 9.52 frames per second, the video 10.00" in caplog.text
     video_recording(tmp_path, time_s=time * 2, brake=np.zeros(60))
     with pytest.raises(BadInput, match=r"time_s says 5\.00 frames per second, the video 10\.00"):
-        video_folder.find_recordings(tmp_path)
+        videos.FORMAT.recordings(tmp_path)
     video_recording(tmp_path, time_s=np.where(time == 2, 1, time), brake=np.zeros(60))
     with pytest.raises(BadInput, match="time_s does not move on at row 20"):
-        video_folder.find_recordings(tmp_path)
+        videos.FORMAT.recordings(tmp_path)
 
 
 def test_videos_without_tables_or_of_other_lengths_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no videos"):
-        video_folder.find_recordings(tmp_path)
+        videos.FORMAT.recordings(tmp_path)
     video_recording(tmp_path, brake=np.zeros(59))
     with pytest.raises(BadInput, match=r"a\.csv: 59 rows, but a\.mp4 has 60 frames"):
-        video_folder.find_recordings(tmp_path)
+        videos.FORMAT.recordings(tmp_path)
     video_recording(tmp_path, steering=np.full(60, 25.0))
     with pytest.raises(BadInput, match=r"a\.csv: row 0, steering is 25"):
-        video_folder.find_recordings(tmp_path)
+        videos.FORMAT.recordings(tmp_path)
     (tmp_path / "a.csv").unlink()
     with pytest.raises(BadInput, match=r"no a\.csv beside it"):
-        video_folder.find_recordings(tmp_path)
+        videos.FORMAT.recordings(tmp_path)
 
 
 # What both share
@@ -220,7 +226,7 @@ def test_an_import_goes_on_where_it_stopped_and_overwrites_nothing(
 ) -> None:
     caplog.set_level(logging.INFO)
     source, out = video_recording(tmp_path / "in"), tmp_path / "out"
-    recordings = video_folder.find_recordings(source)
+    recordings = videos.FORMAT.recordings(source)
     first = import_recordings(recordings, out)
     (out / "a-val").rename(tmp_path / "gone")
     stamps = [(out / f"a-{split}/video.mp4").stat().st_mtime_ns for split in ("train", "test")]
@@ -242,7 +248,7 @@ def test_nothing_is_written_where_one_recording_is_damaged(tmp_path: Path) -> No
     middle = start + (data.find(b"moov") - start) // 2
     data[middle : middle + 200] = b"\xff" * 200
     (tmp_path / "b.mp4").write_bytes(data)
-    recordings = video_folder.find_recordings(tmp_path)
+    recordings = videos.FORMAT.recordings(tmp_path)
     for num_workers in (0, 2):
         with pytest.raises(BadInput, match=r"b\.mp4: frame \d+ cannot be decoded"):
             import_recordings(recordings, tmp_path / "out", num_workers=num_workers)
@@ -250,7 +256,7 @@ def test_nothing_is_written_where_one_recording_is_damaged(tmp_path: Path) -> No
 
 
 def test_worker_processes_write_the_same(tmp_path: Path) -> None:
-    recordings = video_folder.find_recordings(video_recording(tmp_path))
+    recordings = videos.FORMAT.recordings(video_recording(tmp_path))
     alone = import_recordings(recordings, tmp_path / "alone", size=(16, 16))
     together = import_recordings(recordings, tmp_path / "together", size=(16, 16), num_workers=2)
     for one, other in zip(alone, together, strict=True):
@@ -261,7 +267,7 @@ def test_worker_processes_write_the_same(tmp_path: Path) -> None:
 
 
 def test_splits_follow_the_shares(tmp_path: Path) -> None:
-    recordings = video_folder.find_recordings(video_recording(tmp_path))
+    recordings = videos.FORMAT.recordings(video_recording(tmp_path))
     paths = import_recordings(recordings, tmp_path / "out", splits=(0.5, 0, 0.5))
     assert [(p.name, open_drive(p).num_frames) for p in paths] == [("a-train", 30), ("a-test", 30)]
     for splits in ((0.8, 0.3, 0.1), (1.2, -0.1, -0.1)):
@@ -275,7 +281,7 @@ def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
     video_recording(tmp_path / "one")
     video_recording(tmp_path / "two")
     with pytest.raises(BadInput, match="two recordings are called 'a'"):
-        import_recordings(video_folder.find_recordings(tmp_path), tmp_path / "out")
+        import_recordings(videos.FORMAT.recordings(tmp_path), tmp_path / "out")
 
 
 def test_cover_scales_and_cuts_the_centre() -> None:
@@ -316,7 +322,7 @@ def test_commavq_makes_a_store_once(tmp_path: Path) -> None:
     copy = tmp_path / "copy/minute"
     shutil.copytree(file.parent, copy, copy_function=shutil.copy)  # under other dates
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("drives.importers.commavq.list_segments", None)  # it is not read again
+        patch.setattr("drives.importers.tokens.commavq.list_segments", None)  # it is not read again
         assert import_commavq(copy, tmp_path / "out", 40, 15).hash == store.hash
     assert [path.name for path in file.parent.iterdir()] == ["tokens.npy"]
     np.save(tmp_path / "flat.npy", comma_tokens().reshape(60, 128).astype(np.int64))
@@ -423,7 +429,7 @@ def test_the_command_reaches_every_format(
 @pytest.mark.slow
 def test_recorded_drives_import_whole(shared: Path, tmp_path: Path) -> None:
     folders = [shared / "data/udacity" / name for name in ("lake", "mountain")]
-    recordings = [r for folder in folders for r in video_folder.find_recordings(folder)]
+    recordings = [r for folder in folders for r in videos.FORMAT.recordings(folder)]
     import_recordings(recordings, tmp_path, size=(64, 128))
     drives = {drive.id: drive for drive in open_drives(tmp_path)}
     lengths = {name: drive.num_frames for name, drive in drives.items()}
@@ -446,3 +452,52 @@ def test_recorded_drives_import_whole(shared: Path, tmp_path: Path) -> None:
     (original,) = video.read_frames(source / "video.mp4", place + 3, place + 4)
     (stored,) = drives["mountain-val"].frames(3, 4)
     assert np.abs(cover(original, (64, 128)).astype(float) - stored).mean() < 5
+
+
+def test_what_cannot_be_used_is_left_out_and_told(tmp_path: Path) -> None:
+    """A table of another length, a cut video and one that is too short; the fourth goes in."""
+    for name in "abc":
+        video_recording(tmp_path / "src", name)
+    (tmp_path / "src/a.csv").write_text("steering\n0\n")
+    whole = (tmp_path / "src/b.mp4").read_bytes()
+    video.write_video(tmp_path / "src/d.mp4", numbered_frames(4), 10)
+    (tmp_path / "src/d.csv").write_text("steering\n" + "0\n" * 4)
+    (tmp_path / "src/b.mp4").write_bytes(whole[:2000] + bytes(1500) + whole[3500:])
+    stopped = command("videos", tmp_path / "src", tmp_path / "out", "--num-workers", 0)
+    assert (stopped.returncode, (tmp_path / "out").exists()) == (2, False)
+    arguments = ("videos", tmp_path / "src", tmp_path / "out", "--num-workers", 0)
+    skipped = command(*arguments, "--on-bad", "skip")
+    assert skipped.returncode == 0, skipped.stderr
+    assert [Path(line).name for line in skipped.stdout.split()] == ["c-train", "c-val", "c-test"]
+    told = [line for line in skipped.stderr.splitlines() if line.startswith("left out: ")]
+    assert len(told) == 3
+    assert all(any(f"{name}" in line for line in told) for name in ("a.csv", "b.mp4", "d: its 4"))
+
+
+def test_flags_are_the_fields_of_the_options() -> None:
+    @dataclass(frozen=True)
+    class Options(ImportOptions):
+        """Settings.
+
+        Attributes:
+            fps: the rate, 100 % yours.
+            camera: which one.
+            fast: a switch.
+        """
+
+        fps: float | None = None
+        camera: Literal["left", "right"] = "left"
+        fast: bool = False
+
+    parser = argparse.ArgumentParser()
+    add_flags(parser, Options)
+    assert options_of(parser.parse_args([]), Options) == Options()
+    args = parser.parse_args(["--fps", "20", "--camera", "right", "--fast", "--licence", "MIT"])
+    assert options_of(args, Options) == Options("MIT", 20.0, "right", True)
+    assert "the rate, 100 % yours." in parser.format_help()
+
+
+def test_formats_are_recognised_by_their_files(tmp_path: Path) -> None:
+    assert recognised(tmp_path) is None
+    assert recognised(udacity_folder(tmp_path / "lap")) == "udacity"
+    assert recognised(video_recording(tmp_path / "films")) == "videos"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from drives.importers.commavq_segments import (
+from drives.importers.tokens.commavq_segments import (
     NUM_POSES,
     SPEC,
     Segment,
@@ -15,7 +15,7 @@ from drives.importers.commavq_segments import (
     list_segments,
     read_segments,
 )
-from drives.importers.token_import import content_key, import_tokens
+from drives.importers.tokens.token_import import content_key, import_tokens
 from drives.splits.base import default_split
 from drives.tokens.store import TokenDrive, TokenStore
 from drives.tokens.writer import NewDrive

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from commavq_files import make_segments, packed, write_tar
 
-from drives.importers.commavq import POSE_NAMES, import_commavq
+from drives.importers.tokens.commavq import POSE_NAMES, import_commavq
 from drives.sources import TokenSource
 from drives.splits.base import default_split
 from drives.tokens.store import TokenStore
@@ -100,7 +100,7 @@ def test_a_complete_store_is_opened_without_the_archives_being_read_again(
     assert source.planned()[1] == POSE_NAMES
     first = source.open()
     with monkeypatch.context() as patch:
-        patch.setattr("drives.importers.commavq.list_segments", None)  # not called
+        patch.setattr("drives.importers.tokens.commavq.list_segments", None)  # not called
         assert source.open().hash == first.hash
     write_tar(folder / "data-0001.tar", make_segments(3), folder="more/")
     assert source.open().root != first.root

@@ -16,8 +16,8 @@ from typing import IO
 import numpy as np
 from jaxtyping import Float, Integer
 
-from drives.importers.npy_file import read_npy
-from drives.importers.tar_archive import SUFFIXES, archive_members, damage_named
+from drives.importers.tokens.npy_file import read_npy
+from drives.importers.tokens.tar_archive import SUFFIXES, archive_members, damage_named
 from drives.tokens.store import TokenSpec, check_tokens
 from training.errors import BadInput
 

@@ -10,6 +10,7 @@ import csv
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path, PureWindowsPath
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from drives.actions.table import check_actions
 from drives.actions.units import MPS_PER_MPH
-from drives.importers.base import Recording
+from drives.importers.recording import Candidate, ImportOptions, Recording, RecordingFormat
 from drives.video.images import check_sizes
 from training.errors import BadInput
 
@@ -29,23 +30,24 @@ MAX_GAP_S = 1.0  # a longer pause is not one continuous recording
 MIN_FRAMES = 20  # a shorter piece cannot be cut into three splits
 
 
-def find_recordings(root: Path, licence: str = "unknown") -> list[Recording]:
-    """Recordings of a folder with `driving_log.csv`, or of every such folder below `root`.
+def find(root: Path, options: ImportOptions) -> list[Candidate]:
+    """The log of a folder, or of every folder below it; BadInput where there is none."""
+    logs = [root / "driving_log.csv"] if (root / "driving_log.csv").is_file() else []
+    logs = logs or sorted(root.glob("*/driving_log.csv"))
+    if not logs:
+        raise BadInput(f"{root}: no driving_log.csv there or one folder below; give its folder")
+    return [Candidate(str(log), partial(read_recordings, log, options.licence)) for log in logs]
+
+
+def read_recordings(log: Path, licence: str) -> list[Recording]:
+    """The recordings of one log.
 
     A pause of more than a second ends a recording and begins the next, `<name>-00`,
     `<name>-01`, ...; fps is the inverse of the median time between two frames.
 
     Raises:
-        BadInput: no log, a row that cannot be read, or an image missing or of another size.
+        BadInput: a row that cannot be read, or an image missing or of another size.
     """
-    logs = [root / "driving_log.csv"] if (root / "driving_log.csv").is_file() else []
-    logs = logs or sorted(root.glob("*/driving_log.csv"))
-    if not logs:
-        raise BadInput(f"{root}: no driving_log.csv there or one folder below; give its folder")
-    return [recording for log in logs for recording in _read_recordings(log, licence)]
-
-
-def _read_recordings(log: Path, licence: str) -> list[Recording]:
     images, actions = _read_log(log)
     check_actions(log, ACTION_NAMES, actions)
     times = np.array([_time_s(log, row, image) for row, image in enumerate(images)])
@@ -124,3 +126,6 @@ def _time_s(log: Path, row: int, image: Path) -> float:
             f"{log}: row {row}: image {image.name!r} is not named "
             "center_YYYY_MM_DD_HH_MM_SS_mmm.jpg; restore the simulator's names"
         ) from error
+
+
+FORMAT = RecordingFormat("driving_log.csv and IMG/ of the Udacity simulator", find)

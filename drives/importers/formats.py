@@ -1,0 +1,29 @@
+"""The registry: every foreign format by the name that `python -m drives.importers` takes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from drives.importers.recording import RecordingFormat
+from drives.importers.recordings import udacity, videos
+from drives.importers.tokens.formats import TOKEN_FORMATS, recognised_format
+from training.errors import BadInput
+
+# Recognised in this order: the plainest layout comes last.
+RECORDING_FORMATS: Mapping[str, RecordingFormat] = {
+    "udacity": udacity.FORMAT,
+    "videos": videos.FORMAT,
+}
+
+
+def recognised(root: Path) -> str | None:
+    """The name of the format of what lies at `root`, by names of files; None: no format of ours."""
+    for name, format in RECORDING_FORMATS.items():
+        try:
+            format.find(root, format.options())
+        except BadInput:
+            continue
+        return name
+    return recognised_format(root)
+
+
+__all__ = ["RECORDING_FORMATS", "TOKEN_FORMATS", "recognised"]

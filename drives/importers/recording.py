@@ -1,0 +1,110 @@
+"""What an adapter of a recordings' format finds, and how it is entered in the registry."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from drives.video import read_frames, read_source
+
+
+class FrameReader(Protocol):
+    """Frames that are neither a whole video nor image files. Picklable: workers read them."""
+
+    def read(self, start: int, stop: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        """Yield RGB frames `start <= i < stop`; BadInput where one cannot be read."""
+
+
+@dataclass(frozen=True)
+class PickedFrames:
+    """These frames of a video, in rising order."""
+
+    path: Path
+    indices: Sequence[int]
+
+    def read(self, start: int, stop: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        if start >= stop:
+            return
+        wanted = self.indices[start:stop]
+        chosen = set(wanted)
+        first, last = wanted[0], wanted[-1]
+        for index, frame in enumerate(read_frames(self.path, first, last + 1), first):
+            if index in chosen:
+                yield frame
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording as an adapter found it; no pixels are read yet.
+
+    Attributes:
+        id: name of its drives, before `-train`, `-val`, `-test`.
+        source: a video file, image files in order, or `FrameReader`.
+        actions: [frame action]; row t is in force between frame t and frame t+1.
+        meta: entries of `drive.json` besides fps, split and frames; `source` and `licence` always.
+    """
+
+    id: str
+    source: Path | tuple[Path, ...] | FrameReader
+    fps: float
+    action_names: tuple[str, ...]
+    actions: Float[np.ndarray, "frame action"] = field(repr=False)
+    meta: dict[str, Any] = field(repr=False)
+
+    def read(self, start: int, stop: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        """Yield RGB frames `start <= i < stop`; BadInput where one cannot be read."""
+        if isinstance(self.source, Path | tuple):
+            return read_source(self.source, start, stop)
+        return self.source.read(start, stop)
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What every format takes; a format with more settings has a subclass.
+
+    Attributes:
+        licence: of the recordings; noted in every drive.json.
+    """
+
+    licence: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file or folder that looks like recordings.
+
+    Attributes:
+        name: file or folder, for messages.
+        read: the recordings in it; BadInput where they cannot be used.
+    """
+
+    name: str
+    read: Callable[[], Sequence[Recording]]
+
+
+@dataclass(frozen=True)
+class RecordingFormat:
+    """One foreign format.
+
+    Attributes:
+        text: what it is, in a few words.
+        find: the candidates in a folder, found by names of files alone, in a fixed order;
+            BadInput where there are none. Takes the folder and the options.
+        options: the dataclass of its settings; each field is a flag of the command.
+    """
+
+    text: str
+    find: Callable[[Path, Any], Sequence[Candidate]]
+    options: type[ImportOptions] = ImportOptions
+
+    def recordings(self, root: Path, **options: Any) -> list[Recording]:
+        """All recordings of a folder.
+
+        Raises:
+            BadInput: there are none, or one cannot be used.
+        """
+        candidates = self.find(root, self.options(**options))
+        return [recording for candidate in candidates for recording in candidate.read()]
