@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from commavq_files import make_segments, packed, write_tar
-from drives.frame_cache import DriveFrames
 from PIL import Image
 
 from drives.clips.frame_cache import DriveFrames
