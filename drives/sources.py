@@ -16,7 +16,7 @@ from drives.importers.tokens.commavq_segments import files_key
 from drives.importers.tokens.formats import TOKEN_FORMATS
 from drives.importers.tokens.token_import import content_key
 from drives.tokens.store import TokenSpec, TokenStore
-from training.disk.records import judged
+from training.disk.judging import judged
 from training.errors import BadInput
 from training.ranges import one_of
 

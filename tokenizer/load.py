@@ -25,7 +25,7 @@ from training.checkpoints.folder import (
     write_checkpoint,
 )
 from training.checkpoints.manifests import check_kind, entries, weights_hash
-from training.disk.records import judged, kind_of
+from training.disk.judging import judged, kind_of
 from training.errors import BadInput
 
 PRETRAINED = Path(__file__).parent / "pretrained"

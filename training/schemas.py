@@ -11,20 +11,17 @@ import inspect
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from types import MappingProxyType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from training.command_line import near
-from training.disk.records import told
+from training.disk.judging import judged_part
 from training.errors import BadInput
 
 TARGET = "_target_"
 SCHEMAS: dict[str, type] = {}  # what the fields of a node are, by its `_target_`
-STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
 def node_of(settings: type) -> dict[str, Any]:
@@ -153,8 +150,9 @@ def _build(settings: type, values: dict[str, Any], where: str) -> Any:
     unknown = sorted(set(values) - fields - {TARGET})
     if unknown:
         raise BadInput(f"{path}{unknown[0]}: no such setting; {near(unknown[0], sorted(fields))}")
+    kinds = get_type_hints(settings)
     given = {
-        name: _checked(_adapter(settings, name), values[name], f"{path}{name}")
+        name: judged_part(kinds[name], values[name], f"{path}{name}")
         for name in fields & set(values)
         if not _is_foreign(values[name])
     }
@@ -171,20 +169,3 @@ def _build(settings: type, values: dict[str, Any], where: str) -> Any:
 
 def _is_foreign(value: Any) -> bool:
     return isinstance(value, Mapping) and TARGET in value
-
-
-@cache
-def _adapter(settings: type, name: str) -> TypeAdapter[Any]:
-    kind = get_type_hints(settings)[name]
-    # A dataclass takes no config of its own, but inherits a tuple's.
-    return TypeAdapter(tuple[kind], config=STRICT)  # type: ignore[valid-type]
-
-
-def _checked(adapter: TypeAdapter[Any], value: Any, where: str) -> Any:
-    try:
-        return adapter.validate_python((value,))[0]
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        inner = "".join(f"[{part}]" for part in fault["loc"][1:] if isinstance(part, int))
-        shown, reason = told(fault)
-        raise BadInput(f"{where}{inner}={shown}: give {reason}") from error

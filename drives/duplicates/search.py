@@ -20,7 +20,8 @@ from drives.duplicates.votes import guesses_of
 from drives.splits.base import SPLITS
 from drives.splits.footage import Footage, read_entry
 from drives.tokens.store import TokenStore
-from training.disk.records import judged, read_record, write_record
+from training.disk.judging import judged
+from training.disk.records import read_record, write_record
 from training.errors import BadInput
 
 # Between the copies and the look-alikes that docs/leakage.md lists.

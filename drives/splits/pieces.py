@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from drives.splits.base import ROADS, SPLITS
-from training.disk.records import judged, read_json, write_durably
+from training.disk.judging import judged
+from training.disk.records import read_json, write_durably
 from training.errors import BadInput
 from training.ranges import one_of
 

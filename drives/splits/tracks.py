@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float
 
 from drives.drive import Drive
 from drives.splits.base import SPLITS
-from training.disk.records import judged, read_json
+from training.disk.judging import judged
+from training.disk.records import read_json
 from training.errors import BadInput
 
 METRES_PER_DEG = 111_195.0  # of latitude, on a sphere of 6371 km

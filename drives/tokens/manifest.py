@@ -7,7 +7,8 @@ from typing import Any
 
 from drives.splits.base import SPLITS
 from drives.tokens.spec import TokenSpec
-from training.disk.records import judged, read_record, write_record
+from training.disk.judging import judged
+from training.disk.records import read_record, write_record
 from training.errors import BadInput
 from training.ranges import at_least, one_of
 

@@ -17,7 +17,7 @@ from tokenizer.quantizers.fsq import FSQ
 from tokenizer.quantizers.lfq import LFQ
 from tokenizer.quantizers.residual import Product, Residual
 from tokenizer.quantizers.vq import VQ
-from training.disk.records import judged, kind_of
+from training.disk.judging import judged, kind_of
 from training.errors import BadInput
 
 KINDS: dict[str, type[QuantizerConfig]] = {

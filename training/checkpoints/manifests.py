@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from training.checkpoints.old_configs import in_todays_words
-from training.disk.records import judged, read_record
+from training.disk.judging import judged
+from training.disk.records import read_record
 from training.errors import BadInput
 from training.ranges import at_least
 

@@ -1,4 +1,4 @@
-"""Records: small JSON files, sealed by a hash, with validated values.
+"""Records: small JSON files, sealed by a hash.
 
 A sealed record begins with `"sha256"`: the hash of the file's bytes with zeros in place of the
 hash. So it covers every bit, spaces included.
@@ -8,21 +8,15 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing import Any, NoReturn
 
 from training.disk.leftovers import written_whole
 from training.errors import BadInput
 
-Judged = TypeVar("Judged")
-Kind = TypeVar("Kind")
 SEAL = "sha256"
 BLANK = b"0" * 64
 HEAD = b'{\n "sha256": "'  # as json.dumps writes it; the hash follows at once
-SHOWN = 3  # largest number of faults in a message
 
 
 def write_record(path: Path, values: Mapping[str, Any]) -> None:
@@ -107,81 +101,6 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def judged(cls: type[Judged], values: Any, where: str, finite: bool = True) -> Judged:
-    """Build a dataclass (or another type) from plain values, with every value checked.
-
-    Types are strict: "10" is no number, 1.5 and true are no integers. A list may stand for a
-    tuple, an integer for a float. The class checks ranges in `__post_init__`.
-
-    Args:
-        where: name of the values in messages, such as "runs/a/run.json: network".
-        finite: refuse NaN and infinity.
-
-    Raises:
-        BadInput: a field is unknown, missing, or of another type or range; names each.
-    """
-    try:
-        text = json.dumps([values])
-    except (ValueError, TypeError, RecursionError) as error:
-        raise BadInput(f"{where}: only plain values can stand there ({error})") from error
-    adapter = _adapter(cls, finite)  # type: ignore[arg-type]  # a class is hashable
-    try:
-        found: Judged = adapter.validate_json(text)[0]
-    except ValidationError as error:
-        faults = [_told(entry) for entry in error.errors(include_url=False)]
-        more = f" (and {len(faults) - SHOWN} more)" if len(faults) > SHOWN else ""
-        raise BadInput(f"{where}: {'; '.join(faults[:SHOWN])}{more}") from error
-    return found
-
-
-def kind_of(values: Any, kinds: Mapping[str, Kind], where: str) -> tuple[Kind, dict[str, Any]]:
-    """The kind named in the values, and the values without the name.
-
-    Raises:
-        BadInput: not an object, or an unknown kind.
-    """
-    if not isinstance(values, dict):
-        raise BadInput(f"{where}={str(values)[:60]}: should be an object with a name")
-    rest = dict(values)
-    name = rest.pop("name", None)
-    if not isinstance(name, str) or name not in kinds:
-        raise BadInput(f"{where}: {name!r} is unknown; known: {', '.join(kinds)}")
-    return kinds[name], rest
-
-
-@lru_cache
-def _adapter(cls: Any, finite: bool) -> TypeAdapter[Any]:
-    # A dataclass of the standard library takes no config of its own, but inherits a tuple's.
-    config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=not finite,
-        arbitrary_types_allowed=True,  # a field of such a type keeps its default
-    )
-    return TypeAdapter(tuple[cls], config=config)
-
-
-def _told(fault: Any) -> str:
-    """A message for one of pydantic's faults."""
-    name = ".".join(str(part) for part in fault["loc"][1:])
-    kind = fault["type"]
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{name} is unknown"
-    if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        return f"{name} is missing"
-    if kind == "value_error":  # raised by the class, with its own message
-        return f"{name}: {fault['ctx']['error']}" if name else str(fault["ctx"]["error"])
-    shown, reason = told(fault)
-    return f"{name}={shown}, should be {reason}" if name else f"{shown}, should be {reason}"
-
-
-def told(fault: Any) -> tuple[str, str]:
-    """The value that pydantic refuses, cut to 60 characters, and what is needed in its place."""
-    value = repr(fault["input"])
-    reason = fault["msg"].removeprefix("Input should be ").removeprefix("Input ")
-    return value if len(value) <= 60 else f"{value[:57]}...", reason
 
 
 def _content(path: Path) -> bytes:

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.disk.hashing import file_sha256
+from training.disk.judging import judged
 from training.disk.leftovers import written_whole
-from training.disk.records import judged
 from training.errors import BadInput
 from worldmodel.dynamics.config import DynamicsConfig
 from worldmodel.dynamics.text import TextContext

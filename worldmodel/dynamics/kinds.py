@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from drives.tokens.spec import TokenSpec
-from training.disk.records import judged, kind_of
+from training.disk.judging import judged, kind_of
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import DynamicsConfig
 from worldmodel.dynamics.gpt.config import GPTConfig

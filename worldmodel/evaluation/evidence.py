@@ -24,7 +24,7 @@ from drives.tokens.store import TokenStore
 from tokenizer.encode import EncodeConfig
 from tokenizer.load import Tokenizer, load_tokenizer
 from training.checkpoints.folder import MANIFEST
-from training.disk.records import judged
+from training.disk.judging import judged
 from training.errors import BadInput
 from worldmodel.data import open_store
 from worldmodel.known_entropy.source import KnownEntropySource

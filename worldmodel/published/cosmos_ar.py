@@ -17,7 +17,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 
 from drives.tokens.store import TokenSpec
-from training.disk.records import judged
+from training.disk.judging import judged
 from training.errors import BadInput
 from training.foreign.weights import Tensors, read_file, state_dict
 from worldmodel.dynamics.config import LayoutConfig

@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import PositiveFloat, PositiveInt
 
 from drives.tokens.store import TokenSpec
-from training.disk.records import judged, read_json
+from training.disk.judging import judged
+from training.disk.records import read_json
 from training.errors import BadInput
 from training.foreign.weights import fill, read_file, state_dict
 from worldmodel.dynamics.masked.config import MaskedConfig

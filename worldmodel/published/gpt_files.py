@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from drives.tokens.store import TokenSpec
-from training.disk.records import judged, read_json
+from training.disk.judging import judged
+from training.disk.records import read_json
 from training.errors import BadInput
 from training.foreign.weights import Tensors, fill
 from worldmodel.dynamics.gpt.config import GPTConfig

@@ -7,7 +7,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from drives.splits.base import SPLITS, default_split
-from training.disk.records import judged, read_json
+from training.disk.judging import judged
+from training.disk.records import read_json
 from training.errors import BadInput
 
 Settings = TypeVar("Settings")

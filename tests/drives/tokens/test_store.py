@@ -215,7 +215,7 @@ def test_a_store_without_a_seal_opens_and_has_one_after_the_next_drive(root: Pat
     [
         ({"fps": 0}, "fps=0"),
         ({"fps": -10}, "fps=-10"),
-        ({"fps": "10"}, "spec.fps='10', should be a valid number"),
+        ({"fps": "10"}, "spec.fps='10': give a valid number"),
         ({"grid": [1, 3]}, "spec.grid"),
         ({"grid": [0, 3, 4]}, "grid=(0, 3, 4)"),
         ({"grid": [1, 3.5, 4]}, "spec.grid.1=3.5"),

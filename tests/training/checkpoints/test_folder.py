@@ -94,7 +94,7 @@ def test_an_altered_manifest_is_noticed(checkpoint):
         ({"files": {}}, "names no weights"),
         ({"files": []}, "files="),
         ({"files": {"state.pt": "0"}}, "names no weights"),
-        ({"files": {"weights.safetensors": 3}}, "should be a valid string"),
+        ({"files": {"weights.safetensors": 3}}, "give a valid string"),
         ({"sizes": {}}, "sizes"),
         ({"step": "20"}, "step='20'"),
         ({"step": -1}, "step=-1"),

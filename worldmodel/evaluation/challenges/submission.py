@@ -18,9 +18,10 @@ import numpy as np
 
 from drives.importers.tokens.npy_file import read_npy
 from drives.tokens.store import TokenDrive
+from training.disk.judging import judged
 from training.disk.leftovers import written_whole
 from training.disk.places import refuse_existing
-from training.disk.records import judged, read_json
+from training.disk.records import read_json
 from training.errors import BadInput
 from worldmodel.data import collate
 from worldmodel.dynamics.base import Dynamics
