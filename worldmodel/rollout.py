@@ -30,6 +30,7 @@ from worldmodel.decoding.rollout import open_decoder, rollout
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of
 from worldmodel.evaluation.evidence import Evidence, evidence_of
 from worldmodel.evaluation.pixels import captions_of
+from worldmodel.evaluation.provenance.trained_clips import refuse_trained
 from worldmodel.evaluation.report.strips import Panel, write_strip
 from worldmodel.load import WorldModel, load_world_model
 
@@ -167,7 +168,7 @@ def write(cfg: DictConfig) -> None:
     """Run the command; the folder is written completely or not at all.
 
     Raises:
-        BadInput: as `evidence_of` and `imagine`, or `cfg.out` exists.
+        BadInput: as `evidence_of`, `refuse_trained` and `imagine`, or `cfg.out` exists.
     """
     values, out, device = plain(cfg), writable_folder("out", cfg.out), compute_device(cfg.device)
     refuse_existing("out", out)
@@ -176,6 +177,7 @@ def write(cfg: DictConfig) -> None:
     config = RolloutConfig(**own, sampling=sampling_from(values["sampling"]))
     model = load_world_model(cfg.ckpt)
     evidence = evidence_of(model, values["data"]["source"], cfg.tokenizer)
+    refuse_trained([model], evidence, config.split, cfg.allow_train)
     made = imagine(model, evidence.store, config, device)
     sweep_leftovers(out.parent)
     with written_whole(out) as partial:

@@ -23,6 +23,7 @@ from drives.clips.preprocessing import Preprocessing, to_uint8
 from drives.drive import Drive
 from drives.sources import DriveSource, source_from_dict, trained_on
 from drives.splits.base import SPLITS
+from drives.splits.trained_clips import refuse_trained_clips
 from tokenizer.compare.fid import PUBLISHED, load_inception, origin
 from tokenizer.compare.page import as_text, write_page
 from tokenizer.compare.panels import Panel, draw_panels, scale_of
@@ -178,6 +179,10 @@ def _compare(cfg: DictConfig) -> None:
     drives = [drive for drive in source.open() if drive.split == cfg.split]
     if not drives:
         raise BadInput(f"{source.folder}: no drive is in the {cfg.split} split; choose another")
+    for path, tokenizer in opened.values():
+        refuse_trained_clips(
+            tokenizer.manifest, Path(path), cfg.split, drives=drives, allow=cfg.allow_train
+        )
     clips = choose_clips(drives, cfg.num_clips, cfg.clip_frames, *view)
     rows = finite(compare(tokenizers, clips, judge))
     result = {

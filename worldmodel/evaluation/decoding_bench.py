@@ -29,6 +29,7 @@ from worldmodel.decoding.rollout import METHODS, open_decoder
 from worldmodel.decoding.speculative import SpeculativeDecoder
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.evidence import evidence_of
+from worldmodel.evaluation.provenance.trained_clips import refuse_trained
 from worldmodel.load import load_world_model
 
 # Nats per token by which rounding alone changes a score.
@@ -141,7 +142,8 @@ def bench(cfg: DictConfig) -> None:
     """Measure what `cfg` asks for, print the table, and append it to `cfg.results` on demand.
 
     Raises:
-        BadInput: too few frames, methods that nobody knows, or data that is not the model's.
+        BadInput: too few frames, methods that nobody knows, data that is not
+            the model's, or that it was trained on.
     """
     values = plain(cfg)
     at_least(2, num_frames=cfg.num_frames)
@@ -152,9 +154,10 @@ def bench(cfg: DictConfig) -> None:
         writable_file("results", cfg.results)
     model = load_world_model(Path(cfg.ckpt))
     chosen = variants(model.network, values["methods"])
-    store = evidence_of(model, values["data"]["source"], cfg.tokenizer).store
+    evidence = evidence_of(model, values["data"]["source"], cfg.tokenizer)
+    refuse_trained([model], evidence, cfg.split, cfg.allow_train)
     length = model.network.config.context_steps - 1 + cfg.num_frames
-    windows = TokenWindows(store.drives(cfg.split), length)
+    windows = TokenWindows(evidence.store.drives(cfg.split), length)
     clip = collate([windows[len(windows) // 2]]).to(device)
     network, bandwidth, rows = model.network.to(device), read_bandwidth(device), []
     for method, options in chosen:

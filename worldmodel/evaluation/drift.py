@@ -30,6 +30,7 @@ from worldmodel.decoding.rollout import rollout
 from worldmodel.evaluation.clip_decoder import decode_grids
 from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.evaluation.pixels import PixelJudge
+from worldmodel.evaluation.provenance.trained_clips import SWITCH, refuse_trained
 from worldmodel.load import WorldModel, load_world_model
 
 RESULTS = Path("docs/results.md")
@@ -95,8 +96,8 @@ def measure(args: argparse.Namespace) -> list[Drift]:
     """Measure all runs on the same clips; the first row is other real clips.
 
     Raises:
-        BadInput: the runs' tokens differ or come from a video tokenizer, or drives are shorter
-            than a clip.
+        BadInput: the runs' tokens differ or come from a video tokenizer, drives are shorter
+            than a clip, or a run was trained on them.
     """
     models = [load_world_model(run) for run in args.runs]
     evidence = evidence_of(models[0], {"root": args.root}, None)
@@ -107,6 +108,7 @@ def measure(args: argparse.Namespace) -> list[Drift]:
         model.check_store(store)
         if model.spec.frames_per_step > 1:
             raise BadInput(f"{run}: is of a video tokenizer; give models of an image tokenizer's")
+    refuse_trained(models, evidence, args.split, args.allow_train, SWITCH)
     prompt = min(model.network.config.context_steps for model in models) // 2
     length = prompt + round(max(args.seconds) * store.spec.fps)
     windows = TokenWindows(store.drives(args.split), length)
@@ -138,6 +140,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run or checkpoint folders")
     parser.add_argument("--root", help="other drives or tokens than the first was trained on")
     parser.add_argument("--split", default="test")
+    parser.add_argument(SWITCH, action="store_true", help="take clips they were trained on too")
     parser.add_argument("--num-clips", type=int, default=32)
     parser.add_argument("--seconds", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--write", nargs="?", type=Path, const=RESULTS, help="append to a page")

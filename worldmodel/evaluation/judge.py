@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from drives.sources import DriveSource, trained_on
 from drives.splits.base import CHOICES, of_split
+from drives.splits.trained_clips import refuse_trained_clips
 from tokenizer.evaluation import evaluate_tokenizer, long_enough
 from tokenizer.load import KIND as TOKENIZER
 from tokenizer.load import Tokenizer, tokenizer_from
@@ -30,7 +31,7 @@ from worldmodel.evaluation.cards.config import CARDS, DEFAULT, Card, Reconstruct
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.cards.terminal import table_of
 from worldmodel.evaluation.evidence import DRIVES, data_source, evidence_of
-from worldmodel.evaluation.provenance.trained_clips import refuse_trained_clips
+from worldmodel.evaluation.provenance.trained_clips import refuse_trained
 from worldmodel.evaluation.report.page import write_report
 from worldmodel.evaluation.subject import Decoded, JudgedModel
 from worldmodel.load import world_model_from
@@ -116,8 +117,7 @@ def _of_world_model(
 ) -> Callable[[Path], Findings]:
     model = world_model_from(opened)
     evidence = evidence_of(model, plain(cfg.data.source), cfg.tokenizer)
-    store, drives, allow = evidence.store, evidence.drives, cfg.allow_train
-    refuse_trained_clips(opened.manifest, opened.path, cfg.split, store, drives, allow)
+    refuse_trained([model], evidence, cfg.split, cfg.allow_train)
     subject = JudgedModel(
         model,
         evidence,

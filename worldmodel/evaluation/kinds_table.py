@@ -10,6 +10,7 @@ what wrong actions cost. Printed as markdown, written as JSON.
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from worldmodel.decoding.rollout import open_decoder
 from worldmodel.dynamics.kinds import describe
 from worldmodel.evaluation.action_use import VARIANTS, action_use
 from worldmodel.evaluation.evidence import evidence_of
+from worldmodel.evaluation.provenance.trained_clips import SWITCH, refuse_trained
 from worldmodel.evaluation.scores import teacher_forced
 from worldmodel.load import WorldModel, load_world_model
 
@@ -109,7 +111,8 @@ def table(asked: argparse.Namespace) -> list[KindRow]:
     """Measure every model on the store of the first.
 
     Raises:
-        BadInput: a run twice, one that was trained on other tokens or actions, or no data.
+        BadInput: a run twice, one that was trained on other tokens or actions or on
+            these drives, or no data.
     """
     if len(set(asked.runs)) < len(asked.runs):
         raise BadInput(f"{' '.join(map(str, asked.runs))}: names a run twice; leave one out")
@@ -118,6 +121,7 @@ def table(asked: argparse.Namespace) -> list[KindRow]:
     store = evidence.store
     for model in models:
         model.check_store(store, evidence.tokenizer)
+    refuse_trained(models, evidence, asked.split, asked.allow_train, SWITCH)
     length = min(model.network.config.context_steps for model in models)
     windows = TokenWindows(store.drives(asked.split), length)
     clips = list(fixed_loader(windows, asked.num_windows, asked.batch_size, collate))
@@ -136,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", help="drives or tokens, if not what the first was trained on")
     parser.add_argument("--tokenizer", help="of its tokens, where that is not known")
     parser.add_argument("--split", default="test")
+    parser.add_argument(SWITCH, action="store_true", help="take clips they were trained on too")
     parser.add_argument("--num-windows", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--num-frames", type=int, default=20, help="decoded for frames/s")
@@ -147,7 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         one_of(CHOICES, **{"--split": asked.split})
         if asked.out is not None:
             writable_file("--out", asked.out)
-        rows = table(asked)
+        with redirect_stdout(sys.stderr):  # notes: the table alone can be piped
+            rows = table(asked)
     print(markdown(rows))
     if asked.out:
         asked.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,7 @@
 """A checkpoint says what it comes from, and is not judged on what it was trained on."""
 
+import copy
+import importlib
 import json
 import shutil
 import sys
@@ -7,17 +9,19 @@ import sys
 import pytest
 from hydra import compose, initialize_config_dir
 
+from drives.splits.trained_clips import refuse_trained_clips
+from tokenizer.load import load_tokenizer
 from training.checkpoints.folder import find_checkpoint
 from training.checkpoints.manifests import read_manifest
 from training.cli import CONFIGS
 from training.errors import BadInput
 from training.help import composed
 from training.sweeps.snapshot import content_hash
-from worldmodel.evaluation.evidence import DRIVES, data_source
+from worldmodel.evaluation.evidence import DRIVES, Evidence, data_source
 from worldmodel.evaluation.judge import judge
 from worldmodel.evaluation.provenance.__main__ import main
 from worldmodel.evaluation.provenance.chain import provenance
-from worldmodel.evaluation.provenance.trained_clips import refuse_trained_clips
+from worldmodel.evaluation.provenance.trained_clips import refuse_trained
 from worldmodel.load import load_world_model
 
 TINY = ("+debug=fast", "callbacks.media=null", "data.source.carracing.seconds=5.0")
@@ -143,6 +147,62 @@ def test_a_copy_is_known_by_its_content(trained, capsys):
     assert ask(old, "test", store=data.store) == []
     assert refuse_trained_clips(old, folder.parent, "train", store=data.store) == []
     assert "does not say what it was trained on" in capsys.readouterr().out
+
+
+COMMANDS = [
+    ("worldmodel.rollout", ["ckpt={run}", "out={out}", "split=train"], "allow_train=true"),
+    (
+        "worldmodel.evaluation.decoding_bench",
+        ["ckpt={run}", "split=train", "num_frames=2", "repeats=1"],
+        "allow_train=true",
+    ),
+    ("worldmodel.evaluation.kinds_table", ["{run}", "--split", "train"], "--allow-train"),
+    ("worldmodel.evaluation.drift", ["{run}", "--split", "train"], "--allow-train"),
+]
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "switch"), COMMANDS, ids=lambda x: x if "." in x else ""
+)
+def test_every_command_refuses_trained_clips(
+    trained, tmp_path, monkeypatch, capsys, module, words, switch
+):
+    words = [word.format(run=trained[0], out=tmp_path / "out") for word in words]
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    command = importlib.import_module(module).main
+    with pytest.raises(SystemExit) as end:
+        command(words) if module.endswith("kinds_table") else command()
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert "trained on 2 of 2 drives of the train split" in said
+    assert f"give {switch} to" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_clips_of_the_tokenizers_training_are_refused(trained, capsys):
+    """Its footage is known from its own manifest, the store's note or the model's checkpoint."""
+    folder, data = trained
+    model = load_world_model(folder)
+    shown = [one.content for one in data.store.footage("test")]
+    note = {"weights": "f" * 64, "train_footage": shown, "data": {"validated_on": "val"}}
+    store = copy.copy(data.store)
+    store.manifest = data.store.manifest | {"notes": {"tokenizer": note}}
+    evidence = Evidence(store)
+    with pytest.raises(BadInput, match="tokenizer ffffffffffff: was trained on 1 of 1 drives"):
+        refuse_trained([model], evidence, "test")
+    refuse_trained([model], evidence, "test", allow=True)
+    assert "warning: tokenizer ffffffffffff" in capsys.readouterr().out
+    note["train_footage"] = None  # as of a published one
+    refuse_trained([model], evidence, "test")
+    model.manifest["run"]["tokenizer"] = note | {"train_footage": shown}
+    with pytest.raises(BadInput, match="tokenizer"):
+        refuse_trained([model], evidence, "test")
+    model.manifest["run"].pop("tokenizer")
+    opened = load_tokenizer("carracing")
+    opened.manifest["run"]["train_footage"] = shown
+    evidence = Evidence(store, tokenizer=opened)
+    with pytest.raises(BadInput, match="tokenizer"):
+        refuse_trained([model], evidence, "test")
 
 
 def test_a_file_of_splits_is_of_its_own_drives(tmp_path, capsys):

@@ -1,82 +1,49 @@
-"""Refuses to judge a checkpoint on clips that it was trained on.
+"""Refuses to judge world models on clips that they, or the tokenizer, were trained on."""
 
-Clips are compared by content, not by names: a renamed copy in another split is found too.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from drives.drive import Drive
-from drives.sources import drive_digests
-from drives.splits.base import of_split
-from drives.splits.footage import Footage, shown_in
-from drives.tokens.store import TokenStore
-from training.checkpoints.same_data import noted_digests, short
-from training.errors import BadInput
+from drives.splits.trained_clips import ALLOW, refuse_trained_clips
+from tokenizer.encode import TOKENIZER_NOTE
+from training.checkpoints.provenance import provenance_of
+from worldmodel.evaluation.evidence import Evidence
+from worldmodel.load import WorldModel
 
-SHOWN = 3
+SWITCH = "--allow-train"  # of the commands that have options
 
 
-def refuse_trained_clips(
-    manifest: Mapping[str, Any],
-    where: Path,
+def refuse_trained(
+    models: Sequence[WorldModel],
+    evidence: Evidence,
     split: str,
-    store: TokenStore | None = None,
-    drives: Sequence[Drive] = (),
     allow: bool = False,
-) -> list[str]:
-    """The drives of `split` that the checkpoint was trained on; none unless `allow`.
+    switch: str = ALLOW,
+) -> None:
+    """Every evaluation asks this before it computes; arguments as `refuse_trained_clips`.
 
-    Args:
-        manifest: of the checkpoint.
-        where: the checkpoint's folder, for messages and for the `data.json` of its run.
-        store, drives: what it is judged on; drives tell more where both are open.
-        allow: go on, and print which drives they are.
+    A tokenizer that does not say what it was trained on passes in silence: published ones say
+    nothing.
 
     Raises:
-        BadInput: it was trained on a drive of the split.
+        BadInput: a model or the tokenizer was trained on a drive of the split.
     """
-    if drives:
-        shown = [drive.footage for drive in of_split(drives, split, str(drives[0].path.parent))]
-    else:
-        assert store is not None
-        shown = store.footage(split)
-    found = _trained_on(manifest, where, shown, store, drives)
-    if found is None:
-        print(f"note: {where}: does not say what it was trained on; the clips may be among it")
-        return []
-    if found:
-        names = ", ".join(found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
-        said = f"{len(found)} of {len(shown)} drives of the {split} split ({names})"
-        if not allow:
-            raise BadInput(
-                f"{where}: was trained on {said}, so its scores there say nothing; choose another "
-                "split or other data, or give allow_train=true to see them all the same"
-            )
-        print(f"warning: {where}: was trained on {said}; allow_train=true lets it be judged there")
-    elif manifest.get("run", {}).get("validated_on") == split == "test":
-        print(
-            f"note: {where}: had no val drives and was validated on test; what was chosen by "
-            "validation was chosen on these clips"
-        )
-    return found
+    shown = (split, evidence.store, evidence.drives, allow, switch)
+    for model in models:
+        refuse_trained_clips(model.manifest, model.path, *shown)
+    for model in models[:1]:
+        origin = _tokenizer_origin(model, evidence)
+        if origin is not None:
+            where = Path(f"tokenizer {str(origin['weights'])[:12]}")
+            refuse_trained_clips({"run": origin["data"] | origin}, where, *shown)
 
 
-def _trained_on(
-    manifest: Mapping[str, Any],
-    where: Path,
-    shown: Sequence[Footage],
-    store: TokenStore | None,
-    drives: Sequence[Drive],
-) -> list[str] | None:
-    """Ids of the drives shown that were trained on; None where nobody knows."""
-    known = manifest.get("run", {}).get("train_footage")
-    if known is not None:
-        return shown_in(shown, known)
-    # Runs of before list digests of drives and splits, in data.json.
-    digests = noted_digests(where.parent.parent if where.parent.name == "checkpoints" else where)
-    if not digests:
-        return None
-    as_train = drive_digests(drives, "train") if store is None else store.digests("train")
-    return [one.drive for one in shown if short(as_train[one.drive]) in digests]
+def _tokenizer_origin(model: WorldModel, evidence: Evidence) -> dict[str, Any] | None:
+    """Provenance of the tokenizer of the tokens; None where nobody wrote down its footage."""
+    found = [
+        evidence.store.manifest.get("notes", {}).get(TOKENIZER_NOTE),
+        model.manifest.get("run", {}).get("tokenizer"),
+    ]
+    if evidence.tokenizer is not None:
+        found.insert(0, provenance_of(evidence.tokenizer.manifest))
+    return next((one for one in found if one and one.get("train_footage") is not None), None)
