@@ -11,6 +11,8 @@ from training.ranges import at_least, within
 from worldmodel.decoding.config import Guidance, Sampling
 from worldmodel.decoding.guidance import guide
 from worldmodel.dynamics.base import Dynamics
+from worldmodel.dynamics.cache import KVCache
+from worldmodel.dynamics.masked.space_time import TimeCache
 from worldmodel.dynamics.text import TextContext
 
 
@@ -65,6 +67,7 @@ class RowDecoder(FrameDecoder):
     actions: Float[Tensor, "row step action"] | None
     drop_actions: Bool[Tensor, " row"] | None
     captions: TextContext | None
+    cache: KVCache | TimeCache
 
     def __init__(
         self,
@@ -84,15 +87,16 @@ class RowDecoder(FrameDecoder):
             self.guidance.check(model.conditioned, model.reads_text)
         self.generator = torch.Generator().manual_seed(self.sampling.seed)
 
-    def hold(
+    @torch.inference_mode()
+    def start(
         self,
         tokens: Int[Tensor, "batch time height width"],
-        actions: Float[Tensor, "batch step action"] | None,
-        num_futures: int,
-        drop_actions: Bool[Tensor, " batch"] | None,
-        captions: TextContext | None,
+        actions: Float[Tensor, "batch step action"] | None = None,
+        num_futures: int = 1,
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+        captions: TextContext | None = None,
     ) -> None:
-        """Check and store a prompt; actions beyond it are dropped."""
+        """As `FrameDecoder.start`."""
         limit, time = self.context_steps, tokens.shape[1]
         if not 1 <= time <= limit:
             raise BadInput(f"a prompt of {time} frames; the model reads 1 to {limit}: shorten it")
@@ -105,6 +109,17 @@ class RowDecoder(FrameDecoder):
             self.actions = actions[:, : time - 1]
         if self.guidance is not None:
             self._pair(self.guidance)
+        self.read_prompt()
+        if num_futures > 1:
+            self.repeat(num_futures)
+
+    def read_prompt(self) -> None:
+        """Fill the cache from the prompt."""
+        self.read(self.prompt_steps)
+
+    @abstractmethod
+    def read(self, num_steps: int) -> None:
+        """Fill a fresh `cache` from the newest `num_steps` frames."""
 
     def _pair(self, guidance: Guidance) -> None:
         """Add an unconditioned copy of every row, for guidance."""
@@ -126,6 +141,7 @@ class RowDecoder(FrameDecoder):
 
     def repeat(self, num_futures: int) -> None:
         """Repeat every row `num_futures` times, example-major."""
+        self.cache = self.cache.expand(num_futures)
         self.tokens = self.tokens.repeat_interleave(num_futures, dim=0)
         if self.actions is not None:
             self.actions = self.actions.repeat_interleave(num_futures, dim=0)

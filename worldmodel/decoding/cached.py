@@ -4,7 +4,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from training.errors import BadInput
@@ -68,23 +68,14 @@ class CachedDecoder(RowDecoder):
         self.state: Tensor  # hidden state of the newest position
         self.next_logits: Tensor  # logits of the next token
 
-    @torch.inference_mode()
-    def start(
-        self,
-        tokens: Int[Tensor, "batch time height width"],
-        actions: Float[Tensor, "batch step action"] | None = None,
-        num_futures: int = 1,
-        drop_actions: Bool[Tensor, " batch"] | None = None,
-        captions: TextContext | None = None,
-    ) -> None:
-        """As `FrameDecoder.start`."""
-        self.hold(tokens, actions, num_futures, drop_actions, captions)
+    def read_prompt(self) -> None:
         self._read_text()
-        self._read(tokens.shape[1])
-        self.cache = self.cache.expand(num_futures)
+        super().read_prompt()
+
+    def repeat(self, num_futures: int) -> None:
+        super().repeat(num_futures)
         self.next_logits = self.next_logits.repeat_interleave(num_futures, dim=0)
         self.state = self.state.repeat_interleave(num_futures, dim=0)
-        self.repeat(num_futures)
         self.text_context = self.text_context and self.text_context.repeat(num_futures)
 
     @torch.inference_mode()
@@ -187,9 +178,9 @@ class CachedDecoder(RowDecoder):
         if self.window == "roll":
             self.cache.forget(self.layout.sequence_length(self.slide_steps))
         else:
-            self._read(self.model.config.context_steps - self.slide_steps)
+            self.read(self.model.config.context_steps - self.slide_steps)
 
-    def _read(self, num_steps: int) -> None:
+    def read(self, num_steps: int) -> None:
         """Fill a fresh cache from the newest `num_steps` frames."""
         model = self.model
         self._step = num_steps

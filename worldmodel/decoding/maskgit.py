@@ -17,7 +17,6 @@ from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.sampling import sample
 from worldmodel.dynamics.masked.model import Masked
 from worldmodel.dynamics.masked.space_time import TimeCache, empty_cache
-from worldmodel.dynamics.text import TextContext
 
 ORDERS = ("random", "confidence")
 
@@ -56,22 +55,6 @@ class MaskGIT(RowDecoder):
         self.num_steps, self.order = num_steps, order
         self.cache: TimeCache
         self.seen: int  # frames in the cache
-
-    @torch.inference_mode()
-    def start(
-        self,
-        tokens: Int[Tensor, "batch time height width"],
-        actions: Float[Tensor, "batch step action"] | None = None,
-        num_futures: int = 1,
-        drop_actions: Bool[Tensor, " batch"] | None = None,
-        captions: TextContext | None = None,
-    ) -> None:
-        """As `FrameDecoder.start`."""
-        self.hold(tokens, actions, num_futures, drop_actions, captions)
-        self._read_window(tokens.shape[1])
-        if num_futures > 1:
-            self.cache = self.cache.expand(num_futures)
-            self.repeat(num_futures)
 
     @torch.inference_mode()
     def next_frame(
@@ -171,14 +154,14 @@ class MaskGIT(RowDecoder):
         """Add the newest frame to the cache."""
         newest = self.seen < self.tokens.shape[1]
         if self.cache.length + newest == self.model.config.context_steps:
-            self._read_window(self.cache.length + newest - self.slide_steps)
+            self.read(self.cache.length + newest - self.slide_steps)
         elif newest:
             factors = self.model.factors.split(self.tokens[:, -1:].flatten(2))
             self._pass(self.model.embed_cells(factors, None), self.tokens.shape[1] - 1)
             self.cache.length += 1
         self.seen = self.tokens.shape[1]
 
-    def _read_window(self, num_steps: int) -> None:
+    def read(self, num_steps: int) -> None:
         """Fill a fresh cache from the newest `num_steps` frames."""
         model, total = self.model, self.tokens.shape[1]
         tokens = self.tokens[:, total - num_steps :]

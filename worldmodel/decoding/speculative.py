@@ -1,7 +1,9 @@
 """Speculative decoding of a GPT: several tokens per pass, equal to sequential decoding."""
 
+from typing import Any
+
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from training.ranges import at_least
@@ -9,7 +11,6 @@ from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.drafts import Draft, Jacobi
 from worldmodel.decoding.raster import Choose, Decoder
 from worldmodel.dynamics.gpt.model import GPT
-from worldmodel.dynamics.text import TextContext
 
 
 class SpeculativeDecoder(Decoder):
@@ -56,16 +57,9 @@ class SpeculativeDecoder(Decoder):
         """Share of guesses that were accepted."""
         return self.num_accepted / max(self.num_guesses, 1)
 
-    def start(
-        self,
-        tokens: Int[Tensor, "batch time height width"],
-        actions: Float[Tensor, "batch step action"] | None = None,
-        num_futures: int = 1,
-        drop_actions: Bool[Tensor, " batch"] | None = None,
-        captions: TextContext | None = None,
-    ) -> None:
+    def start(self, *prompt: Any, **options: Any) -> None:
         """As `Decoder.start`; resets the counts."""
-        super().start(tokens, actions, num_futures, drop_actions, captions)
+        super().start(*prompt, **options)
         self.draft.start(self.tokens, self.actions, self.drop_actions)
         self.num_passes = self.num_guesses = self.num_accepted = 0
 

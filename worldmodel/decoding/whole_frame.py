@@ -4,14 +4,13 @@ import copy
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.sampling import sample
 from worldmodel.dynamics.cache import KVCache
-from worldmodel.dynamics.text import TextContext
 from worldmodel.dynamics.whole_frame.model import WholeFrame
 
 
@@ -38,21 +37,6 @@ class WholeFrameDecoder(RowDecoder):
         self.cache: KVCache
 
     @torch.inference_mode()
-    def start(
-        self,
-        tokens: Int[Tensor, "batch time height width"],
-        actions: Float[Tensor, "batch step action"] | None = None,
-        num_futures: int = 1,
-        drop_actions: Bool[Tensor, " batch"] | None = None,
-        captions: TextContext | None = None,
-    ) -> None:
-        """As `FrameDecoder.start`."""
-        self.hold(tokens, actions, num_futures, drop_actions, captions)
-        self._read(tokens.shape[1])
-        self.cache = self.cache.expand(num_futures)
-        self.repeat(num_futures)
-
-    @torch.inference_mode()
     def next_frame(
         self, action: Float[Tensor, "future action"] | None = None
     ) -> Int[Tensor, "future height width"]:
@@ -76,7 +60,7 @@ class WholeFrameDecoder(RowDecoder):
     def states(self) -> Float[Tensor, "row space dim"]:
         """Read the newest frame and action; return trunk states of the next frame."""
         if self.cache.length == self.context_steps:
-            self._read(self.context_steps - self.slide_steps)
+            self.read(self.context_steps - self.slide_steps)
         x = self.model.embed_frames(self.tokens[:, -1:])
         if self.actions is not None:
             x = x + self.model.embed_actions(self.actions[:, -1:], self.drop_actions)[:, :, None]
@@ -103,7 +87,7 @@ class WholeFrameDecoder(RowDecoder):
                 gated = model.token_gate(states[:, cell], model.embed(self.both(token)))
                 x = states[:, cell + 1 : cell + 2] + gated[:, None]
 
-    def _read(self, num_steps: int) -> None:
+    def read(self, num_steps: int) -> None:
         """Fill a fresh cache from the newest `num_steps` frames."""
         model, start = self.model, self.tokens.shape[1] - num_steps
         actions = None
