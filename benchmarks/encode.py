@@ -23,7 +23,8 @@ from drives.clips.frame_stream import FrameStream, read_ahead
 from drives.drive import Drive
 from drives.folder import open_drives
 from drives.writing import write_drive
-from tokenizer.encode import EncodeConfig, encode_frames
+from tokenizer.config import EncodeConfig
+from tokenizer.encode import encode_frames
 from tokenizer.inference.frame_encoder import FrameEncoder, name_of
 from tokenizer.load import fit_of, load_tokenizer
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from benchmarks import Row, interleaved, seconds
 from drives.clips.preprocessing import COMMA_CAMERA
-from tokenizer.inference.fast import InferenceConfig, for_inference, share_changed
+from tokenizer.inference.config import InferenceConfig
+from tokenizer.inference.fast import for_inference, share_changed
 from tokenizer.load import Tokenizer, manifest_of
 from tokenizer.networks.config import VQGANConfig
 from tokenizer.networks.vqgan import VQGAN

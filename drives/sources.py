@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drives
+from drives.config import DriveSourceConfig, TokenSourceConfig
 from drives.content import hashes_of
 from drives.drive import Drive
 from drives.folder import open_drives
@@ -21,23 +21,8 @@ from training.errors import BadInput
 from training.ranges import one_of
 
 
-@dataclass(frozen=True)
-class DriveSource:
-    """Drives of one folder.
-
-    Attributes:
-        root: folder of drives (docs/drives.md); None means the embedded CarRacing drives.
-        cache: folder for the embedded drives and all data derived from drives.
-        actions: columns to use; None means all that the drives have in common.
-        carracing: settings of the embedded drives.
-        splits: file of `python -m drives.splits`; None: the splits in the drives' own drive.json.
-    """
-
-    root: str | None = None
-    cache: str = "data"
-    actions: Sequence[str] | None = None
-    carracing: CarRacingConfig = field(default_factory=CarRacingConfig)
-    splits: str | None = None
+class DriveSource(DriveSourceConfig):
+    """Drives of one folder; see `DriveSourceConfig`."""
 
     @property
     def embedded(self) -> bool:
@@ -164,23 +149,8 @@ def _sha256(values: Any) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class TokenSource:
-    """Existing tokens: a token store, or published files of commaVQ or 1X.
-
-    Attributes:
-        root: the folder of the store, or where the files are.
-        format: "store", or one of `TOKEN_FORMATS`.
-        cache: folder for converted foreign formats.
-        num_train: for a single commaVQ recording: the first frames, for training; 0 for none.
-        num_test: for a single commaVQ recording: the last frames, for the test.
-    """
-
-    root: str
-    format: str = "store"
-    cache: str = "data"
-    num_train: int = 1000
-    num_test: int = 200
+class TokenSource(TokenSourceConfig):
+    """Existing tokens; see `TokenSourceConfig`."""
 
     def __post_init__(self) -> None:
         one_of(("store", *TOKEN_FORMATS), "data.", format=self.format)

@@ -9,7 +9,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,15 @@ from tqdm import tqdm
 
 from drives.captions import of_steps
 from drives.clips.frame_stream import FrameStream, read_ahead
-from drives.clips.shapes import FITS, judge_sizes
+from drives.clips.shapes import judge_sizes
 from drives.clips.shards import Shard, find_shard
 from drives.drive import Drive
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.video.gaps import Drop, describe
-from tokenizer.inference.fast import InferenceConfig
+from tokenizer.config import EncodeConfig
+from tokenizer.inference.config import AS_TRAINED
 from tokenizer.inference.frame_encoder import (
-    AS_TRAINED,
     FrameEncoder,
     changed_share,
     joined,
@@ -46,62 +46,16 @@ from training.disk.places import writable_folder
 from training.errors import BadInput
 from training.loading.rates import compare_rates
 from training.machine import compute_device
-from training.ranges import at_least, one_of
 
 COMPARED_FRAMES = 256
 TOKENIZER_NOTE = "tokenizer"  # in the store's manifest: where its tokenizer comes from
 
 
-@dataclass(frozen=True)
-class EncodeConfig:
-    """Settings of encoding.
-
-    Attributes:
-        every: keep every N-th frame; actions are averaged over the dropped frames.
-        batch_size: frames per forward pass.
-        num_workers: processes that decode video ahead of the model; 0: this process.
-        dtype, channels_last, winograd, frames_at_once, compile: see `InferenceConfig`.
-        on_gap: action at dropped frames of a recorder: "warn" and continue, or "stop".
-        fit: treatment of frames with another aspect, see `judge_sizes`.
-        device: torch device; null: a GPU if there is one.
-    """
-
-    every: int = 1
-    batch_size: int = 64
-    num_workers: int = 2
-    dtype: str = "float32"
-    channels_last: bool = False
-    winograd: bool = False
-    frames_at_once: int = 0
-    compile: bool = False
-    on_gap: str = "warn"
-    fit: str = "same"
-    device: str | None = None
-
-    def __post_init__(self) -> None:
-        at_least(1, every=self.every, batch_size=self.batch_size)
-        at_least(0, num_workers=self.num_workers)
-        one_of(("warn", "stop"), on_gap=self.on_gap)
-        one_of(FITS, fit=self.fit)
-        _ = self.inference  # judges its part
-
-    @property
-    def inference(self) -> InferenceConfig:
-        return replace(
-            AS_TRAINED,
-            dtype=self.dtype,
-            channels_last=self.channels_last,
-            winograd=self.winograd,
-            frames_at_once=self.frames_at_once,
-            compile=self.compile,
-        )
-
-    @property
-    def where(self) -> str:
-        """The device; under torchrun every process has its own."""
-        if self.device:
-            return self.device
-        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+def device_of(config: EncodeConfig) -> str:
+    """The device to encode on; under torchrun every process has its own."""
+    if config.device:
+        return config.device
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 def encode_drives(
@@ -238,9 +192,9 @@ def _encode_all(
 
 def _ready(opened: Tokenizer, config: EncodeConfig) -> FrameEncoder:
     try:
-        return FrameEncoder(opened, config.where, config.inference)
+        return FrameEncoder(opened, device_of(config), config.inference)
     except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"device={config.where}: cannot be used ({error})") from error
+        raise BadInput(f"device={device_of(config)}: cannot be used ({error})") from error
 
 
 def _note_changes(

@@ -12,8 +12,8 @@ from drives.sources import dates_hash, drives_hash
 from drives.tokens.manifest import read_store_manifest
 from drives.tokens.spec import TokenSpec
 from drives.tokens.writer import TokenStoreWriter
-from tokenizer.inference.fast import InferenceConfig
-from tokenizer.inference.frame_encoder import AS_TRAINED, name_of
+from tokenizer.inference.config import AS_TRAINED, InferenceConfig
+from tokenizer.inference.frame_encoder import name_of
 from training.errors import BadInput
 
 

@@ -31,7 +31,7 @@ from training.config import TRAINING
 from training.disk.status import slurm_job, write_status
 from training.errors import BadInput, TrainingFault
 from training.help import CONFIGS, asked_help, composed, found_from, near_miss, options_of, sized
-from training.schemas import SCHEMAS, TARGET, judged_section, judged_settings, node_of
+from training.schemas import TARGET, judged_section, judged_settings, know, node_of
 
 BAD_INPUT, FAULT = 2, 1
 # System errors about paths, not bugs.
@@ -127,7 +127,7 @@ def register(
             is built from the settings, which takes them by their names.
     """
     node = node_of(settings) | different
-    SCHEMAS[node[TARGET]] = settings
+    know(settings, node[TARGET])
     store = ConfigStore.instance()
     store.store(name=name, group=group or None, node=node, package=package, provider="dashcast")
 

@@ -3,7 +3,8 @@
 `node_of` makes a config node of a dataclass (`training.cli.register` gives it to Hydra), so that
 every field can be overridden without "+" and YAML holds differences only. `judged_settings` turns
 what was composed into the dataclasses again: types and ranges are judged there, once, for every
-command. Imports no Hydra, which is not there where a command does without.
+command. Only `know` adds to what is known, so no answer depends on what ran before. Imports no
+Hydra, which is not there where a command does without.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -21,15 +22,31 @@ from training.disk.judging import judged_part
 from training.errors import BadInput
 
 TARGET = "_target_"
+Built = TypeVar("Built")
 SCHEMAS: dict[str, type] = {}  # what the fields of a node are, by its `_target_`
 
 
 def node_of(settings: type) -> dict[str, Any]:
     """The config node of a dataclass: `_target_` and every field at its default."""
-    path = f"{settings.__module__}.{settings.__qualname__}"
-    SCHEMAS[path] = settings
     fields = (field for field in dataclasses.fields(settings) if field.init)
-    return {TARGET: path} | {field.name: _default(field) for field in fields}
+    return {TARGET: path_of(settings)} | {field.name: _default(field) for field in fields}
+
+
+def path_of(settings: type) -> str:
+    return f"{settings.__module__}.{settings.__qualname__}"
+
+
+def know(settings: type, target: str = "") -> None:
+    """Judge nodes of this `_target_` by a dataclass, and those of the dataclasses in its fields.
+
+    Args:
+        target: the class that is built from the settings; "" is the dataclass itself.
+    """
+    SCHEMAS[target or path_of(settings)] = settings
+    for kind in get_type_hints(settings).values():
+        for part in (kind, *get_args(kind)):
+            if isinstance(part, type) and dataclasses.is_dataclass(part):
+                know(part)
 
 
 def judged_settings(values: Any, where: str = "") -> Any:
@@ -53,6 +70,17 @@ def judged_settings(values: Any, where: str = "") -> Any:
     if isinstance(values, Sequence) and not isinstance(values, str):
         return tuple(judged_settings(v, f"{where}[{i}]") for i, v in enumerate(values))
     return values
+
+
+def built_from(settings: type[Built], values: Mapping[str, Any]) -> Built:
+    """The dataclass of these values; the others have their defaults.
+
+    Raises:
+        BadInput: names the setting, its value, and what is needed in its place.
+    """
+    given = {str(name): judged_settings(value, name) for name, value in values.items()}
+    built: Built = _build(settings, given, "")
+    return built
 
 
 def judged_section(settings: type, values: Mapping[str, Any], where: str) -> None:

@@ -1,8 +1,5 @@
 """The settings of train.py, judged before any work."""
 
-from collections.abc import Mapping
-from dataclasses import is_dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -16,8 +13,6 @@ from training.cli import judge, plain
 from training.config import TRAINING
 from training.disk.places import writable_folder
 from training.errors import BadInput, first_line
-from training.schemas import TARGET, node_of
-from training.sweeps.snapshot import PACKAGES
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -26,7 +21,6 @@ def check_settings(cfg: DictConfig) -> None:
     Raises:
         BadInput: names the setting and what it takes.
     """
-    know_dataclasses(plain(cfg))
     judge(cfg, TRAINING)
     if cfg.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise BadInput(f"trainer.accelerator={cfg.trainer.accelerator}: no GPU is to be seen here")
@@ -61,27 +55,6 @@ def built_entries(cfg: DictConfig, group: str, kind: type[Any]) -> list[Any]:
             raise BadInput(f"{where}._target_={entry['_target_']}: is no {kind.__name__}")
         found.append(built)
     return found
-
-
-def know_dataclasses(values: Any) -> None:
-    """Let nodes be judged by our dataclasses that `--help` cannot import: those beside networks.
-
-    Args:
-        values: a config; each `_target_` in it names a class.
-    """
-    if not isinstance(values, Mapping):
-        return
-    for inner in values.values():
-        know_dataclasses(inner)
-    module, _, name = str(values.get(TARGET)).rpartition(".")
-    if module.split(".")[0] not in PACKAGES:
-        return
-    try:
-        found = getattr(import_module(module), name, None)
-    except ImportError:
-        return  # said where it is built
-    if isinstance(found, type) and is_dataclass(found):
-        node_of(found)
 
 
 def datamodule_of(cfg: DictConfig) -> Any:

@@ -19,7 +19,8 @@ from drives.sources import DriveSource, TokenSource
 from drives.splits.base import while_training
 from drives.splits.footage import split_facts
 from drives.tokens.store import TokenDrive, TokenStore
-from tokenizer.encode import TOKENIZER_NOTE, EncodeConfig, encode_drives, store_spec
+from tokenizer.config import EncodeConfig
+from tokenizer.encode import TOKENIZER_NOTE, encode_drives, store_spec
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.store_key import store_folder
 from training.errors import BadInput, CorruptSample

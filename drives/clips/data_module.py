@@ -13,10 +13,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from drives.clips.balance import BalanceConfig
+from drives.clips.balance import clip_weights
+from drives.clips.config import FITS, BalanceConfig
 from drives.clips.frame_cache import DriveFrames, FrameCache, VideoFrames
 from drives.clips.preprocessing import to_pixels
-from drives.clips.shapes import FITS, judge_sizes
+from drives.clips.shapes import judge_sizes
 from drives.drive import Drive
 from drives.duplicates.gate import CHOICES, refuse_duplicates
 from drives.sources import DriveSource, drive_digests, drives_hash
@@ -218,7 +219,8 @@ class ClipDataModule(L.LightningDataModule):
         """Sampling weights of the clips; None where no feature is balanced."""
         if not self.balance.features:
             return None
-        return Weights(self.balance.weights(dataset.drives, dataset.counts, dataset.clip_frames))
+        clips = (dataset.drives, dataset.counts, dataset.clip_frames)
+        return Weights(clip_weights(self.balance, *clips))
 
     def val_dataloader(self) -> DataLoader:
         assert self.trainer is not None

@@ -5,11 +5,11 @@ Judged before anything is decoded, from the headers of the files.
 
 from collections.abc import Sequence
 
+from drives.clips.config import FITS
 from drives.drive import Drive
 from training.errors import BadInput
 from training.ranges import one_of
 
-FITS = ("same", "cover")
 MOST_CUT = 0.02  # of a frame's width or height: less is the rounding of an aspect
 
 

@@ -10,7 +10,8 @@ from drives.drive import open_drive
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.writing import write_drive
-from tokenizer.encode import EncodeConfig, encode_drives
+from tokenizer.config import EncodeConfig
+from tokenizer.encode import encode_drives
 from training.disk.records import read_record, write_record
 from training.errors import BadInput
 

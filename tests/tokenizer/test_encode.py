@@ -29,10 +29,12 @@ from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.video.gaps import Drop, find_drops, holes
 from drives.writing import write_drive
+from tokenizer.config import EncodeConfig
 from tokenizer.decode import check_pair, decode_frames
-from tokenizer.encode import EncodeConfig, average_rows, encode_drives
+from tokenizer.encode import average_rows, encode_drives
 from tokenizer.evaluation import evaluate_tokenizer
-from tokenizer.inference.frame_encoder import AS_TRAINED, FrameEncoder
+from tokenizer.inference.config import AS_TRAINED
+from tokenizer.inference.frame_encoder import FrameEncoder
 from tokenizer.inference.winograd import WinogradConv2d
 from tokenizer.load import PRETRAINED, load_tokenizer
 from tokenizer.losses.lpips import load_lpips

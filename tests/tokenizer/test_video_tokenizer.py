@@ -12,8 +12,9 @@ from drives.carracing.drives import ACTION_NAMES, make_drive
 from drives.clips.preprocessing import resize, to_pixels, to_uint8
 from drives.folder import open_drives
 from drives.writing import write_drive
+from tokenizer.config import EncodeConfig
 from tokenizer.decode import decode_frames
-from tokenizer.encode import EncodeConfig, encode_drives
+from tokenizer.encode import encode_drives
 from tokenizer.evaluation import evaluate_tokenizer
 from tokenizer.inference.frame_encoder import FrameEncoder, sample_clips
 from tokenizer.load import load_tokenizer, manifest_of

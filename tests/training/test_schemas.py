@@ -23,9 +23,11 @@ from training.help import asked_help, options_of
 from training.schemas import (
     SCHEMAS,
     annotated,
+    built_from,
     judged_settings,
     meanings,
     node_of,
+    path_of,
     type_name,
 )
 
@@ -108,6 +110,21 @@ def test_what_holds_a_part_of_the_users_own_is_judged_field_by_field() -> None:
         judged_settings({"outer": values | {"rate": "abc"}})
 
 
+def test_only_registering_adds_to_what_is_known() -> None:
+    """Whether a node is judged does not depend on what a process asked before."""
+
+    @dataclass(frozen=True)
+    class Unknown:
+        x: int = 1
+
+    before = dict(SCHEMAS)
+    assert judged_settings(node_of(Unknown)) == node_of(Unknown)
+    assert built_from(Unknown, {"x": 2}) == Unknown(2)
+    assert before == SCHEMAS
+    for kind in (Outer, Inner):  # Inner lies in Outer
+        assert SCHEMAS[path_of(kind)] is kind
+
+
 def test_types_and_meanings_are_told() -> None:
     assert meanings(Inner)["y"] == "two numbers; more is told later."
     assert type_name(float | None) == "float or null"
@@ -132,8 +149,8 @@ def test_what_is_registered_is_what_its_path_says_and_has_its_defaults() -> None
             continue  # of a command's own data, such as a token store
         if named is kind:
             assert judged_settings(node_of(kind)) == kind(), path
-        else:  # a class that takes such settings
-            assert not dataclasses.is_dataclass(named)
+        else:  # a class that takes such settings, or one that acts on them
+            assert issubclass(named, kind) or not dataclasses.is_dataclass(named), path
             assert named(**vars(kind())), path
 
 

@@ -10,7 +10,8 @@ import pytest
 from drives.folder import open_drives
 from drives.sources import DriveSource, dates_hash
 from drives.writing import write_drive
-from tokenizer.encode import EncodeConfig, encode_drives
+from tokenizer.config import EncodeConfig
+from tokenizer.encode import encode_drives
 from tokenizer.load import load_tokenizer
 from training.errors import BadInput
 from worldmodel.data import open_store

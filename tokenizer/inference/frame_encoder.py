@@ -14,11 +14,10 @@ from torch import Tensor
 from drives.clips.frame_stream import Fit
 from drives.clips.preprocessing import to_pixels
 from drives.drive import Drive
-from tokenizer.inference.fast import InferenceConfig, for_inference
+from tokenizer.inference.config import AS_TRAINED, InferenceConfig
+from tokenizer.inference.fast import for_inference
 from tokenizer.load import Tokenizer
 
-# Settings as in training; folding affects only decoders.
-AS_TRAINED = InferenceConfig(channels_last=False, fold=False)
 SWITCHES = ("channels_last", "winograd", "frames_at_once", "compile")
 
 

@@ -3,7 +3,6 @@
 The network reads a changed context; the targets stay the recorded frames.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,35 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from training.errors import BadInput
-from training.ranges import at_least, share
+from worldmodel.conditioning.config import RobustnessConfig
 from worldmodel.dynamics.base import Dynamics
 
 
-@dataclass(frozen=True)
-class Robustness:
-    """Disturbances of the context in training; they can be combined.
-
-    Attributes:
-        corrupt: largest share of context tokens that are replaced by random ones; every example
-            draws its share from 0 to this (as in 1X GENIE).
-        noise: largest standard deviation of Gaussian noise on the embeddings of frame tokens, as a
-            multiple of theirs; every example draws its level from 0 to this. The network
-            reads the level if `network.noise_levels` is not 0 (GameNGen,
-            arXiv 2408.14837, section 3.2.1), and always decodes at level 0.
-        self_fed_frames: frames of every window that are replaced by samples of the model,
-            drawn teacher-forced in one pass without gradient (two-pass scheduled sampling,
-            Mihaylova and Martins 2019, arXiv 1906.07651). Frames that a loss does not count
-            stay as recorded.
-    """
-
-    corrupt: float = 0.0
-    noise: float = 0.0
-    self_fed_frames: int = 0
-
-    def __post_init__(self) -> None:
-        share("robustness.", corrupt=self.corrupt)
-        at_least(0.0, "robustness.", noise=self.noise)
-        at_least(0, "robustness.", self_fed_frames=self.self_fed_frames)
+class Robustness(RobustnessConfig):
+    """Disturbances of the context in training; see `RobustnessConfig`."""
 
     def check(self, network: Dynamics) -> None:
         """BadInput unless the network supports it."""

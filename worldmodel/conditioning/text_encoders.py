@@ -20,6 +20,7 @@ from training.disk.hashing import file_sha256
 from training.disk.judging import judged
 from training.disk.leftovers import written_whole
 from training.errors import BadInput
+from worldmodel.conditioning.config import HashedWordsConfig, T5Config
 from worldmodel.dynamics.config import DynamicsConfig
 from worldmodel.dynamics.text import TextContext
 
@@ -63,14 +64,8 @@ class TextEncoder(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class HashedWords:
-    """Maps every word to a fixed random vector; it has no weights.
-
-    It suffices for captions of few words ("sunny", "fog") without grammar.
-    """
-
-    width: int = 64
+class HashedWords(HashedWordsConfig):
+    """Maps every word to a fixed random vector; see `HashedWordsConfig`."""
 
     @property
     def key(self) -> str:
@@ -86,18 +81,12 @@ class HashedWords:
         return out
 
 
-@dataclass(frozen=True)
-class T5:
-    """The encoder of a T5 (Raffel et al. 2020, arXiv 1910.10683), opened by transformers.
-
-    Attributes:
-        name: a model on the Hugging Face hub (GAIA-1: t5-large), or a folder with one.
+class T5(T5Config):
+    """The encoder of a T5, opened by transformers; see `T5Config`.
 
     Raises:
         BadInput: transformers is not installed, or the model cannot be opened.
     """
-
-    name: str
 
     @property
     def width(self) -> int:

@@ -21,7 +21,7 @@ from drives.sources import (
 )
 from drives.sources import trained_on as source_of_training
 from drives.tokens.store import TokenStore
-from tokenizer.encode import EncodeConfig
+from tokenizer.config import EncodeConfig
 from tokenizer.load import Tokenizer, load_tokenizer
 from training.checkpoints.folder import MANIFEST
 from training.disk.judging import judged

@@ -1,8 +1,9 @@
 """Settings of the known-entropy world; imports no torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from drives.config import TokenSourceConfig
 from training.errors import BadInput
 from training.ranges import at_least, share
 
@@ -40,3 +41,23 @@ class KnownEntropyConfig:
         probs = self.yaw_probs
         if len(probs) != 3 or min(probs) < 0 or not math.isclose(sum(probs), 1, abs_tol=1e-9):
             raise BadInput(f"yaw_probs={probs}: give three probabilities with sum 1")
+
+
+@dataclass(frozen=True)
+class KnownEntropySourceConfig(TokenSourceConfig):
+    """Tokens of a `KnownEntropyWorld`, kept below `cache`.
+
+    Attributes:
+        root: folder of the store; empty: a folder below `cache`, with a hash of the settings.
+        num_train, num_test: drives of each split.
+        steps: frames of a drive.
+        seed: of the drives.
+        world: settings of the world.
+    """
+
+    root: str = ""
+    num_train: int = 64
+    num_test: int = 8
+    steps: int = 1000
+    seed: int = 0
+    world: KnownEntropyConfig = field(default_factory=KnownEntropyConfig)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,12 @@ from drives.tokens.store import TokenSpec, TokenStore
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.errors import BadInput
 from worldmodel.data import TokenClip
-from worldmodel.known_entropy.config import KnownEntropyConfig
+from worldmodel.known_entropy.config import KnownEntropySourceConfig
 from worldmodel.known_entropy.world import ACTION_NAMES, KnownEntropyWorld
 
 
-@dataclass(frozen=True)
-class KnownEntropySource(TokenSource):
-    """Tokens of a `KnownEntropyWorld`, kept below `cache`.
-
-    Attributes:
-        root: folder of the store; empty: a folder below `cache`, with a hash of the settings.
-        num_train, num_test: drives of each split.
-        steps: frames of a drive.
-        world: settings of the world.
-    """
-
-    root: str = ""
-    num_train: int = 64
-    num_test: int = 8
-    steps: int = 1000
-    seed: int = 0
-    world: KnownEntropyConfig = field(default_factory=KnownEntropyConfig)
+class KnownEntropySource(KnownEntropySourceConfig, TokenSource):
+    """Tokens of a `KnownEntropyWorld`, kept below `cache`; see `KnownEntropySourceConfig`."""
 
     @property
     def folder(self) -> Path:

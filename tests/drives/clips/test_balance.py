@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drives.clips.balance import BalanceConfig
+from drives.clips.balance import clip_weights
+from drives.clips.config import BalanceConfig
 from drives.drive import Drive
 from training.errors import BadInput
 from training.loading.order import DataOrder, Weights, sample_ids
@@ -23,7 +24,7 @@ def stream(weights: Weights | None, num_samples: int, epochs: int, seed: int = 0
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
 def test_a_cell_comes_in_proportion_to_p_to_the_1_minus_alpha(alpha):
     drives = [drive("sun", [0.0] * 800, weather="sun"), drive("rain", [0.0] * 200, weather="rain")]
-    weights = BalanceConfig(["weather"], alpha).weights(drives, [800, 200], 1)
+    weights = clip_weights(BalanceConfig(["weather"], alpha), drives, [800, 200], 1)
     np.testing.assert_allclose(weights[[0, -1]], [0.8**-alpha, 0.2**-alpha])
     ids = stream(Weights(weights), 1000, epochs=20)
     expected = 0.2 ** (1 - alpha) / (0.2 ** (1 - alpha) + 0.8 ** (1 - alpha))
@@ -40,9 +41,9 @@ def test_a_cell_comes_in_proportion_to_p_to_the_1_minus_alpha(alpha):
 
 def test_alpha_zero_is_the_order_without_balancing_bit_for_bit():
     drives = [drive("a", list(np.linspace(-1, 1, 97)), weather="sun")]
-    weights = BalanceConfig(["steering", "weather"], 0.0).weights(drives, [97], 1)
+    weights = clip_weights(BalanceConfig(["steering", "weather"], 0.0), drives, [97], 1)
     assert stream(Weights(weights), 97, 5).tolist() == stream(None, 97, 5).tolist()
-    even = BalanceConfig(["steering"], 1.0, bins=3).weights(drives[:1], [97], 1)
+    even = clip_weights(BalanceConfig(["steering"], 1.0, bins=3), drives[:1], [97], 1)
     assert stream(Weights(even), 97, 5).tolist() != stream(None, 97, 5).tolist()
 
 
@@ -62,8 +63,8 @@ def test_drives_shorter_than_a_clip_have_no_weights_and_change_none():
     long, short = drive("a", [0.0, 0, 1, 1, 1], weather="sun"), drive("b", [1.0, 1.0])
     for feature in ("steering", "weather"):
         config = BalanceConfig([feature], 1.0)
-        alone = config.weights([long], [3], 3)
-        assert config.weights([short, long, short], [0, 3, 0], 3).tolist() == alone.tolist()
+        alone = clip_weights(config, [long], [3], 3)
+        assert clip_weights(config, [short, long, short], [0, 3, 0], 3).tolist() == alone.tolist()
 
 
 def test_features_are_joined_into_cells():
@@ -71,20 +72,20 @@ def test_features_are_joined_into_cells():
         drive("a", [-1, -1, 1, 1], weather="sun", place={"lat": 51.5}),
         drive("b", [-1, 1, 1, 1], weather="rain", place={"lat": 48.1}),
     ]
-    joint = BalanceConfig(["steering", "weather"], 1.0).weights(drives, [4, 4], 1)
+    joint = clip_weights(BalanceConfig(["steering", "weather"], 1.0), drives, [4, 4], 1)
     np.testing.assert_allclose(joint, 8 / np.array([2, 2, 2, 2, 1, 3, 3, 3]))
-    single = BalanceConfig(["place.lat"], 1.0).weights(drives, [4, 4], 1)
+    single = clip_weights(BalanceConfig(["place.lat"], 1.0), drives, [4, 4], 1)
     np.testing.assert_allclose(single, 2)
 
 
 def test_a_clip_counts_by_the_mean_of_its_frames_and_numbers_are_binned():
     turns = drive("a", [0, 0, 0, 1, 1, 1])
-    two = BalanceConfig(["steering"], 1.0).weights([turns], [5], 2)
+    two = clip_weights(BalanceConfig(["steering"], 1.0), [turns], [5], 2)
     np.testing.assert_allclose(two, 5 / np.array([2, 2, 1, 2, 2]))
     ramp = drive("a", list(np.linspace(-1, 1, 100)))
-    bins = BalanceConfig(["steering"], 1.0, bins=4).weights([ramp], [100], 1)
+    bins = clip_weights(BalanceConfig(["steering"], 1.0, bins=4), [ramp], [100], 1)
     np.testing.assert_allclose(bins, 4)
-    assert len(set(BalanceConfig(["steering"], 1.0, bins=3).weights([ramp], [100], 1))) > 1
+    assert len(set(clip_weights(BalanceConfig(["steering"], 1.0, bins=3), [ramp], [100], 1))) > 1
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,9 @@ def test_a_clip_counts_by_the_mean_of_its_frames_and_numbers_are_binned():
         (lambda: BalanceConfig(["x"], alpha=1.5), "alpha=1.5"),
         (lambda: BalanceConfig(["x"], bins=1), "bins=1"),
         (
-            lambda: BalanceConfig(["fog"]).weights([drive("a", [0.0], weather="sun")], [1], 1),
+            lambda: clip_weights(
+                BalanceConfig(["fog"]), [drive("a", [0.0], weather="sun")], [1], 1
+            ),
             "a/drive.json gives fog=None.*weather.*steering",
         ),
     ],

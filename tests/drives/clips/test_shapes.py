@@ -12,7 +12,8 @@ from drives.drive import open_drive
 from drives.folder import open_drives
 from drives.sources import DriveSource
 from drives.writing import write_drive
-from tokenizer.encode import EncodeConfig, encode_drives
+from tokenizer.config import EncodeConfig
+from tokenizer.encode import encode_drives
 from tokenizer.load import manifest_of
 from tokenizer.networks.kinds import build_network
 from tokenizer.networks.video.config import VideoAutoencoderConfig

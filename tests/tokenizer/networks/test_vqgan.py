@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tokenizer.inference.fast import InferenceConfig, folded, for_inference, share_changed
+from tokenizer.inference.config import InferenceConfig
+from tokenizer.inference.fast import folded, for_inference, share_changed
 from tokenizer.inference.winograd import WinogradConv2d
 from tokenizer.load import Tokenizer, manifest_of
 from tokenizer.losses.config import LossConfig

@@ -19,7 +19,7 @@ from training.disk.places import writable_folder
 from training.disk.plain_json import finite, to_json
 from training.errors import BadInput
 from training.machine import compute_device, hardware
-from training.schemas import judged_settings, meanings, node_of, type_name
+from training.schemas import built_from, meanings, type_name
 from worldmodel.evaluation.videos.clips import VideoClips
 from worldmodel.evaluation.videos.config import RulerConfig
 from worldmodel.evaluation.videos.folders import VideoFile
@@ -84,9 +84,7 @@ def read_settings(arguments: Sequence[str]) -> RulerConfig:
     for field in dataclasses.fields(RulerConfig):
         if field.default is field.default_factory and field.name not in values:
             raise BadInput(f"{field.name}: has no default; {USAGE}")
-    settings = judged_settings(node_of(RulerConfig) | values)
-    assert isinstance(settings, RulerConfig)
-    return settings
+    return built_from(RulerConfig, values)
 
 
 def _value(text: str, kind: str, argument: str) -> Any:
