@@ -57,7 +57,11 @@ class Chunk:
     def meta(self) -> dict[str, Any]:
         place = {"split": self.split, "source_frames": [self.start, self.stop]}
         resized = {"size": list(self.size)} if self.size else {}
-        return {"fps": self.recording.fps, **self.recording.meta, **place, **resized}
+        track = {}
+        if self.recording.track is not None:
+            lat, lon = self.recording.track[self.start : self.stop].T.tolist()
+            track = {"track": {"lat_deg": lat, "lon_deg": lon}}
+        return {"fps": self.recording.fps, **self.recording.meta, **place, **resized, **track}
 
     def frames(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         for frame in self.recording.read(self.start, self.stop):

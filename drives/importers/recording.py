@@ -45,6 +45,7 @@ class Recording:
         source: a video file, image files in order, or `FrameReader`.
         actions: [frame action]; row t is in force between frame t and frame t+1.
         meta: entries of `drive.json` besides fps, split and frames; `source` and `licence` always.
+        track: latitude and longitude of every frame in degrees, where they are known.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Recording:
     action_names: tuple[str, ...]
     actions: Float[np.ndarray, "frame action"] = field(repr=False)
     meta: dict[str, Any] = field(repr=False)
+    track: Float[np.ndarray, "frame 2"] | None = field(default=None, repr=False)
 
     def read(self, start: int, stop: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         """Yield RGB frames `start <= i < stop`; BadInput where one cannot be read."""

@@ -7,13 +7,11 @@ header. Here headers follow each other without a gap, each with its checksum, up
 
 import gzip
 import tarfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-from training.errors import BadInput
+from drives.importers.damage import damage_named
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_MEMBER = 1 << 28  # bytes; a minute of commaVQ has 300 kB
@@ -21,15 +19,6 @@ MAX_EXTENSION = 1 << 16  # bytes of a long name, which tarfile reads whole
 MAX_PADDING = 1 << 21  # bytes of zeros after the end mark; `tar -b` fills up its last record
 EXTENSIONS = (b"L", b"K", b"x", b"g", b"X")  # long names and pax records
 FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
-DAMAGE = (
-    tarfile.TarError,
-    EOFError,
-    OSError,
-    zlib.error,
-    ValueError,  # numbers within pax records
-    RecursionError,  # long names of long names of ...
-    MemoryError,
-)
 
 
 def archive_members(file: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
@@ -53,17 +42,6 @@ def archive_members(file: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
                 assert opened is not None, "judged by its header"
                 yield member.name, member.size, opened
         _check_end(cast(IO[bytes], tar.fileobj))
-
-
-@contextmanager
-def damage_named(file: Path) -> Iterator[None]:
-    """Turns the exceptions of damaged archives into BadInput."""
-    try:
-        yield
-    except BadInput:
-        raise
-    except DAMAGE as error:
-        raise BadInput(f"{file}: is damaged or incomplete ({error}); copy it again") from error
 
 
 class _Header(tarfile.TarInfo):
