@@ -1,1 +1,1 @@
-"""Judgement: how well a world model predicts, beside what costs nothing and what is possible."""
+"""Evaluation of world models: scores beside their floors and ceilings."""

@@ -1,4 +1,4 @@
-"""Use of actions by a world model: the cost of wrong actions, fully teacher-forced."""
+"""Action use: what wrong actions cost in bits, fully teacher-forced."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,13 +18,13 @@ TRUE = "true"
 
 
 def shuffled(actions: Float[Tensor, "clip step action"]) -> Float[Tensor, "clip step action"]:
-    """Every clip gets the actions of another clip, in one random cycle."""
+    """Gives every clip the actions of another one, in one random cycle."""
     order = torch.randperm(len(actions), generator=torch.Generator().manual_seed(0))
     return actions[order.roll(1)][order.argsort()]
 
 
 def held(actions: Float[Tensor, "clip step action"]) -> Float[Tensor, "clip step action"]:
-    """Every clip repeats its first action."""
+    """Repeats the first action of every clip."""
     return actions[:, :1].expand_as(actions)
 
 
@@ -48,8 +48,7 @@ def bits_by_window(
 
     Args:
         texts: encodes captions.
-        variants: the actions of all clips by name; None: those of `VARIANTS`, without "shuffled"
-            where there is one clip.
+        variants: actions of all clips by name; None: `VARIANTS`. One clip has no "shuffled".
 
     Returns:
         Nothing where the network reads no actions.
@@ -73,7 +72,7 @@ def bits_by_window(
 def action_use(
     network: Dynamics, clips: Iterable[TokenClip], device: str, texts: Texts | None = None
 ) -> dict[str, float]:
-    """Change of bits per token under wrong actions, for every variant; a mean over all clips.
+    """Mean change of bits per token under each variant of wrong actions.
 
     It is 0 for a model that ignores actions.
 
@@ -95,9 +94,9 @@ def action_use(
 def lagged(
     windows: TokenWindows, ids: Sequence[int], lag: int
 ) -> Float[Tensor, "clip step action"]:
-    """The actions `lag` rows later than those of the windows; a drive's first and last row hold on.
+    """The actions `lag` rows after those of the windows; beyond a drive, its end row repeats.
 
-    Where a model costs least at another lag than 0, its data's actions were shifted otherwise.
+    A model that costs least at a lag other than 0 was trained on shifted actions.
     """
     by_id, found = {drive.id: drive for drive in windows.drives}, []
     for index in ids:

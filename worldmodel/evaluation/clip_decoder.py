@@ -1,8 +1,8 @@
 """Frames of the token grids of clips.
 
-A grid of an image tokenizer is a frame. A grid of a video tokenizer stands for several, and is
-decoded after all that came before it in its drive. The first of a clip then only is past: it holds
-one frame where the drive begins and several elsewhere.
+An image tokenizer's grid is one frame. A video tokenizer's grid is several frames, and its decoder
+reads all earlier grids of the drive. The first grid of a clip then serves as past alone: it holds
+one frame where the drive begins, several elsewhere.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ CHUNK = 64  # grids at once
 
 
 def places_of(windows: TokenWindows, ids: Sequence[int]) -> list[tuple[str, int]]:
-    """The drive of each window, and the step at which it begins."""
+    """Drive and first time step of each window."""
     found = (windows.describe(index) for index in ids)
     return [(window["drive"], window["steps"][0]) for window in found]
 
@@ -28,7 +28,7 @@ def places_of(windows: TokenWindows, ids: Sequence[int]) -> list[tuple[str, int]
 def leads_of(
     windows: TokenWindows, ids: Sequence[int]
 ) -> list[Integer[np.ndarray, "_ height width"]]:
-    """The grids of its drive before each window, not read yet."""
+    """The grids before each window in its drive, not read yet."""
     encoded = {drive.id: drive.tokens for drive in windows.drives}
     return [encoded[drive][:start] for drive, start in places_of(windows, ids)]
 
@@ -37,11 +37,11 @@ class ClipDecoder:
     """Decodes real and imagined tokens of some clips.
 
     Args:
-        tokens: the real ones.
-        leads: the grids of its drive before each clip; image tokenizers need none.
+        tokens: the real tokens.
+        leads: the grids before each clip in its drive; image tokenizers need none.
 
     Attributes:
-        first_step: the step of a clip whose frames are its first: 1 for video tokenizers.
+        first_step: time step whose frames are the clip's first: 1 for video tokenizers.
         prompt: frames of the prompt.
     """
 
@@ -74,7 +74,7 @@ class ClipDecoder:
     def after_prompt(
         self, tokens: Int[Tensor, "clip horizon height width"]
     ) -> UInt8[Tensor, "clip frame 3 h w"]:
-        """Frames of tokens that go on where the prompts end."""
+        """Frames of tokens that follow the prompts."""
         if not self.streams:
             return decode_grids(self.tokenizer, tokens)
         pairs = zip(self.streams, tokens, strict=True)
@@ -83,7 +83,7 @@ class ClipDecoder:
     def one_step_ahead(
         self, tokens: Int[Tensor, "clip horizon height width"]
     ) -> UInt8[Tensor, "clip frame 3 h w"]:
-        """Frames of tokens of which each goes on where the real ones before it end."""
+        """Frames of tokens, each decoded after the real tokens before it."""
         if not self.streams:
             return decode_grids(self.tokenizer, tokens)
         clips = []
@@ -99,7 +99,7 @@ class ClipDecoder:
 def decode_grids(
     tokenizer: Tokenizer, tokens: Int[Tensor, "*batch height width"]
 ) -> UInt8[Tensor, "*batch 3 image_h image_w"]:
-    """A frame of every grid, by an image tokenizer."""
+    """Decodes every grid to a frame, by an image tokenizer."""
     batch = tokens.shape[:-2]
     flat = tokens.reshape(-1, *tokens.shape[-2:])
     frames = torch.cat([to_uint8(tokenizer.decode(chunk)) for chunk in flat.split(CHUNK)])

@@ -1,7 +1,7 @@
-"""Every way to decode, measured: python -m worldmodel.evaluation.decoding_bench ckpt=RUN
+"""Benchmark of all decoders: python -m worldmodel.evaluation.decoding_bench ckpt=RUN
 
-Speed, share of what memory allows, what an approximation costs in cross entropy, and how many
-guesses are right; one markdown table.
+Speed, share of the memory limit, cross entropy that an approximation costs, and share of right
+guesses, as a markdown table.
 """
 
 from dataclasses import dataclass
@@ -32,22 +32,22 @@ from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.evaluation.provenance.trained_clips import refuse_trained
 from worldmodel.load import load_world_model
 
-# Nats per token by which rounding alone changes a score.
+# Nats per token: rounding alone changes a score by less.
 EXACT = 1e-3
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one way to decode reached.
+    """Figures of one decoder.
 
     Attributes:
         name: the method and its options.
         seconds_per_frame: the fastest repetition.
-        memory_share: tokens per second, of those that reading weights and cache once per token
-            at the measured bandwidth allows; above 1 where passes settle several tokens. None
-            for decoders that do not say what they read.
-        nats: of the real tokens, under this decoder; None where it draws tokens otherwise.
-        acceptance: share of right guesses; None where nothing is guessed.
+        memory_share: tokens per second as a share of the memory limit, which is weights and cache
+            read once per token at the measured bandwidth. Above 1 where a pass settles several
+            tokens; None where the decoder does not count what it reads.
+        nats: cross entropy of the real tokens under this decoder; None where it has none.
+        acceptance: share of right guesses; None without guesses.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Measured:
 def variants(
     model: Dynamics, wanted: dict[str, list[dict[str, Any]]]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Methods that this kind of model can do, with the options wanted, or with their own."""
+    """Methods of this kind of model, with the given options or their defaults."""
     unknown = sorted(set(wanted) - set(METHODS))
     if unknown:
         raise BadInput(f"methods.{unknown[0]}: no such method; known: {', '.join(METHODS)}")
@@ -76,7 +76,7 @@ def measure(
     repeats: int,
     bandwidth: float,
 ) -> Measured:
-    """Decode after a full context, `repeats` times, and score the frames that really followed."""
+    """Time decoding after a full context, and score the real frames; the best of `repeats`."""
     context = model.config.context_steps - 1
     prompt, real = clip.tokens[:, :context], clip.tokens[:, context:]
     actions = clip.actions if model.conditioned else None
@@ -99,12 +99,12 @@ def measure(
 
 
 def named(method: str, options: dict[str, Any]) -> str:
-    """A method with its options."""
+    """Method and options as one name."""
     return ", ".join([method, *(f"{key}={value}" for key, value in options.items())])
 
 
 def read_bandwidth(device: torch.device) -> float:
-    """Bytes per second of summing an array far larger than the caches; best of several."""
+    """Bytes per second that a sum over a large array reads; the best of several."""
     array, best = torch.ones(100_000_000, device=device), float("inf")
     for _ in range(10):
         began = now(device)
@@ -114,7 +114,7 @@ def read_bandwidth(device: torch.device) -> float:
 
 
 def table(rows: list[Measured], space: int) -> str:
-    """Markdown; cross entropies are held against the first row."""
+    """The rows as markdown; cross entropies are relative to the first row."""
     lines = [
         "| decoding | frames/s | tokens/s | of the memory limit | cross entropy | guesses right |",
         "|---|---|---|---|---|---|",
@@ -129,7 +129,7 @@ def table(rows: list[Measured], space: int) -> str:
 
 
 def cost(row: Measured, first: Measured) -> str:
-    """What a decoder's approximation adds to the first one's cross entropy."""
+    """What a decoder adds to the first one's cross entropy."""
     if row.nats is None or first.nats is None:
         return ""
     if row is not first and (row.nats - first.nats).abs().max() < EXACT:
@@ -139,11 +139,10 @@ def cost(row: Measured, first: Measured) -> str:
 
 
 def bench(cfg: DictConfig) -> None:
-    """Measure what `cfg` asks for, print the table, and append it to `cfg.results` on demand.
+    """Measure, print the table, and with `cfg.write` append it to `cfg.results`.
 
     Raises:
-        BadInput: too few frames, methods that nobody knows, data that is not
-            the model's, or that it was trained on.
+        BadInput: too few frames, an unknown method, or data of another model or of its training.
     """
     values = plain(cfg)
     at_least(2, num_frames=cfg.num_frames)

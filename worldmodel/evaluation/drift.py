@@ -2,10 +2,10 @@
 
     python -m worldmodel.evaluation.drift RUN [RUN ...] [--write]
 
-Two measures. LPIPS and PSNR to the recording (reconstructed by the tokenizer) also penalise a
-different but plausible future. The distance of token histograms (total variation between all
-predicted and all real tokens of a second) does not: it measures whether frames still look like
-these drives. The first row compares real clips with other real clips.
+LPIPS and PSNR compare with the recording, reconstructed by the tokenizer. They penalise a
+plausible future that differs. The distance of token histograms (total variation between predicted
+and real tokens of a second) does not: it asks whether frames still look like these drives. The
+first row compares real clips with other real clips.
 """
 
 import argparse
@@ -39,7 +39,7 @@ Tokens = Int[Tensor, "clip time height width"]
 
 @dataclass(frozen=True)
 class Drift:
-    """One row, by second.
+    """One row of the table, by second.
 
     Attributes:
         histogram: total variation distance to the real tokens, 0 to 1.
@@ -73,7 +73,7 @@ def drift(
     tokenizer: Tokenizer,
     judge: PixelJudge,
 ) -> Drift:
-    """Roll out all clips at once and compare with the recording, frame by frame."""
+    """Roll out all clips in one batch and compare each frame with the recording."""
     network, real = model.network, clips.tokens[:, prompt:]
     actions = clips.actions if network.num_actions else None
     futures = rollout(network, clips.tokens[:, :prompt], actions, real.shape[1], Sampling(), 1)
@@ -96,8 +96,8 @@ def measure(args: argparse.Namespace) -> list[Drift]:
     """Measure all runs on the same clips; the first row is other real clips.
 
     Raises:
-        BadInput: the runs' tokens differ or come from a video tokenizer, drives are shorter
-            than a clip, or a run was trained on them.
+        BadInput: the runs' tokens differ or are a video tokenizer's, drives are shorter than a
+            clip, or a run was trained on them.
     """
     models = [load_world_model(run) for run in args.runs]
     evidence = evidence_of(models[0], {"root": args.root}, None)

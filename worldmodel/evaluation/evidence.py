@@ -1,7 +1,7 @@
-"""Which data a world model is judged on: one answer for eval, bench, table and rollout.
+"""The data of an evaluation: one answer for eval, bench, table and rollout.
 
-A run says what it was trained on; a published model says nothing of data, so that is given on the
-command line. `data.root` alone is recognised by what lies there.
+A run names its training data. A published model names none, so the command line does. The kind of
+`data.root` is recognised by its content.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ DRIVES, TOKENS = DriveSource.__name__, TokenSource.__name__
 
 @dataclass(frozen=True)
 class Evidence:
-    """What there is to judge with; no drives or no tokenizer means no pixels.
+    """Tokens, drives and tokenizer; without the latter two there are no pixels.
 
     Attributes:
         every: frames per kept frame when the drives were encoded.
@@ -49,11 +49,11 @@ class Evidence:
 
 
 def evidence_of(model: WorldModel, data: Mapping[str, Any], tokenizer: str | None) -> Evidence:
-    """The data of `data_source`, as tokens that the model reads.
+    """Opens the data of `data_source` as tokens that the model reads.
 
     Args:
         data: `data.source` of a command line.
-        tokenizer: of the tokens; None for the one that the model was trained with, if any.
+        tokenizer: of the tokens; None: the one of the training, if any.
 
     Raises:
         BadInput: as `data_source`; drives without a tokenizer, or tokens of another one.
@@ -74,7 +74,7 @@ def evidence_of(model: WorldModel, data: Mapping[str, Any], tokenizer: str | Non
                 f"{model.spec.tokenizer[:12]}, but {name} is {opened.hash[:12]}; give tokenizer=RUN"
             )
         drives = source.open()
-        # A note says what is cut off: here that is a figure's basis, in training a mistake.
+        # Cutting the sides is noted, not refused: an evaluation may, a training would learn it.
         encode = replace(encode, fit="cover")
         store = open_store(source, name, encode, opened=opened, drives=drives)
         evidence = Evidence(store, drives, opened, encode.every)
@@ -89,15 +89,15 @@ def evidence_of(model: WorldModel, data: Mapping[str, Any], tokenizer: str | Non
 def data_source(
     manifest: Mapping[str, Any], data: Mapping[str, Any], where: Path
 ) -> DriveSource | TokenSource:
-    """The data chosen on the command line, or what the checkpoint was trained on.
+    """The data that the command line names, or the checkpoint's training data.
 
     Args:
-        data: a whole source (`data=commavq data.root=...`), or only its root: then what lies
-            there says what it is, and the rest is as in training.
+        data: a whole source (`data=commavq data.root=...`), or its root alone: its content then
+            tells the kind, and the rest is as in training.
         where: the checkpoint, for messages.
 
     Raises:
-        BadInput: neither says what data to take, or the root is not there.
+        BadInput: neither names data, or the root is missing.
     """
     says = f"{where / MANIFEST}: config.data.source"
     trained = source_of_training(manifest, str(where / MANIFEST))
@@ -114,7 +114,7 @@ def data_source(
             )
         return source_of(trained, says)
     if trained is not None and not Path(root).exists():
-        return source_of(_elsewhere(trained, root), says)  # whose own words say what is missing
+        return source_of(_elsewhere(trained, root), says)  # its own message says what is missing
     found = recognised(Path(root))
     like = (class_name(trained), (trained or {}).get("format"))
     if trained is not None and like == (found["_target_"], found.get("format")):
@@ -124,7 +124,7 @@ def data_source(
 
 
 def _elsewhere(trained: Mapping[str, Any], root: str) -> dict[str, Any]:
-    """The source of the training at another root; a file of splits is of its own drives."""
+    """The training's source at another root, without its splits, which are of its own drives."""
     values = {**trained, "root": root}
     if values.get("splits") and root != trained.get("root"):
         print(
@@ -136,7 +136,7 @@ def _elsewhere(trained: Mapping[str, Any], root: str) -> dict[str, Any]:
 
 
 def recognised(root: Path) -> dict[str, str]:
-    """What kind of source lies at `root`: a token store, commaVQ's or 1X's files, or else drives.
+    """The source at `root`: a token store, files of commaVQ or 1X, or else drives.
 
     Raises:
         BadInput: nothing is there.
@@ -151,14 +151,14 @@ def recognised(root: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run's config says of the data that its world model read; a published one says none."""
+    """The training data as a run's config names it; nothing for a published model."""
 
     encode: EncodeConfig = field(default_factory=EncodeConfig)
     tokenizer: str | None = None
 
 
 def trained_on(manifest: Mapping[str, Any], path: Path) -> Trained:
-    """BadInput where a checkpoint's config says it in another way than ours do."""
+    """Reads it; BadInput where the config of a checkpoint has another form."""
     says = f"{path / MANIFEST}: config.data"
     data = (manifest.get("config") or {}).get("data", {})
     if not isinstance(data, dict):
@@ -168,12 +168,12 @@ def trained_on(manifest: Mapping[str, Any], path: Path) -> Trained:
 
 
 def _tokenizer_of(store: TokenStore, given: str | None, trained: str | None) -> Tokenizer | None:
-    """What decodes the tokens of a store: as given, or the training's where it made them."""
+    """The tokenizer of a store: as given, or the training's if it made the tokens."""
     if given:
         return load_tokenizer(given)
     try:
         opened = load_tokenizer(trained) if trained else None
-    except BadInput:  # named by a run of another machine; tokens are judged without it
+    except BadInput:  # named by a run of another machine; the tokens alone are judged
         return None
     return opened if opened and opened.hash == store.spec.tokenizer else None
 

@@ -1,4 +1,4 @@
-"""Intervals of scores: a bootstrap over drives, because the clips of one drive are alike."""
+"""Confidence intervals of scores: a bootstrap over drives, because clips of a drive are alike."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,10 +14,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score with the interval that holds it in 95 % of resamplings of the drives.
+    """A score and its 95 % interval over resampled drives.
 
     Attributes:
-        low, high: ends of the interval; None where a single drive tells nothing of others.
+        low, high: ends of the interval; None for a single drive.
         num_clips: clips with a finite value.
         num_drives: drives that those clips come from.
     """
@@ -37,13 +37,13 @@ def mean_over_drives(
     drives: Sequence[str],
     weights: Sequence[float] | Floats | None = None,
 ) -> Estimate:
-    """The mean of one value per clip, with a percentile interval over resampled drives.
+    """Mean over clips, with a percentile interval over resampled drives.
 
-    Values that are not finite are left out; `num_clips` says how many count.
+    Values that are not finite are left out; `num_clips` counts the others.
 
     Args:
         drives: the drive that each clip comes from.
-        weights: of each clip, such as its number of tokens; None: all alike.
+        weights: weight of each clip, such as its number of tokens; None: equal.
 
     Source: Efron and Tibshirani 1993, chapter 13; clusters as in Davison and Hinkley 1997, 3.8.
     """
@@ -55,7 +55,7 @@ def mean_over_drives(
     if not len(used):
         return Estimate(None, None, None, 0, 0)
     size = len(ids)
-    # Sums per drive: a resampling of drives is then a product of small matrices.
+    # Sums per drive make a resampling a product of small matrices.
     weighted = np.where(finite, values, 0) * weights * finite
     sums = np.bincount(inverse, weighted, size)[used]
     masses = np.bincount(inverse, weights * finite, size)[used]
@@ -84,12 +84,11 @@ def bootstrap(
     """A statistic that is no mean, such as FVD.
 
     Args:
-        statistic: of the clips with these indices; one may come several times.
+        statistic: of the clips with these indices, which may repeat.
         drives: the drive that each clip comes from.
-        strata: the set that each clip belongs to; every resampling has as many drives of each as
-            there are. None: one set.
-        centred: move the interval by the difference of the value and the resamplings' mean, for
-            statistics that repeated clips bias.
+        strata: the set of each clip; every resampling draws each set's number of drives. None: one
+            set.
+        centred: centre the interval on the value, for statistics that repeated clips bias.
     """
     ids, inverse = _clusters(drives, len(drives))
     value = float(statistic(np.arange(len(drives))))

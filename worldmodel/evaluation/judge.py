@@ -1,4 +1,4 @@
-"""eval.py's work: open the checkpoint and its data, ask the cards, write result and report."""
+"""The work of eval.py: open checkpoint and data, run the cards, write result and report."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -42,10 +42,10 @@ Findings = dict[str, Any]
 
 
 def judge(cfg: DictConfig, decoded: Decoded | None = None) -> Path:
-    """Evaluate `cfg.ckpt` into `cfg.out`; an older evaluation there is replaced when done.
+    """Evaluate `cfg.ckpt` into `cfg.out`, where it replaces an older evaluation.
 
     Args:
-        decoded: clips that other checkpoints were judged on; more are added.
+        decoded: clips of other checkpoints' evaluations; new ones are added.
     """
     check_settings(cfg)
     device = compute_device(cfg.device)
@@ -62,7 +62,7 @@ def judge(cfg: DictConfig, decoded: Decoded | None = None) -> Path:
         if kind == TOKENIZER
         else _of_world_model(opened, cfg, cards, device, {} if decoded is None else decoded)
     )
-    del opened  # its weights are the network's now
+    del opened  # the network holds its weights now
     sweep_leftovers(out.parent)
     with written_whole(out) as partial:
         partial.mkdir()
@@ -94,7 +94,7 @@ def check_settings(cfg: DictConfig) -> None:
 
 
 def chosen_cards(values: Mapping[str, Any], kind: str, checkpoint: Path) -> list[Card]:
-    """The cards that the command line names, or the usual ones of this kind of checkpoint.
+    """The cards of the command line, or the default ones of this kind of checkpoint.
 
     Raises:
         BadInput: a card for another kind, or a changed card under a published version.
@@ -182,7 +182,7 @@ def _of_tokenizer(
 
 
 def _or_embedded(manifest: dict[str, Any], cfg: DictConfig, checkpoint: Path) -> dict[str, Any]:
-    """The data chosen for a tokenizer: any frames do, so the embedded ones where none are named."""
+    """Data for a tokenizer: as named, else the embedded drives, because any frames do."""
     data = plain(cfg.data.source)
     trained = trained_on(manifest, str(checkpoint))
     if trained or data.get("root") or data.get("_target_"):

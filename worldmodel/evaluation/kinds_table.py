@@ -2,9 +2,9 @@
 
     python -m worldmodel.evaluation.kinds_table RUN [RUN ...] [--out FILE.json]
 
-One row per checkpoint, on the windows of one token store: cross entropy and accuracy (fully
+One row per checkpoint, all on the windows of one token store: cross entropy and accuracy (fully
 teacher-forced, each kind by its own likelihood), frames per second of its own decoder, size, and
-what wrong actions cost. Printed as markdown, written as JSON.
+the cost of wrong actions. It prints markdown and writes JSON.
 """
 
 import argparse
@@ -36,10 +36,10 @@ from worldmodel.load import WorldModel, load_world_model
 
 @dataclass(frozen=True)
 class KindRow:
-    """One world model in the table.
+    """One row of the table.
 
     Attributes:
-        step: training steps of the checkpoint; None where it does not say.
+        step: training steps of the checkpoint; None if unknown.
         frames_per_s: of one future, by the kind's own decoder; the prompt is not counted.
         action_use: change of bits per token by variant; empty where no actions are read.
     """
@@ -77,9 +77,9 @@ def measure(
 
 
 def frames_per_second(model: WorldModel, clip: TokenClip, num_frames: int, device: str) -> float:
-    """Frames that the kind's own decoder makes in a second after half a clip, one future.
+    """Frames per second of the kind's own decoder: one future after half a clip.
 
-    The first frame is not counted: it is where a device warms up.
+    The first frame is not counted, because the device warms up.
     """
     network, prompt = model.network, max(1, clip.tokens.shape[1] // 2)
     tokens, actions = clip.tokens[:1, :prompt].to(device), clip.actions[:1].to(device)
@@ -95,7 +95,7 @@ def frames_per_second(model: WorldModel, clip: TokenClip, num_frames: int, devic
 
 
 def markdown(rows: Iterable[KindRow]) -> str:
-    """The table as people read it."""
+    """The table for people."""
     head = ["run", "kind", "steps", "bits per token", "accuracy", "frames/s", "parameters"]
     head += [f"{name} actions" for name in VARIANTS]
     lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
@@ -111,8 +111,8 @@ def table(asked: argparse.Namespace) -> list[KindRow]:
     """Measure every model on the store of the first.
 
     Raises:
-        BadInput: a run twice, one that was trained on other tokens or actions or on
-            these drives, or no data.
+        BadInput: a run twice, a run of other tokens or actions or trained on these drives, or no
+            data.
     """
     if len(set(asked.runs)) < len(asked.runs):
         raise BadInput(f"{' '.join(map(str, asked.runs))}: names a run twice; leave one out")

@@ -1,4 +1,4 @@
-"""What becomes of a world model in its own dreams: measures of every clip, against the horizon."""
+"""Long rollouts: measures of every clip against the horizon."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def bits_by_horizon(
     actions: Float[Tensor, "clip step action"] | None,
     prompt_steps: int,
 ) -> Float[np.ndarray, "clip horizon"]:
-    """Bits per token of what follows the prompt, real or imagined, given what is before it.
+    """Bits per token of the frames after the prompt, real or imagined, given the frames before.
 
     Longer clips are read in windows of the context; all but the first predict their second half.
     """
@@ -41,7 +41,7 @@ def bits_by_horizon(
 def token_counts(
     tokens: Int[Tensor, "clip time height width"], vocab_size: int, steps: int
 ) -> Float[np.ndarray, "clip part vocab"]:
-    """How often every token is used, in parts of `steps` time steps; a rest is left out."""
+    """Count of every token per part of `steps` time steps; a rest is left out."""
     parts = tokens.shape[1] // steps
     whole = tokens[:, : parts * steps].reshape(len(tokens), parts, -1).cpu().numpy()
     counts = [[np.bincount(part, minlength=vocab_size) for part in clip] for clip in whole]
@@ -53,9 +53,9 @@ def histogram_distances(
     others: Float[np.ndarray, "clip part vocab"],
     drives: Sequence[str],
 ) -> list[Estimate]:
-    """Total variation (0 to 1) between the tokens of all clips and of all others, of every part.
+    """Total variation (0 to 1) between the tokens of all clips and of all others, by part.
 
-    Few tokens differ by chance alone: compare with the distance of real clips to other real ones.
+    Few tokens differ by chance alone: compare with real clips against other real ones.
     """
 
     def distance(part: int, clips: np.ndarray) -> float:
@@ -68,9 +68,9 @@ def histogram_distances(
 def seconds_until_doubled(
     excess: Float[np.ndarray, "clip horizon"], seconds: Sequence[float], drives: Sequence[str]
 ) -> Estimate:
-    """When the mean excess is first twice that at the first horizon, by linear interpolation.
+    """Time at which the mean excess first is twice the first one, interpolated linearly.
 
-    The last horizon where it never is; no value where there is no excess at the first one.
+    The last horizon if it never is; no value without excess at the first horizon.
     """
 
     def when(clips: np.ndarray) -> float:

@@ -117,7 +117,7 @@ class PixelJudge:
         pred: UInt8[Tensor, "clip horizon 3 h w"],
         target: UInt8[Tensor, "clip horizon 3 h w"],
     ) -> dict[str, Float[np.ndarray, "clip horizon"]]:
-        """psnr, ssim and lpips of every frame; clip by clip, so that memory stays."""
+        """psnr, ssim and lpips of every frame, clip by clip to bound memory."""
         scores: dict[str, list[np.ndarray]] = {"psnr": [], "ssim": [], "lpips": []}
         for made, real in zip(pred, target, strict=True):
             found = against_real(made.movedim(1, -1), real.movedim(1, -1), self.perceptual)
@@ -139,7 +139,7 @@ class PixelJudge:
 def identical(
     pred: UInt8[Tensor, "clip horizon 3 h w"], target: UInt8[Tensor, "clip horizon 3 h w"]
 ) -> Bool[Tensor, "clip horizon"]:
-    """Identical frames, for example of a parked car; their PSNR is the cap of `psnr`."""
+    """Which frames are identical, such as a parked car's; their PSNR is the cap of `psnr`."""
     return (pred == target).flatten(2).all(-1)
 
 

@@ -20,14 +20,13 @@ BINS = 10  # of the confidence
 
 @dataclass(frozen=True)
 class WindowScores:
-    """Scores of some windows, on the CPU in float64; only time steps that count in the loss.
+    """Scores of windows, on the CPU in float64, at the time steps that count in the loss.
 
     Attributes:
-        nats: mean cross entropy over the cells, of every window and time step.
+        nats: cross entropy of every window and time step, a mean over cells.
         correct: share of cells whose most probable token is the real one.
         by_cell: mean cross entropy of every cell of the grid.
-        top: share of a window's tokens among the k most probable, by k; empty where the network
-            predicts factors.
+        top: by k, share of a window's tokens among the k most probable; empty for factors.
         calibration: per bin of the confidence: tokens, summed confidence, correct tokens.
     """
 

@@ -1,4 +1,4 @@
-"""Does the car go where it is steered? The same prompt under left, straight and right."""
+"""Steering: motion of the scene after one prompt under left, straight and right."""
 
 from collections.abc import Sequence
 
@@ -20,9 +20,9 @@ def steered_actions(
     prompt_steps: int,
     amplitude: dict[str, float],
 ) -> dict[str, Float[Tensor, "clip time action"]]:
-    """The clips' actions with the steering columns overridden after the prompt.
+    """The actions with the steering columns replaced after the prompt.
 
-    Everything else (speed, pedals) is held at its value at the end of the prompt.
+    Other columns (speed, pedals) keep their value at the prompt's end.
     """
     variants = {}
     for direction, sign in zip(DIRECTIONS, (1.0, 0.0, -1.0), strict=True):
@@ -36,7 +36,7 @@ def steered_actions(
 
 
 def steering_amplitude(drives: Sequence[TokenDrive], names: Sequence[str]) -> dict[str, float]:
-    """How hard to steer: the 90th percentile of |value| in the train drives."""
+    """Steering strength: the 90th percentile of |value| in the train drives."""
     everything = np.concatenate([drive.actions for drive in drives])
     return {
         name: float(np.quantile(np.abs(everything[:, column]), 0.9))
@@ -54,10 +54,9 @@ def scene_motion(
 ) -> Float[Tensor, "clip step"]:
     """Horizontal motion of the scene ahead, pixels per frame, by phase correlation.
 
-    Measured in the upper half of the image, where what lies ahead of the car is seen; the
-    scene moves right (positive) when the car turns left. A symmetric Hann window hides the
-    borders; the peak of the cross-power spectrum (Kuglin and Hines 1975) is refined by a
-    parabola.
+    Measured in the upper half of the image, which shows what lies ahead. The scene moves right
+    (positive) when the car turns left. A symmetric Hann window hides the borders. A parabola
+    refines the peak of the cross-power spectrum (Kuglin and Hines 1975).
     """
     clips, time = frames.shape[:2]
     grey = frames.float().mean(2)[..., : frames.shape[-2] // 2, :]

@@ -1,4 +1,4 @@
-"""What is judged, and on which clips: opened, decoded and counted once for all cards."""
+"""The model and the clips of an evaluation, opened and decoded once for all cards."""
 
 import hashlib
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class JudgedClips:
-    """JudgedClips of tokens, what decodes them, and the pixels that the camera saw.
+    """Clips as tokens, their decoder, and the camera's frames.
 
     Attributes:
         frames: from `decoder.first_step` on.
@@ -111,18 +111,18 @@ class JudgedClips:
         return self.decoder.real()
 
 
-# Clips by the hash of their store, split, lengths and number: what several checkpoints share.
+# Clips by hash of their store, split, lengths and number; several checkpoints share them.
 Decoded = dict[tuple[str, str, int, int, int], JudgedClips]
 
 
 @dataclass
 class JudgedModel:
-    """A world model, the data that it is judged on, and how it imagines.
+    """A world model, its evaluation data, and how it decodes.
 
     Attributes:
         out: folder for pictures and videos.
         decoding: the method and its options, as `open_decoder` takes them.
-        batch_size: windows scored at once; changes nothing but memory and time.
+        batch_size: windows scored at once; changes memory and time alone.
         lpips_weights, i3d_weights, inception_weights: files; None: the usual sources.
         decoded: clips that are decoded already.
     """
@@ -158,7 +158,7 @@ class JudgedModel:
 
     @cached_property
     def train(self) -> list[TokenDrive]:
-        """The train drives, of which floors are made; none in a store of test drives alone."""
+        """The train drives, which floors are fitted on; empty where the store has none."""
         splits = {d["split"] for d in self.evidence.store.manifest["drives"].values()}
         return list(self.evidence.store.drives("train")) if "train" in splits else []
 
@@ -176,7 +176,7 @@ class JudgedModel:
         return ""
 
     def judge(self, net: str) -> PixelJudge:
-        """Compares frames, with LPIPS over `net`."""
+        """The judge of frames with LPIPS over `net`."""
         if net not in self._judges:
             perceptual = load_lpips(net, self.lpips_weights).to(self.device)
             self._judges[net] = PixelJudge(perceptual)
@@ -185,11 +185,11 @@ class JudgedModel:
     def lengths(
         self, card: RolloutCard | ControlCard | DistanceCard | DriftCard
     ) -> tuple[int, int]:
-        """Time steps of prompt and horizon: as asked; a prompt is else half of the context.
+        """Time steps of prompt and horizon; the default prompt is half of the context.
 
         Raises:
-            BadInput: a prompt that is longer than the context; where there are pixels, a horizon
-                for which every drive is too short.
+            BadInput: the prompt exceeds the context; or, with pixels, every drive is too short
+                for the horizon.
         """
         context, where = self.network.config.context_steps, f"cards.{card.name}"
         prompt = card.prompt_steps or max(2, context // 2)
@@ -222,9 +222,9 @@ class JudgedModel:
         return Chosen(windows, np.unique(ids).tolist())
 
     def floors(self, chosen: Chosen) -> dict[str, Float[np.ndarray, "window step"]]:
-        """Nats per token of trivial predictors, at time steps 1..; fitted once.
+        """Nats per token of trivial predictors at time steps 1.., fitted once.
 
-        None where the store holds no train drives to fit them on.
+        Empty where the store holds no train drives.
         """
         key = (*chosen.names, str(chosen.windows.num_steps))
         if self.train and key not in self._floors:
@@ -242,7 +242,7 @@ class JudgedModel:
 
 
 def clips_of(evidence: Evidence, chosen: Chosen, prompt: int, device: str) -> JudgedClips:
-    """JudgedClips with the frames that the camera saw, ready to be decoded after a prompt."""
+    """Clips with the camera's frames, ready to be decoded after a prompt."""
     spec, every = evidence.store.spec, evidence.every
     assert evidence.tokenizer is not None
     tokenizer = evidence.tokenizer.to(device)
