@@ -3,7 +3,15 @@
 Only this room uses PyAV.
 """
 
-from drives.video.index import frame_rate, frame_size, num_frames, time_stamps
+from drives.video.images import in_order
+from drives.video.index import (
+    frame_rate,
+    frame_size,
+    num_frames,
+    pixel_aspect,
+    time_stamps,
+    times_s,
+)
 from drives.video.reading import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -20,9 +28,12 @@ __all__ = [
     "find_source",
     "frame_rate",
     "frame_size",
+    "in_order",
     "num_frames",
+    "pixel_aspect",
     "read_frames",
     "read_source",
     "time_stamps",
+    "times_s",
     "write_video",
 ]

@@ -8,11 +8,13 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
-from drives.video.images import read_image
+from drives.video.images import in_order, read_image
 from drives.video.index import DAMAGE, Index, index_of, keyframe, place_of
+from drives.video.orientation import upright
 from training.errors import BadInput
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".hevc")
+RAW_SUFFIXES = (".hevc", ".h265", ".265", ".h264", ".264")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".ts", *RAW_SUFFIXES)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 1 << 26  # of a frame: 8192 x 8192; a damaged header can state 16384 x 16384
 # Without ACCURATE_RND and BITEXACT the rounding of swscale depends on the CPU's vector unit.
@@ -52,7 +54,7 @@ def read_frames(
     try:
         for frame in _decode(path, index, start, keyframe(index, start)):
             try:
-                picture = converted(to_rgb, frame, "rgb24").to_ndarray()
+                picture = upright(converted(to_rgb, frame, "rgb24").to_ndarray(), frame)
             except DAMAGE as error:  # a header with an impossible size or format
                 raise _DamagedError(position, str(error)) from error
             yield picture
@@ -72,15 +74,15 @@ def read_frames(
 
 
 def find_source(folder: Path) -> Path | list[Path]:
-    """The video file of a drive's folder, or its sorted image files.
+    """The video file of a drive's folder, or its image files in the order of their numbers.
 
     Raises:
-        BadInput: there is neither.
+        BadInput: there is neither, or two images have one number.
     """
     videos = sorted(p for p in folder.glob("video.*") if p.suffix.lower() in VIDEO_SUFFIXES)
     if videos:
         return videos[0]
-    images = sorted(p for p in folder.glob("frames/*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    images = in_order(p for p in folder.glob("frames/[!.]*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
         raise BadInput(f"{folder}: has neither video.mp4 nor frames/*.png; add one of them")
     return images
@@ -142,6 +144,7 @@ def _decode_from(
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Every decodable frame from `entry` on, with its number (-1: not in the index)."""
     count = current = 0
+    repeats = iter(() if index.repeats is None else index.repeats.tolist())
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -158,8 +161,9 @@ def _decode_from(
             for packet in container.demux(stream):
                 current = max(count, place_of(index, packet.pts, count))
                 for frame in packet.decode():
-                    yield place_of(index, frame.pts, count), frame
-                    count += 1
+                    for _ in range(next(repeats, 1)):
+                        yield place_of(index, frame.pts, count), frame
+                        count += 1
     except DAMAGE as error:
         raise _DamagedError(current, str(error)) from error
 

@@ -11,7 +11,7 @@ Findings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation as eval.py wrote it.
+    """What eval.py wrote.
 
     Attributes:
         label: the run's short name.
@@ -53,7 +53,7 @@ class Row:
 
 
 def rows_of(evaluations: list[Evaluation]) -> list[Row]:
-    """Every score of the first evaluation beside those of the others."""
+    """Every score that the first evaluation has, beside the others'."""
     first, rows = evaluations[0], []
     for name, card in first.metrics["cards"].items():
         for system, scores in card.get("scores", {}).items():

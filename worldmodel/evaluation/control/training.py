@@ -1,6 +1,7 @@
 """Trains an inverse-dynamics model on recordings, and keeps it beside the data.
 
-Training adds still patterns, noise and blur: decoded pictures have them, those of a camera do not.
+Patterns that stand still, noise and blur are added to what it sees: the pictures of a decoder have
+them, those of a camera have not.
 """
 
 import hashlib
@@ -48,7 +49,7 @@ def open_inverse_dynamics(
 
     Args:
         content: a hash of the recordings.
-        recordings: opens them; called only if there is no model yet.
+        recordings: opens them; asked only where the model is not there.
 
     Raises:
         BadInput: as `train_inverse_dynamics`.
@@ -71,7 +72,7 @@ def train_inverse_dynamics(
     names: Sequence[str],
     config: InverseDynamicsConfig | None = None,
 ) -> InverseDynamics:
-    """Train a model of the readable columns that are not always zero; deterministic.
+    """A model of the readable columns that are not always zero; the same on every call.
 
     Raises:
         BadInput: no column can be read, or there are less than 50 pairs of frames.
@@ -106,7 +107,7 @@ def _fit(model: InverseDynamics, data: "_Pairs", config: InverseDynamicsConfig) 
 
 
 class _Pairs:
-    """Pairs of small grey pictures, and the motion between them.
+    """Pairs of small grey pictures and what happens between them.
 
     Attributes:
         scale: root mean square of each column.
@@ -164,9 +165,9 @@ class _Pairs:
 
 
 class _Disturbance:
-    """Adds to pairs what decoders add: a shared pattern, noise of each, and blur.
+    """Adds to pairs what decoders add: a pattern that both share, noise of each, and blur.
 
-    First it shifts both alike and changes their contrast, which augments few recordings.
+    Before, both are moved by as much and get another contrast: few recordings are more that way.
     """
 
     def __init__(

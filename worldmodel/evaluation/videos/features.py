@@ -1,4 +1,4 @@
-"""One pass over the clips of a folder, for all scores."""
+"""One pass over the clips of a folder: everything that any score needs of them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ ALONE: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Networks:
-    """Networks of the features; None: not measured.
+    """What features are computed with; None: not measured.
 
     Attributes:
         side: pixels to which I3D's frames are scaled.
@@ -43,13 +43,13 @@ class Networks:
 
 @dataclass
 class Seen:
-    """Features of the clips of a folder.
+    """What one pass has seen.
 
     Attributes:
-        units: the bootstrap's unit of each clip.
+        units: what a bootstrap resamples, of each clip.
         vectors: by kind, a row per clip (`fid`: per frame).
-        frozen: the same for clips frozen at their first frame, the copy floor.
-        alone: a number per clip, by score.
+        frozen: the same of clips in which the first frame stands for all: the floor of copying.
+        alone: by score, a number per clip.
     """
 
     units: list[str]
@@ -72,7 +72,7 @@ def see(
     """Decode all clips once.
 
     Args:
-        frozen: also see each clip frozen at its first frame.
+        frozen: see each clip frozen at its first frame as well.
 
     Raises:
         BadInput: a frame cannot be read.

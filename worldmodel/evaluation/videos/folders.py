@@ -1,4 +1,4 @@
-"""Folders of videos of any system: MP4s, GIFs, or a folder of images per video."""
+"""Folders of videos as other systems leave them: MP4s, GIFs, or a folder of images per video."""
 
 import hashlib
 from collections import Counter
@@ -24,14 +24,14 @@ SAME_RATE = 0.01  # rates that differ by less are equal
 
 @dataclass(frozen=True)
 class VideoFile:
-    """One video, checked when found; pixels are read on demand.
+    """One video, checked when it is found; pixels are read only when asked for.
 
     Attributes:
-        name: of the file without suffix, or of the folder; equal names make a pair.
+        name: of the file without its suffix, or of the folder; equal names make a pair.
         source: the video file, or the sorted image files.
         fps: frames per second; frames are taken at `rate`.
         rate: frames per second at which `read` returns frames.
-        actions: folder of this video's action table, if any.
+        actions: the folder whose action table belongs to this video, if it has one.
     """
 
     name: str
@@ -78,10 +78,10 @@ class VideoFile:
 def open_videos(
     option: str, folder: Path, fps: float | None, image_fps: float | None
 ) -> list[VideoFile]:
-    """All videos of a folder, sorted by name; hidden and other files are skipped.
+    """All videos of a folder, sorted by name; hidden files and other files are passed over.
 
     Args:
-        option: name of the setting, for messages.
+        option: what the folder was given as, for messages.
         fps: rate at which frames are read; None: each video's own.
 
     Raises:
@@ -108,7 +108,8 @@ def open_videos(
 def _sources(folder: Path) -> list[tuple[str, Path | list[Path], Path | None]]:
     """Name, source and action folder of each video.
 
-    A drive's `video.mp4` takes the name of its folder, else all drives would be pairs.
+    A folder that is itself a drive, and holds `video.mp4`, gives its own name: two drives are no
+    pair because both call their video so.
     """
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     files = [path for path in entries if path.is_file() and path.suffix.lower() in SUFFIXES]
@@ -144,7 +145,7 @@ def _opened(
             raise BadInput(f"{source[0].parent}: images state no frame rate; give image_fps=RATE")
         own, count, size = image_fps, len(source), check_sizes(source)
     else:
-        own, count = video.frame_rate(source), video.num_frames(source)
+        own, count = video.frame_rate(source) or fps or 0.0, video.num_frames(source)
         if own <= 0 or count < 1:
             raise BadInput(f"{source}: has {count} frames at {own:g} fps; re-export the video")
         height, width, _ = next(iter(video.read_frames(source, 0, 1))).shape
@@ -153,7 +154,7 @@ def _opened(
 
 
 def traps(real: Sequence[VideoFile], fake: Sequence[VideoFile]) -> dict[str, str]:
-    """Named warnings: why numbers of these folders differ from others."""
+    """Named warnings: what makes numbers of these folders differ from those of others."""
     found = {}
     rates = [sorted({round(v.rate, 2) for v in side}) for side in (real, fake)]
     if max(map(max, rates)) > (1 + SAME_RATE) * min(map(min, rates)):
