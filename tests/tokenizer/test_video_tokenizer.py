@@ -153,7 +153,9 @@ def test_what_it_cannot_do_is_refused(tokenizer, name, value):
 
 
 def test_its_reconstructions_are_judged_clip_by_clip(drives, tokenizer):
-    scores = evaluate_tokenizer(load_tokenizer(tokenizer), drives, load_lpips("alex"), "cpu")
+    found = evaluate_tokenizer(load_tokenizer(tokenizer), drives, load_lpips("alex"), "cpu")
+    assert found.names[:2] == [f"{drives[0].id}@0", f"{drives[0].id}@1"]
+    scores = found.means
     assert scores["num_frames"] == len(drives[0].actions) // 9 * 9
     assert scores["bits_per_frame"] == pytest.approx(3 * 16 / 9 * np.log2(200))
 
@@ -163,7 +165,7 @@ def test_drives_shorter_than_a_clip_are_left_out_of_the_judgement(drives, tokeni
     meta = {"fps": 10, "split": "train"}
     write_drive(tmp_path / "short", frames, actions, ACTION_NAMES, meta)
     opened, short, judge = load_tokenizer(tokenizer), open_drives(tmp_path), load_lpips("alex")
-    scores = evaluate_tokenizer(opened, [*short, *drives], judge, "cpu", max_frames=30)
+    scores = evaluate_tokenizer(opened, [*short, *drives], judge, "cpu", max_frames=30).means
     assert (scores["num_drives"], scores["num_short_drives"]) == (1, 1)
     with pytest.raises(BadInput, match=r"all 1 drives.*shorter than the 9 frames.*longest: 8"):
         evaluate_tokenizer(opened, short, judge, "cpu")

@@ -1,6 +1,6 @@
-"""Clips that a page shows in step: `films.html` moves all of them with one slider.
+"""Clips of a page: `films.html` moves all of them with one slider.
 
-A sheet is a picture of all frames of one clip in one panel, row by row.
+A sheet is a picture with all frames of one clip in one panel, row by row.
 """
 
 import io
@@ -15,9 +15,9 @@ from PIL import Image
 
 # Clips, WebP quality (100: lossless), and by what frames are shrunk: the first that fits is taken.
 LADDER = ((8, 100, 1), (8, 80, 1), (8, 50, 1), (5, 50, 1), (8, 50, 2), (4, 40, 4), (1, 30, 8))
-MAX_BYTES = 6_000_000  # of one call: a page has two, a third larger each as text
+MAX_BYTES = 6_000_000  # of one call; a page has two, and base64 adds a third
 MAX_SIDE = 16383  # of a WebP
-MIN_SIDE = 64  # smaller frames are enlarged, or compression would blur them
+MIN_SIDE = 64  # smaller frames are enlarged, because compression would blur them
 Frames = UInt8[np.ndarray, "clip time height width 3"]
 
 
@@ -29,15 +29,15 @@ def write_films(
     fps: float,
     score: tuple[str, Sequence[float]] | None = None,
 ) -> dict[str, Any]:
-    """Write sheets to a new folder; returns what `films.html` needs to know, as plain JSON.
+    """Write sheets to a new folder; return the values of `films.html` as plain JSON.
 
-    Of many clips the best, the worst and some between them are kept.
+    Of many clips, it keeps the best, the worst and some between.
 
     Args:
         panels: frames by caption; all have as many clips and frames.
         names: of the clips.
         num_prompt: frames that were given; later ones are imagined.
-        score: name and value of every clip, lower is better: best first.
+        score: name and value of every clip; lower is better and comes first.
     """
     num_frames = next(iter(panels.values())).shape[1]
     columns = math.ceil(math.sqrt(num_frames))

@@ -1,7 +1,7 @@
 """Self-contained HTML pages that open from disk: Jinja templates and charts.
 
-`base.html` is the frame of every page, `parts.html` has its tables and figures. The template of a
-page lies beside the module that fills it.
+`base.html` is the frame of every page, `parts.html` has tables and figures. A page's template lies
+beside the module that fills it.
 """
 
 import base64
@@ -24,13 +24,13 @@ Line = Sequence[float | None]
 
 
 def write_page(file: Path, template: Path, **values: Any) -> Path:
-    """Fill a template with values, each of which is escaped, and write the page."""
+    """Fill a template with escaped values and write the page."""
     file.write_text(environment(template.parent).get_template(template.name).render(values))
     return file
 
 
 def environment(*folders: Path) -> Environment:
-    """Templates of some folders, and those that all pages share."""
+    """The templates of some folders and the shared ones."""
     jinja = Environment(
         loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
@@ -49,7 +49,7 @@ def embedded(file: Path) -> str:
 
 
 def shown(value: Any, form: str = ".4g") -> str:
-    """A number as people read it; "-" where there is none; text as it is."""
+    """A number for people, "-" for none; text stays."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "-"
     return f"{value:{form}}" if isinstance(value, float) else str(value)

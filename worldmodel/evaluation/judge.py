@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from drives.sources import DriveSource, trained_on
 from drives.splits.base import CHOICES, of_split
 from drives.splits.trained_clips import refuse_trained_clips
-from tokenizer.evaluation import evaluate_tokenizer, long_enough
+from tokenizer.evaluation import long_enough
 from tokenizer.load import KIND as TOKENIZER
 from tokenizer.load import Tokenizer, tokenizer_from
 from tokenizer.losses.lpips import PerceptualDistance, load_lpips
@@ -26,7 +26,7 @@ from training.ranges import at_least, one_of
 from training.schemas import judged_settings
 from worldmodel.decoding.config import sampling_from
 from worldmodel.decoding.rollout import open_decoder
-from worldmodel.evaluation.cards import kinds, to_wandb
+from worldmodel.evaluation.cards import kinds, reconstruction, to_wandb
 from worldmodel.evaluation.cards.config import CARDS, DEFAULT, Card, ReconstructionCard
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.cards.terminal import table_of
@@ -173,10 +173,8 @@ def _of_tokenizer(
     perceptual = _lpips_for(tokenizer, card.lpips_net, _path(cfg.lpips_weights), device)
 
     def ask(out: Path) -> Findings:
-        scores = evaluate_tokenizer(
-            tokenizer, drives, perceptual, device, max_frames=card.max_frames, out=out
-        )
-        return {"cards": {card.name: {"version": card.version, "hash": card.hash, "means": scores}}}
+        result = reconstruction.measure(tokenizer, drives, perceptual, device, card, out)
+        return _written({card.name: (card, result)})
 
     return ask
 

@@ -99,7 +99,7 @@ def test_scores_are_those_of_eval(root):
     clips = choose_clips(drives, 99, 8, (64, 64))
     assert len(clips.places) == 3
     scores = score_tokenizer(tokenizer, clips, Judge(perceptual, "cpu"))
-    known = evaluate_tokenizer(tokenizer, drives, perceptual, "cpu")
+    known = evaluate_tokenizer(tokenizer, drives, perceptual, "cpu").means
     for name in ("psnr", "ssim", "lpips"):
         assert getattr(scores, name) == pytest.approx(known[name], rel=1e-4)
     assert scores.num_frames == known["num_frames"] == 24

@@ -36,21 +36,39 @@ def judged(published, tmp_path, monkeypatch):
     return run
 
 
-def write(root, split: str) -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (4, 16, 32, 3), np.uint8)
+def write(root, split: str, name: str = "a", seed: int = 0) -> None:
+    frames = np.random.default_rng(seed).integers(0, 256, (4, 16, 32, 3), np.uint8)
     meta = {"fps": 20, "split": split, "source": "noise", "licence": "CC0"}
-    write_drive(root / "a", frames, np.zeros((4, 1)), ["steering"], meta)
+    write_drive(root / name, frames, np.zeros((4, 1)), ["steering"], meta)
 
 
 def test_test_drives_alone_are_judged_and_small_frames_without_lpips(judged, tmp_path, capsys):
     write(tmp_path / "drives", "test")
-    scores = judged(f"data.root={tmp_path}/drives")["cards"]["reconstruction"]["means"]
-    assert scores["num_frames"] == 4
-    assert scores["psnr"] > 0
+    card = judged(f"data.root={tmp_path}/drives")["cards"]["reconstruction"]
+    scores = card["scores"]["tokenizer"]
+    assert card["means"]["num_frames"] == scores["psnr"]["num_clips"] == 4
+    assert scores["psnr"]["value"] > 0
+    assert scores["psnr"]["low"] is None  # one drive tells nothing of others
     assert "lpips" not in scores
     said = capsys.readouterr().out
     assert "LPIPS is left out: its frames are 16x32 pixels" in said
     assert "CarRacing" not in said
+
+
+def test_scores_have_intervals_over_drives_and_a_value_for_every_frame(judged, tmp_path):
+    for seed, name in enumerate("abc"):
+        write(tmp_path / "drives", "test", name, seed)
+    card = judged(f"data.root={tmp_path}/drives")["cards"]["reconstruction"]
+    clips = json.loads((tmp_path / "eval/clips.json").read_text())["reconstruction"]
+    names = [f"{drive}@{frame}" for drive in "abc" for frame in range(4)]
+    assert clips["names"] == card["clips"]["ids"] == names
+    assert clips["drives"] == [name[0] for name in names]
+    for score, found in card["scores"]["tokenizer"].items():
+        values = np.array(clips["values"]["tokenizer"][score])
+        assert found["value"] == pytest.approx(values.mean())
+        of_drives = values.reshape(3, 4).mean(1)
+        assert of_drives.min() <= found["low"] < found["value"] < found["high"] <= of_drives.max()
+        assert (found["num_clips"], found["num_drives"]) == (12, 3)
 
 
 def test_a_split_without_drives_is_named(judged, tmp_path, capsys):

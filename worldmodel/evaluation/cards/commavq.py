@@ -20,13 +20,13 @@ WHERE, MODEL = "cards.commavq", "world model"
 
 
 def check(subject: JudgedModel, card: CommaVQCard) -> None:
-    """Contexts and segments that are shorter than a window are refused."""
+    """BadInput where context or segments are shorter than a window."""
     check_context(subject.network, card.frames, WHERE)
     _windows(subject, card)
 
 
 def measure(subject: JudgedModel, card: CommaVQCard) -> Result:
-    """Nats, bits and rate with and without separators; the mean of segments' means."""
+    """Nats, bits and rate with and without separators, as means over segments."""
     chosen = _windows(subject, card)
     result = Result(chosen.record(), chosen.drives, chosen.names)
     found = judge_windows(subject.network, chosen.loader(subject.batch_size), subject.device)
@@ -62,7 +62,7 @@ def measure(subject: JudgedModel, card: CommaVQCard) -> Result:
 
 
 def rate_of(bits: Estimate, raw: float) -> Estimate:
-    """Raw bits per bit of the model, with its interval; the higher the bits, the lower the rate."""
+    """Compression rate with its interval: raw bits per bit of the model."""
     value, low, high = (None if x is None else raw / x for x in (bits.value, bits.high, bits.low))
     return Estimate(value, low, high, bits.num_clips, bits.num_drives)
 
@@ -77,7 +77,7 @@ def _windows(subject: JudgedModel, card: CommaVQCard) -> Chosen:
 
 
 def _floors(subject: JudgedModel, chosen: Chosen, result: Result, raw: float) -> None:
-    """Means over evenly spread windows: a whole split is too much to hold at once."""
+    """Floors over evenly spread windows, because a whole split exceeds the memory."""
     found = {"uniform": raw * math.log(2)}
     places = np.linspace(0, len(chosen.ids) - 1, min(len(chosen.ids), MOST_FLOORED)).astype(int)
     some = Chosen(chosen.windows, [chosen.ids[place] for place in places])

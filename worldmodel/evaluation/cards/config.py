@@ -1,7 +1,7 @@
-"""The cards: which question each asks, of which clips; imports no torch.
+"""Settings of the cards: the question of each, and its clips; imports no torch.
 
-A card is asked the same way of every checkpoint, so its settings have a version. Where a setting
-differs from the published version, the card needs another version: a name of the user's own.
+Every checkpoint gets the same card, so its settings have a version. Changed settings need another
+version: a name of the user's own.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from training.errors import BadInput
 from training.ranges import at_least, one_of, positive
 from worldmodel.evaluation.videos.config import DISTANCES, LPIPS_NETS, MIN_I3D_FRAMES
 
-# Settings that count something, of several cards.
+# Counts that several cards have.
 COUNTS = {"num_windows", "num_clips", "num_futures", "num_segments", "max_frames", "reader_steps"}
 
 
@@ -22,7 +22,7 @@ class Card:
     """Settings of a card.
 
     Attributes:
-        version: a number for the published settings; any other text for settings of your own.
+        version: a number for published settings; any other text for settings of your own.
     """
 
     name: ClassVar[str]
@@ -32,7 +32,7 @@ class Card:
 
     @property
     def hash(self) -> str:
-        """Of name and settings: two results with the same hash answer the same question."""
+        """Hash of name and settings: equal hashes mean equal questions."""
         own = {"name": self.name, **asdict(self)}
         return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -263,12 +263,12 @@ CARDS: dict[str, type[Card]] = {
         CommaVQCard,
     )
 }
-# Asked where the command line names no card.
+# The default cards.
 DEFAULT = {
     "worldmodel": ("teacher_forced", "rollout", "control"),
     "tokenizer": ("reconstruction",),
 }
-# The hash of the settings of every published version; a new version gets a new entry.
+# Hash of the settings of every published version.
 VERSIONS: dict[str, dict[str, str]] = {
     "teacher_forced": {"1": "4e6a74f33aa64d69"},
     "floors": {"1": "6119891ecd66197a"},

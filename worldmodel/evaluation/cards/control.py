@@ -24,7 +24,7 @@ DIRECTIONS = {"left": 1.0, "straight": 0.0, "right": -1.0}
 
 
 def measure(subject: JudgedModel, card: ControlCard) -> Result:
-    """What wrong actions cost, and whether imagined pixels show what was commanded."""
+    """The cost of wrong actions, and whether imagined pixels obey the commands."""
     chosen = subject.windows(subject.network.config.context_steps, card.num_windows)
     result = Result(chosen.record(), chosen.drives, chosen.names)
     _listening(subject, chosen, result)
@@ -48,7 +48,7 @@ def measure(subject: JudgedModel, card: ControlCard) -> Result:
 
 
 def _listening(subject: JudgedModel, chosen: Chosen, result: Result) -> None:
-    """Bits under true, wrong and late actions, and what each costs, of every window."""
+    """Bits of every window under true, wrong and late actions, and their cost."""
     network, spec = subject.network, subject.model.spec
     clips = list(chosen.loader(subject.batch_size))
     asked = (network, clips, subject.device, subject.texts)
@@ -77,7 +77,7 @@ def _listening(subject: JudgedModel, chosen: Chosen, result: Result) -> None:
 def _steering(
     subject: JudgedModel, clips: JudgedClips, steered: dict[str, Tensor]
 ) -> dict[str, Any]:
-    """Scene motion under left, straight and right, and how well it tells real turns."""
+    """Scene motion under left, straight and right, beside that of real turns."""
     model, frames = subject.model, clips.frames
     names, seen = model.action_names, clips.seen
     amplitude = steering_amplitude(subject.train, names)  # as hard as the train drives do

@@ -1,4 +1,4 @@
-"""Part of the card `control`: actions read back from pixels, real, reconstructed and imagined."""
+"""Part of the card `control`: actions that an inverse-dynamics model reads from pixels."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -28,14 +28,14 @@ def read_back(
     pixels: Sequence[Tensor],
     steps: int,
 ) -> tuple[dict[str, Any], list[str]]:
-    """How well an inverse-dynamics model of the train drives reads actions from these clips.
+    """Read the actions of real, reconstructed and imagined clips.
 
     Args:
-        pixels: prompt and future of every clip, under its own actions and under every command.
-        steps: of the training of the inverse-dynamics model.
+        pixels: prompt and future of every clip, under its own actions and every command.
+        steps: training steps of the inverse-dynamics model.
 
     Returns:
-        What stands in metrics.json, and lines for the terminal.
+        The entry of metrics.json, and lines for the terminal.
     """
     try:
         reader = reader_of(subject, steps)
@@ -76,7 +76,7 @@ def read_back(
 def frame_actions(subject: JudgedModel, clips: JudgedClips) -> Float[Tensor, "clip step action"]:
     """The action that leads to each frame of the clips but the first."""
     later = torch.arange(1, clips.frames.shape[1], device=clips.frames.device)
-    # The row that explains a frame is that of the time step before the frame's own.
+    # Row t - 1 explains frame t.
     rows = clips.decoder.first_step - 1 + later // subject.model.spec.frames_per_step
     return clips.tokens.actions[:, rows]
 
@@ -84,7 +84,7 @@ def frame_actions(subject: JudgedModel, clips: JudgedClips) -> Float[Tensor, "cl
 def reader_of(subject: JudgedModel, steps: int) -> InverseDynamics:
     """The inverse-dynamics model of the train drives, trained on first use.
 
-    It is kept beside the data, by the hash of the tokens: other pixels have other tokens.
+    Kept beside the data by the hash of the tokens, because other pixels have other tokens.
 
     Raises:
         BadInput: no drive of the train split is at hand, or as `open_inverse_dynamics`.
@@ -99,7 +99,7 @@ def reader_of(subject: JudgedModel, steps: int) -> InverseDynamics:
 
 
 def _recordings(subject: JudgedModel, max_frames: int) -> Iterator[Recording]:
-    """Frames and actions of the train drives as the tokenizer sees them, at most so many."""
+    """Frames and actions of the train drives as the tokenizer sees them."""
     evidence, names = subject.evidence, subject.model.action_names
     spec, every = evidence.store.spec, evidence.every
     drives = [drive for drive in evidence.drives if drive.split == "train"]
@@ -122,7 +122,7 @@ def _read(reader: InverseDynamics, frames: Tensor) -> Float[np.ndarray, "clip st
 def _lags(
     reader: InverseDynamics, camera: np.ndarray, told: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """By column, how readings of the camera correlate with actions some rows later."""
+    """By column, correlation of the camera's readings with actions some rows later."""
     if camera.shape[1] <= 2 * max(LAGS):
         return {}
     found = {}
@@ -133,7 +133,7 @@ def _lags(
 
 
 def _warnings(lags: dict[str, dict[str, float]]) -> list[str]:
-    """Columns whose actions fit other frames better than those that they lead to."""
+    """Columns whose actions fit other frames better than the next one."""
     lines = []
     for name, by_lag in lags.items():
         best = max(by_lag, key=lambda lag: np.nan_to_num(by_lag[lag], nan=-1.0))

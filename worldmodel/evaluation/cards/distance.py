@@ -42,7 +42,7 @@ def lacks(subject: JudgedModel, card: DistanceCard) -> str:
 
 
 def measure(subject: JudgedModel, card: DistanceCard) -> Result:
-    """Frechet distances to the real clips, and what each video shows by itself."""
+    """Frechet distances to the real clips, and scores of each video by itself."""
     prompt, horizon = subject.lengths(card)
     clips = subject.clips(prompt, horizon, card.num_clips)
     drawn = (subject.sampling, subject.decoding)
@@ -88,7 +88,7 @@ def _cut(frames: UInt8[Tensor, "clip time 3 h w"], num: int) -> Videos:
 
 
 def _networks(subject: JudgedModel, card: DistanceCard) -> tuple[Networks, dict[str, str]]:
-    """The networks that the features need, and the hashes of their weights."""
+    """Networks of the features, and hashes of their weights."""
     i3d = inception = None
     weights = {}
     if "fvd" in card.features:
@@ -102,7 +102,7 @@ def _networks(subject: JudgedModel, card: DistanceCard) -> tuple[Networks, dict[
 
 
 def _features(videos: Videos, networks: Networks, drives: list[str]) -> dict[str, VideoFeatures]:
-    """Vectors by kind; what a bootstrap resamples is the drive."""
+    """Feature vectors by kind; a bootstrap resamples drives."""
     rows = [vectors_of(batch, networks) for batch in videos.split(BATCH)]
     found = {}
     for kind in rows[0]:
@@ -114,7 +114,7 @@ def _features(videos: Videos, networks: Networks, drives: list[str]) -> dict[str
 
 
 def _warnings(card: DistanceCard, num_drives: int) -> dict[str, str]:
-    """Named traps of published distances."""
+    """Why the distance differs from published ones."""
     found = {}
     if "fvd" in card.features and card.side != SIDE:
         found["resize"] = f"side={card.side}: published FVDs scale frames to {SIDE}"

@@ -25,7 +25,7 @@ DREAM, REAL, COPY = "own samples", "recording", "floor_copy_last"
 
 
 def measure(subject: JudgedModel, card: DriftCard) -> Result:
-    """Bits, tokens and LPIPS of long rollouts against the horizon; seconds until LPIPS doubles."""
+    """Bits, tokens and LPIPS of long rollouts by horizon; seconds until LPIPS doubles."""
     prompt, horizon = subject.lengths(card)
     network, spec = subject.network, subject.model.spec
     chosen, others = _chosen(subject, prompt + horizon, card.num_clips)
@@ -64,7 +64,7 @@ def measure(subject: JudgedModel, card: DriftCard) -> Result:
 
 
 def _chosen(subject: JudgedModel, steps: int, num: int) -> tuple[Chosen, Chosen]:
-    """The clips, and as many other real ones."""
+    """The clips, and equally many other real ones."""
     windows = TokenWindows(subject.held, steps)
     chosen = between_ends(windows, num)
     size = len(windows)
@@ -75,7 +75,7 @@ def _chosen(subject: JudgedModel, steps: int, num: int) -> tuple[Chosen, Chosen]
 def _excess(
     subject: JudgedModel, card: DriftCard, result: Result, clips: JudgedClips, futures: Tensor
 ) -> dict[str, Any]:
-    """LPIPS to the camera over that of the tokenizer, twice a second."""
+    """LPIPS to the camera beyond the tokenizer's, twice a second."""
     judge, seen, fps = subject.judge(card.lpips_net), clips.seen, subject.model.spec.fps
     horizon = clips.frames.shape[1] - seen
     every = max(1, min(round(fps / 2), horizon))

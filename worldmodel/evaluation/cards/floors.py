@@ -13,11 +13,11 @@ from worldmodel.evaluation.floors.nearest import LEAK, Neighbours, nearest_neigh
 from worldmodel.evaluation.subject import Chosen, JudgedModel
 
 NEAREST = "nearest_neighbour"
-NAMED = 20  # leaks that are told one by one
+NAMED = 20  # leaks that are listed
 
 
 def measure(subject: JudgedModel, card: FloorsCard) -> Result:
-    """Floors of every window, the nearest train frames among them, and which windows leak."""
+    """Floors of every window, nearest train frames included, and the windows that leak."""
     chosen = subject.windows(subject.network.config.context_steps, card.num_windows)
     result = Result(chosen.record(), chosen.drives, chosen.names)
     floors_into(result, subject, chosen)
@@ -34,14 +34,14 @@ def measure(subject: JudgedModel, card: FloorsCard) -> Result:
 
 
 def floors_into(result: Result, subject: JudgedModel, chosen: Chosen) -> None:
-    """The floors of a table of cross entropies, on the windows of the model's own scores."""
+    """Put the floors on the model's own windows into a table of cross entropies."""
     put_floors(result, subject.floors(chosen), subject.model.spec.vocab_size)
 
 
 def put_floors(
     result: Result, found: Mapping[str, Float[np.ndarray, "window step"]], vocab: int
 ) -> None:
-    """Floors in nats and bits per token, and a guess among all tokens."""
+    """Put floors and a uniform guess, in nats and bits per token."""
     for name, nats in found.items():
         result.floor(name, "nats_per_token", nats.mean(1))
         result.floor(name, "bits_per_token", nats.mean(1) / math.log(2))

@@ -1,4 +1,4 @@
-"""The cards of world models: from settings to what measures."""
+"""The cards of world models: what checks, allows and measures each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,11 +49,11 @@ def actions_are_read(subject: JudgedModel, card: ControlCard) -> str:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a card is asked.
+    """The functions of a card.
 
     Attributes:
         check: BadInput for settings that do not fit model and data.
-        lacks: why model or data cannot be asked; "" where they can.
+        lacks: why model or data lack what the card needs; "" where they do not.
     """
 
     measure: Callable[[JudgedModel, Any], Result]
@@ -74,10 +74,10 @@ KINDS: dict[type[Card], Kind] = {
 
 
 def check(subject: JudgedModel, card: Card, asked: bool) -> None:
-    """BadInput where a card asks for what model or data have not.
+    """BadInput where model or data lack what a card needs.
 
     Args:
-        asked: whether the user named the card; the usual ones are left out instead.
+        asked: whether the user named the card; a default card is left out instead.
     """
     kind = KINDS[type(card)]
     kind.check(subject, card)
@@ -87,7 +87,7 @@ def check(subject: JudgedModel, card: Card, asked: bool) -> None:
 
 
 def measure(subject: JudgedModel, card: Card) -> Result:
-    """What a card finds about a world model."""
+    """The result of a card for a world model."""
     kind = KINDS[type(card)]
     lacks = kind.lacks(subject, card)
     return Result(skipped=lacks) if lacks else kind.measure(subject, card)

@@ -28,7 +28,7 @@ TITLE = "| model | cross entropy | accuracy | LPIPS | s/frame |"
 
 
 def check(subject: JudgedModel, card: OnexCard) -> None:
-    """Refuse what has not the challenge's regime, rate or length.
+    """Refuse another regime, rate or length than the challenge's.
 
     Raises:
         BadInput: a network that reads real tokens of the frame that it predicts, a shorter
@@ -58,7 +58,7 @@ def check(subject: JudgedModel, card: OnexCard) -> None:
 
 
 def measure(subject: JudgedModel, card: OnexCard) -> Result:
-    """The row of 1X's table, with intervals, and beside it what copies and guesses."""
+    """The row of 1X's table with intervals, beside a copy and a guess."""
     if subject.evidence.store.spec.grid[0] > 1:
         return measure_clips(subject, card)
     network, chosen = check_regime(subject.network, WHERE), _windows(subject, card)
@@ -110,7 +110,7 @@ def _windows(subject: JudgedModel, card: OnexCard) -> Chosen:
 
 
 def _copies(clips: list[TokenClip]) -> Float[np.ndarray, "window frame"]:
-    """Share of the tokens that stay as they were in the frame before."""
+    """Share of tokens that equal those of the frame before."""
     same = [(c.tokens[:, 1:] == c.tokens[:, :-1]).flatten(2).double().mean(-1) for c in clips]
     return torch.cat(same).numpy()
 
@@ -118,7 +118,7 @@ def _copies(clips: list[TokenClip]) -> Float[np.ndarray, "window frame"]:
 def _pixels(
     subject: JudgedModel, card: OnexCard, clips: list[TokenClip], found: FramesAhead, result: Result
 ) -> None:
-    """PSNR, SSIM and LPIPS against the decoded real tokens; batch by batch, nothing is kept."""
+    """PSNR, SSIM and LPIPS against the decoded real tokens, batch by batch."""
     tokenizer = subject.evidence.tokenizer
     if tokenizer is None:
         result.details["no_pixels"] = "give tokenizer=FOLDER, that of the tokens, for LPIPS"

@@ -1,8 +1,8 @@
-"""The card `onex` on clips of version 2.0: three grids of which the first two are given.
+"""The card `onex` on clips of version 2.0: three grids, the first two given.
 
-A model that reads the grids of a clip as its time steps predicts the third of each clip: 9 frames
-are given, 8 predicted. A model whose time step is a whole clip predicts a clip from the one before:
-the second challenge's three grids.
+A model whose time steps are the grids of a clip predicts the third: 9 frames are given, 8
+predicted. A model whose time step is a whole clip predicts the next clip: the three grids of the
+second challenge.
 """
 
 import math
@@ -36,7 +36,7 @@ MODEL, COPY = "world model", "copy last grid"
 
 
 def check_step(subject: JudgedModel, where: str) -> None:
-    """BadInput unless the model reads such clips, or grids of them, as its time steps."""
+    """BadInput unless the model's time steps are such clips or their grids."""
     grid = subject.evidence.store.spec.grid
     if _is_whole(subject):
         check_regime(subject.network, where)
@@ -46,7 +46,7 @@ def check_step(subject: JudgedModel, where: str) -> None:
 
 
 def measure_clips(subject: JudgedModel, card: OnexCard) -> Result:
-    """Cross entropy, top-500 cross entropy and, where asked, sampled frames."""
+    """Cross entropy, top-500 cross entropy and, on demand, sampled frames."""
     whole, network = _is_whole(subject), subject.network
     windows = TokenWindows(subject.held, 2) if whole else ClipGrids(subject.held)
     num = min(card.num_windows or len(windows), len(windows))
@@ -82,15 +82,15 @@ def fitted_floors(
     windows: Int[Tensor, "window time height width"],
     vocab: int,
 ) -> None:
-    """Cross entropy of trivial predictors, fitted on train drives of the windows' own rate.
+    """Cross entropy of trivial predictors, fitted on train drives at the windows' rate.
 
-    Without train drives there is a uniform guess alone.
+    Without train drives, a uniform guess alone.
     """
     put_floors(result, floors(train, windows.numpy(), vocab) if train else {}, vocab)
 
 
 def _predicted_grids(drive: TokenDrive) -> TokenDrive:
-    """A drive of the grids of 8 frames alone; the first of a clip shows a single frame."""
+    """The drive without the first grid of each clip, which shows a single frame."""
     return replace(drive, tokens=drive.tokens[:, 1:].reshape(-1, *drive.tokens.shape[2:]))
 
 

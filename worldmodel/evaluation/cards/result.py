@@ -1,4 +1,4 @@
-"""What a card found: scores with intervals, the values of every clip, and details."""
+"""The result of a card: scores with intervals, values of every clip, details."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,11 +21,11 @@ class Result:
         drives: the drive of every clip.
         names: of every clip.
         systems: estimates by system ("world model", "copy last frame") and score.
-        floors: systems that are no model: a score that is not better is worth nothing.
-        values: what `compare` pairs: the value of every clip, by system and score.
+        floors: systems that are no model; a model has to beat them.
+        values: value of every clip, by system and score; `compare` pairs them.
         curves: per system and score, one estimate per entry of `axes`.
-        details: whatever else the card tells; plain JSON.
-        skipped: why there is nothing, where there is nothing.
+        details: everything else, as plain JSON.
+        skipped: why there are no scores; "" where there are.
     """
 
     clips: dict[str, Any] = field(default_factory=dict)
@@ -39,14 +39,14 @@ class Result:
     skipped: str = ""
 
     def score(self, system: str, name: str, values: Values) -> None:
-        """A score of every clip; its mean and interval go into the table."""
+        """Add a score of every clip; its mean and interval go into the table."""
         array = np.asarray(values, np.float64)
         estimate = mean_over_drives(array, self.drives)
         self.systems.setdefault(system, {})[name] = estimate
         self.values.setdefault(system, {})[name] = array.tolist()
 
     def floor(self, system: str, name: str, values: Values | float) -> None:
-        """As `score`, of a system that is no model; one number where clips have no own."""
+        """As `score`, for a system that is no model; one number where clips have none."""
         if system not in self.floors:
             self.floors.append(system)
         if isinstance(values, float | int):
@@ -56,8 +56,7 @@ class Result:
             self.score(system, name, values)
 
     def curve(self, system: str, name: str, values: npt.NDArray[Any]) -> None:
-        """A score of every clip at every horizon, [clip horizon]: a curve with its band, and the
-        mean over the horizons as the score."""
+        """Add a score [clip horizon]: a curve with its band, and its mean as the score."""
         columns = [mean_over_drives(column, self.drives) for column in values.T]
         self.curves.setdefault(system, {})[name] = columns
         self.score(system, name, values.mean(1))

@@ -26,7 +26,7 @@ SHOWN = 4  # clips in the video
 
 
 def measure(subject: JudgedModel, card: RolloutCard) -> Result:
-    """PSNR, SSIM and LPIPS against the horizon, beside floor and ceiling; a video of futures."""
+    """PSNR, SSIM and LPIPS by horizon, beside floor and ceiling; a video of futures."""
     prompt, horizon = subject.lengths(card)
     clips = subject.clips(prompt, horizon, card.num_clips)
     judge, drawn = subject.judge(card.lpips_net), (subject.sampling, subject.decoding)
@@ -65,7 +65,7 @@ def measure(subject: JudgedModel, card: RolloutCard) -> Result:
 
 
 def _several(result: Result, judge: PixelJudge, imagined: list[Tensor], target: Tensor) -> None:
-    """The future that is closest to what happened, by LPIPS, and how much futures differ."""
+    """The future closest to the real one by LPIPS, and how much futures differ."""
     scores = [judge.by_clip(future, target) for future in imagined]
     closest = np.stack([s["lpips"].mean(1) for s in scores]).argmin(0)
     for name in scores[0]:
@@ -76,7 +76,7 @@ def _several(result: Result, judge: PixelJudge, imagined: list[Tensor], target: 
 
 
 def _matches(ahead: Tensor, clips: JudgedClips) -> np.ndarray:
-    """Share of the sampled tokens that are the real ones, of every clip."""
+    """Share of every clip's sampled tokens that equal the real ones."""
     real = clips.tokens.tokens[:, clips.prompt_steps :]
     matches: np.ndarray = (ahead == real).flatten(1).double().mean(1).cpu().numpy()
     return matches

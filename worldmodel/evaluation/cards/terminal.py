@@ -8,7 +8,7 @@ from training.pages.text_table import text_table
 
 
 def table_of(cards: Mapping[str, Mapping[str, Any]]) -> str:
-    """Every card: its systems as rows, its scores with intervals as columns."""
+    """Every card as a table: systems as rows, scores with intervals as columns."""
     return "\n\n".join(_card(name, card) for name, card in cards.items())
 
 

@@ -16,10 +16,10 @@ def send(found: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path, ou
     """Add an evaluation to the run that trained the checkpoint: scores, tables, pictures, videos.
 
     Args:
-        found: what `metrics.json` holds.
+        found: the content of `metrics.json`.
         manifest: of the checkpoint; a published one gets a run of its own.
-        folder: the run folder, in which wandb keeps its files.
-        out: where the pictures and videos of the evaluation lie.
+        folder: the run folder, which holds wandb's files.
+        out: folder of the evaluation's pictures and videos.
     """
     logger = Wandb(str(folder), PROJECT, job_type="evaluation")
     run_id = manifest.get("run", {}).get("run_id")

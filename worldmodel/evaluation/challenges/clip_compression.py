@@ -27,7 +27,7 @@ SAMPLING = Sampling(temperature=1.0, top_k=0, top_p=0.8)  # upstream's
 
 
 class ClipGrids(TokenWindows):
-    """Every clip of a store whose steps hold several grids; the grids are its time steps."""
+    """Clips of a store whose steps hold several grids; a clip's time steps are the grids."""
 
     def __init__(self, drives: Sequence[TokenDrive]) -> None:
         super().__init__(drives, 1)
@@ -74,7 +74,7 @@ def judge_clips(
     top: int = TOP,
     given: int = GIVEN,
 ) -> ClipScores:
-    """Scores without samples: the loss of each clip's time steps after the given ones."""
+    """Scores without samples: cross entropy of each clip's time steps after the given ones."""
     columns: list[list[np.ndarray]] = [[], [], [], []]
     for batch in tqdm(clips, "clips", unit="batch"):
         clip = batch.to(device)
@@ -95,9 +95,9 @@ def sample_clips(
     frames_per_grid: int,
     sampling: Sampling = SAMPLING,
 ) -> tuple[Int[Tensor, "clip time height width"], Float[np.ndarray, " clip"], float]:
-    """Clips with their last grids sampled, the share of those tokens that are real, seconds.
+    """Clips with sampled last grids, share of sampled tokens that are real, and seconds.
 
-    Clips are sampled one by one with the same seed, so that no clip depends on another.
+    Clips are sampled one by one with one seed, so no clip depends on another.
     """
     sampled, matches, seconds, count = [], [], 0.0, 0
     for batch in clips:

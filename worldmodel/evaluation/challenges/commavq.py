@@ -1,9 +1,9 @@
 """commaVQ's evaluation: cross entropy in windows of 20 frames, BOS included.
 
-As eval.ipynb of github.com/commaai/commavq: a segment of 1,200 frames is the sequence of
-[BOS, 128 tokens] per frame. Its first 1,180 frames are cut into 59 windows of 20; the targets are
-the sequence, moved up by one. So the last target of a window is the BOS of the frame after it, each
-window begins without a past, and a target in 129 is a BOS, which costs next to nothing.
+As eval.ipynb of github.com/commaai/commavq. A segment of 1,200 frames is a sequence of [BOS, 128
+tokens] per frame. Its first 1,180 frames are cut into 59 windows of 20; each begins without a past.
+The targets are the sequence, moved up by one, so a window's last target is the BOS of the next
+frame. One target in 129 is a BOS and costs next to nothing.
 """
 
 import math
@@ -30,7 +30,7 @@ class WindowNats:
     """Sums over windows, in nats.
 
     Attributes:
-        real: of the tokens.
+        real: cross entropy of the tokens.
         separators: of the BOS targets; None where the head has none.
         frames: of a window.
         tokens: of a frame.
@@ -73,7 +73,7 @@ class WindowNats:
 
 
 def commavq_windows(drives: Sequence[TokenDrive], frames: int = FRAMES) -> TokenWindows:
-    """Windows that begin every `frames` frames, each with the frame after it, for its BOS.
+    """Windows that begin every `frames` frames, each with the next frame for its BOS.
 
     Raises:
         BadInput: every drive is shorter than that.
@@ -117,8 +117,8 @@ def window_nats(
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"] | None]:
     """Sums over the tokens and over the BOS targets of each window.
 
-    Where the head predicts BOS as well, as commaVQ's does, the distribution is over all ids. Else
-    it is over the tokens, and there are no BOS targets.
+    If the head predicts BOS, as commaVQ's does, the distribution is over all ids. Else it is over
+    the tokens, without BOS targets.
     """
     if not predicts_separators(network):
         scores = network.score(tokens, actions if network.num_actions else None)
@@ -136,7 +136,7 @@ def window_nats(
 
 
 def predicts_separators(network: Dynamics) -> bool:
-    """Whether its sequence is [BOS, tokens] per frame, and its head has a row for BOS."""
+    """Whether the sequence is [BOS, tokens] per frame and the head has a row for BOS."""
     if not isinstance(network, GPT) or network.config.look_back:
         return False
     layout = network.layout

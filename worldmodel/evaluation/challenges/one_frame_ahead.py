@@ -33,9 +33,9 @@ class FramesAhead:
 
     Attributes:
         nats: cross entropy in nats per token, by window and by frame from the second on.
-        correct: share of the tokens whose most probable value, of the first pass, is the real one.
-        sampled: tokens of the frames that were sampled; None where none were.
-        matches: share of the sampled tokens that are the real ones.
+        correct: share of tokens whose most probable value in the first pass is the real one.
+        sampled: tokens of the sampled frames, if any.
+        matches: share of the sampled tokens that equal the real ones.
         seconds_per_frame: to sample a frame of one window; nothing is decoded to pixels.
     """
 
@@ -47,11 +47,10 @@ class FramesAhead:
 
 
 def check_regime(network: Dynamics, where: str) -> Masked:
-    """The network, if it predicts all tokens of a frame at once from the frames before it.
+    """The network, if it predicts all tokens of a frame at once from the frames before.
 
     Raises:
-        BadInput: a token is also predicted from other tokens of its own frame. Its cross entropy
-            would be lower for that reason alone.
+        BadInput: it also reads tokens of the frame itself, which alone lowers the cross entropy.
     """
     if not isinstance(network, Masked):
         raise BadInput(
@@ -86,8 +85,8 @@ def judge_windows(
     """Scores of windows, and a sample of each of their frames.
 
     Args:
-        names: of the windows; with the seed, a name decides the numbers that are drawn for its
-            window, so other windows and the size of batches do not.
+        names: of the windows; seed and name decide a window's random numbers, so other windows and
+            the batch size do not.
     """
     clips = list(clips)
     scored, start = first_pass(network, clips, device), 0
@@ -110,7 +109,7 @@ def judge_windows(
 def drawn(
     names: Sequence[str], tokens: Int[Tensor, "batch time height width"], passes: int, seed: int
 ) -> Float[Tensor, "frame draw batch space"]:
-    """Uniform numbers that decide which tokens of a frame settle first."""
+    """Uniform numbers that decide the order in which tokens settle."""
     shape = (tokens.shape[1] - 1, passes, tokens[0, 0].numel())
     numbers = []
     for name in names:
@@ -127,7 +126,7 @@ def sample_frames(
     order: str,
     noise: Float[Tensor, "frame draw batch space"],
 ) -> Int[Tensor, "batch frame height width"]:
-    """The likeliest tokens of every frame but the first, each given the real frames before it.
+    """The likeliest tokens of every frame but the first, given the real frames before.
 
     Args:
         order: as `MaskGIT` takes it.
@@ -138,7 +137,7 @@ def sample_frames(
     decoder.start(clip.tokens[:, :1], actions)
     batch, time = clip.tokens.shape[:2]
     num_factors, space = len(network.factors.sizes), decoder.layout.tokens_per_step
-    unread = noise.new_zeros(num_passes, num_factors, batch, space)  # the likeliest is not drawn
+    unread = noise.new_zeros(num_passes, num_factors, batch, space)  # the argmax needs none
     frames = []
     for frame in range(1, time):
         decoder.begin(None if actions is None else actions[:, frame - 1])
@@ -154,7 +153,7 @@ def leaderboard_row(
     lpips: float | None,
     seconds_per_frame: float | None,
 ) -> str:
-    """A row as 1X's table has it: cross entropy, accuracy, LPIPS, seconds per frame."""
+    """A row of 1X's table: cross entropy, accuracy, LPIPS, seconds per frame."""
     cells = [name, f"{nats:.2f}"]
     for value, digits in ((accuracy, 4), (lpips, 3), (seconds_per_frame, 3)):
         cells.append("-" if value is None else f"{value:.{digits}f}")

@@ -1,4 +1,4 @@
-"""Windows of frames that lie apart, as 1X takes them: 16 of a 30 Hz recording, half a second apart.
+"""Windows of spaced frames, as 1X takes them: 16 frames of 30 Hz, half a second apart.
 
 As RawTokenDataset of github.com/1x-technologies/1xgpt. Windows do not cross between drives, which
 is its `filter_interrupts`; of those that share frames, `disjoint` keeps the first, which is its
@@ -17,11 +17,11 @@ from worldmodel.data import TokenWindows, Window
 
 
 class SpacedWindows(TokenWindows):
-    """Windows of `num_steps` steps, each `every` steps after the one before it.
+    """Windows of `num_steps` steps that lie `every` steps apart.
 
     Args:
-        disjoint: each step of a drive is in one window at most. The windows that begin at the
-            first `every` steps stay, then those that begin where these have ended, and so on.
+        disjoint: no two windows share a step. Windows that begin at the first `every` steps stay,
+            then those that begin where these end, and so on.
 
     Raises:
         BadInput: every drive is too short.

@@ -1,10 +1,10 @@
 """Top-500 cross entropy of 1X's second challenge: a distribution as its 500 likeliest tokens.
 
-The challenge does not say how it reads the values, nor what it charges for a real token that is not
-among them. Here the values are natural logarithms of probabilities, and what they leave of 1 is
-shared evenly by all other tokens. So every real token has a probability, and the score is at least
-the cross entropy of the best distribution of that shape. The share of real tokens among the 500 and
-their cross entropy with the 500 alone stand beside it.
+The challenge does not say how it reads the values, nor what a real token costs that is not listed.
+Here the values are natural logarithms of probabilities, and all other tokens share the rest evenly.
+So every real token has a probability, and the score is at least the cross entropy of the best
+distribution of that shape. Beside it stand the share of real tokens among the 500, and their cross
+entropy with the 500 alone.
 """
 
 from collections.abc import Callable
@@ -42,9 +42,9 @@ class TopScores:
     """Scores of real tokens.
 
     Attributes:
-        nats: cross entropy; a token that is not listed has its part of what the others leave.
+        nats: cross entropy; an unlisted token has an even share of the rest.
         listed: whether the real token is among the likeliest.
-        nats_listed: cross entropy if the listed tokens were all there are; infinite if not listed.
+        nats_listed: cross entropy among the listed tokens alone; infinite for others.
     """
 
     nats: Float[Tensor, "*position"]
@@ -53,13 +53,13 @@ class TopScores:
 
 
 def top_tokens(log_probs: Float[Tensor, "*position vocab"], top: int = TOP) -> TopTokens:
-    """The `top` likeliest tokens, or all of a smaller vocabulary."""
+    """The `top` likeliest tokens, or the whole smaller vocabulary."""
     found = log_probs.float().topk(min(top, log_probs.shape[-1]))
     return TopTokens(found.indices.int(), found.values)
 
 
 def score_top(top: TopTokens, targets: Int[Tensor, "*position"], vocab_size: int) -> TopScores:
-    """How probable the real tokens are under a distribution given by its likeliest tokens."""
+    """Scores of real tokens under a distribution given by its likeliest tokens."""
     values = top.values.double()
     hits = top.indices == targets[..., None]
     listed, own = hits.any(-1), values.masked_fill(~hits, -torch.inf).amax(-1)
@@ -77,9 +77,9 @@ def by_token(
     first: int,
     use: Callable[[Float[Tensor, "part vocab"], Int[Tensor, " part"]], list[Tensor]],
 ) -> list[Tensor]:
-    """`use` of log-probabilities and real tokens of the time steps from `first` on.
+    """Apply `use` to log-probabilities and real tokens of the time steps from `first` on.
 
-    The distributions come in parts, for all of a clip would fill the memory.
+    It comes in parts, because the distributions of a clip would fill the memory.
 
     Returns:
         The results of `use`, each [batch time - first space ...].

@@ -2,8 +2,9 @@
 
     python -m worldmodel.evaluation.compare RUN RUN ... [card=NAME] [setting=value ...]
 
-Ours and converted ones. Every RUN is evaluated as eval.py does, into a folder below `out`; truth is
-decoded once. Differences to the first RUN are paired over clips, with an interval over drives.
+Takes own and converted checkpoints. Evaluates every RUN as eval.py does, into a folder below `out`;
+real clips are decoded once. Differences to the first RUN are paired over clips, with an interval
+over drives.
 """
 
 import json
@@ -69,7 +70,7 @@ def compare(cfg: DictConfig) -> list[Row]:
 
 
 def labels_of(runs: Sequence[str]) -> list[str]:
-    """Short names: of the folders, with a number where one comes twice."""
+    """Short names: those of the folders, numbered where equal."""
     names = [Path(run).name if "step-" not in Path(run).name else _named(run) for run in runs]
     return [
         f"{name}-{names[:i].count(name) + 1}" if name in names[:i] else name
@@ -78,7 +79,7 @@ def labels_of(runs: Sequence[str]) -> list[str]:
 
 
 def table_of_rows(rows: Sequence[Row], labels: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Columns and cells: each score with its interval, then the differences to the first."""
+    """Columns and cells: each score with its interval, then differences to the first run."""
     first, *others = labels
     columns = ["card", "system", "score", first]
     for label in others:

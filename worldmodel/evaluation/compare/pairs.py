@@ -11,7 +11,7 @@ Findings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What eval.py wrote.
+    """An evaluation as eval.py wrote it.
 
     Attributes:
         label: the run's short name.
@@ -53,7 +53,7 @@ class Row:
 
 
 def rows_of(evaluations: list[Evaluation]) -> list[Row]:
-    """Every score that the first evaluation has, beside the others'."""
+    """Every score of the first evaluation beside those of the others."""
     first, rows = evaluations[0], []
     for name, card in first.metrics["cards"].items():
         for system, scores in card.get("scores", {}).items():

@@ -1,4 +1,4 @@
-"""What was commanded against what was obtained, from readings of one clip each."""
+"""Agreement of commanded actions with those read from the clips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,8 @@ class Agreement:
     """How well one column of readings follows the actions.
 
     Attributes:
-        correlation: Pearson's, over all steps of all clips; None where one of both never changes.
-        slope: of the least-squares line of the readings over the actions; 1 where what was
-            commanded is obtained.
+        correlation: Pearson's, over all steps of all clips; None where either is constant.
+        slope: of the least-squares line of readings over actions; 1 for perfect obedience.
         error: root mean square of the difference, in the column's unit.
     """
 
@@ -39,7 +38,7 @@ def agreement(read: Readings, commanded: Readings, drives: Sequence[str]) -> Agr
     """
     read, commanded = np.asarray(read, np.float64), np.asarray(commanded, np.float64)
     ones = np.ones_like(read)
-    # A resampling of clips is then a sum of a few numbers of each.
+    # A resampling then sums a few numbers per clip.
     moments = np.stack([ones, commanded, read, commanded**2, commanded * read, read**2]).sum(-1)
 
     def correlation(clips: np.ndarray) -> float:
@@ -58,7 +57,7 @@ def agreement(read: Readings, commanded: Readings, drives: Sequence[str]) -> Agr
 
 
 def _variances(moments: np.ndarray) -> tuple[float, float, float]:
-    """Variance of the actions, covariance, variance of the readings; below rounding it is 0."""
+    """Variance of actions, covariance, variance of readings; 0 below rounding."""
     num, x, y, xx, xy, yy = moments.sum(1)
     cov = xy / num - x * y / num**2
     var_x, var_y = (v / num - (m / num) ** 2 for v, m in ((xx, x), (yy, y)))
@@ -69,10 +68,10 @@ def _variances(moments: np.ndarray) -> tuple[float, float, float]:
 def correlation_by_lag(
     read: Readings, actions: Float[np.ndarray, "clip step"], lags: Sequence[int]
 ) -> dict[int, float]:
-    """Correlation of readings with the actions `lag` rows later, over the same steps at every lag.
+    """Correlation of readings with actions `lag` rows later, over the same steps at every lag.
 
-    Readings see the motion itself, so the highest lies at 0 where row t leads to frame t + 1, also
-    where the reader was trained on rows that are shifted.
+    It peaks at 0 where row t leads to frame t + 1, because readings see the motion itself. That
+    holds even if the reader was trained on shifted rows.
     """
     most = max(map(abs, lags))
     steps = read.shape[1]

@@ -1,4 +1,4 @@
-"""What the car is told to do: the same prompts under steering and speeds of the train drives."""
+"""Commands: the same prompts under steering and speeds of the train drives."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,17 +20,17 @@ from worldmodel.evaluation.pixels import captions_of
 from worldmodel.evaluation.steering import LEFT, steering_amplitude
 
 SPEED = "speed_mps"
-ROWS = 72  # futures in one batch; their numbers are drawn by row, so it is no setting
+ROWS = 72  # futures in one batch; it changes no future, because numbers are drawn by row
 TURNS = (1.0, 0.5, 0.0, -0.5, -1.0)  # of the amplitude; left is positive
 SPEEDS = (0.1, 0.5, 0.9)  # quantiles of the train drives
 
 
 @dataclass(frozen=True)
 class Command:
-    """Columns that are overridden after the prompt, all else held.
+    """Columns that are replaced after the prompt; all others are held.
 
     Attributes:
-        level: "steering" and how much of the amplitude, or "speed" and which quantile.
+        level: "steering" and share of the amplitude, or "speed" and quantile.
         values: by column.
     """
 
@@ -39,7 +39,7 @@ class Command:
 
 
 def commands_of(drives: Sequence[TokenDrive], names: Sequence[str]) -> list[Command]:
-    """Five ways to steer and three speeds, as far as these columns know them."""
+    """Five ways to steer and three speeds, as far as the columns allow."""
     amplitude = steering_amplitude(drives, names)
     commands = []
     for level in TURNS if amplitude else ():
@@ -75,7 +75,7 @@ def imagine_variants(
     decoding: Mapping[str, Any],
     texts: Texts | None = None,
 ) -> Int[Tensor, "variant clip horizon height width"]:
-    """One future of every clip under each of several actions, many in one batch."""
+    """One future of every clip under each variant of actions, many in one batch."""
     captions, horizon = captions_of(clips, sampling, texts), clips.tokens.shape[1] - prompt_steps
     num, found = len(variants), []
     group = max(1, ROWS // num)

@@ -1,14 +1,14 @@
-"""An inverse-dynamics model: how fast does the car of a video drive, and how does it turn?
+"""An inverse-dynamics model: reads speed and turn of the car from a video.
 
 The network compares two consecutive frames, and is odd in their order:
 
     read(a, b) = g(a, b) - g(b, a)
 
-So a picture that stands still reads as exactly zero, and nothing that both frames share counts:
-neither a pattern of the decoder, nor the bend of the road ahead, from which a driver's steering
-could be guessed without any motion. What is left is how `b` differs from `a`.
+So a still picture reads as exactly zero, and what both frames share cancels: a pattern of the
+decoder, or the bend of the road, from which one could guess the steering without motion. Only the
+difference of `b` from `a` counts.
 
-It is trained on recordings (`training.py` beside it) and reads pixels of any system.
+`training.py` trains it on recordings; it reads pixels of any system.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from training.disk.leftovers import written_whole
 from training.errors import BadInput
 from training.ranges import at_least, positive
 
-# What can be read from pixels: each column's sign in the mirrored picture.
+# Columns that pixels show, each with its sign in the mirrored picture.
 READABLE = {"speed_mps": 1.0, "yaw_rate_rad_s": -1.0, "curvature_per_m": -1.0, "steering": -1.0}
 LUMA = (0.299, 0.587, 0.114)
 STRIDE = 16  # of the network: sides are multiples
@@ -47,9 +47,9 @@ class InverseDynamicsConfig:
         height: of its grey pictures in pixels; the width keeps the frames' aspect.
         channels: of the first layer.
         steps, batch_size, learning_rate: of the training.
-        max_frames: frames of the recordings that it sees, evenly spread over them.
-        noise, pattern: standard deviations in grey levels of what is added while training: noise
-            at most, and patterns that stand still.
+        max_frames: frames for training, evenly spread over the recordings.
+        noise, pattern: standard deviations in grey levels of the noise (at most) and of the still
+            patterns that training adds.
 
     Raises:
         BadInput: a number that is not positive, or a height that is no multiple of 16.
@@ -105,7 +105,7 @@ class InverseDynamics(nn.Module):
     def forward(
         self, first: Float[Tensor, "pair 1 h w"], second: Float[Tensor, "pair 1 h w"]
     ) -> Float[Tensor, "pair column"]:
-        """What happens between two grey pictures (0 to 255), in units of `scale`."""
+        """Motion between two grey pictures (0 to 255), in units of `scale`."""
         level = (first + second).mean((1, 2, 3), keepdim=True) / 2
         first, second = (first - level) / 32, (second - level) / 32
         there, back = torch.cat([first, second], 1), torch.cat([second, first], 1)
@@ -116,7 +116,7 @@ class InverseDynamics(nn.Module):
     def read(
         self, frames: UInt8[np.ndarray, "clip time height width 3"]
     ) -> Float[np.ndarray, "clip step column"]:
-        """What happens between frame t and t + 1, in the columns' units; time - 1 steps."""
+        """Motion from frame t to t + 1, in the columns' units; time - 1 steps."""
         grey = [grey_pictures(clip, self.config.height, self.width) for clip in frames]
         read = []
         for clip in grey:
@@ -139,7 +139,7 @@ class InverseDynamics(nn.Module):
 def grey_pictures(
     frames: UInt8[np.ndarray, "time height width 3"], height: int, width: int | None = None
 ) -> UInt8[Tensor, "time h w"]:
-    """Frames as small grey pictures; every pixel is the mean of those that it covers."""
+    """Frames as small grey pictures; every pixel is a mean over the pixels that it covers."""
     width = width or width_of(frames.shape[1:3], height)
     luma, small = torch.tensor(LUMA), []
     for chunk in torch.from_numpy(np.ascontiguousarray(frames)).split(CHUNK):
@@ -149,7 +149,7 @@ def grey_pictures(
 
 
 def width_of(size: Sequence[int], height: int) -> int:
-    """Width in pixels of pictures of this height, of frames of (height, width) `size`."""
+    """Width in pixels of pictures of this height, for frames of (height, width) `size`."""
     return max(1, round(height * size[1] / size[0] / STRIDE)) * STRIDE
 
 

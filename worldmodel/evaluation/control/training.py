@@ -1,7 +1,6 @@
 """Trains an inverse-dynamics model on recordings, and keeps it beside the data.
 
-Patterns that stand still, noise and blur are added to what it sees: the pictures of a decoder have
-them, those of a camera have not.
+Training adds still patterns, noise and blur: decoded pictures have them, those of a camera do not.
 """
 
 import hashlib
@@ -49,7 +48,7 @@ def open_inverse_dynamics(
 
     Args:
         content: a hash of the recordings.
-        recordings: opens them; asked only where the model is not there.
+        recordings: opens them; called only if there is no model yet.
 
     Raises:
         BadInput: as `train_inverse_dynamics`.
@@ -72,7 +71,7 @@ def train_inverse_dynamics(
     names: Sequence[str],
     config: InverseDynamicsConfig | None = None,
 ) -> InverseDynamics:
-    """A model of the readable columns that are not always zero; the same on every call.
+    """Train a model of the readable columns that are not always zero; deterministic.
 
     Raises:
         BadInput: no column can be read, or there are less than 50 pairs of frames.
@@ -107,7 +106,7 @@ def _fit(model: InverseDynamics, data: "_Pairs", config: InverseDynamicsConfig) 
 
 
 class _Pairs:
-    """Pairs of small grey pictures and what happens between them.
+    """Pairs of small grey pictures, and the motion between them.
 
     Attributes:
         scale: root mean square of each column.
@@ -165,9 +164,9 @@ class _Pairs:
 
 
 class _Disturbance:
-    """Adds to pairs what decoders add: a pattern that both share, noise of each, and blur.
+    """Adds to pairs what decoders add: a shared pattern, noise of each, and blur.
 
-    Before, both are moved by as much and get another contrast: few recordings are more that way.
+    First it shifts both alike and changes their contrast, which augments few recordings.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
-"""The nearest neighbour in the train drives: a floor, and a look for leaks.
+"""The nearest neighbour in the train drives: a floor, and a search for leaks.
 
-What comes after the train frame that equals most cells of the frame before is the prediction. A
-test drive that was trained on, or stands beside one that was, is found by the same search: its
-frames equal train frames in (nearly) every cell.
+The floor predicts the successor of the train frame that equals most cells of the frame before. The
+same search finds test drives that leaked: their frames equal train frames in (nearly) every cell.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,19 +15,19 @@ from torch import Tensor
 from drives.tokens.store import TokenDrive
 
 MOST_ASKED = 1024  # frames whose neighbours are searched
-MOST_CELLS = 128  # of a frame, by which they are searched; larger grids are sampled evenly
+MOST_CELLS = 128  # compared per frame; larger grids are sampled evenly
 PIECE = 1024  # train frames at once
-LEAK = 0.98  # share of equal cells from which two frames are taken for the same
+LEAK = 0.98  # share of equal cells from which on two frames count as the same
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What the train drives hold that is like some windows.
+    """The nearest train frames of some windows.
 
     Attributes:
-        nats: per real token, of predicting what came after the nearest train frame, of every
-            window; a mean over its steps that were asked.
-        share: the largest share of equal cells of a window's frame and a train frame.
+        nats: nats per real token of predicting the successor of the nearest train frame; for every
+            window a mean over its searched steps.
+        share: largest share of equal cells between a frame of the window and a train frame.
         places: drive@step of that train frame.
         steps: time steps that were predicted.
     """
@@ -39,7 +38,7 @@ class Neighbours:
     steps: list[int]
 
     def leaks(self) -> list[int]:
-        """Windows of which a frame stands in the train drives."""
+        """Windows with a frame that stands in the train drives."""
         return np.flatnonzero(self.share >= LEAK).tolist()
 
 
@@ -48,13 +47,13 @@ def nearest_neighbours(
     windows: Integer[np.ndarray, "window time *grid"],
     unigram: Float[np.ndarray, " vocab"],
 ) -> Neighbours:
-    """The nearest train frame of frames of every window, and what its successor is worth.
+    """Search the nearest train frames of every window, and score their successors.
 
-    A predicted token has the probability with which successors of neighbours are right, which is
-    measured on train drives against the other train drives; any other token has its unigram's.
+    A predicted token has the probability with which successors are right, measured on train drives
+    against the other train drives. Any other token has its unigram's.
 
     Args:
-        unigram: share of every token in the train drives; where `floors` has it from.
+        unigram: share of every token in the train drives, as in `floors`.
     """
     usable = [drive for drive in train if not drive.damage and len(drive.tokens) > 1]
     flat = torch.from_numpy(windows.reshape(*windows.shape[:2], -1).astype(np.int32))
@@ -99,7 +98,7 @@ class _Search:
         self.place = torch.zeros(len(asked), 2, dtype=torch.long)
 
     def look(self, number: int, first: int, frames: Tensor) -> None:
-        """Compare with the frames of a drive from step `first` on; the last is a successor only."""
+        """Compare with a drive's frames from step `first` on; the last is a successor alone."""
         # The "distance" of order 0 counts the cells that differ.
         differ = torch.cdist(self.few, frames[:-1, self.cells].float(), p=0)
         least, index = differ.min(1)
@@ -113,7 +112,7 @@ class _Search:
 
 
 def _own(drives: Sequence[TokenDrive], num: int) -> tuple[Tensor, list[int], Tensor]:
-    """Evenly spread frames of the train drives, the numbers of their drives, the frames after."""
+    """Evenly spread train frames, the numbers of their drives, and their successors."""
     ends = np.cumsum([len(drive.tokens) - 1 for drive in drives])
     frames, numbers, after = [], [], []
     for index in np.unique(np.linspace(0, ends[-1] - 1, num).astype(int)):
@@ -127,7 +126,7 @@ def _own(drives: Sequence[TokenDrive], num: int) -> tuple[Tensor, list[int], Ten
 
 
 def _pieces(drive: TokenDrive) -> Iterator[tuple[int, Tensor]]:
-    """The step of the first frame, and frames with one more behind them."""
+    """Pieces of frames with one more behind, each with the step of its first."""
     for first in range(0, len(drive.tokens) - 1, PIECE):
         piece = drive.tokens[first : first + PIECE + 1].astype(np.int32)
         yield first, torch.from_numpy(piece).flatten(1)

@@ -1,8 +1,8 @@
-"""Trivial predictors of the next token: any score below theirs is worth something.
+"""Trivial predictors of the next token, which a model has to beat.
 
-All are fitted on the train drives and scored on the windows that a model is scored on, in nats per
-real token. The train drives are read once, in pieces; what is counted is what the windows ask for.
-So neither memory nor time grows with the store beyond that pass.
+All are fitted on the train drives and scored on the model's own windows, in nats per real token.
+One pass reads the train drives in pieces and counts only what the windows ask for, so memory does
+not grow with the store.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from drives.tokens.store import TokenDrive
 
 PIECE = 2**18  # tokens read at once
 DENSE = 2**20  # keys up to here are counted in a plain array
-MOST_TUNED = 2**18  # tokens by which the strength of a prior is chosen
+MOST_TUNED = 2**18  # tokens that choose the strength of a prior
 Frames = Integer[np.ndarray, "frame space"]
 Pair = tuple[np.ndarray, np.ndarray]  # frames, and those after them
 Scores = Float[np.ndarray, "window step"]
@@ -55,10 +55,10 @@ def floors(
 
 
 class _Counts:
-    """How often what is asked for was seen in the train drives.
+    """Counts in the train drives of what is asked for.
 
     Args:
-        asked: the pairs of frames that will be scored.
+        asked: pairs of frames to score.
     """
 
     def __init__(self, vocab: int, space: int, asked: Sequence[Pair]) -> None:
@@ -95,13 +95,13 @@ class _Counts:
 
     def copied(self, before: Frames, after: Frames) -> np.ndarray:
         """Of every token, by repeating the token before it."""
-        # Half a token more of each: a street that never moved may move now.
+        # Half a token more of each, because a street that never moved may move now.
         repeat = (self.repeats + 0.5) / (self.frames * len(self.cells) + 1)
         fresh = (1 - repeat) * self.unigram()[after]
         return -np.log(fresh + repeat * (before == after))
 
     def best_strength(self, name: str, pairs: Sequence[Pair]) -> float:
-        """Prior strength that predicts these pairs best."""
+        """The prior strength that predicts these pairs best."""
         if not pairs:
             return 1.0
         choices = [10.0**k for k in range(-2, 5)]
@@ -118,7 +118,7 @@ class _Seen:
 
     def add(self, found: Integer[np.ndarray, " token"]) -> None:
         if self.keys is not None:
-            found = np.sort(found)  # neighbours in the search lie near each other in memory
+            found = np.sort(found)  # so that a search stays near in memory
             place = np.searchsorted(self.keys, found)
             place = np.minimum(place, len(self.keys) - 1)
             found = place[self.keys[place] == found]
@@ -130,7 +130,7 @@ class _Seen:
 
 
 def _pairs(drives: Sequence[TokenDrive], start: int, stop: int | None = None) -> Iterator[Pair]:
-    """Frames and those after them, in pieces; `start` and `stop` count pairs over all drives."""
+    """Frames and their successors in pieces; `start` and `stop` count pairs over all drives."""
     passed = 0
     for drive in drives:
         num = len(drive.tokens) - 1

@@ -1,1 +1,1 @@
-"""Where a checkpoint comes from, and what it may not be judged on."""
+"""Provenance of checkpoints, and the data that they may not be judged on."""

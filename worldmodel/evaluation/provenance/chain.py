@@ -1,4 +1,4 @@
-"""The hashes of a checkpoint's weights, code, data and split, its licences, and its tokenizer's."""
+"""Hashes of a checkpoint's weights, code, data and split, its licences, and its tokenizer's."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,14 +17,14 @@ LIST = "train_footage"  # too long to print
 def provenance(path: Path) -> dict[str, Any]:
     """The chain of a run folder's newest checkpoint, or of a checkpoint folder.
 
-    A world model's `tokenizer` is what its token store noted. Where a store of before noted
-    nothing, the tokenizer of the config is opened, if it is at hand and its hash is the right one.
+    A world model's `tokenizer` is as its token store noted. If an older store noted none, the
+    tokenizer of the config is opened, provided it is at hand and its hash fits.
 
     Raises:
         BadInput: no checkpoint is there, or it was altered.
     """
     folder = find_checkpoint(path)
-    check_weights(folder)  # a hash in the manifest is worth what its file says
+    check_weights(folder)  # a hash in the manifest counts only if its file has it
     manifest = read_manifest(folder)
     found = {"checkpoint": str(folder), **provenance_of(manifest)}
     tokenizer = found.get("tokenizer")
@@ -45,7 +45,7 @@ def _named_tokenizer(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any
 
 
 def lines(found: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    """The chain as text, one fact a line; what nobody wrote down is a dash."""
+    """The chain as text, one fact a line; a dash is unknown."""
     for name, value in found.items():
         if isinstance(value, Mapping):
             yield f"{indent}{name}"

@@ -1,4 +1,4 @@
-"""Refuses to judge world models on clips that they, or the tokenizer, were trained on."""
+"""Refuses clips that a world model or its tokenizer was trained on."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +20,9 @@ def refuse_trained(
     allow: bool = False,
     switch: str = ALLOW,
 ) -> None:
-    """Every evaluation asks this before it computes; arguments as `refuse_trained_clips`.
+    """Called by every evaluation before it computes; arguments as `refuse_trained_clips`.
 
-    A tokenizer that does not say what it was trained on passes in silence: published ones say
-    nothing.
+    A tokenizer without a record of its training passes in silence, as all published ones.
 
     Raises:
         BadInput: a model or the tokenizer was trained on a drive of the split.
@@ -39,7 +38,7 @@ def refuse_trained(
 
 
 def _tokenizer_origin(model: WorldModel, evidence: Evidence) -> dict[str, Any] | None:
-    """Provenance of the tokenizer of the tokens; None where nobody wrote down its footage."""
+    """Provenance of the tokens' tokenizer; None without a record of its footage."""
     found = [
         evidence.store.manifest.get("notes", {}).get(TOKENIZER_NOTE),
         model.manifest.get("run", {}).get("tokenizer"),

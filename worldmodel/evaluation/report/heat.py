@@ -22,7 +22,7 @@ def nats_of_cells(
 ) -> Float[Tensor, "clip time height width"]:
     """Teacher-forced cross entropy of every real token; NaN where a clip begins.
 
-    Clips may be longer than the context: from its end on, each frame sees at least half of it.
+    Clips may exceed the context: beyond it, each frame sees at least half a context.
     """
     length, context = clips.tokens.shape[1], network.config.context_steps
     height, width = clips.tokens.shape[-2:]

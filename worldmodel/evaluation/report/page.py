@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file that opens from disk, made of what the cards found."""
+"""The report of an evaluation: one HTML file that opens from disk."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ LABELS = {
     "floor_copy_last": "floor: copy the last prompt frame",
 }
 SCORES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "fvd": "FVD", "fid": "FID"}
-# What every card has, shown in a place of its own.
+# Fields of every card that have a place of their own.
 COMMON = (
     *("version", "hash", "skipped", "clips", "scores"),
     *("floors", "curves", "means", "films", "axis"),
@@ -33,7 +33,7 @@ COMMON = (
 def write_report(
     folder: Path, found: dict[str, Any], manifest: dict[str, Any], settings: dict[str, Any]
 ) -> Path:
-    """Write `report.html` from what the cards found and the media that lie in `folder`."""
+    """Write `report.html` from the cards' results and the media in `folder`."""
     cards = found["cards"]
     return write_page(
         folder / "report.html",
@@ -63,7 +63,7 @@ def _facts(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _question(name: str) -> str:
-    """What a card asks: the first line of its settings' docstring."""
+    """The question of a card: the first line of its settings' docstring."""
     return (CARDS[name].__doc__ or "").splitlines()[0] if name in CARDS else ""
 
 
@@ -84,7 +84,7 @@ def _label(system: str, card: Mapping[str, Any]) -> str:
 
 
 def _charts(card: Mapping[str, Any]) -> list[Markup]:
-    """Scores against the horizon with the bands of their intervals, heat of cells, calibration."""
+    """Scores by horizon with bands of their intervals, heat of cells, calibration."""
     charts = []
     found: dict[str, dict[str, Any]] = {}
     for system, scores in card.get("curves", {}).items():
@@ -114,7 +114,7 @@ def _charts(card: Mapping[str, Any]) -> list[Markup]:
 
 
 def _axis(card: Mapping[str, Any], length: int) -> tuple[str, list[float]]:
-    """What a curve stands over: the card's own axis, seconds, or time steps."""
+    """The x axis of a curve: the card's own, seconds, or time steps."""
     axis = card.get("axis", {})
     if len(axis.get("values", ())) == length:
         return axis["name"], axis["values"]
@@ -132,7 +132,7 @@ def _heat(title: str, cells: list[list[float]]) -> Markup:
 
 
 def _identical(card: Mapping[str, Any]) -> list[str]:
-    """Which means hold frames without any error."""
+    """Means that hold frames without error."""
     if "num_identical" not in card:
         return []
     total = card["clips"]["num"] * card["num_frames"]

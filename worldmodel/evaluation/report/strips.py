@@ -51,8 +51,8 @@ def write_comic(
 ) -> list[Path]:
     """Write prompt | generated | ground truth of every clip: a comic strip and a GIF.
 
-    In `<name>.png` a clip has two rows: prompt and generated frames, prompt and ground truth. In
-    `<name>.gif` the prompt plays first, then what was generated, then what happened.
+    In `<name>.png` a clip has two rows: prompt and generated frames, prompt and ground truth.
+    `<name>.gif` plays prompt, generated frames, and ground truth.
     """
     scale = scale_of([("", real)])
     shown = {"generated": _enlarged(generated, scale), "ground truth": _enlarged(real, scale)}

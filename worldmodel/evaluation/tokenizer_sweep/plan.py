@@ -1,4 +1,4 @@
-"""What a tokenizer sweep is: a YAML file with two recipes, and the tokenizers to be trained.
+"""The plan of a tokenizer sweep: a YAML file with two recipes and the tokenizers to train.
 
 tokenizer: {experiment: tokenizer_tiny, overrides: []}
 probe: {experiment: gpt_tiny, overrides: []}    trained on the tokens of each
@@ -33,7 +33,7 @@ class SweepPlan:
     Attributes:
         tokenizer, probe: arguments of train.py.
         entries: the arguments of each tokenizer, by name.
-        overrides: those of the command line, which win over all others, for both.
+        overrides: those of the command line, which win over all others.
     """
 
     name: str
@@ -43,12 +43,12 @@ class SweepPlan:
     overrides: tuple[str, ...] = ()
 
     def tokenizer_config(self, entry: str) -> DictConfig:
-        """What train.py would see; BadInput for a setting that does not exist."""
+        """The composed config of train.py; BadInput for an unknown setting."""
         own = self.entries[entry]
         return self._compose(entry, "tokenizer", [*self.tokenizer, *own, *self.overrides])
 
     def probe_config(self, entry: str, tokenizer: Path) -> DictConfig:
-        """The same for the probe on this tokenizer; it takes all its steps, whatever the data."""
+        """The same for the probe on this tokenizer; it takes all its steps on any data."""
         own = [f"data.tokenizer='{tokenizer}'", "max_passes=null"]
         return self._compose(entry, "probe", [*self.probe, *own, *self.overrides])
 
@@ -61,7 +61,7 @@ class SweepPlan:
 
 
 def read_plan(file: Path, overrides: Sequence[str] = ()) -> SweepPlan:
-    """A sweep file.
+    """Read a sweep file.
 
     Raises:
         BadInput: no such file, no YAML, an unknown or missing key, or an unusable value.
@@ -83,7 +83,7 @@ def read_plan(file: Path, overrides: Sequence[str] = ()) -> SweepPlan:
 
 
 def _recipe(file: Path, key: str, values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Arguments of train.py: the experiment, what both share, and its own."""
+    """Arguments of train.py: the experiment, shared overrides, its own overrides."""
     recipe, shared = values[key], values["overrides"]
     if not isinstance(recipe, Mapping) or set(recipe) - {"overrides"} != {"experiment"}:
         raise BadInput(f"{file}: {key}: {recipe!r}; give {{experiment: NAME, overrides: [...]}}")

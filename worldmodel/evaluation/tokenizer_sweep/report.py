@@ -17,7 +17,7 @@ SHOWN = ("lpips", "psnr", "tokens_per_frame", "usage")
 
 
 def table(entries: Mapping[str, Mapping[str, Any]]) -> str:
-    """The fewest bits after prediction first; `<` where another has fewer and a better LPIPS."""
+    """Rows by bits after prediction; `<` marks those that another one beats in bits and LPIPS."""
     ordered = sorted(entries.items(), key=lambda item: item[1]["predicted_bits_per_frame"])
     rows, best = [], float("inf")
     for name, entry in ordered:
@@ -55,7 +55,7 @@ def rates(entry: Mapping[str, Any]) -> tuple[float, float, float]:
 
 
 def plot(file: Path, title: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
-    """LPIPS over bits per frame: from raw (hollow) by way of coded (small) to predicted (full)."""
+    """Plot LPIPS over bits per frame: raw (hollow), coded (small), predicted (full)."""
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     axes = figure.subplots()
     for index, (name, entry) in enumerate(entries.items()):

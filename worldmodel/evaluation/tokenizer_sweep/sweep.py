@@ -2,17 +2,16 @@
 
     python -m worldmodel.evaluation.tokenizer_sweep SWEEP.yaml [setting=value ...]
 
-Trains some tokenizers, and on the tokens of each a small probe world model, with equal steps. A
-world model does not pay for the bits that a tokenizer emits, but for those that it cannot
-predict: LPIPS over the probe's cross entropy in bits per frame is what decides between them.
+Trains some tokenizers, and a small probe world model on the tokens of each, with equal steps. A
+world model pays for the bits that it cannot predict, not for all that a tokenizer emits. So LPIPS
+over the probe's cross entropy in bits per frame decides between tokenizers.
 
     runs/tokenizer_sweep/<name of the file>/
         <tokenizer>/tokenizer/, <tokenizer>/probe/     run folders like any other
         sweep.json, sweep.txt, sweep.png
 
-What is finished is read, what is not is trained, one after the other in this process: the same
-command goes on where it stopped. All is measured on the val split. What a sweep file says is in
-worldmodel/evaluation/tokenizer_sweep/plan.py.
+Finished runs are read; the others are trained, one after the other in this process. The same
+command goes on where it stopped. All scores are of the val split. `plan.py` describes sweep files.
 """
 
 import argparse
@@ -47,8 +46,8 @@ class Entry:
 
     Attributes:
         scores: a row of `python -m tokenizer.compare`.
-        probe_nats: of the probe, per token.
-        probe_steps, probe_windows: what it was trained on; equal for all.
+        probe_nats: nats per token of the probe.
+        probe_steps, probe_windows: of the probe's training; equal for all.
     """
 
     scores: dict[str, Any]
@@ -58,7 +57,7 @@ class Entry:
 
     @property
     def predicted_bits_per_frame(self) -> float:
-        """What a frame costs whoever knows the past as the probe does."""
+        """Bits per frame under the probe's cross entropy."""
         return self.probe_nats / math.log(2) * float(self.scores["tokens_per_frame"])
 
 
@@ -66,7 +65,8 @@ def sweep(plan: SweepPlan) -> dict[str, Any]:
     """Train or read everything, measure, and write the report.
 
     Returns:
-        What sweep.json holds.
+        The content of sweep.json.
+
     Raises:
         BadInput: an unusable setting, or a folder with a run of other settings.
     """
@@ -89,11 +89,11 @@ def sweep(plan: SweepPlan) -> dict[str, Any]:
 
 
 def reach(cfg: DictConfig, metric: str) -> float:
-    """The last value of a metric of a run that has taken all its steps, trained where needed.
+    """Train a run to its end if needed, and return the last value of a metric.
 
     Raises:
         BadInput: the folder holds a run of other settings, or of another length.
-        SystemExit: with code 75, where a signal stopped the training.
+        SystemExit: a signal stopped the training (code 75).
     """
     end_with_validation(cfg)
     check(cfg)
@@ -109,13 +109,13 @@ def reach(cfg: DictConfig, metric: str) -> float:
 
 
 def reached(cfg: DictConfig, metric: str) -> float | None:
-    """The metric after the last step of a run that has ended; None before."""
+    """The metric of a finished run; None before its end."""
     value = last_value(cfg, metric)
     return value if read_status(Path(cfg.run)).get("state") == "finished" else None
 
 
 def measure(cfg: DictConfig) -> dict[str, Any]:
-    """The scores of a trained tokenizer; kept beside its run, and read where they are."""
+    """The scores of a trained tokenizer, kept beside its run."""
     from drives.sources import DriveSource, source_from_dict
     from tokenizer.compare.command import choose_clips
     from tokenizer.compare.scores import Judge, score_tokenizer

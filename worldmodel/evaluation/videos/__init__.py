@@ -1,1 +1,1 @@
-"""The ruler: scores of two folders of videos of any system; no Lightning, no Hydra, no model."""
+"""The ruler: scores of two folders of videos of any system; needs no Lightning, Hydra or model."""

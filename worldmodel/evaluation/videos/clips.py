@@ -1,4 +1,4 @@
-"""Clips of a folder's videos: which they are, and their frames."""
+"""Clips of a folder's videos, and their frames."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class VideoClips:
 
     @property
     def units(self) -> list[str]:
-        """What a bootstrap resamples: videos, or parts of videos where there are few."""
+        """The units of a bootstrap: videos, or parts of few videos."""
         if len(set(self.names)) >= FEW_VIDEOS:
             return self.names
         return [
@@ -75,5 +75,5 @@ def spread_clips(videos: Sequence[VideoFile], num_frames: int, max_clips: int) -
 
 
 def too_short(videos: Sequence[VideoFile], num_frames: int) -> list[str]:
-    """Names of the videos that hold no clip of this length."""
+    """Names of videos shorter than a clip."""
     return [one.name for one in videos if one.num_frames < num_frames]

@@ -27,7 +27,7 @@ from worldmodel.evaluation.videos.page import FILE, as_text, write_page
 from worldmodel.evaluation.videos.ruler import Subject, measure, open_subject
 
 ROOT = Path(__file__).parents[3]
-# What computes scores: folders and files.
+# Sources that compute scores.
 CODE = (
     "worldmodel/evaluation/videos",
     "worldmodel/evaluation/intervals.py",
@@ -111,7 +111,7 @@ def help_text() -> str:
 
 
 def identity(subject: Subject) -> dict[str, Any]:
-    """What was measured with what: settings, hashes of all files and of the code."""
+    """Identity of a measurement: settings, hashes of all files and of the code."""
     folders = {
         name: {
             "folder": str(folder),

@@ -7,14 +7,14 @@ from training.ranges import at_least, one_of, positive
 
 DISTANCES = ("fvd", "fid", "statistics")
 LPIPS_NETS = ("alex", "vgg")
-MIN_I3D_FRAMES = 9  # of a clip; of fewer, the last pooling over two time steps leaves nothing
+MIN_I3D_FRAMES = 9  # of a clip; with fewer, the last pooling over two time steps leaves nothing
 METRICS = ("fvd", "fid", "statistics", "paired", "single", "duplicates", "control")
 Metric = Literal["fvd", "fid", "statistics", "paired", "single", "duplicates", "control"]
 
 
 @dataclass(frozen=True)
 class RulerConfig:
-    """What is measured, and on what.
+    """What to measure, and on which videos.
 
     Attributes:
         real: folder of real videos: MP4s, GIFs, or one folder per video that holds a video or

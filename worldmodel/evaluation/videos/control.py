@@ -1,7 +1,7 @@
-"""Control error: are the actions of a table read back from the pixels of the video beside it?
+"""Control error: difference between a video's action table and actions read from its pixels.
 
-An inverse-dynamics model learns from one half of the real clips. Its error on the other half is
-what it can do, that of a standing picture is the floor.
+An inverse-dynamics model learns from one half of the real clips. Its error on the other half is the
+ceiling, the error of a still picture the floor.
 """
 
 from functools import cached_property
@@ -22,7 +22,7 @@ Table = tuple[tuple[str, ...], np.ndarray]
 
 
 class Readings(NamedTuple):
-    """What was read from clips and what was commanded, [clip step column]."""
+    """Actions read from clips, and commanded ones, [clip step column]."""
 
     read: np.ndarray
     commanded: np.ndarray
@@ -30,7 +30,7 @@ class Readings(NamedTuple):
 
 
 class Control:
-    """The clips that have actions. A fake video without a table takes that of its real namesake."""
+    """Clips with actions; a fake video without a table takes its real namesake's."""
 
     def __init__(self, real: VideoClips, fake: VideoClips) -> None:
         self.real, self.fake = real, fake
@@ -42,7 +42,7 @@ class Control:
 
     @cached_property
     def columns(self) -> list[str]:
-        """Columns that pixels show and that every table has."""
+        """Columns that pixels show and every table has."""
         tables = [table for side in self.tables for table in side if table]
         return [n for n in readable(tables[0][0]) if all(n in t[0] for t in tables)]
 
@@ -101,7 +101,7 @@ class Control:
     def _readings(self, model: InverseDynamics, side: int, chosen: list[int]) -> Readings:
         clips = (self.real, self.fake)[side]
         read = [model.read(clips.read(i).numpy()[None])[0] for i in chosen]
-        # Row t leads to frame t + 1: the last row leads out of the clip.
+        # Row t leads to frame t + 1, so the last row leads out of the clip.
         rows = [self._actions(side, i, model.names)[:-1] for i in chosen]
         return Readings(np.stack(read), np.stack(rows), [clips.units[i] for i in chosen])
 
@@ -121,7 +121,7 @@ class Control:
 
 
 def _table(video: VideoFile | None) -> Table | None:
-    """Column names and values beside a video, if there are any."""
+    """Column names and values beside a video, if any."""
     if video is None or video.actions is None:
         return None
     names, values = read_actions(video.actions)

@@ -1,4 +1,4 @@
-"""Near-duplicates among clips: generated ones that copy real ones, or each other."""
+"""Near-duplicates: generated clips that copy real ones, or each other."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from worldmodel.evaluation.videos.pixels import luma
 
 FRAMES, SIDE = 4, 16
-ALIKE = 3.0  # 8-bit levels: noise and compression stay below, other moments of a drive do not
+ALIKE = 3.0  # 8-bit levels, above noise and compression, below other moments of a drive
 SHOWN = 20
 
 Thumbnails = Float[Tensor, "_ pixel"]
@@ -32,15 +32,14 @@ def distances(a: Thumbnails, b: Thumbnails) -> Float[Tensor, "_ _"]:
 def near_duplicates(
     real: Thumbnails, fake: Thumbnails, names: tuple[Sequence[str], Sequence[str]]
 ) -> dict[str, Any]:
-    """Pairs of clips that differ by less than `ALIKE`, and what distance is usual.
+    """Count clips whose nearest clip differs by less than `ALIKE`.
 
     Args:
         names: the video of each real and of each generated clip.
 
     Returns:
-        fake_of_real, within_fake, within_real: number of clips whose nearest clip (within: of
-        another video) is a near-duplicate, the median distance to it, and the closest pairs as
-        (distance, clip, other clip) by number.
+        fake_of_real, within_fake, within_real (of another video): number of such clips, median
+        distance to the nearest clip, and the closest pairs as (distance, clip, other clip).
     """
     compared = {
         "fake_of_real": (fake, real, None),

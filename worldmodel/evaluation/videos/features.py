@@ -1,4 +1,4 @@
-"""One pass over the clips of a folder: everything that any score needs of them."""
+"""One pass over the clips of a folder, for all scores."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ ALONE: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Networks:
-    """What features are computed with; None: not measured.
+    """Networks of the features; None: not measured.
 
     Attributes:
         side: pixels to which I3D's frames are scaled.
@@ -43,13 +43,13 @@ class Networks:
 
 @dataclass
 class Seen:
-    """What one pass has seen.
+    """Features of the clips of a folder.
 
     Attributes:
-        units: what a bootstrap resamples, of each clip.
+        units: the bootstrap's unit of each clip.
         vectors: by kind, a row per clip (`fid`: per frame).
-        frozen: the same of clips in which the first frame stands for all: the floor of copying.
-        alone: by score, a number per clip.
+        frozen: the same for clips frozen at their first frame, the copy floor.
+        alone: a number per clip, by score.
     """
 
     units: list[str]
@@ -72,7 +72,7 @@ def see(
     """Decode all clips once.
 
     Args:
-        frozen: see each clip frozen at its first frame as well.
+        frozen: also see each clip frozen at its first frame.
 
     Raises:
         BadInput: a frame cannot be read.

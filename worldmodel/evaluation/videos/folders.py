@@ -1,4 +1,4 @@
-"""Folders of videos as other systems leave them: MP4s, GIFs, or a folder of images per video."""
+"""Folders of videos of any system: MP4s, GIFs, or a folder of images per video."""
 
 import hashlib
 from collections import Counter
@@ -24,14 +24,14 @@ SAME_RATE = 0.01  # rates that differ by less are equal
 
 @dataclass(frozen=True)
 class VideoFile:
-    """One video, checked when it is found; pixels are read only when asked for.
+    """One video, checked when found; pixels are read on demand.
 
     Attributes:
-        name: of the file without its suffix, or of the folder; equal names make a pair.
+        name: of the file without suffix, or of the folder; equal names make a pair.
         source: the video file, or the sorted image files.
         fps: frames per second; frames are taken at `rate`.
         rate: frames per second at which `read` returns frames.
-        actions: the folder whose action table belongs to this video, if it has one.
+        actions: folder of this video's action table, if any.
     """
 
     name: str
@@ -78,10 +78,10 @@ class VideoFile:
 def open_videos(
     option: str, folder: Path, fps: float | None, image_fps: float | None
 ) -> list[VideoFile]:
-    """All videos of a folder, sorted by name; hidden files and other files are passed over.
+    """All videos of a folder, sorted by name; hidden and other files are skipped.
 
     Args:
-        option: what the folder was given as, for messages.
+        option: name of the setting, for messages.
         fps: rate at which frames are read; None: each video's own.
 
     Raises:
@@ -108,8 +108,7 @@ def open_videos(
 def _sources(folder: Path) -> list[tuple[str, Path | list[Path], Path | None]]:
     """Name, source and action folder of each video.
 
-    A folder that is itself a drive, and holds `video.mp4`, gives its own name: two drives are no
-    pair because both call their video so.
+    A drive's `video.mp4` takes the name of its folder, else all drives would be pairs.
     """
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     files = [path for path in entries if path.is_file() and path.suffix.lower() in SUFFIXES]
@@ -154,7 +153,7 @@ def _opened(
 
 
 def traps(real: Sequence[VideoFile], fake: Sequence[VideoFile]) -> dict[str, str]:
-    """Named warnings: what makes numbers of these folders differ from those of others."""
+    """Named warnings: why numbers of these folders differ from others."""
     found = {}
     rates = [sorted({round(v.rate, 2) for v in side}) for side in (real, fake)]
     if max(map(max, rates)) > (1 + SAME_RATE) * min(map(min, rates)):

@@ -85,8 +85,8 @@ class VideoFeatures:
 def estimate(real: VideoFeatures, fake: VideoFeatures, resamples: int = RESAMPLES) -> Estimate:
     """The distance, with an interval over resampled videos of each side.
 
-    A resampling repeats videos, which raises the distance as fewer clips would. The interval is
-    moved by the mean of that rise: it shows spread, the curve over numbers of clips shows bias.
+    A resampling repeats videos, which raises the distance. The interval is moved by the mean rise,
+    so it shows spread; the curve over numbers of clips shows bias.
     """
     distance, count = Frechet(real.vectors, fake.vectors), len(real)
     names = [f"real {name}" for name in real.videos] + [f"fake {name}" for name in fake.videos]
@@ -129,7 +129,7 @@ def _at_count(distance: Frechet, count: int) -> float:
 
 
 def halves(features: VideoFeatures) -> tuple[VideoFeatures, VideoFeatures]:
-    """Two halves with different videos where there are several, else first and second clips."""
+    """Two halves of different videos, or of one video's first and second clips."""
     names = sorted(set(features.videos))
     order = np.random.default_rng(SEED).permutation(len(names))
     first = {names[i] for i in order[: len(names) // 2]}

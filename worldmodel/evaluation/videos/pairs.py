@@ -1,4 +1,4 @@
-"""Videos of both folders that share a name: frame by frame against horizon, beside a copy floor."""
+"""Pairs of videos with one name: scores of frames by horizon, beside a copy floor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def pairs_of(
 def common_horizon(
     pairs: Sequence[tuple[VideoFile, VideoFile]], num_prompt: int, points: int, max_s: float
 ) -> Horizon | str:
-    """Frames that every pair has, evenly spread; or the reason why there are none."""
+    """Evenly spread frames that every pair has, or the reason why there are none."""
     rates = {round(video.rate, 6) for pair in pairs for video in pair}
     if max(rates) > 1.01 * min(rates):
         return "paired videos run at different rates; give fps=RATE"
@@ -65,7 +65,7 @@ def pair_scores(
     horizon: Horizon,
     perceptual: PerceptualDistance | None,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Arrays [pair horizon] of every score, for the fake videos and the copy floor."""
+    """Every score as [pair horizon], for the fake videos and the copy floor."""
     rows: dict[str, dict[str, list[np.ndarray]]] = {FAKE: {}, COPY: {}}
     for real, fake in tqdm(pairs, "pairs", unit="pair", leave=False):
         chosen = (horizon.num_prompt - 1, *horizon.frames)
@@ -81,9 +81,9 @@ def pair_scores(
 def added_flicker(
     pairs: Sequence[tuple[VideoFile, VideoFile]], horizon: Horizon, num_frames: int = 16
 ) -> list[float]:
-    """Change from frame to frame that each fake video adds or loses, in 8-bit levels.
+    """Flicker of each fake video beyond its real one's, in 8-bit levels.
 
-    Of the first `num_frames` frames after the prompt; NaN where sizes differ, because scaling
+    Counts the first `num_frames` frames after the prompt; NaN where sizes differ, because scaling
     alters it.
     """
     start, found = horizon.num_prompt, []

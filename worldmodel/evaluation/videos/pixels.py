@@ -40,7 +40,7 @@ def luma(frames: UInt8[Tensor, "*n h w 3"]) -> Float[Tensor, "*n h w"]:
 def sharpness(frames: UInt8[Tensor, "time h w 3"]) -> Float[Tensor, " time"]:
     """Variance of the Laplacian of each frame's brightness, in squared 8-bit levels.
 
-    Noise is sharp, too: compare with the value of real frames, from both sides.
+    Noise is sharp, too: neither less nor more than real frames is better.
 
     Source: Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".
     """
@@ -52,9 +52,8 @@ def sharpness(frames: UInt8[Tensor, "time h w 3"]) -> Float[Tensor, " time"]:
 def flicker_alone(frames: UInt8[Tensor, "time h w 3"]) -> Float[Tensor, ""]:
     """Mean |I(t-1) - 2 I(t) + I(t+1)| of the brightness in 8-bit levels, without a real video.
 
-    Even motion of smooth surfaces cancels, frames that jump back and forth do not. Motion of edges
-    counts as well: compare with the value of real videos. Beside a real video, see
-    `tokenizer.metrics.flicker`.
+    Even motion of smooth surfaces cancels; frames that jump back and forth and moving edges do not.
+    Compare with real videos. Beside a real video, see `tokenizer.metrics.flicker`.
     """
     y = luma(frames)
     return (y[:-2] - 2 * y[1:-1] + y[2:]).abs().mean()

@@ -1,4 +1,4 @@
-"""The ruler: what can be measured on two folders, measured; what would mislead, refused."""
+"""The ruler: measures two folders of videos, and refuses what would mislead."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ USUAL_FRAMES = 16
 
 @dataclass(frozen=True)
 class Subject:
-    """Both folders, opened and checked; no frame is decoded yet beyond the first of each video."""
+    """Both folders, opened and checked; only each video's first frame is decoded."""
 
     settings: RulerConfig
     real: list[VideoFile]
@@ -89,7 +89,7 @@ class Subject:
         return ""
 
     def warnings(self) -> dict[str, str]:
-        """Named traps that these folders and settings fall into."""
+        """Named warnings about these folders and settings."""
         s, found = self.settings, traps(self.real, self.fake)
         if s.side != SIDE:
             found["resize"] = f"side={s.side}: published FVDs scale frames to {SIDE}"
@@ -120,8 +120,7 @@ def open_subject(settings: RulerConfig) -> Subject:
     """Open and check both folders, and every metric that was asked for.
 
     Raises:
-        BadInput: a folder or file cannot be used, a metric that was named is not possible, or none
-            is.
+        BadInput: a folder or file is unusable, or a named metric or every metric is impossible.
     """
     s = settings
     real, fake = (
@@ -139,7 +138,7 @@ def open_subject(settings: RulerConfig) -> Subject:
 
 
 def measure(subject: Subject, device: str = "cpu") -> dict[str, Any]:
-    """Every score of the settings, or the reason why it is refused."""
+    """Every score of the settings, or why it is refused."""
     s = subject.settings
     refused = {m: why for m in s.metrics or METRICS if (why := subject.refusal(m))}
     wanted = [m for m in s.metrics or METRICS if m not in refused]
@@ -170,10 +169,10 @@ def measure(subject: Subject, device: str = "cpu") -> dict[str, Any]:
 def load_networks(
     s: RulerConfig, wanted: Sequence[str], device: str
 ) -> tuple[Networks, PerceptualDistance | None, dict[str, str]]:
-    """The networks that the metrics need, and what identifies their weights.
+    """Networks of the metrics, and hashes of their weights.
 
     Raises:
-        BadInput: weights cannot be had or do not fit.
+        BadInput: weights are missing or do not fit.
     """
     i3d = inception = perceptual = None
     weights = {}
@@ -224,7 +223,7 @@ def alone(seen: dict[str, Seen]) -> dict[str, Any]:
 
 
 def duplicates(subject: Subject, seen: dict[str, Seen]) -> dict[str, Any]:
-    """Near-duplicates, with the clips named in place of numbered."""
+    """Near-duplicates, with names in place of numbers."""
     real, fake = subject.clips
     found = near_duplicates(
         torch.stack(seen["real"].thumbnails),

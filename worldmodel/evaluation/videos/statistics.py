@@ -1,7 +1,7 @@
 """Statistics of a clip in space and time: features for a Frechet distance that need no download.
 
-They see brightness, contrast, texture, flicker, colour, and motion with its direction; not what is
-shown. A distance of 0 means that clips look alike in these, not that they are alike.
+They measure brightness, contrast, texture, flicker, colour and directed motion, not content. A
+distance of 0 means that clips are alike in these alone.
 """
 
 import torch
@@ -13,7 +13,7 @@ from worldmodel.evaluation.videos.pixels import luma
 
 VERSION = 1  # raise it with every change that alters a feature
 SIDE, CELLS = 64, 4
-# What divides each kind, so that none outweighs the others; about their spread on drives.
+# Divisor of each kind, about its spread on drives, so that none outweighs the others.
 SCALES = {
     "brightness": 0.09,
     "contrast": 0.04,
@@ -24,7 +24,7 @@ SCALES = {
     "motion_y": 0.15,
 }
 COLOUR = 0.06
-QUIET = 2e-4  # mean squared slope below which motion of a cell counts as none
+QUIET = 2e-4  # mean squared slope below which a cell counts as still
 NUM_FEATURES = len(SCALES) * CELLS**2 + 3
 
 
@@ -41,7 +41,7 @@ def clip_statistics(clips: UInt8[Tensor, "n time h w 3"]) -> Float[Tensor, "n fe
     y = small.view(n, time, SIDE, SIDE)
     mean, square = _cells(y), _cells(y.square())
     step = y.diff(dim=1)
-    # Centred in time and space: otherwise frames without any motion in common would show some.
+    # Centred in time and space: otherwise unrelated frames would show motion.
     middle = (y[:, 1:] + y[:, :-1]) / 2
     along, across = _slope(middle, 3), _slope(middle, 2)
     kinds = {
