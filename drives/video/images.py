@@ -1,11 +1,13 @@
 """Reads PNG and JPEG files, checked before decoding."""
 
+import io
 import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -40,14 +42,13 @@ def read_image(path: Path) -> UInt8[np.ndarray, "height width 3"]:
         BadInput: it cannot be decoded, has transparent pixels or more than `MAX_PIXELS`.
     """
     with _opened(path) as image:
-        if image.mode.startswith("I"):  # Pillow would clip 16 bits to white
-            grey = (np.asarray(image).astype(np.uint32) + 128) // 257
-            return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            if np.asarray(image.getchannel("A")).min() < 255:
-                raise ValueError("it has transparent pixels: flatten it onto a background")
-        return np.asarray(_turned(image).convert("RGB"))
+        return _as_shown(image)
+
+
+def decode_image(content: bytes, where: str) -> UInt8[np.ndarray, "height width 3"]:
+    """RGB pixels of an image file's content; BadInput as in `read_image`, with `where` for it."""
+    with _opened(io.BytesIO(content), where) as image:
+        return _as_shown(image)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -97,12 +98,25 @@ def check_sizes(paths: Sequence[Path]) -> tuple[int, int]:
     return first
 
 
+def _as_shown(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+    if image.mode.startswith("I"):  # Pillow would clip 16 bits to white
+        grey = (np.asarray(image).astype(np.uint32) + 128) // 257
+        return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if np.asarray(image.getchannel("A")).min() < 255:
+            raise ValueError("it has transparent pixels: flatten it onto a background")
+    return np.asarray(_turned(image).convert("RGB"))
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(source: Path | IO[bytes], where: object = None) -> Iterator[Image.Image]:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:  # up to twice this, Pillow only warns
                 raise ValueError(f"{image.width}x{image.height} are too many pixels")
             yield image
     except DAMAGE as error:
-        raise BadInput(f"{path}: cannot be decoded ({error}); replace the file") from error
+        raise BadInput(
+            f"{where or source}: cannot be decoded ({error}); replace the file"
+        ) from error
