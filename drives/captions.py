@@ -1,4 +1,4 @@
-"""Captions of a drive: texts about ranges of frames, in `drive.json` and in the token store."""
+"""Captions: texts about ranges of frames, in `drive.json` and in the token store."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class Caption:
 
 
 def read_captions(entries: Any, num_frames: int, where: str) -> tuple[Caption, ...]:
-    """Captions as JSON has them: `{"text": ..., "start": 0, "stop": 40}`; no range means all.
+    """Captions from JSON: `{"text": ..., "start": 0, "stop": 40}`; no range means all.
 
     Raises:
-        BadInput: an entry without text, or a range that is not inside the drive.
+        BadInput: an entry without text, or a range outside of the drive.
     """
     if not isinstance(entries, list):
         raise BadInput(f'{where}: captions is {entries!r}; give a list of {{"text": ...}}')

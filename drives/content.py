@@ -1,8 +1,7 @@
 """Identity of files by sha256: a copy is the same data, a changed byte is other data.
 
-A hash costs a read of the file, so `.content.json` beside the files keeps it, with the sizes and
-times of the files. While these stay equal, nothing is read again. For a read-only folder the
-hashes are kept below `spare`.
+A hash costs a read of the file, so `.content.json` beside the files keeps it with their sizes and
+times. While these stay equal, nothing is read again. Hashes of read-only folders lie below `spare`.
 """
 
 import hashlib
@@ -21,7 +20,7 @@ from training.disk.records import read_record, write_record
 from training.errors import BadInput
 
 NAME = ".content.json"
-# A file may change twice within one clock tick (2 s on FAT): hashes of younger files are not kept.
+# A file may change twice within a clock tick (2 s on FAT), so hashes of younger files are not kept.
 TICK_S = 2.0
 SAVE_EVERY_S = 10.0
 
@@ -115,12 +114,12 @@ def _hashes_of(root: Path) -> Hashes:
 
 
 def hashes_of(root: Path) -> Hashes:
-    """The hashes kept for a folder, read once by every process."""
+    """The hashes of a folder, read once per process."""
     return _hashes_of(Path(os.path.abspath(root)))
 
 
 def _read(path: Path) -> dict[str, list[str]]:
-    """The kept hashes; empty where the file is missing or damaged: the files are read again."""
+    """The kept hashes; empty where their file is missing or damaged."""
     if not path.exists():
         return {}
     try:
@@ -133,7 +132,7 @@ def _read(path: Path) -> dict[str, list[str]]:
 def _stamp(files: Files) -> tuple[str, float]:
     """Sizes and times of the files, and the time of the last change.
 
-    The inode's change time is included: unlike the modification time, it cannot be set back.
+    The inode's change time counts, because unlike the modification time it cannot be set back.
     """
     if isinstance(files, Path):
         stat = files.stat()

@@ -32,14 +32,14 @@ from training.errors import BadInput
 
 @dataclass(frozen=True)
 class Drive:
-    """One recording, or a piece of it, checked when opened; pixels are read only when asked for.
+    """A recording or a piece of it, checked when opened; pixels are read on demand.
 
     Attributes:
         actions: float32 [frame action], one row per frame; columns as in `action_names`.
-        meta: the content of `drive.json` (source, licence, captions, ...), of the whole recording.
-        actions_sha256: of the action file; "" where there is none.
-        span: which frames of the recording a piece shows, start <= i < stop; None: all.
-        roads: "seen" or "unseen" in training, where a rule of `drives.splits` found that out.
+        meta: the content of `drive.json` (source, licence, captions, ...) of the whole recording.
+        actions_sha256: of the action file; "" without one.
+        span: the recording's frames of a piece, start <= i < stop; None: all.
+        roads: "seen" or "unseen" in training, if a rule of `drives.splits` found out.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class Drive:
         return self.start + len(self.actions)
 
     def piece(self, piece: Piece) -> "Drive":
-        """These frames of a whole drive as a drive of their own, in their split."""
+        """A piece of this drive as a drive of its own, in its split."""
         start, stop = piece.start, piece.stop
         whole = start == 0 and stop == len(self.actions)
         return replace(
@@ -112,7 +112,7 @@ class Drive:
 
     @property
     def digest(self) -> str:
-        """sha256 of the whole content: equal for a copy with another name and other dates."""
+        """sha256 of the whole content, equal for a copy with another name and dates."""
         facts = {key: value for key, value in self.meta.items() if key not in RECORDED}
         content: list[Any] = [facts, self.pixels_sha256, self.actions_sha256]
         content += [self.span, self.roads] if self.span or self.roads else []
@@ -120,7 +120,7 @@ class Drive:
 
     @property
     def footage(self) -> Footage:
-        """Which frames it shows, for comparisons by content."""
+        """Its frames, for comparisons by content."""
         licence = str(self.meta.get("licence") or UNKNOWN)
         entry = content_entry(self.pixels_sha256, *(self.span or ()))
         return Footage(self.id, str(self.split), entry, licence, self.roads)
@@ -136,7 +136,7 @@ class Drive:
 
     @property
     def drops(self) -> list[Drop]:
-        """Frames that the recorder dropped, by the frames' time stamps or else the rows' times."""
+        """Frames that the recorder dropped, by time stamps of frames or else of rows."""
         found = self._drops_of_recording()
         moved = [drop._replace(after_frame=drop.after_frame - self.start) for drop in found]
         return [drop for drop in moved if 0 <= drop.after_frame < len(self.actions) - 1]
@@ -180,9 +180,9 @@ class Drive:
         """Decode every frame once and return their (height, width).
 
         Raises:
-            BadInput: a frame fails to decode or has another size (the message names it), the
-                numbers of frames and action rows differ, or the video was altered (checked last,
-                because a decoding error names the frame).
+            BadInput: a frame fails to decode or has another size (named), the numbers of frames and
+                action rows differ, or the video was altered (checked last, because a decoding error
+                names the frame).
         """
         count, shape = 0, (0, 0, 0)
         frames = video.read_source(self.source, self.start, self.stop if self.span else None)
@@ -193,7 +193,7 @@ class Drive:
         return shape[0], shape[1]
 
     def check_count(self, num_decoded: int) -> None:
-        """BadInput unless as many frames were decoded as there are rows of actions."""
+        """BadInput unless every row of actions has a frame."""
         if num_decoded != len(self.actions):
             raise BadInput(
                 f"{self.path}: {len(self.actions)} action rows but {num_decoded} frames decode; "

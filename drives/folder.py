@@ -24,8 +24,7 @@ def open_drives(
     before it val (of three or more), and the others train.
 
     Args:
-        splits: a file that `python -m drives.splits` wrote; it alone then says which frames are in
-            which split.
+        splits: a file of `python -m drives.splits`, which then alone decides the splits.
 
     Raises:
         BadInput: there are no drives, one is unusable, or none is in the split `needed`.
@@ -42,7 +41,7 @@ def open_folders(root: Path, action_names: Sequence[str] | None = None) -> list[
     """Every drive below `root`, sorted by id, with the split in its `drive.json` or none."""
     if not root.is_dir():
         raise BadInput(f"data.root={root}: no such folder; see docs/drives.md for the layout")
-    # Names that begin with a dot are drives in writing.
+    # Names with a leading dot are unfinished drives.
     paths = sorted(p for p in root.glob("[!.]*") if os.path.lexists(p / "drive.json"))
     if not paths:
         raise BadInput(
@@ -53,7 +52,7 @@ def open_folders(root: Path, action_names: Sequence[str] | None = None) -> list[
 
 
 def assign_splits(drives: list[Drive], needed: str = "train") -> list[Drive]:
-    # Where some drives name a split, the position of the others has no meaning.
+    # Positions mean nothing where some drives name a split.
     count = len(drives) if all(drive.split is None for drive in drives) else None
     result = [
         replace(drive, split=drive.split or default_split(drive.id, index, count))

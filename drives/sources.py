@@ -80,7 +80,7 @@ class DriveSource(DriveSourceConfig):
         return tuple(name for name in drives[0].action_names if name in common)
 
     def _say_left_out(self, drives: Sequence[Drive]) -> None:
-        """Print which columns are not used because a drive lacks them."""
+        """Print the columns that are unused because a drive lacks them."""
         used = self.action_names(drives)
         for drive in drives if self.actions is None else ():
             left = [name for name in drive.action_names if name not in used]
@@ -93,7 +93,7 @@ class DriveSource(DriveSourceConfig):
                 return
 
     def _judge_embedded_actions(self) -> tuple[str, ...]:
-        """The columns to use of the embedded drives; BadInput for one that they do not have."""
+        """The columns to use of the embedded drives; BadInput for one that they lack."""
         names = ACTION_NAMES if self.actions is None else tuple(self.actions)
         missing = [name for name in names if name not in ACTION_NAMES]
         if missing:
@@ -107,7 +107,7 @@ class DriveSource(DriveSourceConfig):
         """Frame rate, action columns, and whether there are captions; makes no drives.
 
         Raises:
-            BadInput: as `open`, or a column that the embedded drives do not have.
+            BadInput: as `open`, or a column that the embedded drives lack.
         """
         if not self.embedded:
             drives = self._opened()
@@ -156,10 +156,10 @@ class TokenSource(TokenSourceConfig):
         one_of(("store", *TOKEN_FORMATS), "data.", format=self.format)
 
     def open(self, on_corrupt: str = "stop") -> TokenStore:
-        """The store, converted first where needed (`on_corrupt`: see `TokenStore`).
+        """The store, converted first if needed (`on_corrupt`: see `TokenStore`).
 
         Raises:
-            BadInput: nothing there, or its tokens are not what the format says.
+            BadInput: nothing is there, or its tokens do not fit the format.
         """
         root = Path(self.root)
         if self.format == "store":
@@ -193,13 +193,13 @@ class TokenSource(TokenSourceConfig):
 
 
 def trained_on(manifest: Mapping[str, Any], where: str) -> dict[str, Any] | None:
-    """What the config of a checkpoint says of its source; None where it names none.
+    """The source in the config of a checkpoint; None where it names none.
 
     Args:
         where: the manifest, for messages.
 
     Raises:
-        BadInput: it says it in another way than ours do.
+        BadInput: it has another form.
     """
     data = (manifest.get("config") or {}).get("data")
     source = data.get("source") if isinstance(data, dict) else data
@@ -240,7 +240,7 @@ def _part(kind: type, values: dict[str, Any]) -> Any:
 
 
 def class_name(values: Any) -> str:
-    """What kind of source some values are of: a class, whose module may have another name today."""
+    """Class name of the source; its module may have another name today."""
     target = values.get("_target_") if isinstance(values, Mapping) else values
     return str(target).rpartition(".")[2]
 

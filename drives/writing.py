@@ -31,8 +31,8 @@ def write_drive(
 ) -> None:
     """Write a drive folder; it gets its name only when it is complete.
 
-    `meta` must hold `fps`. Importers add `source`, `licence` and `split`. This function adds the
-    hashes `RECORDED`.
+    `meta` must hold `fps`; importers add `source`, `licence` and `split`, this function the hashes
+    `RECORDED`.
 
     Raises:
         BadInput: the folder exists, or the drive would not open.

@@ -1,8 +1,8 @@
 """A scripted driver that follows a track with human-like variety.
 
-It changes its cruising speed, moves across the road, swerves, leaves the road and comes
-back, brakes late or early before bends, and sometimes stands still. Everything it does is
-drawn from one seed: a style (who drives) and a plan (what happens when).
+It changes speed, moves across the road, swerves, leaves the road and returns, brakes late or early
+before bends, and sometimes stands still. One seed draws a style (who drives) and a plan (what
+happens when).
 """
 
 import math
@@ -32,10 +32,10 @@ class DriverStyle:
     """Who drives: constant over a drive.
 
     Attributes:
-        accel_mps2, decel_mps2: how hard the pedals are used; a high decel brakes late.
+        accel_mps2, decel_mps2: strength of the pedals; a high decel brakes late.
         bend_mps2: lateral acceleration taken in bends.
-        lookahead_s: how far ahead the eyes are; short ones wobble, long ones cut corners.
-        lateral_mps: how fast the car moves across the road.
+        lookahead_s: distance of the steering point; a short one wobbles, a long one cuts corners.
+        lateral_mps: speed across the road.
         unsteadiness: standard deviation of the steering noise, in units of steering.
     """
 
@@ -74,7 +74,7 @@ def draw_style(rng: np.random.Generator) -> DriverStyle:
 def draw_plan(
     rng: np.random.Generator, style: DriverStyle, duration_s: float
 ) -> tuple[Manoeuvre, ...]:
-    """What happens between 0 and `duration_s`, in order and without overlaps."""
+    """Manoeuvres between 0 and `duration_s`, in order and without overlaps."""
     kinds = list(MANOEUVRES)
     shares = [MANOEUVRES[kind][0] for kind in kinds]
     plan = [Manoeuvre("lane", 0.0, 0.0, float(rng.uniform(-3.0, 3.0)))]
@@ -102,7 +102,7 @@ class Centreline:
         step = np.roll(points, -1, axis=0) - points
         length = np.linalg.norm(step, axis=1)
         turn = np.angle(np.exp(1j * np.diff(np.unwrap(np.arctan2(step[:, 1], step[:, 0])))))
-        turn = np.append(turn, 0.0)  # the seam, where head and tail are glued together
+        turn = np.append(turn, 0.0)  # the seam of head and tail
         self.points = points
         self.tangents = step / length[:, None]
         self.spacing_m = float(np.median(length))
@@ -112,7 +112,7 @@ class Centreline:
     def locate(self, position: tuple[float, float], near: float) -> float:
         """Fractional index of the point nearest to `position`, searched only around `near`.
 
-        Searching everywhere would jump where two parts of the track pass close by.
+        A search everywhere would jump between parts of the track that pass close by.
         """
         num = len(self.points)
         around = (round(near) + np.arange(-4, 9)) % num
@@ -130,10 +130,10 @@ class Centreline:
         return float(x - left_m * along_y), float(y + left_m * along_x)
 
     def speed_limits(self, style: DriverStyle) -> Float[np.ndarray, " point"]:
-        """Highest speed (m/s) at each point at which the car can still take every bend ahead."""
+        """Highest speed (m/s) at each point that still allows every bend ahead."""
         bend = np.sqrt(style.bend_mps2 / np.maximum(np.abs(self.curvature_per_m), 1e-3))
         limits = bend.copy()
-        for index in range(2 * len(limits) - 1, -1, -1):  # twice round: the line is closed
+        for index in range(2 * len(limits) - 1, -1, -1):  # twice round, because the line is closed
             here, ahead = index % len(limits), (index + 1) % len(limits)
             reach = math.sqrt(limits[ahead] ** 2 + 2 * style.decel_mps2 * self.spacing_m)
             limits[here] = min(bend[here], reach)
@@ -208,7 +208,7 @@ class ScriptedDriver:
             angle = math.copysign(FULL_LOCK_RAD, left)
         else:
             angle = math.atan(WHEELBASE_M * 2 * left / (x * x + y * y))
-        pull = self.dt_s / 0.5  # the noise forgets itself within half a second
+        pull = self.dt_s / 0.5  # the noise decays within half a second
         self.noise += -pull * self.noise + math.sqrt(2 * pull) * float(
             self.rng.normal(0.0, self.style.unsteadiness)
         )

@@ -1,6 +1,6 @@
 """The embedded drives: Gymnasium's CarRacing-v3, driven by `drives.carracing.driver`.
 
-They need no download, are the same for the same seed, and come with exact actions:
+They need no download, depend on the seed alone, and have exact actions:
 
     steering        [-1, 1], +1 = full lock to the RIGHT (the convention of CarRacing)
     throttle, brake [0, 1], share of the full pedal
@@ -35,7 +35,7 @@ from training.disk.records import read_json
 from training.errors import BadInput
 from training.loading.pools import process_pool
 
-VERSION = 1  # raise it with every change that alters a drive: old drives are then refused
+VERSION = 1  # raise it with every change of a drive; old drives are then refused
 ACTION_NAMES = ("steering", "throttle", "brake", "speed_mps", "yaw_rate_rad_s")
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def make_drive(
 
     A pure function: the same arguments give the same bytes, in any process.
     """
-    # Imported here: drives on disk need neither pygame nor Box2D.
+    # Imported here because drives on disk need neither pygame nor Box2D.
     from drives.carracing.simulator import ENV_ACTION_PER_UNIT, Simulator
 
     split = list(config.drives.values())[index]
@@ -101,7 +101,7 @@ def make_drives(root: Path, config: CarRacingConfig, num_workers: int | None = N
     and is written last. Drives that differ from it are named and made again.
 
     Args:
-        num_workers: processes; default one per usable core, 0 or 1 stays in this process.
+        num_workers: processes; None: one per usable core; 0 or 1: this process.
 
     Raises:
         BadInput: `root` holds drives of another config or version, or of someone else.

@@ -1,6 +1,6 @@
 """CarRacing-v3 as a simulator: a car on a track, drawn only on request.
 
-Importing this loads pygame and Box2D; nothing of it needs a display.
+Loads pygame and Box2D; needs no display.
 """
 
 import math
@@ -17,27 +17,27 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # read when pygame is 
 import pygame
 
 with warnings.catch_warnings():
-    # From the bindings of Box2D, which crash the interpreter where warnings are errors.
+    # Warnings of Box2D's bindings crash the interpreter where warnings are errors.
     warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
     from gymnasium.envs.box2d.car_dynamics import Car
     from gymnasium.envs.box2d.car_racing import FPS, GRASS_DIM, CarRacing
 
-# CarRacing's wheels stop at 0.4, and its full pedals are a rocket's: a drive's 1.0 is less.
+# CarRacing's wheels stop at 0.4, and its full pedals are too strong: 1.0 of a drive is less.
 ENV_ACTION_PER_UNIT = (0.4, 0.2, 0.1)
-VIEW_M = 43.2  # side of the square that a frame shows, as much as CarRacing shows ahead
+VIEW_M = 43.2  # side of the square in a frame, as far as CarRacing shows ahead
 CAR_AT = 1 / 7  # height of the car in the frame
 SUPERSAMPLE = 4
 
 
 class Simulator(CarRacing):
-    """CarRacing-v3, drawn only on request, from a fixed height and without instruments.
+    """CarRacing-v3, drawn on request from a fixed height, without instruments.
 
-    Laps are ignored: the road keeps its colours, and `drive` continues after the end of a lap.
+    Laps are ignored: the road keeps its colours, and `drive` goes on after a lap.
 
     Args:
         env_seed: seed of the track.
         backwards: drive the track the other way round.
-        start: where on the track, 0 to 1.
+        start: place on the track, 0 to 1.
     """
 
     car: Car  # there from the first reset on
@@ -48,7 +48,7 @@ class Simulator(CarRacing):
         points = np.array([point[2:4] for point in self.track])
         self.line = Centreline(points[::-1].copy() if backwards else points)
         self.start = int(start * len(points)) % len(points)
-        # Copies: CarRacing repaints the tiles that the car has touched.
+        # Copies, because CarRacing repaints the tiles that the car touched.
         grass = [(x, y) for x in range(-20, 20, 2) for y in range(-20, 20, 2)]
         square = np.array([(1, 0), (0, 0), (0, 1), (1, 1)])
         self._polygons = np.array(

@@ -86,7 +86,7 @@ class ClipDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         return self.frames[drive][window], self.actions[drive][window]
 
     def describe(self, index: int) -> dict[str, Any]:
-        """Which drive and frames a clip shows."""
+        """Drive and frames of a clip."""
         drive, start = self._locate(index)
         frames = [start, start + self.clip_frames - 1]
         return {"drive": self.drives[drive].id, "frames": frames}
@@ -114,7 +114,7 @@ class ClipDataModule(L.LightningDataModule):
             each batch from the videos).
         fit: see `judge_sizes`.
         balance: weights of the training clips.
-        duplicates: where two splits show the same footage: "stop", "warn", or "off": do not look.
+        duplicates: for footage in two splits: "stop", "warn", or "off" (no search).
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class ClipDataModule(L.LightningDataModule):
         self.drives: list[Drive] = []
 
     def prepare_data(self) -> None:
-        """Make, check and decode the drives; safe to call from every process, and again."""
+        """Make, check and decode the drives; every process may call it, and again."""
         if self.drives:
             return
         drives = self.source.open()
@@ -168,7 +168,7 @@ class ClipDataModule(L.LightningDataModule):
         self.drives = drives
 
     def planned_facts(self) -> dict[str, Any]:
-        """Facts about the data that the model's config needs (none), before any data is made."""
+        """Facts for the model's config (none), before any data is made."""
         return {}
 
     def planned_batch(self, facts: dict[str, Any], size: int) -> Clip:

@@ -1,4 +1,4 @@
-"""The frames of clips, at the tokenizer's image size: kept on disk, or decoded on request."""
+"""Frames of clips at the tokenizer's image size: cached on disk, or decoded on request."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,16 +17,16 @@ from training.errors import BadInput, CorruptSample
 from training.loading.pools import process_pool
 
 PIXELS = "v2"  # raise it with every change that alters a decoded or scaled pixel
-# Starting a process costs seconds; one process decodes about this many frames in that time.
+# Frames that one process decodes in the seconds that starting another takes.
 WORTH_A_PROCESS = 2000
 
 
 class FrameCache:
     """Decoded, resized frames on disk as one memory-mapped array per drive.
 
-    Making the cache decodes every frame once, so an unreadable video is named before any
-    training. Finished drives survive an interruption. A file's name holds the hash of the video
-    and of the settings of the decoder. An altered file is made again.
+    Making the cache decodes every frame once, so an unreadable video is named before training.
+    Finished drives survive an interruption. A file's name holds the hashes of the video and of the
+    decoder's settings. An altered file is made again.
     """
 
     def __init__(self, root: Path, size: Sequence[int]) -> None:
@@ -88,7 +88,7 @@ class FrameCache:
         array.flush()
 
     def _is_whole(self, drive: Drive) -> bool:
-        """Whether the file exists and is unaltered; its hash is remembered."""
+        """Whether the file exists and is unaltered; its hash is kept."""
         file = self._file(drive)
         if not (file.exists() and file.with_suffix(".sha256").exists()):
             return False

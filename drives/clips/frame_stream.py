@@ -1,4 +1,4 @@
-"""Frames of many drives, decoded and resized ahead of time by worker processes."""
+"""Frames of many drives, decoded and resized ahead by worker processes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -27,7 +27,7 @@ class FrameBatch(NamedTuple):
         drive: index of the drive.
         frames: uint8 [n 3 height width].
         drops: frames that the recorder dropped; set in the last batch of a drive.
-        problem: why the drive cannot be read; this is then its last batch.
+        problem: why the drive cannot be read; ends the drive.
     """
 
     drive: int
@@ -102,7 +102,7 @@ class _Ahead(DataLoader[FrameBatch]):
 def read_ahead(stream: FrameStream, num_workers: int, pin_memory: bool = False) -> Any:
     """Iterate over a stream's batches; up to three wait per worker.
 
-    A small number of frames is decoded in this process, whatever `num_workers` is.
+    Few frames are decoded in this process, whatever `num_workers` is.
     """
     frames = sum(len(drive.actions) for drive in stream.drives)
     workers = min(num_workers, len(stream.drives), frames // WORTH_A_PROCESS)

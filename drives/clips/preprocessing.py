@@ -50,7 +50,7 @@ class Preprocessing:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "Preprocessing":
-        """As a manifest holds it; TypeError where a field is unknown."""
+        """From a manifest; TypeError where a field is unknown."""
         fields: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }

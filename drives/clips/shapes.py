@@ -1,6 +1,6 @@
-"""Whether the frames of drives have the size and the aspect that a network takes.
+"""Checks that frames of drives have the size and the aspect of a network.
 
-Judged before anything is decoded, from the headers of the files.
+It reads headers alone, before anything is decoded.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from drives.drive import Drive
 from training.errors import BadInput
 from training.ranges import one_of
 
-MOST_CUT = 0.02  # of a frame's width or height: less is the rounding of an aspect
+MOST_CUT = 0.02  # of a frame's width or height; less is rounding
 
 
 def judge_sizes(
@@ -26,7 +26,7 @@ def judge_sizes(
         fit: "same" refuses frames of another aspect; "cover" scales them to cover `image_size`
             and cuts the sides off.
         setting: the name of `fit` on the command line.
-        remedy: what else gives a network for these drives; may name {size}.
+        remedy: another way to a network for these drives; may name {size}.
 
     Raises:
         BadInput: frames of another aspect, and `fit` is "same".

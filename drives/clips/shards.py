@@ -27,8 +27,8 @@ class Shard:
     def take(self, drives: Sequence[Drive]) -> list[Drive]:
         """Drives of this shard; the longest are dealt first, so that shards end together.
 
-        The result depends on all drives and not on the progress: every process and every restart
-        sees the same shares.
+        The result depends on all drives, not on the progress, so every process and restart sees the
+        same shares.
         """
         longest_first = sorted(drives, key=lambda d: (-len(d.actions), d.id))
         return sorted(longest_first[self.index :: self.count], key=lambda d: d.id)

@@ -1,4 +1,4 @@
-"""The gate before training: near-duplicates across splits end it, unless the user goes on."""
+"""The gate before training: near-duplicates across splits end it, unless the user allows them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ def refuse_duplicates(
     setting: str,
     on_corrupt: str = "stop",
 ) -> list[Duplicate]:
-    """Pairs in different splits that show the same footage; their pictures lie below `cache`.
+    """Find pairs in different splits that show the same footage; write pictures below `cache`.
 
     Args:
         on_found: "stop", "warn" (print and go on) or "off" (look for none).

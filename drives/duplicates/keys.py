@@ -1,7 +1,7 @@
-"""Keys: samples that look alike share some of them, so pairs are found by sorting.
+"""Keys: samples that look alike share some, so sorting finds pairs.
 
-The cost is that of sorting all keys. Buckets that hold very many samples say nothing (a straight
-road, a black screen) and are left out.
+The cost is that of sorting all keys. Buckets with very many samples (a straight road, a black
+screen) are left out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ def keys_of(prints: Sequence[Print]) -> UInt64[np.ndarray, "key sample"]:
         width = prints[0].pictures.shape[1]
         parts = [rng.choice(width, min(CELLS, width), replace=False) for _ in range(NUM_KEYS)]
         return np.concatenate([_token_keys(one.pictures, parts) for one in prints], axis=1)
-    # As many bits as tell all samples apart; more would lose pairs that differ a little.
+    # Enough bits to tell all samples apart; more would lose pairs that differ a little.
     bits = int(np.clip(np.ceil(np.log2(max(total, 2))), 10, 20))
     chosen = [rng.choice(LOW * LOW - 1, bits, replace=False) for _ in range(NUM_KEYS)]
     return np.concatenate([_picture_keys(_code(one.pictures), chosen) for one in prints], axis=1)

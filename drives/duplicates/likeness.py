@@ -1,8 +1,8 @@
-"""Likeness: how much aligned samples differ, against how much a drive changes by itself.
+"""Likeness: distance of aligned samples, relative to the change within a drive.
 
-The distance of two pictures is 1 - the correlation of their details; of two token grids, the share
+The distance of two pictures is 1 - the correlation of their details, of two token grids the share
 of cells that differ. A copy is much closer to its original than the original is to itself half a
-second later. A later lap over the same road, on another track and at another speed, is not.
+second later. Another lap over the same road, at another speed, is not.
 """
 
 from functools import cache
@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Num
 
 LATER_S = 0.5
-LEAST_CHANGE = 0.05  # less is a standing car, which is like itself in every lap
-BLUR = 9  # pixels; without what is wider, a straight road is less like every other
+LEAST_CHANGE = 0.05  # less is a standing car, which is alike in every lap
+BLUR = 9  # pixels; wider details make all straight roads alike
 
 
 class Edges(NamedTuple):
@@ -28,12 +28,12 @@ class Edges(NamedTuple):
 def readied(
     samples: Num[np.ndarray, "sample *size"], edges: Edges | None = None
 ) -> Num[np.ndarray, "sample values"]:
-    """Samples as `distance` compares them: tokens as they are, of pictures the details.
+    """Prepare samples for `distance`: tokens stay, of pictures the details remain.
 
-    Pictures lose their blurred selves, then get mean 0 and length 1.
+    A blurred copy is subtracted from pictures; then they get mean 0 and length 1.
 
     Args:
-        edges: cut from the pictures, and what remains is scaled up again.
+        edges: cut from the pictures; the rest is scaled up again.
     """
     if samples.ndim == 2:
         return samples
@@ -51,7 +51,7 @@ def readied(
 def distance(
     a: Num[np.ndarray, "sample values"], b: Num[np.ndarray, "sample values"]
 ) -> Float[np.ndarray, " sample"]:
-    """Of each sample to the one in the same place."""
+    """Distance of each sample to the one in the same place."""
     if np.issubdtype(a.dtype, np.integer):
         return (a != b).mean(-1)
     return 1 - np.einsum("nv,nv->n", a, b)
@@ -71,7 +71,7 @@ def own_change(
 
 @cache
 def _blur(side: int) -> Float[np.ndarray, "side side"]:
-    """Means over `BLUR` neighbours, of fewer at the ends."""
+    """Means over `BLUR` neighbours, fewer at the ends."""
     near = np.abs(np.arange(side)[:, None] - np.arange(side)) <= BLUR // 2
     return (near / near.sum(1, keepdims=True)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Matches: whether a guess holds once shift and crop are fitted, and over which frames."""
+"""Matches: fits shift and crop of a guess, and finds the frames over which it holds."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Frames of two drives in different splits that show the same.
+    """Frames of two drives in different splits that show the same footage.
 
     Attributes:
         a, b: the drives, `a` in the earlier split (train, val, test).
@@ -48,8 +48,8 @@ class Fit(NamedTuple):
 
     Attributes:
         distance: mean over the probes.
-        by: samples of `a` added to the guessed shift.
-        of_a: whether the edges are cut from `a`, or else from `b`.
+        by: samples of `a` that are added to the guessed shift.
+        of_a: whether the edges are cut from `a`; else from `b`.
     """
 
     distance: float
@@ -63,7 +63,7 @@ class Matcher:
 
     Args:
         max_ratio: largest mean distance of a match, over the change within half a second.
-        min_s: seconds that must match; of a drive that is shorter, all of it.
+        min_s: seconds that must match; a shorter drive must match as a whole.
     """
 
     def __init__(self, prints: Sequence[Print], max_ratio: float, min_s: float) -> None:
@@ -71,7 +71,7 @@ class Matcher:
         self._changes: dict[int, np.ndarray] = {}
 
     def first_matches(self, guesses: Iterable[Guess]) -> list[Duplicate]:
-        """One match of each pair of drives that has any."""
+        """One match of each pair of drives, if any."""
         found: dict[tuple[int, int], Duplicate] = {}
         for guess in guesses:
             if (guess.a, guess.b) not in found and (match := self.judged(guess)):
@@ -79,7 +79,7 @@ class Matcher:
         return [found[pair] for pair in sorted(found)]
 
     def judged(self, guess: Guess) -> Duplicate | None:
-        """The match that a guess leads to; None where the frames differ."""
+        """The match of a guess; None where the frames differ."""
         change, probes = self._change(guess.b), self._probes(guess)
         least = change[probes].mean() if len(probes) else 0.0
         if least < LEAST_CHANGE:
@@ -102,7 +102,7 @@ class Matcher:
         return one.frames if guess.clock == FRAMES else one.seconds
 
     def _probes(self, guess: Guess) -> Int[np.ndarray, " probe"]:
-        """Samples of `b` in the block that a sample of `a` may be laid under."""
+        """Samples of `b` in the block under which a sample of `a` may lie."""
         times, place = self._times(guess, guess.b), self._under(guess, 0)
         inside = (times >= guess.block * BLOCK_S) & (times < (guess.block + 1) * BLOCK_S)
         block = np.flatnonzero(inside & self._is_there(guess, place))

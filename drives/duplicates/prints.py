@@ -1,7 +1,7 @@
-"""Prints: small pictures of a drive's frames, about ten a second, by which footage is recognised.
+"""Prints: small pictures of a drive, about ten a second, that identify footage.
 
 A drive's print is 32 x 32 grey pixels per sampled frame, kept on disk under the hash of its pixels.
-The print of an encoded drive is its tokens: they are there already.
+The print of an encoded drive is its tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ AT_ONCE = 128
 
 @dataclass(frozen=True)
 class Print:
-    """What is known of a drive's frames.
+    """The print of a drive.
 
     Attributes:
         every: frames from one sample to the next.
@@ -54,7 +54,7 @@ class Print:
 
     @cached_property
     def frames(self) -> Float[np.ndarray, " sample"]:
-        """The same on a clock that gives every frame a tenth of a second, whatever its rate."""
+        """The same on a clock that gives every frame a tenth of a second."""
         return np.arange(len(self.pictures)) * (self.every / RATE_HZ)
 
 
@@ -64,10 +64,10 @@ def sampled_every(fps: float) -> int:
 
 
 def prints_of(drives: Sequence[Drive], cache: Path, on_corrupt: str = "stop") -> list[Print]:
-    """The prints of drives; what is not kept below `cache` is decoded, with a progress bar.
+    """The prints of drives; missing ones are decoded, and kept below `cache`.
 
     Args:
-        on_corrupt: "skip" leaves out what cannot be decoded, and says so.
+        on_corrupt: "skip" leaves out what cannot be decoded, with a note.
 
     Raises:
         BadInput: a frame cannot be decoded, and `on_corrupt` is "stop".

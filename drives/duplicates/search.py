@@ -1,8 +1,8 @@
 """Search: every pair of drives in different splits that shows the same footage.
 
-Equal files are found by their hashes. Others by their prints: sorted keys give pairs of samples,
-pairs vote for shifts in time, shifts are fitted and measured. Time grows with the number of samples
-and with that of shifts that look likely, never with the number of pairs of drives.
+Hashes find equal files. Prints find others: sorted keys give pairs of samples, pairs vote for
+shifts in time, and shifts are fitted and measured. Time grows with the numbers of samples and of
+likely shifts, never with the number of pairs of drives.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from training.errors import BadInput
 
 # Between the copies and the look-alikes that docs/leakage.md lists.
 MAX_RATIO = 0.25
-MAX_TOKEN_RATIO = 0.6  # tokens change more than pixels do when a video is encoded again
+MAX_TOKEN_RATIO = 0.6  # tokens change more than pixels when a video is encoded again
 MIN_S = 4.0
 
 

@@ -1,4 +1,4 @@
-"""A sheet of pictures: each pair of drives one above the other, where they are most alike."""
+"""A sheet of pictures: each pair of drives, one above the other, where they are most alike."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice

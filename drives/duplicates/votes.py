@@ -1,6 +1,6 @@
-"""Votes: pairs of samples that look alike and agree on one shift in time.
+"""Votes: pairs of samples that look alike agree on one shift in time.
 
-Two laps of a road look alike here and there; a copy looks alike sample after sample, at one shift.
+Two laps of a road look alike here and there, a copy at one shift, sample after sample.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from drives.duplicates.keys import keys_of, pairs_of
 from drives.duplicates.prints import Print
 from drives.splits.base import SPLITS
 
-BLOCK_S = 4.0  # of the later split's drive, which is compared at once
+BLOCK_S = 4.0  # of the later split's drive, compared at once
 SHIFT_S = 0.2
 FEWEST = 3  # samples that agree
-MOST = 4  # shifts that are looked into, per block
+MOST = 4  # shifts to judge, per block
 SECONDS, FRAMES = "seconds", "frames"
 
 
@@ -25,7 +25,7 @@ class Guess(NamedTuple):
 
     Attributes:
         a, b: places of the prints.
-        clock: SECONDS, or FRAMES where both are lined up frame by frame, whatever their rates.
+        clock: SECONDS, or FRAMES where both align frame by frame, whatever their rates.
     """
 
     a: int
@@ -36,7 +36,7 @@ class Guess(NamedTuple):
 
 
 def guesses_of(prints: Sequence[Print]) -> list[Guess]:
-    """What the samples of different splits vote for, block after block."""
+    """The guesses that samples of different splits vote for, block after block."""
     lengths = [len(one.pictures) for one in prints]
     drive = np.repeat(np.arange(len(prints)), lengths)
     splits = np.repeat([SPLITS.index(one.footage.split) for one in prints], lengths)
@@ -69,7 +69,7 @@ def _counted(
     a, b = drive[first], drive[second]
     block = (times[second] / BLOCK_S).astype(np.int64)
     bins = np.floor((times[first] - times[second]) / SHIFT_S).astype(np.int64)
-    # A pair votes for two bins that overlap: a shift on an edge would lose half of its votes.
+    # Bins overlap and a pair votes for two, or a shift on an edge would lose half of its votes.
     columns = np.stack([np.tile(x, 2) for x in (b, block, a)] + [np.r_[bins, bins - 1]], axis=1)
     choices, votes = _count_rows(columns)
     choices, votes = choices[votes >= FEWEST], votes[votes >= FEWEST]

@@ -1,6 +1,6 @@
 """Splits drives by time, route or geofence: python -m drives.splits FOLDER OUT.json --by time
 
-OUT.json is then used with data.source.splits=OUT.json; the drives stay as they are.
+data.source.splits=OUT.json then uses OUT.json; the drives stay as they are.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def parsed() -> argparse.Namespace:
 
 
 def pieces_by(args: argparse.Namespace, drives: list[Drive]) -> Pieces:
-    """What the rule that was asked for makes of the drives."""
+    """The pieces that the chosen rule makes of the drives."""
     if args.by == "time":
         return by_time(drives, args.shares, args.gap_s)
     if args.by == "route":

@@ -1,6 +1,6 @@
 """Drives of a split. A missing split is an error; only a training run validates on test instead.
 
-That replacement is printed and recorded: what is then chosen by validation is chosen by test.
+That is printed and recorded, because validation then chooses by test drives.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from training.machine import launched_rank
 
 SPLITS = ("train", "val", "test")
 ROADS = SEEN, UNSEEN, _ = ("seen", "unseen", "")
-# What can be asked for: a split, or its drives on roads that training has or has not seen.
+# A split, or its drives on roads that training has or has not seen.
 CHOICES = (*SPLITS, *(f"{split}_{roads}" for split in SPLITS[1:] for roads in (SEEN, UNSEEN)))
 
 
@@ -37,7 +37,7 @@ def of_split(drives: Sequence[OfSplit], split: str, where: str) -> list[OfSplit]
         where: the folder, for messages.
 
     Raises:
-        BadInput: there is no such split, or no drive is in it; no other split replaces it.
+        BadInput: there is no such split, or no drive in it.
     """
     if split not in CHOICES:
         raise BadInput(f"{where}: split is {split!r}; use one of {', '.join(CHOICES)}")
@@ -73,7 +73,7 @@ def default_split(name: str, index: int, count: int | None) -> str:
 
 
 def while_training(drives: Sequence[OfSplit], split: str, where: str) -> list[OfSplit]:
-    """As `of_split`; but a run without val drives validates on those of test, and says so."""
+    """As `of_split`, but without val drives it takes those of test, and says so."""
     if split == "val" and validates_on(drives) == "test":
         found = of_split(drives, "test", where)
         _say_once(
@@ -85,7 +85,7 @@ def while_training(drives: Sequence[OfSplit], split: str, where: str) -> list[Of
 
 
 def validates_on(drives: Sequence[InSplit]) -> str:
-    """The split that a training run validates on: val, or test where no drive is in val."""
+    """The split for validation: val, or test where val has no drive."""
     splits = {drive.split for drive in drives}
     return "test" if "test" in splits and "val" not in splits else "val"
 

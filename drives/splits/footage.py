@@ -1,7 +1,7 @@
-"""Footage: which recorded frames a drive shows, by content.
+"""Footage: the recorded frames of a drive, by content.
 
-An entry is the beginning of a sha256, with `:start-stop` where it is a piece of a recording. It
-does not depend on the drive's name, split or dates, so a renamed copy is the same footage.
+An entry is the beginning of a sha256, with `:start-stop` for a piece of a recording. It does not
+depend on name, split or dates, so a renamed copy is the same footage.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Footage:
-    """What one drive shows.
+    """The footage of one drive.
 
     Attributes:
         drive: its id.
         content: the entry, as above.
-        roads: "seen" or "unseen" in training, where that is known.
+        roads: "seen" or "unseen" in training, if known.
     """
 
     drive: str
@@ -43,7 +43,7 @@ class Frames(NamedTuple):
     stop: int | None = None
 
     def overlap(self, other: "Frames") -> bool:
-        """Whether both show a frame in common."""
+        """Whether both show a common frame."""
         ours = self.stop is None or other.start < self.stop
         theirs = other.stop is None or self.start < other.stop
         return self.recording == other.recording and ours and theirs
@@ -55,7 +55,7 @@ def content_entry(sha256: str, start: int = 0, stop: int | None = None) -> str:
 
 
 def read_entry(entry: str) -> Frames:
-    """Raises BadInput where it is none."""
+    """Parse an entry; BadInput where it is none."""
     recording, _, span = entry.partition(":")
     start, _, stop = span.partition("-")
     if not recording or (span and not (start.isdecimal() and stop.isdecimal())):
@@ -64,7 +64,7 @@ def read_entry(entry: str) -> Frames:
 
 
 def shown_in(footage: Iterable[Footage], entries: Iterable[str]) -> list[str]:
-    """Ids of the drives that show a frame of one of the entries."""
+    """Ids of drives that show a frame of an entry."""
     known: dict[str, list[Frames]] = defaultdict(list)
     for entry in entries:
         known[read_entry(entry).recording].append(read_entry(entry))
@@ -79,7 +79,7 @@ def shown_in(footage: Iterable[Footage], entries: Iterable[str]) -> list[str]:
 def split_facts(footage: Sequence[Footage]) -> dict[str, Any]:
     """Facts about data and split for the manifest of a checkpoint.
 
-    `train_footage` has an entry for every train drive: an evaluation compares its clips with it.
+    `train_footage` has an entry for every train drive; evaluations compare their clips with it.
     """
     splits = Counter(one.split for one in footage)
     pairs = sorted([one.content, one.split] for one in footage)

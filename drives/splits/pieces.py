@@ -1,8 +1,8 @@
-"""Pieces: which frames of which drive are in which split, in a file that a person can read.
+"""Pieces: the split of every frame of every drive, in a readable file.
 
     {"rule": {...}, "drives": {"lake": [{"split": "train", "start": 0, "stop": 800}, ...], ...}}
 
-Frames in no piece are used nowhere: that is how gaps are left. A drive without pieces is left out.
+Frames in no piece are unused, which leaves gaps. A drive without pieces is left out.
 """
 
 import json
@@ -24,7 +24,7 @@ class Piece:
     """Frames `start <= i < stop` of a drive.
 
     Attributes:
-        roads: "seen" or "unseen" in training, where a rule found that out.
+        roads: "seen" or "unseen" in training, if a rule found out.
     """
 
     split: str
@@ -44,8 +44,8 @@ class SplitFile:
     """The content of a file of splits.
 
     Attributes:
-        rule: how it was made.
-        drives: pieces of every drive, in order, none over another.
+        rule: the rule that made it.
+        drives: pieces of every drive, in order, without overlaps.
     """
 
     drives: dict[str, tuple[Piece, ...]]
@@ -64,7 +64,7 @@ class SplitFile:
         """The pieces of a drive.
 
         Raises:
-            BadInput: it is not in the file, or is shorter than the file says.
+            BadInput: it is not in the file, or shorter than its pieces.
         """
         if drive not in self.drives:
             raise BadInput(
@@ -81,7 +81,7 @@ class SplitFile:
 
 
 def read_splits(path: Path) -> SplitFile:
-    """Raises BadInput where it is no such file, or a value in it is not possible."""
+    """Read a file of splits; BadInput where it is none or has an impossible value."""
     return judged(SplitFile, read_json(path), str(path))
 
 

@@ -1,9 +1,9 @@
-"""Rules: pieces of drives for train, val and test, so that the later two say something.
+"""Rules: pieces of drives for train, val and test, so that val and test measure generalisation.
 
-By time, with a gap, for frames that follow each other are nearly equal. By route, whole. By
-geofence, for roads that no train drive ever took (strict, "unseen"), beside other runs over roads
-that some did ("seen"): together they tell generalisation from memory, as in GAIA-1 (Hu et al. 2023,
-arXiv 2309.17080, section 4).
+By time, with a gap, because consecutive frames are nearly equal. By whole routes. By geofence:
+roads that no train drive took ("unseen") beside other runs over roads that some did ("seen").
+Together they separate generalisation from memory, as in GAIA-1 (Hu et al. 2023, arXiv 2309.17080,
+section 4).
 """
 
 import hashlib
@@ -29,8 +29,8 @@ SHORTEST = 2  # frames; a single one has no future
 def by_time(drives: Sequence[Drive], shares: Sequence[float], gap_s: float) -> Pieces:
     """Train before val before test, `gap_s` seconds apart.
 
-    Where every drive has a `time` in its drive.json (ISO 8601, of its first frame), all are on one
-    clock: what was recorded last is test. Without any, each drive is cut by itself.
+    If every drive has a `time` in its drive.json (ISO 8601, of its first frame), all are on one
+    clock and the last recordings are test. Without any, each drive is cut by itself.
 
     Raises:
         BadInput: shares that are none, some drives with a time and others without, or a gap that
@@ -62,8 +62,8 @@ def by_route(drives: Sequence[Drive], val: Sequence[str] = (), test: Sequence[st
     """All drives of a route (`route` in drive.json) in one split.
 
     Args:
-        val, test: routes of these splits; all others are train. Neither: a hash of the route's name
-            decides, as that of a drive's id does.
+        val, test: routes of these splits; all others are train. Without both, a hash of the route's
+            name decides.
 
     Raises:
         BadInput: a drive without a route, or a route that no drive took.
@@ -95,10 +95,10 @@ def by_geofence(
     """Frames inside a fence to its split, on "unseen" roads; the others to train.
 
     Args:
-        margin_m: frames outside of a fence, but this close to it, are used nowhere. A held-out
-            frame is on a seen road where a train frame is this close.
-        seen: share of the drives to hold out whole for a split, from outside of the fences: their
-            frames on seen roads are kept.
+        margin_m: frames outside of a fence but this close to it are unused. A held-out frame is on
+            a seen road if a train frame is this close.
+        seen: share of the drives outside of the fences to hold out whole for a split; their frames
+            on seen roads are kept.
 
     Raises:
         BadInput: a drive without a track, or a split that is left without a frame.
@@ -137,7 +137,7 @@ def _fenced(track: Track, fences: Sequence[Fence], margin_m: float) -> np.ndarra
 
 
 class _Roads:
-    """Where train drives went, in squares of `reach_m`."""
+    """Places of train drives, in squares of `reach_m`."""
 
     def __init__(self, track: Track, reach_m: float) -> None:
         self.reach_m = max(reach_m, 1.0)
@@ -197,7 +197,7 @@ def _check_shares(shares: Sequence[float]) -> None:
 
 
 def _cuts(times: np.ndarray, shares: Sequence[float]) -> list[float]:
-    """When val begins, and when test does."""
+    """Times at which val and test begin."""
     edges = np.round(np.cumsum(shares)[:-1] * len(times)).astype(int)
     return [float(times[edge]) if edge < len(times) else np.inf for edge in edges]
 

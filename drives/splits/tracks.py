@@ -1,8 +1,8 @@
-"""Where a drive went, and areas on the map: latitude and longitude, polygons, distances in metres.
+"""Tracks of drives and areas on the map: latitude and longitude, polygons, distances in metres.
 
 A track is in `drive.json`: `"track": {"lat_deg": [...], "lon_deg": [...]}`, one fix per frame, or
-with `"frame": [...]` fixes of some frames, between which it is straight. Columns `lat_deg` and
-`lon_deg` of the actions do as well.
+with `"frame": [...]` fixes of some frames with straight lines between. Or it is the columns
+`lat_deg` and `lon_deg` of the actions.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def track_of(drive: Drive) -> Track:
     """Latitude and longitude of every frame, in degrees.
 
     Raises:
-        BadInput: the drive has no track, or one that no car drove.
+        BadInput: the drive has no track, or an impossible one.
     """
     where = f"{drive.path / 'drive.json'}: track"
     count = len(drive.actions)
@@ -65,10 +65,10 @@ def track_of(drive: Drive) -> Track:
 
 @dataclass(frozen=True)
 class Fence:
-    """An area that is kept for a split.
+    """An area that belongs to a split.
 
     Attributes:
-        rings: corners (latitude, longitude); what lies in an even number of rings is outside.
+        rings: corners (latitude, longitude); a point in an even number of rings is outside.
     """
 
     split: str
@@ -105,10 +105,10 @@ def metres(degrees: Float[np.ndarray, "n 2"], at: Float[np.ndarray, "n 2"]) -> n
 
 
 def read_fences(path: Path) -> list[Fence]:
-    """Polygons of a GeoJSON file (RFC 7946); the property `split` of each says what it is kept for.
+    """Polygons of a GeoJSON file (RFC 7946); the property `split` of each names its split.
 
     Raises:
-        BadInput: another file, another geometry, or no split to keep it for.
+        BadInput: another file, another geometry, or no such property.
     """
     content = read_json(path)
     features = content.get("features") if isinstance(content, dict) else None

@@ -1,6 +1,6 @@
 """Refuses to judge a checkpoint on clips that it was trained on.
 
-Clips are compared by content, not by names: a renamed copy in another split is found too.
+It compares content, not names, so it also finds a renamed copy in another split.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,9 +33,9 @@ def refuse_trained_clips(
     Args:
         manifest: of the checkpoint.
         where: the checkpoint's folder, for messages and for the `data.json` of its run.
-        store, drives: what it is judged on; drives tell more where both are open.
-        allow: go on, and print which drives they are.
-        switch: what the user gives for `allow`.
+        store, drives: of the evaluation; drives tell more than a store.
+        allow: print the drives and go on.
+        switch: the user's setting for `allow`.
 
     Raises:
         BadInput: it was trained on a drive of the split.
@@ -73,11 +73,11 @@ def _trained_on(
     store: TokenStore | None,
     drives: Sequence[Drive],
 ) -> list[str] | None:
-    """Ids of the drives shown that were trained on; None where nobody knows."""
+    """Ids of the drives shown that were trained on; None if unknown."""
     known = manifest.get("run", {}).get("train_footage")
     if known is not None:
         return shown_in(shown, known)
-    # Runs of before list digests of drives and splits, in data.json.
+    # Older runs list digests of drives and splits in data.json.
     digests = noted_digests(where.parent.parent if where.parent.name == "checkpoints" else where)
     if not digests:
         return None

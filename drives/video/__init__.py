@@ -1,4 +1,4 @@
-"""Frames as they lie on disk: video files, folders of images, frames that are missing.
+"""Frames on disk: video files, folders of images, missing frames.
 
 Only this room uses PyAV.
 """

@@ -14,7 +14,7 @@ TIME_COLUMNS = ("time_s", "timestamp_s")
 
 
 class Drop(NamedTuple):
-    """Number of missing frames, and the frame before them."""
+    """Number of missing frames and the frame before."""
 
     after_frame: int
     num_missing: int

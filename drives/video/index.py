@@ -1,4 +1,4 @@
-"""What a video file holds, from its packets; nothing is decoded."""
+"""The index of a video file, from its packets; nothing is decoded."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Index:
     Attributes:
         fps: average frames per second; 0 where the file does not say.
         size: (height, width) in pixels as coded; zeros where no decoder is known.
-        stamps: presentation time of every frame, ascending, whatever the storage order: frame i
-            is shown at `stamps[i]`. None where the container has none.
+        stamps: presentation time of every frame, ascending; frame i is shown at `stamps[i]`,
+            whatever the storage order. None where the container has none.
         unit_s: seconds of one unit of `stamps`.
         keys: presentation and decoding time of every keyframe, ascending.
         pixel_aspect: width of a pixel over its height.
@@ -115,7 +115,7 @@ def index_of(path: Path) -> Index:
     return index
 
 
-# Unlimited cache: 16 bytes per frame; without it, every clip would read the whole file.
+# Unlimited, at 16 bytes per frame: without it, every clip would read the whole file.
 @cache
 def _read_index(path: str, _mtime_ns: int, _size: int) -> tuple[Index, int]:
     """The index of a file and the number of frames in its header (0: unknown)."""

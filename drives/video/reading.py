@@ -41,8 +41,8 @@ def read_frames(
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Yield RGB frames `start <= i < stop` in order of presentation.
 
-    Decoding begins at the keyframe before `start`. The frames equal those of a read from the
-    beginning bit by bit.
+    Decoding begins at the keyframe before `start`; frames equal those of a read from the beginning
+    bit by bit.
 
     Raises:
         BadInput: a frame cannot be decoded, is damaged, or is missing (named by its index).
@@ -119,8 +119,8 @@ def read_source(
 def _decode(path: Path, index: Index, start: int, entry: int | None) -> Iterator[av.VideoFrame]:
     """Yield the frames from `start` on, each checked against its time stamp in the index.
 
-    Where seeking does not reach `start` (containers differ; open groups of pictures lack
-    references), the file is read from the beginning.
+    If seeking misses `start` (containers differ; open groups of pictures lack references), the file
+    is read from the beginning.
     """
     position = start if entry is not None else 0
     try:
