@@ -7,12 +7,15 @@ times. While these stay equal, nothing is read again. Hashes of read-only folder
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from tqdm import tqdm
 
 from training.disk.hashing import file_sha256
@@ -23,6 +26,7 @@ NAME = ".content.json"
 # A file may change twice within a clock tick (2 s on FAT), so hashes of younger files are not kept.
 TICK_S = 2.0
 SAVE_EVERY_S = 10.0
+NUM_LOCKS = 16
 
 Files = Path | Sequence[Path]
 
@@ -36,17 +40,31 @@ class Hashes:
         self._known: dict[str, list[str]] = _read(root / NAME)
         self._saved_at, self._new = -SAVE_EVERY_S, False
 
-    def of(self, name: str, files: Files) -> str:
+    def of(self, name: str, files: Files, measure: Callable[[Files], str] | None = None) -> str:
         """sha256 of a file, or of the names and contents of several.
 
         Args:
             name: key of the hash; one per drive.
+            measure: in place of the sha256, another fact about the content.
 
         Raises:
             BadInput: a file cannot be read.
         """
-        digest = self._of(name, files)
+        digest = self._of(name, files, measure)
         if time.monotonic() - self._saved_at > SAVE_EVERY_S:
+            self.save()
+        return digest
+
+    def of_shared(
+        self, name: str, file: Path, measure: Callable[[Files], str] | None = None
+    ) -> str:
+        """The same, of a large file: one process of the machine reads it, the others wait.
+
+        Without the lock every worker of every rank would read it at the same time.
+        """
+        with self._alone(name):
+            self._known = self._known | _read(self._folder / NAME)
+            digest = self._of(name, file, measure)
             self.save()
         return digest
 
@@ -79,24 +97,43 @@ class Hashes:
 
     def save(self) -> None:
         """Write new hashes; where the folder is read-only, the next run hashes again."""
-        folder = self.spare or self.root
         if not self._new:
             return
         self._saved_at, self._new = time.monotonic(), False
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # The last of several processes wins; missing hashes are computed again.
-            write_record(folder / NAME, {"hashes": dict(sorted(self._known.items()))})
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with self._alone():  # what other processes have found in the meantime stays
+                self._known = _read(self._folder / NAME) | self._known
+                write_record(self._folder / NAME, {"hashes": dict(sorted(self._known.items()))})
         except OSError:
             self._saved_at = float("inf")
 
-    def _of(self, name: str, files: Files) -> str:
+    @property
+    def _folder(self) -> Path:
+        return self.spare or self.root
+
+    @contextmanager
+    def _alone(self, name: str = "") -> Iterator[None]:
+        """One process at a time, for one of a few groups of names; for all, where none can wait."""
+        group = f".{zlib.crc32(name.encode()) % NUM_LOCKS}" if name else ""
+        lock = FileLock(self._folder / f"{NAME}{group}.lock")
+        try:
+            lock.acquire()
+        except (OSError, NotImplementedError):  # a read-only folder, or one that knows no locks
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _of(self, name: str, files: Files, measure: Callable[[Files], str] | None = None) -> str:
         try:
             stamp, changed_at = _stamp(files)
             known = self._known.get(name)
             if known and known[0] == stamp:
                 return known[1]
-            digest = file_sha256(files) if isinstance(files, Path) else _joint(files)
+            digest = (measure or _sha256)(files)
         except OSError as error:
             name = error.filename or name
             raise BadInput(f"{name}: cannot be read ({error.strerror})") from error
@@ -145,7 +182,9 @@ def _stamp(files: Files) -> tuple[str, float]:
     return digest.hexdigest(), last
 
 
-def _joint(files: Sequence[Path]) -> str:
+def _sha256(files: Files) -> str:
+    if isinstance(files, Path):
+        return file_sha256(files)
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}/{file_sha256(file)}\n".encode())

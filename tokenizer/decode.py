@@ -56,7 +56,7 @@ def main(cfg: DictConfig) -> None:
     check_pair(store, tokenizer)
     drive = store.find(cfg.drive)
     if drive is None:
-        there = ", ".join(sorted(store.manifest["drives"]))
+        there = ", ".join(store.catalog.ids)
         raise BadInput(f"drive={cfg.drive}: not in {cfg.store}; there: {there}")
     out.parent.mkdir(parents=True, exist_ok=True)
     count = video.write_video(out, decode_frames(drive.tokens, tokenizer), store.spec.fps)

@@ -232,11 +232,11 @@ def main(cfg: DictConfig) -> None:
     drives = source.open()
     names = source.action_names(drives)
     store = encode_drives(drives, tokenizer, out, names, config, shard=shard)
-    entries = store.manifest["drives"]
-    steps = sum(entry["num_steps"] for entry in entries.values())
+    num_steps = store.catalog.num_steps
+    steps = int(num_steps.sum())
     if shard.count > 1:
         print(f"shard {shard.index} of {shard.count}: {len(shard.take(drives))} drives, done")
-    print(f"{cfg.out}: {len(entries)} drives, {steps} steps of {store.spec.grid} tokens")
+    print(f"{cfg.out}: {len(num_steps)} drives, {steps} steps of {store.spec.grid} tokens")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def _is_store_of(
     manifest = read_store_manifest(root)
     same = TokenSpec.from_dict(manifest["spec"]) == spec
     how = "" if inference == AS_TRAINED else name_of(inference)
-    found = {_encoded_with(entry) for entry in manifest["drives"].values()}
+    found = {_encoded_with(entry) for _, entry in manifest["drives"].entries()}
     return same and manifest["action_names"] == list(action_names) and found <= {how}
 
 

@@ -65,11 +65,11 @@ class TokenWindows(Dataset[Window]):
     def __init__(self, drives: Sequence[TokenDrive], num_steps: int, stride: int = 1) -> None:
         self.drives, self.num_steps, self.stride = list(drives), num_steps, stride
         self.captioned = any(drive.captions for drive in self.drives)
-        counts = [self.count(len(drive.tokens)) for drive in self.drives]
+        counts = [self.count(drive.num_steps) for drive in self.drives]
         self.ends = np.cumsum(counts)
         self.num_short = counts.count(0)  # drives that hold no window
         if not counts or not self.ends[-1]:
-            longest = max((len(d.tokens) for d in self.drives), default=0)
+            longest = max((drive.num_steps for drive in self.drives), default=0)
             raise BadInput(
                 f"windows of {num_steps} steps are longer than every drive of the split (longest: "
                 f"{longest}); lower the context or bring longer drives"

@@ -15,7 +15,8 @@ from jaxtyping import Int
 from omegaconf import DictConfig
 from torch import Tensor
 
-from drives.tokens.store import TokenStore, frame_shape
+from drives.tokens.spec import frame_shape
+from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from training.cli import command, plain
 from training.disk.leftovers import sweep_leftovers, written_whole

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from drives.splits.base import SPLITS
+from drives.tokens.catalog import Catalog, PackedDrives, judge_sha256, own_file, read_catalog
 from drives.tokens.spec import TokenSpec
 from training.disk.judging import judged
 from training.disk.records import read_record, write_record
@@ -13,14 +14,15 @@ from training.errors import BadInput
 from training.ranges import at_least, one_of
 
 SCHEMA_VERSION = 2
-READABLE = (1, 2)  # 1: release 0.1, without a seal
+PACKED_VERSION = 3  # of a store with packed drives, which older releases cannot read
+READABLE = (1, SCHEMA_VERSION, PACKED_VERSION)  # 1: release 0.1, without a seal
 MANIFEST = "manifest.json"
 REMEDY = "encode the drives again"
 
 
 @dataclass(frozen=True)
 class StoredDrive:
-    """A drive's entry.
+    """The entry of a loose drive.
 
     Attributes:
         file: its name in the folder of the store.
@@ -37,10 +39,8 @@ class StoredDrive:
     def __post_init__(self) -> None:
         one_of(SPLITS, split=self.split)
         at_least(1, num_steps=self.num_steps)
-        if Path(self.file).name != self.file or self.file == "..":
-            raise BadInput(f"file={self.file!r}: is no file of the store's own folder")
-        if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
-            raise BadInput(f"sha256={self.sha256!r}: is none")
+        own_file(self.file)
+        judge_sha256(self.sha256)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class StoreManifest:
     """The content of `manifest.json`.
 
     Attributes:
-        drives: by their ids.
+        drives: loose ones, by their ids.
+        packed: where the others are.
         notes: facts about the making of the store.
     """
 
@@ -57,6 +58,7 @@ class StoreManifest:
     action_names: tuple[str, ...]
     drives: dict[str, StoredDrive]
     notes: dict[str, Any] = field(default_factory=dict)
+    packed: PackedDrives | None = None
 
     def __post_init__(self) -> None:
         names = self.action_names
@@ -71,10 +73,11 @@ class StoreManifest:
 
 
 def read_store_manifest(root: Path) -> dict[str, Any]:
-    """The manifest as plain values, all of them checked.
+    """The manifest as plain values, all of them checked; its `drives` are a `Catalog`.
 
     Raises:
-        BadInput: the manifest is missing, damaged or of another schema, or has an invalid value.
+        BadInput: the manifest or its index is missing, damaged or of another schema, or has an
+            invalid value.
     """
     path = root / MANIFEST
     if not path.exists():
@@ -90,13 +93,20 @@ def read_store_manifest(root: Path) -> dict[str, Any]:
             f"{READABLE[-1]}; {REMEDY}"
         )
     try:
-        judged(StoreManifest, manifest, str(path))
+        found = judged(StoreManifest, manifest, str(path))
     except BadInput as error:
         raise BadInput(f"{error}; {REMEDY}") from error
-    return manifest
+    return {**manifest, "drives": read_catalog(root, manifest["drives"], found.packed)}
 
 
 def write_store_manifest(root: Path, manifest: dict[str, Any]) -> None:
-    """Seal and write the manifest; readers see either the old one or the new one."""
-    values = {**manifest, "schema_version": SCHEMA_VERSION}
-    write_record(root / MANIFEST, {**values, "drives": dict(sorted(values["drives"].items()))})
+    """Seal and write the manifest; readers see either the old one or the new one.
+
+    Args:
+        manifest: as `read_store_manifest` gives it, or with a plain dict of loose drives.
+    """
+    drives = manifest["drives"]
+    loose = drives.loose if isinstance(drives, Catalog) else drives
+    version = PACKED_VERSION if manifest.get("packed") else SCHEMA_VERSION
+    values = {**manifest, "schema_version": version, "drives": dict(sorted(loose.items()))}
+    write_record(root / MANIFEST, values)

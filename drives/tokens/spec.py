@@ -70,3 +70,28 @@ class TokenSpec:
         if "preprocessing" in fields:
             fields["preprocessing"] = Preprocessing.from_dict(fields["preprocessing"])
         return TokenSpec(**fields)
+
+
+def check_tokens(tokens: np.ndarray, spec: TokenSpec, where: str) -> None:
+    """BadInput unless the tokens are integers of the spec's grid, inside its vocabulary."""
+    shape = frame_shape(spec)
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise BadInput(f"{where}: tokens are {tokens.dtype}; give integers")
+    if tokens.shape[1:] != shape:
+        raise BadInput(
+            f"{where}: token grid is {tokens.shape[1:]}, but the tokenizer has {shape}; "
+            "is this another tokenizer's store?"
+        )
+    low, high = (int(tokens.min()), int(tokens.max())) if tokens.size else (0, 0)
+    if low < 0 or high >= spec.vocab_size:
+        bad = low if low < 0 else high
+        step = int(np.argwhere(tokens == bad)[0][0])
+        raise BadInput(
+            f"{where}: step {step} holds token {bad}, outside the vocabulary "
+            f"0..{spec.vocab_size - 1}; is this another tokenizer's store?"
+        )
+
+
+def frame_shape(spec: TokenSpec) -> tuple[int, ...]:
+    """Sides of a time step's tokens as a store keeps them: without T' where it is 1."""
+    return spec.grid[1:] if spec.grid[0] == 1 else spec.grid

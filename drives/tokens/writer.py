@@ -7,22 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from datasets import Features, Value
-from datasets import Sequence as ListOf
-from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from jaxtyping import Float, Integer
 
 from drives.splits.base import SPLITS
-from drives.tokens.manifest import (
-    MANIFEST,
-    SCHEMA_VERSION,
-    read_store_manifest,
-    write_store_manifest,
-)
-from drives.tokens.spec import TokenSpec
-from drives.tokens.store import TokenDrive, check_tokens
+from drives.tokens.catalog import Catalog
+from drives.tokens.drive import TokenDrive
+from drives.tokens.manifest import MANIFEST, read_store_manifest, write_store_manifest
+from drives.tokens.packing import PACKED_AT, pack, write_rows
+from drives.tokens.spec import TokenSpec, check_tokens
 from training.disk.hashing import file_sha256
 from training.disk.leftovers import partial_of, sweep_leftovers
 from training.errors import BadInput
@@ -51,8 +44,10 @@ class TokenStoreWriter:
 
     def has(self, drive_id: str) -> bool:
         """Whether the drive is written; an interrupted run skips it."""
-        entry = self.manifest["drives"].get(drive_id)
-        return entry is not None and (self.root / entry["file"]).is_file()
+        drives: Catalog = self.manifest["drives"]
+        if drive_id in drives.loose:
+            return (self.root / drives.loose[drive_id]["file"]).is_file()
+        return drive_id in drives
 
     def write(
         self,
@@ -102,12 +97,7 @@ class TokenStoreWriter:
             raise BadInput(f"{drive.id}: actions of step {step} are not finite; correct the drive")
         self.root.mkdir(parents=True, exist_ok=True)
         partial = partial_of(self.root / f"{drive.id}.arrow")
-        kind = "uint16" if self.spec.vocab_size <= 2**16 else "uint32"
-        table, features = _table(kind, tokens.reshape(len(tokens), -1), actions)
-        with ArrowWriter(features=features, path=str(partial)) as writer:
-            # One batch: reading a column of several batches needs a copy.
-            writer.write_table(table, writer_batch_size=len(tokens))
-            writer.finalize()
+        write_rows(partial, self.spec, tokens, actions)
         return partial, {
             "split": drive.split,
             "file": f"{drive.id}.arrow",
@@ -118,12 +108,15 @@ class TokenStoreWriter:
 
     def _enter(self, written: dict[str, tuple[Path, dict[str, Any]]]) -> None:
         def enter() -> None:
+            drives: Catalog = self.manifest["drives"]
+            loose = dict(drives.loose)
             for drive_id, (partial, entry) in written.items():
                 if self.has(drive_id):  # another process wrote it in the meantime
                     partial.unlink()
                     continue
                 partial.replace(self.root / entry["file"])
-                self.manifest["drives"][drive_id] = entry
+                loose[drive_id] = entry
+            self.manifest["drives"] = drives.with_loose(loose)
 
         self._change(enter)
 
@@ -145,7 +138,7 @@ class TokenStoreWriter:
     def _read(self) -> dict[str, Any]:
         """The manifest on disk, if its spec matches; a new one where there is none."""
         if not (self.root / MANIFEST).exists():
-            return {"schema_version": SCHEMA_VERSION, **self.head, "drives": {}}
+            return {**self.head, "drives": Catalog({})}
         manifest = read_store_manifest(self.root)
         # Older stores lack newer fields; their spec may still be equal.
         found, asked = (
@@ -167,18 +160,5 @@ class TokenStoreWriter:
             self.manifest = self._read()
             change()
             write_store_manifest(self.root, self.manifest)
-
-
-def _table(kind: str, tokens: np.ndarray, actions: np.ndarray) -> tuple[Any, Features]:
-    """Arrow table and features: `tokens`, and `actions` where there are any."""
-    lists, features = {"tokens": tokens.astype(kind)}, {"tokens": kind}
-    if actions.shape[1]:
-        lists["actions"], features["actions"] = actions.astype(np.float32), "float32"
-    schema = Features(
-        {name: ListOf(Value(kind), length=lists[name].shape[1]) for name, kind in features.items()}
-    )
-    columns = {
-        name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-        for name, values in lists.items()
-    }
-    return pa.table(columns).cast(schema.arrow_schema), schema
+            if len(self.manifest["drives"].loose) >= PACKED_AT:
+                self.manifest = pack(self.root, self.manifest, self.spec)

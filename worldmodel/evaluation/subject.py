@@ -159,7 +159,7 @@ class JudgedModel:
     @cached_property
     def train(self) -> list[TokenDrive]:
         """The train drives, which floors are fitted on; empty where the store has none."""
-        splits = {d["split"] for d in self.evidence.store.manifest["drives"].values()}
+        splits = set(self.evidence.store.catalog.splits())
         return list(self.evidence.store.drives("train")) if "train" in splits else []
 
     @property

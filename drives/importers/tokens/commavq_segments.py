@@ -19,7 +19,7 @@ from jaxtyping import Float, Integer
 from drives.importers.damage import damage_named
 from drives.importers.tokens.npy_file import read_npy
 from drives.importers.tokens.tar_archive import SUFFIXES, archive_members
-from drives.tokens.store import TokenSpec, check_tokens
+from drives.tokens.spec import TokenSpec, check_tokens
 from training.errors import BadInput
 
 SPEC = TokenSpec(

@@ -19,7 +19,8 @@ from pydantic import PositiveFloat
 from drives.importers.tokens.onex_sets import Count, find_sets, read_settings, split_of
 from drives.importers.tokens.raw_array import check_finite, raw_array, raw_rows, runs_of
 from drives.importers.tokens.token_import import content_key, import_tokens
-from drives.tokens.store import TokenDrive, TokenSpec, TokenStore, check_tokens
+from drives.tokens.spec import TokenSpec, check_tokens
+from drives.tokens.store import TokenDrive, TokenStore
 from drives.tokens.writer import NewDrive
 from training.errors import BadInput
 from training.ranges import one_of

@@ -22,7 +22,8 @@ from pydantic import NonNegativeInt, PositiveFloat
 from drives.importers.tokens.onex_sets import Count, find_sets, read_settings, split_of
 from drives.importers.tokens.raw_array import check_finite, raw_array, runs_of
 from drives.importers.tokens.token_import import content_key, import_tokens
-from drives.tokens.store import TokenDrive, TokenSpec, TokenStore, check_tokens
+from drives.tokens.spec import TokenSpec, check_tokens
+from drives.tokens.store import TokenDrive, TokenStore
 from drives.tokens.writer import NewDrive
 from training.errors import BadInput
 

@@ -176,8 +176,8 @@ def test_another_schema_or_a_damaged_manifest_is_named(root: Path) -> None:
     refuse(root, "manifest.json: ", "spec.vocab_size is missing", "encode the drives again")
     (root / "manifest.json").write_text("[")
     refuse(root, "manifest.json: truncated, altered, or no JSON", "encode the drives again")
-    write_record(root / "manifest.json", {"schema_version": 3})
-    refuse(root, "manifest.json", "schema version is 3, this release reads 1 to 2")
+    write_record(root / "manifest.json", {"schema_version": 4})
+    refuse(root, "manifest.json", "schema version is 4, this release reads 1 to 3")
 
 
 @pytest.mark.parametrize(

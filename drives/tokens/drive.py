@@ -1,0 +1,89 @@
+"""A drive as tokens: in memory, or rows of a store's file that are mapped when they are read."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from drives.captions import Caption
+
+
+@dataclass(frozen=True)
+class TokenDrive:
+    """One encoded drive.
+
+    Attributes:
+        tokens: [step height width] (or [step time height width] where T' > 1), unsigned.
+        actions: float32 [step action]; row t explains step t+1.
+        damage: why the drive cannot be read; its tokens and actions are then zeros.
+        captions: texts about ranges of steps; empty in old stores.
+        roads: "seen" or "unseen" in training, where that is known.
+    """
+
+    id: str
+    split: str
+    tokens: Integer[np.ndarray, "step *grid"] = field(repr=False)
+    actions: Float[np.ndarray, "step action"] = field(repr=False)
+    damage: str = ""
+    captions: tuple[Caption, ...] = ()
+    roads: str = ""
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.tokens)
+
+
+class HoldsDrives(Protocol):
+    """What keeps the rows of drives: a store."""
+
+    def steps_of(self, row: int) -> int: ...
+    def tokens_of(self, row: int) -> np.ndarray: ...
+    def actions_of(self, row: int) -> np.ndarray: ...
+    def damage_of(self, row: int) -> str: ...
+    def captions_of(self, row: int) -> tuple[Caption, ...]: ...
+    def roads_of(self, row: int) -> str: ...
+
+
+class MappedDrive(TokenDrive):
+    """A drive of a store: its arrays are views of a mapped file, copied only when indexed.
+
+    The file is opened and checked when the arrays, or `damage`, are first read.
+
+    Raises:
+        BadInput: the arrays are read, the drive is damaged, and the store's `on_corrupt` is "stop".
+    """
+
+    _holder: HoldsDrives
+    _row: int
+
+    def __new__(cls, *args: Any, **fields: Any) -> Any:
+        # `dataclasses.replace` gives all fields: what comes of it is in memory.
+        return TokenDrive(**fields) if fields else object.__new__(cls)
+
+    def __init__(self, id: str, split: str, holder: HoldsDrives, row: int) -> None:
+        vars(self).update(id=id, split=split, _holder=holder, _row=row)  # the class is frozen
+
+    @property
+    def num_steps(self) -> int:
+        return self._holder.steps_of(self._row)
+
+    @property
+    def tokens(self) -> Integer[np.ndarray, "step *grid"]:
+        return self._holder.tokens_of(self._row)
+
+    @property
+    def actions(self) -> Float[np.ndarray, "step action"]:
+        return self._holder.actions_of(self._row)
+
+    @property
+    def damage(self) -> str:
+        return self._holder.damage_of(self._row)
+
+    @property
+    def captions(self) -> tuple[Caption, ...]:
+        return self._holder.captions_of(self._row)
+
+    @property
+    def roads(self) -> str:
+        return self._holder.roads_of(self._row)
