@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Num
 
+MAX_RATIO = 0.25  # largest mean distance of a copy, over the change within `LATER_S`
 LATER_S = 0.5
 LEAST_CHANGE = 0.05  # less is a standing car, which is alike in every lap
 BLUR = 9  # pixels; wider details make all straight roads alike

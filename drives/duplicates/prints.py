@@ -4,28 +4,25 @@ A drive's print is 32 x 32 grey pixels per sampled frame, kept on disk under the
 The print of an encoded drive is its tokens.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, Num, UInt8
-from torch.nn.functional import adaptive_avg_pool2d
 from tqdm import tqdm
 
 from drives.drive import Drive
+from drives.duplicates.pictures import SIDE, pictures_of
 from drives.splits.footage import Footage
 from drives.tokens.store import TokenStore
 from training.disk.leftovers import written_whole
 from training.errors import BadInput
 
-SIDE = 32
 RATE_HZ = 10.0
 VERSION = "v1"  # raise it with every change of a sampled pixel
-AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -119,14 +116,3 @@ def token_prints(store: TokenStore) -> list[Print]:
         for footage, drive in zip(store.footage(), store.all, strict=True)
         if not drive.damage
     ]
-
-
-def pictures_of(
-    frames: Iterable[UInt8[np.ndarray, "height width 3"]],
-) -> UInt8[np.ndarray, "frame 32 32"]:
-    """The small grey picture of every frame."""
-    iterator, parts = iter(frames), []
-    while batch := list(islice(iterator, AT_ONCE)):
-        grey = torch.from_numpy(np.stack(batch)).float().mean(-1)[:, None]
-        parts.append(adaptive_avg_pool2d(grey, (SIDE, SIDE))[:, 0].round().to(torch.uint8))
-    return torch.cat(parts).numpy()

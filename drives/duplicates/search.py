@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from drives.drive import Drive
+from drives.duplicates.likeness import MAX_RATIO
 from drives.duplicates.match import Duplicate, Matcher
 from drives.duplicates.prints import VERSION, Print, prints_of, token_prints
 from drives.duplicates.votes import guesses_of
@@ -25,7 +26,6 @@ from training.disk.records import read_record, write_record
 from training.errors import BadInput
 
 # Between the copies and the look-alikes that docs/leakage.md lists.
-MAX_RATIO = 0.25
 MAX_TOKEN_RATIO = 0.6  # tokens change more than pixels when a video is encoded again
 MIN_S = 4.0
 

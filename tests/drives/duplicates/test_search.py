@@ -15,7 +15,8 @@ from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import make_drives
 from drives.duplicates.__main__ import main
 from drives.duplicates.gate import refuse_duplicates
-from drives.duplicates.prints import Print, pictures_of, prints_of
+from drives.duplicates.pictures import pictures_of
+from drives.duplicates.prints import Print, prints_of
 from drives.duplicates.search import duplicates_among, search_drives, search_store
 from drives.folder import open_drives
 from drives.splits.footage import Footage

@@ -42,6 +42,11 @@ class VideoClips:
         return [self.videos[number].name for number, _ in self.places]
 
     @property
+    def rates(self) -> list[float]:
+        """Frames per second of each clip."""
+        return [self.videos[number].rate for number, _ in self.places]
+
+    @property
     def units(self) -> list[str]:
         """The units of a bootstrap: videos, or parts of few videos."""
         if len(set(self.names)) >= FEW_VIDEOS:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from training.schemas import built_from, meanings, type_name
 from worldmodel.evaluation.videos.clips import VideoClips
 from worldmodel.evaluation.videos.config import RulerConfig
 from worldmodel.evaluation.videos.folders import VideoFile
-from worldmodel.evaluation.videos.page import FILE, as_text, write_page
+from worldmodel.evaluation.videos.page import as_text, write_page
 from worldmodel.evaluation.videos.ruler import Subject, measure, open_subject
 
 ROOT = Path(__file__).parents[3]
@@ -33,11 +34,14 @@ CODE = (
     "worldmodel/evaluation/intervals.py",
     "drives/video",
     "drives/clips/preprocessing.py",
+    "drives/duplicates/likeness.py",
+    "drives/duplicates/pictures.py",
     "tokenizer/metrics.py",
     "tokenizer/losses/lpips.py",
     "tokenizer/compare/fid.py",
     "tokenizer/compare/inception.py",
 )
+METRICS = "metrics.json"
 USAGE = "python -m worldmodel.evaluation.videos real=DIR fake=DIR [setting=value ...]"
 
 
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     settings = read_settings(arguments)
     out, device = writable_folder("out", settings.out), compute_device(settings.device)
-    if out.exists() and not (out / FILE).exists():
+    if out.exists() and not _is_ours(out / METRICS):
         raise BadInput(f"out={out}: exists and is no result of ours; choose another folder")
     began, subject = time.monotonic(), open_subject(settings)
     result = finite({**identity(subject), **measure(subject, device)})
@@ -60,10 +64,19 @@ def main(arguments: Sequence[str]) -> None:
     sweep_leftovers(out.parent)
     with written_whole(out) as partial:
         partial.mkdir()
-        (partial / "metrics.json").write_text(to_json(result) + "\n")
-        write_page(partial, result, subject.clips)
+        (partial / METRICS).write_text(to_json(result) + "\n")
         shutil.rmtree(out, ignore_errors=True)
-    print(f"{as_text(result)}\n{out / FILE}")
+    print(as_text(result))
+    # Last, because a page that fails must not cost what was measured.
+    print(write_page(out, result, subject.clips))
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether this is a ruler's `metrics.json`; evaluations of checkpoints write another."""
+    try:
+        return "ruler" in json.loads(file.read_text())
+    except (OSError, ValueError):
+        return False
 
 
 def read_settings(arguments: Sequence[str]) -> RulerConfig:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from drives.clips.preprocessing import to_pixels
 from tokenizer.compare.inception import Inception
 from worldmodel.evaluation.videos.clips import VideoClips
-from worldmodel.evaluation.videos.duplicates import thumbnail
+from worldmodel.evaluation.videos.duplicates import ClipPrint, print_of
 from worldmodel.evaluation.videos.frechet import VideoFeatures
 from worldmodel.evaluation.videos.i3d import I3D, i3d_features
 from worldmodel.evaluation.videos.pixels import change, flicker_alone, sharpness
@@ -49,13 +49,14 @@ class Seen:
         units: the bootstrap's unit of each clip.
         vectors: by kind, a row per clip (`fid`: per frame).
         frozen: the same for clips frozen at their first frame, the copy floor.
+        prints: for the search for near-duplicates.
         alone: a number per clip, by score.
     """
 
     units: list[str]
     vectors: dict[str, list[Tensor]] = field(default_factory=dict)
     frozen: dict[str, list[Tensor]] = field(default_factory=dict)
-    thumbnails: list[Tensor] = field(default_factory=list)
+    prints: list[ClipPrint] = field(default_factory=list)
     alone: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in ALONE})
 
     def features(self, kind: str, frozen: bool = False) -> VideoFeatures:
@@ -84,7 +85,7 @@ def see(
             if frozen:
                 _add(seen.frozen, vectors_of(batch[:, :1].expand_as(batch), networks))
             for clip in batch:
-                seen.thumbnails.append(thumbnail(clip))
+                seen.prints.append(print_of(clip, clips.rates[len(seen.prints)]))
                 for name, score in ALONE.items():
                     seen.alone[name].append(float(score(clip)))
             progress.update(len(batch))

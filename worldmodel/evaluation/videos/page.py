@@ -169,7 +169,7 @@ def _duplicate_rows(result: Mapping[str, Any]) -> list[list[Any]]:
                 name.replace("_", " "),
                 found["num_near_duplicates"],
                 found["num_clips"],
-                found["median_distance"],
+                found["median_ratio"],
                 "; ".join(f"{p['clip']} = {p['other']}" for p in found["pairs"][:3]),
             ]
         )

@@ -6,8 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tokenizer.compare.fid import load_inception, origin
 from tokenizer.losses.lpips import PerceptualDistance, load_lpips
 from training.errors import BadInput
@@ -225,15 +223,11 @@ def alone(seen: dict[str, Seen]) -> dict[str, Any]:
 def duplicates(subject: Subject, seen: dict[str, Seen]) -> dict[str, Any]:
     """Near-duplicates, with names in place of numbers."""
     real, fake = subject.clips
-    found = near_duplicates(
-        torch.stack(seen["real"].thumbnails),
-        torch.stack(seen["fake"].thumbnails),
-        (real.names, fake.names),
-    )
+    found = near_duplicates(seen["real"].prints, seen["fake"].prints, (real.names, fake.names))
     sides = {"fake_of_real": (fake, real), "within_fake": (fake, fake), "within_real": (real, real)}
     for name, (a, b) in sides.items():
         found[name]["pairs"] = [
-            {"distance": d, "clip": a.ids[i], "other": b.ids[j]} for d, i, j in found[name]["pairs"]
+            {"ratio": r, "clip": a.ids[i], "other": b.ids[j]} for r, i, j in found[name]["pairs"]
         ]
     return found
 

@@ -132,6 +132,26 @@ def test_the_page_opens_from_disk(result, width):
     assert (result[0] / "ruler.html").stat().st_size < 20e6
 
 
+def test_a_page_that_fails_costs_no_score(folders, tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise OSError("no space for the page")
+
+    out = tmp_path / "out"
+    words = [f"real={folders[0]}", f"fake={folders[1]}", f"out={out}", "clip_frames=8"]
+    words += ["min_clips=8", "metrics=single"]
+    with monkeypatch.context() as patched:
+        patched.setattr("worldmodel.evaluation.videos.command.write_page", fails)
+        with pytest.raises(OSError, match="no space for the page"):
+            main(words)
+    assert "sharpness" in capsys.readouterr().out
+    assert json.loads((out / "metrics.json").read_text())["single"]
+    main(words)  # the same folder is taken again
+    assert (out / "ruler.html").exists()
+    (out / "metrics.json").write_text('{"cards": {}}')  # as eval.py writes
+    with pytest.raises(BadInput, match="is no result of ours"):
+        main(words)
+
+
 def test_probes_of_the_same_folder_are_ordered(folders, tmp_path):
     real, _ = folders
     probes = {
