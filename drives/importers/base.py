@@ -10,7 +10,7 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from tqdm import tqdm
 
+from drives.captions import cut_captions, read_captions
 from drives.drive import open_drive
 from drives.importers.recording import Candidate, Recording
 from drives.splits.base import SPLITS
@@ -61,7 +62,8 @@ class Chunk:
         if self.recording.track is not None:
             lat, lon = self.recording.track[self.start : self.stop].T.tolist()
             track = {"track": {"lat_deg": lat, "lon_deg": lon}}
-        return {"fps": self.recording.fps, **self.recording.meta, **place, **resized, **track}
+        own = _cut_meta(self.recording.meta, len(self.recording.actions), self.start, self.stop)
+        return {"fps": self.recording.fps, **own, **place, **resized, **track}
 
     def frames(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         for frame in self.recording.read(self.start, self.stop):
@@ -178,15 +180,24 @@ def check_options(
     at_least(0, num_workers=num_workers)
 
 
+def _cut_meta(meta: dict[str, Any], num_frames: int, start: int, stop: int) -> dict[str, Any]:
+    """The entries of frames start <= i < stop: captions are about ranges of frames."""
+    if "captions" not in meta:
+        return meta
+    found = read_captions(meta["captions"], num_frames, str(meta["source"]))
+    return {**meta, "captions": [asdict(c) for c in cut_captions(found, start, stop)]}
+
+
 def _cut(
     recording: Recording, splits: tuple[float, float, float], size: tuple[int, int] | None
 ) -> list[Chunk]:
     """Contiguous blocks of time, train first."""
     num_frames = len(recording.actions)
-    edges = [0, *(round(float(share) * num_frames) for share in np.cumsum(splits))]
+    shares = [float(split == recording.split) for split in SPLITS] if recording.split else splits
+    edges = [0, *(round(float(share) * num_frames) for share in np.cumsum(shares))]
     blocks = [
         Chunk(recording, split, start, stop, size)
-        for split, share, start, stop in zip(SPLITS, splits, edges[:-1], edges[1:], strict=True)
+        for split, share, start, stop in zip(SPLITS, shares, edges[:-1], edges[1:], strict=True)
         if share > 0
     ]
     for block in blocks:

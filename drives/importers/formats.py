@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from drives.importers.recording import RecordingFormat
-from drives.importers.recordings import comma2k19, rosbag, udacity, videos
+from drives.importers.recordings import comma2k19, lerobot, rosbag, udacity, videos
 from drives.importers.tokens.formats import TOKEN_FORMATS, recognised_format
 from training.errors import BadInput
 
@@ -12,6 +12,7 @@ from training.errors import BadInput
 RECORDING_FORMATS: Mapping[str, RecordingFormat] = {
     "comma2k19": comma2k19.FORMAT,
     "rosbag": rosbag.FORMAT,
+    "lerobot": lerobot.FORMAT,
     "udacity": udacity.FORMAT,
     "videos": videos.FORMAT,
 }

@@ -45,7 +45,9 @@ class Recording:
         source: a video file, image files in order, or `FrameReader`.
         actions: [frame action]; row t is in force between frame t and frame t+1.
         meta: entries of `drive.json` besides fps, split and frames; `source` and `licence` always.
+            Captions are those of the whole recording.
         track: latitude and longitude of every frame in degrees, where they are known.
+        split: the whole recording is in it, as the format says; None: it is cut by time.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Recording:
     actions: Float[np.ndarray, "frame action"] = field(repr=False)
     meta: dict[str, Any] = field(repr=False)
     track: Float[np.ndarray, "frame 2"] | None = field(default=None, repr=False)
+    split: str | None = None
 
     def read(self, start: int, stop: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         """Yield RGB frames `start <= i < stop`; BadInput where one cannot be read."""
