@@ -4,6 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from drives.carracing.config import CarRacingConfig
+from training.config import POLICIES
+from training.ranges import at_least, one_of
+
+ON_DUPLICATES = ("stop", "warn", "off")
+SPLITS = ("train", "val", "test")
+ROADS = SEEN, UNSEEN, _ = ("seen", "unseen", "")
+# A split, or its drives on roads that training has or has not seen.
+SPLIT_CHOICES = (
+    *SPLITS,
+    *(f"{split}_{roads}" for split in SPLITS[1:] for roads in (SEEN, UNSEEN)),
+)
 
 
 @dataclass(frozen=True)
@@ -42,3 +53,45 @@ class TokenSourceConfig:
     cache: str = "data"
     num_train: int = 1000
     num_test: int = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRoot:
+    """Which data a command takes.
+
+    Attributes:
+        root: where it lies: drives, a token store, or files of a published format (with data=NAME);
+            null: what the checkpoint was trained on, if it says.
+    """
+
+    root: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What every data module is given.
+
+    Attributes:
+        root: where the data lies; its source reads there (data=drives: null is the embedded ones).
+        source: what is read, and how; data=NAME chooses it.
+        batch_size: examples of a batch, on each device.
+        num_workers: processes that load ahead; 0: the training process itself.
+        seed: of the order in which examples come.
+        on_corrupt: "stop", or "skip": replace what cannot be read, restart dead workers.
+        duplicates: for footage in two splits: "stop", "warn", or "off" (no search;
+            docs/leakage.md).
+    """
+
+    root: str | None = None
+    source: DriveSourceConfig | TokenSourceConfig
+    batch_size: int
+    num_workers: int = 0
+    seed: int = 0
+    on_corrupt: str = "stop"
+    duplicates: str = "stop"
+
+    def __post_init__(self) -> None:
+        at_least(1, "data.", batch_size=self.batch_size)
+        at_least(0, "data.", num_workers=self.num_workers, seed=self.seed)
+        one_of(POLICIES, "data.", on_corrupt=self.on_corrupt)
+        one_of(ON_DUPLICATES, "data.", duplicates=self.duplicates)

@@ -4,9 +4,18 @@ Each of these settings has its default, type and meaning in its dataclass. YAML 
 hold what differs. Nothing here imports torch: `--help` answers at once.
 """
 
-from drives.clips.config import BalanceConfig
-from drives.config import DriveSourceConfig, TokenSourceConfig
-from tokenizer.config import EncodeConfig, FrameMediaConfig
+from drives.clips.config import ClipsConfig
+from drives.config import DataRoot, DriveSourceConfig, TokenSourceConfig
+from tokenizer.commands import (
+    CompareSettings,
+    ConvertSettings,
+    DecodeSettings,
+    EncodeSettings,
+    ExamineSettings,
+    ExportSettings,
+    PublishedOptions,
+)
+from tokenizer.config import FrameMediaConfig, SemanticModuleConfig, TokenizerModuleConfig
 from tokenizer.doctor.config import DoctorConfig
 from tokenizer.losses.config import LossConfig, TimmTeacherConfig
 from tokenizer.networks.config import (
@@ -22,26 +31,50 @@ from tokenizer.quantizers.config import (
     ResidualConfig,
     VQConfig,
 )
-from training.cli import register
-from training.config import AdamWConfig, ProgressBarConfig
+from training.cli import built_as, register, register_sections
+from training.config import TRAINING, AdamWConfig, PathSettings, ProgressBarConfig
 from training.schemas import node_of
+from worldmodel.commands import ConvertModelSettings, PublishedModelOptions, RolloutSettings
 from worldmodel.conditioning.config import (
     HashedWordsConfig,
     RobustnessConfig,
     SharesConfig,
     T5Config,
 )
-from worldmodel.config import RolloutMediaConfig
-from worldmodel.decoding.config import Guidance, Sampling
+from worldmodel.config import RolloutMediaConfig, WindowsConfig, WorldModelModuleConfig
+from worldmodel.decoding.config import DecodingConfig, Guidance, Sampling
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.evaluation.cards.config import CARDS
+from worldmodel.evaluation.config import (
+    CompareModelsSettings,
+    DecodingBenchSettings,
+    EvalSettings,
+)
 from worldmodel.known_entropy.config import KnownEntropySourceConfig
 
 CALLBACKS = "lightning.pytorch.callbacks"
 CONDITIONING = "worldmodel.conditioning"
 
+register_sections("train", TRAINING)
+PATHS, DATA = {"paths": PathSettings}, {"data": DataRoot}
+DECODING: dict[str, type] = {"decoding": DecodingConfig, **DATA, **PATHS}
+COMMANDS: dict[str, dict[str, type]] = {
+    "eval": {"": EvalSettings, **DECODING},
+    "commands/compare_models": {"": CompareModelsSettings, **DECODING},
+    "commands/decoding_bench": {"": DecodingBenchSettings, **DATA, **PATHS},
+    "commands/rollout": {"": RolloutSettings, **DECODING},
+    "commands/world_model/convert": {"": ConvertModelSettings, "options": PublishedModelOptions},
+    "commands/encode": {"": EncodeSettings, "options": PublishedOptions, **DATA, **PATHS},
+    "commands/decode": {"": DecodeSettings, "options": PublishedOptions},
+    "commands/convert": {"": ConvertSettings, "options": PublishedOptions},
+    "commands/export": {"": ExportSettings},
+    "commands/examine": {"": ExamineSettings},
+    "commands/compare": {"": CompareSettings, **DATA, **PATHS},
+}
+for command, sections in COMMANDS.items():
+    register_sections(command, sections)
 register("optimizer", "adamw", AdamWConfig)
 QUANTIZERS = {
     "fsq": FSQConfig,
@@ -65,11 +98,27 @@ KNOWN_ENTROPY = "worldmodel.known_entropy.source.KnownEntropySource"
 register(SOURCES, "drives", DriveSourceConfig, _target_="drives.sources.DriveSource")
 register(SOURCES, "tokens", TokenSourceConfig, _target_="drives.sources.TokenSource")
 register(SOURCES, "known_entropy", KnownEntropySourceConfig, _target_=KNOWN_ENTROPY)
-register("data/encode", "default", EncodeConfig)
-register("data/balance", "default", BalanceConfig)
-SHARES, DISTURBED = "dropout.ConditionShares", "robustness.Robustness"
-register("conditions", "default", SharesConfig, _target_=f"{CONDITIONING}.{SHARES}")
-register("robustness", "default", RobustnessConfig, _target_=f"{CONDITIONING}.{DISTURBED}")
+MODULES = {
+    "clips": (ClipsConfig, "drives.clips.data_module.ClipDataModule"),
+    "action_clips": (ClipsConfig, "drives.clips.data_module.ActionClipDataModule"),
+    "windows": (WindowsConfig, "worldmodel.data.TokenDataModule"),
+}
+for name, (settings, module) in MODULES.items():  # data=NAME says what lies where
+    register("data/settings", name, settings, _target_=module, root="???", source={})
+SHARES = built_as(SharesConfig, f"{CONDITIONING}.dropout.ConditionShares")
+DISTURBED = built_as(RobustnessConfig, f"{CONDITIONING}.robustness.Robustness")
+register(
+    "module",
+    "worldmodel",
+    WorldModelModuleConfig,
+    _target_="worldmodel.module.WorldModelModule",
+    network={},
+    conditions=SHARES,
+    robustness=DISTURBED,
+)
+TOKENIZER, SEMANTIC = "tokenizer.module.TokenizerModule", "tokenizer.semantic_module.SemanticModule"
+register("module", "tokenizer", TokenizerModuleConfig, _target_=TOKENIZER, network={}, loss={})
+register("module", "semantic", SemanticModuleConfig, _target_=SEMANTIC, network={})
 ENCODERS = f"{CONDITIONING}.text_encoders"
 register("text_encoder", "hashed_words", HashedWordsConfig, _target_=f"{ENCODERS}.HashedWords")
 register("text_encoder", "t5", T5Config, _target_=f"{ENCODERS}.T5")

@@ -9,7 +9,6 @@ import torch
 
 from training.checkpoints.folder import newest_first, read_state
 from training.cli import judge
-from training.config import TRAINING
 from training.help import composed as composed_config
 from training.planner.devices import find_device
 from training.planner.plan import Planner
@@ -156,7 +155,7 @@ OF_EACH_KIND = (
 def test_every_debug_config_fits_every_kind_of_recipe(experiment):
     for debug in ("fast", "overfit", "profiler"):
         cfg = composed_config("train", [f"+experiment={experiment}", f"+debug={debug}"])
-        judge(cfg, TRAINING)
+        judge(cfg, "train")
         assert cfg.trainer.max_steps <= 100
         assert cfg.data.batch_size <= 16
         assert not cfg.needs_gpu

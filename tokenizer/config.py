@@ -4,7 +4,51 @@ from dataclasses import dataclass, replace
 
 from drives.clips.config import FITS
 from tokenizer.inference.config import AS_TRAINED, InferenceConfig
-from training.ranges import at_least, one_of
+from tokenizer.losses.config import LossConfig
+from tokenizer.networks.config import GridConfig
+from training.config import AdamWConfig
+from training.ranges import at_least, below_one, one_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerModuleConfig:
+    """A tokenizer and how it is trained.
+
+    Attributes:
+        network: its kind and shape; model=NAME chooses it.
+        loss: what it is trained on.
+        optimizer: that of the run.
+        ema_decay: of the average of the weights, per step, which validation and encoding use.
+    """
+
+    network: GridConfig
+    loss: LossConfig
+    optimizer: AdamWConfig
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        below_one("model.", ema_decay=self.ema_decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemanticModuleConfig:
+    """A tokenizer without a way back to pixels, and how it is trained.
+
+    Attributes:
+        network: its kind and shape; model=NAME chooses it.
+        optimizer: that of the run.
+        ema_decay: of the average of the weights, per step, which validation and encoding use.
+        weights: of a frozen transformer: FILE (.safetensors, .pth), timm:NAME, or random (the
+            floor); null where there is none.
+    """
+
+    network: GridConfig
+    optimizer: AdamWConfig
+    ema_decay: float = TokenizerModuleConfig.ema_decay
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        below_one("model.", ema_decay=self.ema_decay)
 
 
 @dataclass(frozen=True)
@@ -31,9 +75,15 @@ class EncodeConfig:
         every: keep every N-th frame; actions are averaged over the dropped frames.
         batch_size: frames per forward pass.
         num_workers: processes that decode video ahead of the model; 0: this process.
-        dtype, channels_last, winograd, frames_at_once, compile: see `InferenceConfig`.
+        dtype: float32 or bfloat16; what that does to the tokens is measured and noted, as it is
+            for the next four (`InferenceConfig`).
+        channels_last: keep the channels of a pixel together in memory.
+        winograd: compute 3x3 convolutions by Winograd's algorithm; for CPUs.
+        frames_at_once: frames of a batch that are computed at once; 0: all. 1 is faster for large
+            frames on CPUs.
+        compile: torch.compile the network; the first batch of every size takes minutes.
         on_gap: action at dropped frames of a recorder: "warn" and continue, or "stop".
-        fit: treatment of frames with another aspect, see `judge_sizes`.
+        fit: frames of another aspect: "same" refuses them, "cover" cuts their sides off.
         device: torch device; null: a GPU if there is one.
     """
 

@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 
 from drives.clips.data_module import Clip
 from tokenizer.base_module import TokenizerBase
+from tokenizer.config import TokenizerModuleConfig
 from tokenizer.losses.config import LossConfig
 from tokenizer.losses.distillation import Distillation, build_teacher
 from tokenizer.losses.lpips import PerceptualDistance, load_lpips
@@ -42,7 +43,7 @@ class TokenizerModule(TokenizerBase):
         network: PixelConfig,
         loss: LossConfig,
         optimizer: AdamWConfig,
-        ema_decay: float = 0.999,
+        ema_decay: float = TokenizerModuleConfig.ema_decay,
     ) -> None:
         super().__init__(network, optimizer, ema_decay)
         self.automatic_optimization = False

@@ -8,6 +8,7 @@ from torch import Tensor
 from drives.clips.data_module import Clip
 from drives.clips.preprocessing import to_pixels
 from tokenizer.base_module import TokenizerBase
+from tokenizer.config import SemanticModuleConfig
 from tokenizer.networks.base import MeaningOnly
 from tokenizer.networks.config import MusikConfig, SemanticConfig
 from tokenizer.networks.semantic import SemanticTokenizer
@@ -29,8 +30,8 @@ class SemanticModule(TokenizerBase):
         self,
         network: SemanticConfig | MusikConfig,
         optimizer: AdamWConfig,
-        ema_decay: float = 0.999,
-        weights: str | None = None,
+        ema_decay: float = SemanticModuleConfig.ema_decay,
+        weights: str | None = SemanticModuleConfig.weights,
         action_names: tuple[str, ...] = (),
     ) -> None:
         if isinstance(network, MusikConfig):

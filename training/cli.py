@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -26,12 +26,18 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from training.command_line import near, typed
-from training.config import TRAINING
+from training.command_line import near
 from training.disk.status import slurm_job, write_status
 from training.errors import BadInput, TrainingFault
-from training.help import CONFIGS, asked_help, composed, found_from, near_miss, options_of, sized
-from training.schemas import TARGET, judged_section, judged_settings, know, node_of
+from training.help import asked_help, explain, found_from, near_miss, sized
+from training.schemas import (
+    SECTIONS,
+    TARGET,
+    judged_section,
+    judged_settings,
+    know,
+    node_of,
+)
 
 BAD_INPUT, FAULT = 2, 1
 # System errors about paths, not bugs.
@@ -52,7 +58,7 @@ def command(
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def checked(cfg: DictConfig) -> Any:
             try:
-                judge(cfg, TRAINING if config_name == "train" else {})
+                judge(cfg, config_name)
                 return task(cfg)
             except BadInput as error:
                 fail(str(error), cfg)
@@ -126,10 +132,35 @@ def register(
         different: values that this option has instead of the defaults. With a `_target_`, a class
             is built from the settings, which takes them by their names.
     """
-    node = node_of(settings) | different
-    know(settings, node[TARGET])
+    node = built_as(settings, **different)
     store = ConfigStore.instance()
     store.store(name=name, group=group or None, node=node, package=package, provider="dashcast")
+
+
+def built_as(settings: type, target: str = "", **different: Any) -> dict[str, Any]:
+    """The node of a dataclass of whose settings the class `target` is built; `judge` knows it."""
+    node = node_of(settings) | ({TARGET: target} if target else {}) | different
+    know(settings, node[TARGET])
+    return node
+
+
+def register_sections(command: str, sections: Mapping[str, type]) -> None:
+    """Make dataclasses the settings of a command that nothing is built from.
+
+    The config `settings/NAME` has all their defaults; the one of the command begins with it.
+
+    Args:
+        command: the name of its config, such as "commands/encode".
+        sections: dataclasses by where they lie; "" is the root.
+    """
+    node: dict[str, Any] = {}
+    for where, settings in sections.items():
+        own = {name: value for name, value in node_of(settings).items() if name != TARGET}
+        (node.setdefault(where, {}) if where else node).update(own)
+    SECTIONS[command] = sections
+    name = command.removeprefix("commands/").replace("/", "_")
+    store = ConfigStore.instance()
+    store.store(name=name, group="settings", node=node, package="_global_", provider="dashcast")
 
 
 def bad_input_behind(error: BaseException | None) -> BadInput | None:
@@ -200,67 +231,18 @@ def run_folder(cfg: DictConfig) -> Path:
     return Path(cfg.paths.runs) / "sweeps" / str(cfg.name) / name
 
 
-def explain(error: BaseException, config_name: str) -> str:
-    """Hydra's message in one line, with what to type if known."""
-    message = str(error).strip()
-    plus = re.search(r"default list use \+([\w@/]+)=(\S+)", message)
-    if plus and (CONFIGS / plus[1]).is_dir():
-        group, options, wanted = plus[1], options_of(plus[1]), plus[2].strip("[]'")
-        if wanted in options:
-            return f"{group}={plus[2]}: write +{group}={wanted}, with the plus"
-        told = near(wanted, options)
-        return f"{group}={plus[2]}: no such {group}; {told}; write +{group}=NAME, with the plus"
-    option = re.search(r"Could not find '([\w@/]+)/(\S*?)'", message)
-    if option:
-        group, wrong = option.groups()
-        options = options_of(group)
-        return f"{group}={wrong}: no such {group}; {near(wrong, options)}"
-    key = re.search(r"(?:Key|Could not override) '([\w./@]+)'", message)
-    if key:
-        asked = re.search(r"Could not override '([\w./@]+)'", message)
-        wrong = (asked or key).group(1)
-        return f"{wrong}: no such setting; {near(wrong, _known_keys(config_name))}"
-    if isinstance(error, OverrideParseException):
-        name, equals, value = error.override.partition("=")
-        right = f"{typed(name, value)}, with the quotes" if equals else f"{name}=VALUE"
-        return f"{error.override}: cannot be read; write {right}"
-    lines = [line.strip() for line in message.splitlines()]
-    return "; ".join(line for line in lines if line and not line.startswith("See https"))
-
-
-def _known_keys(config_name: str) -> list[str]:
-    """All settings of the config, without overrides that fail to compose."""
-    keep = [a for a in sys.argv[1:] if re.match(r"\+?(experiment|data|model)=", a)]
-    try:
-        cfg = composed(config_name, keep)
-    except (HydraException, OmegaConfBaseException):  # this override is the faulty one
-        cfg = composed(config_name, [])
-    keys: list[str] = []
-
-    def walk(node: Any, prefix: str) -> None:
-        for key in node:
-            path = f"{prefix}{key}"
-            keys.append(path)
-            child = node._get_node(key)
-            if isinstance(child, DictConfig) and not child._is_none():
-                walk(child, f"{path}.")
-
-    walk(cfg, "")
-    return keys
-
-
-def judge(cfg: DictConfig, sections: Mapping[str, type]) -> None:
+def judge(cfg: DictConfig, command: str) -> None:
     """Judge types and ranges of a composed config, before anything is done with it.
 
     Args:
-        sections: the dataclass of the settings that nothing is built from, by where they lie.
+        command: the name of the command's config, such as "train".
 
     Raises:
         BadInput: names the setting and what it takes.
         MissingMandatoryValue: a setting without a default is not given.
     """
     values = plain(cfg)
-    for where, settings in sections.items():
+    for where, settings in SECTIONS.get(command, {}).items():
         judged_section(settings, values[where] if where else values, where)
     judged_settings(values)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+MOST_NAMED = 40  # names in one message
 PLAIN_WORD = re.compile(r"(?!(true|false|null|nan|inf|yes|no|on|off)$)[A-Za-z_/.][\w./-]*", re.I)
 
 
@@ -38,12 +39,16 @@ def typed(key: str, value: Any) -> str:
 
 
 def near(wrong: str, known: list[str]) -> str:
-    """The known names that someone may have meant, or all of them."""
+    """The known names that someone may have meant; all of few, or where many are listed."""
     matches = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
     if not matches:
         leaf = wrong.rsplit(".", 1)[-1]
         matches = [k for k in known if k.rsplit(".", 1)[-1] == leaf][:3]
-    return f"did you mean {' or '.join(matches)}?" if matches else f"there are: {', '.join(known)}"
+    if matches:
+        return f"did you mean {' or '.join(matches)}?"
+    if len(known) > MOST_NAMED:
+        return f"none of {len(known)} names is close; --help lists them with their meanings"
+    return f"there are: {', '.join(known)}"
 
 
 def named_in(arguments: Sequence[str], setting: str) -> list[str]:

@@ -52,6 +52,7 @@ class AdamWConfig:
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 SHORT_PRECISIONS = ("32", "16", "bf16", 32, 16)  # Lightning's other names for them
 PROFILERS = ("simple", "advanced", "pytorch")
+POLICIES = ("stop", "skip")  # for samples that cannot be read
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
 
@@ -60,9 +61,10 @@ class RunSettings:
     """The settings at the root of train.yaml.
 
     Attributes:
-        name: of the recipe.
+        name: of the recipe, which sets it.
         run: the run folder; the same name continues the same run.
-        ckpt: "auto" resumes this run folder if it has checkpoints.
+        ckpt: "auto" resumes this run folder if it has checkpoints; null begins anew.
+        seed: of the weights at the start, the order of the data, and everything else.
         other_data: resume though the data is not what the run began with.
         fps: frames per second of the data that the recipe was made for; null is any.
         max_passes: stop after this many passes over the training data.
@@ -76,21 +78,21 @@ class RunSettings:
         requeue: under Slurm, SIGUSR2 saves and starts the job again.
     """
 
-    name: str | None
-    run: str
-    ckpt: str | None
-    other_data: bool
-    seed: int
-    fps: float | None
-    max_passes: float | None
-    plan: bool
-    plan_device: str | int | None
-    plan_mfu: float | None
-    needs_gpu: bool
-    compile: bool
-    checkpoint_activations: bool
-    max_skipped_steps: int
-    requeue: bool
+    name: str | None = None
+    run: str = "${paths.runs}/${name}"
+    ckpt: str | None = "auto"
+    other_data: bool = False
+    seed: int = 0
+    fps: float | None = None
+    max_passes: float | None = None
+    plan: bool = False
+    plan_device: str | int | None = None
+    plan_mfu: float | None = None
+    needs_gpu: bool = False
+    compile: bool = False
+    checkpoint_activations: bool = False
+    max_skipped_steps: int = 0
+    requeue: bool = True
 
     def __post_init__(self) -> None:
         at_least(0, seed=self.seed, max_skipped_steps=self.max_skipped_steps)
@@ -106,6 +108,13 @@ class TrainerSettings:
     """What Lightning's Trainer is given; everything is counted in optimizer steps.
 
     Attributes:
+        accelerator: auto | cpu | gpu | cuda | mps.
+        devices: how many, or which; "auto" is all of them.
+        num_nodes: machines.
+        max_steps: optimizer steps of the run.
+        val_check_interval: optimizer steps between validations.
+        log_every_n_steps: optimizer steps between logged rows.
+        accumulate_grad_batches: batches per optimizer step.
         strategy: "auto" (ddp where there are several devices), "ddp" or "fsdp".
         profiler: "simple" (time of each hook), "advanced" (of each function) or "pytorch" (of each
             operator), written into the run folder.
@@ -113,16 +122,16 @@ class TrainerSettings:
             else 32-true.
     """
 
-    accelerator: str
-    devices: int | str | Sequence[int]
-    num_nodes: int
-    strategy: str
-    precision: str | int
-    max_steps: int
-    val_check_interval: int
-    log_every_n_steps: int
-    accumulate_grad_batches: int
-    profiler: str | None
+    accelerator: str = "auto"
+    devices: int | str | Sequence[int] = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str | int = "auto"
+    max_steps: int = 1000
+    val_check_interval: int = 500
+    log_every_n_steps: int = 20
+    accumulate_grad_batches: int = 1
+    profiler: str | None = None
 
     def __post_init__(self) -> None:
         names = ("max_steps", "val_check_interval", "log_every_n_steps", "accumulate_grad_batches")
@@ -142,18 +151,32 @@ class CheckpointSettings:
     """When checkpoints are written.
 
     Attributes:
+        every_steps: optimizer steps between checkpoints.
         keep: how many stay; null keeps all.
         background: write from a thread, while training goes on.
     """
 
-    every_steps: int
-    keep: int | None
-    background: bool
+    every_steps: int = 500
+    keep: int | None = 2
+    background: bool = False
 
     def __post_init__(self) -> None:
         at_least(1, "checkpoints.", every_steps=self.every_steps)
         if self.keep is not None:
             at_least(2, "checkpoints.", keep=self.keep)
+
+
+@dataclass(frozen=True)
+class PathSettings:
+    """Folders that a machine sets once, by DASHCAST_DATA and DASHCAST_RUNS.
+
+    Attributes:
+        data: embedded drives, token stores, frame caches.
+        runs: run folders.
+    """
+
+    data: str = "${oc.env:DASHCAST_DATA,data}"
+    runs: str = "${oc.env:DASHCAST_RUNS,runs}"
 
 
 @dataclass(frozen=True)
@@ -177,4 +200,5 @@ TRAINING: dict[str, type] = {
     "": RunSettings,
     "trainer": TrainerSettings,
     "checkpoints": CheckpointSettings,
+    "paths": PathSettings,
 }

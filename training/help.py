@@ -1,6 +1,7 @@
 """What `--help` and `--cfg job` print: settings with their types and meanings, recipes, groups."""
 
 import re
+import sys
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -9,12 +10,12 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from training.command_line import near
-from training.config import TRAINING
-from training.schemas import annotated
+from training.command_line import near, typed
+from training.schemas import SECTIONS, annotated
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 HELP = ({"--help"}, {"-h"}, {"--cfg", "job"}, {"-c", "job"})  # Hydra answers other flags
@@ -31,7 +32,7 @@ def asked_help(arguments: list[str], config_name: str) -> str:
     choices = cfg.hydra.runtime.choices
     settings: Any = OmegaConf.to_container(cfg, resolve=False)
     del settings["hydra"]
-    sections = TRAINING if config_name == "train" else {}
+    sections = SECTIONS.get(config_name, {})
     told = annotated(settings, sections.get(""), sections=sections)
     if "job" in flags:
         return told
@@ -40,6 +41,55 @@ def asked_help(arguments: list[str], config_name: str) -> str:
         parts.append(f"== Recipes (+experiment=...) ==\n{_list(options_of('experiment'))}")
     parts += [f"== Groups (group=option) ==\n{_groups(choices)}" if _groups(choices) else ""]
     return "\n\n".join(part for part in [*parts, f"== Settings (setting=value) ==\n{told}"] if part)
+
+
+def explain(error: BaseException, config_name: str) -> str:
+    """Hydra's message in one line, with what to type if known."""
+    message = str(error).strip()
+    plus = re.search(r"default list use \+([\w@/]+)=(\S+)", message)
+    if plus and (CONFIGS / plus[1]).is_dir():
+        group, options, wanted = plus[1], options_of(plus[1]), plus[2].strip("[]'")
+        if wanted in options:
+            return f"{group}={plus[2]}: write +{group}={wanted}, with the plus"
+        told = near(wanted, options)
+        return f"{group}={plus[2]}: no such {group}; {told}; write +{group}=NAME, with the plus"
+    option = re.search(r"Could not find '([\w@/]+)/(\S*?)'", message)
+    if option:
+        group, wrong = option.groups()
+        options = options_of(group)
+        return f"{group}={wrong}: no such {group}; {near(wrong, options)}"
+    key = re.search(r"(?:Key|Could not override) '([\w./@]+)'", message)
+    if key:
+        asked = re.search(r"Could not override '([\w./@]+)'", message)
+        wrong = (asked or key).group(1)
+        return f"{wrong}: no such setting; {near(wrong, _known_keys(config_name))}"
+    if isinstance(error, OverrideParseException):
+        name, equals, value = error.override.partition("=")
+        right = f"{typed(name, value)}, with the quotes" if equals else f"{name}=VALUE"
+        return f"{error.override}: cannot be read; write {right}"
+    lines = [line.strip() for line in message.splitlines()]
+    return "; ".join(line for line in lines if line and not line.startswith("See https"))
+
+
+def _known_keys(config_name: str) -> list[str]:
+    """All settings of the config, without overrides that fail to compose."""
+    keep = [a for a in sys.argv[1:] if re.match(r"\+?(experiment|data|model)=", a)]
+    try:
+        cfg = composed(config_name, keep)
+    except (HydraException, OmegaConfBaseException):  # this override is the faulty one
+        cfg = composed(config_name, [])
+    keys: list[str] = []
+
+    def walk(node: Any, prefix: str) -> None:
+        for key in node:
+            path = f"{prefix}{key}"
+            keys.append(path)
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                walk(child, f"{path}.")
+
+    walk(cfg, "")
+    return keys
 
 
 def near_miss(arguments: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ from training.checkpoints.folder import find_checkpoint, newest_first
 from training.checkpoints.manifests import read_resumable
 from training.checkpoints.resume import decide_precision, judge_batch, judge_changes
 from training.checkpoints.same_data import data_facts, judge_data, write_digests
-from training.cli import CONFIGS, is_sweep, plain, run_folder
+from training.cli import is_sweep, plain, run_folder
 from training.command_line import typed
 from training.disk.folders import lock_folder, refuse_held
 from training.disk.leftovers import sweep_leftovers
@@ -41,6 +41,7 @@ from training.disk.places import made_folder
 from training.disk.records import read_record, write_durably, write_record
 from training.disk.status import STOPPED, slurm_job, write_status
 from training.errors import BadInput
+from training.help import CONFIGS
 from training.loading.rates import compare_rates
 from training.machine import (
     hardware,

@@ -24,6 +24,8 @@ from training.errors import BadInput
 TARGET = "_target_"
 Built = TypeVar("Built")
 SCHEMAS: dict[str, type] = {}  # what the fields of a node are, by its `_target_`
+# Settings of each command that nothing is built from, by where they lie in its config.
+SECTIONS: dict[str, Mapping[str, type]] = {}
 
 
 def node_of(settings: type) -> dict[str, Any]:

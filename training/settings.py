@@ -10,7 +10,6 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from training.cli import judge, plain
-from training.config import TRAINING
 from training.disk.places import writable_folder
 from training.errors import BadInput, first_line
 
@@ -21,7 +20,7 @@ def check_settings(cfg: DictConfig) -> None:
     Raises:
         BadInput: names the setting and what it takes.
     """
-    judge(cfg, TRAINING)
+    judge(cfg, "train")
     if cfg.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise BadInput(f"trainer.accelerator={cfg.trainer.accelerator}: no GPU is to be seen here")
     datamodule_of(cfg)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from drives.captions import captions_at
 from drives.drive import Drive
-from drives.duplicates.gate import CHOICES, refuse_duplicates
+from drives.duplicates.gate import refuse_duplicates
 from drives.sources import DriveSource, TokenSource
 from drives.splits.base import while_training
 from drives.splits.footage import split_facts
@@ -24,11 +24,11 @@ from tokenizer.encode import TOKENIZER_NOTE, encode_drives, store_spec
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.store_key import store_folder
 from training.errors import BadInput, CorruptSample
-from training.loading.loader import POLICIES, OrderedLoader, fixed_loader
+from training.loading.loader import OrderedLoader, fixed_loader
 from training.loading.order import DataOrder
-from training.ranges import at_least, one_of
 from worldmodel.action_ranges import action_ranges
 from worldmodel.conditioning.text_encoders import Captions
+from worldmodel.config import WindowsConfig
 
 
 @dataclass(frozen=True)
@@ -153,32 +153,19 @@ class TokenDataModule(L.LightningDataModule):
     """Windows of a token store, in the exact order of `DataOrder`.
 
     Args:
-        duplicates: where two splits show the same footage: "stop", "warn", or "off": do not look.
+        settings: as those of `WindowsConfig`.
     """
 
     def __init__(
-        self,
-        source: DriveSource | TokenSource,
-        context_steps: int,
-        tokenizer: str = "carracing",
-        batch_size: int = 8,
-        num_val_windows: int = 64,
-        num_workers: int = 0,
-        seed: int = 0,
-        encode: EncodeConfig | None = None,
-        on_corrupt: str = "stop",
-        duplicates: str = "stop",
+        self, source: DriveSource | TokenSource, context_steps: int, **settings: Any
     ) -> None:
         super().__init__()
-        at_least(1, "data.", batch_size=batch_size, num_val_windows=num_val_windows)
-        at_least(0, "data.", num_workers=num_workers)
-        one_of(POLICIES, "data.", on_corrupt=on_corrupt)
-        one_of(CHOICES, "data.", duplicates=duplicates)
-        self.on_corrupt, self.duplicates = on_corrupt, duplicates
-        self.source, self.tokenizer_name = source, tokenizer
-        self.context_steps, self.batch_size = context_steps, batch_size
-        self.num_val_windows, self.num_workers, self.seed = num_val_windows, num_workers, seed
-        self.encode = encode or EncodeConfig()
+        config = WindowsConfig(source=source, context_steps=context_steps, **settings)
+        self.on_corrupt, self.duplicates = config.on_corrupt, config.duplicates
+        self.source, self.tokenizer_name = source, config.tokenizer
+        self.context_steps, self.batch_size = context_steps, config.batch_size
+        self.num_val_windows, self.num_workers = config.num_val_windows, config.num_workers
+        self.seed, self.encode = config.seed, config.encode
         self.store: TokenStore
         self.drives: list[Drive] = []
 

@@ -14,6 +14,7 @@ from training.watch.throughput import Work
 from worldmodel.conditioning.dropout import ConditionShares
 from worldmodel.conditioning.robustness import Robustness
 from worldmodel.conditioning.text_encoders import TextEncoder, Texts, reading_text
+from worldmodel.config import WorldModelModuleConfig
 from worldmodel.data import TokenClip
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import ActionRanges, DynamicsConfig
@@ -27,12 +28,8 @@ class WorldModelModule(TrainedModule):
     Args:
         spec: describes the tokens; from the token store.
         action_names: columns of the actions; from the token store.
-        action_dropout: share of examples without actions (Hu et al. 2023, GAIA-1, section 4.3).
-            The model then also learns the unconditioned distribution.
-        conditions: further shares of examples with only some of their conditions.
+        action_dropout, conditions, text_cache, robustness: see `WorldModelModuleConfig`.
         text: a frozen text encoder (`worldmodel.conditioning.text_encoders`) for captions.
-        text_cache: folder for its embeddings between runs.
-        robustness: how training disturbs the context.
         captioned: whether the data has captions; from the token store.
         action_ranges: ranges of action bins if the network has none; from the train drives.
 
@@ -47,7 +44,7 @@ class WorldModelModule(TrainedModule):
         optimizer: AdamWConfig,
         spec: TokenSpec,
         action_names: tuple[str, ...],
-        action_dropout: float = 0.1,
+        action_dropout: float = WorldModelModuleConfig.action_dropout,
         conditions: ConditionShares | None = None,
         text: TextEncoder | None = None,
         text_cache: str | None = None,

@@ -23,7 +23,7 @@ from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.places import refuse_existing, writable_folder
 from training.errors import BadInput
 from training.machine import compute_device
-from training.ranges import at_least, positive
+from worldmodel.commands import PromptsConfig
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.config import sampling_from
@@ -38,36 +38,17 @@ from worldmodel.load import WorldModel, load_world_model
 SHOWN = 4  # clips in the pictures
 
 
-@dataclass(frozen=True)
-class RolloutConfig:
+@dataclass(frozen=True, kw_only=True)
+class RolloutConfig(PromptsConfig):
     """Settings of the rollouts.
 
     Attributes:
-        split: split of the drives that give the prompts.
-        num_clips: number of prompts.
-        prompt_steps: time steps of a prompt; None: half of the context.
-        horizon_s: length of a future in seconds.
-        num_futures: futures per prompt.
         sampling: how tokens are sampled.
         decoding: method and options of `open_decoder`.
-
-    Raises:
-        BadInput: a number that is not positive.
     """
 
-    split: str = "test"
-    num_clips: int = 4
-    prompt_steps: int | None = None
-    horizon_s: float = 2.0
-    num_futures: int = 1
     sampling: Sampling = field(default_factory=Sampling)
     decoding: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        at_least(1, num_clips=self.num_clips, num_futures=self.num_futures)
-        if self.prompt_steps is not None:
-            at_least(1, prompt_steps=self.prompt_steps)
-        positive(horizon_s=self.horizon_s)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """Settings of clips of frames; imports no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from training.ranges import at_least, share
+from drives.config import DataConfig
+from training.errors import BadInput
+from training.ranges import at_least, one_of, share
 
+FRAMES = ("cache", "video")
 FITS = ("same", "cover")  # of frames of another aspect, see `drives.clips.shapes.judge_sizes`
 
 
@@ -32,3 +35,36 @@ class BalanceConfig:
     def __post_init__(self) -> None:
         share("data.balance.", alpha=self.alpha)
         at_least(2, "data.balance.", bins=self.bins)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipsConfig(DataConfig):
+    """Settings of clips of frames.
+
+    Attributes:
+        image_size: (height, width) that frames are scaled to; the network's.
+        clip_frames: consecutive frames of a clip.
+        num_val_clips: validation clips, evenly spread over the drives.
+        frames: "cache" (decode all frames once, onto the disk) or "video" (decode the frames of
+            each batch from the videos).
+        fit: frames of another aspect: "same" refuses them, "cover" cuts their sides off
+            (`drives.clips.shapes.judge_sizes`).
+        balance: rare clips come more often.
+    """
+
+    image_size: Sequence[int]
+    batch_size: int = 32
+    clip_frames: int = 1
+    num_val_clips: int = 256
+    frames: str = "cache"
+    fit: str = "same"
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of(FRAMES, "data.", frames=self.frames)
+        one_of(FITS, "data.", fit=self.fit)
+        at_least(1, "data.", num_val_clips=self.num_val_clips, clip_frames=self.clip_frames)
+        at_least(1, "data.", image_size=self.image_size)
+        if len(self.image_size) != 2:
+            raise BadInput(f"data.image_size={list(self.image_size)}: give [height, width]")

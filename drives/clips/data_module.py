@@ -14,21 +14,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from drives.clips.balance import clip_weights
-from drives.clips.config import FITS, BalanceConfig
+from drives.clips.config import ClipsConfig
 from drives.clips.frame_cache import DriveFrames, FrameCache, VideoFrames
 from drives.clips.preprocessing import to_pixels
 from drives.clips.shapes import judge_sizes
 from drives.drive import Drive
-from drives.duplicates.gate import CHOICES, refuse_duplicates
+from drives.duplicates.gate import refuse_duplicates
 from drives.sources import DriveSource, drive_digests, drives_hash
 from drives.splits.base import while_training
 from drives.splits.footage import split_facts
 from training.errors import BadInput
-from training.loading.loader import POLICIES, OrderedLoader, fixed_loader
+from training.loading.loader import OrderedLoader, fixed_loader
 from training.loading.order import DataOrder, Weights
-from training.ranges import at_least, one_of
-
-FRAMES = ("cache", "video")
 
 
 @dataclass(frozen=True)
@@ -110,43 +107,20 @@ class ClipDataModule(L.LightningDataModule):
     """Train and validation clips of a `DriveSource`, in the exact order of `DataOrder`.
 
     Args:
-        frames: "cache" (decode all frames once, onto the disk) or "video" (decode the frames of
-            each batch from the videos).
-        fit: see `judge_sizes`.
-        balance: weights of the training clips.
-        duplicates: for footage in two splits: "stop", "warn", or "off" (no search).
+        settings: as those of `ClipsConfig`.
     """
 
-    def __init__(
-        self,
-        source: DriveSource,
-        image_size: Sequence[int],
-        batch_size: int = 32,
-        clip_frames: int = 1,
-        num_val_clips: int = 256,
-        num_workers: int = 0,
-        seed: int = 0,
-        on_corrupt: str = "stop",
-        frames: str = "cache",
-        fit: str = "same",
-        balance: BalanceConfig | None = None,
-        duplicates: str = "stop",
-    ) -> None:
+    def __init__(self, source: DriveSource, image_size: Sequence[int], **settings: Any) -> None:
         super().__init__()
-        one_of(FRAMES, "data.", frames=frames)
-        one_of(FITS, "data.", fit=fit)
-        one_of(POLICIES, "data.", on_corrupt=on_corrupt)
-        one_of(CHOICES, "data.", duplicates=duplicates)
-        at_least(1, "data.", batch_size=batch_size, num_val_clips=num_val_clips)
-        at_least(1, "data.", clip_frames=clip_frames)
-        at_least(0, "data.", num_workers=num_workers)
-        self.on_corrupt, self.balance = on_corrupt, balance or BalanceConfig()
-        self.duplicates = duplicates
-        self.source, self.image_size, self.fit = source, tuple(image_size), fit
-        self.batch_size, self.clip_frames = batch_size, clip_frames
-        self.num_val_clips, self.num_workers, self.seed = num_val_clips, num_workers, seed
+        config = ClipsConfig(source=source, image_size=tuple(image_size), **settings)
+        self.on_corrupt, self.balance = config.on_corrupt, config.balance
+        self.duplicates, self.fit = config.duplicates, config.fit
+        self.source, self.image_size = source, config.image_size
+        self.batch_size, self.clip_frames = config.batch_size, config.clip_frames
+        self.num_val_clips, self.num_workers = config.num_val_clips, config.num_workers
+        self.seed = config.seed
         self.cache: FrameCache | VideoFrames
-        if frames == "cache":
+        if config.frames == "cache":
             self.cache = FrameCache(Path(source.cache) / "frames", image_size)
         else:
             self.cache = VideoFrames(image_size)

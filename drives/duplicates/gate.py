@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from drives.config import ON_DUPLICATES
 from drives.drive import Drive
 from drives.duplicates.match import Duplicate
 from drives.duplicates.search import search_drives, search_store
@@ -11,7 +12,7 @@ from drives.tokens.store import TokenStore
 from training.errors import BadInput
 from training.machine import launched_rank
 
-STOP, WARN, OFF = CHOICES = ("stop", "warn", "off")
+STOP, WARN, OFF = ON_DUPLICATES
 SHOWN = 5
 
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
+from drives.config import ROADS as ROADS  # judged in configs, which import no torch
+from drives.config import SEEN as SEEN
+from drives.config import SPLIT_CHOICES as CHOICES
+from drives.config import SPLITS as SPLITS
+from drives.config import UNSEEN as UNSEEN
 from training.errors import BadInput
 from training.machine import launched_rank
-
-SPLITS = ("train", "val", "test")
-ROADS = SEEN, UNSEEN, _ = ("seen", "unseen", "")
-# A split, or its drives on roads that training has or has not seen.
-CHOICES = (*SPLITS, *(f"{split}_{roads}" for split in SPLITS[1:] for roads in (SEEN, UNSEEN)))
 
 
 class InSplit(Protocol):

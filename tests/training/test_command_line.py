@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from training.command_line import named_in, typed
+from training.command_line import MOST_NAMED, named_in, near, typed
 
 VALUES = (
     "runs/a",
@@ -49,6 +49,16 @@ def test_what_is_typed_comes_back(value):
 def test_plain_paths_need_no_quotes():
     assert typed("ckpt", str(Path("runs/gpt_tiny"))) == "ckpt=runs/gpt_tiny"
     assert typed("run", "runs/lr=1") == "\"run='runs/lr=1'\""
+
+
+def test_a_message_names_what_is_close_or_few():
+    known = [f"model.network.width_{i}" for i in range(MOST_NAMED + 1)]
+    assert near("model.network.width_9x", known).startswith("did you mean model.network.width_9")
+    far = near("zzz", known)
+    assert len(far) < 100
+    assert f"none of {len(known)} names" in far
+    assert "--help" in far
+    assert near("zzz", known[:2]) == "there are: model.network.width_0, model.network.width_1"
 
 
 def test_what_is_no_setting_is_a_name(tmp_path, monkeypatch):

@@ -199,7 +199,7 @@ def test_every_setting_is_judged_before_any_work(recipe: str) -> None:
             changed = cfg.copy()
             OmegaConf.update(changed, name, value, merge=False)
             try:
-                judge(changed, TRAINING)
+                judge(changed, "train")
                 told = ""
             except BadInput as error:
                 told = str(error)

@@ -9,9 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 
 import hydra_plugins.dashcast_settings  # noqa: F401  (registers the dataclasses)
-from training.cli import CONFIGS
 from training.config import TRAINING, ProgressBarConfig
 from training.errors import BadInput
+from training.help import CONFIGS
 from training.schemas import SCHEMAS
 from training.settings import check_settings
 

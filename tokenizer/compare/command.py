@@ -22,7 +22,6 @@ from drives import video
 from drives.clips.preprocessing import Preprocessing, to_uint8
 from drives.drive import Drive
 from drives.sources import DriveSource, source_from_dict, trained_on
-from drives.splits.base import SPLITS
 from drives.splits.trained_clips import refuse_trained_clips
 from tokenizer.compare.fid import PUBLISHED, load_inception, origin
 from tokenizer.compare.page import as_text, write_page
@@ -37,7 +36,6 @@ from training.disk.places import writable_folder
 from training.disk.plain_json import finite, to_json
 from training.errors import BadInput
 from training.machine import compute_device, hardware
-from training.ranges import at_least, one_of, positive
 
 
 def compare(
@@ -165,9 +163,6 @@ def choose_source(tokenizers: dict[str, Tokenizer], root: str | None, cache: str
 
 @command("commands/compare")
 def _compare(cfg: DictConfig) -> None:
-    one_of(SPLITS, split=cfg.split)
-    at_least(1, num_clips=cfg.num_clips, clip_frames=cfg.clip_frames, video_clips=cfg.video_clips)
-    positive(video_s=cfg.video_s)
     out, device = writable_folder("out", cfg.out), compute_device(cfg.device)
     if out.exists() and not (out / "compare.json").exists():
         raise BadInput(f"out={out}: exists and is no comparison of ours; choose another folder")

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from training.config import POLICIES
 from training.errors import CorruptSample, TrainingFault
 from training.handing_over import cause_of, last_line, shared
 from training.loading.order import DataOrder
 from training.loading.pools import end_with_parent
 from training.ranges import one_of
 
-POLICIES = ("stop", "skip")
 MAX_RESTARTS = 3  # of workers, without a batch in between
 
 

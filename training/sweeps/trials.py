@@ -12,11 +12,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from training.cli import explain, judge
-from training.config import TRAINING
+from training.cli import judge
 from training.disk.status import read_status
 from training.errors import BadInput
-from training.help import composed
+from training.help import composed, explain
 from training.watch.rows import METRICS_FILE, last_values, read_rows
 
 
@@ -33,7 +32,7 @@ def compose_train(arguments: Sequence[str]) -> DictConfig:
 def _compose(arguments: tuple[str, ...]) -> DictConfig:
     try:
         cfg = composed("train", arguments)
-        judge(cfg, TRAINING)
+        judge(cfg, "train")
     except MissingMandatoryValue as error:
         raise BadInput(f"{error.full_key}: has no default; give {error.full_key}=...") from error
     except (HydraException, OmegaConfBaseException) as error:

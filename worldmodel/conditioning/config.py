@@ -59,8 +59,12 @@ class RobustnessConfig:
         at_least(0, "robustness.", self_fed_frames=self.self_fed_frames)
 
 
+class TextEncoderConfig:
+    """Base of the configs; each frozen dataclass describes one kind of text encoder."""
+
+
 @dataclass(frozen=True)
-class HashedWordsConfig:
+class HashedWordsConfig(TextEncoderConfig):
     """Maps every word to a fixed random vector; it has no weights.
 
     It suffices for captions of few words ("sunny", "fog") without grammar.
@@ -76,7 +80,7 @@ class HashedWordsConfig:
 
 
 @dataclass(frozen=True)
-class T5Config:
+class T5Config(TextEncoderConfig):
     """The encoder of a T5 (Raffel et al. 2020, arXiv 1910.10683), opened by transformers.
 
     Attributes:

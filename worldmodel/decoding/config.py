@@ -118,3 +118,38 @@ def sampling_from(values: Mapping[str, Any]) -> Sampling:
         for part in (values, values.get("guidance") or {})
     )
     return Sampling(**own, guidance=Guidance(**guidance))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingConfig:
+    """How a world model is decoded; an option that is null is the method's own choice.
+
+    Attributes:
+        method: auto | raster | speculative | diagonal | maskgit | whole | whole_raster; auto is
+            the exact one of the kind (docs/decoding.md).
+        slide_steps: frames that leave a full context at once.
+        window: what becomes of the others: slide (read again) | roll (kept).
+        dtype: of the weights: float32 | bfloat16 | int8.
+        draft: of speculative: previous | jacobi | model.
+        num_draft: of speculative: tokens that are guessed at once.
+        draft_model: of draft=model: a run.
+        lag: of diagonal: cells between one row and the next.
+        num_steps: of maskgit: passes per frame.
+        order: of maskgit: which tokens settle first: random | confidence.
+    """
+
+    method: str = "auto"
+    slide_steps: int | None = None
+    window: str | None = None
+    dtype: str | None = None
+    draft: str | None = None
+    num_draft: int | None = None
+    draft_model: str | None = None
+    lag: int | None = None
+    num_steps: int | None = None
+    order: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("slide_steps", "num_draft", "lag", "num_steps"):
+            if (value := getattr(self, name)) is not None:
+                at_least(1, "decoding.", **{name: value})

@@ -7,8 +7,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from drives.tokens.store import TokenSpec
-from training.cli import CONFIGS, plain
+from training.cli import plain
 from training.errors import BadInput
+from training.help import CONFIGS
 from worldmodel.decoding import Guidance, Sampling
 from worldmodel.decoding.base import token_shares
 from worldmodel.decoding.config import sampling_from

@@ -76,7 +76,7 @@ def test_variants_are_the_methods_of_the_kind() -> None:
 def test_the_command_writes_its_table_and_eval_decodes_as_told(composed, fit, tmp_path, capsys):
     from hydra import compose, initialize_config_dir
 
-    from training.cli import CONFIGS
+    from training.help import CONFIGS
     from worldmodel.evaluation.judge import judge
 
     cut = [

@@ -13,9 +13,8 @@ from drives.splits.trained_clips import refuse_trained_clips
 from tokenizer.load import load_tokenizer
 from training.checkpoints.folder import find_checkpoint
 from training.checkpoints.manifests import read_manifest
-from training.cli import CONFIGS
 from training.errors import BadInput
-from training.help import composed
+from training.help import CONFIGS, composed
 from training.sweeps.snapshot import content_hash
 from worldmodel.evaluation.evidence import DRIVES, Evidence, data_source
 from worldmodel.evaluation.judge import judge

@@ -38,7 +38,7 @@ def evaluate(monkeypatch):
     """`evaluate(run, *overrides)`: what eval.py does."""
     from hydra import compose, initialize_config_dir
 
-    from training.cli import CONFIGS
+    from training.help import CONFIGS
     from worldmodel.evaluation.judge import judge
 
     def call(folder, *overrides):
