@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from drives.importers.recording import RecordingFormat
-from drives.importers.recordings import comma2k19, lerobot, rosbag, udacity, videos
+from drives.importers.recordings import comma2k19, dmc, lerobot, rosbag, udacity, videos
 from drives.importers.tokens.formats import TOKEN_FORMATS, recognised_format
 from training.errors import BadInput
 
 # Recognised in this order: the plainest layout comes last.
 RECORDING_FORMATS: Mapping[str, RecordingFormat] = {
     "comma2k19": comma2k19.FORMAT,
+    "dmc": dmc.FORMAT,
     "rosbag": rosbag.FORMAT,
     "lerobot": lerobot.FORMAT,
     "udacity": udacity.FORMAT,
