@@ -156,7 +156,6 @@ COMMANDS = [
         "allow_train=true",
     ),
     ("worldmodel.evaluation.kinds_table", ["{run}", "--split", "train"], "--allow-train"),
-    ("worldmodel.evaluation.drift", ["{run}", "--split", "train"], "--allow-train"),
 ]
 
 

@@ -1,7 +1,5 @@
 """The card `drift`: what becomes of a world model in its own dreams?"""
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -46,20 +44,23 @@ def measure(subject: JudgedModel, card: DriftCard) -> Result:
         token_counts(tokens.cpu(), spec.vocab_size, min(second, horizon))
         for tokens in (futures, clips.tokens[:, prompt:], others.clip().tokens[:, prompt:])
     ]
+    imagined, real = (histogram_distances(c, counts[1], chosen.drives) for c in counts[::2])
     result.details |= {
         "num_frames": horizon,
         "fps": subject.steps_per_second,
-        "histogram_by_second": plain(histogram_distances(counts[0], counts[1], chosen.drives)),
-        "histogram_of_real_by_second": plain(
-            histogram_distances(counts[2], counts[1], chosen.drives)
-        ),
+        "histogram_by_second": plain(imagined),
+        "histogram_of_real_by_second": plain(real),
+        "lines": [
+            f"token histogram {shown(imagined[-1].value)} from the recording at the end; "
+            f"other real clips {shown(real[-1].value)}"
+        ],
     }
     why = subject.why_no_pixels(card.lpips_net)
     if why:
         result.details["no_pixels"] = why
     else:
         seen = subject.clips(prompt, horizon, card.num_clips)
-        result.details |= _excess(subject, card, result, seen, futures)
+        _excess(subject, card, result, seen, futures)
     return result
 
 
@@ -74,8 +75,8 @@ def _chosen(subject: JudgedModel, steps: int, num: int) -> tuple[Chosen, Chosen]
 
 def _excess(
     subject: JudgedModel, card: DriftCard, result: Result, clips: JudgedClips, futures: Tensor
-) -> dict[str, Any]:
-    """LPIPS to the camera beyond the tokenizer's, twice a second."""
+) -> None:
+    """Add LPIPS to the camera beyond the tokenizer's, twice a second."""
     judge, seen, fps = subject.judge(card.lpips_net), clips.seen, subject.model.spec.fps
     horizon = clips.frames.shape[1] - seen
     every = max(1, min(round(fps / 2), horizon))
@@ -96,17 +97,18 @@ def _excess(
     result.systems[DREAM]["seconds_until_doubled"] = doubled
     mean = excess[DREAM].mean(0)
     beaten = np.flatnonzero(mean >= excess[COPY].mean(0))
-    lines = [
-        f"excess LPIPS {shown(float(mean[0]))} after {seconds[0]:g} s; it doubles after "
-        f"{shown(doubled.value)} s"
-    ]
-    if doubled.value == seconds[-1]:
-        lines = [f"excess LPIPS does not double within {seconds[-1]:g} s"]
+    line = f"excess LPIPS does not double within {seconds[-1]:g} s"
+    if doubled.value != seconds[-1]:
+        line = (
+            f"excess LPIPS {shown(float(mean[0]))} after {seconds[0]:g} s; it doubles after "
+            f"{shown(doubled.value)} s"
+        )
     until = seconds[beaten[0]] if len(beaten) else None
-    lines.append(
+    frozen = (
         f"a frozen frame is as near to the camera after {until:g} s"
         if until is not None
         else f"nearer to the camera than a frozen frame all {seconds[-1]:g} s"
     )
     axis = {"name": "s ahead", "values": seconds}
-    return {"axis": axis, "frozen_frame_as_good_after_s": until, "lines": lines}
+    result.details |= {"axis": axis, "frozen_frame_as_good_after_s": until}
+    result.details["lines"] += [line, frozen]
