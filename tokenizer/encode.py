@@ -46,6 +46,7 @@ from training.disk.places import writable_folder
 from training.errors import BadInput
 from training.loading.rates import compare_rates
 from training.machine import compute_device
+from training.pages.wording import counted
 
 COMPARED_FRAMES = 256
 TOKENIZER_NOTE = "tokenizer"  # in the store's manifest: where its tokenizer comes from
@@ -187,7 +188,9 @@ def _encode_all(
             done += count
             progress.update(count)
     rate = done / (time.perf_counter() - began)
-    print(f"{done} frames of {len(drives)} drives, {rate:.0f} frames/s on {encoder.device}")
+    print(
+        f"{done} frames of {counted(len(drives), 'drive')}, {rate:.0f} frames/s on {encoder.device}"
+    )
 
 
 def _ready(opened: Tokenizer, config: EncodeConfig) -> FrameEncoder:
@@ -236,7 +239,9 @@ def main(cfg: DictConfig) -> None:
     steps = int(num_steps.sum())
     if shard.count > 1:
         print(f"shard {shard.index} of {shard.count}: {len(shard.take(drives))} drives, done")
-    print(f"{cfg.out}: {len(num_steps)} drives, {steps} steps of {store.spec.grid} tokens")
+    print(
+        f"{cfg.out}: {counted(len(num_steps), 'drive')}, {steps} steps of {store.spec.grid} tokens"
+    )
 
 
 if __name__ == "__main__":

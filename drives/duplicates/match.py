@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from drives.duplicates.likeness import LEAST_CHANGE, Edges, distance, own_change, readied
 from drives.duplicates.prints import Print
 from drives.duplicates.votes import BLOCK_S, FRAMES, Guess
+from training.loading.spread import spread
 
 PROBES = 12  # samples of a block that shift and crop are fitted on
 SHIFTS = range(-4, 5)  # samples
@@ -106,7 +107,7 @@ class Matcher:
         times, place = self._times(guess, guess.b), self._under(guess, 0)
         inside = (times >= guess.block * BLOCK_S) & (times < (guess.block + 1) * BLOCK_S)
         block = np.flatnonzero(inside & self._is_there(guess, place))
-        return block[np.unique(np.linspace(0, len(block) - 1, min(PROBES, len(block))).astype(int))]
+        return block[spread(len(block), PROBES)]
 
     def _under(self, guess: Guess, by: int) -> Int[np.ndarray, " sample"]:
         """The sample of `a` under every sample of `b`; it may lie outside of `a`."""

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
@@ -35,6 +34,7 @@ from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.places import writable_folder
 from training.disk.plain_json import finite, to_json
 from training.errors import BadInput
+from training.loading.spread import spread
 from training.machine import compute_device, hardware
 
 
@@ -117,7 +117,7 @@ def choose_clips(
             f"clip_frames={num_frames}: the longest drive of the split has {longest} frames; "
             "give fewer"
         )
-    chosen = np.unique(np.linspace(0, len(starts) - 1, min(num_clips, len(starts))).astype(int))
+    chosen = spread(len(starts), num_clips)
     places = [starts[i] for i in chosen]
     return Clips(drives, places, num_frames, size, preprocessing or Preprocessing())
 

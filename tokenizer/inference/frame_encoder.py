@@ -17,6 +17,7 @@ from drives.drive import Drive
 from tokenizer.inference.config import AS_TRAINED, InferenceConfig
 from tokenizer.inference.fast import for_inference
 from tokenizer.load import Tokenizer
+from training.loading.spread import spread
 
 SWITCHES = ("channels_last", "winograd", "frames_at_once", "compile")
 
@@ -86,7 +87,7 @@ def sample_clips(
     Args:
         clip_frames: frames per clip, every `every`-th frame; fewer in a shorter drive.
     """
-    chosen = np.unique(np.linspace(0, len(drives) - 1, min(16, len(drives))).astype(int))
+    chosen = spread(len(drives), 16)
     each = -(-count // (len(chosen) * clip_frames))
     span = (clip_frames - 1) * every
     clips = []

@@ -14,6 +14,7 @@ from training.errors import CorruptSample, TrainingFault
 from training.handing_over import cause_of, last_line, shared
 from training.loading.order import DataOrder
 from training.loading.pools import end_with_parent
+from training.loading.spread import spread
 from training.ranges import one_of
 
 MAX_RESTARTS = 3  # of workers, without a batch in between
@@ -166,8 +167,7 @@ def fixed_loader(
     world_size: int = 1,
 ) -> DataLoader:
     """A loader of fixed, evenly spaced samples, in order; every rank reads its share."""
-    size = len(samples)
-    ids = np.unique(np.linspace(0, size - 1, min(num_samples, size)).astype(int))
+    ids = np.array(spread(len(samples), num_samples))
     if len(ids) >= world_size:
         ids = ids[: len(ids) // world_size * world_size].reshape(-1, world_size)[:, rank]
     return listed_loader(samples, ids.tolist(), batch_size, collate, on_corrupt)

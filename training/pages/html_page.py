@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from training.disk.plain_json import number
 from training.pages.chart_text import as_drawn
+from training.pages.wording import counted
 
 Line = Sequence[float | None]
 
@@ -38,7 +39,7 @@ def environment(*folders: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    jinja.filters |= {"embedded": embedded, "shown": shown, "json": _json}
+    jinja.filters |= {"embedded": embedded, "shown": shown, "counted": counted, "json": _json}
     return jinja
 
 

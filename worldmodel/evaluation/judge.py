@@ -26,13 +26,14 @@ from training.ranges import at_least, one_of
 from training.schemas import judged_settings
 from worldmodel.decoding.config import sampling_from
 from worldmodel.decoding.rollout import open_decoder
-from worldmodel.evaluation.cards import kinds, reconstruction, to_wandb
+from worldmodel.evaluation.cards import kinds, reconstruction
 from worldmodel.evaluation.cards.config import CARDS, DEFAULT, Card, ReconstructionCard
 from worldmodel.evaluation.cards.result import Result
-from worldmodel.evaluation.cards.terminal import table_of
 from worldmodel.evaluation.evidence import DRIVES, data_source, evidence_of
 from worldmodel.evaluation.provenance.trained_clips import refuse_trained
+from worldmodel.evaluation.report import to_wandb
 from worldmodel.evaluation.report.page import write_report
+from worldmodel.evaluation.report.terminal import table_of
 from worldmodel.evaluation.subject import Decoded, JudgedModel
 from worldmodel.load import world_model_from
 
@@ -116,7 +117,8 @@ def _of_world_model(
     opened: OpenedCheckpoint, cfg: DictConfig, cards: list[Card], device: str, decoded: Decoded
 ) -> Callable[[Path], Findings]:
     model = world_model_from(opened)
-    evidence = evidence_of(model, plain(cfg.data.source), cfg.tokenizer)
+    strided = all(card.strides for card in cards)
+    evidence = evidence_of(model, plain(cfg.data.source), cfg.tokenizer, strided)
     refuse_trained([model], evidence, cfg.split, cfg.allow_train)
     subject = JudgedModel(
         model,

@@ -18,6 +18,7 @@ from drives.tokens.store import TokenDrive
 from tokenizer.losses.lpips import load_lpips
 from training.errors import BadInput
 from training.loading.loader import listed_loader
+from training.loading.spread import spread
 from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling
@@ -218,8 +219,7 @@ class JudgedModel:
     def windows(self, num_steps: int, num: int) -> Chosen:
         """`num` windows of `num_steps` time steps, evenly spread over the drives of the split."""
         windows = TokenWindows(self.held, num_steps)
-        ids = np.linspace(0, len(windows) - 1, min(num, len(windows))).astype(int)
-        return Chosen(windows, np.unique(ids).tolist())
+        return Chosen(windows, spread(len(windows), num))
 
     def floors(self, chosen: Chosen) -> dict[str, Float[np.ndarray, "window step"]]:
         """Nats per token of trivial predictors at time steps 1.., fitted once.
@@ -263,5 +263,5 @@ def clips_of(evidence: Evidence, chosen: Chosen, prompt: int, device: str) -> Ju
 
 def between_ends(windows: TokenWindows, num: int) -> Chosen:
     """`num` windows, evenly spread, none at the very ends."""
-    spread = np.linspace(0, len(windows) - 1, num + 2).astype(int)[1:-1]
-    return Chosen(windows, np.unique(spread).tolist())
+    inner = np.linspace(0, len(windows) - 1, num + 2).astype(int)[1:-1]
+    return Chosen(windows, np.unique(inner).tolist())

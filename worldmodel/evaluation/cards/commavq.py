@@ -3,8 +3,7 @@
 import math
 from collections import Counter
 
-import numpy as np
-
+from training.loading.spread import spread
 from worldmodel.evaluation.cards.config import CommaVQCard
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.challenges.commavq import (
@@ -12,6 +11,7 @@ from worldmodel.evaluation.challenges.commavq import (
     commavq_windows,
     judge_windows,
 )
+from worldmodel.evaluation.floors.predictors import floors
 from worldmodel.evaluation.intervals import Estimate, mean_over_drives
 from worldmodel.evaluation.subject import Chosen, JudgedModel
 
@@ -70,8 +70,7 @@ def rate_of(bits: Estimate, raw: float) -> Estimate:
 def _windows(subject: JudgedModel, card: CommaVQCard) -> Chosen:
     held = subject.held
     if card.num_segments is not None and card.num_segments < len(held):
-        places = np.linspace(0, len(held) - 1, card.num_segments).astype(int)
-        held = [held[place] for place in np.unique(places)]
+        held = [held[place] for place in spread(len(held), card.num_segments)]
     windows = commavq_windows(held, card.frames)
     return Chosen(windows, list(range(len(windows))))
 
@@ -79,9 +78,13 @@ def _windows(subject: JudgedModel, card: CommaVQCard) -> Chosen:
 def _floors(subject: JudgedModel, chosen: Chosen, result: Result, raw: float) -> None:
     """Floors over evenly spread windows, because a whole split exceeds the memory."""
     found = {"uniform": raw * math.log(2)}
-    places = np.linspace(0, len(chosen.ids) - 1, min(len(chosen.ids), MOST_FLOORED)).astype(int)
+    places = spread(len(chosen.ids), MOST_FLOORED)
     some = Chosen(chosen.windows, [chosen.ids[place] for place in places])
-    found |= {name: float(nats.mean()) for name, nats in subject.floors(some).items()}
+    if subject.train:
+        # Frame 0 counts, and the last is there for its BOS alone: as the model is scored.
+        scored, vocab = some.tokens()[:, :-1], subject.model.spec.vocab_size
+        fitted = floors(subject.train, scored, vocab, from_nothing=True)
+        found |= {name: float(nats.mean()) for name, nats in fitted.items()}
     for name, nats in found.items():
         result.floor(name, "nats_without_separators", nats)
         result.floor(name, "bits_per_token_without_separators", nats / math.log(2))

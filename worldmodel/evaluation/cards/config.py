@@ -27,6 +27,7 @@ class Card:
 
     name: ClassVar[str]
     kind: ClassVar[str] = "worldmodel"
+    strides: ClassVar[bool] = False  # whether it takes frames at the model's rate from any store
 
     version: str = "1"
 
@@ -214,6 +215,7 @@ class OnexCard(Card):
     """
 
     name: ClassVar[str] = "onex"
+    strides: ClassVar[bool] = True
     frames: int = 16
     every: int = 15
     num_windows: int | None = None

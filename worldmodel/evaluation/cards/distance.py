@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from tokenizer.compare.fid import load_inception
+from training.pages.wording import counted
 from worldmodel.data import TokenWindows
 from worldmodel.evaluation.cards.config import DistanceCard
 from worldmodel.evaluation.cards.result import Result
@@ -121,5 +122,7 @@ def _warnings(card: DistanceCard, num_drives: int) -> dict[str, str]:
     if card.clip_frames != USUAL_FRAMES:
         found["clip_frames"] = f"{card.clip_frames} frames: published FVDs are of {USUAL_FRAMES}"
     if num_drives < 8:
-        found["few_drives"] = f"the clips are of {num_drives} drives: intervals are wide or none"
+        found["few_drives"] = (
+            f"the clips are of {counted(num_drives, 'drive')}: intervals are wide or none"
+        )
     return found

@@ -1,16 +1,25 @@
 """The card `onex`: 1X's challenge, on windows of version 1.1 or on clips of version 2.0."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
+from tokenizer.load import Tokenizer
 from training.errors import BadInput
+from training.loading.spread import spread
 from worldmodel.data import TokenClip
 from worldmodel.evaluation.cards.config import OnexCard
-from worldmodel.evaluation.cards.onex_clips import check_step, fitted_floors, measure_clips
+from worldmodel.evaluation.cards.onex_clips import (
+    Frames,
+    check_step,
+    fitted_floors,
+    measure_clips,
+    score_pixels,
+)
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.challenges.one_frame_ahead import (
     FramesAhead,
@@ -105,8 +114,7 @@ def measure(subject: JudgedModel, card: OnexCard) -> Result:
 
 def _windows(subject: JudgedModel, card: OnexCard) -> Chosen:
     windows = SpacedWindows(subject.held, card.frames, card.every, disjoint=True)
-    num = min(card.num_windows or len(windows), len(windows))
-    return Chosen(windows, np.unique(np.linspace(0, len(windows) - 1, num).astype(int)).tolist())
+    return Chosen(windows, spread(len(windows), card.num_windows or len(windows)))
 
 
 def _copies(clips: list[TokenClip]) -> Float[np.ndarray, "window frame"]:
@@ -118,25 +126,19 @@ def _copies(clips: list[TokenClip]) -> Float[np.ndarray, "window frame"]:
 def _pixels(
     subject: JudgedModel, card: OnexCard, clips: list[TokenClip], found: FramesAhead, result: Result
 ) -> None:
-    """PSNR, SSIM and LPIPS against the decoded real tokens, batch by batch."""
-    tokenizer = subject.evidence.tokenizer
-    if tokenizer is None:
-        result.details["no_pixels"] = "give tokenizer=FOLDER, that of the tokens, for LPIPS"
-        return
-    tokenizer, judge = tokenizer.to(subject.device), subject.judge(card.lpips_net)
-    judge.perceptual.check_size(subject.evidence.store.spec.image_size)
-    assert found.sampled is not None
-    scores: dict[tuple[str, str], list[np.ndarray]] = {}
-    start = 0
-    for batch in clips:
-        frames = decode_grids(tokenizer, batch.tokens.to(subject.device))
-        sampled = found.sampled[start : start + len(frames)].to(subject.device)
-        for system, pred in ((MODEL, decode_grids(tokenizer, sampled)), (COPY, frames[:, :-1])):
-            for name, values in judge.by_clip(pred, frames[:, 1:]).items():
-                scores.setdefault((system, name), []).append(values)
-        start += len(frames)
-    for (system, name), parts in scores.items():
-        result.curve(system, name, np.concatenate(parts))
+    """The sampled frames, beside the real ones before them."""
+    sampled = found.sampled
+    assert sampled is not None
+
+    def decoded(tokenizer: Tokenizer) -> Iterator[tuple[Frames, dict[str, Frames]]]:
+        start = 0
+        for batch in clips:
+            frames = decode_grids(tokenizer, batch.tokens.to(subject.device))
+            drawn = sampled[start : start + len(frames)].to(subject.device)
+            yield frames[:, 1:], {MODEL: decode_grids(tokenizer, drawn), COPY: frames[:, :-1]}
+            start += len(frames)
+
+    score_pixels(subject, card, result, decoded)
 
 
 def _check_tokenizer(subject: JudgedModel) -> None:

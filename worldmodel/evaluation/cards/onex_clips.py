@@ -6,16 +6,18 @@ second challenge.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from drives.clips.preprocessing import to_uint8
 from drives.tokens.store import TokenDrive
+from tokenizer.load import Tokenizer
+from training.loading.spread import spread
 from worldmodel.data import TokenWindows
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.cards.config import OnexCard
@@ -32,6 +34,7 @@ from worldmodel.evaluation.challenges.one_frame_ahead import check_regime
 from worldmodel.evaluation.floors.predictors import floors
 from worldmodel.evaluation.subject import Chosen, JudgedModel
 
+Frames = UInt8[Tensor, "clip frame 3 h w"]
 MODEL, COPY = "world model", "copy last grid"
 
 
@@ -49,9 +52,8 @@ def measure_clips(subject: JudgedModel, card: OnexCard) -> Result:
     """Cross entropy, top-500 cross entropy and, on demand, sampled frames."""
     whole, network = _is_whole(subject), subject.network
     windows = TokenWindows(subject.held, 2) if whole else ClipGrids(subject.held)
-    num = min(card.num_windows or len(windows), len(windows))
-    ids = np.unique(np.linspace(0, len(windows) - 1, num).astype(int)).tolist()
-    chosen, given = Chosen(windows, ids), 1 if whole else GIVEN
+    chosen = Chosen(windows, spread(len(windows), card.num_windows or len(windows)))
+    given = 1 if whole else GIVEN
     result = Result(chosen.record(), chosen.drives, chosen.names)
     batches = list(chosen.loader(subject.batch_size))
     found = judge_clips(network, batches, subject.device, card.top, given)
@@ -109,6 +111,32 @@ def _regime(whole: bool, network: Dynamics) -> str:
     )
 
 
+def score_pixels(
+    subject: JudgedModel,
+    card: OnexCard,
+    result: Result,
+    decoded: Callable[[Tokenizer], Iterable[tuple[Frames, dict[str, Frames]]]],
+) -> None:
+    """PSNR, SSIM and LPIPS of systems against the decoded real tokens; nothing is kept.
+
+    Args:
+        decoded: makes batches of real frames and of each system's, with the tokenizer.
+    """
+    tokenizer = subject.evidence.tokenizer
+    if tokenizer is None:
+        result.details["no_pixels"] = "give tokenizer=FOLDER, that of the tokens, for LPIPS"
+        return
+    judge = subject.judge(card.lpips_net)
+    judge.perceptual.check_size(subject.evidence.store.spec.image_size)
+    scores: dict[tuple[str, str], list[Float[np.ndarray, "clip frame"]]] = {}
+    for target, systems in decoded(tokenizer.to(subject.device)):
+        for system, frames in systems.items():
+            for name, values in judge.by_clip(frames, target).items():
+                scores.setdefault((system, name), []).append(values)
+    for (system, name), parts in scores.items():
+        result.curve(system, name, np.concatenate(parts))
+
+
 def _pixels(
     subject: JudgedModel,
     card: OnexCard,
@@ -116,27 +144,22 @@ def _pixels(
     sampled: Int[Tensor, "clip time height width"],
     result: Result,
 ) -> None:
-    """PSNR, SSIM and LPIPS of the predicted frames against the decoded real tokens."""
-    tokenizer = subject.evidence.tokenizer
-    if tokenizer is None:
-        result.details["no_pixels"] = "give tokenizer=FOLDER, that of the tokens, for LPIPS"
-        return
-    tokenizer, judge = tokenizer.to(subject.device), subject.judge(card.lpips_net)
-    judge.perceptual.check_size(subject.evidence.store.spec.image_size)
-    first = 1 + (GIVEN - 1) * tokenizer.frames_per_step
-    scores: dict[tuple[str, str], list[Float[np.ndarray, "1 frame"]]] = {}
-    for one, drawn in zip(real, sampled, strict=True):
-        truth, pred = (
-            to_uint8(tokenizer.decode(grids.to(subject.device)))[None] for grids in (one, drawn)
-        )
-        seen, target = truth[:, first - 1 : first], truth[:, first:]
-        for system, frames in ((MODEL, pred[:, first:]), (COPY, seen.expand_as(target))):
-            for name, values in judge.by_clip(frames, target).items():
-                scores.setdefault((system, name), []).append(values)
-    for (system, name), parts in scores.items():
-        result.curve(system, name, np.concatenate(parts))
-    result.details["axis"] = {
-        "name": "frame of the clip",
-        "values": list(range(first + 1, len(truth[0]) + 1)),
-        "scores": ["psnr", "lpips"],
-    }
+    """The frames that are predicted, beside the last of those that are given."""
+    first = 1 + (GIVEN - 1) * subject.model.spec.frames_per_step
+
+    def decoded(tokenizer: Tokenizer) -> Iterator[tuple[Frames, dict[str, Frames]]]:
+        for one, drawn in zip(real, sampled, strict=True):
+            truth, pred = (
+                to_uint8(tokenizer.decode(grids.to(subject.device)))[None] for grids in (one, drawn)
+            )
+            seen, target = truth[:, first - 1 : first], truth[:, first:]
+            yield target, {MODEL: pred[:, first:], COPY: seen.expand_as(target)}
+
+    score_pixels(subject, card, result, decoded)
+    if MODEL in result.curves:
+        num = len(result.curves[MODEL]["psnr"])
+        result.details["axis"] = {
+            "name": "frame of the clip",
+            "values": list(range(first + 1, first + num + 1)),
+            "scores": ["psnr", "lpips"],
+        }

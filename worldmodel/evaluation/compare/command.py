@@ -23,9 +23,9 @@ from training.disk.plain_json import finite, to_json
 from training.errors import BadInput
 from training.pages.html_page import write_page
 from training.pages.text_table import text_table
-from worldmodel.evaluation.cards.terminal import interval
 from worldmodel.evaluation.compare.pairs import Evaluation, Row, rows_of
 from worldmodel.evaluation.judge import CLIPS, METRICS, check_settings, judge
+from worldmodel.evaluation.report.terminal import interval
 from worldmodel.evaluation.subject import Decoded
 
 PAGE, RESULT = "compare.html", "compare.json"

@@ -13,6 +13,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from drives.tokens.store import TokenDrive
+from training.loading.spread import spread
 
 MOST_ASKED = 1024  # frames whose neighbours are searched
 MOST_CELLS = 128  # compared per frame; larger grids are sampled evenly
@@ -115,7 +116,7 @@ def _own(drives: Sequence[TokenDrive], num: int) -> tuple[Tensor, list[int], Ten
     """Evenly spread train frames, the numbers of their drives, and their successors."""
     ends = np.cumsum([len(drive.tokens) - 1 for drive in drives])
     frames, numbers, after = [], [], []
-    for index in np.unique(np.linspace(0, ends[-1] - 1, num).astype(int)):
+    for index in spread(int(ends[-1]), num):
         number = int(np.searchsorted(ends, index, side="right"))
         step = int(index - (ends[number - 1] if number else 0))
         pair = torch.from_numpy(drives[number].tokens[step : step + 2].astype(np.int32)).flatten(1)

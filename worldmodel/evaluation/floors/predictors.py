@@ -24,8 +24,14 @@ def floors(
     train: Sequence[TokenDrive],
     windows: Integer[np.ndarray, "window time *grid"],
     vocab_size: int,
+    from_nothing: bool = False,
 ) -> dict[str, Scores]:
     """Cross entropy (nats per token) of steps 1.. of `windows`, of four predictors.
+
+    Args:
+        from_nothing: score step 0 too. Nothing lies before it, so the last two predictors below
+            are the unigram there.
+
 
     unigram: one distribution over all tokens, add-one-half smoothed.
     position: one distribution per cell of the grid, backed off to the unigram.
@@ -41,7 +47,8 @@ def floors(
     total = sum(max(0, len(drive.tokens) - 1) for drive in usable)
     cut = max(min(1, total), total * 9 // 10, total - MOST_TUNED // held[0].shape[1])
     tuned = list(_pairs(usable, cut))
-    counts = _Counts(vocab_size, held[0].shape[1], [held, *tuned])
+    opening = flat[:, 0]
+    counts = _Counts(vocab_size, held[0].shape[1], [held, (opening, opening), *tuned])
     for pair in _pairs(usable, 0, cut):
         counts.add(*pair)
     strengths = {name: counts.best_strength(name, tuned) for name in ("position", "previous_token")}
@@ -51,7 +58,13 @@ def floors(
     for name, strength in strengths.items():
         scores[name] = counts.nats(name, *held, strength)
     scores["copy_last_frame"] = counts.copied(*held)
-    return {name: nats.mean(-1).reshape(shape) for name, nats in scores.items()}
+    found = {name: nats.mean(-1).reshape(shape) for name, nats in scores.items()}
+    if from_nothing:
+        first = {name: -np.log(counts.unigram()[opening]).mean(-1) for name in found}
+        position = counts.nats("position", opening, opening, strengths["position"])
+        first["position"] = position.mean(-1)
+        found = {name: np.column_stack([first[name], nats]) for name, nats in found.items()}
+    return found
 
 
 class _Counts:

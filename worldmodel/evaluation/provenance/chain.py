@@ -9,6 +9,7 @@ from training.checkpoints.folder import check_weights, find_checkpoint
 from training.checkpoints.manifests import read_manifest
 from training.checkpoints.provenance import provenance_of
 from training.errors import BadInput
+from training.pages.wording import counted
 from worldmodel.evaluation.evidence import trained_on
 
 LIST = "train_footage"  # too long to print
@@ -51,7 +52,7 @@ def lines(found: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}{name}"
             yield from lines(value, f"{indent}  ")
         elif name == LIST:
-            known = "-" if value is None else f"{len(value)} drives (--json lists them)"
+            known = "-" if value is None else f"{counted(len(value), 'drive')} (--json lists them)"
             yield f"{indent}{name:14} {known}"
         else:
             yield f"{indent}{name:14} {'-' if value is None else value}"

@@ -11,8 +11,8 @@ from tokenizer.metrics import MAX_PSNR_DB
 from training.checkpoints.provenance import provenance_of
 from training.pages.html_page import curves, svg, write_page
 from worldmodel.evaluation.cards.config import CARDS
-from worldmodel.evaluation.cards.terminal import table_rows
 from worldmodel.evaluation.provenance.chain import lines
+from worldmodel.evaluation.report.terminal import table_rows
 
 LABELS = {
     "autoregressive": "world model, autoregressive",

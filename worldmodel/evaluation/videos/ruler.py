@@ -9,6 +9,7 @@ from typing import Any
 from tokenizer.compare.fid import load_inception, origin
 from tokenizer.losses.lpips import PerceptualDistance, load_lpips
 from training.errors import BadInput
+from training.pages.wording import counted
 from worldmodel.evaluation.intervals import mean_over_drives
 from worldmodel.evaluation.videos import frechet
 from worldmodel.evaluation.videos.clips import FEW_VIDEOS, VideoClips, spread_clips, too_short
@@ -103,8 +104,8 @@ class Subject:
             )
         if min(len(self.real), len(self.fake)) < FEW_VIDEOS:
             found["few_videos"] = (
-                f"there are {len(self.real)} real and {len(self.fake)} fake videos: intervals are "
-                "over parts of videos and say nothing of other videos"
+                f"real has {counted(len(self.real), 'video')}, fake {len(self.fake)}; intervals "
+                "are over parts of videos and say nothing of other videos"
             )
         counts = tuple(map(len, self.clips))
         if min(counts) and max(counts) > 1.1 * min(counts):

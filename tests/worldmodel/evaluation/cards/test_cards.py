@@ -11,7 +11,7 @@ from PIL import Image
 
 from drives.carracing.drives import ACTION_NAMES
 from training.errors import BadInput
-from worldmodel.evaluation.cards.terminal import table_of
+from worldmodel.evaluation.report.terminal import table_of
 
 TINY = [
     "+debug=fast",

@@ -13,12 +13,17 @@ from drives.importers.tokens.commavq import import_commavq
 from training.errors import BadInput
 from worldmodel.decoding.config import Sampling
 from worldmodel.evaluation.cards import commavq
+from worldmodel.evaluation.cards.commavq import _floors as floors_of
 from worldmodel.evaluation.cards.commavq import rate_of
 from worldmodel.evaluation.cards.config import CommaVQCard
+from worldmodel.evaluation.cards.result import Result
+from worldmodel.evaluation.challenges.commavq import commavq_windows
 from worldmodel.evaluation.evidence import Evidence
 from worldmodel.evaluation.intervals import Estimate
-from worldmodel.evaluation.subject import JudgedModel
+from worldmodel.evaluation.subject import Chosen, JudgedModel
 from worldmodel.published import convert, open_published
+
+NAMES = ("unigram", "position", "copy_last_frame", "previous_token")
 
 
 def test_a_segment_by_the_command(shared, tmp_path, monkeypatch, capsys):
@@ -74,3 +79,28 @@ def test_segments_count_alike_and_a_rate_has_the_interval_of_its_bits(shared, tm
     assert len(commavq.measure(subject, CommaVQCard(version="x", num_segments=2)).names) == 3
     with pytest.raises(BadInput, match=r"cards\.commavq\.frames=21: the model reads 20 frames"):
         commavq.check(subject, CommaVQCard(version="long", frames=21))
+
+
+def test_floors_score_the_frames_of_the_model(shared, tmp_path):
+    """Frames 0 to 19 of every window: the frame that is there for its BOS alone changes nothing."""
+    model = open_published("commavq_gpt", gpt2m_files(tmp_path))
+    tokens = np.load(shared / "data/commavq/tokens.npy")[:101].astype(np.int16)
+    found = []
+    for last in (tokens[100], (tokens[100] + 1) % 1024, tokens[100]):
+        folder = tmp_path / f"minute-{len(found)}"
+        folder.mkdir()
+        changed = tokens.copy()
+        changed[100] = last
+        if len(found) == 2:
+            changed[80] = (changed[80] + 512) % 1024
+        np.save(folder / "tokens.npy", changed)
+        store = import_commavq(folder, tmp_path / f"store-{len(found)}", 80, 21)
+        subject = JudgedModel(model, Evidence(store), "test", "cpu", Sampling(), {})
+        result = Result(drives=["a"], names=["a@0"])
+        windows = commavq_windows(subject.held)
+        floors_of(subject, Chosen(windows, [0]), result, 10.0)
+        found.append(
+            {name: result.systems[name]["nats_without_separators"].value for name in NAMES}
+        )
+    assert found[0] == found[1]
+    assert all(found[0][name] != found[2][name] for name in NAMES)

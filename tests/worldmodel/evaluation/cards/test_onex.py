@@ -29,10 +29,10 @@ from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.evaluation.cards import onex
 from worldmodel.evaluation.cards.config import OnexCard
 from worldmodel.evaluation.challenges.spaced_windows import SpacedWindows
-from worldmodel.evaluation.evidence import Evidence
+from worldmodel.evaluation.evidence import Evidence, evidence_of
 from worldmodel.evaluation.floors.predictors import floors
 from worldmodel.evaluation.subject import JudgedModel
-from worldmodel.load import WorldModel
+from worldmodel.load import WorldModel, load_world_model
 from worldmodel.published import convert, open_published
 
 SHORT = OnexCard(version="short", frames=4, num_windows=8)
@@ -71,6 +71,9 @@ def test_the_command_prints_the_row(shared, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["eval.py", *given])
     importlib.import_module("eval").main()
     said = capsys.readouterr().out
+    assert "token steps per second" not in said  # the card takes every 15th frame
+    evidence_of(load_world_model(tmp_path / "genie"), {"root": given[4].split("=")[1]}, None)
+    assert "has 30 token steps per second" in capsys.readouterr().out  # where nothing does
     card = json.loads((tmp_path / "eval/metrics.json").read_text())["cards"]["onex"]
     nats = card["scores"]["world model"]["nats_per_token"]["value"]
     assert f"| genie | {nats:.2f} | 0.0000 | - | {card['seconds_per_frame']:.3f} |" in said

@@ -40,6 +40,23 @@ def test_a_constant_cell_is_seen_by_position_and_a_still_scene_by_copy():
     assert scores["previous_token"] < 0.02
 
 
+@pytest.mark.parametrize("vocab", [16, 200_000])  # counted densely and by keys
+def test_from_nothing_the_first_frame_is_scored_without_a_past(vocab):
+    train = noise(0, 500) ** 2 % 16
+    windows = np.stack([noise(seed, 5) for seed in (1, 2, 3)])
+    after = floors([drive(train, "train")], windows, vocab)
+    whole = floors([drive(train, "train")], windows, vocab, from_nothing=True)
+    counts = np.bincount(train[1:].ravel(), minlength=vocab) + 0.5
+    alone = -np.log(counts / counts.sum())[windows[:, 0]].reshape(3, -1).mean(1)
+    for name, nats in whole.items():
+        assert nats[:, 1:] == pytest.approx(after[name], abs=1e-12)
+        if name != "position":
+            assert nats[:, 0] == pytest.approx(alone, abs=1e-12)
+    cells = np.tile(np.arange(6).reshape(1, 2, 3), (500, 1, 1))
+    fixed = floors([drive(cells, "train")], cells[None, :3], vocab, from_nothing=True)
+    assert fixed["position"][0, 0] < 0.02 < fixed["copy_last_frame"][0, 0]
+
+
 def test_copying_costs_what_the_process_says():
     """Each cell is redrawn uniformly with probability p: the conditional entropy is closed."""
     world = KnownEntropyWorld(KnownEntropyConfig(yaw_probs=(0.0, 1.0, 0.0)))

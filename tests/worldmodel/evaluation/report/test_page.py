@@ -59,7 +59,7 @@ def report(tmp_path_factory):
             "calibration": [{"confidence": c, "accuracy": c} for c in (0.25, 0.75)],
         },
         "rollout": rollout(folder),
-        "control": {"action_use": {"shuffled": 0.5, "held": -0.25}, "steering": steering},
+        "control": {"steering": steering},
         "mine": {"answer": 42.5, "why": "because", "parts": {"x": 1}, "lines": ["| a row |"]},
         "distance": {
             "warnings": {"resize": "frames are scaled to 212"},

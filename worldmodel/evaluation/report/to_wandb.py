@@ -7,7 +7,7 @@ from typing import Any
 import wandb
 
 from training.watch.loggers import Wandb
-from worldmodel.evaluation.cards.terminal import table_rows
+from worldmodel.evaluation.report.terminal import table_rows
 
 PROJECT = "dashcast"
 

@@ -6,7 +6,7 @@ import pytest
 from offline_wandb import ended, history, records, run_record
 from PIL import Image
 
-from worldmodel.evaluation.cards.to_wandb import send
+from worldmodel.evaluation.report.to_wandb import send
 
 FOUND = {
     "cards": {

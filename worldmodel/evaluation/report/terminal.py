@@ -5,6 +5,7 @@ from typing import Any
 
 from training.pages.html_page import shown
 from training.pages.text_table import text_table
+from training.pages.wording import counted
 
 
 def table_of(cards: Mapping[str, Mapping[str, Any]]) -> str:
@@ -38,7 +39,8 @@ def _card(name: str, card: Mapping[str, Any]) -> str:
     lines = [title]
     if "clips" in card:
         clips = card["clips"]
-        lines[0] += f": {clips['num']} clips of {clips['num_drives']} drives, 95 % intervals"
+        num = counted(clips["num"], "clip"), counted(clips["num_drives"], "drive")
+        lines[0] += f": {num[0]} of {num[1]}, 95 % intervals"
     if card.get("scores"):
         columns, rows = table_rows(card)
         named = [
