@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from drives.exporters import dmc
+from drives.exporters import dmc, lerobot
 from drives.exporters.export_format import ExportFormat
 
 EXPORT_FORMATS: Mapping[str, ExportFormat] = {
     "dmc": dmc.FORMAT,
+    "lerobot": lerobot.FORMAT,
 }

@@ -7,6 +7,7 @@ kept if it is equal; nothing is overwritten.
 
 import logging
 import multiprocessing
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
@@ -126,10 +127,6 @@ def import_recordings(
         BadInput: a recording cannot be used, or `out` holds other drives of these names.
     """
     check_options(size, splits, num_workers)
-    ids = [recording.id for recording in recordings]
-    for name in ids:
-        if ids.count(name) > 1:
-            raise BadInput(f"two recordings are called {name!r}; rename one")
     blocks = []
     for recording in recordings:
         try:
@@ -138,6 +135,10 @@ def import_recordings(
             if left_out is None:
                 raise
             left_out.append(str(error))
+    names = Counter(block.id for block in blocks)
+    double = next((block.recording.id for block in blocks if names[block.id] > 1), None)
+    if double is not None:
+        raise BadInput(f"two recordings are called {double!r}; rename one")
     todo = [block for block in blocks if not _is_kept(block, out / block.id)]
     kept = len(blocks) - len(todo)
     if kept:
