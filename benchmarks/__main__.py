@@ -5,17 +5,18 @@ import importlib
 import sys
 
 from benchmarks import SUITES, Row
+from training.pages.text_table import markdown_table
 from training.watch.results import ROOT, append, heading
 
 RESULTS = ROOT / "docs" / "results.md"
 
 
 def table(rows: list[Row]) -> str:
-    lines = ["| measurement | ours | against | ratio | goal |", "|---|---|---|---|---|"]
-    for row in rows:
-        goal = "" if row.goal is None else f">= {row.goal:g}"
-        lines.append(f"| {row.name} | {row.ours} | {row.theirs} | {_figure(row.ratio)} | {goal} |")
-    return "\n".join(lines)
+    cells = [
+        [r.name, r.ours, r.theirs, _figure(r.ratio), "" if r.goal is None else f">= {r.goal:g}"]
+        for r in rows
+    ]
+    return markdown_table(["measurement", "ours", "against", "ratio", "goal"], cells)
 
 
 def _figure(ratio: float) -> str:

@@ -17,6 +17,7 @@ import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks.__main__ import ROOT, heading, report
 from tokenizer.doctor.reference import REFERENCES, Reference, band_of, read_curves
 from training.disk.status import read_status
+from training.pages.text_table import markdown_table
 
 SPREAD = {
     "val/psnr": "PSNR (dB)",
@@ -41,15 +42,14 @@ def train(recipe: str, seed: int, run: Path, settings: list[str]) -> None:
 
 def spread(runs: list[Path]) -> str:
     """A table of the last values: mean, standard deviation and extremes over the runs."""
-    lines = ["| at the end of training | mean | std | least | most |", "|---|---|---|---|---|"]
+    lines = []
     curves = [read_curves(run) for run in runs]
     for metric, name in SPREAD.items():
         last = [curve[metric][max(curve[metric])] for curve in curves if metric in curve]
         if len(last) == len(runs):
             figures = (statistics.mean(last), statistics.pstdev(last), min(last), max(last))
-            shown = " | ".join(f"{figure:.4g}" for figure in figures)
-            lines.append(f"| {name} | {shown} |")
-    return "\n".join(lines)
+            lines.append([name, *(f"{figure:.4g}" for figure in figures)])
+    return markdown_table(["at the end of training", "mean", "std", "least", "most"], lines)
 
 
 def findings(runs: list[Path]) -> dict[Path, list[str]]:

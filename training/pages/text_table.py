@@ -1,6 +1,6 @@
-"""Tables as plain text, for terminals."""
+"""Tables as plain text for terminals, and as markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 MAX_WIDTH = 60
@@ -15,6 +15,11 @@ def text_table(columns: Sequence[str], cells: Sequence[Sequence[Any]]) -> str:
         right, width = numeric or columns[index] == "step", max(map(len, column))
         padded.append([text.rjust(width) if right else text.ljust(width) for text in column])
     return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
 
 
 def _short(value: Any) -> str:

@@ -18,6 +18,7 @@ from training.cli import command, plain
 from training.disk.places import writable_file
 from training.errors import BadInput
 from training.machine import compute_device
+from training.pages.text_table import markdown_table
 from training.ranges import at_least, one_of
 from training.watch.clock import now
 from training.watch.results import append, heading
@@ -115,17 +116,15 @@ def read_bandwidth(device: torch.device) -> float:
 
 def table(rows: list[Measured], space: int) -> str:
     """The rows as markdown; cross entropies are relative to the first row."""
-    lines = [
-        "| decoding | frames/s | tokens/s | of the memory limit | cross entropy | guesses right |",
-        "|---|---|---|---|---|---|",
-    ]
+    head = "decoding, frames/s, tokens/s, of the memory limit, cross entropy, guesses right"
+    cells = []
     for row in rows:
         speed = 1 / row.seconds_per_frame
         share = "" if row.memory_share is None else f"{row.memory_share:.0%}"
         right = "" if row.acceptance is None else f"{row.acceptance:.0%}"
-        figures = f"{speed:.3g} | {speed * space:.4g} | {share} | {cost(row, rows[0])} | {right}"
-        lines.append(f"| {row.name} | {figures} |")
-    return "\n".join(lines)
+        figures = f"{speed:.3g}", f"{speed * space:.4g}", share, cost(row, rows[0]), right
+        cells.append([row.name, *figures])
+    return markdown_table(head.split(", "), cells)
 
 
 def cost(row: Measured, first: Measured) -> str:

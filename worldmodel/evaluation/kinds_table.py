@@ -21,6 +21,7 @@ from training.disk.plain_json import to_json
 from training.errors import BadInput
 from training.loading.loader import fixed_loader
 from training.machine import compute_device
+from training.pages.text_table import markdown_table
 from training.ranges import at_least, one_of
 from training.watch.clock import now
 from worldmodel.data import TokenClip, TokenWindows, collate
@@ -98,13 +99,13 @@ def markdown(rows: Iterable[KindRow]) -> str:
     """The table for people."""
     head = ["run", "kind", "steps", "bits per token", "accuracy", "frames/s", "parameters"]
     head += [f"{name} actions" for name in VARIANTS]
-    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+    lines = []
     for row in rows:
         use = [f"{row.action_use[v]:+.3f}" if v in row.action_use else "-" for v in VARIANTS]
         score = [f"{row.bits_per_token:.3f}", f"{row.accuracy:.1%}", f"{row.frames_per_s:.1f}"]
         steps = "-" if row.step is None else str(row.step)
         lines.append([row.run, row.kind, steps, *score, f"{row.parameters / 1e6:.2f} M", *use])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(head, lines)
 
 
 def table(asked: argparse.Namespace) -> list[KindRow]:

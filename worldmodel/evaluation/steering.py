@@ -1,4 +1,4 @@
-"""Steering: motion of the scene after one prompt under left, straight and right."""
+"""Steering: how hard drives steer, and how the scene ahead moves."""
 
 from collections.abc import Sequence
 
@@ -11,28 +11,6 @@ from drives.tokens.store import TokenDrive
 
 # Sign of a left turn in each column that steers.
 LEFT = {"yaw_rate_rad_s": 1.0, "curvature_per_m": 1.0, "steering": -1.0}
-DIRECTIONS = ("left", "straight", "right")
-
-
-def steered_actions(
-    actions: Float[Tensor, "clip time action"],
-    names: Sequence[str],
-    prompt_steps: int,
-    amplitude: dict[str, float],
-) -> dict[str, Float[Tensor, "clip time action"]]:
-    """The actions with the steering columns replaced after the prompt.
-
-    Other columns (speed, pedals) keep their value at the prompt's end.
-    """
-    variants = {}
-    for direction, sign in zip(DIRECTIONS, (1.0, 0.0, -1.0), strict=True):
-        changed = actions.clone()
-        changed[:, prompt_steps - 1 :] = actions[:, prompt_steps - 2 : prompt_steps - 1]
-        for column, name in enumerate(names):
-            if name in LEFT:
-                changed[:, prompt_steps - 1 :, column] = sign * LEFT[name] * amplitude[name]
-        variants[direction] = changed
-    return variants
 
 
 def steering_amplitude(drives: Sequence[TokenDrive], names: Sequence[str]) -> dict[str, float]:
@@ -43,10 +21,6 @@ def steering_amplitude(drives: Sequence[TokenDrive], names: Sequence[str]) -> di
         for column, name in enumerate(names)
         if name in LEFT
     }
-
-
-def can_steer(names: Sequence[str]) -> bool:
-    return any(name in LEFT for name in names)
 
 
 def scene_motion(

@@ -15,7 +15,7 @@ from worldmodel.evaluation.cards.control_readings import frame_actions, read_bac
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.control.commands import commanded, commands_of, imagine_variants
 from worldmodel.evaluation.report.strips import Panel, as_arrays, write_strip
-from worldmodel.evaluation.steering import can_steer, scene_motion, steering_amplitude
+from worldmodel.evaluation.steering import scene_motion, steering_amplitude
 from worldmodel.evaluation.subject import Chosen, JudgedClips, JudgedModel
 
 SHOWN = 4  # clips in the video
@@ -37,8 +37,8 @@ def measure(subject: JudgedModel, card: ControlCard) -> Result:
         drawn = (subject.sampling, subject.decoding, subject.texts)
         tokens = imagine_variants(subject.network, clips.tokens, variants, prompt, *drawn)
         pixels = [clips.with_prompt(clips.decoder.after_prompt(future)) for future in tokens]
-        if can_steer(names):
-            by_level = dict(zip((c.level for c in commands), pixels[1:], strict=True))
+        by_level = dict(zip((c.level for c in commands), pixels[1:], strict=True))
+        if ("steering", 0.0) in by_level:
             panels = {way: by_level["steering", level] for way, level in DIRECTIONS.items()}
             result.details["steering"] = _steering(subject, clips, panels)
         found, lines = read_back(subject, clips, commands, pixels, card.reader_steps)
