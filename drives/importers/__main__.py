@@ -8,7 +8,8 @@ from pathlib import Path
 
 from drives.importers.base import check_options, import_recordings, read_candidates
 from drives.importers.flags import add_flags, options_of
-from drives.importers.formats import RECORDING_FORMATS, TOKEN_FORMATS
+from drives.importers.formats import IMPORTED_FORMATS, RECORDING_FORMATS, TOKEN_FORMATS
+from drives.tokens.store import TokenStore
 from training.cli import bad_input_fails
 from training.disk.places import writable_folder
 
@@ -37,6 +38,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         )
         sub.add_argument("--on-bad", choices=("stop", "skip"), default="stop", help=text)
         sub.add_argument("--num-workers", type=int, default=min(4, os.cpu_count() or 1))
+    for name, imported in IMPORTED_FORMATS.items():
+        sub = formats.add_parser(name, help=f"{imported.text}: makes a token store")
+        sub.add_argument("src", type=Path, help="file or folder of the recordings, or a name")
+        sub.add_argument("out", help="folder that gets the token store")
+        add_flags(sub, imported.options)
     for name, format in TOKEN_FORMATS.items():
         sub = formats.add_parser(name, help=f"{format.text}: makes a token store")
         sub.add_argument("src", type=Path, help="file or folder of the recordings")
@@ -55,10 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     with bad_input_fails():
         out = writable_folder("out", args.out)
-        if args.format in TOKEN_FORMATS:
-            format = TOKEN_FORMATS[args.format]
-            cut = format.cut(args.num_train, args.num_test) if format.is_cut else {}
-            store = format.convert(args.src, out, **cut)
+        if args.format in {**TOKEN_FORMATS, **IMPORTED_FORMATS}:
+            store = _converted(args, out)
             print(*(f"{out}: {entry}" for entry in store.manifest["drives"]), sep="\n")
             return
         sizes = (tuple(args.size) if args.size else None, tuple(args.split), args.num_workers)
@@ -73,6 +77,15 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"left out: {reason}", file=sys.stderr)
         if left_out:
             print(f"{len(left_out)} left out", file=sys.stderr)
+
+
+def _converted(args: argparse.Namespace, out: Path) -> TokenStore:
+    if args.format in IMPORTED_FORMATS:
+        imported = IMPORTED_FORMATS[args.format]
+        return imported.convert(args.src, out, options_of(args, imported.options))
+    format = TOKEN_FORMATS[args.format]
+    cut = format.cut(args.num_train, args.num_test) if format.is_cut else {}
+    return format.convert(args.src, out, **cut)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from drives.importers.recording import RecordingFormat
 from drives.importers.recordings import comma2k19, dmc, lerobot, rosbag, udacity, videos
-from drives.importers.tokens.formats import TOKEN_FORMATS, recognised_format
+from drives.importers.tokens.formats import IMPORTED_FORMATS, TOKEN_FORMATS, recognised_format
 from training.errors import BadInput
 
 # Recognised in this order: the plainest layout comes last.
@@ -30,4 +30,4 @@ def recognised(root: Path) -> str | None:
     return recognised_format(root)
 
 
-__all__ = ["RECORDING_FORMATS", "TOKEN_FORMATS", "recognised"]
+__all__ = ["IMPORTED_FORMATS", "RECORDING_FORMATS", "TOKEN_FORMATS", "recognised"]

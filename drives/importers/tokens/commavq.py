@@ -50,7 +50,7 @@ def import_commavq(
         names = list_segments(files)
         if len(names) == 1:
             return _cut(next(read_segments(files)), num_train, num_test)
-        return _whole(files, _splits(names, files))
+        return whole_drives(files, _splits(names, files))
 
     return import_tokens(out, key, SPEC, planned_actions(source), drives)
 
@@ -92,7 +92,8 @@ def _cut(segment: Segment, num_train: int, num_test: int) -> Iterator[NewDrive]:
         yield TokenDrive(f"{segment.name}-{split}", split, tokens, actions), meta
 
 
-def _whole(files: list[Path], splits: dict[str, str]) -> Iterator[NewDrive]:
+def whole_drives(files: list[Path], splits: dict[str, str]) -> Iterator[NewDrive]:
+    """Every segment as a drive in its split, by name; BadInput as `read_segments`."""
     for segment in read_segments(files):
         drive = TokenDrive(segment.name, splits[segment.name], segment.tokens, _actions(segment))
         yield drive, {"source": f"commaVQ, {segment.where}"}
