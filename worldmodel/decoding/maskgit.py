@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from training.ranges import at_least, one_of
-from worldmodel.decoding.base import FrameDecoder, RowDecoder
+from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.sampling import sample
 from worldmodel.dynamics.masked.model import Masked
@@ -183,14 +183,3 @@ def schedule(num_steps: int, num_tokens: int) -> list[tuple[int, int]]:
     left = [math.ceil(math.cos(k / num_steps * math.pi / 2) * num_tokens) for k in range(num_steps)]
     left.append(0)
     return [(k, left[k + 1]) for k in range(num_steps) if left[k + 1] < left[k]]
-
-
-def maskgit(
-    model: Masked,
-    sampling: Sampling | None = None,
-    num_steps: int = 2,
-    order: str = "random",
-    slide_steps: int | None = None,
-) -> FrameDecoder:
-    """A few passes per frame (see `MaskGIT`)."""
-    return MaskGIT(model, sampling, num_steps, order, slide_steps)

@@ -15,7 +15,7 @@ from worldmodel.decoding.base import FrameDecoder
 from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.diagonal import DiagonalDecoder
 from worldmodel.decoding.drafts import Draft, FrameDraft, Jacobi, TokenDraft
-from worldmodel.decoding.maskgit import maskgit
+from worldmodel.decoding.maskgit import MaskGIT
 from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.speculative import SpeculativeDecoder
 from worldmodel.decoding.weights import for_decoding
@@ -42,16 +42,10 @@ class Method:
     open: Callable[..., FrameDecoder]
     fits: Callable[[Any], bool] = lambda model: True
 
-
-def raster(
-    model: GPT,
-    sampling: Sampling | None = None,
-    slide_steps: int | None = None,
-    window: str = "slide",
-    dtype: torch.dtype | str | None = None,
-) -> FrameDecoder:
-    """Token by token in raster order, exactly as the model was trained (see `Decoder`)."""
-    return Decoder(for_decoding(model, dtype), sampling, slide_steps, window)
+    @property
+    def options(self) -> list[str]:
+        named = list(signature(self.open).parameters)[2:]
+        return [*named, "dtype"] if self.kind is GPT else named
 
 
 def speculative(
@@ -59,37 +53,18 @@ def speculative(
     sampling: Sampling | None = None,
     slide_steps: int | None = None,
     window: str = "slide",
-    dtype: torch.dtype | str | None = None,
     draft: str = "jacobi",
     num_draft: int = 16,
     draft_model: Dynamics | str | None = None,
 ) -> FrameDecoder:
-    """As "raster", with several tokens per pass (see `SpeculativeDecoder`).
+    """A `SpeculativeDecoder` with a draft by name.
 
     Args:
         draft: "previous", "jacobi", or "model" for guesses of `draft_model`.
         draft_model: a network or a run folder.
     """
-    return SpeculativeDecoder(
-        for_decoding(model, dtype),
-        sampling,
-        slide_steps,
-        window,
-        open_draft(model, sampling, draft, draft_model),
-        num_draft,
-    )
-
-
-def diagonal(
-    model: GPT,
-    sampling: Sampling | None = None,
-    slide_steps: int | None = None,
-    window: str = "slide",
-    dtype: torch.dtype | str | None = None,
-    lag: int = 2,
-) -> FrameDecoder:
-    """All cells of a diagonal in one pass; approximate (see `DiagonalDecoder`)."""
-    return DiagonalDecoder(for_decoding(model, dtype), sampling, slide_steps, window, lag)
+    guesses = open_draft(model, sampling, draft, draft_model)
+    return SpeculativeDecoder(model, sampling, slide_steps, window, guesses, num_draft)
 
 
 def open_draft(
@@ -129,10 +104,10 @@ def open_draft(
 
 # The first method of a kind is its own choice ("auto").
 METHODS = {
-    "raster": Method(GPT, raster),
+    "raster": Method(GPT, Decoder),
     "speculative": Method(GPT, speculative),
-    "diagonal": Method(GPT, diagonal),
-    "maskgit": Method(Masked, maskgit),
+    "diagonal": Method(GPT, DiagonalDecoder),
+    "maskgit": Method(Masked, MaskGIT),
     "whole": Method(WholeFrame, WholeFrameDecoder, fits=lambda m: not m.config.inner_layers),
     "whole_raster": Method(WholeFrame, WholeFrameDecoder, fits=lambda m: m.config.inner_layers),
 }
@@ -145,7 +120,8 @@ def open_decoder(
 
     Args:
         method: a name in `METHODS`, or "auto".
-        options: of the method; see its function. None is the method's own choice.
+        options: arguments of the method's decoder, and for a GPT `dtype` (see `for_decoding`). None
+            is the method's own choice.
 
     Raises:
         BadInput: a method that this kind of model cannot do (says which can), an option that
@@ -160,10 +136,12 @@ def open_decoder(
         raise BadInput(
             f"decoding={method}: {type(model).__name__} can be decoded by: {', '.join(able)}"
         )
-    known = list(signature(METHODS[chosen].open).parameters)[2:]
+    known = METHODS[chosen].options
     for name, value in options.items():
         if name not in known:
             raise BadInput(f"{name}={value}: {chosen} has no such option; it has: {known}")
+    if isinstance(model, GPT):
+        model = for_decoding(model, options.pop("dtype", None))
     return METHODS[chosen].open(model, sampling, **options)
 
 
