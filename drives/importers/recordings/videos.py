@@ -1,9 +1,9 @@
 """A folder of videos, each with a table of actions beside it.
 
 Either `name.mp4` with `name.csv`, or a folder `name/` with `video.mp4` and `actions.csv`
-(any container or Parquet likewise). One row per frame; row t is in force between frame t
-and frame t+1. Columns keep their names, except that those in other units are converted to
-SI, and `time_s` is used to check the frame rate and then left out.
+(any container or Parquet likewise). One row per frame, and row t is in force between frame t
+and frame t+1; a table at another rate is joined by its clock. `drives.actions.logs` reads tables:
+columns get our names and SI units; indices and clocks are left out.
 """
 
 import logging
@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from drives import video
-from drives.actions.table import check_actions, read_table
-from drives.actions.units import to_si
+from drives.actions.logs import Log, read_log
+from drives.actions.signals import Signal, at_frames
+from drives.actions.table import check_actions
 from drives.importers.recording import Candidate, ImportOptions, Recording, RecordingFormat
 from drives.video import VIDEO_SUFFIXES
 from training.errors import BadInput
@@ -51,22 +52,30 @@ def read_recording(root: Path, path: Path, licence: str) -> list[Recording]:
     table = next((candidate for candidate in tables if candidate.is_file()), None)
     if table is None:
         raise BadInput(f"{path}: no {tables[0].name} beside it; give one row of actions per frame")
-    names, values = read_table(table)
-    num_frames = video.num_frames(path)
-    if len(values) != num_frames:
-        raise BadInput(
-            f"{table}: {len(values)} rows, but {path.name} has {num_frames} frames; "
-            "give exactly one row per frame"
-        )
-    fps = video.frame_rate(path)
+    log, fps = read_log(table), video.frame_rate(path)
+    actions = _rows_of(log, path, fps)
+    check_actions(table, log.names, actions)
     meta = {"source": str(path.relative_to(root)), "licence": licence}
-    if "time_s" in names:
-        column = names.index("time_s")
-        _check_times(table, values[:, column], fps)
-        values, names = np.delete(values, column, axis=1), names[:column] + names[column + 1 :]
-    names, actions = to_si(table, names, values)
-    check_actions(table, names, actions)
-    return [Recording(name, path, fps, names, actions, meta)]
+    return [Recording(name, path, fps, log.names, actions, meta)]
+
+
+def _rows_of(log: Log, path: Path, fps: float) -> np.ndarray:
+    """The log's rows, one per frame; a log at another rate is joined by its clock."""
+    num_frames = video.num_frames(path)
+    if len(log.values) == num_frames:
+        if log.times_s is not None:
+            _check_times(log.file, log.times_s, fps)
+        return log.values
+    if log.times_s is None or not len(log.values):
+        raise BadInput(
+            f"{log.file}: {len(log.values)} rows, but {path.name} has {num_frames} frames; "
+            "give exactly one row per frame, or a column with the time (time_s)"
+        )
+    times = log.times_s - log.times_s[0]
+    signals = [Signal(n, times, v) for n, v in zip(log.names, log.values.T, strict=True)]
+    frame_times = np.zeros(0)
+    logger.info("%s: joined with %s by time; both begin together", log.file, path.name)
+    return at_frames(signals, frame_times - frame_times[0], where=str(log.file))[1]
 
 
 def _check_times(table: Path, times: np.ndarray, fps: float) -> None:
