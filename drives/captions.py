@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
 from training.errors import BadInput
 
 
@@ -33,6 +36,14 @@ def cut_captions(captions: Sequence[Caption], start: int, stop: int) -> tuple[Ca
         Caption(c.text, max(c.start, start) - start, min(c.stop, stop) - start) for c in captions
     )
     return tuple(caption for caption in moved if caption.start < caption.stop)
+
+
+def pick_captions(
+    captions: Sequence[Caption], picks: Int[np.ndarray, " picked"]
+) -> tuple[Caption, ...]:
+    """The captions of the frames `picks` (rising), counted by their place among these."""
+    ends = ((c.text, *np.searchsorted(picks, [c.start, c.stop]).tolist()) for c in captions)
+    return tuple(Caption(text, start, stop) for text, start, stop in ends if start < stop)
 
 
 def _read(entry: Any, num_frames: int, where: str) -> Caption:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from drives.carracing.config import CarRacingConfig
 from training.config import POLICIES
-from training.ranges import at_least, one_of
+from training.ranges import at_least, one_of, positive
 
 ON_DUPLICATES = ("stop", "warn", "off")
 SPLITS = ("train", "val", "test")
@@ -27,6 +27,8 @@ class DriveSourceConfig:
         actions: columns to use; None means all that the drives have in common.
         carracing: settings of the embedded drives.
         splits: file of `python -m drives.splits`; None: the splits in the drives' own drive.json.
+        fps: frames per second of all drives: those of another rate are resampled, and their actions
+            averaged over what is skipped; None: their own, which has to be the same.
     """
 
     root: str | None = None
@@ -34,6 +36,11 @@ class DriveSourceConfig:
     actions: Sequence[str] | None = None
     carracing: CarRacingConfig = field(default_factory=CarRacingConfig)
     splits: str | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.fps is not None:
+            positive("data.source.", fps=self.fps)
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,22 @@ from tqdm import tqdm
 
 from drives import video
 from drives.actions.table import actions_file, read_actions, read_table
-from drives.captions import Caption, cut_captions, read_captions
+from drives.captions import Caption, cut_captions, pick_captions, read_captions
 from drives.content import hashes_of
 from drives.splits.footage import UNKNOWN, Footage, content_entry
 from drives.splits.pieces import Piece
-from drives.video.gaps import TIME_COLUMNS, Drop, describe, find_drops, holes
+from drives.video.gaps import (
+    DROPPED,
+    TIME_COLUMNS,
+    Drop,
+    describe,
+    find_drops,
+    holes,
+    read_drops,
+)
 from drives.video.images import check_sizes, image_size
+from drives.video.rate import Sampled, frame_times, grid_rate, resampled, rows_over, same_rate
+from drives.video.reading import read_picked
 from drives.writing import RECORDED, read_meta
 from training.disk.hashing import file_sha256
 from training.errors import BadInput
@@ -40,6 +50,7 @@ class Drive:
         actions_sha256: of the action file; "" without one.
         span: the recording's frames of a piece, start <= i < stop; None: all.
         roads: "seen" or "unseen" in training, if a rule of `drives.splits` found out.
+        sampled: which of these frames it shows at a rate that is not the recording's; None: all.
     """
 
     path: Path
@@ -51,6 +62,7 @@ class Drive:
     actions_sha256: str = field(default="", repr=False)
     span: tuple[int, int] | None = None
     roads: str = ""
+    sampled: Sampled | None = field(default=None, repr=False)
 
     @property
     def id(self) -> str:
@@ -63,7 +75,7 @@ class Drive:
 
     @property
     def stop(self) -> int:
-        return self.start + len(self.actions)
+        return self.span[1] if self.span else self.num_recorded
 
     def piece(self, piece: Piece) -> "Drive":
         """A piece of this drive as a drive of its own, in its split."""
@@ -87,7 +99,9 @@ class Drive:
         """The captions in `drive.json`."""
         where = str(self.path / "drive.json")
         found = read_captions(self.meta.get("captions", []), self.num_recorded, where)
-        return found if self.span is None else cut_captions(found, self.start, self.stop)
+        if self.span is not None:
+            found = cut_captions(found, self.start, self.stop)
+        return found if self.sampled is None else pick_captions(found, self.sampled.picks)
 
     @cached_property
     def num_recorded(self) -> int:
@@ -103,7 +117,40 @@ class Drive:
 
     @property
     def num_frames(self) -> int:
-        return self.num_recorded if self.span is None else len(self.actions)
+        return len(self.actions) if self.span or self.sampled else self.num_recorded
+
+    @cached_property
+    def rate_varies(self) -> bool:
+        """Whether its video's time stamps lie on no grid, so that no rate is true."""
+        source = self.source
+        if not isinstance(source, Path) or self.num_recorded < 2:
+            return False
+        return video.time_stamps(source) is not None and grid_rate(frame_times(source)) is None
+
+    @property
+    def frame_times_s(self) -> Float[np.ndarray, " frame"]:
+        """Seconds of every recorded frame: by `fps`, over the drops; by stamps where they vary."""
+        if isinstance(self.source, Path) and self.rate_varies:
+            return frame_times(self.source)[self.start : self.stop]
+        steps = np.ones(self.stop - self.start)
+        for drop in self._drops_of_span():
+            steps[drop.after_frame + 1] += drop.num_missing
+        return (np.cumsum(steps) - steps[0]) / self.fps
+
+    def at_fps(self, fps: float) -> "Drive":
+        """The drive at another rate; itself where it has that rate (within `SAME_RATE`).
+
+        The frame nearest to each n / fps; rows are the mean over the time to the next of these.
+
+        Raises:
+            BadInput: it has too few frames for that rate.
+        """
+        if not self.rate_varies and same_rate(self.fps, fps):
+            return self
+        times = self.frame_times_s
+        picks, drops = resampled(times, fps, str(self.path))
+        actions = rows_over(self.actions, times, picks).astype(np.float32)
+        return replace(self, fps=fps, actions=actions, sampled=Sampled(picks, tuple(drops)))
 
     @property
     def pixels_sha256(self) -> str:
@@ -116,6 +163,7 @@ class Drive:
         facts = {key: value for key, value in self.meta.items() if key not in RECORDED}
         content: list[Any] = [facts, self.pixels_sha256, self.actions_sha256]
         content += [self.span, self.roads] if self.span or self.roads else []
+        content += [{"fps": self.fps}] if self.sampled else []
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -137,11 +185,16 @@ class Drive:
     @property
     def drops(self) -> list[Drop]:
         """Frames that the recorder dropped, by time stamps of frames or else of rows."""
+        return self._drops_of_span() if self.sampled is None else list(self.sampled.drops)
+
+    def _drops_of_span(self) -> list[Drop]:
         found = self._drops_of_recording()
         moved = [drop._replace(after_frame=drop.after_frame - self.start) for drop in found]
-        return [drop for drop in moved if 0 <= drop.after_frame < len(self.actions) - 1]
+        return [drop for drop in moved if 0 <= drop.after_frame < self.stop - self.start - 1]
 
     def _drops_of_recording(self) -> list[Drop]:
+        if DROPPED in self.meta:
+            return read_drops(self.meta[DROPPED], str(self.path / "drive.json"))
         found = find_drops(self.source)
         column = next((name for name in TIME_COLUMNS if name in self.action_names), None)
         if found or column is None:
@@ -160,11 +213,19 @@ class Drive:
             BadInput: a frame cannot be read (named), or the video was altered (`check_pixels`).
         """
         self.check_pixels()
-        if self.span is not None:
-            start, stop = start + self.start, self.stop if stop is None else stop + self.start
-            if stop > self.stop:
-                raise BadInput(f"{self.path}: {self.id} ends at frame {self.stop}, not {stop}")
-        return video.read_source(self.source, start, stop)
+        return self._read(start, stop)
+
+    def _read(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        if self.span is None and self.sampled is None:
+            return video.read_source(self.source, start, stop)
+        stop = len(self.actions) if stop is None else stop
+        if stop > len(self.actions):
+            raise BadInput(
+                f"{self.path}: {self.id} has {len(self.actions)} frames; frame {stop - 1} is none"
+            )
+        if self.sampled is not None:
+            return read_picked(self.source, self.start + self.sampled.picks[start:stop])
+        return video.read_source(self.source, start + self.start, stop + self.start)
 
     def select_actions(self, names: Sequence[str]) -> Float[np.ndarray, "frame action"]:
         """The named columns, in that order."""
@@ -185,7 +246,7 @@ class Drive:
                 names the frame).
         """
         count, shape = 0, (0, 0, 0)
-        frames = video.read_source(self.source, self.start, self.stop if self.span else None)
+        frames = self._read()
         for frame in tqdm(frames, self.id, self.num_frames, leave=False, disable=not progress):
             count, shape = count + 1, frame.shape
         self.check_count(count)

@@ -1,6 +1,7 @@
 """A folder of drives: every drive in it, opened, each with a split."""
 
 import os
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from drives.drive import Drive, open_drive
 from drives.splits.base import default_split, is_in
 from drives.splits.pieces import read_splits
+from drives.video.rate import describe_rate, same_rate
 from training.errors import BadInput
 
 
@@ -49,6 +51,38 @@ def open_folders(root: Path, action_names: Sequence[str] | None = None) -> list[
             "for the layout and `python -m drives.importers` to make one"
         )
     return [open_drive(path, action_names) for path in paths]
+
+
+def at_one_rate(drives: list[Drive], fps: float | None) -> list[Drive]:
+    """The drives at `fps`; None: as they are.
+
+    Raises:
+        BadInput: a drive has too few frames for `fps`; without it, a drive's rate varies.
+    """
+    if fps is not None:
+        return [drive.at_fps(fps) for drive in drives]
+    varying = next((drive for drive in drives if drive.rate_varies), None)
+    if varying is not None:
+        raise BadInput(
+            f"{varying.path}: {describe_rate(varying.frame_times_s)}, so no fps is true; give "
+            "data.source.fps=N to resample the drives to one rate"
+        )
+    return drives
+
+
+def common_rate(drives: Sequence[Drive]) -> float:
+    """Frames per second of all drives, which may differ by `SAME_RATE`: then the middle one.
+
+    Raises:
+        BadInput: they have several rates.
+    """
+    slow, fast = (choose(drives, key=lambda drive: drive.fps) for choose in (min, max))
+    if not same_rate(slow.fps, fast.fps):
+        raise BadInput(
+            f"{slow.path} has {slow.fps:g} fps and {fast.path} has {fast.fps:g}; one training set "
+            f"has one rate: give data.source.fps={slow.fps:g} to resample the drives"
+        )
+    return statistics.median_low(drive.fps for drive in drives)
 
 
 def assign_splits(drives: list[Drive], needed: str = "train") -> list[Drive]:

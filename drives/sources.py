@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from drives.actions.units import is_action
 from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drives
 from drives.config import DriveSourceConfig, TokenSourceConfig
 from drives.content import hashes_of
 from drives.drive import Drive
-from drives.folder import open_drives
+from drives.folder import at_one_rate, common_rate, open_drives
 from drives.importers.tokens.commavq_segments import files_key
 from drives.importers.tokens.formats import TOKEN_FORMATS
 from drives.importers.tokens.token_import import content_key
@@ -58,7 +59,7 @@ class DriveSource(DriveSourceConfig):
 
     def _opened(self, needed: str = "train") -> list[Drive]:
         splits = None if self.splits is None else Path(self.splits)
-        return open_drives(self.folder, self.actions, needed, splits)
+        return at_one_rate(open_drives(self.folder, self.actions, needed, splits), self.fps)
 
     def action_names(self, drives: Sequence[Drive]) -> tuple[str, ...]:
         """Columns to use, in the order of the first drive.
@@ -77,13 +78,14 @@ class DriveSource(DriveSourceConfig):
                 "column is in all drives; take drives of one kind, or no columns: "
                 "data.source.actions=[]"
             )
-        return tuple(name for name in drives[0].action_names if name in common)
+        # A clock or a row's number explains no frame; a model would read the place from it.
+        return tuple(n for n in drives[0].action_names if n in common and is_action(n))
 
     def _say_left_out(self, drives: Sequence[Drive]) -> None:
         """Print the columns that are unused because a drive lacks them."""
         used = self.action_names(drives)
         for drive in drives if self.actions is None else ():
-            left = [name for name in drive.action_names if name not in used]
+            left = [name for name in drive.action_names if name not in used and is_action(name)]
             if left:
                 lacks = next(other for other in drives if left[0] not in other.action_names)
                 print(
@@ -111,8 +113,9 @@ class DriveSource(DriveSourceConfig):
         """
         if not self.embedded:
             drives = self._opened()
-            return drives[0].fps, self.action_names(drives), any(d.captions for d in drives)
-        return self.carracing.fps, self._judge_embedded_actions(), False
+            captioned = any(drive.captions for drive in drives)
+            return common_rate(drives), self.action_names(drives), captioned
+        return self.fps or self.carracing.fps, self._judge_embedded_actions(), False
 
 
 def _columns(drive: Drive) -> str:

@@ -25,6 +25,7 @@ from drives.clips.frame_stream import FrameStream, read_ahead
 from drives.clips.shapes import judge_sizes
 from drives.clips.shards import Shard, find_shard
 from drives.drive import Drive
+from drives.folder import common_rate
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.video.gaps import Drop, describe
@@ -107,6 +108,7 @@ def encode_drives(
             texts = {"captions": captions} if captions else {}
             shown = {"footage": drive.footage.content, "drive_sha256": drive.digest}
             shown |= {"roads": drive.roads} if drive.roads else {}
+            shown |= {"recorded_fps": drive.meta["fps"]} if drive.sampled else {}
             about = {**kept, **gaps, **texts, **facts, **shown}
             writer.write(drive.id, str(drive.split), tokens, actions, about)
     return TokenStore(out, on_corrupt=on_corrupt)
@@ -126,14 +128,7 @@ def _judge_shapes(
 
 
 def store_spec(drives: Sequence[Drive], tokenizer: Tokenizer, every: int) -> TokenSpec:
-    rates = {round(drive.fps, 3): drive.id for drive in drives}
-    if len(rates) > 1:
-        (a, drive_a), (b, drive_b), *_ = rates.items()
-        raise BadInput(
-            f"{drive_a} has {a} fps and {drive_b} has {b}; a token store has one rate: "
-            "keep drives of different rates in different folders"
-        )
-    return tokenizer.spec(drives[0].fps / every)
+    return tokenizer.spec(common_rate(drives) / every)
 
 
 def encode_frames(

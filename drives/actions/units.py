@@ -86,7 +86,7 @@ def normal_name(name: str) -> str:
 def is_index(name: str) -> bool:
     """Whether a column numbers the rows: pandas' index, a frame number."""
     name = normal_name(name)
-    return name in INDEX_NAMES or re.fullmatch(r"unnamed_\d+", name) is not None
+    return name in INDEX_NAMES or re.fullmatch(r"unnamed_\d+|index_level_\d+", name) is not None
 
 
 def is_time(name: str) -> bool:

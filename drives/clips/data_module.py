@@ -20,9 +20,11 @@ from drives.clips.preprocessing import to_pixels
 from drives.clips.shapes import judge_sizes
 from drives.drive import Drive
 from drives.duplicates.gate import refuse_duplicates
+from drives.folder import common_rate
 from drives.sources import DriveSource, drive_digests, drives_hash
 from drives.splits.base import while_training
 from drives.splits.footage import split_facts
+from drives.video.rate import same_rate
 from training.errors import BadInput
 from training.loading.loader import OrderedLoader, fixed_loader
 from training.loading.order import DataOrder, Weights
@@ -131,6 +133,8 @@ class ClipDataModule(L.LightningDataModule):
         if self.drives:
             return
         drives = self.source.open()
+        if self.clip_frames > 1:
+            common_rate(drives)  # a clip of several frames is a time, and judged before the work
         remedy = "give model.network.image_size={size}, "
         judge_sizes(drives, self.image_size, self.fit, "data.fit", remedy)
         if self.on_corrupt == "stop":
@@ -165,8 +169,8 @@ class ClipDataModule(L.LightningDataModule):
     @property
     def fps(self) -> float | None:
         """Frames per second of the drives; None where they differ."""
-        rates = {drive.fps for drive in self.drives}
-        return rates.pop() if len(rates) == 1 else None
+        slow, fast = (choose(drive.fps for drive in self.drives) for choose in (min, max))
+        return common_rate(self.drives) if same_rate(slow, fast) else None
 
     def dataset(self, split: str) -> ClipDataset:
         chosen = while_training(self.drives, split, str(self.source.folder))

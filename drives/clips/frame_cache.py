@@ -100,7 +100,9 @@ class FrameCache:
 
     def _file(self, drive: Drive) -> Path:
         height, width = self.size
-        return self.root / f"{drive.id}-{drive.pixels_sha256[:12]}-{height}x{width}-{PIXELS}.npy"
+        rate = f"-{drive.fps:g}fps" if drive.sampled else ""
+        content = f"{drive.id}-{drive.pixels_sha256[:12]}{rate}"
+        return self.root / f"{content}-{height}x{width}-{PIXELS}.npy"
 
 
 class VideoFrames:

@@ -25,6 +25,7 @@ from drives.captions import cut_captions, read_captions
 from drives.drive import open_drive
 from drives.importers.recording import Candidate, Recording
 from drives.splits.base import SPLITS
+from drives.video.gaps import DROPPED
 from drives.writing import RECORDED, write_drive
 from training.disk.leftovers import sweep_leftovers
 from training.errors import BadInput
@@ -64,7 +65,11 @@ class Chunk:
             lat, lon = self.recording.track[self.start : self.stop].T.tolist()
             track = {"track": {"lat_deg": lat, "lon_deg": lon}}
         own = _cut_meta(self.recording.meta, len(self.recording.actions), self.start, self.stop)
-        return {"fps": self.recording.fps, **own, **place, **resized, **track}
+        last = self.stop - 1
+        inside = [drop for drop in self.recording.drops if self.start <= drop.after_frame < last]
+        gaps = {DROPPED: [[d.after_frame - self.start, d.num_missing] for d in inside]}
+        found = {**place, **resized, **track, **(gaps if inside else {})}
+        return {"fps": self.recording.fps, **own, **found}
 
     def frames(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         for frame in self.recording.read(self.start, self.stop):

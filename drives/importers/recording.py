@@ -8,7 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from drives.video import read_frames, read_source
+from drives.video import read_source
+from drives.video.gaps import Drop
+from drives.video.reading import read_picked
 
 
 class FrameReader(Protocol):
@@ -26,14 +28,7 @@ class PickedFrames:
     indices: Sequence[int]
 
     def read(self, start: int, stop: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-        if start >= stop:
-            return
-        wanted = self.indices[start:stop]
-        chosen = set(wanted)
-        first, last = wanted[0], wanted[-1]
-        for index, frame in enumerate(read_frames(self.path, first, last + 1), first):
-            if index in chosen:
-                yield frame
+        return read_picked(self.path, self.indices[start:stop])
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,7 @@ class Recording:
         actions: [frame action]; row t is in force between frame t and frame t+1.
         meta: entries of `drive.json` besides fps, split and frames; `source` and `licence` always.
             Captions are those of the whole recording.
+        drops: frames that are missing among its frames.
         track: latitude and longitude of every frame in degrees, where they are known.
         split: the whole recording is in it, as the format says; None: it is cut by time.
     """
@@ -58,6 +54,7 @@ class Recording:
     meta: dict[str, Any] = field(repr=False)
     track: Float[np.ndarray, "frame 2"] | None = field(default=None, repr=False)
     split: str | None = None
+    drops: Sequence[Drop] = field(default=(), repr=False)
 
     def read(self, start: int, stop: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         """Yield RGB frames `start <= i < stop`; BadInput where one cannot be read."""

@@ -3,14 +3,16 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Num
 
 from drives.video.index import time_stamps
+from training.errors import BadInput
 
 TIME_COLUMNS = ("time_s", "timestamp_s")
+DROPPED = "dropped_frames"  # in drive.json: pairs (frame before a gap, number of missing frames)
 
 
 class Drop(NamedTuple):
@@ -34,6 +36,19 @@ def find_drops(source: Path | Sequence[Path]) -> list[Drop]:
     numbers = [re.search(r"(\d+)$", path.stem) for path in source]
     found = [int(number[1]) for number in numbers if number]
     return holes(np.array(found)) if len(found) == len(source) else []
+
+
+def read_drops(entries: Any, where: str) -> list[Drop]:
+    """Gaps as drive.json has them; BadInput for anything but pairs of whole numbers."""
+    pairs: list[Any] = entries if isinstance(entries, list) else [entries]
+    for pair in pairs:
+        fits = isinstance(pair, list) and [type(number) for number in pair] == [int, int]
+        if not fits or pair[0] < 0 or pair[1] < 1:
+            raise BadInput(
+                f"{where}: {DROPPED} holds {pair!r}; give pairs [frame before the gap, number of "
+                "missing frames]"
+            )
+    return [Drop(after, missing) for after, missing in pairs]
 
 
 def holes(times: Num[np.ndarray, " frame"]) -> list[Drop]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from drives.video.images import in_order, read_image
 from drives.video.index import DAMAGE, Index, index_of, keyframe, place_of
@@ -114,6 +114,21 @@ def read_source(
                 f"{size[0]}x{size[1]}; give frames of one size"
             )
         yield frame
+
+
+def read_picked(
+    source: Path | Sequence[Path], picks: Sequence[int] | Int[np.ndarray, " picked"]
+) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """Yield these RGB frames, whose numbers rise; BadInput as in `read_source`."""
+    if not len(picks):
+        return
+    if not isinstance(source, Path):
+        yield from read_source([source[pick] for pick in picks])
+        return
+    first, wanted = int(picks[0]), {int(pick) for pick in picks}
+    for index, frame in enumerate(read_source(source, first, int(picks[-1]) + 1), first):
+        if index in wanted:
+            yield frame
 
 
 def _decode(path: Path, index: Index, start: int, entry: int | None) -> Iterator[av.VideoFrame]:

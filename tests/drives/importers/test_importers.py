@@ -213,9 +213,20 @@ def test_videos_without_tables_or_of_other_lengths_are_named(tmp_path: Path) -> 
     video_recording(tmp_path, steering=np.full(60, 25.0))
     with pytest.raises(BadInput, match=r"a\.csv: row 0, steering is 25"):
         videos.FORMAT.recordings(tmp_path)
-    (tmp_path / "a.csv").unlink()
-    with pytest.raises(BadInput, match=r"no a\.csv beside it"):
+    (tmp_path / "a.csv").rename(tmp_path / "b.csv")
+    with pytest.raises(BadInput, match=r"no a\.csv beside it, but b\.csv, which is of no video"):
         videos.FORMAT.recordings(tmp_path)
+
+
+def test_a_video_without_a_table_is_frames_alone_and_that_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (video_recording(tmp_path / "in", brake=np.zeros(60)) / "a.csv").unlink()
+    recordings = videos.FORMAT.recordings(tmp_path / "in")
+    assert "no a.csv beside it; it becomes frames alone" in caplog.text
+    (path,) = import_recordings(recordings, tmp_path / "out", splits=(1, 0, 0))
+    assert open_drive(path).actions.shape == (60, 0)
+    assert frame_numbers(path) == list(range(60))
 
 
 # What both share

@@ -223,7 +223,7 @@ def test_pieces_are_drives_of_their_own(tmp_path, command, capsys):
     assert np.mean(next(iter(test.frames(5, 6)))) == pytest.approx(170, abs=3)
     assert [(c.text, c.start, c.stop) for c in test.captions] == [("dark", 0, 20), ("light", 0, 10)]
     assert test.check_frames() == (32, 32)
-    with pytest.raises(BadInput, match="ends at frame 70"):
+    with pytest.raises(BadInput, match="has 10 frames; frame 19 is none"):
         list(val.frames(0, 20))
     assert len({d.digest for d in (train, val, test)}) == 3
     assert train.footage.content.endswith(":0-50")
