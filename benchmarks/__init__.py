@@ -7,6 +7,7 @@
 A row module below `benchmarks/` offers `rows() -> Iterator[Row]` and is named in `SUITES`.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,6 +54,13 @@ def seconds(work: Callable[[], object]) -> float:
     start = now(device)
     work()
     return now(device) - start
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Seconds that one call computes in this process; those of other processes do not count."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
 
 
 def interleaved(contestants: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
 import numpy as np
 
-from benchmarks import Row, seconds
+from benchmarks import Row, cpu_seconds, interleaved, seconds
 from drives.clips.data_module import ClipDataset, collate
 from drives.clips.frame_cache import VideoFrames
 from drives.folder import open_drives
@@ -22,6 +23,7 @@ BATCH, SIZE, DRIVES, FRAMES = 16, (128, 256), 4, 400  # batch and size of tokeni
 # 1.3 of VGG LPIPS, at 40 % of the dense bf16 peak of an A100 (312 TFLOP/s).
 STEP_S = (9.2e12 + 1.3e12) / (0.4 * 312e12)
 STEPS, WARM_UP, LIMIT = 120, 5, 0.02
+CLIPS = {1: 160, 16: 48}  # clips to decode, by their frames
 
 
 def rows() -> Iterator[Row]:
@@ -31,6 +33,7 @@ def rows() -> Iterator[Row]:
         dataset = _dataset(Path(folder))
         alone = seconds(lambda: [dataset[i] for i in range(0, len(dataset), 53)])
         per_clip = alone / len(range(0, len(dataset), 53))
+        yield from _against_pyav(dataset)
         shares = {taken: wait_share(dataset, cores, taken) for taken in (True, False)}
     needed = BATCH * per_clip / STEP_S
     for in_thread, share in shares.items():
@@ -45,6 +48,57 @@ def rows() -> Iterator[Row]:
             LIMIT / max(share, 1e-4),
             1.0 if in_thread else None,
         )
+
+
+def _against_pyav(dataset: ClipDataset) -> Iterator[Row]:
+    """The same clips in the same order, through the loader and by PyAV alone."""
+    for clip_frames, count in CLIPS.items():
+        clips = ClipDataset(dataset.drives, dataset.cache, clip_frames, ["steering"])
+        places = [clips.describe(i) for ids in _order(clips, count) for i in ids]
+        files = {drive.id: drive.source for drive in dataset.drives}
+
+        def peer(places: list[dict] = places, files: dict = files) -> None:
+            for place in places:
+                _decoded(files[place["drive"]], *place["frames"])
+
+        best = interleaved(
+            {
+                "ours": lambda clips=clips, count=count: cpu_seconds(
+                    lambda: sum(1 for _ in OrderedLoader(clips, _order(clips, count), collate))
+                ),
+                "peer": lambda peer=peer: cpu_seconds(peer),
+            },
+            repeats=5,
+        )
+        yield Row(
+            f"random clips of {clip_frames} frames from 128x256 H.264, keyframe every 16, checked, "
+            "same pixels on every CPU, per core",
+            f"{count / best['ours']:.0f} clips/s",
+            f"PyAV alone, {count / best['peer']:.0f}",
+            best["peer"] / best["ours"],
+            0.9,
+        )
+
+
+def _order(clips: ClipDataset, count: int) -> DataOrder:
+    return DataOrder(len(clips), count // BATCH, BATCH, seed=0)
+
+
+def _decoded(file: Path, first: int, last: int) -> np.ndarray:
+    """Frames of a video by PyAV: seek, decode, convert."""
+    frames = []
+    with av.open(str(file)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        rate = float(stream.average_rate)
+        container.seek(int(first / rate / stream.time_base), stream=stream)
+        for frame in container.decode(stream):
+            number = round(frame.pts * stream.time_base * rate)
+            if number >= first:
+                frames.append(frame.to_ndarray(format="rgb24"))
+            if number == last:
+                return np.stack(frames)
+    raise ValueError(f"{file} ends before frame {last}")
 
 
 def wait_share(dataset: ClipDataset, num_workers: int, in_thread: bool) -> float:

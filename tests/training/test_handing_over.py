@@ -1,11 +1,18 @@
-"""Where shared memory is too small, data workers say so, instead of letting the loop wait."""
+"""Batches arrive as they were sent; where shared memory is too small, data workers say so."""
 
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
+import torch
 from killing import ROOT
+from torch import Tensor
+
+from training.handing_over import SMALL
+from training.loading.loader import OrderedLoader
+from training.loading.order import DataOrder
 
 LOOP = """
 import torch
@@ -46,3 +53,51 @@ def test_a_small_shared_memory_is_named():
     assert "/dev/shm is too small for their batches (2 MiB" in last, small.stderr
     assert "--shm-size" in last
     assert run("64m").stdout == "8 batches\n"
+
+
+@dataclass(frozen=True)
+class Batch:
+    tokens: Tensor
+    actions: Tensor
+    names: tuple[str, ...]
+
+
+TOKENS = torch.arange(60).reshape(3, 4, 5)
+KINDS = {
+    "tokens": TOKENS,
+    "negative": TOKENS - 7,
+    "wide": TOKENS * 2**40,
+    "halves": torch.rand(3, 2).bfloat16(),
+    "flags": TOKENS > 9,
+    "strided": torch.rand(4, 6).T[::2],
+    "empty": torch.zeros(0, 2, dtype=torch.int64),
+    "large": torch.rand(SMALL),
+}
+
+
+class Given:
+    def __len__(self) -> int:
+        return len(KINDS)
+
+    def describe(self, index: int) -> dict[str, int]:
+        return {"index": index}
+
+    def __getitem__(self, index: int) -> Batch:
+        name = list(KINDS)[index]
+        return Batch(KINDS[name], torch.ones(2), (name,))
+
+
+def first(batch: list[Batch]) -> Batch:
+    return batch[0]
+
+
+def test_every_kind_of_tensor_arrives_as_it_was_sent() -> None:
+    order = DataOrder(len(KINDS), len(KINDS), 1, seed=0)
+    found = {b.names[0]: b for b in OrderedLoader(Given(), order, first, num_workers=1)}
+    assert found.keys() == KINDS.keys()
+    for name, batch in found.items():
+        assert torch.equal(batch.tokens, KINDS[name])
+        assert batch.tokens.dtype == KINDS[name].dtype
+        assert batch.tokens.is_shared() == (name in ("halves", "large"))
+        batch.tokens.zero_()  # it can be written to
+        assert torch.equal(batch.actions, torch.ones(2))
