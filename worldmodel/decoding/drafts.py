@@ -65,19 +65,10 @@ class FrameDraft(Draft):
         self.decoder, self.limit = decoder, limit
         self.drop_actions: Tensor | None = None
 
-    def start(
-        self,
-        tokens: Int[Tensor, "row time height width"],
-        actions: Float[Tensor, "row step action"] | None,
-        drop_actions: Bool[Tensor, " row"] | None,
-    ) -> None:
+    def start(self, tokens: Tensor, actions: Tensor | None, drop_actions: Tensor | None) -> None:
         self.drop_actions = drop_actions
 
-    def open(
-        self,
-        past: Int[Tensor, "row time height width"],
-        actions: Float[Tensor, "row step action"] | None,
-    ) -> Int[Tensor, "row space"]:
+    def open(self, past: Tensor, actions: Tensor | None) -> Tensor:
         count = min(self.limit, past.shape[1])
         given = None if actions is None else actions[:, -count:]
         self.decoder.start(past[:, -count:], given, drop_actions=self.drop_actions)
@@ -91,34 +82,18 @@ class TokenDraft(Draft):
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
 
-    def start(
-        self,
-        tokens: Int[Tensor, "row time height width"],
-        actions: Float[Tensor, "row step action"] | None,
-        drop_actions: Bool[Tensor, " row"] | None,
-    ) -> None:
+    def start(self, tokens: Tensor, actions: Tensor | None, drop_actions: Tensor | None) -> None:
         count = min(self.decoder.model.config.context_steps, tokens.shape[1])
         given = None if actions is None else actions[:, actions.shape[1] - count + 1 :]
         self.decoder.start(tokens[:, -count:], given, drop_actions=drop_actions)
 
-    def open(
-        self,
-        past: Int[Tensor, "row time height width"],
-        actions: Float[Tensor, "row step action"] | None,
-    ) -> Int[Tensor, "row space"]:
+    def open(self, past: Tensor, actions: Tensor | None) -> Tensor:
         self.decoder.begin(None if actions is None else actions[:, -1])
         self.held = 0  # number of cells in the decoder's cache; some hold guesses
         self.next_logits = self.decoder.open_frame()
         return super().open(past, actions)
 
-    def guess(
-        self,
-        frame: Int[Tensor, "row space"],
-        settled: Bool[Tensor, "row space"],
-        done: int,
-        stop: int,
-        draw: Choose,
-    ) -> None:
+    def guess(self, frame: Tensor, settled: Tensor, done: int, stop: int, draw: Choose) -> None:
         self._read(frame, done)
         for cell in range(done, stop):
             one = slice(cell, cell + 1)

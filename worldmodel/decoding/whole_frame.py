@@ -102,13 +102,5 @@ class WholeFrameDecoder(RowDecoder):
 
     def _cache(self, num_layers: int, batch: int, num_positions: int) -> KVCache:
         config, weight = self.model.config, self.model.embed.weight
-        head_dim = config.dim // config.num_heads
-        return KVCache(
-            num_layers,
-            batch,
-            config.num_heads,
-            num_positions,
-            head_dim,
-            weight.dtype,
-            weight.device,
-        )
+        shape = (num_layers, batch, config.num_heads, num_positions, config.dim // config.num_heads)
+        return KVCache(*shape, weight.dtype, weight.device)

@@ -57,15 +57,8 @@ class KVCache:
     def expand(self, num_futures: int) -> "KVCache":
         """Repeat every row `num_futures` times, example-major."""
         layers, batch, heads, positions, channels = self.keys.shape
-        other = KVCache(
-            layers,
-            batch * num_futures,
-            heads,
-            positions,
-            channels,
-            self.keys.dtype,
-            self.keys.device,
-        )
+        shape = (layers, batch * num_futures, heads, positions, channels)
+        other = KVCache(*shape, self.keys.dtype, self.keys.device)
         other.length = self.length
         for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
             past = mine[..., : self.length, :].repeat_interleave(num_futures, dim=1)
