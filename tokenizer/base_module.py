@@ -13,6 +13,10 @@ from training.config import AdamWConfig
 from training.module import TrainedModule
 from training.optimization.recompute import Layers
 
+CODEBOOK = tuple(
+    f"val/codebook_{name}" for name in ("usage", "reachable", "perplexity", "entropy_bits")
+)
+
 
 class TokenizerBase(TrainedModule):
     """A tokenizer's network and the average of its weights (EMA), which validation uses."""
@@ -45,5 +49,5 @@ class TokenizerBase(TrainedModule):
     def on_validation_epoch_end(self) -> None:
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(self.codebook.counts)
-        for name in ("usage", "reachable", "perplexity", "entropy_bits"):
-            self.log(f"val/codebook_{name}", getattr(self.codebook, name))
+        for name in CODEBOOK:
+            self.log(name, getattr(self.codebook, name.removeprefix("val/codebook_")))

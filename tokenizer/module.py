@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from drives.clips.data_module import Clip
-from tokenizer.base_module import TokenizerBase
+from tokenizer.base_module import CODEBOOK, TokenizerBase
 from tokenizer.config import TokenizerModuleConfig
 from tokenizer.losses.config import LossConfig
 from tokenizer.losses.distillation import Distillation, build_teacher
@@ -36,6 +36,7 @@ class TokenizerModule(TokenizerBase):
     """
 
     autoencoder: PixelNetwork
+    validated = ("val/psnr", "val/ssim", "val/lpips", *CODEBOOK)
     find_unused_parameters = True  # the two networks are never both in one backward pass
 
     def __init__(

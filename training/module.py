@@ -1,7 +1,7 @@
 """Base of our Lightning modules: guard, clipping, EMA, manifest."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 from torch import Tensor, nn
@@ -25,12 +25,14 @@ class TrainedModule(L.LightningModule):
             `automatic_optimization = False` does.
         find_unused_parameters: whether a backward pass may leave parameters without a gradient
             (DDP has to know).
+        validated: names of all metrics that a validation may log; empty: not known beforehand.
         guards: refuse optimizer steps that are not finite; one per optimizer.
         ema: the average of the weights; None where there is none.
         manifest: entries of every checkpoint's manifest.
     """
 
     find_unused_parameters: bool = False
+    validated: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, optimizer: AdamWConfig) -> None:
         super().__init__()

@@ -38,6 +38,8 @@ class WorldModelModule(TrainedModule):
             text, or a network that does not support `robustness`.
     """
 
+    validated = ("val/loss", "val/bits_per_token")
+
     def __init__(
         self,
         network: DynamicsConfig,

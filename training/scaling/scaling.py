@@ -33,7 +33,7 @@ from training.errors import BadInput
 from training.scaling.fit import PowerLaw, fit_power_law
 from training.scaling.ladder import Ladder, Rung, read_ladder
 from training.scaling.points import Point, Size
-from training.sweeps.trials import check, end_with_validation, last_value, train
+from training.sweeps.trials import check, check_metric, end_with_validation, last_value, train
 from training.watch.rows import METRICS_FILE, read_rows
 
 PREDICTION = "prediction.json"
@@ -98,6 +98,7 @@ def measure(ladder: Ladder, rung: Rung) -> tuple[DictConfig, Size]:
     from training.trainer import capped_steps
 
     cfg = ladder.compose(rung)
+    check_metric(cfg, ladder.metric, ladder.name)
     check(cfg)  # settings are judged before any data is made
     datamodule = runs.build_data(cfg)
     count = getattr(getattr(runs.build_model(cfg, datamodule), "network", None), COUNT, None)

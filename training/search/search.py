@@ -31,7 +31,7 @@ from training.errors import BadInput
 from training.search.space import SearchPlan, read_plan
 from training.stopping import in_good_order
 from training.sweeps import trials
-from training.sweeps.trials import compose_train
+from training.sweeps.trials import check_metric, compose_train
 from training.watch.rows import METRICS_FILE, read_rows
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ def open_search(
     what = {**plan.identity(), "command_line": list(overrides)}
     record = folder / "search.json"
     _refuse_another_search(record, what)
+    check_metric(cfg, plan.metric, file)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with alone_in(made_folder("paths.runs", folder), "searches"):
         write_durably(record, (json.dumps(what, indent=1) + "\n").encode())

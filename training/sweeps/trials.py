@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
+from hydra.utils import get_class
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from training.cli import judge
+from training.command_line import near
 from training.disk.status import read_status
 from training.errors import BadInput
 from training.help import composed, explain
@@ -38,6 +40,14 @@ def _compose(arguments: tuple[str, ...]) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(explain(error, "train")) from error
     return cfg
+
+
+def check_metric(cfg: DictConfig, metric: str, file: str | Path) -> None:
+    """BadInput, before anything is made, where a validation logs no such metric."""
+    target = cfg.get("model", {}).get("_target_")
+    logged = getattr(get_class(target), "validated", ()) if target else ()
+    if logged and metric not in logged:
+        raise BadInput(f"{file}: metric: {metric}: is not logged; {near(metric, list(logged))}")
 
 
 def check(cfg: DictConfig) -> Any:

@@ -300,3 +300,11 @@ def test_a_real_ladder_predicts_a_larger_run_and_finds_the_known_floor(
         assert (Path(scored["run"]) / name).stat().st_mtime > prediction
     monkeypatch.setattr(scaling, "train", lambda *args: pytest.fail("a finished rung was trained"))
     assert scaling.climb(ladder) == result
+
+
+def test_a_misspelled_metric_is_named_before_any_data_is_made(ladder_file):
+    ladder = read_ladder(ladder_file(f"{LADDER}metric: val/los\n"))
+    with pytest.raises(BadInput, match=r"test: metric: val/los: .*did you mean val/loss"):
+        scaling.measure(ladder, ladder.rungs[0])
+    assert not Path("data").exists()
+    assert not Path("runs").exists()

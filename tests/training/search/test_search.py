@@ -174,6 +174,13 @@ def test_a_report_lost_to_a_kill_after_its_row_was_written_is_made_up_for():
     assert study.get_trials()[0].intermediate_values == {10: 2.0}
 
 
+def test_a_misspelled_metric_is_named_before_anything_is_made(trained, tmp_path):
+    with pytest.raises(BadInput, match=r"quick\.yaml: metric: val/los: .*did you mean val/loss"):
+        searched(tmp_path, metric="val/los")
+    assert not (tmp_path / "runs").exists()
+    assert not trained
+
+
 def test_an_unknown_metric_and_several_processes_are_refused():
     study = optuna.create_study()
     report = ReportMetric(study.ask(), "val/los")

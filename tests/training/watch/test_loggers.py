@@ -105,7 +105,10 @@ def test_several_loggers_have_the_same_rows(composed, fit):
     assert list(composed("gpt_tiny", "logger=[csv,wandb]").logger) == ["csv", "wandb"]
     mine = f"+logger.mine._target_={HERE}.Keeping"
     cut = ["+debug=fast", "trainer.max_steps=4", "trainer.log_every_n_steps=2"]
-    _, run, trainer = fit(composed("gpt_tiny", *cut, "callbacks.media=null", "logger=csv", mine))
+    module, run, trainer = fit(
+        composed("gpt_tiny", *cut, "callbacks.media=null", "logger=csv", mine)
+    )
+    assert {k for k in trainer.callback_metrics if "val/" in k} == set(module.validated)
     with (run.folder / "csv/version_0/metrics.csv").open() as file:
         kept = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]

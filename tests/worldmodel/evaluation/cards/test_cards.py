@@ -212,7 +212,8 @@ def test_a_tokenizer_gets_its_card(composed, fit, evaluate):
         "callbacks.media=null",
         "model.loss.gan_start=2",
     ]
-    _, run, _ = fit(composed("tokenizer_tiny", *cut))
+    module, run, trainer = fit(composed("tokenizer_tiny", *cut))
+    assert {name for name in trainer.callback_metrics if "val/" in name} == set(module.validated)
     card = evaluate(run.folder)["cards"]["reconstruction"]["means"]
     assert card["num_frames"] > 0
     assert 0 < card["codebook_usage"] <= 1
