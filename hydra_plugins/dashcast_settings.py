@@ -46,6 +46,7 @@ from worldmodel.decoding.config import DecodingConfig, Guidance, Sampling
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
+from worldmodel.evaluation.attainable.config import ProbeConfig
 from worldmodel.evaluation.cards.config import CARDS
 from worldmodel.evaluation.config import (
     CompareModelsSettings,
@@ -128,5 +129,6 @@ for name, drawing in (("reconstructions", "ReconstructionMedia"), ("codes", "Cod
     register("callback", name, FrameMediaConfig, _target_=f"tokenizer.callbacks.{drawing}")
 register("callback", "doctor", DoctorConfig, _target_="tokenizer.doctor.callback.Doctor")
 register("sampling", "default", Sampling, guidance=node_of(Guidance))
+register("probe", "default", ProbeConfig)
 for name, card in CARDS.items():
     register("card", name, card, package=f"cards.{name}")

@@ -1,0 +1,104 @@
+"""A small network that is trained with or without actions, on the same windows in one order.
+
+A whole-frame network with inner layers: its likelihood is exact, and within a frame it compares
+tokens with what was foreseen, so that without actions it infers them from the first tokens.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch.nn.utils import clip_grad_norm_
+
+from drives.tokens.spec import TokenSpec
+from training.config import AdamWConfig
+from training.optimization.optimizers import build_optimizer
+from worldmodel.dynamics.base import Dynamics
+from worldmodel.dynamics.config import LayoutConfig
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
+from worldmodel.evaluation.attainable.config import ProbeConfig
+from worldmodel.evaluation.attainable.windows import SpacedWindows
+
+MAX_NORM = 1.0
+
+
+def train_probe(
+    train: SpacedWindows,
+    select: tuple[SpacedWindows, list[int]],
+    spec: TokenSpec,
+    config: ProbeConfig,
+    seed: int,
+    with_actions: bool,
+    device: str,
+    on_step: Callable[[], object] = lambda: None,
+) -> Dynamics:
+    """Train a probe, and give it back in its best state on other held-out windows.
+
+    Both of a pair have the same initial weights and read the same windows. Without actions, the
+    rows are 0.
+
+    Args:
+        select: windows on which the best state is chosen.
+        on_step: called after every step.
+    """
+    layout = LayoutConfig(actions="continuous")
+    shape = WholeFrameConfig(
+        context_steps=config.context,
+        layout=layout,
+        dim=config.dim,
+        num_layers=config.num_layers,
+        inner_layers=config.inner_layers,
+        num_heads=config.num_heads,
+        look_back=config.look_back,
+        dropout=config.dropout,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        width = train.horizon * len(train.mean)
+        probe = build_dynamics(shape, spec, width).to(device)
+        settings = AdamWConfig(
+            lr=config.learning_rate, weight_decay=config.weight_decay, min_lr_ratio=0.02
+        )
+        optimizer, schedule = build_optimizer(probe, settings, config.steps)
+        rng = np.random.default_rng(seed)
+        every = max(1, config.steps // config.checks)
+        best, kept = math.inf, probe.state_dict()
+        for step in range(1, config.steps + 1):
+            probe.train()
+            ids = rng.integers(0, len(train), config.batch_size).tolist()
+            clip = train.batch(ids, with_actions).to(device)
+            loss = probe.loss(clip.tokens, clip.actions)
+            optimizer.zero_grad()
+            loss.backward()
+            clip_grad_norm_(probe.parameters(), MAX_NORM)
+            optimizer.step()
+            schedule.step()
+            on_step()
+            if step % every == 0 or step == config.steps:
+                bits = bits_of(probe, *select, with_actions, device).mean()
+                if bits < best:
+                    best = float(bits)
+                    kept = {k: v.detach().clone() for k, v in probe.state_dict().items()}
+    probe.load_state_dict(kept)
+    return probe.eval()
+
+
+@torch.no_grad()
+def bits_of(
+    probe: Dynamics,
+    windows: SpacedWindows,
+    ids: list[int],
+    with_actions: bool,
+    device: str,
+    batch_size: int = 32,
+) -> Float[np.ndarray, " window"]:
+    """Bits of the last frame of every window."""
+    probe.eval()
+    found = []
+    for start in range(0, len(ids), batch_size):
+        clip = windows.batch(ids[start : start + batch_size], with_actions).to(device)
+        found.append(probe.score(clip.tokens, clip.actions).nats[:, -1].double().sum(-1).cpu())
+    return torch.cat(found).numpy() / math.log(2)
