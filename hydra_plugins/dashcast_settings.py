@@ -46,7 +46,7 @@ from worldmodel.decoding.config import DecodingConfig, Guidance, Sampling
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
-from worldmodel.evaluation.attainable.config import ProbeConfig
+from worldmodel.evaluation.attainable.config import AttainableSettings, ProbeConfig
 from worldmodel.evaluation.cards.config import CARDS
 from worldmodel.evaluation.config import (
     CompareModelsSettings,
@@ -64,6 +64,7 @@ DECODING: dict[str, type] = {"decoding": DecodingConfig, **DATA, **PATHS}
 COMMANDS: dict[str, dict[str, type]] = {
     "eval": {"": EvalSettings, **DECODING},
     "commands/compare_models": {"": CompareModelsSettings, **DECODING},
+    "commands/attainable": {"": AttainableSettings, **DATA, **PATHS},
     "commands/decoding_bench": {"": DecodingBenchSettings, **DATA, **PATHS},
     "commands/rollout": {"": RolloutSettings, **DECODING},
     "commands/world_model/convert": {"": ConvertModelSettings, "options": PublishedModelOptions},

@@ -29,10 +29,10 @@ def attainable(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         BadInput: as `open_store` and `Probing`, or settings that cannot be.
     """
-    config: ProbeConfig = instantiate(cfg.probe)
+    config: ProbeConfig = instantiate(cfg.probe, _convert_="all")
     out, device = writable_folder("out", cfg.out), compute_device(cfg.device)
-    encode = instantiate(cfg.encode)
-    store = open_store(instantiate(cfg.data.source), cfg.tokenizer, encode)
+    encode = instantiate(cfg.encode, _convert_="all")
+    store = open_store(instantiate(cfg.data.source, _convert_="all"), cfg.tokenizer, encode)
     found = Probing(store, config, Path(out), device).estimates()
     spec = store.spec
     per_frame = spec.tokens_per_step

@@ -1,12 +1,30 @@
-"""Settings of the probes; imports no torch."""
+"""Settings of the command and of its probes; imports no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from tokenizer.config import EncodeConfig
 from training.errors import BadInput
 from training.ranges import at_least, multiple_of, positive
 
 MAX_LAG = 8  # rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttainableSettings:
+    """Which data is asked, and where the answers go.
+
+    Attributes:
+        tokenizer: of drives: a shipped one, a run folder, or a checkpoint folder.
+        encode: how drives are encoded on first use.
+        out: the answers, beside finished probes, which are kept.
+        device: null: a GPU if there is one.
+    """
+
+    tokenizer: str = "carracing"
+    encode: EncodeConfig = field(default_factory=EncodeConfig)
+    out: str = "${paths.runs}/attainable"
+    device: str | None = None
 
 
 @dataclass(frozen=True)
