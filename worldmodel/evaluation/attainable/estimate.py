@@ -24,7 +24,7 @@ from training.errors import BadInput
 from worldmodel.evaluation.attainable.config import ProbeConfig
 from worldmodel.evaluation.attainable.mixture import centres_of, mixture_bits
 from worldmodel.evaluation.attainable.probe import bits_of, train_probe
-from worldmodel.evaluation.attainable.windows import SpacedWindows, situations, statistics
+from worldmodel.evaluation.attainable.windows import HorizonWindows, situations, statistics
 from worldmodel.evaluation.intervals import Estimate, mean_over_drives
 
 Bits = Float[np.ndarray, " window"]
@@ -81,10 +81,10 @@ class Probing:
         with tqdm(total=num * self.config.steps, desc="probes", unit="step") as bar:
             return [self._estimate(horizon, lag, bar) for horizon, lag in wanted]
 
-    def _windows(self, drives: Sequence[Any], horizon: int, lag: int) -> SpacedWindows:
-        return SpacedWindows(drives, self.config.context, horizon, lag, self.mean, self.scale)
+    def _windows(self, drives: Sequence[Any], horizon: int, lag: int) -> HorizonWindows:
+        return HorizonWindows(drives, self.config.context, horizon, lag, self.mean, self.scale)
 
-    def _judged(self, horizon: int, lag: int) -> tuple[SpacedWindows, list[int]]:
+    def _judged(self, horizon: int, lag: int) -> tuple[HorizonWindows, list[int]]:
         windows = self._windows(self.test, horizon, lag)
         return windows, windows.spread(self.config.num_windows, *self._halves(0))
 

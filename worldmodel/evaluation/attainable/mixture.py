@@ -17,13 +17,13 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from worldmodel.dynamics.base import Dynamics
-from worldmodel.evaluation.attainable.windows import SpacedWindows
+from worldmodel.evaluation.attainable.windows import HorizonWindows
 
 SAMPLE = 4096  # rows of the train drives that the centres stand for
 
 
 def centres_of(
-    train: SpacedWindows, num: int, seed: int
+    train: HorizonWindows, num: int, seed: int
 ) -> tuple[Float[Tensor, "centre column"], Float[Tensor, " centre"]]:
     """Typical action rows of the train windows, and how often each comes; all of them if few."""
     clip = train.batch(train.spread(SAMPLE))
@@ -40,7 +40,7 @@ def centres_of(
 @torch.no_grad()
 def mixture_bits(
     probe: Dynamics,
-    windows: SpacedWindows,
+    windows: HorizonWindows,
     ids: list[int],
     centres: Float[Tensor, "centre column"],
     shares: Float[Tensor, " centre"],

@@ -20,14 +20,14 @@ from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.evaluation.attainable.config import ProbeConfig
-from worldmodel.evaluation.attainable.windows import SpacedWindows
+from worldmodel.evaluation.attainable.windows import HorizonWindows
 
 MAX_NORM = 1.0
 
 
 def train_probe(
-    train: SpacedWindows,
-    select: tuple[SpacedWindows, list[int]],
+    train: HorizonWindows,
+    select: tuple[HorizonWindows, list[int]],
     spec: TokenSpec,
     config: ProbeConfig,
     seed: int,
@@ -89,7 +89,7 @@ def train_probe(
 @torch.no_grad()
 def bits_of(
     probe: Dynamics,
-    windows: SpacedWindows,
+    windows: HorizonWindows,
     ids: list[int],
     with_actions: bool,
     device: str,

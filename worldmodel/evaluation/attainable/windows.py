@@ -15,7 +15,7 @@ TURNS = ("yaw_rate_rad_s", "curvature_per_m", "steering")  # the first that is t
 STANDING_MPS, BRAKE, SLOWING_MPS2 = 0.3, 0.1, 1.0
 
 
-class SpacedWindows:
+class HorizonWindows:
     """Every window of `context` frames that lie `horizon` time steps apart.
 
     Action row t of a window holds the `horizon` rows between its frames t and t + 1, moved by

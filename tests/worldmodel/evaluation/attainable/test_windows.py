@@ -5,7 +5,7 @@ import pytest
 
 from drives.tokens.store import TokenDrive
 from training.errors import BadInput
-from worldmodel.evaluation.attainable.windows import SpacedWindows, situations, statistics
+from worldmodel.evaluation.attainable.windows import HorizonWindows, situations, statistics
 
 
 def drive(name: str, length: int, first: int) -> TokenDrive:
@@ -22,7 +22,7 @@ UNIT = (np.zeros(1), np.ones(1))
 
 @pytest.mark.parametrize("lag", [-3, 0, 2])
 def test_a_window_holds_all_rows_between_its_frames(lag: int) -> None:
-    windows = SpacedWindows(DRIVES, 3, 4, lag, *UNIT)
+    windows = HorizonWindows(DRIVES, 3, 4, lag, *UNIT)
     assert len(windows) == (40 - 8 - 16) + (30 - 8 - 16)
     clip = windows.batch(range(len(windows)))
     firsts = [*range(8, 24), *range(208, 214)]
@@ -36,7 +36,7 @@ def test_a_window_holds_all_rows_between_its_frames(lag: int) -> None:
 
 
 def test_without_actions_every_row_is_zero_and_frames_stay() -> None:
-    windows = SpacedWindows(DRIVES, 2, 1, 0, *UNIT)
+    windows = HorizonWindows(DRIVES, 2, 1, 0, *UNIT)
     with_rows, without = windows.batch([3, 9]), windows.batch([3, 9], with_actions=False)
     assert with_rows.tokens.equal(without.tokens)
     assert not without.actions.any()
@@ -46,7 +46,7 @@ def test_without_actions_every_row_is_zero_and_frames_stay() -> None:
 def test_rows_are_in_units_of_the_train_drives() -> None:
     mean, scale = statistics(DRIVES)
     rows = np.concatenate([d.actions for d in DRIVES])
-    windows = SpacedWindows(DRIVES, 2, 1, 0, mean, scale)
+    windows = HorizonWindows(DRIVES, 2, 1, 0, mean, scale)
     np.testing.assert_allclose(
         windows.batch([0]).actions[0, 0], (8 - rows.mean(0)) / rows.std(0), rtol=1e-6
     )
@@ -54,7 +54,7 @@ def test_rows_are_in_units_of_the_train_drives() -> None:
 
 
 def test_halves_share_no_window_and_spread_over_all() -> None:
-    windows = SpacedWindows(DRIVES, 2, 1, 0, *UNIT)
+    windows = HorizonWindows(DRIVES, 2, 1, 0, *UNIT)
     even, odd = windows.spread(1000, 0, 2), windows.spread(1000, 1, 2)
     assert sorted(even + odd) == list(range(len(windows)))
     assert windows.spread(3) == [0, (len(windows) - 1) // 2, len(windows) - 1]
@@ -62,7 +62,7 @@ def test_halves_share_no_window_and_spread_over_all() -> None:
 
 def test_too_short_drives_are_refused() -> None:
     with pytest.raises(BadInput, match="longer than every drive; lower probe"):
-        SpacedWindows(DRIVES, 3, 20, 0, *UNIT)
+        HorizonWindows(DRIVES, 3, 20, 0, *UNIT)
 
 
 def test_a_window_is_in_the_first_situation_that_fits() -> None:
