@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from drives.importers.recording import RecordingFormat
-from drives.importers.recordings import comma2k19, dmc, lerobot, rosbag, udacity, videos
+from drives.importers.recordings import comma2k19, dmc, lerobot, opendv, rosbag, udacity, videos
+from drives.importers.recordings.posed import nuplan, nuscenes
 from drives.importers.tokens.formats import IMPORTED_FORMATS, TOKEN_FORMATS, recognised_format
 from training.errors import BadInput
 
@@ -14,6 +15,9 @@ RECORDING_FORMATS: Mapping[str, RecordingFormat] = {
     "dmc": dmc.FORMAT,
     "rosbag": rosbag.FORMAT,
     "lerobot": lerobot.FORMAT,
+    "nuscenes": nuscenes.FORMAT,
+    "opendv": opendv.FORMAT,
+    "nuplan": nuplan.FORMAT,
     "udacity": udacity.FORMAT,
     "videos": videos.FORMAT,
 }

@@ -1,0 +1,1 @@
+"""Data sets of camera images with poses of the car: nuScenes and nuPlan."""
