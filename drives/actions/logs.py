@@ -6,7 +6,7 @@ A drive's own table is stricter: `drives.actions.table`.
 import codecs
 import io
 import logging
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from jaxtyping import Float
 
+from drives.actions.table import NUMBER
 from drives.actions.units import is_index, is_time, normalised, to_seconds, to_si
 from training.errors import BadInput
 
@@ -31,7 +32,6 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
-NUMBER = re.compile(r"\s*[-+]?\d[\d.,' ]*([eE][-+]?\d+)?\s*")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Log:
     Attributes:
         values: float64 [row column]; empty cells are NaN.
         times_s: float64 [row], of the first clock among the columns; None: there is none.
+        clock: its column, as it was written.
         left_out: indices, clocks, texts and empty columns, as they were written.
     """
 
@@ -49,26 +50,33 @@ class Log:
     values: Float[np.ndarray, "row column"] = field(repr=False)
     times_s: Float[np.ndarray, " row"] | None = field(repr=False, default=None)
     left_out: tuple[str, ...] = ()
+    clock: str = ""
 
 
-def read_log(file: Path) -> Log:
+def read_log(file: Path, columns: Sequence[str] = ()) -> Log:
     """Read a CSV or Parquet file.
 
+    Args:
+        columns: names, where the file has no header.
+
     Raises:
-        BadInput: it cannot be read, has no header or two columns of one name, or a column holds
+        BadInput: it cannot be read, has no header, no rows or two columns of one name, or holds
             numbers that are written in another way ("1,000").
     """
-    table = _parquet(file) if file.suffix.lower() == ".parquet" else _csv(file)
+    table = _parquet(file) if file.suffix.lower() == ".parquet" else _csv(file, columns)
+    if not table.num_rows:
+        raise BadInput(f"{file}: has no rows; leave it out, or record again")
     written = [str(name) for name in table.column_names]
     names = normalised(str(file), written)
     kept: dict[str, np.ndarray] = {}
-    times, left_out = None, []
+    clock, times, left_out = "", None, []
     for old, name, column in zip(written, names, table.columns, strict=True):
         if is_index(name):
             left_out.append(old)
         elif is_time(name):
             left_out.append(old)
-            times = _clock(file, old, column) if times is None else times
+            if times is None:
+                clock, times = old, _clock(file, old, column)
         elif pa.types.is_null(column.type) or _is_text(file, old, column):
             left_out.append(old)
         else:
@@ -76,7 +84,7 @@ def read_log(file: Path) -> Log:
     if left_out:
         logger.info("%s: %s left out: no actions", file, ", ".join(map(repr, left_out)))
     rows = np.stack(list(kept.values()), axis=1) if kept else np.zeros((table.num_rows, 0))
-    return Log(file, *to_si(file, tuple(kept), rows), times, tuple(left_out))
+    return Log(file, *to_si(file, tuple(kept), rows), times, tuple(left_out), clock)
 
 
 def _parquet(file: Path) -> pa.Table:
@@ -86,13 +94,13 @@ def _parquet(file: Path) -> pa.Table:
         raise BadInput(f"{file}: cannot be read as Parquet ({error}); correct the file") from error
 
 
-def _csv(file: Path) -> pa.Table:
+def _csv(file: Path, columns: Sequence[str]) -> pa.Table:
     try:
         with file.open("rb") as opened:
             head = opened.read(HEAD_BYTES)
-        encoding = next((name for mark, name in MARKS if head.startswith(mark)), "utf-8")
+        encoding = encoding_of(head)
         # A character that the end of the head cut is no fault.
-        lines = codecs.getincrementaldecoder(encoding)("strict").decode(head).splitlines()
+        lines = codecs.getincrementaldecoder(encoding)("replace").decode(head).splitlines()
     except (OSError, ValueError) as error:
         raise BadInput(f"{file}: is not text ({error}); save it as CSV in UTF-8") from error
     skipped = next((i for i, s in enumerate(lines) if s.strip() and s[0] != "#"), len(lines))
@@ -100,7 +108,7 @@ def _csv(file: Path) -> pa.Table:
         raise BadInput(f"{file}: is empty; write a header and one row of actions per frame")
     header = lines[skipped]
     separator = max(SEPARATORS, key=header.count)
-    _check_header(file, header.split(separator))
+    headless = _is_headless(file, header.split(separator), columns)
     body = lines[skipped + 1 :]
     decimal = "," if separator != "," and any("," in line for line in body[:100]) else "."
     try:
@@ -108,7 +116,7 @@ def _csv(file: Path) -> pa.Table:
         source = file if encoding == "utf-8" else _as_utf8(file, encoding)
         return pa.csv.read_csv(
             source,
-            pa.csv.ReadOptions(skip_rows=skipped),
+            pa.csv.ReadOptions(skip_rows=skipped, column_names=list(columns) if headless else None),
             pa.csv.ParseOptions(delimiter=separator),
             pa.csv.ConvertOptions(decimal_point=decimal),
         )
@@ -116,16 +124,31 @@ def _csv(file: Path) -> pa.Table:
         raise BadInput(f"{file}: cannot be read as numbers ({error}); correct the file") from error
 
 
+def encoding_of(head: bytes) -> str:
+    """The encoding of a text that begins so: by its mark, UTF-8, or else Western European."""
+    marked = next((name for mark, name in MARKS if head.startswith(mark)), None)
+    try:
+        codecs.getincrementaldecoder("utf-8")("strict").decode(head)
+    except UnicodeDecodeError:
+        return marked or "latin-1"
+    return marked or "utf-8"
+
+
 def _as_utf8(file: Path, encoding: str) -> io.BytesIO:
     return io.BytesIO(file.read_text(encoding).encode())
 
 
-def _check_header(file: Path, cells: list[str]) -> None:
-    if all(NUMBER.fullmatch(cell) for cell in cells):
-        raise BadInput(
-            f"{file}: begins with numbers ({', '.join(cells)[:60]}) and has no header; write the "
-            "names of the columns into its first line"
-        )
+def _is_headless(file: Path, cells: list[str], columns: Sequence[str]) -> bool:
+    """Whether `columns` name a table without a header; BadInput where nothing does."""
+    if not all(NUMBER.fullmatch(cell) for cell in cells):
+        return False
+    if len(columns) == len(cells):
+        return True
+    names = f"which names {len(columns)}" if columns else "such as steering,throttle"
+    raise BadInput(
+        f"{file}: begins with numbers ({', '.join(cells)[:60]}) and has no header; write the names "
+        f"of its {len(cells)} columns into its first line, or give --columns, {names}"
+    )
 
 
 def _is_text(file: Path, name: str, column: pa.ChunkedArray) -> bool:

@@ -1,6 +1,7 @@
 """Reads and checks the actions of a drive: one row per frame, one column per action."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from jaxtyping import Float
 
 from training.errors import BadInput
 
+# A cell that is meant as a number, whatever marks decimals and thousands.
+NUMBER = re.compile(r"\s*[-+]?\d[\d.,' ]*([eE][-+]?\d+)?\s*")
 BOUNDS = {"steering": (-1.0, 1.0), "throttle": (0.0, 1.0), "brake": (0.0, 1.0)}
 
 
@@ -71,4 +74,9 @@ def read_table(file: Path) -> tuple[tuple[str, ...], Float[np.ndarray, "row colu
         raise BadInput(f"{file}: cannot be read as numbers ({error}); correct the file") from error
     if not columns:
         raise BadInput(f"{file}: has no columns; write one row of actions per frame")
+    if all(NUMBER.fullmatch(name) for name in names):
+        raise BadInput(
+            f"{file}: begins with numbers ({', '.join(names)[:60]}) and has no header; write the "
+            "names of the columns into its first line"
+        )
     return names, np.stack(columns, axis=1)

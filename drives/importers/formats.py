@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from drives.importers.recording import RecordingFormat
-from drives.importers.recordings import comma2k19, dmc, lerobot, opendv, rosbag, udacity, videos
+from drives.importers.recordings import (
+    comma2k19,
+    dmc,
+    frames,
+    lerobot,
+    opendv,
+    rosbag,
+    udacity,
+    videos,
+)
 from drives.importers.recordings.posed import nuplan, nuscenes
 from drives.importers.tokens.formats import IMPORTED_FORMATS, TOKEN_FORMATS, recognised_format
 from training.errors import BadInput
@@ -20,6 +29,7 @@ RECORDING_FORMATS: Mapping[str, RecordingFormat] = {
     "nuplan": nuplan.FORMAT,
     "udacity": udacity.FORMAT,
     "videos": videos.FORMAT,
+    "frames": frames.FORMAT,
 }
 
 

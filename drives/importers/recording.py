@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from PIL import Image
 
 from drives.video import read_source
 from drives.video.gaps import Drop
@@ -29,6 +30,29 @@ class PickedFrames:
 
     def read(self, start: int, stop: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         return read_picked(self.path, self.indices[start:stop])
+
+
+@dataclass(frozen=True)
+class SquarePixels:
+    """Frames whose pixels are `aspect` times as wide as high, stretched to square pixels."""
+
+    source: Path | FrameReader
+    aspect: float
+
+    def read(self, start: int, stop: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        for frame in _read(self.source, start, stop):
+            height, width = frame.shape[:2]
+            wide = (round(width * self.aspect), height)
+            size = wide if self.aspect > 1 else (width, round(height / self.aspect))
+            yield np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+
+
+def _read(
+    source: Path | tuple[Path, ...] | FrameReader, start: int, stop: int
+) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    if isinstance(source, Path | tuple):
+        return read_source(source, start, stop)
+    return source.read(start, stop)
 
 
 @dataclass(frozen=True)
@@ -58,9 +82,7 @@ class Recording:
 
     def read(self, start: int, stop: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         """Yield RGB frames `start <= i < stop`; BadInput where one cannot be read."""
-        if isinstance(self.source, Path | tuple):
-            return read_source(self.source, start, stop)
-        return self.source.read(start, stop)
+        return _read(self.source, start, stop)
 
 
 @dataclass(frozen=True)

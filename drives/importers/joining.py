@@ -1,0 +1,285 @@
+"""Frames and a table become a recording: rows beside frames, or joined to them by time."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from drives.actions.derived import steering_from_wheel
+from drives.actions.logs import Log
+from drives.actions.signals import Signal, at_frames
+from drives.actions.table import check_actions
+from drives.importers.recording import ImportOptions
+from drives.video.gaps import Drop, describe, holes
+from drives.video.rate import describe_rate, grid_rate, resampled, rows_over, same_rate
+from training.errors import BadInput
+from training.ranges import positive
+
+logger = logging.getLogger(__name__)
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
+WARN_RATE, MAX_RATE = 0.02, 0.1  # shares by which two clocks may disagree
+DATE_S = 1e8  # more are seconds since 1970, not since the start of a recording
+STEERING = (
+    *("steering", "steering_rad", "steering_angle", "steering_angle_rad", "angle"),
+    *("steering_wheel_rad", "steering_wheel_angle_rad", "wheel_rad"),
+)
+LATITUDE = ("lat_rad", "latitude_rad", "lat", "latitude", "gps_lat", "gps_latitude")
+LONGITUDE = (
+    "lon_rad",
+    "longitude_rad",
+    "lon",
+    "longitude",
+    "gps_lon",
+    "gps_longitude",
+    "lng",
+    "long",
+)
+
+
+class Pace(NamedTuple):
+    """The rate of a drive, which frames it takes (None: all), and where one is missing."""
+
+    fps: float
+    picks: np.ndarray | None
+    drops: tuple[Drop, ...]
+
+
+@dataclass(frozen=True)
+class JoinOptions(ImportOptions):
+    """Settings of frames beside a table.
+
+    Attributes:
+        fps: frames per second of the drives; frames of another or of a varying rate are picked at
+            it. Needed where neither the frames nor the table have a clock.
+        columns: names of the columns, comma separated, where a table has no header.
+        first_frame_s: time of the first frame on the table's clock, in seconds, where a table is
+            joined by time; without it 0, or the table's first time where that is a date.
+        lock_deg: the steering wheel's angle at full lock, in degrees, where the steering is in
+            degrees.
+        positive_is: the side of a positive steering wheel angle.
+        frames_alone: leave out all tables.
+    """
+
+    fps: float | None = None
+    columns: str | None = None
+    first_frame_s: float | None = None
+    lock_deg: float | None = None
+    positive_is: Literal["left", "right"] = "left"
+    frames_alone: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("fps", "lock_deg"):
+            if getattr(self, name) is not None:
+                positive("--", **{name: getattr(self, name)})
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(self.columns.split(",")) if self.columns else ()
+
+
+@dataclass(frozen=True)
+class FrameClock:
+    """What is known of frames before a table is joined.
+
+    Attributes:
+        place: file or folder, for messages.
+        times_s: of each frame, where the frames have time stamps.
+        rate: frames per second that the container states; 0: none.
+        drops: frames that are missing by other signs than times.
+    """
+
+    place: Path
+    num_frames: int
+    times_s: Float[np.ndarray, " frame"] | None = None
+    rate: float = 0.0
+    drops: tuple[Drop, ...] = ()
+
+
+def say_no_table(frames: Path, wanted: str, owned: Collection[str], needed: bool) -> None:
+    """Tell that frames are alone.
+
+    Args:
+        wanted: name of the table that would belong to them.
+        owned: stems of tables beside them that belong to others.
+        needed: others here have a table.
+
+    Raises:
+        BadInput: `needed`, or a table lies beside them that belongs to nothing.
+    """
+    remedy = "leave it out (--on-bad=skip), or leave out all tables (--frames-alone)"
+    if needed:
+        raise BadInput(f"{frames}: no {wanted} beside it, and others here have a table; {remedy}")
+    tables = [p for p in frames.parent.glob("[!.]*") if p.suffix.lower() in (".csv", ".parquet")]
+    lost = sorted(table.name for table in tables if table.stem not in owned)
+    if lost:
+        raise BadInput(
+            f"{frames}: no {wanted} beside it, but {lost[0]}, which is of no video; give it that "
+            f"name, {remedy}"
+        )
+    logger.warning("%s: no %s beside it; it becomes frames alone", frames, wanted)
+
+
+def join(clock: FrameClock, log: Log | None, options: JoinOptions) -> dict[str, Any]:
+    """The fields of a `Recording` besides its name and source, and `indices` of the frames to keep.
+
+    Raises:
+        BadInput: no frames; no rate known, or a varying one, without `fps`; neither a row per frame
+            nor a clock to join by; clocks that disagree; a value that no action has.
+    """
+    if not clock.num_frames:
+        raise BadInput(f"{clock.place}: has no frames; leave it out (--on-bad=skip)")
+    by_row = log is not None and len(log.values) == clock.num_frames
+    if log is not None and not by_row and log.times_s is None:
+        missing = f" ({describe(clock.drops)})" if clock.drops else ""
+        raise BadInput(
+            f"{log.file}: {len(log.values)} rows, but {clock.place.name} has {clock.num_frames} "
+            f"frames{missing}; give exactly one row per frame, or a column time_s to join by"
+        )
+    times = clock.times_s
+    if by_row and times is None and log is not None:
+        times = log.times_s
+    pace = _pace(clock, times, options.fps)
+    if by_row and log is not None and log.times_s is not None:
+        check_clock(log.file, log.clock, log.times_s)
+        if log.times_s is not times and options.fps is None:
+            pace = _compared(log, log.times_s, pace)
+    if times is None:
+        times = np.arange(clock.num_frames) / pace.fps
+    names: tuple[str, ...] = ()
+    actions, track = np.zeros((len(times), 0)), None
+    if log is not None:
+        names, actions, track = _rows(log, times, by_row, options)
+        names, actions = _steering(log, names, actions, options)
+        check_actions(log.file, names, actions)
+    if pace.picks is not None:
+        actions = rows_over(actions, times, pace.picks)
+        track = None if track is None else track[pace.picks]
+    return {
+        "fps": pace.fps,
+        "drops": pace.drops,
+        "action_names": names,
+        "actions": actions,
+        "track": track,
+        "indices": None if pace.picks is None else tuple(pace.picks.tolist()),
+    }
+
+
+def check_clock(where: object, name: str, times_s: Float[np.ndarray, " row"]) -> None:
+    """BadInput unless times are finite and increase."""
+    bad = np.flatnonzero(~(np.diff(times_s) > 0))
+    if len(bad):
+        raise BadInput(
+            f"{where}: {name} does not move on at row {bad[0] + 1} (from {times_s[bad[0]]:.3f} to "
+            f"{times_s[bad[0] + 1]:.3f} s); correct it, cut the recording there, or leave it out "
+            "(--on-bad=skip)"
+        )
+
+
+def _pace(clock: FrameClock, times: np.ndarray | None, fps: float | None) -> Pace:
+    """The rate by the frames' own clock, else by the table's, else as stated."""
+    if times is None or len(times) < 2:
+        if not (fps or clock.rate):
+            raise BadInput(
+                f"{clock.place}: does not state its rate; give --fps, or a column time_s"
+            )
+        return Pace(fps or clock.rate, None, clock.drops)
+    check_clock(clock.place, "time", times)
+    rate = grid_rate(times)
+    if rate is not None:  # 30000/1001 is exact in a header, and rounded in stamps of milliseconds
+        rate = clock.rate if clock.rate and same_rate(rate, clock.rate) else round(rate, 3)
+        if fps is None or same_rate(rate, fps):
+            return Pace(fps or rate, None, tuple(holes(times)) or clock.drops)
+    if fps is None:
+        raise BadInput(
+            f"{clock.place}: {describe_rate(times)}; give --fps, the rate to pick frames at"
+        )
+    picks, drops = resampled(times, fps, str(clock.place))
+    return Pace(fps, picks, tuple(drops))
+
+
+def _compared(log: Log, times: np.ndarray, pace: Pace) -> Pace:
+    """Warn where a row-per-frame table runs at another rate than the frames; add its holes."""
+    if len(times) < 2:
+        return pace
+    measured = 1 / float(np.diff(times).mean())
+    share = abs(measured / pace.fps - 1)
+    if share > MAX_RATE:
+        raise BadInput(
+            f"{log.file}: {log.clock} says {measured:.2f} frames per second, the video "
+            f"{pace.fps:.2f}; give --fps, write the video at the rate it was recorded, or drop "
+            "the column"
+        )
+    if share > WARN_RATE:
+        logger.warning(
+            "%s: %s says %.2f frames per second, the video %.2f; the video's rate is used",
+            *(log.file, log.clock, measured, pace.fps),
+        )
+    steps = np.diff(times)
+    gaps = np.flatnonzero(steps > 2 * np.median(steps))
+    if len(gaps):
+        logger.warning(
+            "%s: %d gaps of more than two frames, the largest of %.3f s before row %d",
+            *(log.file, len(gaps), steps.max(), steps.argmax() + 1),
+        )
+    return pace if pace.drops else pace._replace(drops=tuple(holes(times)))
+
+
+def _rows(
+    log: Log, times: np.ndarray, by_row: bool, options: JoinOptions
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
+    """Names, one row per frame, and the track."""
+    rows = log.values
+    if not by_row:
+        assert log.times_s is not None, "asked for before"
+        check_clock(log.file, log.clock, log.times_s)
+        first = options.first_frame_s
+        if first is None:
+            first = float(log.times_s[0]) if log.times_s[0] > DATE_S else 0.0
+            if first:
+                logger.info("%s: its first row is taken as the time of the first frame", log.file)
+        clock = log.times_s - first
+        signals = [Signal(n, clock, v) for n, v in zip(log.names, rows.T, strict=True)]
+        rows = at_frames(signals, times - times[0], where=str(log.file))[1]
+    places = [
+        next((i for i, name in enumerate(log.names) if name in known), None)
+        for known in (LATITUDE, LONGITUDE)
+    ]
+    if None in places:
+        return log.names, rows, None
+    degrees = [
+        np.degrees(rows[:, i]) if log.names[i].endswith("_rad") else rows[:, i]
+        for i in places
+        if i is not None
+    ]
+    kept = [i for i in range(len(log.names)) if i not in places]
+    return tuple(log.names[i] for i in kept), rows[:, kept], np.stack(degrees, axis=1)
+
+
+def _steering(
+    log: Log, names: tuple[str, ...], actions: np.ndarray, options: JoinOptions
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Degrees of the steering wheel as a share of full lock, where `lock_deg` is given."""
+    column = next((names.index(name) for name in STEERING if name in names), None)
+    if column is None:
+        if options.lock_deg is not None:
+            raise BadInput(f"{log.file}: has no steering for --lock-deg; columns: {names}")
+        return names, actions
+    if options.lock_deg is None:
+        beyond = np.flatnonzero(np.abs(actions[:, column]) > 1)
+        if names[column] == "steering" and len(beyond):
+            raise BadInput(
+                f"{log.file}: row {beyond[0]}, steering is {actions[beyond[0], column]:g}, outside "
+                "[-1, 1]; give --lock-deg, the wheel's degrees at full lock, or rescale the column"
+            )
+        return names, actions
+    degrees = actions[:, column]
+    if names[column].endswith("_rad"):
+        degrees = np.degrees(degrees)
+    actions = actions.copy()
+    actions[:, column] = steering_from_wheel(degrees, options.lock_deg, options.positive_is)
+    return (*names[:column], "steering", *names[column + 1 :]), actions

@@ -1,0 +1,101 @@
+"""Folders of images, one per recording, with a table of actions or without.
+
+    name/0001.png ...            and name/actions.csv or name.csv beside the folder
+    name/frames/0001.png ...     and name/actions.csv
+
+Names are ordered by their numbers. Numbers that are times (1479424215880976321.jpg) are the frames'
+clock.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from drives.actions.logs import read_log
+from drives.actions.units import to_seconds
+from drives.importers.joining import TABLE_SUFFIXES, FrameClock, JoinOptions, join, say_no_table
+from drives.importers.recording import Candidate, Recording, RecordingFormat
+from drives.video import IMAGE_SUFFIXES, in_order
+from drives.video.gaps import find_drops
+from drives.video.images import check_sizes
+from training.errors import BadInput
+
+INNER = ("frames", "images", "img", "image", "rgb", "data")  # a folder that holds frames only
+DEPTH = 3
+FIRST_TIME = 1e8  # smaller numbers count frames
+
+
+def find(root: Path, options: JoinOptions) -> list[Candidate]:
+    """Every folder with images up to two below `root`; BadInput where there is none."""
+    folders = [root, *(p for d in range(1, DEPTH) for p in sorted(root.glob("/".join("*" * d))))]
+    folders = [f for f in folders if f.is_dir() and not f.name.startswith(".") and _images(f)]
+    if not folders:
+        kinds = ", ".join(IMAGE_SUFFIXES)
+        raise BadInput(f"{root}: no images ({kinds}) there or two folders below; give their folder")
+    tables = {f: None if options.frames_alone else table_of(f) for f in folders}
+    needed = any(tables.values())
+    return [
+        Candidate(
+            str(folder), partial(read_recording, root, folder, tables[folder], needed, options)
+        )
+        for folder in folders
+    ]
+
+
+def read_recording(
+    root: Path, folder: Path, table: Path | None, needed: bool, options: JoinOptions
+) -> list[Recording]:
+    """The frames of a folder with their table.
+
+    Raises:
+        BadInput: images of several sizes or of one number, a table that is needed and missing, no
+            rate, or as `join`.
+    """
+    if table is None and not options.frames_alone:
+        say_no_table(folder / "frames", "actions.csv", (), needed)
+    images = in_order(_images(folder))
+    check_sizes(images)
+    log = None if table is None else read_log(table, options.column_names)
+    times = times_of(images)
+    drops = () if times is not None else tuple(find_drops(images))
+    facts = join(FrameClock(folder, len(images), times, drops=drops), log, options)
+    indices = facts.pop("indices")
+    kept = images if indices is None else [images[i] for i in indices]
+    place = folder.parent if folder.name.lower() in INNER and folder != root else folder
+    meta = {"source": str(folder.relative_to(root)), "licence": options.licence}
+    if indices is not None:
+        meta["picked_at_fps"] = facts["fps"]
+    return [Recording(id=place.resolve().name, source=tuple(kept), meta=meta, **facts)]
+
+
+def table_of(folder: Path) -> Path | None:
+    """`actions.csv` in the folder or, where it holds frames only, above; or `<folder>.csv`."""
+    places = [folder / "actions", folder.resolve()]
+    if folder.name.lower() in INNER:
+        places.append(folder.parent / "actions")
+    tables = [p.with_name(p.name + suffix) for p in places for suffix in TABLE_SUFFIXES]
+    return next((table for table in tables if table.is_file()), None)
+
+
+def times_of(images: Sequence[Path]) -> Float[np.ndarray, " frame"] | None:
+    """Seconds from the first frame, where the names are times; None where they are numbers."""
+    try:
+        stems = [image.stem for image in images]
+        numbers = np.array([int(stem) if stem.isdigit() else float(stem) for stem in stems], object)
+    except ValueError:
+        return None
+    if not all(number > FIRST_TIME for number in numbers):
+        return None
+    whole = numbers - numbers[0]  # exact: a double cannot hold nanoseconds since 1970
+    unit = float(to_seconds("t", np.array([float(numbers[-1])]))[0]) / float(numbers[-1])
+    return whole.astype(np.float64) * unit
+
+
+def _images(folder: Path) -> list[Path]:
+    return [p for p in folder.glob("[!.]*") if p.suffix.lower() in IMAGE_SUFFIXES]
+
+
+FORMAT = RecordingFormat("folders of images, with a table of actions or without", find, JoinOptions)
