@@ -44,6 +44,7 @@ class RolloutSettings(PromptsConfig):
         ckpt: a run folder (its newest checkpoint) or a checkpoint folder.
         out: a new token store, with pictures beside it where a tokenizer is known.
         tokenizer: of the model's tokens, where it is another or not known.
+        drives: write every future as a drive too, in OUT/drives; needs the tokenizer.
         allow_train: take clips that the model was trained on as well.
         device: null: a GPU if there is one.
     """
@@ -51,6 +52,7 @@ class RolloutSettings(PromptsConfig):
     ckpt: str
     out: str
     tokenizer: str | None = None
+    drives: bool = False
     allow_train: bool = False
     device: str | None = None
 

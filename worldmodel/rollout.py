@@ -1,7 +1,8 @@
 """Writes futures of a checkpoint: python -m worldmodel.rollout ckpt=RUN out=FOLDER
 
 The output is a token store with one drive per future: the prompt, then the future. With the
-tokenizer of the tokens, the command also writes a GIF, an MP4 and a still.
+tokenizer of the tokens, the command also writes a GIF, an MP4 and a still; with `drives=true` also
+every future as a drive, in OUT/drives, which `python -m drives.exporters` takes.
 """
 
 from collections.abc import Mapping
@@ -15,9 +16,11 @@ from jaxtyping import Int
 from omegaconf import DictConfig
 from torch import Tensor
 
-from drives.tokens.spec import frame_shape
+from drives.captions import cut_captions
+from drives.tokens.spec import TokenSpec, frame_shape
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
+from drives.writing import write_drive
 from training.cli import command, plain
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.places import refuse_existing, writable_folder
@@ -146,6 +149,59 @@ def write_pictures(out: Path, made: Rollouts, evidence: Evidence, device: str) -
     return write_strip(out, "rollouts", panels, shown, evidence.store.spec.fps)
 
 
+def write_drives(out: Path, made: Rollouts, evidence: Evidence, notes: dict[str, Any]) -> None:
+    """Write a drive `clip-N-future-M` per future: decoded frames, the actions, the captions.
+
+    Raises:
+        BadInput: a token is not in the tokenizer's vocabulary.
+    """
+    assert evidence.tokenizer is not None
+    spec, names = evidence.store.spec, evidence.store.action_names
+    for number, futures in enumerate(made.futures):
+        here = slice(number, number + 1)
+        leads = leads_of(made.windows, made.ids[here])
+        tokens = made.clips.tokens[here]
+        decoder = ClipDecoder(evidence.tokenizer, tokens, made.prompt_steps, leads)
+        num_steps = made.prompt_steps + futures.shape[1]
+        begins = made.windows.describe(made.ids[number])
+        meta = {
+            "fps": spec.fps,
+            "split": "test",
+            "source": f"rollout of {notes['checkpoint']}",
+            "licence": "unknown",
+            "from": {"drive": begins["drive"], "step": begins["steps"][0]},
+            "prompt_frames": decoder.prompt.shape[1],
+            "captions": _captions_of_frames(made, number, num_steps, decoder.first_step, spec),
+        }
+        for which, future in enumerate(futures):
+            after = decoder.after_prompt(future[None])
+            frames = torch.cat([decoder.prompt, after], dim=1)[0].permute(0, 2, 3, 1).cpu().numpy()
+            # A step's row is that of the frames from its last one on.
+            steps = (np.arange(len(frames)) + decoder.first_step) // spec.frames_per_step
+            actions = made.clips.actions[number].cpu().numpy()
+            acted = len(actions) >= num_steps
+            rows = actions[steps] if acted else np.zeros((len(frames), 0), np.float32)
+            name = f"clip-{number:02d}-future-{which:02d}"
+            write_drive(out / name, frames, rows, names if acted else (), meta | notes)
+
+
+def _captions_of_frames(
+    made: Rollouts, number: int, num_steps: int, first_step: int, spec: TokenSpec
+) -> list[dict[str, Any]]:
+    """The captions of a clip, counted in the frames that are decoded."""
+    begins = made.windows.describe(made.ids[number])
+    start = begins["steps"][0]
+    drive = next(drive for drive in made.windows.drives if drive.id == begins["drive"])
+    found = []
+    for caption in cut_captions(drive.captions, start, start + num_steps):
+        first, stop = (
+            max(0, step - first_step) * spec.frames_per_step
+            for step in (caption.start, caption.stop)
+        )
+        found += [{"text": caption.text, "start": first, "stop": stop}] if first < stop else []
+    return found
+
+
 def write(cfg: DictConfig) -> None:
     """Run the command; the folder is written completely or not at all.
 
@@ -160,6 +216,10 @@ def write(cfg: DictConfig) -> None:
     model = load_world_model(cfg.ckpt)
     evidence = evidence_of(model, values["data"]["source"], cfg.tokenizer)
     refuse_trained([model], evidence, config.split, cfg.allow_train)
+    if cfg.drives and evidence.tokenizer is None:
+        raise BadInput(
+            "drives=true: frames need the tokenizer; give tokenizer=FOLDER (docs/gpt.md)"
+        )
     made = imagine(model, evidence.store, config, device)
     sweep_leftovers(out.parent)
     with written_whole(out) as partial:
@@ -169,12 +229,18 @@ def write(cfg: DictConfig) -> None:
         pictures = (
             [] if evidence.tokenizer is None else write_pictures(partial, made, evidence, device)
         )
+        if cfg.drives:
+            write_drives(partial / "drives", made, evidence, facts)
     count, futures, steps = made.futures.shape[:3]
     print(
         f"{out}: {count} x {futures} futures of {steps} steps after {made.prompt_steps} real ones"
     )
     for picture in pictures:
         print(f"  {out / picture.name}")
+    if cfg.drives:
+        print(
+            f"  {out / 'drives'}: {count * futures} drives; `python -m drives.exporters` takes them"
+        )
     if not pictures:
         print(
             f"  no pictures: the tokenizer of these tokens ({evidence.store.spec.tokenizer[:12]}) "

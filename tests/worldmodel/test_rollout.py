@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from drives.exporters.__main__ import main as export_main
+from drives.folder import open_folders
+from drives.importers.formats import RECORDING_FORMATS
 from drives.tokens.store import TokenStore
 from worldmodel.data import collate
 from worldmodel.decoding import Sampling
@@ -40,7 +43,7 @@ def test_a_run_is_rolled_out_as_tokens_and_pictures(composed, fit, roll, tmp_pat
     run = fit(composed("gpt_tiny", *TINY))[1].folder
     out = tmp_path / "futures"
     settings = ["num_clips=2", "num_futures=2", "prompt_steps=3", "horizon_s=0.5"]
-    said = roll(run, out, *settings)
+    said = roll(run, out, *settings, "drives=true")
     assert "2 x 2 futures of 5 steps after 3 real ones" in said
     for kind in ("gif", "mp4", "png"):
         assert str(out / f"rollouts.{kind}") in said
@@ -58,6 +61,19 @@ def test_a_run_is_rolled_out_as_tokens_and_pictures(composed, fit, roll, tmp_pat
     about = store.manifest["drives"][names[0]]["meta"]
     assert about["from"].keys() == {"drive", "step"}
     assert about["prompt_steps"] == 3
+    written_drives = open_folders(out / "drives")
+    assert [drive.id for drive in written_drives] == names
+    for one, other in zip(drives, written_drives, strict=True):
+        assert np.allclose(one.actions, other.actions, atol=1e-6)
+        assert (other.fps, other.num_frames, other.meta["prompt_frames"]) == (10, 8, 3)
+    prompts = [next(iter(drive.frames())) for drive in written_drives]
+    assert np.array_equal(prompts[0], prompts[1])  # of one clip
+    assert not np.array_equal(prompts[0], prompts[2])
+    exported = tmp_path / "lerobot"
+    export_main(["lerobot", str(out / "drives"), str(exported)])
+    found = RECORDING_FORMATS["lerobot"].recordings(exported)
+    assert [len(recording.actions) for recording in found] == [8] * 4
+    assert np.allclose(found[3].actions, written_drives[3].actions)
     roll(run, tmp_path / "again", *settings)
     again = TokenStore(tmp_path / "again").drives("test")
     for one, other in zip(drives, again, strict=True):
