@@ -1,7 +1,9 @@
 import math
 
 import pytest
+import skimage.metrics
 import torch
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from tokenizer.metrics import MAX_PSNR_DB, CodebookStats, psnr, ssim
 
@@ -32,6 +34,33 @@ def test_ssim_of_flat_images_is_its_closed_form() -> None:
     c = 0.01**2
     a, b = (levels.T + 1) / 2  # brightness from 0 to 1
     torch.testing.assert_close(ssim(pred, target), (2 * a * b + c) / (a**2 + b**2 + c))
+
+
+def test_psnr_and_ssim_are_those_of_other_implementations(images: torch.Tensor) -> None:
+    """scikit-image's for 8-bit images, and torchmetrics' PSNR for values in [-1, 1]."""
+    target = ((images + 0.5) * 255).round() / 127.5 - 1
+    blurred = torch.nn.functional.avg_pool2d(target, 3, stride=1, padding=1)
+    noise = 0.1 * torch.randn(target.shape, generator=torch.Generator().manual_seed(2))
+    for pred in (blurred, (target + noise).clamp(-1, 1), target.flip(-1)):
+        pred = ((pred + 1) * 127.5).round() / 127.5 - 1
+        torchmetrics_psnr = peak_signal_noise_ratio(
+            pred, target, data_range=2.0, reduction="none", dim=(1, 2, 3)
+        )
+        torch.testing.assert_close(psnr(pred, target), torchmetrics_psnr)
+        ours = zip(psnr(pred, target), ssim(pred, target), strict=True)
+        for a, b, (decibels, similarity) in zip(pred, target, ours, strict=True):
+            a, b = (((x + 1) * 127.5).round().byte().numpy() for x in (a, b))
+            theirs = skimage.metrics.peak_signal_noise_ratio(b, a, data_range=255)
+            assert decibels.item() == pytest.approx(theirs, abs=1e-4)
+            theirs = skimage.metrics.structural_similarity(
+                *(a, b),
+                data_range=255,
+                channel_axis=0,
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+            )
+            assert similarity.item() == pytest.approx(theirs, abs=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 3])
