@@ -61,8 +61,11 @@ def _listening(subject: JudgedModel, chosen: Chosen, result: Result) -> None:
         result.score(f"{name} actions", "bits_per_token", values)
         result.score(f"{name} actions", "bits_per_frame", values * per_frame)
         result.score(f"{name} actions", "cost_bits_per_frame", (values - true) * per_frame)
-    costs = {0: 0.0} | {lag: float(np.mean(bits[f"lag {lag:+d}"] - true)) for lag in LAGS}
-    best = min(costs, key=lambda lag: costs[lag])  # 0 where all are equal
+    costs = {name: float(np.mean(values - true)) for name, values in bits.items()}
+    by_lag = {lag: costs[f"lag {lag:+d}"] if lag else 0.0 for lag in sorted((0, *LAGS))}
+    result.details["action_use"] = {k: v for k, v in costs.items() if k != TRUE and k not in late}
+    result.details["cost_by_lag"] = {str(lag): cost for lag, cost in by_lag.items()}
+    best = min((0, *LAGS), key=lambda lag: by_lag[lag])  # 0 where all are equal
     cost = result.systems[f"lag {best:+d} actions"]["cost_bits_per_frame"] if best else None
     if cost and (cost.high is None or cost.high < 0):
         result.details["lines"] = [
