@@ -79,6 +79,23 @@ def test_each_episode_has_its_rows_and_exactly_its_frames(tmp_path: Path) -> Non
     assert [r.id for r in recordings(root, episodes="1:3")] == [r.id for r in found[1:]]
 
 
+def test_a_column_that_holds_no_numbers_can_be_left_out(tmp_path: Path) -> None:
+    root = driving_set(tmp_path / "set")
+    file = root / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(file)
+    states = table["observation.state"].to_pylist()
+    states[35][0] = float("nan")
+    place = table.column_names.index("observation.state")
+    pq.write_table(table.set_column(place, "observation.state", [states]), file)
+    with pytest.raises(BadInput, match=r"episode 1: speed_mps is nan at frame 5.*--columns"):
+        recordings(root)
+    found = recordings(root, columns="throttle,steering")
+    assert [recording.action_names for recording in found] == [("throttle", "steering")] * 3
+    assert np.allclose(found[0].actions[:, 1], np.arange(30) / 100 - 0.5)
+    with pytest.raises(BadInput, match="no column 'brake'; give --columns of: steering, "):
+        recordings(root, columns="brake")
+
+
 def test_tasks_become_captions_that_are_cut_with_the_drive(tmp_path: Path) -> None:
     turns = np.zeros(sum(LENGTHS), int)
     turns[50:71] = 1

@@ -41,10 +41,12 @@ class LeRobotOptions(ImportOptions):
     Attributes:
         camera: which one, as "front_left" or "observation.images.front_left"; needed where there
             are several.
+        columns: columns of actions to keep, by our names, with commas; None: all.
         episodes: "first:stop" of the episodes to take; None: all.
     """
 
     camera: str | None = None
+    columns: str | None = None
     episodes: str | None = None
 
 
@@ -63,6 +65,7 @@ class _Dataset:
         columns = [*action_features(self.info), sentence or "task_index"]
         rows = read_rows(self.place, episode, columns)
         names, actions, track = actions_of(rows, self.info, where)
+        names, actions = _kept(names, actions, self.options.columns, where)
         check_actions(Path(where), names, actions)
         captions = [asdict(caption) for caption in captions_of(rows, self.tasks, sentence)]
         source = f"LeRobotDataset {self.name}, episode {episode.index}, {camera}"
@@ -92,6 +95,28 @@ class _Dataset:
         file, begins_s = episode.videos[camera]
         shown_s = begins_s + times_s.astype(np.float64)
         return frames_at(self.place.file(file), shown_s, self.info.fps)
+
+
+def _kept(
+    names: tuple[str, ...], actions: np.ndarray, columns: str | None, where: str
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The chosen columns; BadInput for one that is not there, or holds no number in some frame."""
+    chosen = names if columns is None else tuple(filter(None, columns.split(",")))
+    missing = [name for name in chosen if name not in names]
+    if missing:
+        raise BadInput(
+            f"{where}: has no column {missing[0]!r}; give --columns of: {', '.join(names)}"
+        )
+    kept = actions[:, [names.index(name) for name in chosen]]
+    bad = np.argwhere(~np.isfinite(kept))
+    if len(bad):
+        row, column = bad[0]
+        raise BadInput(
+            f"{where}: {chosen[column]} is {kept[row, column]} at frame {row}; leave the column "
+            f"out (--columns names those to keep, of {', '.join(names)}) or the episode "
+            "(--on-bad=skip)"
+        )
+    return chosen, kept
 
 
 def find(root: Path, options: LeRobotOptions) -> list[Candidate]:

@@ -25,6 +25,8 @@ def frames_at(file: Path, times_s: Float[np.ndarray, " frame"], fps: float) -> P
     shown_s = video.times_s(file)
     if shown_s is None:
         shown_s = np.arange(video.num_frames(file)) / fps
+    if not len(shown_s):
+        raise BadInput(f"{file}: holds no frames; copy the file again")
     after = np.clip(np.searchsorted(shown_s, times_s), 1, max(len(shown_s) - 1, 1))
     before = after - 1
     if len(shown_s) == 1:
