@@ -16,6 +16,7 @@ rotation from the car (forward, right, down) to ECEF: its forward axis lies alon
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -180,15 +181,17 @@ def _recording(
         for name in segments[0].can
     }
     orientations = np.concatenate([s.orientations for s in segments])
-    yaw_rate = yaw_rate_from_orientations(times, orientations, up=FORWARD_RIGHT_DOWN)
+    with named(where):
+        yaw_rate = yaw_rate_from_orientations(times, orientations, up=FORWARD_RIGHT_DOWN)
     signals = [Signal("speed_mps", can["speed"].times_s, can["speed"].values), yaw_rate]
     _, rows = at_frames([*signals, can["steering_angle"]], times, where=where)
     speed, turn, wheel_deg = rows.T
     names = ("speed_mps", "yaw_rate_rad_s", "curvature_per_m", "road_wheel_rad", "steering")
-    columns = [
-        *(speed, turn, curvature_per_m(turn, speed), road_wheel_rad(wheel_deg, options.ratio)),
-        steering_from_wheel(wheel_deg, options.lock_deg),
-    ]
+    with named(where):
+        columns = [
+            *(speed, turn, curvature_per_m(turn, speed), road_wheel_rad(wheel_deg, options.ratio)),
+            steering_from_wheel(wheel_deg, options.lock_deg),
+        ]
     actions = np.stack(columns, axis=1)
     check_actions(Path(where), names, actions)
     route, number = _route_of(places[0])
@@ -206,6 +209,15 @@ def _recording(
         meta={"source": f"comma2k19, {route}/{number}{last}", "licence": options.licence},
         track=place[:, :2].round(7),
     )
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Puts the segment before a message that does not know it."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from error
 
 
 def _route_of(place: Place) -> tuple[str, str]:

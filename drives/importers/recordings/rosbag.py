@@ -253,8 +253,18 @@ def _rows(
 
 
 def _messages(path: Path, reader: Any, topic: str) -> Iterator[tuple[Any, int, bytes]]:
+    """Of one topic; BadInput unless there are as many as the bag's own index counts."""
+    connections = [c for c in reader.connections if c.topic == topic]
+    found, counted = 0, sum(connection.msgcount for connection in connections)
     with errors_named(path):
-        yield from reader.messages([c for c in reader.connections if c.topic == topic])
+        for message in reader.messages(connections):
+            found += 1
+            yield message
+    if found != counted:
+        raise BadInput(
+            f"{path}: {topic} holds {found} messages, its index counts {counted}; copy it again, "
+            "or repair it by `rosbag reindex` or `mcap recover`"
+        )
 
 
 @contextmanager
