@@ -11,10 +11,10 @@ from drives.importers.recordings import (
     lerobot,
     opendv,
     rosbag,
-    udacity,
     videos,
 )
 from drives.importers.recordings.posed import nuplan, nuscenes
+from drives.importers.recordings.steering import donkeycar, sully_chen, udacity, udacity_car
 from drives.importers.tokens.formats import IMPORTED_FORMATS, TOKEN_FORMATS, recognised_format
 from training.errors import BadInput
 
@@ -28,6 +28,9 @@ RECORDING_FORMATS: Mapping[str, RecordingFormat] = {
     "opendv": opendv.FORMAT,
     "nuplan": nuplan.FORMAT,
     "udacity": udacity.FORMAT,
+    "udacity_car": udacity_car.FORMAT,
+    "sully_chen": sully_chen.FORMAT,
+    "donkeycar": donkeycar.FORMAT,
     "videos": videos.FORMAT,
     "frames": frames.FORMAT,
 }

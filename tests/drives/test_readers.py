@@ -17,7 +17,7 @@ from PIL import Image
 from drives.clips.frame_cache import DriveFrames
 from drives.drive import open_drive
 from drives.folder import open_drives
-from drives.importers.recordings import udacity
+from drives.importers.recordings.steering import udacity
 from drives.importers.tokens.commavq_segments import list_segments, read_segments
 from drives.video import read_frames
 from drives.video.images import read_image

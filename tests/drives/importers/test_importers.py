@@ -24,7 +24,8 @@ from drives.importers.base import cover, import_recordings
 from drives.importers.flags import add_flags, options_of
 from drives.importers.formats import recognised
 from drives.importers.recording import ImportOptions
-from drives.importers.recordings import udacity, videos
+from drives.importers.recordings import videos
+from drives.importers.recordings.steering import udacity
 from drives.importers.tokens.commavq import SPEC, import_commavq
 from drives.tokens.store import TokenStore
 from training.errors import BadInput

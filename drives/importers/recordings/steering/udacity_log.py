@@ -20,14 +20,14 @@ OTHER_NAMES = {
 MOST_MPH = 200.0  # beyond any car of the simulator
 
 
-class Row(NamedTuple):
+class SimulatorRow(NamedTuple):
     """Path of the camera's image on the recording machine; steering, throttle, brake, speed."""
 
     image: str
     numbers: tuple[float, ...]
 
 
-def read_rows(log: Path, camera: str) -> list[Row]:
+def read_rows(log: Path, camera: str) -> list[SimulatorRow]:
     """Every row of a log; BadInput where one cannot be read."""
     try:
         data = log.read_bytes()
@@ -59,7 +59,7 @@ def _is_header(row: Sequence[str]) -> bool:
     return bool({"center", "centre", "steering"} & {cell.lower() for cell in row})
 
 
-def _row(log: Path, number: int, row: list[str], columns: list[str], camera: str) -> Row:
+def _row(log: Path, number: int, row: list[str], columns: list[str], camera: str) -> SimulatorRow:
     if len(row) > len(columns) and columns == list(COLUMNS):
         row = [*row[:3], *with_decimal_commas(log, number, row[3:])]
     if len(row) != len(columns):
@@ -71,7 +71,7 @@ def _row(log: Path, number: int, row: list[str], columns: list[str], camera: str
         numbers = tuple(float(cells[name].replace(",", ".")) for name in NUMBERS)
     except ValueError as error:
         raise BadInput(f"{log}: row {number}: {error}; correct or delete the row") from error
-    return Row(cells[camera], numbers)
+    return SimulatorRow(cells[camera], numbers)
 
 
 def with_decimal_commas(log: Path, number: int, cells: Sequence[str]) -> list[str]:

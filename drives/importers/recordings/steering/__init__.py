@@ -1,0 +1,1 @@
+"""Data sets that people learn to steer from: an image per row of a log."""
