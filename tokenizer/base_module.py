@@ -1,4 +1,4 @@
-"""What the modules that train tokenizers share: the network, its EMA, statistics of its codes."""
+"""Base of the modules that train tokenizers: network, EMA, statistics of codes."""
 
 import torch
 from torch import nn

@@ -171,7 +171,7 @@ def bad_input_behind(error: BaseException | None) -> BadInput | None:
 
 
 def said_by(error: InstantiationException, cfg: DictConfig) -> str:
-    """What is wrong with the settings of a class that cannot be built; "" for a bug."""
+    """Why settings cannot build a class; "" for a bug."""
     if cause := bad_input_behind(error):
         return str(cause)
     where = re.search(r"full_key: (\S+)", str(error))

@@ -1,4 +1,4 @@
-"""What `--help` and `--cfg job` print: settings with their types and meanings, recipes, groups."""
+"""The text of `--help` and `--cfg job`: settings with types and meanings, recipes, groups."""
 
 import re
 import sys
@@ -93,7 +93,7 @@ def _known_keys(config_name: str) -> list[str]:
 
 
 def near_miss(arguments: Sequence[str]) -> str:
-    """What to type for an argument of train.py that Hydra misreads or ignores; "" if none.
+    """Remedy for an argument of train.py that Hydra misreads or ignores; "" if none.
 
     That is: a recipe's bare name, a group after dashes, a number as an option, a plan file of
     another command.
@@ -156,7 +156,7 @@ def sized(overrides: Sequence[str]) -> list[str]:
 
 
 def options_of(group: str) -> list[str]:
-    """What a config group can be: files, and what the dataclasses are registered as."""
+    """Options of a config group: files, and registered dataclasses."""
     registered: Any = ConfigStore.instance().repo
     for part in group.split("/"):
         registered = registered.get(part, {})

@@ -98,7 +98,7 @@ def judged_section(settings: type, values: Mapping[str, Any], where: str) -> Non
 
 
 def meanings(settings: type) -> dict[str, str]:
-    """What the docstring of a dataclass says of its fields, inherited ones included."""
+    """Meanings of a dataclass's fields from its docstring, inherited ones included."""
     found: dict[str, str] = {}
     for cls in reversed(settings.__mro__):
         text = inspect.cleandoc(cls.__dict__.get("__doc__") or "")

@@ -103,7 +103,7 @@ def loggers(cfg: DictConfig, run: Any) -> list[Logger]:
 
 
 def strategy(cfg: DictConfig, module: Any) -> str | Strategy:
-    """How several processes train one model.
+    """The strategy by which several processes train one model.
 
     Raises:
         BadInput: an unknown strategy, or one that cannot do what else is asked.

@@ -97,7 +97,7 @@ class TokenWindows(Dataset[Window]):
         return number * self.stride
 
     def describe(self, index: int) -> dict[str, Any]:
-        """Which drive and token steps a window shows."""
+        """Drive and token steps of a window."""
         drive, start = self._locate(index)
         return {"drive": drive.id, "steps": [start, start + self.num_steps - 1]}
 
@@ -198,7 +198,7 @@ class TokenDataModule(L.LightningDataModule):
         return self.store.hash
 
     def data_digests(self) -> dict[str, str]:
-        """What each drive is, so that a resumed run can name the one that changed."""
+        """Digest of every drive, so that a resumed run can name the drive that changed."""
         return self.store.digests()
 
     def provenance(self) -> dict[str, Any]:
@@ -213,13 +213,13 @@ class TokenDataModule(L.LightningDataModule):
         return facts | ({"tokenizer": made_by} if made_by else {})
 
     def model_facts(self) -> dict[str, Any]:
-        """What the data determines about a world model."""
+        """Facts for the model's config."""
         facts = {"spec": self.store.spec, "action_names": self.store.action_names}
         ranges = action_ranges(self.store.drives("train"))
         return {**facts, "captioned": self.store.captioned, "action_ranges": ranges}
 
     def planned_facts(self) -> dict[str, Any]:
-        """What `model_facts` will say, from manifests alone, before any data is made.
+        """The same as `model_facts`, from manifests alone, before any data is made.
 
         The ranges of the actions are made up: no cost depends on them.
         """

@@ -29,7 +29,7 @@ MANOEUVRES = {
 
 @dataclass(frozen=True)
 class DriverStyle:
-    """Who drives: constant over a drive.
+    """The style of a driver, constant over a drive.
 
     Attributes:
         accel_mps2, decel_mps2: strength of the pedals; a high decel brakes late.

@@ -45,7 +45,7 @@ class Duplicate:
 
 
 class Fit(NamedTuple):
-    """How `b` lies over `a`.
+    """Alignment of `b` over `a`.
 
     Attributes:
         distance: mean over the probes.

@@ -46,7 +46,7 @@ class Print:
 
     @cached_property
     def seconds(self) -> Float[np.ndarray, " sample"]:
-        """When each sample was shown."""
+        """Time of each sample."""
         return np.arange(len(self.pictures)) * (self.every / self.fps)
 
     @cached_property

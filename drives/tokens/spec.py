@@ -1,4 +1,4 @@
-"""What the integers of a token store mean."""
+"""Meaning of the integers of a token store."""
 
 import math
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ BIT_ORDERS = ("", "little", "big")
 
 @dataclass(frozen=True)
 class TokenSpec:
-    """What the integers of a store mean.
+    """Meaning of the integers of a store.
 
     Attributes:
         grid: (T', H', W') tokens of one token step.

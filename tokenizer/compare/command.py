@@ -1,4 +1,4 @@
-"""Which tokenizer? python -m tokenizer.compare runs/a runs/b carracing [setting=value ...]
+"""Tokenizers side by side: python -m tokenizer.compare runs/a runs/b carracing [setting=value ...]
 
 runs/compare/
     compare.json        every figure, and what it was measured on

@@ -78,11 +78,11 @@ class TokenNetwork(nn.Module):
     def drive_encoder(
         self,
     ) -> Callable[[Float[Tensor, "n 3 h w"]], Int[Tensor, "steps gh gw"] | None]:
-        """What encodes one drive's consecutive batches; None where a batch completes no step."""
+        """Encoder of one drive's consecutive batches; None where a batch completes no step."""
         return self.encode
 
     def drive_decoder(self) -> DriveDecoder | None:
-        """What decodes one drive's consecutive grids; None where each is a frame alone."""
+        """Decoder of one drive's consecutive grids; None where each grid is one frame."""
         return None
 
     def encode_stream(

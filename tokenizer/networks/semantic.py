@@ -85,7 +85,7 @@ class SemanticTokenizer(MeaningOnly):
         frames: Float[Tensor, "n 3 h w"],
         features: Float[Tensor, "n gh gw dim"] | None = None,
     ) -> Float[Tensor, "n gh gw d"]:
-        """What the quantizer sees of frames, or of their features where those are known."""
+        """Latents of frames, or of their features where these are given."""
         if self.encoder is not None:
             return self.to_codes(self.encoder(self.normalised(frames)))
         return self.to_codes(self.features(frames) if features is None else features)

@@ -51,7 +51,7 @@ LLAMAGEN = (
 
 @dataclass(frozen=True)
 class Layout:
-    """How a codebase names the weights of a VQGAN.
+    """A codebase's names of the weights of a VQGAN.
 
     Attributes:
         mark: a name prefix that no layout before this one has.

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: code, data, split, licences, and the tokenizer before it."""
+"""Provenance of a checkpoint: code, data, split, licences, and its tokenizer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ DATA = ("data_hash", "split_hash", "num_drives", "validated_on", "licences")
 
 
 def provenance_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest says, as plain values; what a release of before did not write is null.
+    """Provenance from a manifest, as plain values; null where an older release wrote none.
 
     `code.code` is a hash of our sources, `data.data_hash` of every byte of the drives,
     `data.split_hash` of which footage is in which split. `train_footage` lists the train drives as

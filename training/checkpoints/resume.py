@@ -1,4 +1,4 @@
-"""Which settings a resumed run may change."""
+"""Settings that a resumed run may change."""
 
 from collections.abc import Iterator
 from pathlib import Path

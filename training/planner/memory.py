@@ -162,7 +162,7 @@ class _Detached(SingleDeviceStrategy):
 
 
 class _Batches:
-    """The same batch again and again, as a loader with a length."""
+    """A loader that repeats one batch."""
 
     def __init__(self, batch: Any, count: int) -> None:
         self.batch, self.count = batch, count

@@ -1,4 +1,4 @@
-"""What the planner weighs: settings, what they cost, and the plan that comes of it."""
+"""The planner's options: settings, their cost, and the resulting plan."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from training.planner.memory import StepCost
 
 @dataclass(frozen=True)
 class Settings:
-    """What may change without changing the result, up to rounding.
+    """Settings that change no result, up to rounding.
 
     Attributes:
         micro_batch: examples that one device holds at once.
@@ -44,7 +44,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `training.planner.report` shows.
+    """A plan, as `training.planner.report` shows it.
 
     Attributes:
         configured: the settings as they are.

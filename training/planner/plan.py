@@ -71,7 +71,7 @@ class Planner:
         self._options: dict[Settings, Option] = {}
 
     def option(self, settings: Settings) -> Option:
-        """What some settings cost."""
+        """Cost of some settings."""
         if settings not in self._options:
             cost = self._cost(settings)
             parts = self._shared_out(cost)

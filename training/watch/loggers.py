@@ -104,7 +104,7 @@ class Wandb(WandbLogger):
         )
 
     def name_run(self, run_id: str, config: dict[str, Any]) -> None:
-        """What the run is known by, and its config; before the first row."""
+        """Set the run's id and config before the first row."""
         self._id = run_id
         self._wandb_init |= {"id": run_id, "config": config}
 

@@ -1,4 +1,4 @@
-"""What every decoder does: read a prompt, then extend it frame by frame."""
+"""Base of all decoders: read a prompt, then extend it frame by frame."""
 
 from abc import ABC, abstractmethod
 
@@ -182,5 +182,5 @@ class RowDecoder(FrameDecoder):
 
 
 def token_shares(guidance: Guidance, num_tokens: int) -> Float[Tensor, " token"]:
-    """What is left of the level at every token of a frame."""
+    """Share of the level at every token of a frame."""
     return torch.linspace(1, guidance.last_token_share, num_tokens)

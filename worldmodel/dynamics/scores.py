@@ -26,7 +26,7 @@ class TokenScores:
 
 @dataclass(frozen=True)
 class Guesses:
-    """What a network takes for the most probable tokens; as in `TokenScores`."""
+    """The most probable tokens, as in `TokenScores`."""
 
     correct: Bool[Tensor, "*shape"]
     confidence: Float[Tensor, "*shape"]

@@ -128,7 +128,7 @@ def table(rows: list[Measured], space: int) -> str:
 
 
 def cost(row: Measured, first: Measured) -> str:
-    """What a decoder adds to the first one's cross entropy."""
+    """Cross entropy that a decoder adds to the first one's."""
     if row.nats is None or first.nats is None:
         return ""
     if row is not first and (row.nats - first.nats).abs().max() < EXACT:

@@ -115,7 +115,7 @@ def _clusters(drives: Sequence[str], num: int) -> tuple[npt.NDArray[Any], npt.ND
 
 
 def _resamplings(num: int) -> Floats:
-    """How often each drive is drawn, [resample drive]."""
+    """Number of draws of each drive, [resample drive]."""
     drawn = np.random.default_rng(SEED).integers(0, num, (RESAMPLES, num))
     counts = np.zeros((RESAMPLES, num))
     np.add.at(counts, (np.arange(RESAMPLES)[:, None], drawn), 1)

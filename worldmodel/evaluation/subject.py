@@ -55,14 +55,14 @@ class Chosen:
         return collate([self.windows[index] for index in self.ids])
 
     def tokens(self) -> Integer[np.ndarray, "window time *grid"]:
-        """As the store holds them."""
+        """Tokens as the store holds them."""
         return np.stack([self.windows[index][0] for index in self.ids])
 
     def loader(self, batch_size: int) -> DataLoader:
         return listed_loader(self.windows, self.ids, batch_size, collate)
 
     def record(self) -> dict[str, Any]:
-        """Which clips these are, and the hash of their tokens and actions."""
+        """Ids of the clips, and the hash of their tokens and actions."""
         digest = hashlib.sha256()
         for name, index in zip(self.names, self.ids, strict=True):
             tokens, actions = self.windows[index][:2]

@@ -1,4 +1,4 @@
-"""What a masked world model is shown in place of the truth while it trains.
+"""Corruption of the tokens that a masked world model reads while it trains.
 
 The published collator of GENIE (github.com/1x-technologies/1xgpt, data.py), step by step:
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 
 class Corruption(Protocol):
-    """How much is corrupted; see the module."""
+    """Settings of the corruption; see the module."""
 
     @property
     def max_corrupt_rate(self) -> float: ...

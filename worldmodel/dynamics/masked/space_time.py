@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class BlockShape(Protocol):
-    """What a block needs to know."""
+    """Sizes of a block."""
 
     @property
     def dim(self) -> int: ...

@@ -14,7 +14,7 @@ Readings = Float[np.ndarray, "clip step"]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well one column of readings follows the actions.
+    """Agreement of one column of readings with the actions.
 
     Attributes:
         correlation: Pearson's, over all steps of all clips; None where either is constant.

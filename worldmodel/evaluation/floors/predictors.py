@@ -101,13 +101,13 @@ class _Counts:
         return smooth / smooth.sum()
 
     def nats(self, name: str, before: Frames, after: Frames, prior: float) -> np.ndarray:
-        """Of every token, by the counts of its cell or of the token before it."""
+        """Nats of every token, by counts of its cell or of the token before it."""
         seen = self.seen[name].of(self.key(name, before, after))
         total = self.frames if name == "position" else self.before[before]
         return -np.log((seen + prior * self.unigram()[after]) / (total + prior))
 
     def copied(self, before: Frames, after: Frames) -> np.ndarray:
-        """Of every token, by repeating the token before it."""
+        """Nats of every token, by a repeat of the token before it."""
         # Half a token more of each, because a street that never moved may move now.
         repeat = (self.repeats + 0.5) / (self.frames * len(self.cells) + 1)
         fresh = (1 - repeat) * self.unigram()[after]

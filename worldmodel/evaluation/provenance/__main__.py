@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: python -m worldmodel.evaluation.provenance CKPT [--json]"""
+"""Provenance of a checkpoint: python -m worldmodel.evaluation.provenance CKPT [--json]"""
 
 import argparse
 from pathlib import Path

@@ -59,7 +59,7 @@ class VideoFile:
         return np.stack([f for i, frame in frames for f in [frame] * wanted[i]])
 
     def sha256(self) -> str:
-        """Of the file, or of all image files in order."""
+        """sha256 of the file, or of all image files in order."""
         if isinstance(self.source, Path):
             return file_sha256(self.source)
         return hashlib.sha256("".join(map(file_sha256, self.source)).encode()).hexdigest()

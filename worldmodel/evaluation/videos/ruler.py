@@ -41,7 +41,7 @@ class Subject:
 
     @cached_property
     def clips(self) -> tuple[VideoClips, VideoClips]:
-        """Of the real and of the fake folder."""
+        """Clips of the real and of the fake folder."""
         s = self.settings
         sides = (self.real, self.fake)
         return tuple(spread_clips(v, s.clip_frames, s.max_clips) for v in sides)  # type: ignore[return-value]
