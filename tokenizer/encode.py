@@ -26,6 +26,7 @@ from drives.clips.shapes import judge_sizes
 from drives.clips.shards import Shard, find_shard
 from drives.drive import Drive
 from drives.folder import common_rate
+from drives.tokens.statistics import note_statistics
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from drives.video.gaps import Drop, describe
@@ -111,6 +112,7 @@ def encode_drives(
             shown |= {"recorded_fps": drive.meta["fps"]} if drive.sampled else {}
             about = {**kept, **gaps, **texts, **facts, **shown}
             writer.write(drive.id, str(drive.split), tokens, actions, about)
+        note_statistics(writer)
     return TokenStore(out, on_corrupt=on_corrupt)
 
 

@@ -12,6 +12,9 @@ from drives.actions.signals import Signal
 from training.errors import BadInput
 from training.ranges import positive
 
+# Sign of a left turn in each column that steers.
+LEFT = {"yaw_rate_rad_s": 1.0, "curvature_per_m": 1.0, "steering": -1.0}
+
 Samples = Float[np.ndarray, " sample"]
 Vectors = Float[np.ndarray, "sample axis"]
 Places = Float[np.ndarray, "sample 3"]

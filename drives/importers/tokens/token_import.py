@@ -8,6 +8,7 @@ import numpy as np
 
 from drives.content import hashes_of
 from drives.tokens.spec import TokenSpec
+from drives.tokens.statistics import note_statistics
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import NewDrive, TokenStoreWriter
 from training.errors import BadInput
@@ -33,6 +34,7 @@ def import_tokens(
     found = drives()
     writer = TokenStoreWriter(out, spec, action_names)
     writer.write_all(_missing(found, store))
+    note_statistics(writer)
     writer.note("imported_from", key)
     return TokenStore(out)
 

@@ -6,8 +6,9 @@ import torch
 
 from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drive
+from drives.clips.motion import scene_motion
 from drives.tokens.store import TokenDrive
-from worldmodel.evaluation.steering import scene_motion, steering_amplitude
+from worldmodel.evaluation.steering import steering_amplitude
 
 
 @pytest.mark.parametrize("shift", [-3, -1, 0, 2, 4])

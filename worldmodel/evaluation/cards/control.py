@@ -8,6 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from drives.clips.motion import scene_motion
 from training.pages.films import write_films
 from worldmodel.evaluation.action_use import TRUE, bits_by_window, lagged
 from worldmodel.evaluation.cards.config import ControlCard
@@ -15,7 +16,7 @@ from worldmodel.evaluation.cards.control_readings import frame_actions, read_bac
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.control.commands import commanded, commands_of, imagine_variants
 from worldmodel.evaluation.report.strips import Panel, as_arrays, write_strip
-from worldmodel.evaluation.steering import scene_motion, steering_amplitude
+from worldmodel.evaluation.steering import steering_amplitude
 from worldmodel.evaluation.subject import Chosen, JudgedClips, JudgedModel
 
 SHOWN = 4  # clips in the video

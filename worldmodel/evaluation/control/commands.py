@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from drives.actions.derived import LEFT
 from drives.tokens.store import TokenDrive
 from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.data import TokenClip
@@ -17,7 +18,7 @@ from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.pixels import captions_of
-from worldmodel.evaluation.steering import LEFT, steering_amplitude
+from worldmodel.evaluation.steering import steering_amplitude
 
 SPEED = "speed_mps"
 ROWS = 72  # futures in one batch; it changes no future, because numbers are drawn by row
