@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from worldmodel.dynamics.base import Dynamics
+from worldmodel.dynamics.text import TextContext
 from worldmodel.evaluation.intervals import Estimate, bootstrap
 
 
@@ -20,6 +21,7 @@ def bits_by_horizon(
     tokens: Int[Tensor, "clip time height width"],
     actions: Float[Tensor, "clip step action"] | None,
     prompt_steps: int,
+    captions: TextContext | None = None,
 ) -> Float[np.ndarray, "clip horizon"]:
     """Bits per token of the frames after the prompt, real or imagined, given the frames before.
 
@@ -32,7 +34,8 @@ def bits_by_horizon(
         end = min(start + context, time)
         start = max(0, end - context)
         rows = None if actions is None else actions[:, start:end]
-        nats = network.score(tokens[:, start:end], rows).nats.mean(-1)
+        text: dict[str, Any] = {} if captions is None else {"captions": captions.from_step(start)}
+        nats = network.score(tokens[:, start:end], rows, **text).nats.mean(-1)
         found.append(nats[:, done - start :].double().cpu())
         start, done = start + hop, end
     return torch.cat(found, 1).numpy() / math.log(2)

@@ -8,6 +8,11 @@ import pytest
 import torch
 from known_models import KnownModel
 
+from drives.tokens.spec import TokenSpec
+from worldmodel.dynamics.config import LayoutConfig
+from worldmodel.dynamics.gpt.config import GPTConfig
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.dynamics.text import TextContext
 from worldmodel.evaluation.long_rollouts import (
     bits_by_horizon,
     histogram_distances,
@@ -38,6 +43,27 @@ def test_every_step_after_the_prompt_is_scored_once_given_what_is_before_it(cont
     bits = bits_by_horizon(model("oracle", context), tokens, actions, prompt)
     expected = WORLD.optimal_nll(tokens.numpy(), actions.numpy())[:, prompt - 1 :]
     np.testing.assert_allclose(bits, expected.mean((-2, -1)) / math.log(2))
+
+
+@torch.no_grad()
+def test_imagined_frames_are_read_with_their_captions():
+    spec = TokenSpec((1, 2, 2), 8, 10.0, 1, (16, 16), "test")
+    layout = LayoutConfig(actions="none", text_tokens=2, text_width=5)
+    config = GPTConfig(dim=24, num_layers=1, num_heads=2, context_steps=4, layout=layout)
+    torch.manual_seed(0)
+    network = build_dynamics(config, spec, 0).eval()
+    for parameter in network.parameters():  # far from the start: captions matter
+        parameter.data += 0.5 * torch.randn_like(parameter) * (parameter.ndim > 1)
+    tokens = torch.randint(0, 8, (2, 7, 2, 2))
+    index = torch.tensor([[0, 0, 1, 2, 1, 0, 2], [2, 1, 1, 0, 0, 2, 1]])
+    captions = TextContext(3 * torch.randn(3, 2, 5), index)
+    bits = bits_by_horizon(network, tokens, None, 2, captions)
+    for start, end, first in ((0, 4, 2), (2, 6, 4), (3, 7, 6)):
+        window = TextContext(captions.embeddings, index[:, start:end])
+        nats = network.score(tokens[:, start:end], captions=window).nats.mean(-1).double()
+        known = nats[:, first - start :].numpy() / math.log(2)
+        np.testing.assert_allclose(bits[:, first - 2 : end - 2], known, atol=1e-6)
+    assert np.abs(bits - bits_by_horizon(network, tokens, None, 2)).max() > 0.01
 
 
 def test_an_oracle_is_at_home_in_the_world_and_lost_in_the_dreams_of_a_uniform_model():

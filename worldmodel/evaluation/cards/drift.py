@@ -37,7 +37,7 @@ def measure(subject: JudgedModel, card: DriftCard) -> Result:
     result = Result(chosen.record(), chosen.drives, chosen.names)
     dreams = torch.cat([start, futures], 1)
     for system, tokens in ((DREAM, dreams), (REAL, clips.tokens)):
-        bits = bits_by_horizon(network, tokens, given, prompt)
+        bits = bits_by_horizon(network, tokens, given, prompt, text)
         result.curve(system, "bits_per_token", bits)
     second = max(1, round(subject.steps_per_second))
     counts = [

@@ -22,7 +22,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m worldmodel.evaluation.challenges")
     commands = parser.add_subparsers(dest="command", required=True)
     write = commands.add_parser("submit", help="the likeliest tokens of the clip after each clip")
-    write.add_argument("ckpt", type=Path, help="run or checkpoint folder of a masked model")
+    write.add_argument("ckpt", type=Path, help="run or checkpoint folder")
     write.add_argument("data", type=Path, help="1X's test set, version 2.0, or a token store")
     write.add_argument("out", type=Path, help="folder that gets the submission")
     write.add_argument("--split", choices=SPLITS, default="test")

@@ -125,6 +125,16 @@ def top_scores(
     return TopScores(*by_token(network, tokens, actions, first, use))
 
 
+def check_independent(network: Dynamics) -> None:
+    """BadInput where a token's distribution depends on real tokens of its own step."""
+    if not network.independent_cells:
+        raise BadInput(
+            f"submission: this {type(network).__name__} predicts a token from real tokens of the "
+            "same step, which the test of 1X does not tell; a submission needs a masked model, or "
+            "a whole-frame one with inner_layers=0"
+        )
+
+
 def next_step(
     network: Dynamics,
     tokens: Int[Tensor, "batch time height width"],
@@ -136,11 +146,7 @@ def next_step(
     Raises:
         BadInput: a network that needs real tokens of that very step.
     """
-    if not isinstance(network, Masked):
-        raise BadInput(
-            f"a {type(network).__name__} predicts a token from real tokens of the same step, which "
-            "the test of 1X does not tell; a submission needs a masked model"
-        )
+    check_independent(network)
     unknown = torch.cat([tokens, torch.zeros_like(tokens[:, :1])], dim=1)
 
     def use(log_probs: Tensor, targets: Tensor) -> list[Tensor]:

@@ -15,6 +15,7 @@ from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput
 from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.dynamics.masked.config import MaskedConfig
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.evaluation.challenges import submission as module
 from worldmodel.evaluation.challenges.__main__ import main
 from worldmodel.evaluation.challenges.submission import (
@@ -141,6 +142,27 @@ def test_a_sample_is_the_clip_after_a_clip(tmp_path, monkeypatch):
         module.submit(network, drives, tmp_path / "more", WHO)
     with pytest.raises(BadInput, match="time step is one grid"):
         module.submit(clips_model((1, 2, 2)), drives, tmp_path / "more", WHO, 3)
+    assert not (tmp_path / "more").exists()
+
+
+@torch.no_grad()
+def test_a_whole_frame_model_without_inner_layers_may_submit_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "next_step", partial(next_step, top=5))
+    drives, spec = clips_of(1, 2), TokenSpec((3, 2, 2), 20, 30.0, 17, (16, 16), "test")
+    config = WholeFrameConfig(dim=16, num_layers=2, num_heads=2, context_steps=3)
+    torch.manual_seed(0)
+    network = build_dynamics(config, spec, 0).eval()
+    module.submit(network, drives, tmp_path / "out", WHO, num_samples=3)
+    check_submission(tmp_path / "out", 3, (3, 2, 2), 20, 5)
+    past = torch.from_numpy(drives[1].tokens.reshape(1, 2, 6, 2))
+    unknown = torch.cat([past, torch.full_like(past[:, :1], 7)], 1)
+    theirs = network(unknown)[:, -1].log_softmax(-1).topk(5)
+    with np.load(tmp_path / "out/2.npz") as arrays:
+        np.testing.assert_array_equal(arrays["indices"].reshape(12, 5), theirs.indices[0])
+        np.testing.assert_allclose(arrays["values"].reshape(12, 5), theirs.values[0], atol=1e-5)
+    inner = build_dynamics(replace(config, inner_layers=1), spec, 0)
+    with pytest.raises(BadInput, match="WholeFrame predicts a token from real tokens of the same"):
+        module.submit(inner, drives, tmp_path / "more", WHO, num_samples=3)
     assert not (tmp_path / "more").exists()
 
 
