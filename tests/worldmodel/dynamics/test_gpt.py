@@ -41,53 +41,6 @@ def test_a_token_changes_only_later_logits(layout: str, positions: str) -> None:
     assert difference[6 + 4 :].min() > 0
 
 
-@pytest.mark.parametrize("layout", ["continuous", "binned"])
-def test_an_action_changes_the_frame_it_explains_and_later_ones(layout: str) -> None:
-    model = make_model(layout)
-    tokens, actions = make_clip()
-    changed = actions.clone()
-    changed[:, 1] += 5
-    difference = (model(tokens, changed) - model(tokens, actions)).abs().amax(dim=(0, 3))
-    assert difference[:2].max() == 0
-    assert difference[2:].min() > 0
-
-
-@pytest.mark.parametrize("layout", ["continuous", "binned"])
-def test_dropped_actions_are_not_read(layout: str) -> None:
-    model = make_model(layout)
-    tokens, actions = make_clip()
-    drop = torch.tensor([True, False])
-    kept, dropped = model(tokens, actions), model(tokens, actions, drop)
-    assert torch.equal(
-        dropped, model(tokens, actions * torch.tensor([9.0, 1.0])[:, None, None], drop)
-    )
-    assert not torch.equal(dropped[0], kept[0])
-    torch.testing.assert_close(dropped[1], kept[1])
-
-
-def test_loss_is_the_cross_entropy_of_the_logits() -> None:
-    model = make_model()
-    tokens, actions = make_clip()
-    log_probs = model(tokens, actions).log_softmax(-1)
-    expected = -log_probs.gather(-1, tokens.flatten(2)[..., None])[..., 0]
-    scores = model.score(tokens, actions)
-    torch.testing.assert_close(scores.nats, expected)
-    assert torch.equal(scores.correct, log_probs.argmax(-1) == tokens.flatten(2))
-    torch.testing.assert_close(model.loss(tokens, actions), expected[:, 1:].mean())
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_parameter_learns(layout: str) -> None:
-    """All but the rows that cannot occur; the embeddings of start and "no action" do."""
-    config = replace(CONFIG, positions="learned", bias=True)
-    model = make_model(layout, config)
-    tokens, actions = make_clip()
-    model.loss(tokens, actions, torch.tensor([True, False])).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().max() > 0, name
-
-
 @pytest.mark.parametrize(
     "precision", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)]
 )

@@ -56,50 +56,6 @@ def test_inner_layers_also_see_the_cells_before_in_raster_order() -> None:
     assert min(change[1, 4:].min(), change[2:].min()) > 0
 
 
-@pytest.mark.parametrize("layout", ["continuous", "binned"])
-def test_an_action_changes_the_frame_it_explains_and_later_ones(layout: str) -> None:
-    model = make_model(layout)
-    tokens, actions = make_clip()
-    changed = actions.clone()
-    changed[:, 1] += 5
-    change = (model(tokens, changed) - model(tokens, actions)).abs().amax(dim=(0, 3))
-    assert change[:2].max() == 0
-    assert change[2:].min() > 0
-
-
-@pytest.mark.parametrize("layout", ["continuous", "binned"])
-def test_dropped_actions_are_not_read(layout: str) -> None:
-    model = make_model(layout)
-    tokens, actions = make_clip()
-    drop = torch.tensor([True, False])
-    kept, dropped = model(tokens, actions), model(tokens, actions, drop)
-    assert torch.equal(dropped[0], model(tokens, actions * 9, drop)[0])
-    assert not torch.equal(dropped[0], kept[0])
-    torch.testing.assert_close(dropped[1], kept[1])
-
-
-@pytest.mark.parametrize("inner_layers", [0, 1])
-def test_loss_and_score_are_the_cross_entropy_of_the_logits(inner_layers: int) -> None:
-    model = make_model(inner_layers=inner_layers)
-    tokens, actions = make_clip()
-    log_probs = model(tokens, actions).log_softmax(-1)
-    expected = -log_probs.gather(-1, tokens.flatten(2)[..., None])[..., 0]
-    scores = model.score(tokens, actions)
-    torch.testing.assert_close(scores.nats, expected)
-    assert torch.equal(scores.correct, log_probs.argmax(-1) == tokens.flatten(2))
-    torch.testing.assert_close(model.loss(tokens, actions), expected[:, 1:].mean())
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_parameter_learns(layout: str) -> None:
-    model = make_model(layout, inner_layers=1)
-    tokens, actions = make_clip()
-    model.loss(tokens, actions, torch.tensor([True, False])).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().max() > 0, name
-
-
 def test_options_change_the_network() -> None:
     tokens, actions = make_clip()
     base, plain = make_model(), make_model(look_back=0)
