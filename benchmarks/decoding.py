@@ -39,6 +39,7 @@ def rows() -> Iterator[Row]:
         qk_norm=False,
         bias=True,
         look_back=0,
+        tie_embeddings=False,
     )
     model = GPT(config, spec, 0).eval()
     prompt = torch.randint(0, VOCAB, (1, STEPS - 1, *GRID[1:]))

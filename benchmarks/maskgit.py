@@ -26,7 +26,7 @@ SPEC = TokenSpec((1, 16, 16), 2**18, 2.0, 1, (256, 256), "random")
 def rows() -> Iterator[Row]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
-    config = MaskedConfig(256, LAYERS, 8, context_steps=16, factors=(512, 512))
+    config = MaskedConfig(256, LAYERS, 8, context_steps=16, factors=(512, 512), look_back=0)
     model = build_dynamics(config, SPEC, 0).eval().requires_grad_(False).to(device)
     model.position.normal_()
     prompt = torch.randint(0, 2**18, (1, PROMPT, 16, 16), device=device)

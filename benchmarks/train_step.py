@@ -27,6 +27,7 @@ def rows() -> Iterator[Row]:
         qk_norm=False,
         bias=True,
         look_back=0,
+        tie_embeddings=False,
     )
     ours = GPT(config, spec, 0)
     peer = GPT2LMHeadModel(

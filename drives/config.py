@@ -75,6 +75,19 @@ class DataRoot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceRoot:
+    """How data is read where only its root is given; what lies there says what it is.
+
+    Attributes:
+        root: where it lies.
+        cache: folder of converted data, for models that name none.
+    """
+
+    root: str | None = "${data.root}"
+    cache: str = "${paths.data}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What every data module is given.
 

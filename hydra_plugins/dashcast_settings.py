@@ -5,7 +5,7 @@ hold what differs. Nothing here imports torch: `--help` answers at once.
 """
 
 from drives.clips.config import ClipsConfig
-from drives.config import DataRoot, DriveSourceConfig, TokenSourceConfig
+from drives.config import DataRoot, DriveSourceConfig, SourceRoot, TokenSourceConfig
 from tokenizer.commands import (
     CompareSettings,
     ConvertSettings,
@@ -33,7 +33,6 @@ from tokenizer.quantizers.config import (
 )
 from training.cli import built_as, register, register_sections
 from training.config import TRAINING, AdamWConfig, PathSettings, ProgressBarConfig
-from training.schemas import node_of
 from worldmodel.commands import ConvertModelSettings, PublishedModelOptions, RolloutSettings
 from worldmodel.conditioning.config import (
     HashedWordsConfig,
@@ -60,12 +59,13 @@ CONDITIONING = "worldmodel.conditioning"
 
 register_sections("train", TRAINING)
 PATHS, DATA = {"paths": PathSettings}, {"data": DataRoot}
-DECODING: dict[str, type] = {"decoding": DecodingConfig, **DATA, **PATHS}
+EVIDENCE: dict[str, type] = {**DATA, "data.source": SourceRoot, **PATHS}
+DECODING: dict[str, type] = {"decoding": DecodingConfig, **EVIDENCE}
 COMMANDS: dict[str, dict[str, type]] = {
     "eval": {"": EvalSettings, **DECODING},
     "commands/compare_models": {"": CompareModelsSettings, **DECODING},
     "commands/attainable": {"": AttainableSettings, **DATA, **PATHS},
-    "commands/decoding_bench": {"": DecodingBenchSettings, **DATA, **PATHS},
+    "commands/decoding_bench": {"": DecodingBenchSettings, **EVIDENCE},
     "commands/rollout": {"": RolloutSettings, **DECODING},
     "commands/world_model/convert": {"": ConvertModelSettings, "options": PublishedModelOptions},
     "commands/encode": {"": EncodeSettings, "options": PublishedOptions, **DATA, **PATHS},
@@ -87,7 +87,7 @@ QUANTIZERS = {
 }
 for name, quantizer in QUANTIZERS.items():
     register("quantizer", name, quantizer, package="model.network.quantizer")
-register("loss", "default", LossConfig, teacher=node_of(TimmTeacherConfig))
+register("loss", "default", LossConfig, teacher=built_as(TimmTeacherConfig))
 register("network", "gpt", GPTConfig)
 register("network", "masked", MaskedConfig)
 register("network", "whole_frame", WholeFrameConfig)
@@ -129,7 +129,7 @@ register("callback", "rollouts", RolloutMediaConfig, _target_="worldmodel.callba
 for name, drawing in (("reconstructions", "ReconstructionMedia"), ("codes", "CodeMedia")):
     register("callback", name, FrameMediaConfig, _target_=f"tokenizer.callbacks.{drawing}")
 register("callback", "doctor", DoctorConfig, _target_="tokenizer.doctor.callback.Doctor")
-register("sampling", "default", Sampling, guidance=node_of(Guidance))
+register("sampling", "default", Sampling, guidance=built_as(Guidance))
 register("probe", "default", ProbeConfig)
 for name, card in CARDS.items():
     register("card", name, card, package=f"cards.{name}")

@@ -34,6 +34,7 @@ def gpt2m_files(folder: Path, dim: int = 16, heads: int = 2, layers: int = 1) ->
         bias=True,
         look_back=0,
         head_ids="all",
+        tie_embeddings=False,
     )
     torch.manual_seed(0)
     network = GPT(config, TokenSpec((1, 8, 16), 1024, 20, 1, (128, 256), "commavq"), 0)

@@ -24,6 +24,7 @@ def make_model(
         bias=True,
         look_back=look_back,
         layout=LayoutConfig(actions=layout, num_bins=8),
+        tie_embeddings=False,
     )
     model = GPT(config, SPEC, num_actions=2).eval()
     for name, parameter in model.named_parameters():  # far from the start: no two logits alike

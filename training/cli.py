@@ -36,6 +36,7 @@ from training.schemas import (
     judged_section,
     judged_settings,
     know,
+    node_at,
     node_of,
 )
 
@@ -156,7 +157,10 @@ def register_sections(command: str, sections: Mapping[str, type]) -> None:
     node: dict[str, Any] = {}
     for where, settings in sections.items():
         own = {name: value for name, value in node_of(settings).items() if name != TARGET}
-        (node.setdefault(where, {}) if where else node).update(own)
+        section = node
+        for part in where.split(".") if where else ():
+            section = section.setdefault(part, {})
+        section.update(own)
     SECTIONS[command] = sections
     name = command.removeprefix("commands/").replace("/", "_")
     store = ConfigStore.instance()
@@ -243,7 +247,7 @@ def judge(cfg: DictConfig, command: str) -> None:
     """
     values = plain(cfg)
     for where, settings in SECTIONS.get(command, {}).items():
-        judged_section(settings, values[where] if where else values, where)
+        judged_section(settings, node_at(values, where), where)
     judged_settings(values)
 
 

@@ -16,9 +16,14 @@ class AdamWConfig:
 
     Attributes:
         lr: peak learning rate.
+        betas: decay of the running means of the gradient and of its square.
+        eps: added to the square root of the latter.
+        weight_decay: of matrices; norms and biases have none.
         schedule: "cosine" (to `min_lr_ratio`), "wsd" (warm-up, stable, linear decay over the
             last `decay_share` of the steps; Hu et al. 2024, arXiv 2404.06395), or "constant".
         warmup_steps: steps of linear warm-up, at most half of the run.
+        min_lr_ratio: of "cosine": the last learning rate, as a share of `lr`.
+        decay_share: of "wsd": share of the steps in which the rate falls.
         clip_norm: global gradient norm above which gradients are scaled down; 0 is off.
     """
 
@@ -51,6 +56,7 @@ class AdamWConfig:
 # Those that end in "-true" convert the batch, which Lightning refuses for frozen dataclasses.
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 SHORT_PRECISIONS = ("32", "16", "bf16", 32, 16)  # Lightning's other names for them
+STRATEGIES = ("auto", "ddp", "fsdp")
 PROFILERS = ("simple", "advanced", "pytorch")
 POLICIES = ("stop", "skip")  # for samples that cannot be read
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -62,6 +68,7 @@ class RunSettings:
 
     Attributes:
         name: of the recipe, which sets it.
+        stage: what is trained: worldmodel | tokenizer | semantic; the recipe sets it.
         run: the run folder; the same name continues the same run.
         ckpt: "auto" resumes this run folder if it has checkpoints; null begins anew.
         seed: of the weights at the start, the order of the data, and everything else.
@@ -79,6 +86,7 @@ class RunSettings:
     """
 
     name: str | None = None
+    stage: str = "worldmodel"
     run: str = "${paths.runs}/${name}"
     ckpt: str | None = "auto"
     other_data: bool = False
@@ -98,7 +106,9 @@ class RunSettings:
         at_least(0, seed=self.seed, max_skipped_steps=self.max_skipped_steps)
         if self.seed > MAX_SEED:
             raise BadInput(f"seed={self.seed}: give a whole number up to {MAX_SEED}")
-        for name in ("max_passes", "fps"):
+        if self.plan_mfu is not None:
+            share(plan_mfu=self.plan_mfu)
+        for name in ("max_passes", "fps", "plan_mfu"):
             if (value := getattr(self, name)) is not None:
                 positive(**{name: value})
 
@@ -142,7 +152,13 @@ class TrainerSettings:
         one_of(ACCELERATORS, "trainer.", accelerator=self.accelerator)
         if self.profiler is not None:
             one_of(PROFILERS, "trainer.", profiler=self.profiler)
-        if isinstance(self.devices, int) and self.devices != -1:
+        one_of(STRATEGIES, "trainer.", strategy=self.strategy)
+        if isinstance(self.devices, str):
+            one_of(("auto",), "trainer.", devices=self.devices)
+        elif isinstance(self.devices, Sequence):
+            at_least(0, "trainer.", devices=self.devices)
+            at_least(1, **{"len(trainer.devices)": len(self.devices)})
+        elif self.devices != -1:
             at_least(1, "trainer.", devices=self.devices)
 
 

@@ -22,6 +22,7 @@ from training.disk.judging import judged_part
 from training.errors import BadInput
 
 TARGET = "_target_"
+MOST = 1e18  # larger numbers overflow in tensors, sooner or later
 Built = TypeVar("Built")
 SCHEMAS: dict[str, type] = {}  # what the fields of a node are, by its `_target_`
 # Settings of each command that nothing is built from, by where they lie in its config.
@@ -32,6 +33,13 @@ def node_of(settings: type) -> dict[str, Any]:
     """The config node of a dataclass: `_target_` and every field at its default."""
     fields = (field for field in dataclasses.fields(settings) if field.init)
     return {TARGET: path_of(settings)} | {field.name: _default(field) for field in fields}
+
+
+def node_at(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The part of a config that lies at a dotted path; "" is all of it."""
+    for part in where.split(".") if where else ():
+        values = values[part]
+    return values
 
 
 def path_of(settings: type) -> str:
@@ -69,6 +77,8 @@ def judged_settings(values: Any, where: str = "") -> Any:
         return inner if schema is None else _build(schema, inner, where)
     if isinstance(values, float) and math.isnan(values):
         raise BadInput(f"{where}=nan: give a number")
+    if isinstance(values, int | float) and abs(values) > MOST:
+        raise BadInput(f"{where}={values}: give a number within {MOST:.0e}")
     if isinstance(values, Sequence) and not isinstance(values, str):
         return tuple(judged_settings(v, f"{where}[{i}]") for i, v in enumerate(values))
     return values
@@ -130,26 +140,40 @@ def annotated(
     settings: type | None = None,
     indent: str = "",
     sections: Mapping[str, type] = MappingProxyType({}),
+    where: str = "",
 ) -> str:
     """A composed config as YAML in which a comment gives the type and the meaning of each setting.
 
     Args:
         settings: the dataclass of the values that lie at this level.
-        sections: those of the levels below that nothing is built from.
+        sections: those of levels below that nothing is built from, by where they lie.
+        where: of this level.
     """
     schema = SCHEMAS.get(str(values.get(TARGET))) or settings
     kinds, told = (get_type_hints(schema), meanings(schema)) if schema else ({}, {})
     lines = []
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            lines += [f"{indent}{key}:", annotated(value, sections.get(key), f"{indent}  ")]
+            path = f"{where}.{key}" if where else key
+            below = annotated(value, sections.get(path), f"{indent}  ", sections, path)
+            meaning = _first_clause(told.get(key, ""))
+            lines += [f"{indent}{key}:{'  # ' if meaning else ''}{meaning}", below]
             continue
         line = f"{indent}{key}: {_scalar(value)}"
         if key in kinds:
-            meaning = re.split(r"(?<=[.;])\s", told.get(key, ""), maxsplit=1)[0].rstrip(".;")
+            meaning = _first_clause(told.get(key, ""))
             line = f"{line:<34}  # {type_name(kinds[key])}{': ' if meaning else ''}{meaning}"
         lines.append(line)
     return "\n".join(lines)
+
+
+def _first_clause(meaning: str) -> str:
+    """Up to the first semicolon or full stop that is not within parentheses."""
+    for end in re.finditer(r"[.;](?=\s|$)", meaning):
+        before = meaning[: end.start()]
+        if before.count("(") == before.count(")"):
+            return before
+    return meaning
 
 
 def _scalar(value: Any) -> str:

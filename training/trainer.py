@@ -33,7 +33,6 @@ from training.watch.signals import StopOnSignal
 from training.watch.throughput import Throughput
 from training.watch.validation import DueValidation
 
-STRATEGIES = ("auto", "ddp", "fsdp")
 PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,
     "advanced": AdvancedProfiler,
@@ -106,11 +105,9 @@ def strategy(cfg: DictConfig, module: Any) -> str | Strategy:
     """The strategy by which several processes train one model.
 
     Raises:
-        BadInput: an unknown strategy, or one that cannot do what else is asked.
+        BadInput: a strategy that cannot do what else is asked.
     """
     name, devices = cfg.trainer.strategy, num_devices(cfg.trainer)
-    if name not in STRATEGIES:
-        raise BadInput(f"trainer.strategy={name!r}; choose one of {', '.join(STRATEGIES)}")
     if name == "fsdp":
         if cfg.checkpoints.background:
             raise BadInput(

@@ -2,11 +2,9 @@
 
 import dataclasses
 import importlib
-import math
 import subprocess
 import sys
-import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +12,8 @@ from typing import Any, Literal
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
 
-from training.cli import judge, register
-from training.config import TRAINING
+from training.cli import register
 from training.errors import BadInput
 from training.help import asked_help, options_of
 from training.schemas import (
@@ -152,67 +148,6 @@ def test_what_is_registered_is_what_its_path_says_and_has_its_defaults() -> None
         else:  # a class that takes such settings, or one that acts on them
             assert issubclass(named, kind) or not dataclasses.is_dataclass(named), path
             assert named(**vars(kind())), path
-
-
-@pytest.mark.slow
-def test_every_config_dataclass_that_a_user_meets_is_registered() -> None:
-    """Every field of such a node can be overridden without a plus."""
-    known = ours()
-
-    def judge(node: Any, where: str) -> None:
-        if not isinstance(node, dict):
-            return
-        if kind := known.get(str(node.get("_target_"))):
-            assert {f.name for f in dataclasses.fields(kind) if f.init} <= set(node), where
-        for key, value in node.items():
-            judge(value, f"{where}.{key}")
-
-    for recipe in RECIPES:
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            cfg = compose("train", overrides=[f"+experiment={recipe}"])
-        values = OmegaConf.to_container(cfg, resolve=True)
-        judge(values, recipe)
-        judged_settings(values)
-
-
-def settings_of(node: DictConfig, where: str = "") -> Iterator[str]:
-    for key in node:
-        value = node._get_node(key)
-        if isinstance(value, DictConfig) and not value._is_none() and not value._is_interpolation():
-            yield from settings_of(value, f"{where}{key}.")
-        elif key != "_target_":
-            yield f"{where}{key}"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["gpt_tiny", "tokenizer_tiny"])
-def test_every_setting_is_judged_before_any_work(recipe: str) -> None:
-    """A wrong type, NaN, -1 and 0: one line that names the setting, or a legal config."""
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        cfg = compose("train", overrides=[f"+experiment={recipe}"])
-    known, refused, written = ours(), 0, OmegaConf.to_yaml(cfg)
-    for name in settings_of(cfg):
-        where, _, field_name = name.rpartition(".")
-        node = OmegaConf.select(cfg, where) if where else cfg
-        kind = known.get(str(node.get("_target_"))) or TRAINING.get(where)
-        for value in ("abc", math.nan, -1, 0):
-            changed = cfg.copy()
-            OmegaConf.update(changed, name, value, merge=False)
-            try:
-                judge(changed, "train")
-                told = ""
-            except BadInput as error:
-                told = str(error)
-            if told:
-                # What another setting takes over is judged where it is used.
-                assert field_name in told or f"${{{name}}}" in written, told
-                assert "\n" not in told
-                refused += 1
-            else:
-                assert not (isinstance(value, float) and math.isnan(value)), name
-                hints = typing.get_type_hints(kind) if kind else {}
-                assert value != "abc" or hints.get(field_name) not in (int, float, bool), name
-    assert refused > 180
 
 
 def test_help_lists_recipes_and_groups_and_explains_settings() -> None:

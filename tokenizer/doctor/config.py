@@ -27,6 +27,9 @@ class Limits:
     max_gan_ratio: float = 2.0
     max_logit_gap: float = 10.0
 
+    def __post_init__(self) -> None:
+        at_least(0.0, "callbacks.doctor.limits.", **vars(self))
+
 
 @dataclass(frozen=True)
 class DoctorConfig:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from training.errors import BadInput
-from training.ranges import at_least, one_of
+from training.ranges import at_least, below_one, one_of, positive
 
 
 class TeacherConfig:
@@ -24,6 +24,7 @@ class TimmTeacherConfig(TeacherConfig):
     weights: str = "hub"
 
 
+NORMS = ("batch", "group")  # of the discriminator
 PIXEL_TERMS = ("pixel", "l2", "perceptual", "features")
 
 
@@ -85,6 +86,12 @@ class LossConfig:
     def __post_init__(self) -> None:
         weights = {name: value for name, value in vars(self).items() if name.endswith("_weight")}
         at_least(0.0, "model.loss.", **weights)
+        at_least(0, "model.loss.", gan_start=self.gan_start, gram_start=self.gram_start)
+        at_least(1, "model.loss.", discriminator_channels=self.discriminator_channels)
+        at_least(1, "model.loss.", discriminator_layers=self.discriminator_layers)
+        one_of(NORMS, "model.loss.", discriminator_norm=self.discriminator_norm)
+        positive("model.loss.", discriminator_lr=self.discriminator_lr)
+        below_one("model.loss.", lecam_decay=self.lecam_decay)
         one_of(("hinge", "non_saturating"), "model.loss.", gan_generator=self.gan_generator)
         one_of(("hinge", "logistic"), "model.loss.", gan_discriminator=self.gan_discriminator)
         one_of(("alex", "vgg", ""), "model.loss.", perceptual_net=self.perceptual_net)

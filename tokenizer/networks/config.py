@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tokenizer.quantizers.config import FSQConfig, QuantizerConfig
 from training.errors import BadInput
-from training.ranges import at_least, multiple_of, one_of
+from training.ranges import at_least, multiple_of, one_of, positive
 
 
 class GridConfig(ABC):
@@ -114,6 +114,7 @@ class MusikConfig(AutoencoderConfig):
         super().__post_init__()
         at_least(2, clip_frames=self.clip_frames)  # a pair of frames
         at_least(1, num_negatives=self.num_negatives, hidden=self.hidden)
+        at_least(0, num_actions=self.num_actions)
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,12 @@ class SemanticConfig(GridConfig):
     def __post_init__(self) -> None:
         at_least(1, patch=self.patch, dim=self.dim, depth=self.depth, heads=self.heads)
         at_least(0, registers=self.registers, encoder_depth=self.encoder_depth)
+        at_least(0, decoder_depth=self.decoder_depth)
+        at_least(0.0, mean=self.mean)
+        positive(std=self.std)
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != 3:
+                raise BadInput(f"{name}={list(getattr(self, name))}: give three numbers, for RGB")
         multiple_of(self.heads, "heads", dim=self.dim)
         self.check_image_size("the patch")
 

@@ -73,6 +73,9 @@ class VQConfig(QuantizerConfig):
         at_least(2, WHERE, vocab_size=self.vocab_size)
         at_least(1, WHERE, dim=self.dim, code_dim=self.code_dim)
         below_one(WHERE, decay=self.decay, dead_below=self.dead_below)
+        at_least(0.0, WHERE, commitment_weight=self.commitment_weight)
+        at_least(0.0, WHERE, codebook_weight=self.codebook_weight)
+        at_least(0, WHERE, kmeans_batches=self.kmeans_batches, kmeans_steps=self.kmeans_steps)
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,9 @@ class LFQConfig(QuantizerConfig):
         one_of(("little", "big"), WHERE, bit_order=self.bit_order)
         positive(WHERE, temperature=self.temperature)
         at_least(1, WHERE, anneal_steps=self.anneal_steps)
+        at_least(0.0, WHERE, anneal_ratio=self.anneal_ratio, entropy_weight=self.entropy_weight)
+        at_least(0.0, WHERE, sample_weight=self.sample_weight, batch_weight=self.batch_weight)
+        at_least(0.0, WHERE, commitment_weight=self.commitment_weight)
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,7 @@ class ResidualConfig(QuantizerConfig):
         at_least(1, WHERE, num_stages=self.num_stages)
         positive(WHERE, scale=self.scale)
         share(WHERE, scale=self.scale)
+        at_least(0.0, WHERE, commitment_weight=self.commitment_weight)
 
 
 @dataclass(frozen=True)

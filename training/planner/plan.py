@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from training.command_line import typed
+from training.config import STRATEGIES
 from training.errors import BadInput
 from training.planner.devices import Device, find_device
 from training.planner.memory import PlannedData, StepCost, step_cost
@@ -19,7 +20,6 @@ from training.planner.tracker import AVERAGE, GRADIENTS, OPTIMIZER, PARAMETERS, 
 from training.ranges import at_least, one_of
 from training.run import build_model
 from training.settings import datamodule_of
-from training.trainer import STRATEGIES
 
 CHECKPOINTING = "checkpoint_activations"
 # What eager PyTorch needs to launch one operator, in seconds: below that no step gets faster,

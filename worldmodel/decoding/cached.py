@@ -10,7 +10,7 @@ from torch import Tensor
 from training.errors import BadInput
 from training.ranges import one_of
 from worldmodel.decoding.base import RowDecoder
-from worldmodel.decoding.config import Sampling
+from worldmodel.decoding.config import WAYS, Sampling
 from worldmodel.decoding.quantized import Int8Cache, Int8Linear
 from worldmodel.decoding.sampling import sample
 from worldmodel.dynamics.attention import TextKV
@@ -51,7 +51,7 @@ class CachedDecoder(RowDecoder):
         slide_steps: int | None = None,
         window: str = "slide",
     ) -> None:
-        one_of(("slide", "roll"), window=window)
+        one_of(WAYS["window"], window=window)
         if window == "roll" and (model.config.positions != "rope" or model.config.sinusoid):
             raise BadInput(
                 "window=roll: this model learned where in its context a token stands, and no place "

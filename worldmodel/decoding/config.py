@@ -8,6 +8,13 @@ from typing import Any
 from training.errors import BadInput
 from training.ranges import at_least, one_of, positive, share
 
+WAYS = {
+    "method": ("auto", "raster", "speculative", "diagonal", "maskgit", "whole", "whole_raster"),
+    "window": ("slide", "roll"),
+    "dtype": ("float32", "bfloat16", "int8"),
+    "draft": ("previous", "jacobi", "model"),
+    "order": ("random", "confidence"),
+}
 CONDITIONS = ("actions", "text", "both")
 
 
@@ -99,7 +106,7 @@ class Sampling:
             raise BadInput("sampling.temperature=0: give greedy=true, its limit")
         positive("sampling.", temperature=self.temperature, top_p=self.top_p)
         share("sampling.", top_p=self.top_p)
-        at_least(0, "sampling.", top_k=self.top_k)
+        at_least(0, "sampling.", top_k=self.top_k, seed=self.seed)
         at_rest = self.temperature == self.top_p == 1 and self.top_k in (0, Sampling.top_k)
         if self.greedy and not at_rest:
             raise BadInput(
@@ -153,3 +160,6 @@ class DecodingConfig:
         for name in ("slide_steps", "num_draft", "lag", "num_steps"):
             if (value := getattr(self, name)) is not None:
                 at_least(1, "decoding.", **{name: value})
+        for name, known in WAYS.items():
+            if (value := getattr(self, name)) is not None:
+                one_of(known, "decoding.", **{name: value})

@@ -13,12 +13,10 @@ from torch import Tensor
 
 from training.ranges import at_least, one_of
 from worldmodel.decoding.base import RowDecoder
-from worldmodel.decoding.config import Sampling
+from worldmodel.decoding.config import WAYS, Sampling
 from worldmodel.decoding.sampling import sample
 from worldmodel.dynamics.masked.model import Masked
 from worldmodel.dynamics.masked.space_time import TimeCache, empty_cache
-
-ORDERS = ("random", "confidence")
 
 
 class MaskGIT(RowDecoder):
@@ -51,7 +49,7 @@ class MaskGIT(RowDecoder):
         model = copy.deepcopy(model).eval().requires_grad_(False)
         super().__init__(model, sampling, slide_steps)
         at_least(1, num_steps=num_steps)
-        one_of(ORDERS, order=order)
+        one_of(WAYS["order"], order=order)
         self.num_steps, self.order = num_steps, order
         self.cache: TimeCache
         self.seen: int  # frames in the cache

@@ -12,7 +12,7 @@ from torch import Tensor
 from training.errors import BadInput
 from training.ranges import at_least, one_of
 from worldmodel.decoding.base import FrameDecoder
-from worldmodel.decoding.config import Sampling
+from worldmodel.decoding.config import WAYS, Sampling
 from worldmodel.decoding.diagonal import DiagonalDecoder
 from worldmodel.decoding.drafts import Draft, FrameDraft, Jacobi, TokenDraft
 from worldmodel.decoding.maskgit import MaskGIT
@@ -76,7 +76,7 @@ def open_draft(
         BadInput: an unknown draft, a draft that does not fit `draft_model`, or a draft model with
             other tokens or actions.
     """
-    one_of(("previous", "jacobi", "model"), draft=draft)
+    one_of(WAYS["draft"], draft=draft)
     if (draft == "model") != (draft_model is not None):
         raise BadInput(f"draft={draft}: draft=model and draft_model=RUN are given together")
     if draft_model is None:

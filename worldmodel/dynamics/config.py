@@ -140,7 +140,7 @@ class DynamicsConfig:
         layout: layout of actions and captions in the input.
     """
 
-    context_steps: int = 16
+    context_steps: int = 8
     layout: LayoutConfig = field(default_factory=LayoutConfig)
 
     def without_actions(self) -> Self:

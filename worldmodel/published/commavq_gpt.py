@@ -100,6 +100,7 @@ class CommaVQGPT:
             look_back=0,
             head_ids="all",
             norm_eps=given.get("layer_norm_epsilon", 1e-5),
+            tie_embeddings=False,
         )
         left_out = [key for key in tensors if key.endswith(MASKS)]
         for key in tensors:

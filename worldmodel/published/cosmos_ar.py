@@ -160,6 +160,7 @@ def _config(tensors: Tensors, given: dict[str, Any], steps: int, where: Path) ->
             separator=False,
             start_token=len(tensor(tensors, EMBEDDING, where)) > vocab,
         ),
+        tie_embeddings=False,
     )
 
 

@@ -144,6 +144,7 @@ def _config(given: GenieConfig) -> MaskedConfig:
         non_mlm_ratio=given.non_mlm_ratio,
         # Upstream's trainer fails if the prompt is as long as the clip; evaluation ignores it.
         num_prompt_frames=min(given.num_prompt_frames, given.T - 1),
+        look_back=0,
     )
 
 

@@ -29,11 +29,12 @@ ROOT = Path(__file__).parents[3]
 SPEC = TokenSpec((1, 2, 3), 8, 10.0, 1, (16, 24), "test")
 SIZES = {"dim": 24, "num_layers": 2, "num_heads": 2, "context_steps": 4}
 TOLD = LayoutConfig("continuous", text_tokens=3, text_width=5)
-MASKED = MaskedConfig(**SIZES, num_prompt_frames=1, layout=TOLD)
+MASKED = MaskedConfig(**SIZES, num_prompt_frames=1, look_back=0, layout=TOLD)
+GPT_SIZES = {**SIZES, "tie_embeddings": False}
 CONFIGS = {
-    "prefix": GPTConfig(**SIZES, layout=TOLD),
+    "prefix": GPTConfig(**GPT_SIZES, layout=TOLD),
     "cross-attention": GPTConfig(
-        **SIZES, context_tokens=3, context_dim=5, layout=LayoutConfig("continuous")
+        **GPT_SIZES, context_tokens=3, context_dim=5, layout=LayoutConfig("continuous")
     ),
     "masked": MASKED,
     "whole": WholeFrameConfig(**SIZES, layout=TOLD),

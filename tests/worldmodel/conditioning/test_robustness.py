@@ -14,7 +14,7 @@ from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 from worldmodel.module import WorldModelModule
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
-CONFIG = GPTConfig(dim=24, num_layers=2, num_heads=2, context_steps=5)
+CONFIG = GPTConfig(dim=24, num_layers=2, num_heads=2, context_steps=5, tie_embeddings=False)
 
 
 def make_model(**values) -> GPT:

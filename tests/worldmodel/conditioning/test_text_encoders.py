@@ -20,10 +20,17 @@ from worldmodel.module import WorldModelModule
 
 SPEC = TokenSpec((1, 2, 2), 7, 10.0, 1, (16, 16), "test")
 NETWORK = GPTConfig(
-    dim=12, num_layers=1, num_heads=2, context_steps=3, layout=LayoutConfig(text_tokens=2)
+    dim=12,
+    num_layers=1,
+    num_heads=2,
+    context_steps=3,
+    layout=LayoutConfig(text_tokens=2),
+    tie_embeddings=False,
 )
 
-CROSS = GPTConfig(dim=12, num_layers=1, num_heads=2, context_steps=3, context_tokens=2)
+CROSS = GPTConfig(
+    dim=12, num_layers=1, num_heads=2, context_steps=3, context_tokens=2, tie_embeddings=False
+)
 WHOLE = WholeFrameConfig(dim=12, num_layers=2, num_heads=2, layout=LayoutConfig(text_tokens=2))
 
 
@@ -159,7 +166,9 @@ def test_text_that_cannot_be_read_is_refused_before_training():
     with pytest.raises(BadInput, match=r"context_dim=4 with a text encoder of width 5"):
         make_module(replace(CROSS, context_dim=4), text=HashedWords(5))
     with pytest.raises(BadInput, match=r"set text_tokens=32"):
-        make_module(GPTConfig(dim=12, num_layers=1, num_heads=2), text=HashedWords())
+        make_module(
+            GPTConfig(dim=12, num_layers=1, num_heads=2, tie_embeddings=False), text=HashedWords()
+        )
     with pytest.raises(BadInput, match="no drive of the data has captions"):
         make_module(text=HashedWords(), captioned=False)
 

@@ -35,6 +35,7 @@ def make_model(actions: str = "continuous", **layout: int) -> GPT:
         num_heads=2,
         context_steps=4,
         layout=LayoutConfig(actions, num_bins=8, **layout),
+        tie_embeddings=False,
     )
     model = stirred(build_dynamics(config, SPEC, num_actions=2))
     assert isinstance(model, GPT)
@@ -60,7 +61,8 @@ def make_masked(**layout: int) -> Dynamics:
     torch.manual_seed(0)
     config = LayoutConfig("continuous", **layout)
     sizes = {"dim": 24, "num_layers": 2, "num_heads": 2, "context_steps": 4}
-    network = MaskedConfig(**sizes, num_prompt_frames=2, factors=(11, 1), layout=config)
+    sizes |= {"num_prompt_frames": 2, "look_back": 0}
+    network = MaskedConfig(**sizes, factors=(11, 1), layout=config)
     return stirred(build_dynamics(network, SPEC, num_actions=2))
 
 

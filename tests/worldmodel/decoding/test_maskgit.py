@@ -19,7 +19,13 @@ from worldmodel.dynamics.masked.model import Masked
 
 SPEC = TokenSpec((1, 2, 3), 12, 10.0, 1, (16, 24), "test")
 CONFIG = MaskedConfig(
-    dim=24, num_layers=2, num_heads=2, context_steps=4, num_prompt_frames=2, factors=(3, 4)
+    dim=24,
+    num_layers=2,
+    num_heads=2,
+    context_steps=4,
+    num_prompt_frames=2,
+    factors=(3, 4),
+    look_back=0,
 )
 GREEDY = Sampling(greedy=True)
 

@@ -11,7 +11,7 @@ from worldmodel.dynamics.gpt.model import GPTConfig
 from worldmodel.dynamics.kinds import build_dynamics, describe, from_description
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
-CONFIG = GPTConfig(dim=24, num_layers=1, num_heads=2, context_steps=3)
+CONFIG = GPTConfig(dim=24, num_layers=1, num_heads=2, context_steps=3, tie_embeddings=False)
 
 
 def test_auto_is_the_first_method_of_the_kind():

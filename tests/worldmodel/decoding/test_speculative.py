@@ -66,7 +66,9 @@ def test_every_window(draft: str, positions: str, window: str, slide: int) -> No
 
 def tiny_model(seed: int) -> GPT:
     spec = TokenSpec((1, 1, 3), 3, 10.0, 1, (8, 24), "test")
-    config = GPTConfig(dim=12, num_layers=1, num_heads=2, context_steps=2, look_back=0)
+    config = GPTConfig(
+        dim=12, num_layers=1, num_heads=2, context_steps=2, look_back=0, tie_embeddings=False
+    )
     torch.manual_seed(seed)
     model = GPT(config, spec, 0).eval()
     for parameter in model.parameters():
@@ -256,7 +258,9 @@ def test_shared_keys_and_no_prefix(method: str) -> None:
     """Groups of queries share keys, and a frame's first token follows the frame before at once."""
     torch.manual_seed(0)
     layout = LayoutConfig(separator=False)
-    config = GPTConfig(24, 2, 4, num_kv_heads=2, context_steps=4, look_back=0, layout=layout)
+    config = GPTConfig(
+        24, 2, 4, num_kv_heads=2, context_steps=4, look_back=0, layout=layout, tie_embeddings=False
+    )
     model = GPT(config, SPEC, 0).eval()
     for parameter in model.parameters():
         parameter.data += 0.5 * torch.randn_like(parameter) * (parameter.ndim > 1)

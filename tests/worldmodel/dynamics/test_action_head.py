@@ -31,7 +31,9 @@ def make_model(weight: float = 0.5, text_tokens: int = 0) -> GPT:
         text_width=5 * (text_tokens > 0),
         predict_actions=weight,
     )
-    config = GPTConfig(dim=24, num_layers=2, num_heads=2, context_steps=4, layout=layout)
+    config = GPTConfig(
+        dim=24, num_layers=2, num_heads=2, context_steps=4, layout=layout, tie_embeddings=False
+    )
     model = GPT(config, SPEC, num_actions=2).eval()
     for parameter in model.parameters():  # far from the start: no two logits alike
         parameter.data += 0.5 * torch.randn_like(parameter) * (parameter.ndim > 1)
@@ -70,7 +72,7 @@ def test_ranges_survive_json_and_must_fit_the_columns() -> None:
     with pytest.raises(BadInput, match="actions=binned to predict them"):
         LayoutConfig("continuous", predict_actions=0.5)
     with pytest.raises(BadInput, match="this kind only reads actions"):
-        MaskedConfig(layout=config)
+        MaskedConfig(layout=config, look_back=0)
 
 
 @pytest.mark.parametrize("text_tokens", [0, 2])

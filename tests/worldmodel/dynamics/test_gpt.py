@@ -14,7 +14,7 @@ from worldmodel.dynamics.positions import apply_rope, make_rope
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 LAYOUTS = ["none", "continuous", "binned"]
-CONFIG = GPTConfig(dim=24, num_layers=2, num_heads=2, context_steps=4)
+CONFIG = GPTConfig(dim=24, num_layers=2, num_heads=2, context_steps=4, tie_embeddings=False)
 
 
 def make_model(layout: str = "continuous", config: GPTConfig = CONFIG) -> GPT:
@@ -102,6 +102,7 @@ def test_commavq_shape_has_the_published_number_of_parameters() -> None:
         qk_norm=False,
         bias=True,
         look_back=0,
+        tie_embeddings=False,
     )
     with torch.device("meta"):
         model = GPT(config, spec, 0)

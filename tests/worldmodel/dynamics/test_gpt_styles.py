@@ -17,7 +17,9 @@ from worldmodel.dynamics.kinds import describe, from_description
 from worldmodel.dynamics.text import TextContext
 
 SPEC = TokenSpec((1, 2, 3), 12, 10.0, 1, (16, 24), "test")
-PLAIN = GPTConfig(dim=24, num_layers=2, num_heads=4, context_steps=4, look_back=0)
+PLAIN = GPTConfig(
+    dim=24, num_layers=2, num_heads=4, context_steps=4, look_back=0, tie_embeddings=False
+)
 BARE = LayoutConfig(separator=False)
 LLAMA = replace(
     PLAIN, norm="rms", mlp="swiglu", num_kv_heads=2, head_channels=8, qk_norm_eps=1e-5, layout=BARE

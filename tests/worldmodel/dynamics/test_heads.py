@@ -13,7 +13,9 @@ from worldmodel.dynamics.gpt import heads
 from worldmodel.dynamics.gpt.heads import FactoredHead, chunked_token_nll, token_nll
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 
-CONFIG = GPTConfig(dim=12, num_layers=1, num_heads=1, context_steps=2, look_back=0)
+CONFIG = GPTConfig(
+    dim=12, num_layers=1, num_heads=1, context_steps=2, look_back=0, tie_embeddings=False
+)
 
 
 def spec(vocab_size: int) -> TokenSpec:

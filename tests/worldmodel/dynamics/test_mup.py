@@ -30,6 +30,7 @@ def make_model(dim: int, base: int = BASE, **settings) -> GPT:
         context_steps=4,
         mup_base_width=base,
         layout=LayoutConfig("continuous"),
+        tie_embeddings=False,
     )
     torch.manual_seed(0)
     return GPT(replace(config, **settings), SPEC, num_actions=2)
@@ -135,8 +136,9 @@ MASKED = {
 def config_of(kind: str, name: str, dim: int) -> GPTConfig | MaskedConfig:
     shape = {"dim": dim, "num_heads": dim // 16, "num_layers": 2, "context_steps": 4}
     if kind == "masked":
-        return MaskedConfig(**shape, **MASKED[name], num_prompt_frames=2, mup_base_width=BASE)
-    settings = {"layout": LayoutConfig("none"), **GPTS[name]}
+        settings = {"look_back": 0, **MASKED[name]}
+        return MaskedConfig(**shape, **settings, num_prompt_frames=2, mup_base_width=BASE)
+    settings = {"layout": LayoutConfig("none"), "tie_embeddings": False, **GPTS[name]}
     for width in ("num_kv_heads", "mlp_hidden"):
         if width in settings:
             settings[width] *= dim // BASE
@@ -201,4 +203,4 @@ def test_the_initial_loss_is_that_of_a_uniform_guess_at_every_width() -> None:
 
 def test_a_negative_base_is_refused() -> None:
     with pytest.raises(BadInput, match="mup_base_width=-1"):
-        GPTConfig(mup_base_width=-1)
+        GPTConfig(mup_base_width=-1, tie_embeddings=False)

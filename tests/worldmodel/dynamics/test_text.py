@@ -28,9 +28,8 @@ def make_model(actions: str, way: str = "prefix", **values) -> GPT:
     layout = LayoutConfig(actions, num_bins=8, **prefix)
     if way == "cross-attention":
         values |= {"context_tokens": 3, "context_dim": 5, "num_kv_heads": 1}
-    config = GPTConfig(
-        dim=24, num_layers=2, num_heads=2, context_steps=4, bias=True, layout=layout, **values
-    )
+    values = {"bias": True, "tie_embeddings": False, **values}
+    config = GPTConfig(dim=24, num_layers=2, num_heads=2, context_steps=4, layout=layout, **values)
     model = GPT(config, SPEC, 2 if actions != "none" else 0).eval()
     for parameter in model.parameters():  # far from the start: no two logits alike
         parameter.data += 0.5 * torch.randn_like(parameter) * (parameter.ndim > 1)

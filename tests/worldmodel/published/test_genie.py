@@ -162,7 +162,7 @@ def test_a_config_that_is_not_the_weights_is_refused(golden, changed, message):
 
 def test_published_sizes_are_those_of_the_published_files():
     """SEEDS: parameters counted from the sizes of the downloads."""
-    small = MaskedConfig(256, 32, 8, factors=(512, 512))
+    small = MaskedConfig(256, 32, 8, context_steps=16, factors=(512, 512), look_back=0)
     spec = TokenSpec((1, 16, 16), 2**18, 2.0, 1, (256, 256), "magvit2")
     with torch.device("meta"):
         assert build_dynamics(small, spec, 0).num_parameters() == 35_218_688

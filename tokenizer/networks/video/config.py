@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tokenizer.networks.config import GridConfig
 from tokenizer.quantizers.config import FSQConfig, QuantizerConfig
 from training.errors import BadInput
-from training.ranges import at_least, one_of
+from training.ranges import at_least, one_of, within
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class VideoAutoencoderConfig(GridConfig):
         one_of(downsampling, time_downsampling=self.time_downsampling)
         one_of(downsampling, space_downsampling=self.space_downsampling)
         at_least(1, channels=self.channels, multipliers=self.multipliers)
-        at_least(0, num_res_blocks=self.num_res_blocks)
+        at_least(0, num_res_blocks=self.num_res_blocks, attention_steps=self.attention_steps)
+        at_least(1, latent_channels=self.latent_channels)
+        within(0, len(self.multipliers) - 1, attention_levels=self.attention_levels)
         self.check_image_size("space_downsampling")
         if self.clip_frames % self.time_downsampling != 1 % self.time_downsampling:
             raise BadInput(

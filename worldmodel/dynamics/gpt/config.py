@@ -72,9 +72,9 @@ class GPTConfig(DynamicsConfig):
             (`worldmodel.conditioning.robustness`); 0: no level embedding.
     """
 
-    dim: int = 512
-    num_layers: int = 8
-    num_heads: int = 8
+    dim: int = 256
+    num_layers: int = 6
+    num_heads: int = 4
     mlp_ratio: float = 4.0
     positions: str = "rope"
     rope_theta: float = 10_000.0
@@ -82,7 +82,7 @@ class GPTConfig(DynamicsConfig):
     bias: bool = False
     dropout: float = 0.0
     gelu: str = "tanh"
-    tie_embeddings: bool = False
+    tie_embeddings: bool = True
     look_back: int = 3
     mup_base_width: int = 0
     norm: str = "layer"

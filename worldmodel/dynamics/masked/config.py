@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from training.ranges import at_least, below_one, one_of, share, within
+from training.ranges import at_least, below_one, one_of, positive, share, within
 from worldmodel.dynamics.config import (
     DynamicsConfig,
     check_reads_actions,
@@ -28,7 +28,7 @@ class MaskedConfig(DynamicsConfig):
         qk_norm: one LayerNorm per head for queries and keys, instead of norms before layers.
         dropout: dropout on embeddings and residual branches.
         look_back: side (odd) of the window of the previous frame, around a cell, that is added to
-            the input of the cell; 0, as published: off.
+            the input of the cell; 0: off, as published.
         mup_base_width: `dim` at which the learning rate was tuned (`worldmodel.dynamics.mup`);
             it also sets the attention scale to 8 / head_dim, as published. 0: off.
         max_corrupt_rate, non_mlm_ratio, num_prompt_frames: see
@@ -47,11 +47,11 @@ class MaskedConfig(DynamicsConfig):
     mlp_bias: bool = True
     qk_norm: bool = False
     dropout: float = 0.0
-    look_back: int = 0
+    look_back: int = 3
     mup_base_width: int = 0
     max_corrupt_rate: float = 0.2
     non_mlm_ratio: float = 0.5
-    num_prompt_frames: int = 8
+    num_prompt_frames: int = 2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", tuple(self.factors))
@@ -61,6 +61,7 @@ class MaskedConfig(DynamicsConfig):
         at_least(0, mup_base_width=self.mup_base_width)
         share(max_corrupt_rate=self.max_corrupt_rate, non_mlm_ratio=self.non_mlm_ratio)
         below_one(dropout=self.dropout)
+        positive(mlp_ratio=self.mlp_ratio)
         within(1, self.context_steps - 1, num_prompt_frames=self.num_prompt_frames)
         check_reads_actions(self.layout)
         one_of((1,), "layout.", first_target_step=self.layout.first_target_step)

@@ -1,8 +1,8 @@
 """Settings of the whole-frame world model; imports no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from training.ranges import at_least, below_one
+from training.ranges import at_least, below_one, positive
 from worldmodel.dynamics.config import DynamicsConfig, check_reads_actions, check_widths
 
 
@@ -17,7 +17,6 @@ class WholeFrameConfig(DynamicsConfig):
             sampled independently.
         num_heads: number of attention heads.
         mlp_ratio: width inside the MLP divided by `dim`.
-        context_steps: time steps of the context, the predicted one included.
         look_back: side (odd) of the window of the previous frame, around a cell, that is added to
             the input of the cell; 0: off.
         dropout: dropout on embeddings and residual branches.
@@ -31,7 +30,6 @@ class WholeFrameConfig(DynamicsConfig):
     inner_layers: int = 0
     num_heads: int = 4
     mlp_ratio: float = 4.0
-    context_steps: int = field(default=8, kw_only=True)
     look_back: int = 3
     dropout: float = 0.0
 
@@ -40,4 +38,5 @@ class WholeFrameConfig(DynamicsConfig):
         at_least(2, num_layers=self.num_layers, context_steps=self.context_steps)
         at_least(0, inner_layers=self.inner_layers)
         below_one(dropout=self.dropout)
+        positive(mlp_ratio=self.mlp_ratio)
         check_reads_actions(self.layout)

@@ -147,7 +147,14 @@ def test_other_regimes_rates_and_contexts_are_refused(genie, store, tmp_path):
     with pytest.raises(BadInput, match=r"cards\.onex\.every=3: makes 10 frames.*give .*every=15"):
         onex.check(subject_of(genie, store), OnexCard(version="x", frames=4, every=3))
     gpt = GPTConfig(
-        8, 1, 1, context_steps=4, layout=LayoutConfig("none"), factors=(512, 512), look_back=0
+        8,
+        1,
+        1,
+        context_steps=4,
+        layout=LayoutConfig("none"),
+        factors=(512, 512),
+        look_back=0,
+        tie_embeddings=False,
     )
     network = build_dynamics(gpt, genie.spec, 0)
     model = WorldModel(network, genie.spec, (), tmp_path, {"published": {}})
@@ -190,7 +197,9 @@ def test_clips_of_which_nine_frames_are_given(shared, tmp_path):
 def test_clips_after_clips(tmp_path):
     """The second challenge: three grids, all masked, from the clip before."""
     store = clip_store(tmp_path / "store")
-    config = MaskedConfig(16, 1, 2, context_steps=2, num_prompt_frames=1, factors=(8, 10))
+    config = MaskedConfig(
+        16, 1, 2, context_steps=2, num_prompt_frames=1, factors=(8, 10), look_back=0
+    )
     torch.manual_seed(0)
     network = build_dynamics(config, store.spec, 0).eval()
     torch.nn.init.zeros_(network.head.weight)

@@ -32,7 +32,9 @@ def subject(tmp_path):
     def make(actions="continuous"):
         torch.manual_seed(0)
         layout = LayoutConfig(actions)
-        config = GPTConfig(dim=24, num_layers=1, num_heads=2, context_steps=4, layout=layout)
+        config = GPTConfig(
+            dim=24, num_layers=1, num_heads=2, context_steps=4, layout=layout, tie_embeddings=False
+        )
         network = build_dynamics(config, world.spec, 1).eval()
         model = WorldModel(network, world.spec, ACTION_NAMES, Path("model"), {})
         return JudgedModel(model, Evidence(store), "test", "cpu", Sampling(), {})

@@ -37,6 +37,7 @@ def make_masked(layout: str = "none"):
         num_prompt_frames=2,
         factors=(3, 4),
         layout=LayoutConfig(layout, num_bins=8),
+        look_back=0,
     )
     network = build_dynamics(config, SPEC, 2).eval()
     with torch.no_grad():

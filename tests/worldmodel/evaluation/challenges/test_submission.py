@@ -114,7 +114,9 @@ def test_what_is_wrong_is_named(folder, harm, message):
 
 
 def clips_model(grid=(3, 2, 2)):
-    config = MaskedConfig(16, 1, 2, context_steps=2, num_prompt_frames=1, factors=(4, 5))
+    config = MaskedConfig(
+        16, 1, 2, context_steps=2, num_prompt_frames=1, factors=(4, 5), look_back=0
+    )
     torch.manual_seed(0)
     network = build_dynamics(config, TokenSpec(grid, 20, 30.0, 17, (16, 16), "test"), 0).eval()
     for parameter in network.parameters():

@@ -28,9 +28,13 @@ NONE = LayoutConfig("none")
 
 def networks():
     torch.manual_seed(0)
-    masked = MaskedConfig(dim=24, num_layers=1, num_heads=2, context_steps=4, num_prompt_frames=2)
+    masked = MaskedConfig(
+        dim=24, num_layers=1, num_heads=2, context_steps=4, num_prompt_frames=2, look_back=0
+    )
     whole = WholeFrameConfig(dim=24, num_layers=2, num_heads=2, context_steps=4, layout=NONE)
-    factored = MaskedConfig(24, 1, 2, context_steps=4, num_prompt_frames=2, factors=(3, 4))
+    factored = MaskedConfig(
+        24, 1, 2, context_steps=4, num_prompt_frames=2, factors=(3, 4), look_back=0
+    )
     twelve = TokenSpec((1, 2, 3), 12, 10.0, 1, (16, 24), "test")
     found = [build_dynamics(masked, SPEC, 0), build_dynamics(whole, SPEC, 0)]
     found.append(build_dynamics(factored, twelve, 0))

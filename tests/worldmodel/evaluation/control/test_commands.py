@@ -48,7 +48,9 @@ def test_every_clip_gets_a_future_under_each_of_its_own_actions(monkeypatch):
     monkeypatch.setattr(commands, "ROWS", 4)  # two batches, of two clips and of one
     world = KnownEntropyWorld()
     torch.manual_seed(0)
-    config = GPTConfig(24, 1, num_heads=2, context_steps=4, layout=LayoutConfig("continuous"))
+    config = GPTConfig(
+        24, 1, num_heads=2, context_steps=4, layout=LayoutConfig("continuous"), tie_embeddings=False
+    )
     model = build_dynamics(config, world.spec, 1).eval()
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
