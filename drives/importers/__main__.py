@@ -6,7 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from drives.importers.base import check_options, import_recordings, read_candidates
+from drives.importers.base import check_options, import_recordings
+from drives.importers.candidates import read_candidates
 from drives.importers.flags import add_flags, options_of
 from drives.importers.formats import IMPORTED_FORMATS, RECORDING_FORMATS, TOKEN_FORMATS
 from drives.tokens.store import TokenStore

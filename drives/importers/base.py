@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from drives.captions import cut_captions, read_captions
 from drives.drive import open_drive
-from drives.importers.recording import Candidate, Recording
+from drives.importers.recording import Recording
 from drives.splits.base import SPLITS
 from drives.video.gaps import DROPPED
 from drives.writing import RECORDED, write_drive
@@ -74,39 +74,6 @@ class Chunk:
     def frames(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         for frame in self.recording.read(self.start, self.stop):
             yield frame if self.size is None else cover(frame, self.size)
-
-
-def read_candidates(
-    candidates: Sequence[Candidate], on_bad: str = "stop", num_workers: int = 0
-) -> tuple[list[Recording], list[str]]:
-    """Read what a format found.
-
-    Args:
-        on_bad: "stop": the first candidate that cannot be used ends it; "skip": it is left out.
-
-    Returns:
-        The recordings, and why each of the others was left out.
-
-    Raises:
-        BadInput: a candidate cannot be used, or with "skip" none can.
-    """
-    recordings: list[Recording] = []
-    left_out: list[str] = []
-    with ThreadPoolExecutor(max(1, num_workers)) as pool:
-        futures = [pool.submit(candidate.read) for candidate in candidates]
-        try:
-            for future in tqdm(futures, "reading", unit="recording", leave=False):
-                try:
-                    recordings += future.result()
-                except BadInput as error:
-                    if on_bad == "stop":
-                        raise
-                    left_out.append(str(error))
-        finally:
-            pool.shutdown(cancel_futures=True)
-    if not recordings and left_out:
-        raise BadInput(f"none of {len(left_out)} recordings can be used; the first: {left_out[0]}")
-    return recordings, left_out
 
 
 def import_recordings(

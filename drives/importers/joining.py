@@ -1,7 +1,6 @@
 """Frames and a table become a recording: rows beside frames, or joined to them by time."""
 
 import logging
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,7 +20,6 @@ from training.ranges import positive
 
 logger = logging.getLogger(__name__)
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 WARN_RATE, MAX_RATE = 0.02, 0.1  # shares by which two clocks may disagree
 DATE_S = 1e8  # more are seconds since 1970, not since the start of a recording
 STEERING = (
@@ -39,6 +37,10 @@ LONGITUDE = (
     "lng",
     "long",
 )
+
+
+# Beyond these a column has another unit than its name says.
+MOST = {"speed_mps": 120.0, "yaw_rate_rad_s": 15.0, "accel_mps2": 100.0}
 
 
 class Pace(NamedTuple):
@@ -100,30 +102,6 @@ class FrameClock:
     drops: tuple[Drop, ...] = ()
 
 
-def say_no_table(frames: Path, wanted: str, owned: Collection[str], needed: bool) -> None:
-    """Tell that frames are alone.
-
-    Args:
-        wanted: name of the table that would belong to them.
-        owned: stems of tables beside them that belong to others.
-        needed: others here have a table.
-
-    Raises:
-        BadInput: `needed`, or a table lies beside them that belongs to nothing.
-    """
-    remedy = "leave it out (--on-bad=skip), or leave out all tables (--frames-alone)"
-    if needed:
-        raise BadInput(f"{frames}: no {wanted} beside it, and others here have a table; {remedy}")
-    tables = [p for p in frames.parent.glob("[!.]*") if p.suffix.lower() in (".csv", ".parquet")]
-    lost = sorted(table.name for table in tables if table.stem not in owned)
-    if lost:
-        raise BadInput(
-            f"{frames}: no {wanted} beside it, but {lost[0]}, which is of no video; give it that "
-            f"name, {remedy}"
-        )
-    logger.warning("%s: no %s beside it; it becomes frames alone", frames, wanted)
-
-
 def join(clock: FrameClock, log: Log | None, options: JoinOptions) -> dict[str, Any]:
     """The fields of a `Recording` besides its name and source, and `indices` of the frames to keep.
 
@@ -156,6 +134,7 @@ def join(clock: FrameClock, log: Log | None, options: JoinOptions) -> dict[str, 
         names, actions, track = _rows(log, times, by_row, options)
         names, actions = _steering(log, names, actions, options)
         check_actions(log.file, names, actions)
+        _check_units(log.file, names, actions)
     if pace.picks is not None:
         actions = rows_over(actions, times, pace.picks)
         track = None if track is None else track[pace.picks]
@@ -178,6 +157,17 @@ def check_clock(where: object, name: str, times_s: Float[np.ndarray, " row"]) ->
             f"{times_s[bad[0] + 1]:.3f} s); correct it, cut the recording there, or leave it out "
             "(--on-bad=skip)"
         )
+
+
+def _check_units(file: Path, names: tuple[str, ...], actions: np.ndarray) -> None:
+    for name in MOST.keys() & set(names):
+        column = np.abs(actions[:, names.index(name)])
+        if len(column) and column.max() > MOST[name]:
+            row = int(column.argmax())
+            raise BadInput(
+                f"{file}: row {row}, {name} is {actions[row, names.index(name)]:g}: no car's; "
+                "write the unit into the column's name, as in speed_kmh or yaw_rate_deg_s"
+            )
 
 
 def _pace(clock: FrameClock, times: np.ndarray | None, fps: float | None) -> Pace:

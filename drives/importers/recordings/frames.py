@@ -16,7 +16,8 @@ from jaxtyping import Float
 
 from drives.actions.logs import read_log
 from drives.actions.units import to_seconds
-from drives.importers.joining import TABLE_SUFFIXES, FrameClock, JoinOptions, join, say_no_table
+from drives.importers.beside import say_no_table, table_at, told_apart
+from drives.importers.joining import FrameClock, JoinOptions, join
 from drives.importers.recording import Candidate, Recording, RecordingFormat
 from drives.video import IMAGE_SUFFIXES, in_order
 from drives.video.gaps import find_drops
@@ -24,38 +25,39 @@ from drives.video.images import check_sizes
 from training.errors import BadInput
 
 INNER = ("frames", "images", "img", "image", "rgb", "data")  # a folder that holds frames only
-DEPTH = 3
 FIRST_TIME = 1e8  # smaller numbers count frames
 
 
 def find(root: Path, options: JoinOptions) -> list[Candidate]:
     """Every folder with images up to two below `root`; BadInput where there is none."""
-    folders = [root, *(p for d in range(1, DEPTH) for p in sorted(root.glob("/".join("*" * d))))]
-    folders = [f for f in folders if f.is_dir() and not f.name.startswith(".") and _images(f)]
+    below = sorted((*root.glob("[!.]*"), *root.glob("[!.]*/[!.]*")))
+    folders = [folder for folder in (root, *below) if folder.is_dir() and _images(folder)]
     if not folders:
         kinds = ", ".join(IMAGE_SUFFIXES)
         raise BadInput(f"{root}: no images ({kinds}) there or two folders below; give their folder")
+    bearers = {f: f.parent if _is_inner(f) and f != root else f for f in folders}
+    names = told_apart(root, {bearer: bearer.resolve().name for bearer in bearers.values()})
     tables = {f: None if options.frames_alone else table_of(f) for f in folders}
     needed = any(tables.values())
     return [
         Candidate(
-            str(folder), partial(read_recording, root, folder, tables[folder], needed, options)
+            str(f), partial(read_recording, root, f, names[bearers[f]], tables[f], needed, options)
         )
-        for folder in folders
+        for f in folders
     ]
 
 
 def read_recording(
-    root: Path, folder: Path, table: Path | None, needed: bool, options: JoinOptions
+    root: Path, folder: Path, name: str, table: Path | None, needed: bool, options: JoinOptions
 ) -> list[Recording]:
     """The frames of a folder with their table.
 
     Raises:
-        BadInput: images of several sizes or of one number, a table that is needed and missing, no
-            rate, or as `join`.
+        BadInput: images of several sizes or of one number, no rate, no table as `say_no_table`
+            judges it, or as `join`.
     """
     if table is None and not options.frames_alone:
-        say_no_table(folder / "frames", "actions.csv", (), needed)
+        say_no_table(folder, folder / "actions.csv", (), needed)
     images = in_order(_images(folder))
     check_sizes(images)
     log = None if table is None else read_log(table, options.column_names)
@@ -64,20 +66,20 @@ def read_recording(
     facts = join(FrameClock(folder, len(images), times, drops=drops), log, options)
     indices = facts.pop("indices")
     kept = images if indices is None else [images[i] for i in indices]
-    place = folder.parent if folder.name.lower() in INNER and folder != root else folder
     meta = {"source": str(folder.relative_to(root)), "licence": options.licence}
     if indices is not None:
         meta["picked_at_fps"] = facts["fps"]
-    return [Recording(id=place.resolve().name, source=tuple(kept), meta=meta, **facts)]
+    return [Recording(id=name, source=tuple(kept), meta=meta, **facts)]
 
 
 def table_of(folder: Path) -> Path | None:
     """`actions.csv` in the folder or, where it holds frames only, above; or `<folder>.csv`."""
-    places = [folder / "actions", folder.resolve()]
-    if folder.name.lower() in INNER:
-        places.append(folder.parent / "actions")
-    tables = [p.with_name(p.name + suffix) for p in places for suffix in TABLE_SUFFIXES]
-    return next((table for table in tables if table.is_file()), None)
+    above = [folder.resolve().parent / "actions"] if _is_inner(folder) else []
+    return table_at([folder / "actions", folder.resolve(), *above])
+
+
+def _is_inner(folder: Path) -> bool:
+    return folder.name.lower() in INNER
 
 
 def times_of(images: Sequence[Path]) -> Float[np.ndarray, " frame"] | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from drives import video
 from drives.actions.logs import read_log
-from drives.importers.joining import TABLE_SUFFIXES, FrameClock, JoinOptions, join, say_no_table
+from drives.importers.beside import say_no_table, table_at, told_apart
+from drives.importers.joining import FrameClock, JoinOptions, join
 from drives.importers.recording import (
     Candidate,
     FrameReader,
@@ -26,44 +27,52 @@ from training.errors import BadInput
 
 
 def find(root: Path, options: JoinOptions) -> list[Candidate]:
-    """Every video in `root`, or one folder below it; BadInput where there is none."""
-    paths = sorted(
-        path
-        for path in (*root.glob("[!.]*"), *root.glob("[!.]*/[!.]*"))  # macOS leaves ._name
-        if path.suffix.lower() in VIDEO_SUFFIXES
-    )
+    """A video, or all in a folder and up to two below; BadInput where there is none."""
+    paths = [root] if root.is_file() else videos_in(root)
+    root = root.parent if root.is_file() else root
     if not paths:
-        raise BadInput(f"{root}: no videos ({', '.join(VIDEO_SUFFIXES)}) there or one folder below")
+        kinds = ", ".join(VIDEO_SUFFIXES)
+        raise BadInput(f"{root}: no videos ({kinds}) there or two folders below; give their folder")
+    bearers = {path: path.parent if path.stem == "video" else path for path in paths}
+    bare = {b: b.stem if b in paths else b.resolve().name for b in bearers.values()}
+    names = told_apart(root, bare)
     tables = {path: None if options.frames_alone else table_of(path, paths) for path in paths}
     # Where no video has a table, all are frames alone; where one lacks it, it was forgotten.
     needed = any(tables.values())
     return [
-        Candidate(str(path), partial(read_recording, root, path, tables[path], needed, options))
-        for path in paths
+        Candidate(
+            str(p), partial(read_recording, root, p, names[bearers[p]], tables[p], needed, options)
+        )
+        for p in paths
     ]
+
+
+def videos_in(root: Path) -> list[Path]:
+    """Videos in a folder and up to two below, but none of macOS's `._name`."""
+    below = ("[!.]*", "[!.]*/[!.]*", "[!.]*/[!.]*/[!.]*")
+    found = (path for pattern in below for path in root.glob(pattern))
+    return sorted(path for path in found if path.suffix.lower() in VIDEO_SUFFIXES)
 
 
 def table_of(path: Path, videos: Sequence[Path] = ()) -> Path | None:
     """`name.csv` beside `name.mp4`; `actions.csv` where it is the folder's only video."""
     alone = path.stem == "video" or sum(v.parent == path.parent for v in videos) == 1
     stems = (["actions"] if alone else []) + [path.stem]
-    tables = [path.with_name(stem + suffix) for stem in stems for suffix in TABLE_SUFFIXES]
-    return next((table for table in tables if table.is_file()), None)
+    return table_at(path.with_name(stem) for stem in stems)
 
 
 def read_recording(
-    root: Path, path: Path, table: Path | None, needed: bool, options: JoinOptions
+    root: Path, path: Path, name: str, table: Path | None, needed: bool, options: JoinOptions
 ) -> list[Recording]:
     """A video with its table of actions.
 
     Raises:
         BadInput: a damaged video, no table as `say_no_table` judges it, or as `join`.
     """
-    own_folder = path.stem == "video"
-    name = path.parent.resolve().name if own_folder else path.stem
     if table is None and not options.frames_alone:
-        stems = {p.stem for p in path.parent.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES}
-        say_no_table(path, "actions.csv" if own_folder else f"{name}.csv", stems, needed)
+        wanted = "actions.csv" if path.stem == "video" else f"{path.stem}.csv"
+        videos = (p.stem for p in path.parent.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+        say_no_table(path, path.with_name(wanted), videos, needed)
     log = None if table is None else read_log(table, options.column_names)
     rate = video.frame_rate(path)
     times = frame_times(path) if rate else None

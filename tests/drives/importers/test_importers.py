@@ -289,11 +289,13 @@ def test_splits_follow_the_shares(tmp_path: Path) -> None:
         import_recordings(recordings, tmp_path / "other", splits=(0.5, 0.01, 0.49))
 
 
-def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_recordings_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
     video_recording(tmp_path / "one")
     video_recording(tmp_path / "two")
-    with pytest.raises(BadInput, match="two recordings are called 'a'"):
-        import_recordings(videos.FORMAT.recordings(tmp_path), tmp_path / "out")
+    found = videos.FORMAT.recordings(tmp_path)
+    assert [recording.id for recording in found] == ["one-a", "two-a"]
+    with pytest.raises(BadInput, match="two recordings are called 'one-a'"):
+        import_recordings([found[0], found[0]], tmp_path / "out")
 
 
 def test_cover_scales_and_cuts_the_centre() -> None:
