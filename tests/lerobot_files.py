@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numbered_frames import numbered
 
 from drives import video
 
 FRONT, REAR = "observation.images.front", "observation.images.rear"
+LENGTHS = (30, 41, 25)  # no multiple of the distance of keyframes
+ACTION = {"dtype": "float32", "shape": [2], "names": ["steering", "throttle"]}
+STATE = {"dtype": "float32", "shape": [2], "names": {"axes": ["Speed (km/h)", "throttle"]}}
 BOOKKEEPING: dict[str, Any] = {
     "timestamp": {"dtype": "float32", "shape": [1], "names": None},
     **{
@@ -121,3 +125,19 @@ def vectors(values: np.ndarray) -> pa.Array:
     """[frame number] as a column of lists of one length."""
     flat = pa.array(np.asarray(values, np.float32).ravel())
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def driving_set(root: Path, **changes: object) -> Path:
+    count = sum(LENGTHS)
+    ramp = np.arange(count) / 100
+    rows = {
+        "action": vectors(np.stack([ramp - 0.5, ramp], axis=1)),
+        "observation.state": vectors(np.stack([36 * ramp, 1 - ramp], axis=1)),
+    }
+    frames = {FRONT: numbered(count), REAR: numbered(count, first=100)}
+    features = {
+        "action": ACTION,
+        "observation.state": STATE,
+        **dict.fromkeys(frames, camera(32, 64)),
+    }
+    return write_v3(root, features, frames, rows, LENGTHS, **changes)  # type: ignore[arg-type]

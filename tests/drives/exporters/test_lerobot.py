@@ -129,6 +129,22 @@ def test_images_and_drives_without_actions_are_encoded(tmp_path: Path) -> None:
     assert not list((tmp_path / "set").glob("encoded*"))
 
 
+def test_a_name_in_the_dataset_does_not_lead_out_of_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drive(tmp_path / "drives", "a", 30, "train")
+    main(["lerobot", str(tmp_path / "drives"), str(tmp_path / "set")])
+    file = tmp_path / "set/meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(file)
+    place = table.column_names.index("drive")
+    pq.write_table(table.set_column(place, "drive", [["../escaped"]]), file)
+    with pytest.raises(SystemExit) as stopped:
+        import_main(["lerobot", str(tmp_path / "set"), str(tmp_path / "deep/out")])
+    assert stopped.value.code == 2
+    assert "../escaped" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*escaped*"))
+
+
 def test_drives_that_do_not_go_together_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lerobot_files import FRONT, REAR, camera, vectors, write_json, write_table, write_v3
+from lerobot_files import (
+    FRONT,
+    LENGTHS,
+    REAR,
+    camera,
+    driving_set,
+    vectors,
+    write_json,
+    write_table,
+    write_v3,
+)
+from numbered_frames import numbered
+from numbered_frames import numbers_of as shown
 from PIL import Image
 
 from drives.drive import open_drive
@@ -22,40 +34,9 @@ from drives.importers.formats import RECORDING_FORMATS, recognised
 from drives.importers.recording import Recording
 from training.errors import BadInput
 
-LENGTHS = (30, 41, 25)  # no multiple of the distance of keyframes
-ACTION = {"dtype": "float32", "shape": [2], "names": ["steering", "throttle"]}
-STATE = {"dtype": "float32", "shape": [2], "names": {"axes": ["Speed (km/h)", "throttle"]}}
-
-
-def numbered(count: int, height: int = 32, width: int = 64, first: int = 0) -> list[np.ndarray]:
-    """Frame i shows the bits of i as eight dark or bright bars, so that no codec blurs them."""
-    numbers = np.arange(first, first + count, dtype=np.uint8)
-    bars = np.repeat(np.unpackbits(numbers[:, None], axis=1) * 200 + 20, width // 8, axis=1)
-    return [np.tile(row[None, :, None], (height, 1, 3)).astype(np.uint8) for row in bars]
-
 
 def numbers_of(recording: Recording) -> list[int]:
-    frames = np.stack(
-        [frame.mean(axis=(0, 2)) for frame in recording.read(0, len(recording.actions))]
-    )
-    bits = frames.reshape(len(frames), 8, -1).mean(axis=2) > 120
-    return np.packbits(bits, axis=1)[:, 0].tolist()
-
-
-def driving_set(root: Path, **changes: object) -> Path:
-    count = sum(LENGTHS)
-    ramp = np.arange(count) / 100
-    rows = {
-        "action": vectors(np.stack([ramp - 0.5, ramp], axis=1)),
-        "observation.state": vectors(np.stack([36 * ramp, 1 - ramp], axis=1)),
-    }
-    frames = {FRONT: numbered(count), REAR: numbered(count, first=100)}
-    features = {
-        "action": ACTION,
-        "observation.state": STATE,
-        **dict.fromkeys(frames, camera(32, 64)),
-    }
-    return write_v3(root, features, frames, rows, LENGTHS, **changes)  # type: ignore[arg-type]
+    return shown(recording.read(0, len(recording.actions)))
 
 
 def recordings(root: Path, **options: object) -> list[Recording]:

@@ -55,7 +55,9 @@ class _Log:
         try:
             with closing(sqlite3.connect(address, uri=True)) as database:
                 scenes = self._scenes(database, blobs)
-        except sqlite3.Error as error:
+        except BadInput:
+            raise
+        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:  # text for numbers
             raise BadInput(f"{self.file}: cannot be read ({error}); copy it again") from error
         if not scenes:
             raise BadInput(
