@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,12 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from drives.captions import cut_captions, read_captions
 from drives.drive import open_drive
 from drives.importers.recording import Recording
 from drives.splits.base import SPLITS
-from drives.video.gaps import DROPPED
 from drives.writing import RECORDED, write_drive
 from training.disk.leftovers import sweep_leftovers
+from training.disk.places import folder_name
 from training.errors import BadInput
 from training.loading.pools import START_METHOD, process_pool
 from training.ranges import at_least
@@ -60,16 +59,8 @@ class Chunk:
     def meta(self) -> dict[str, Any]:
         place = {"split": self.split, "source_frames": [self.start, self.stop]}
         resized = {"size": list(self.size)} if self.size else {}
-        track = {}
-        if self.recording.track is not None:
-            lat, lon = self.recording.track[self.start : self.stop].T.tolist()
-            track = {"track": {"lat_deg": lat, "lon_deg": lon}}
-        own = _cut_meta(self.recording.meta, len(self.recording.actions), self.start, self.stop)
-        last = self.stop - 1
-        inside = [drop for drop in self.recording.drops if self.start <= drop.after_frame < last]
-        gaps = {DROPPED: [[d.after_frame - self.start, d.num_missing] for d in inside]}
-        found = {**place, **resized, **track, **(gaps if inside else {})}
-        return {"fps": self.recording.fps, **own, **found}
+        about = self.recording.about(self.start, self.stop)
+        return {"fps": self.recording.fps, **about, **place, **resized}
 
     def frames(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         for frame in self.recording.read(self.start, self.stop):
@@ -153,18 +144,11 @@ def check_options(
     at_least(0, num_workers=num_workers)
 
 
-def _cut_meta(meta: dict[str, Any], num_frames: int, start: int, stop: int) -> dict[str, Any]:
-    """The entries of frames start <= i < stop: captions are about ranges of frames."""
-    if "captions" not in meta:
-        return meta
-    found = read_captions(meta["captions"], num_frames, str(meta["source"]))
-    return {**meta, "captions": [asdict(c) for c in cut_captions(found, start, stop)]}
-
-
 def _cut(
     recording: Recording, splits: tuple[float, float, float], size: tuple[int, int] | None
 ) -> list[Chunk]:
     """Contiguous blocks of time, train first."""
+    folder_name(f"{recording.meta['source']}: recording", recording.id)  # from a file of strangers
     num_frames = len(recording.actions)
     shares = [float(split == recording.split) for split in SPLITS] if recording.split else splits
     edges = [0, *(round(float(share) * num_frames) for share in np.cumsum(shares))]

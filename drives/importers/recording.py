@@ -1,7 +1,7 @@
 """What an adapter of a recordings' format finds, and how it is entered in the registry."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from drives.captions import cut_captions, read_captions
 from drives.video import read_source
-from drives.video.gaps import Drop
+from drives.video.gaps import DROPPED, Drop
 from drives.video.reading import read_picked
 
 
@@ -79,6 +80,21 @@ class Recording:
     track: Float[np.ndarray, "frame 2"] | None = field(default=None, repr=False)
     split: str | None = None
     drops: Sequence[Drop] = field(default=(), repr=False)
+
+    def about(self, start: int, stop: int) -> dict[str, Any]:
+        """Entries of `drive.json` for frames start <= i < stop; BadInput for a bad caption."""
+        about = dict(self.meta)
+        if "captions" in about:
+            where = str(about["source"])
+            found = read_captions(about["captions"], len(self.actions), where)
+            about["captions"] = [asdict(c) for c in cut_captions(found, start, stop)]
+        if self.track is not None:
+            lat, lon = self.track[start:stop].T.tolist()
+            about["track"] = {"lat_deg": lat, "lon_deg": lon}
+        inside = [drop for drop in self.drops if start <= drop.after_frame < stop - 1]
+        if inside:
+            about[DROPPED] = [[d.after_frame - start, d.num_missing] for d in inside]
+        return about
 
     def read(self, start: int, stop: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         """Yield RGB frames `start <= i < stop`; BadInput where one cannot be read."""
