@@ -76,10 +76,7 @@ class Ladder:
         Raises:
             BadInput: a setting that does not exist.
         """
-        try:
-            return compose_train(self.arguments(rung))
-        except BadInput as error:
-            raise BadInput(f"{self.name}, {rung.name}: {error}") from error
+        return compose_train(self.arguments(rung), f"{self.name}, {rung.name}")
 
 
 def read_ladder(file: Path, overrides: Sequence[str] = ()) -> Ladder:

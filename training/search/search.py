@@ -196,7 +196,7 @@ def train(cfg: DictConfig, trial: "Trial", metric: str) -> float:
 def compose(plan: SearchPlan, overrides: Sequence[str]) -> DictConfig:
     """The config of train.py with these settings; BadInput if a setting does not exist."""
     every = [f"+experiment={plan.experiment}", *plan.overrides, *overrides, "ckpt=auto"]
-    return compose_train(every)
+    return compose_train(every, plan.name)
 
 
 def sampler(seed: int, number: int) -> Any:

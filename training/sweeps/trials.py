@@ -21,13 +21,19 @@ from training.help import composed, explain
 from training.watch.rows import METRICS_FILE, last_values, read_rows
 
 
-def compose_train(arguments: Sequence[str]) -> DictConfig:
+def compose_train(arguments: Sequence[str], where: str) -> DictConfig:
     """The config that train.py composes from these arguments, judged as train.py judges it.
+
+    Args:
+        where: name of the run in messages.
 
     Raises:
         BadInput: a setting that does not exist or is out of its range.
     """
-    return copy.deepcopy(_compose(tuple(arguments)))
+    try:
+        return copy.deepcopy(_compose(tuple(arguments)))
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from error
 
 
 @lru_cache(maxsize=256)

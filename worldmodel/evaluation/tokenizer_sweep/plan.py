@@ -54,10 +54,7 @@ class SweepPlan:
 
     def _compose(self, entry: str, part: str, arguments: Sequence[str]) -> DictConfig:
         run = f"run=${{paths.runs}}/tokenizer_sweep/{self.name}/{entry}/{part}"
-        try:
-            return compose_train([*arguments, run])
-        except BadInput as error:
-            raise BadInput(f"{self.name}, {part} of {entry}: {error}") from error
+        return compose_train([*arguments, run], f"{self.name}, {part} of {entry}")
 
 
 def read_plan(file: Path, overrides: Sequence[str] = ()) -> SweepPlan:
