@@ -22,8 +22,10 @@ class DriveSourceConfig:
     """Drives of one folder.
 
     Attributes:
-        root: folder of drives (docs/drives.md); None means the embedded CarRacing drives.
+        root: folder of drives (docs/drives.md), or the URL of one (http://, s3://); None means
+            the embedded CarRacing drives.
         cache: folder for the embedded drives and all data derived from drives.
+        remote_cache_gb: what may be kept of a URL below `cache`, in units of 1e9 bytes.
         actions: columns to use; None means all that the drives have in common.
         carracing: settings of the embedded drives.
         splits: file of `python -m drives.splits`; None: the splits in the drives' own drive.json.
@@ -33,12 +35,14 @@ class DriveSourceConfig:
 
     root: str | None = None
     cache: str = "data"
+    remote_cache_gb: float = 50.0
     actions: Sequence[str] | None = None
     carracing: CarRacingConfig = field(default_factory=CarRacingConfig)
     splits: str | None = None
     fps: float | None = None
 
     def __post_init__(self) -> None:
+        positive("data.source.", remote_cache_gb=self.remote_cache_gb)
         if self.fps is not None:
             positive("data.source.", fps=self.fps)
 
@@ -48,9 +52,11 @@ class TokenSourceConfig:
     """Existing tokens: a token store, or published files of commaVQ or 1X.
 
     Attributes:
-        root: the folder of the store, or where the files are.
+        root: the folder of the store, or where the files are; a store may be at a URL (http://,
+            s3://).
         format: "store", or one of `drives.importers.tokens.formats`.
         cache: folder for converted foreign formats.
+        remote_cache_gb: what may be kept of a URL below `cache`, in units of 1e9 bytes.
         num_train: for a single commaVQ recording: the first frames, for training; 0 for none.
         num_test: for a single commaVQ recording: the last frames, for the test.
     """
@@ -58,8 +64,12 @@ class TokenSourceConfig:
     root: str
     format: str = "store"
     cache: str = "data"
+    remote_cache_gb: float = 50.0
     num_train: int = 1000
     num_test: int = 200
+
+    def __post_init__(self) -> None:
+        positive("data.source.", remote_cache_gb=self.remote_cache_gb)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from drives.folder import at_one_rate, common_rate, open_drives
 from drives.importers.tokens.commavq_segments import files_key
 from drives.importers.tokens.formats import TOKEN_FORMATS
 from drives.importers.tokens.token_import import content_key
+from drives.remote.mirror import fetch_whole, folder_of, is_url
 from drives.tokens.store import TokenSpec, TokenStore
 from training.disk.judging import judged
 from training.errors import BadInput
@@ -32,7 +33,7 @@ class DriveSource(DriveSourceConfig):
     @property
     def folder(self) -> Path:
         if self.root is not None:
-            return Path(self.root)
+            return folder_of(self.root, Path(self.cache), self.remote_cache_gb)
         if self.carracing == CarRacingConfig():
             return Path(self.cache) / "carracing"
         key = hashlib.sha256(repr(self.carracing).encode()).hexdigest()[:8]
@@ -58,6 +59,7 @@ class DriveSource(DriveSourceConfig):
         return drives
 
     def _opened(self, needed: str = "train") -> list[Drive]:
+        fetch_whole(self.folder)
         splits = None if self.splits is None else Path(self.splits)
         return at_one_rate(open_drives(self.folder, self.actions, needed, splits), self.fps)
 
@@ -156,7 +158,13 @@ class TokenSource(TokenSourceConfig):
     """Existing tokens; see `TokenSourceConfig`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of(("store", *TOKEN_FORMATS), "data.", format=self.format)
+        if self.format != "store" and is_url(self.root):
+            raise BadInput(
+                f"data.root={self.root}: files of {self.format} are read from a folder; fetch "
+                "them first, or give the URL of a token store"
+            )
 
     def open(self, on_corrupt: str = "stop") -> TokenStore:
         """The store, converted first if needed (`on_corrupt`: see `TokenStore`).
@@ -164,7 +172,7 @@ class TokenSource(TokenSourceConfig):
         Raises:
             BadInput: nothing is there, or its tokens do not fit the format.
         """
-        root = Path(self.root)
+        root = folder_of(self.root, Path(self.cache), self.remote_cache_gb)
         if self.format == "store":
             return TokenStore(root, on_corrupt=on_corrupt)
         format, folder = TOKEN_FORMATS[self.format], Path(self.cache) / "tokens"
@@ -186,7 +194,7 @@ class TokenSource(TokenSourceConfig):
         Raises:
             BadInput: nothing there.
         """
-        root = Path(self.root)
+        root = folder_of(self.root, Path(self.cache), self.remote_cache_gb)
         if self.format == "store":
             store = TokenStore(root, verify=False)
             return store.spec, store.action_names, store.captioned

@@ -88,6 +88,16 @@ class TokenWindows(Dataset[Window]):
             return drive.tokens[window], drive.actions[window], captions
         return drive.tokens[window], drive.actions[window]
 
+    @property
+    def far(self) -> bool:
+        """Whether windows are fetched from a URL."""
+        return self.drives[0].far
+
+    def prefetch(self, ids: Sequence[int]) -> None:
+        """Fetch the files of these windows in the background."""
+        for index in ids:
+            self._locate(index)[0].prefetch()
+
     def count(self, length: int) -> int:
         """Windows of a drive of `length` steps."""
         return max(0, (length - self.num_steps) // self.stride + 1)

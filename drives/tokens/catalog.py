@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int
 
+from drives.remote.mirror import local
 from drives.splits.base import SPLITS
 from training.disk.hashing import file_sha256
 from training.disk.leftovers import partial_of
@@ -192,7 +193,7 @@ def read_catalog(root: Path, loose: dict[str, Any], packed: PackedDrives | None)
     """
     if packed is None:
         return Catalog(loose)
-    path = root / packed.file
+    path = local(root, packed.file, check=packed.sha256)
     try:
         if file_sha256(path) != packed.sha256:
             raise BadInput(f"{path}: truncated or altered since it was written; use another copy")

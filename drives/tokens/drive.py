@@ -1,5 +1,6 @@
 """A drive as tokens: in memory, or rows of a store's file that are mapped when they are read."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,10 +34,21 @@ class TokenDrive:
     def num_steps(self) -> int:
         return len(self.tokens)
 
+    @property
+    def far(self) -> bool:
+        """Whether its file may have to be fetched from a URL."""
+        return False
+
+    def prefetch(self) -> None:
+        """Fetch its file in the background."""
+
 
 class HoldsDrives(Protocol):
     """What keeps the rows of drives: a store."""
 
+    @property
+    def far(self) -> bool: ...
+    def prefetch(self, rows: Iterable[int]) -> None: ...
     def steps_of(self, row: int) -> int: ...
     def tokens_of(self, row: int) -> np.ndarray: ...
     def actions_of(self, row: int) -> np.ndarray: ...
@@ -67,6 +79,13 @@ class MappedDrive(TokenDrive):
     @property
     def num_steps(self) -> int:
         return self._holder.steps_of(self._row)
+
+    @property
+    def far(self) -> bool:
+        return self._holder.far
+
+    def prefetch(self) -> None:
+        self._holder.prefetch([self._row])
 
     @property
     def tokens(self) -> Integer[np.ndarray, "step *grid"]:

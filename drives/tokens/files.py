@@ -5,14 +5,16 @@ its folder (`drives/content.py`), by size, dates and inode.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from drives.content import hashes_of
+from drives.remote.mirror import local, mirror_of
 from drives.tokens.catalog import Catalog, ShardRecord
 from drives.tokens.spec import TokenSpec, check_tokens, frame_shape
 from training.errors import BadInput
@@ -53,20 +55,41 @@ class StoreFiles:
         self.num_actions, self.verify = num_actions, verify
         self._mapped: dict[int, MappedFile] = {}
 
+    @cached_property
+    def _max_mapped(self) -> int:
+        """What is mapped keeps its bytes on the disk, though the file is deleted."""
+        mirror, largest = mirror_of(self.root), max(self.sizes.values(), default=0)
+        if mirror is None or not largest:
+            return MAX_MAPPED
+        return max(1, min(MAX_MAPPED, int(mirror.limit_gb * 1e9 / 4 / largest)))
+
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_mapped": {}}  # another process maps anew, and copies nothing
 
     def __getitem__(self, number: int) -> MappedFile:
         found = self._mapped.get(number)
         if found is None:
-            if len(self._mapped) >= MAX_MAPPED:
+            if len(self._mapped) >= self._max_mapped:
                 self._mapped.pop(next(iter(self._mapped)))
             found = self._mapped[number] = self._examined(number)
         return found
 
     def absent(self) -> list[str]:
         """What is wrong with the sizes of the shards; no file is opened."""
+        if mirror_of(self.root):
+            return []
         return [reason for shard in self.catalog.shards if (reason := self._misfit(shard))]
+
+    def prefetch(self, numbers: Iterable[int]) -> None:
+        """Fetch these files of a mirrored store in the background, the first first."""
+        if mirror := mirror_of(self.root):
+            names = dict.fromkeys(self.catalog.files[number] for number in numbers)
+            mirror.prefetch(names, self.sizes)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every shard."""
+        return {shard.file: shard.size for shard in self.catalog.shards}
 
     def _examined(self, number: int) -> MappedFile:
         loose = len(self.catalog.loose)
@@ -81,7 +104,7 @@ class StoreFiles:
     def _loose(self, id: str) -> MappedFile:
         entry = self.catalog.loose[id]
         file = entry["file"]
-        path = self.root / file
+        path = local(self.root, file, check=entry["sha256"])
         if not path.is_file():
             raise BadInput(f"{path}: missing; encode the drives again")
         if self.verify and hashes_of(self.root).of(file, path) != entry["sha256"]:
@@ -96,9 +119,9 @@ class StoreFiles:
         return found
 
     def _shard(self, number: int, record: ShardRecord) -> MappedFile:
+        path = local(self.root, record.file, record.size, record.sha256)
         if reason := self._misfit(record):
             raise BadInput(reason)
-        path = self.root / record.file
         found = self._map(path, record.num_steps)
         if self.verify and not self._is_whole(record, path, found):
             rows = np.flatnonzero(self.catalog.file == number).tolist()

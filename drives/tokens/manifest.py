@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from drives.remote.mirror import mirror_of
 from drives.splits.base import SPLITS
 from drives.tokens.catalog import Catalog, PackedDrives, judge_sha256, own_file, read_catalog
 from drives.tokens.spec import TokenSpec
@@ -79,7 +80,8 @@ def read_store_manifest(root: Path) -> dict[str, Any]:
         BadInput: the manifest or its index is missing, damaged or of another schema, or has an
             invalid value.
     """
-    path = root / MANIFEST
+    mirror = mirror_of(root)
+    path = mirror.refresh(MANIFEST) if mirror else root / MANIFEST
     if not path.exists():
         raise BadInput(f"{path}: no token store there; make one: python -m tokenizer.encode")
     try:

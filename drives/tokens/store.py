@@ -10,6 +10,7 @@ Configs never repeat values of the manifest.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from drives.captions import Caption, read_captions
 from drives.content import hashes_of
+from drives.remote.mirror import mirror_of
 from drives.splits.base import of_split
 from drives.splits.footage import UNKNOWN, Footage, content_entry
 from drives.tokens.catalog import Catalog
@@ -64,6 +66,7 @@ class TokenStore:
         """What can be known at once; BadInput, or a warning where damage is skipped."""
         row = 4 * (self.spec.tokens_per_step + len(self.action_names))
         if int(self.catalog.num_steps.sum()) * row <= CHECKED_AT_ONCE:
+            self.prefetch(range(len(self.catalog)))
             found = [r for i in range(len(self.catalog)) if (r := self.damage_of(i))]
             hashes_of(self.root).save()
             _ = [self.captions_of(i) for i in range(len(self.catalog))]
@@ -129,6 +132,15 @@ class TokenStore:
             name: _sha256([split or e["split"], e["sha256"], e.get("meta", {}).get("captions", [])])
             for name, e in self.catalog.entries()
         }
+
+    @property
+    def far(self) -> bool:
+        """Whether the store is at a URL."""
+        return mirror_of(self.root) is not None
+
+    def prefetch(self, rows: Iterable[int]) -> None:
+        """Fetch the files of these drives in the background, where the store is at a URL."""
+        self._files.prefetch(int(self.catalog.file[row]) for row in rows)
 
     def steps_of(self, row: int) -> int:
         """Token steps of a drive; `row` is its place in the order of the ids."""

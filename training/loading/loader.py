@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from training.loading.pools import end_with_parent
 from training.loading.spread import spread
 from training.ranges import one_of
 
+AHEAD = 64  # batches whose samples are fetched in the background, where they are far
 MAX_RESTARTS = 3  # of workers, without a batch in between
 
 
@@ -98,6 +99,8 @@ class OrderedLoader(DataLoader):
 
     def __iter__(self) -> Any:
         batches, restarts = self._fresh(), 0
+        if ahead := getattr(self.samples, "far", False):
+            self._prefetch(range(AHEAD))
         while True:
             began = time.perf_counter()
             try:
@@ -113,8 +116,17 @@ class OrderedLoader(DataLoader):
             batch, broken = pair
             restarts = 0
             self._count(broken)
+            if ahead:
+                self._prefetch([AHEAD])
             self.order.samples_consumed += self.order.global_batch
             yield batch
+
+    def _prefetch(self, batches: Iterable[int]) -> None:
+        """Let far samples come nearer: those of batches so many after the next one."""
+        for later in batches:
+            position = self.order.samples_consumed + later * self.order.global_batch
+            if position < self.order.num_batches * self.order.global_batch:
+                self.samples.prefetch(self.order.local_ids(position))  # type: ignore[attr-defined]
 
     def _fresh(self) -> Iterator[Any]:
         """New workers; the order continues after the last batch handed over."""

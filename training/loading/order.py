@@ -147,8 +147,11 @@ class DataOrder(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         end = self.num_batches * self.global_batch
         for position in range(self.samples_consumed, end, self.global_batch):
-            start = position + self.rank * self.batch_size
-            yield self._ids(start, self.batch_size)
+            yield self.local_ids(position)
+
+    def local_ids(self, position: int) -> list[int]:
+        """Ids of this rank's samples of the global batch that begins at a place of the stream."""
+        return self._ids(position + self.rank * self.batch_size, self.batch_size)
 
     def global_ids(self, batch: int) -> list[int]:
         """Ids of all ranks' samples of the run's batch number `batch`, in order."""

@@ -18,6 +18,8 @@ from worldmodel.data import TokenClip
 from worldmodel.known_entropy.config import KnownEntropySourceConfig
 from worldmodel.known_entropy.world import ACTION_NAMES, KnownEntropyWorld
 
+NO_CONTENT = ("root", "cache", "format", "remote_cache_gb")  # settings that shape no token
+
 
 class KnownEntropySource(KnownEntropySourceConfig, TokenSource):
     """Tokens of a `KnownEntropyWorld`, kept below `cache`; see `KnownEntropySourceConfig`."""
@@ -26,7 +28,7 @@ class KnownEntropySource(KnownEntropySourceConfig, TokenSource):
     def folder(self) -> Path:
         if self.root:
             return Path(self.root)
-        settings = {k: v for k, v in asdict(self).items() if k not in ("root", "cache", "format")}
+        settings = {k: v for k, v in asdict(self).items() if k not in NO_CONTENT}
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         return Path(self.cache) / "tokens" / f"known-entropy-{key}"
 

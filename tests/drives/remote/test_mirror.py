@@ -1,0 +1,231 @@
+"""Data at a URL: the same as in a folder, or a named reason; the cache stays within its bound."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from file_server import Faults, served
+
+from drives.remote import mirror
+from drives.remote.mirror import Mirror, folder_of, is_url, mirror_of
+from drives.sources import DriveSource, TokenSource
+from drives.tokens.spec import TokenSpec
+from drives.tokens.writer import TokenStoreWriter
+from drives.writing import write_drive
+from training.errors import BadInput
+from training.loading.loader import OrderedLoader
+from training.loading.order import DataOrder
+from worldmodel.data import TokenWindows, collate
+
+SPEC = TokenSpec((1, 3, 4), 40, 10, 1, (24, 32), "test")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "FIRST_WAIT_S", 0.01)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Eight drives in two shards, opened as a store of any size is."""
+    monkeypatch.setattr("drives.tokens.writer.PACKED_AT", 4)
+    monkeypatch.setattr("drives.tokens.store.CHECKED_AT_ONCE", 0)
+    root = tmp_path / "there" / "store"
+    writer = TokenStoreWriter(root, SPEC, ["speed_mps"])
+    for number in range(8):
+        rng = np.random.default_rng(number)
+        tokens, actions = rng.integers(0, 40, (9, 3, 4)), rng.normal(size=(9, 1))
+        writer.write(f"d{number}", "val" if number == 7 else "train", tokens, actions, {})
+    return root
+
+
+@pytest.fixture
+def drives(tmp_path: Path) -> Path:
+    root = tmp_path / "there" / "drives"
+    for number in range(3):
+        frames = np.random.default_rng(number).integers(0, 255, (6, 16, 32, 3), np.uint8)
+        actions = np.linspace(0, 1, 6, dtype=np.float32)[:, None]
+        meta = {"fps": 10, "split": "train", "source": "test", "licence": "MIT"}
+        write_drive(root / f"d{number}", frames, actions, ["steering"], meta)
+    return root
+
+
+def windows_of(source: TokenSource) -> TokenWindows:
+    return TokenWindows(source.open().drives("train"), 4)
+
+
+def test_a_store_at_a_url_gives_the_windows_of_the_folder(store: Path, tmp_path: Path) -> None:
+    own, faults = windows_of(TokenSource(str(store))), Faults()
+    with served(store.parent, faults) as url:
+        source = TokenSource(f"{url}/store", cache=str(tmp_path / "cache"))
+        far = windows_of(source)
+        shards = [name for name in faults.asked if "shard" in name]
+        assert not shards  # opening fetches the manifest and the index alone
+        assert len(far) == len(own)
+        for index in range(len(own)):
+            for ours, theirs in zip(own[index], far[index], strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+        windows_of(source)[0]
+        assert max(n for name, n in faults.asked.items() if "shard" in name) == 1
+        assert source.open().hash == TokenSource(str(store)).open().hash
+    again = windows_of(source)  # without the server, what is here is used
+    np.testing.assert_array_equal(again[3][0], own[3][0])
+
+
+def test_faults_of_a_server_are_tried_again(store: Path, tmp_path: Path) -> None:
+    own = windows_of(TokenSource(str(store)))
+    with served(store.parent, Faults(fails=2, cuts=1)) as url:
+        far = windows_of(TokenSource(f"{url}/store", cache=str(tmp_path / "cache")))
+        np.testing.assert_array_equal(far[0][0], own[0][0])
+
+
+def test_what_never_arrives_whole_is_named(store: Path, tmp_path: Path) -> None:
+    with served(store.parent, Faults(fails=99)) as url:
+        source = TokenSource(f"{url}/store", cache=str(tmp_path / "a"))
+        with pytest.raises(BadInput, match=f"{url}/store/manifest.json: cannot be read after 5"):
+            source.open()
+    with served(store.parent) as url:
+        with pytest.raises(BadInput, match=r"store2/manifest.json: is not there; correct the URL"):
+            TokenSource(f"{url}/store2", cache=str(tmp_path / "b")).open()
+        shard = min(store.glob("shard-*"))
+        whole = shard.read_bytes()
+        shard.write_bytes(whole[:-9])
+        short = windows_of(TokenSource(f"{url}/store", cache=str(tmp_path / "c")))
+        found = [short.drives[i].damage for i in range(7)]
+        assert any("bytes arrived" in reason and shard.name in reason for reason in found)
+        shard.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        altered = windows_of(TokenSource(f"{url}/store", cache=str(tmp_path / "d")))
+        found = [altered.drives[i].damage for i in range(7)]
+        assert any("sha256" in reason and shard.name in reason for reason in found)
+
+
+def test_drives_at_a_url_are_the_drives_of_the_folder(drives: Path, tmp_path: Path) -> None:
+    own = DriveSource(str(drives)).open()
+    with served(drives.parent) as url:
+        source = DriveSource(f"{url}/drives", cache=str(tmp_path / "cache"))
+        far = source.open()
+        assert [drive.digest for drive in far] == [drive.digest for drive in own]
+        for ours, theirs in zip(own, far, strict=True):
+            np.testing.assert_array_equal(list(ours.frames()), list(theirs.frames()))
+        small = DriveSource(f"{url}/drives", str(tmp_path / "small"), remote_cache_gb=1e-6)
+        with pytest.raises(BadInput, match=r"are needed at once.*give data\.source\.remote_cache"):
+            small.open()
+
+
+def test_the_cache_stays_within_its_bound(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    for number in range(6):
+        (there / f"{number}.bin").write_bytes(bytes([number]) * 2_000_000)
+    (there / "small.json").write_text("{}")
+    with served(there) as url:
+        folder = folder_of(url, tmp_path / "cache", 0.0045)  # two of them
+        far = mirror_of(folder)
+        assert far is not None
+        far.fetch("small.json")
+        for number in range(6):
+            file = far.fetch(f"{number}.bin", 2_000_000)
+            assert file.read_bytes()[:1] == bytes([number])
+            held = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+            assert held <= 4_500_000
+        assert (folder / "small.json").exists()
+        assert sorted(f.name for f in folder.glob("*.bin")) == ["4.bin", "5.bin"]
+        far.fetch("4.bin", 2_000_000)  # used again: the other one goes first
+        far.fetch("0.bin", 2_000_000)
+        assert sorted(f.name for f in folder.glob("*.bin")) == ["0.bin", "4.bin"]
+
+
+def _fetch(folder: Path, start: multiprocessing.synchronize.Event) -> None:
+    start.wait()
+    far = mirror_of(folder)
+    assert far is not None
+    far.fetch("a.bin")
+
+
+def test_processes_fetch_a_file_once(tmp_path: Path) -> None:
+    there, faults = tmp_path / "there", Faults(latency_s=0.3)
+    there.mkdir()
+    (there / "a.bin").write_bytes(os.urandom(300_000))
+    with served(there, faults) as url:
+        folder = folder_of(url, tmp_path / "cache", 1.0)
+        context = multiprocessing.get_context("spawn")
+        start = context.Event()
+        both = [context.Process(target=_fetch, args=(folder, start)) for _ in range(2)]
+        for process in both:
+            process.start()
+        start.set()
+        for process in both:
+            process.join(60)
+        assert [process.exitcode for process in both] == [0, 0]
+    assert faults.asked["a.bin"] == 1
+    assert (folder / "a.bin").read_bytes() == (there / "a.bin").read_bytes()
+
+
+def test_the_loader_fetches_ahead(store: Path, tmp_path: Path) -> None:
+    faults = Faults()
+    with served(store.parent, faults) as url:
+        far = windows_of(TokenSource(f"{url}/store", cache=str(tmp_path / "cache")))
+        loader = OrderedLoader(far, DataOrder(len(far), 6, 2, seed=0), collate)
+        batches = iter(loader)
+        first = next(batches)
+        mirror_ = mirror_of(far.drives[0]._holder.root)
+        assert mirror_ is not None
+        assert len(mirror_._ahead) == 2  # both shards, though the first batch may need one
+        own = windows_of(TokenSource(str(store)))
+        near = OrderedLoader(own, DataOrder(len(own), 6, 2, seed=0), collate)
+        for ours, theirs in zip([first, *batches], near, strict=True):
+            assert ours.tokens.equal(theirs.tokens)
+            assert ours.actions.equal(theirs.actions)
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """The endpoint of a server that speaks S3."""
+    moto = pytest.importorskip("moto.server", reason="moto is a dev dependency")
+    pytest.importorskip("s3fs")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def test_a_store_in_s3(
+    store: Path, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_ENDPOINT_URL": bucket,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    system = s3fs.S3FileSystem(endpoint_url=bucket, skip_instance_cache=True)
+    system.mkdir("driving")
+    system.put(str(store), "driving/store", recursive=True)
+    own = windows_of(TokenSource(str(store)))
+    far = windows_of(TokenSource("s3://driving/store", cache=str(tmp_path / "cache")))
+    for index in range(len(own)):
+        np.testing.assert_array_equal(far[index][0], own[index][0])
+    with pytest.raises(BadInput, match=r"s3://driving/nowhere/manifest.json: is not there"):
+        TokenSource("s3://driving/nowhere", cache=str(tmp_path / "cache")).open()
+
+
+def test_names_stay_below_the_url(tmp_path: Path) -> None:
+    far = Mirror(tmp_path, "http://127.0.0.1:9", 1.0)
+    for name in ("../a", "/etc/passwd", "a/../../b", "a\\b", ""):
+        with pytest.raises(BadInput, match="is no file of the folder itself"):
+            far.fetch(name)
+
+
+def test_roots_that_are_urls() -> None:
+    assert all(map(is_url, ("http://a/b", "s3://bucket/x", "HTTPS://a")))
+    assert not any(map(is_url, ("/data", "data", "C:\\drives", Path("a/b"), "a:b")))
+    with pytest.raises(BadInput, match="are read from a folder"):
+        TokenSource("http://a/b", "commavq")
+    assert folder_of("/own", Path("c"), 1.0) == Path("/own")
