@@ -48,6 +48,7 @@ def yaw_rate_from_orientations(
     times_s: Samples,
     orientations_wxyz: Float[np.ndarray, "sample 4"],
     up: tuple[float, float, float] = (0.0, 0.0, 1.0),
+    where: str = "",
 ) -> Signal:
     """`yaw_rate_rad_s`: rotation from each orientation to the next about the car's own up axis.
 
@@ -55,12 +56,14 @@ def yaw_rate_from_orientations(
         orientations_wxyz: quaternions that rotate from the car's axes to those of the world.
         up: the up axis in the car's axes: (0, 0, 1) for forward-left-up (ROS, nuScenes),
             (0, 0, -1) for forward-right-down (comma, aviation).
+        where: the file, for messages.
     """
     lengths = np.linalg.norm(orientations_wxyz, axis=-1)
     if not (np.abs(lengths - 1) < 1e-2).all():
         bad = int(np.flatnonzero(~(np.abs(lengths - 1) < 1e-2))[0])
         raise BadInput(
-            f"orientation {bad} has length {lengths[bad]:g}; quaternions (w, x, y, z) have length 1"
+            f"{where}{': ' * bool(where)}orientation {bad} has length {lengths[bad]:g}; "
+            "quaternions (w, x, y, z) have length 1"
         )
     cars = Rotation.from_quat(np.roll(orientations_wxyz, -1, axis=-1))  # SciPy's order is xyzw
     turned = (cars[:-1].inv() * cars[1:]).as_rotvec() @ np.asarray(up, np.float64)

@@ -1,13 +1,17 @@
 """Readers of foreign formats, each with a file that it reads."""
 
+import importlib.util
 import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-from attacks.own_readers import COUNT_SLOW, Reader
+import pyarrow.csv
+import pyarrow.parquet
+from attacks.own_readers import COUNT_SLOW, COUNT_SLOWEST, Reader
 from comma2k19_files import write_segment
 from commavq_files import make_segments, write_tar
 from dmc_files import write_dmc
@@ -25,6 +29,59 @@ from drives.importers.tokens.dmc_latents import read_latents
 from drives.importers.tokens.npy_tokens import read_tokens as read_npy_tokens
 from drives.importers.tokens.onex_v1 import read_onex_v1
 from drives.importers.tokens.onex_v2 import read_onex_v2
+from drives.video import write_video
+
+
+def writers_of(test: str) -> ModuleType:
+    """A test's own functions that write files of a format."""
+    file = Path(__file__).parents[1] / f"drives/importers/{test}.py"
+    spec = importlib.util.spec_from_file_location(f"writers_of_{test}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def nuscenes_table(name: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        root = writers_of("test_posed").nuscenes(folder / "set", num_scenes=1, count=24)
+        return root / f"v1.0-mini/{name}.json"
+
+    return make
+
+
+def nuplan_database(folder: Path) -> Path:
+    return writers_of("test_posed").nuplan(folder / "set", seconds=4)
+
+
+def logged(writer: str, name: str, **settings: Any) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        return getattr(writers_of("test_steering"), writer)(folder / "car", **settings) / name
+
+    return make
+
+
+def listed(name: str) -> Callable[[Path], Path]:
+    return lambda folder: writers_of("test_opendv").opendv(folder / "set") / name
+
+
+def table_of(kind: str, suffix: str) -> Callable[[Path], Path]:
+    """A video or a folder of frames with its table."""
+
+    def make(folder: Path) -> Path:
+        pictures, rows = smooth_frames(20, 32, 32), np.linspace(0, 1, 20)
+        if kind == "videos":
+            write_video(folder / "drive.mp4", pictures, 10)
+        for index, picture in enumerate(pictures if kind == "frames" else ()):
+            (folder / "drive").mkdir(exist_ok=True)
+            Image.fromarray(picture).save(folder / f"drive/{index:03d}.png")
+        columns = pyarrow.table({"time_s": np.arange(20) / 10, "steering": rows, "speed_mph": rows})
+        write = pyarrow.csv.write_csv if suffix == "csv" else pyarrow.parquet.write_table
+        write(columns, folder / f"drive.{suffix}")
+        return folder / f"drive.{suffix}"
+
+    return make
 
 
 def archive(name: str) -> Callable[[Path], Path]:
@@ -149,7 +206,9 @@ IMPORTED_READERS = {
         lambda folder: write_onex_v2(folder / "a") / "segment_idx_0.bin", read_v2, False
     ),
     **{
-        f"comma2k19, {name}": Reader(comma_file(name), recorded("comma2k19", up, frames), False, n)
+        f"comma2k19, {name}": Reader(
+            comma_file(name), recorded("comma2k19", up, frames), False, n, "40"
+        )
         for name, up, frames, n in (
             ("global_pose/frame_times", 2, False, COUNT_SLOW),
             ("global_pose/frame_orientations", 2, False, COUNT_SLOW),
@@ -159,12 +218,12 @@ IMPORTED_READERS = {
     },
     "comma2k19, chunk.zip": Reader(comma_zip, recorded("comma2k19"), False, COUNT_SLOW),
     **{
-        f"ROS, {kind}": Reader(bag(kind), recorded("rosbag", 0), False, COUNT_SLOW)
+        f"ROS, {kind}": Reader(bag(kind), recorded("rosbag", 0), False, COUNT_SLOWEST)
         for kind in ("bag", "db3", "mcap")
     },
-    "ROS, metadata.yaml": Reader(bag_metadata, recorded("rosbag"), False, COUNT_SLOW),
-    "control suite, hdf5": Reader(episodes(), recorded("dmc", fps=50), False),
-    "latents, hdf5": Reader(episodes("vae_latents"), read_latents, False),
+    "ROS, metadata.yaml": Reader(bag_metadata, recorded("rosbag"), False, COUNT_SLOWEST),
+    "control suite, hdf5": Reader(episodes(), recorded("dmc", fps=50), False, COUNT_SLOW),
+    "latents, hdf5": Reader(episodes("vae_latents"), read_latents, False, COUNT_SLOW),
     **{
         f"LeRobot, {name}": Reader(
             lerobot_file(name), recorded("lerobot", up), False, COUNT_SLOW, "set"
@@ -177,4 +236,40 @@ IMPORTED_READERS = {
     },
     "nanoGPT, train.bin": Reader(nanogpt, lambda file: list(read_bin(file)), False),
     "tokens.npy": Reader(npy_tokens, read_npy_tokens, False),
+    **{
+        f"nuScenes, {name}.json": Reader(
+            nuscenes_table(name), recorded("nuscenes", 2, frames=False), False, COUNT_SLOW
+        )
+        for name in ("scene", "sample", "sample_data", "ego_pose")
+    },
+    "nuPlan, log.db": Reader(nuplan_database, recorded("nuplan", 0), False, COUNT_SLOWEST),
+    **{
+        f"OpenDV, {name}": Reader(listed(name), recorded("opendv", up), False, COUNT_SLOW, "set")
+        for name, up in (("meta/OpenDV-YouTube.json", 2), ("10hz_YouTube_val.json", 1))
+    },
+    **{
+        f"Donkey Car, {name}": Reader(
+            logged("tub", name, count=44), recorded("donkeycar", frames=False), False, COUNT_SLOW
+        )
+        for name in ("manifest.json", "catalog_0.catalog")
+    },
+    "Udacity's car, interpolated.csv": Reader(
+        logged("interpolated", "interpolated.csv", count=24),
+        recorded("udacity_car", frames=False, lock_deg=450.0),
+        False,
+        COUNT_SLOW,
+    ),
+    "Sully Chen, data.txt": Reader(
+        logged("sully_folder", "data.txt", dated=True),
+        recorded("sully_chen", frames=False),
+        False,
+        COUNT_SLOW,
+    ),
+    **{
+        f"{kind}, drive.{suffix}": Reader(
+            table_of(kind, suffix), recorded(kind, frames=False), False, COUNT_SLOW
+        )
+        for kind in ("videos", "frames")
+        for suffix in ("csv", "parquet")
+    },
 }

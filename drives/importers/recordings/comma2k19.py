@@ -181,8 +181,7 @@ def _recording(
         for name in segments[0].can
     }
     orientations = np.concatenate([s.orientations for s in segments])
-    with named(where):
-        yaw_rate = yaw_rate_from_orientations(times, orientations, up=FORWARD_RIGHT_DOWN)
+    yaw_rate = yaw_rate_from_orientations(times, orientations, FORWARD_RIGHT_DOWN, where)
     signals = [Signal("speed_mps", can["speed"].times_s, can["speed"].values), yaw_rate]
     _, rows = at_frames([*signals, can["steering_angle"]], times, where=where)
     speed, turn, wheel_deg = rows.T

@@ -175,6 +175,21 @@ def test_a_damaged_zip_is_named(route, tmp_path):
         FORMAT.recordings(archive)
 
 
+def test_a_zip_cannot_write_outside(route, tmp_path):
+    archive = tmp_path / "in/evil.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as packed:
+        for file in sorted((route / "9").rglob("*")):
+            packed.write(file, f"../../../out/..|../9/{file.relative_to(route / '9')}")
+    shutil.rmtree(route.parent)
+    (recording,) = FORMAT.recordings(archive)
+    assert recording.id == "_-9"
+    assert len(list(recording.read(0, 30))) == 30
+    main(["comma2k19", str(archive), str(tmp_path / "drives"), "--num-workers", "0"])
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "drives"}
+    assert not (tmp_path.parent / "out").exists()
+
+
 def test_nothing_of_comma2k19_is_said(tmp_path):
     with pytest.raises(BadInput, match="global_pose/frame_times"):
         FORMAT.recordings(tmp_path)

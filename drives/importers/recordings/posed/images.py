@@ -42,11 +42,11 @@ class Poses:
     positions_m: Float[np.ndarray, "sample 3"]
     orientations_wxyz: Float[np.ndarray, "sample 4"]
 
-    def signals(self) -> list[Signal]:
-        """Speed and yaw rate."""
+    def signals(self, where: str) -> list[Signal]:
+        """Speed and yaw rate; BadInput names `where` and what is no orientation."""
         return [
             speed_from_positions(self.times_s, self.positions_m),
-            yaw_rate_from_orientations(self.times_s, self.orientations_wxyz),
+            yaw_rate_from_orientations(self.times_s, self.orientations_wxyz, where=where),
         ]
 
 

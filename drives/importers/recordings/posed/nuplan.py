@@ -145,7 +145,7 @@ class _Log:
             "licence": LICENCE if licence == ImportOptions.licence else licence,
         }
         own = name if name.startswith(log) else f"{log}-{name}"
-        return posed_recordings(own, files, times_s, moved.signals(), meta, where)
+        return posed_recordings(own, files, times_s, moved.signals(where), meta, where)
 
 
 def _rows(database: sqlite3.Connection, query: str, *values: Any) -> list[Any]:

@@ -112,7 +112,7 @@ class _Tables:
             raise BadInput(f"{where}: has no images of {self.camera}; leave it out")
         times_s = np.array([e["timestamp"] for e in images], np.float64) * MICROSECONDS
         files = [inside(self.root, e["filename"], self.folder) for e in images]
-        signals = self.poses_of(images).signals()
+        signals = self.poses_of(images).signals(where)
         signals += self._can_signals(scene["name"], times_s)
         meta = {
             "source": f"nuScenes {self.folder.name}, {scene['name']}, {self.camera}",
