@@ -203,7 +203,7 @@ def test_a_varying_rate_needs_a_stated_one(tmp_path):
     times = [200 * i for i in range(30)] + [6000 + 66 * i for i in range(30)]
     stamped_video(tmp_path / "b.mp4", times)
     write_rows(tmp_path / "b.csv", 60)
-    with pytest.raises(BadInput, match=r"b\.mp4: its rate varies.*; give --fps N"):
+    with pytest.raises(BadInput, match=r"b\.mp4: its rate varies.*; give --fps"):
         videos.FORMAT.recordings(tmp_path)
     drive = imported(tmp_path, tmp_path / "out", fps=5)
     numbers, rows = numbers_and_rows(drive)
@@ -226,7 +226,7 @@ def test_a_bare_stream_has_the_rate_that_is_stated(tmp_path):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     write_rows(tmp_path / "a.csv", 20)
-    with pytest.raises(BadInput, match=r"a\.hevc: states no frame rate; give --fps N"):
+    with pytest.raises(BadInput, match=r"a\.hevc: does not state its rate; give --fps"):
         videos.FORMAT.recordings(tmp_path)
     drive = imported(tmp_path, tmp_path / "stated", fps=20)
     assert drive.fps == 20
