@@ -212,12 +212,13 @@ def test_a_varying_rate_needs_a_stated_one(tmp_path):
     # The mean of three rows; of the first half, each its own.
     np.testing.assert_allclose(rows[:29], numbers[:29], atol=1e-3)
     np.testing.assert_allclose(rows[31:38], np.array(numbers[31:38]) + 1, atol=1e-3)
-    assert drive.meta["recorded_fps"] == "varies"
+    assert drive.meta["picked_at_fps"] == 5
     assert drive.drops == []
 
 
 def test_a_bare_stream_has_the_rate_that_is_stated(tmp_path):
-    with av.open(str(tmp_path / "a.hevc"), "w", format="hevc") as container:
+    (tmp_path / "in").mkdir()
+    with av.open(str(tmp_path / "in" / "a.hevc"), "w", format="hevc") as container:
         stream = container.add_stream("libx265", rate=20)
         stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
         stream.options = {"x265-params": "log-level=none"}
@@ -225,12 +226,12 @@ def test_a_bare_stream_has_the_rate_that_is_stated(tmp_path):
             frame = av.VideoFrame.from_ndarray(numbered(index), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    write_rows(tmp_path / "a.csv", 20)
+    write_rows(tmp_path / "in" / "a.csv", 20)
     with pytest.raises(BadInput, match=r"a\.hevc: does not state its rate; give --fps"):
-        videos.FORMAT.recordings(tmp_path)
-    drive = imported(tmp_path, tmp_path / "stated", fps=20)
+        videos.FORMAT.recordings(tmp_path / "in")
+    drive = imported(tmp_path / "in", tmp_path / "stated", fps=20)
     assert drive.fps == 20
     assert numbers_and_rows(drive)[0] == list(range(20))
-    write_rows(tmp_path / "a.csv", 20, [i / 20 for i in range(20)])
-    (recording,) = videos.FORMAT.recordings(tmp_path)
+    write_rows(tmp_path / "in" / "a.csv", 20, [i / 20 for i in range(20)])
+    (recording,) = videos.FORMAT.recordings(tmp_path / "in")
     assert recording.fps == pytest.approx(20)
