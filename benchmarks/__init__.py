@@ -21,6 +21,7 @@ SUITES = (
     "decoding",
     "maskgit",
     "data_path",
+    "large_store",
     "video_clips",
     "training_loop",
     "goodput",

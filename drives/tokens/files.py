@@ -4,11 +4,15 @@ A file is examined once per machine: its sha256 and its highest token are kept w
 its folder (`drives/content.py`), by size, dates and inode.
 """
 
+import ctypes
 import hashlib
+import mmap
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +25,6 @@ from training.errors import BadInput
 
 # The kernel's default limit is 65,530 maps per process (vm.max_map_count).
 MAX_MAPPED = 16384
-HIGHEST = ": highest token"  # beside the sha256 of a file
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class StoreFiles:
         self.root, self.catalog, self.spec = root, catalog, spec
         self.num_actions, self.verify = num_actions, verify
         self._mapped: dict[int, MappedFile] = {}
+        memory = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+        self._is_huge = sum(shard.size for shard in catalog.shards) > memory // 2
 
     @cached_property
     def _max_mapped(self) -> int:
@@ -113,7 +118,8 @@ class StoreFiles:
             )
         found = self._map(path, entry["num_steps"])
         if self.verify:
-            highest = hashes_of(self.root).of(f"{file}{HIGHEST}", path, _highest(found.tokens))
+            name = f"{file}: highest token"
+            highest = hashes_of(self.root).of(name, path, _highest(found.tokens))
             if int(highest) >= self.spec.vocab_size:
                 check_tokens(found.tokens, self.spec, str(path))
         return found
@@ -123,19 +129,23 @@ class StoreFiles:
         if reason := self._misfit(record):
             raise BadInput(reason)
         found = self._map(path, record.num_steps)
-        if self.verify and not self._is_whole(record, path, found):
+        if self.verify and not self._is_whole(record, path):
             rows = np.flatnonzero(self.catalog.file == number).tolist()
             reasons = {row: self._damage_of_rows(row, found, path) for row in rows}
             damaged = {row: reason for row, reason in reasons.items() if reason}
             return MappedFile(found.tokens, found.actions, "", damaged)
         return found
 
-    def _is_whole(self, record: ShardRecord, path: Path, found: MappedFile) -> bool:
-        hashes = hashes_of(self.root)
-        if hashes.of_shared(record.file, path) != record.sha256:
-            return False
-        highest = hashes.of_shared(f"{record.file}{HIGHEST}", path, _highest(found.tokens))
-        return int(highest) < self.spec.vocab_size
+    def _is_whole(self, record: ShardRecord, path: Path) -> bool:
+        def measure(file: object) -> str:
+            # One read for both; through the map, every page would be a fault of its own.
+            content = path.read_bytes()
+            tokens = self._columns(pa.py_buffer(content))[0]
+            return f"{hashlib.sha256(content).hexdigest()} {int(tokens.max())}"
+
+        name = f"{record.file}: sha256, highest token"
+        digest, highest = hashes_of(self.root).of_shared(name, path, measure).split()
+        return digest == record.sha256 and int(highest) < self.spec.vocab_size
 
     def _misfit(self, record: ShardRecord) -> str:
         path = self.root / record.file
@@ -167,13 +177,8 @@ class StoreFiles:
     def _map(self, path: Path, num_steps: int) -> MappedFile:
         try:
             # The map outlives the file: a store of many files needs no file to stay open.
-            with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
-                table = stream.read_all()
-            tokens = _column(table, "tokens", self.spec.tokens_per_step)
-            if self.num_actions:
-                actions = _column(table, "actions", self.num_actions)
-            else:
-                actions = np.zeros((len(tokens), 0), np.float32)
+            with pa.memory_map(str(path)) as file:
+                tokens, actions = self._columns(file)
         except (pa.ArrowException, LookupError, ValueError, TypeError, OSError) as error:
             raise BadInput(
                 f"{path}: is not what the manifest describes ({error}); encode the drives again"
@@ -183,7 +188,27 @@ class StoreFiles:
                 f"{path}: {len(tokens)} steps where the manifest says {num_steps}; "
                 "encode the drives again"
             )
+        if self._is_huge:
+            _read_no_more_than_asked(tokens, actions)
         return MappedFile(tokens.reshape(-1, *frame_shape(self.spec)), actions)
+
+    def _columns(self, source: Any) -> tuple[np.ndarray, np.ndarray]:
+        with pa.ipc.open_stream(source) as stream:
+            table = stream.read_all()
+        tokens = _column(table, "tokens", self.spec.tokens_per_step)
+        if not self.num_actions:
+            return tokens, np.zeros((len(tokens), 0), np.float32)
+        return tokens, _column(table, "actions", self.num_actions)
+
+
+def _read_no_more_than_asked(*arrays: np.ndarray) -> None:
+    """Switch off the system's reading ahead in maps: up to megabytes for each random window."""
+    system = ctypes.CDLL(None)
+    for array in arrays if hasattr(system, "madvise") else ():
+        address = array.__array_interface__["data"][0]
+        start = address // mmap.PAGESIZE * mmap.PAGESIZE
+        size = address + array.nbytes - start
+        system.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.MADV_RANDOM)
 
 
 def _highest(tokens: np.ndarray) -> Callable[[object], str]:

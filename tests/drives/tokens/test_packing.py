@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from drives import content
+from drives.tokens import files
 from drives.tokens.catalog import INDEX, write_index
 from drives.tokens.packing import write_rows
 from drives.tokens.spec import TokenSpec
@@ -231,16 +232,29 @@ def test_an_altered_or_missing_index_is_named(packed: Path) -> None:
 
 def test_a_shard_is_read_for_its_hash_once_per_machine(large: Path, monkeypatch) -> None:
     monkeypatch.setattr("drives.content.TICK_S", -1.0)
-    read, true = [], content.file_sha256
-    monkeypatch.setattr(content, "file_sha256", lambda path: read.append(path) or true(path))
+    read, true = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or true(path))
     content._hashes_of.cache_clear()
     store = TokenStore(large)
-    assert not read  # by opening
+    assert not [path for path in read if path.suffix == ".arrow"]  # by opening
     for _ in range(3):
         assert not any(drive.damage for drive in store.all)
         content._hashes_of.cache_clear()  # as another process
         store = TokenStore(large)
-    assert sorted(path for path in read if path.name != "6.arrow") == sorted(shards(large))
+    assert sorted(path for path in read if path.suffix == ".arrow") == sorted(shards(large))
+
+
+def test_a_store_larger_than_memory_reads_the_same(large: Path, monkeypatch) -> None:
+    before = [drive.tokens.copy() for drive in TokenStore(large).all]
+    monkeypatch.setattr("drives.tokens.files.os.sysconf", lambda name: 0)
+    advised = []
+    told = files._read_no_more_than_asked
+    monkeypatch.setattr(
+        files, "_read_no_more_than_asked", lambda *arrays: advised.append(told(*arrays))
+    )
+    after = TokenStore(large).all
+    assert all(np.array_equal(a, drive.tokens) for a, drive in zip(before, after, strict=True))
+    assert len(advised) == 4
 
 
 def test_a_store_is_sent_to_a_process_without_its_content(large: Path) -> None:
