@@ -112,6 +112,8 @@ def read_recordings(path: Path, options: RosOptions) -> list[Recording]:
         topic = _image_topic(path, types, options.topic)
         used = _signal_topics(path, types, options.signals)
         times, received = _frame_times(path, reader, topic)
+        if not used and options.signals is None:
+            logger.warning("%s: no topic says what the car does: frames alone", path)
         signals = _signals(path, reader, {name: types[name] for name in used})
     start, stop = _covered(path, times, signals, options.max_gap_s)
     steps = np.diff(times[start:stop])

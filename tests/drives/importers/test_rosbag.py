@@ -107,6 +107,15 @@ def test_ambiguous_topics_are_named_and_chosen(tmp_path):
     assert recording.actions.shape == (40, 0)
 
 
+def test_frames_alone_are_said(tmp_path, caplog):
+    path = write_bag(tmp_path, "bag", camera)
+    assert FORMAT.recordings(path)[0].actions.shape == (40, 0)
+    assert "no topic says what the car does" in caplog.text
+    caplog.clear()
+    FORMAT.recordings(path, signals="")
+    assert not caplog.text
+
+
 def test_missing_frames_begin_another_recording(tmp_path, caplog):
     def make(types):
         return [*camera(types, 90)[:30], *camera(types, 90)[31:], *odometry(types, 9.0)]

@@ -106,6 +106,10 @@ def change(file: str, old: str, new: str) -> Callable[[Path], object]:
         (change("catalog_1.catalog", '"user/angle": 0.45', '"user/angle": 2.0'), "steering is 2"),
         (change("catalog_1.catalog", '"user/angle": 0.45, ', ""), "line 5: has no user/angle"),
         (change("catalog_1.catalog", '"user/angle": 0.45', '"user/an'), "line 5 is no JSON"),
+        (
+            change("catalog_1.catalog", '"_timestamp_ms": 1600000002250, ', ""),
+            "line 5: _timestamp_ms is None",
+        ),
         (change("manifest.json", "paths", "path"), r"manifest\.json: names no catalogs"),
         (lambda folder: (folder / "catalog_1.catalog").unlink(), r"catalog_1\.catalog: cannot be"),
         (lambda folder: (folder / "images/7_cam_image_array_.jpg").unlink(), "--on-missing=gap"),
@@ -291,6 +295,8 @@ def test_both_sets_of_sully_chen(tmp_path: Path) -> None:
     (steered,) = sully_chen.FORMAT.recordings(tmp_path / "new", lock_deg=100.0)
     np.testing.assert_allclose(steered.actions[:, 0], right_deg / 100)
     table = tmp_path / "new/data.txt"
-    table.write_text(table.read_text().replace("5.jpg -5.5", "5.jpg left"))
-    with pytest.raises(BadInput, match=r"row 5 is '5\.jpg left.*expected N\.jpg angle"):
-        sully_chen.FORMAT.recordings(tmp_path / "new")
+    whole = table.read_text()
+    for angle in ("left", "-5.5.5"):
+        table.write_text(whole.replace("5.jpg -5.5", f"5.jpg {angle}"))
+        with pytest.raises(BadInput, match=rf"row 5 is '5\.jpg {angle}.*expected N\.jpg angle"):
+            sully_chen.FORMAT.recordings(tmp_path / "new")

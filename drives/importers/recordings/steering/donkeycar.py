@@ -147,7 +147,7 @@ def _record(where: str, values: Any, index: int | None) -> Record:
 
 
 def _number(record: Record, field: str) -> float:
-    value = record.values[field]
+    value = record.values.get(field)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadInput(f"{record.where}: {field} is {value!r}; give a number, or delete the record")
     return float(value)

@@ -25,7 +25,9 @@ from training.errors import BadInput
 from training.ranges import positive
 
 TABLE = "data.txt"
-LINE = re.compile(r"(\S+\.(?:jpe?g|png))[\s,]+(-?[\d.]+(?:e-?\d+)?)(?:\s*,\s*(\S.*\S))?\s*", re.I)
+LINE = re.compile(
+    r"(\S+\.(?:jpe?g|png))[\s,]+(-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)(?:\s*,\s*(\S.*\S))?\s*", re.I
+)
 
 
 @dataclass(frozen=True)
