@@ -1,9 +1,7 @@
 """Camera images and poses of the car -> recordings."""
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,16 +14,18 @@ from drives.actions.derived import (
     yaw_rate_from_orientations,
 )
 from drives.actions.signals import Signal, at_frames
-from drives.actions.table import check_actions
-from drives.importers.recording import Recording
-from drives.video.images import check_sizes
+from drives.importers.recording import ImportOptions, Recording
+from drives.importers.recordings.steering.sessions import (
+    MAX_GAP_S,
+    Rows,
+    recordings_of,
+    sessions_of,
+)
 from training.errors import BadInput
 
-logger = logging.getLogger(__name__)
-
-MAX_GAP_S = 0.5  # a longer one between two images ends a recording
-MIN_FRAMES = 20  # a shorter piece cannot be cut into three splits
+SIGNAL_GAP_S = 0.5  # longest time between two poses
 MICROSECONDS = 1e-6
+LICENCE = "CC BY-NC-SA 4.0"  # of nuScenes and of nuPlan
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,17 @@ class Poses:
     positions_m: Float[np.ndarray, "sample 3"]
     orientations_wxyz: Float[np.ndarray, "sample 4"]
 
-    def signals(self, where: str) -> list[Signal]:
+    def signals(self, where: Path) -> list[Signal]:
         """Speed and yaw rate; BadInput names `where` and what is no orientation."""
         return [
             speed_from_positions(self.times_s, self.positions_m),
-            yaw_rate_from_orientations(self.times_s, self.orientations_wxyz, where=where),
+            yaw_rate_from_orientations(self.times_s, self.orientations_wxyz, where=str(where)),
         ]
+
+
+def licence_of(options: ImportOptions) -> str:
+    """What was given, else that of both data sets."""
+    return LICENCE if options.licence == ImportOptions.licence else options.licence
 
 
 def inside(root: Path, name: str, where: Path) -> Path:
@@ -64,49 +69,37 @@ def posed_recordings(
     times_s: Float[np.ndarray, " frame"],
     signals: Sequence[Signal],
     meta: dict[str, Any],
-    where: str,
+    where: Path,
+    on_missing: str,
     caption: str = "",
 ) -> list[Recording]:
-    """Recordings of one camera; a pause ends one and begins the next, `NAME-00`, `NAME-01`, ...
+    """Recordings of one camera, cut at pauses as those of any log.
 
     Columns are the signals' and `curvature_per_m`. Row t is their mean between the times of image t
     and t+1, so that it is right also where the camera's steps are uneven.
 
     Args:
+        on_missing: as in `RowOptions`.
         caption: of all frames; "" for none.
 
     Raises:
         BadInput: images are missing or of several sizes, or the signals do not cover them.
     """
-    missing = [image for image in images if not image.is_file()]
-    if missing:
-        raise BadInput(
-            f"{where}: {len(missing)} of {len(images)} images are missing, the first is "
-            f"{missing[0]}; download that part, or leave it out (--on-bad=skip)"
-        )
+    rows = Rows(where, images, times_s, (), np.zeros((len(images), 0)))
+    parts = [
+        at_frames(signals, times_s[start:stop], SIGNAL_GAP_S, str(where))
+        for start, stop in sessions_of(rows)
+    ]
+    names, values = parts[0][0], np.concatenate([part[1] for part in parts])
+    speed, yaw_rate = (values[:, names.index(of)] for of in ("speed_mps", "yaw_rate_rad_s"))
+    actions = np.column_stack([values, curvature_per_m(yaw_rate, speed)])
+    rows = replace(rows, action_names=(*names, "curvature_per_m"), actions=actions)
     steps = np.diff(times_s)
-    edges = [0, *(np.flatnonzero(steps > MAX_GAP_S) + 1).tolist(), len(images)]
-    pieces = [(a, b) for a, b in pairwise(edges) if b - a >= MIN_FRAMES]
-    if not pieces:
-        raise BadInput(
-            f"{where}: no {MIN_FRAMES} images without a pause of {MAX_GAP_S:g} s; leave it out "
-            "(--on-bad=skip)"
-        )
-    if len(edges) > 2:
-        logger.warning("%s: %d pauses; made %d recordings", where, len(edges) - 2, len(pieces))
-    check_sizes(list(images))
+    steady = steps[(steps > 0) & (steps <= MAX_GAP_S)]
     # The mean, not the median: steps of nuScenes are 0.05 or 0.1 s for a camera of 12 Hz.
-    fps = round(float(1 / np.mean(np.concatenate([steps[a : b - 1] for a, b in pieces]))), 2)
-    found = []
-    for number, (start, stop) in enumerate(pieces):
-        names, rows = at_frames(signals, times_s[start:stop], MAX_GAP_S, where)
-        curvature = curvature_per_m(
-            rows[:, names.index("yaw_rate_rad_s")], rows[:, names.index("speed_mps")]
-        )
-        names, rows = (*names, "curvature_per_m"), np.append(rows, curvature[:, None], axis=1)
-        check_actions(Path(where), names, rows)
-        own = f"{name}-{number:02d}" if len(pieces) > 1 else name
-        whole = {"text": caption, "start": 0, "stop": stop - start}
-        about = {**meta, "captions": [whole]} if caption else meta
-        found.append(Recording(own, tuple(images[start:stop]), fps, names, rows, about))
-    return found
+    fps = round(float(1 / steady.mean()), 2) if len(steady) else None
+    found = recordings_of(rows, name, meta, on_missing, fps)
+    if not caption:
+        return found
+    texts = [[{"text": caption, "start": 0, "stop": len(r.actions)}] for r in found]
+    return [replace(r, meta={**meta, "captions": own}) for r, own in zip(found, texts, strict=True)]

@@ -13,17 +13,17 @@ from urllib.parse import quote
 
 import numpy as np
 
-from drives.importers.recording import Candidate, ImportOptions, Recording, RecordingFormat
+from drives.importers.recording import Candidate, Recording, RecordingFormat
 from drives.importers.recordings.posed.images import (
     MICROSECONDS,
-    MIN_FRAMES,
     Poses,
     inside,
+    licence_of,
     posed_recordings,
 )
+from drives.importers.recordings.steering.sessions import MIN_FRAMES, RowOptions
 from training.errors import BadInput
 
-LICENCE = "CC BY-NC-SA 4.0"
 BLOBS = "sensor_blobs"
 PATTERNS = ("*.db", "*/*.db", "*/*/*.db", "*/*/*/*.db")  # from splits/mini up to the whole set
 MARGIN_S = 0.5  # of poses before and after a scene's images
@@ -31,7 +31,7 @@ FILE_HEAD = b"SQLite format 3\0"
 
 
 @dataclass(frozen=True)
-class NuPlanOptions(ImportOptions):
+class NuPlanOptions(RowOptions):
     """Settings of nuPlan.
 
     Attributes:
@@ -135,17 +135,17 @@ class _Log:
             np.float64,
         ).reshape(-1, 8)
         poses = poses[np.append(True, np.diff(poses[:, 0]) > 0)[: len(poses)]]
-        where = f"{self.file}: {name}"
+        where = Path(f"{self.file}: {name}")
         if len(poses) < 2:
             raise BadInput(f"{where}: has no poses at the time of its images; copy the file again")
         moved = Poses(poses[:, 0] * MICROSECONDS, poses[:, 1:4], poses[:, 4:])
-        licence = self.options.licence
         meta = {
             "source": f"nuPlan {log}, {name}, {self.options.camera}",
-            "licence": LICENCE if licence == ImportOptions.licence else licence,
+            "licence": licence_of(self.options),
         }
         own = name if name.startswith(log) else f"{log}-{name}"
-        return posed_recordings(own, files, times_s, moved.signals(where), meta, where)
+        missing = self.options.on_missing
+        return posed_recordings(own, files, times_s, moved.signals(where), meta, where, missing)
 
 
 def _rows(database: sqlite3.Connection, query: str, *values: Any) -> list[Any]:

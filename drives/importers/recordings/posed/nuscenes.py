@@ -13,26 +13,27 @@ from threading import Lock
 import numpy as np
 
 from drives.actions.signals import Signal, at_frames
-from drives.importers.recording import Candidate, ImportOptions, Recording, RecordingFormat
+from drives.importers.recording import Candidate, Recording, RecordingFormat
 from drives.importers.recordings.json_lists import Entry, read_entries
 from drives.importers.recordings.posed.images import (
-    MAX_GAP_S,
     MICROSECONDS,
+    SIGNAL_GAP_S,
     Poses,
     inside,
+    licence_of,
     posed_recordings,
 )
+from drives.importers.recordings.steering.sessions import RowOptions
 from training.disk.records import read_json
 from training.errors import BadInput
 
 logger = logging.getLogger(__name__)
 
-LICENCE = "CC BY-NC-SA 4.0"
 TABLES = "v1.0-*/sample_data.json"
 
 
 @dataclass(frozen=True)
-class NuScenesOptions(ImportOptions):
+class NuScenesOptions(RowOptions):
     """Settings of nuScenes.
 
     Attributes:
@@ -103,11 +104,11 @@ class _Tables:
             reason = f"{self.folder / 'ego_pose.json'}: the pose of an image is missing or no pose"
             raise BadInput(f"{reason} ({error}); copy the table again") from error
 
-    def read(self, scene: Entry, licence: str) -> list[Recording]:
+    def read(self, scene: Entry, options: NuScenesOptions) -> list[Recording]:
         with self.lock:  # scenes are read by several threads
             images = self.images.get(scene["token"], [])
             _ = self.poses
-        where = f"{self.folder}: {scene['name']}"
+        where = Path(f"{self.folder}: {scene['name']}")
         if not images:
             raise BadInput(f"{where}: has no images of {self.camera}; leave it out")
         times_s = np.array([e["timestamp"] for e in images], np.float64) * MICROSECONDS
@@ -116,10 +117,12 @@ class _Tables:
         signals += self._can_signals(scene["name"], times_s)
         meta = {
             "source": f"nuScenes {self.folder.name}, {scene['name']}, {self.camera}",
-            "licence": LICENCE if licence == ImportOptions.licence else licence,
+            "licence": licence_of(options),
         }
         text = str(scene.get("description") or "").strip()
-        return posed_recordings(scene["name"], files, times_s, signals, meta, where, text)
+        return posed_recordings(
+            scene["name"], files, times_s, signals, meta, where, options.on_missing, text
+        )
 
     def _can_signals(self, scene: str, times_s: np.ndarray) -> list[Signal]:
         """The steering wheel, where the CAN expansion has this scene (21 scenes have none)."""
@@ -136,7 +139,7 @@ class _Tables:
         values = values[np.append(True, np.diff(values[:, 0]) > 0)]
         signal = Signal("steering_wheel_rad", values[:, 0] * MICROSECONDS, values[:, 1])
         try:
-            at_frames([signal], times_s, MAX_GAP_S, str(file))
+            at_frames([signal], times_s, SIGNAL_GAP_S, str(file))
         except BadInput as error:
             logger.warning("%s; the scene has no steering_wheel_rad", error)
             return []
@@ -158,7 +161,7 @@ def find(root: Path, options: NuScenesOptions) -> list[Candidate]:
     except BadInput as error:
         return [Candidate(str(root), partial(_refuse, str(error)))]
     return [
-        Candidate(f"{tables.folder}: {scene['name']}", partial(tables.read, scene, options.licence))
+        Candidate(f"{tables.folder}: {scene['name']}", partial(tables.read, scene, options))
         for scene in sorted(scenes, key=lambda scene: str(scene["name"]))
     ]
 
