@@ -19,9 +19,7 @@ from encoded_videos import smooth_frames
 from lerobot_files import FRONT, vectors, write_v3
 from lerobot_files import camera as camera_feature
 from onex_files import write_onex_v1, write_onex_v2
-from opendv_files import opendv
 from PIL import Image
-from posed_files import LOG, nuplan, nuscenes
 from ros_bags import camera, odometry, write_bag
 
 from drives.importers.formats import RECORDING_FORMATS
@@ -167,18 +165,6 @@ def lerobot_file(name: str) -> Callable[[Path], Path]:
     return make
 
 
-def one_scene(folder: Path) -> Path:
-    return nuscenes(folder, num_scenes=1)
-
-
-def posed_file(write: Callable[..., Path], name: str) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        write(folder / "set")
-        return folder / "set" / name
-
-    return make
-
-
 def nanogpt(folder: Path) -> Path:
     frames = make_segments(1, 8)["segment-00"]["token.npy"].reshape(8, 128)
     stream = np.concatenate([np.full((8, 1), 1024), frames], 1).astype(np.uint16)
@@ -247,29 +233,6 @@ IMPORTED_READERS = {
             ("meta/episodes/chunk-000/file-000.parquet", 4),
             ("data/chunk-000/file-000.parquet", 3),
         )
-    },
-    **{
-        f"nuScenes, {name}": Reader(
-            posed_file(one_scene, f"v1.0-mini/{name}.json"),
-            recorded("nuscenes", 2, frames=False),
-            False,
-            COUNT_SLOW,
-            "set",
-        )
-        for name in ("scene", "sample", "sensor", "sample_data", "ego_pose")
-    },
-    "nuPlan, log.db": Reader(
-        posed_file(nuplan, f"nuplan-v1.1/splits/mini/{LOG}.db"),
-        recorded("nuplan", 0, frames=False),
-        False,
-        COUNT_SLOW,
-        "set",
-    ),
-    **{
-        f"OpenDV, {name}": Reader(
-            posed_file(opendv, name), recorded("opendv", up), False, COUNT_SLOW, "set"
-        )
-        for name, up in (("meta/OpenDV-YouTube.json", 2), ("10hz_YouTube_val.json", 1))
     },
     "nanoGPT, train.bin": Reader(nanogpt, lambda file: list(read_bin(file)), False),
     "tokens.npy": Reader(npy_tokens, read_npy_tokens, False),
