@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from drives.carracing.config import CarRacingConfig
 from training.config import POLICIES
+from training.errors import BadInput
 from training.ranges import at_least, one_of, positive
 
 ON_DUPLICATES = ("stop", "warn", "off")
@@ -70,6 +71,33 @@ class TokenSourceConfig:
 
     def __post_init__(self) -> None:
         positive("data.source.", remote_cache_gb=self.remote_cache_gb)
+
+
+@dataclass(frozen=True)
+class MixtureSourceConfig(TokenSourceConfig):
+    """Several token stores of one tokenizer, and how often each comes.
+
+    Attributes:
+        root: not used.
+        roots: folders or URLs of the stores.
+        weights: share of the training windows that each store gives, in the order of `roots`, of
+            any sum; (): every window of every store comes as often.
+    """
+
+    root: str | None = None  # type: ignore[assignment]
+    roots: Sequence[str] = ()
+    weights: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.roots:
+            raise BadInput("data.source.roots=[]: give token stores, such as [tokens/a,tokens/b]")
+        if self.weights and len(self.weights) != len(self.roots):
+            raise BadInput(
+                f"data.source.weights={list(self.weights)} for {len(self.roots)} roots; give one "
+                "each"
+            )
+        positive("data.source.", weights=self.weights)
 
 
 @dataclass(frozen=True, kw_only=True)

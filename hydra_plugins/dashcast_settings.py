@@ -5,7 +5,13 @@ hold what differs. Nothing here imports torch: `--help` answers at once.
 """
 
 from drives.clips.config import ClipsConfig
-from drives.config import DataRoot, DriveSourceConfig, SourceRoot, TokenSourceConfig
+from drives.config import (
+    DataRoot,
+    DriveSourceConfig,
+    MixtureSourceConfig,
+    SourceRoot,
+    TokenSourceConfig,
+)
 from tokenizer.commands import (
     CompareSettings,
     ConvertSettings,
@@ -99,6 +105,7 @@ SOURCES = "data/source"
 KNOWN_ENTROPY = "worldmodel.known_entropy.source.KnownEntropySource"
 register(SOURCES, "drives", DriveSourceConfig, _target_="drives.sources.DriveSource")
 register(SOURCES, "tokens", TokenSourceConfig, _target_="drives.sources.TokenSource")
+register(SOURCES, "mixture", MixtureSourceConfig, _target_="drives.mixture.MixtureSource")
 register(SOURCES, "known_entropy", KnownEntropySourceConfig, _target_=KNOWN_ENTROPY)
 MODULES = {
     "clips": (ClipsConfig, "drives.clips.data_module.ClipDataModule"),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from drives.clips.config import BalanceConfig
 from drives.config import DataConfig
 from tokenizer.config import EncodeConfig
 from training.config import AdamWConfig
@@ -20,6 +21,7 @@ class WindowsConfig(DataConfig):
         context_steps: time steps of a window; the network's.
         num_val_windows: validation windows, evenly spread over the drives.
         encode: how drives are encoded on first use.
+        balance: rare windows come more often; the features are action columns.
     """
 
     tokenizer: str = "carracing"
@@ -27,6 +29,7 @@ class WindowsConfig(DataConfig):
     batch_size: int = 8
     num_val_windows: int = 64
     encode: EncodeConfig = field(default_factory=EncodeConfig)
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -29,6 +29,7 @@ from training.loading.order import DataOrder
 from worldmodel.action_ranges import action_ranges
 from worldmodel.conditioning.text_encoders import Captions
 from worldmodel.config import WindowsConfig
+from worldmodel.window_weights import window_weights
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class TokenDataModule(L.LightningDataModule):
         self.source, self.tokenizer_name = source, config.tokenizer
         self.context_steps, self.batch_size = context_steps, config.batch_size
         self.num_val_windows, self.num_workers = config.num_val_windows, config.num_workers
-        self.seed, self.encode = config.seed, config.encode
+        self.seed, self.encode, self.balance = config.seed, config.encode, config.balance
         self.store: TokenStore
         self.drives: list[Drive] = []
 
@@ -279,7 +280,11 @@ class TokenDataModule(L.LightningDataModule):
         module: Any = self.trainer.lightning_module
         steps = self.trainer.max_steps * module.accumulate
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        order = DataOrder(len(dataset), steps, self.batch_size, self.seed, rank, world)
+        counts = np.diff(dataset.ends, prepend=0).tolist()
+        weights = window_weights(
+            self.store, dataset.drives, counts, self.context_steps, self.balance
+        )
+        order = DataOrder(len(dataset), steps, self.batch_size, self.seed, rank, world, weights)
         return OrderedLoader(dataset, order, collate, self.num_workers, self.on_corrupt)
 
     def val_dataloader(self) -> DataLoader:

@@ -1,6 +1,6 @@
 """Balanced sampling: rare weather and rare turns are drawn more often than they were driven."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,16 +24,29 @@ def clip_weights(
     Raises:
         BadInput: a drive lacks a feature, or the feature is neither a number nor a name.
     """
-    cells = np.zeros(sum(clips), np.int64)
+
+    def of_clips(name: str) -> np.ndarray:
+        found = [
+            _values(drive, name, count, clip_frames)
+            for drive, count in zip(drives, clips, strict=True)
+            if count
+        ]
+        return np.concatenate(found)
+
+    return joint_weights(config, of_clips, sum(clips))
+
+
+def joint_weights(
+    config: BalanceConfig, values: Callable[[str], np.ndarray], num: int
+) -> Float[np.ndarray, " clip"]:
+    """The weight of every clip by the joint histogram of the features.
+
+    Args:
+        values: a feature of every clip, by its name.
+    """
+    cells = np.zeros(num, np.int64)
     for name in config.features:
-        values = np.concatenate(
-            [
-                _values(drive, name, count, clip_frames)
-                for drive, count in zip(drives, clips, strict=True)
-                if count
-            ]
-        )
-        feature = _binned(values, config.bins)
+        feature = _binned(values(name), config.bins)
         cells = np.unique(cells * (feature.max() + 1) + feature, return_inverse=True)[1]
     return (np.bincount(cells)[cells] / len(cells)) ** -config.alpha
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from drives.drive import Drive
 from drives.importers.tokens.formats import recognised_format
+from drives.mixture import MixtureSource
 from drives.sources import (
     DriveSource,
     TokenSource,
@@ -30,7 +31,7 @@ from worldmodel.data import open_store
 from worldmodel.known_entropy.source import KnownEntropySource
 from worldmodel.load import WorldModel
 
-source_of = partial(source_from_dict, more=(KnownEntropySource,))
+source_of = partial(source_from_dict, more=(KnownEntropySource, MixtureSource))
 DRIVES, TOKENS = DriveSource.__name__, TokenSource.__name__
 
 

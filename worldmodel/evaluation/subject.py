@@ -160,7 +160,7 @@ class JudgedModel:
     @cached_property
     def train(self) -> list[TokenDrive]:
         """The train drives, which floors are fitted on; empty where the store has none."""
-        splits = set(self.evidence.store.catalog.splits())
+        splits = {drive.split for drive in self.evidence.store.all}
         return list(self.evidence.store.drives("train")) if "train" in splits else []
 
     @property
