@@ -168,9 +168,7 @@ class MaskGIT(RowDecoder):
             actions = self.actions[:, total - num_steps :]
             acting = model.embed_actions(actions, self.drop_actions, num_steps - 1)
         cells = model.embed_cells(model.factors.split(tokens.flatten(2)), None)
-        self.cache = empty_cache(
-            model.config, len(model.blocks), len(tokens), model.config.context_steps, cells
-        )
+        self.cache = empty_cache(model.config, len(tokens), cells)
         text = self._text(total - num_steps, total)
         model.read(model.prepare(cells, cells[:, :-1], acting, text, 0), self.cache)
         self.cache.length, self.seen = num_steps, total

@@ -219,7 +219,7 @@ def test_recomputation_changes_no_gradient():
         ({"num_prompt_frames": 4}, "num_prompt_frames=4: give a whole number from 1 to 3"),
         ({"max_corrupt_rate": 1.5}, "max_corrupt_rate=1.5"),
         ({"non_mlm_ratio": -0.1}, "non_mlm_ratio=-0.1"),
-        ({"dropout": 1.0}, "dropout=1.0"),
+        ({"dropout": 1.0}, "dropout=1"),
         ({"look_back": 2}, "look_back=2"),
         ({"mup_base_width": -1}, "mup_base_width=-1"),
         ({"layout": LayoutConfig(first_target_step=0)}, "first_target_step=0"),

@@ -13,26 +13,16 @@ The published collator of GENIE (github.com/1x-technologies/1xgpt, data.py), ste
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-
-class Corruption(Protocol):
-    """Settings of the corruption; see the module."""
-
-    @property
-    def max_corrupt_rate(self) -> float: ...
-    @property
-    def non_mlm_ratio(self) -> float: ...
-    @property
-    def num_prompt_frames(self) -> int: ...
+from worldmodel.dynamics.masked.config import MaskedConfig
 
 
 def corrupt(
-    factors: Int[Tensor, "batch time space factor"], sizes: Sequence[int], rule: Corruption
+    factors: Int[Tensor, "batch time space factor"], sizes: Sequence[int], config: MaskedConfig
 ) -> tuple[Int[Tensor, "batch time space factor"], Bool[Tensor, "batch time space"]]:
     """The factors of a batch with noise in them, and which tokens are masked.
 
@@ -41,10 +31,10 @@ def corrupt(
     """
     shape, time = factors.shape, factors.shape[1]
     noise = torch.stack([torch.randint(size, shape[:-1]) for size in sizes], dim=-1)
-    is_noise = torch.rand(shape) < rule.max_corrupt_rate * torch.rand(())
+    is_noise = torch.rand(shape) < config.max_corrupt_rate * torch.rand(())
     first = 1
-    if torch.rand(()) < rule.non_mlm_ratio:
-        first = int(torch.randint(min(rule.num_prompt_frames, time - 1), time, ()))
+    if torch.rand(()) < config.non_mlm_ratio:
+        first = int(torch.randint(min(config.num_prompt_frames, time - 1), time, ()))
         decay = torch.empty(time - first).uniform_(0.9, 1.0).cumprod(0)
         is_right = torch.empty(()).uniform_(0.25, 1.0) * decay
         is_noise[:, first:] |= torch.rand(is_noise[:, first:].shape) > is_right[:, None, None]

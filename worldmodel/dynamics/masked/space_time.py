@@ -4,35 +4,12 @@ The transformer of Genie (arXiv 2402.15391, section 2) as 1X published it
 (github.com/1x-technologies/1xgpt): no norm before the attention over time.
 """
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-
-class BlockShape(Protocol):
-    """Sizes of a block."""
-
-    @property
-    def dim(self) -> int: ...
-    @property
-    def num_heads(self) -> int: ...
-    @property
-    def mlp_ratio(self) -> float: ...
-    @property
-    def qkv_bias(self) -> bool: ...
-    @property
-    def proj_bias(self) -> bool: ...
-    @property
-    def mlp_bias(self) -> bool: ...
-    @property
-    def qk_norm(self) -> bool: ...
-    @property
-    def dropout(self) -> float: ...
-    @property
-    def attention_scale(self) -> float: ...
+from worldmodel.dynamics.masked.config import MaskedConfig
 
 
 class TimeCache:
@@ -70,12 +47,12 @@ class SpaceTimeAttention(nn.Module):
     With `qk_norm`, queries and keys share one LayerNorm over a head's channels.
     """
 
-    def __init__(self, shape: BlockShape) -> None:
+    def __init__(self, config: MaskedConfig) -> None:
         super().__init__()
-        self.num_heads, self.scale = shape.num_heads, shape.attention_scale
-        self.qkv = nn.Linear(shape.dim, 3 * shape.dim, bias=shape.qkv_bias)
-        self.proj = nn.Linear(shape.dim, shape.dim, bias=shape.proj_bias)
-        self.norm = nn.LayerNorm(shape.dim // shape.num_heads) if shape.qk_norm else None
+        self.num_heads, self.scale = config.num_heads, config.attention_scale
+        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.qkv_bias)
+        self.proj = nn.Linear(config.dim, config.dim, bias=config.proj_bias)
+        self.norm = nn.LayerNorm(config.dim // config.num_heads) if config.qk_norm else None
 
     def over_space(
         self, x: Float[Tensor, "batch time space dim"]
@@ -126,16 +103,16 @@ class SpaceTimeAttention(nn.Module):
 class SpaceTimeBlock(nn.Module):
     """Attention over space, attention over time, MLP; with `qk_norm`, no other norms."""
 
-    def __init__(self, shape: BlockShape) -> None:
+    def __init__(self, config: MaskedConfig) -> None:
         super().__init__()
-        hidden = int(shape.dim * shape.mlp_ratio)
-        self.space_norm = nn.Identity() if shape.qk_norm else nn.LayerNorm(shape.dim)
-        self.space = SpaceTimeAttention(shape)
-        self.time = SpaceTimeAttention(shape)
-        self.mlp_norm = nn.Identity() if shape.qk_norm else nn.LayerNorm(shape.dim)
-        self.up = nn.Linear(shape.dim, hidden, bias=shape.mlp_bias)
-        self.down = nn.Linear(hidden, shape.dim, bias=shape.mlp_bias)
-        self.dropout = shape.dropout
+        hidden = int(config.dim * config.mlp_ratio)
+        self.space_norm = nn.Identity() if config.qk_norm else nn.LayerNorm(config.dim)
+        self.space = SpaceTimeAttention(config)
+        self.time = SpaceTimeAttention(config)
+        self.mlp_norm = nn.Identity() if config.qk_norm else nn.LayerNorm(config.dim)
+        self.up = nn.Linear(config.dim, hidden, bias=config.mlp_bias)
+        self.down = nn.Linear(hidden, config.dim, bias=config.mlp_bias)
+        self.dropout = config.dropout
 
     def forward(
         self,
@@ -153,10 +130,10 @@ class SpaceTimeBlock(nn.Module):
 
 
 def empty_cache(
-    shape: BlockShape, num_layers: int, batch: int, time: int, like: Float[Tensor, "*any space dim"]
+    config: MaskedConfig, batch: int, like: Float[Tensor, "*any space dim"]
 ) -> TimeCache:
-    """Room for `time` frames."""
-    head_dim = shape.dim // shape.num_heads
-    size = (num_layers, batch, like.shape[-2], shape.num_heads, time, head_dim)
+    """Room for a whole context."""
+    heads, time = config.num_heads, config.context_steps
+    size = (config.num_layers, batch, like.shape[-2], heads, time, config.dim // heads)
     keys = torch.empty(size, dtype=like.dtype, device=like.device)
     return TimeCache(keys, torch.empty_like(keys))
