@@ -140,9 +140,9 @@ def _sentences(drive: Drive) -> list[str]:
 
 def _add_video(joiner: VideoJoiner, drive: Drive, root: Path) -> tuple[int, float]:
     drive.check_pixels()
-    whole = drive.span is None and isinstance(drive.source, Path)
-    if whole and can_copy(Path(str(drive.source)), drive.fps):
-        return joiner.add(Path(str(drive.source)))
+    source = drive.source
+    if drive.span is None and isinstance(source, Path) and can_copy(source, drive.fps):
+        return joiner.add(source)
     encoded = root / "encoded.mp4"
     video.write_video(encoded, drive.frames(), drive.fps)
     place = joiner.add(encoded)
