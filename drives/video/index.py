@@ -98,9 +98,6 @@ def pixel_aspect(path: Path) -> float:
 def index_of(path: Path) -> Index:
     try:
         stat = path.stat()
-        missing = missing_bytes(path)
-        if missing:
-            raise ValueError(f"{missing} bytes are missing")
         index, declared = _read_index(str(path), stat.st_mtime_ns, stat.st_size)
     except (*DAMAGE, OSError) as error:
         raise BadInput(
@@ -119,6 +116,9 @@ def index_of(path: Path) -> Index:
 @cache
 def _read_index(path: str, _mtime_ns: int, _size: int) -> tuple[Index, int]:
     """The index of a file and the number of frames in its header (0: unknown)."""
+    missing = missing_bytes(Path(path))
+    if missing:
+        raise ValueError(f"{missing} bytes are missing")
     with av.open(path) as container:
         stream = container.streams.video[0]
         codec = stream.codec_context  # None where nobody can decode it

@@ -110,6 +110,7 @@ def change(file: str, old: str, new: str) -> Callable[[Path], object]:
             change("catalog_1.catalog", '"_timestamp_ms": 1600000002250, ', ""),
             "line 5: _timestamp_ms is None",
         ),
+        (change("catalog_1.catalog", ": 1600000002000", ": NaN"), "row 40: its time is nan"),
         (change("manifest.json", "paths", "path"), r"manifest\.json: names no catalogs"),
         (lambda folder: (folder / "catalog_1.catalog").unlink(), r"catalog_1\.catalog: cannot be"),
         (lambda folder: (folder / "images/7_cam_image_array_.jpg").unlink(), "--on-missing=gap"),

@@ -90,6 +90,11 @@ def recordings_of(
             no piece is long enough.
     """
     check_actions(rows.place, rows.action_names, rows.actions)
+    bad = np.flatnonzero(~np.isfinite(rows.times_s))
+    if len(bad):
+        raise BadInput(
+            f"{rows.place}: row {bad[0]}: its time is {rows.times_s[bad[0]]}; correct it"
+        )
     pieces = sessions_of(rows)
     rows, pieces = _present(rows, pieces, on_missing)
     check_sizes(rows.images)
