@@ -69,9 +69,7 @@ def _judge(
     for name, value in values.items():
         many = isinstance(value, Sequence) and not isinstance(value, str)
         if not all(_is_number(entry) and fits(entry) for entry in (value if many else [value])):
-            # -1 for a setting of type float is a float by now, and was typed without a point.
-            shown = f"{value:g}" if isinstance(value, float) and value.is_integer() else repr(value)
-            raise BadInput(f"{where}{name}={shown}: give {range_}{', each' if many else ''}")
+            raise BadInput(f"{where}{name}={value!r}: give {range_}{', each' if many else ''}")
 
 
 def _is_number(value: Any) -> bool:

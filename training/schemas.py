@@ -212,7 +212,10 @@ def _build(settings: type, values: dict[str, Any], where: str) -> Any:
     }
     if len(given) < len(fields & set(values)):
         return values  # a part is of the user's own, so only they can judge the whole
+    # A whole number of type float is told as it was typed: -1, not -1.0.
+    as_typed = {n: values[n] if type(values[n]) is int else v for n, v in given.items()}
     try:
+        settings(**as_typed)
         return settings(**given)
     except BadInput as error:
         told = str(error)
