@@ -26,21 +26,21 @@ class DriveSourceConfig:
         root: folder of drives (docs/drives.md), or the URL of one (http://, s3://); None means
             the embedded CarRacing drives.
         cache: folder for the embedded drives and all data derived from drives.
-        remote_cache_gb: what may be kept of a URL below `cache`, in units of 1e9 bytes.
         actions: columns to use; None means all that the drives have in common.
         carracing: settings of the embedded drives.
         splits: file of `python -m drives.splits`; None: the splits in the drives' own drive.json.
         fps: frames per second of all drives: those of another rate are resampled, and their actions
             averaged over what is skipped; None: their own, which has to be the same.
+        remote_cache_gb: what may be kept of a URL below `cache`, in units of 1e9 bytes.
     """
 
     root: str | None = None
     cache: str = "data"
-    remote_cache_gb: float = 50.0
     actions: Sequence[str] | None = None
     carracing: CarRacingConfig = field(default_factory=CarRacingConfig)
     splits: str | None = None
     fps: float | None = None
+    remote_cache_gb: float = 50.0
 
     def __post_init__(self) -> None:
         positive("data.source.", remote_cache_gb=self.remote_cache_gb)
@@ -57,17 +57,17 @@ class TokenSourceConfig:
             s3://).
         format: "store", or one of `drives.importers.tokens.formats`.
         cache: folder for converted foreign formats.
-        remote_cache_gb: what may be kept of a URL below `cache`, in units of 1e9 bytes.
         num_train: for a single commaVQ recording: the first frames, for training; 0 for none.
         num_test: for a single commaVQ recording: the last frames, for the test.
+        remote_cache_gb: what may be kept of a URL below `cache`, in units of 1e9 bytes.
     """
 
     root: str
     format: str = "store"
     cache: str = "data"
-    remote_cache_gb: float = 50.0
     num_train: int = 1000
     num_test: int = 200
+    remote_cache_gb: float = 50.0
 
     def __post_init__(self) -> None:
         positive("data.source.", remote_cache_gb=self.remote_cache_gb)
@@ -85,7 +85,7 @@ class MixtureSourceConfig(TokenSourceConfig):
     """
 
     root: str | None = None  # type: ignore[assignment]
-    roots: Sequence[str] = ()
+    roots: Sequence[str] = field(kw_only=True)
     weights: Sequence[float] = ()
 
     def __post_init__(self) -> None:
