@@ -28,6 +28,7 @@ from training.errors import BadInput
 # Between the copies and the look-alikes that docs/leakage.md lists.
 MAX_TOKEN_RATIO = 0.6  # tokens change more than pixels when a video is encoded again
 MIN_S = 4.0
+MAX_STEPS = 10**7  # of a token store: all of its tokens are read
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class _Answer:
 
 def duplicates_among(prints: Sequence[Print]) -> list[Duplicate]:
     """All pairs, the most alike first."""
-    ordered = sorted(prints, key=lambda one: (SPLITS.index(one.footage.split), one.footage.drive))
+    ordered = sorted(prints, key=lambda one: _by_split(one.footage))
     lengths = {one.footage.drive: len(one.pictures) * one.every for one in ordered}
     found = equal_footage([one.footage for one in ordered], lengths)
     known = {(pair.a, pair.b) for pair in found}
@@ -82,9 +83,25 @@ def search_drives(
 
 
 def search_store(store: TokenStore, cache: Path) -> list[Duplicate]:
-    """The same among encoded drives, by their tokens; the answer is kept below `cache`."""
-    kept = _answer_file(store.footage(), cache)
+    """The same among encoded drives, by their tokens; the answer is kept below `cache`.
+
+    Of a store of more than `MAX_STEPS`, recordings are compared by their hashes alone.
+    """
+    footage = store.footage()
+    num_steps = store.catalog.num_steps
+    if (total := int(num_steps.sum())) > MAX_STEPS:
+        print(
+            f"note: {store.root}: {total} steps are too many to compare their tokens before a run; "
+            "only drives of one recording are found"
+        )
+        lengths = dict(zip(store.catalog.ids, num_steps.tolist(), strict=True))
+        return equal_footage(sorted(footage, key=_by_split), lengths)
+    kept = _answer_file(footage, cache)
     return _kept(kept) if kept.exists() else _keep(kept, duplicates_among(token_prints(store)))
+
+
+def _by_split(one: Footage) -> tuple[int, str]:
+    return SPLITS.index(one.split), one.drive
 
 
 def _answer_file(footage: Sequence[Footage], cache: Path) -> Path:

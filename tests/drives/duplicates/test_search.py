@@ -185,6 +185,19 @@ def test_tokens_are_compared_where_there_are_no_frames(tmp_path):
     assert Image.open(tmp_path / "duplicates/store.png").height > 200
 
 
+def test_of_a_huge_store_only_recordings_are_compared(tmp_path, monkeypatch, capsys):
+    spec = TokenSpec((1, 8, 8), 512, 10.0, 1, (64, 64), "made up")
+    writer = TokenStoreWriter(tmp_path / "store", spec, ())
+    road = walk(np.random.default_rng(0), 100, np.zeros((8, 8), int))
+    for name, split, footage in (("a", "train", "x"), ("b", "test", "x"), ("c", "val", "y")):
+        writer.write(name, split, road, np.zeros((100, 0), np.float32), {"footage": footage})
+    monkeypatch.setattr("drives.duplicates.search.MAX_STEPS", 299)
+    monkeypatch.setattr("drives.duplicates.search.token_prints", lambda store: pytest.fail("read"))
+    (pair,) = search_store(TokenStore(tmp_path / "store"), tmp_path)
+    assert {pair.a, pair.b} == {"a", "b"}
+    assert "300 steps are too many" in capsys.readouterr().out
+
+
 def test_what_cannot_be_decoded_is_left_out_where_that_is_asked_for(search, lake, capsys):
     search("broken", lake[:NUM], split="val")
     drives, cache = open_drives(search.folder), search.folder.parent / "other"
