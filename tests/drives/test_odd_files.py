@@ -115,6 +115,31 @@ def test_ten_bits_and_wide_pixels(tmp_path: Path) -> None:
     assert video.pixel_aspect(file) == pytest.approx(4 / 3)
 
 
+def test_an_edit_list_hides_frames(tmp_path: Path) -> None:
+    """As a phone's own cut leaves it: the frames are in the file, and no player shows them."""
+    whole = write_numbered(tmp_path / "whole.mp4", FRAMES)
+    cut, first = tmp_path / "cut.mp4", 7
+    with (
+        av.open(str(whole)) as source,
+        av.open(str(cut), "w", options={"avoid_negative_ts": "disabled"}) as out,
+    ):
+        stream = source.streams.video[0]
+        copied = out.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                late = round(first / 10 / stream.time_base)
+                packet.pts, packet.dts = packet.pts - late, packet.dts - late
+                packet.stream = copied
+                out.mux(packet)
+    assert b"elst" in cut.read_bytes()
+    assert video.num_frames(cut) == 23
+    assert numbers_of(video.read_frames(cut)) == list(range(first, 30))
+    assert numbers_of(video.read_frames(cut, 10, 13)) == [17, 18, 19]
+    found = video.times_s(cut)
+    assert found is not None
+    np.testing.assert_allclose(found, np.arange(23) / 10, atol=1e-6)
+
+
 # Images
 
 
