@@ -27,6 +27,7 @@ from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of
 from worldmodel.evaluation.evidence import Evidence
 from worldmodel.evaluation.floors.predictors import floors
 from worldmodel.evaluation.pixels import PixelJudge
+from worldmodel.evaluation.scores import WindowScores, score_windows
 from worldmodel.load import WorldModel
 
 
@@ -143,6 +144,7 @@ class JudgedModel:
     _floors: dict[tuple[str, ...], dict[str, Float[np.ndarray, "window step"]]] = field(
         default_factory=dict, init=False
     )
+    _scores: dict[tuple[str, ...], WindowScores] = field(default_factory=dict, init=False)
     _judges: dict[str, PixelJudge] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -220,6 +222,14 @@ class JudgedModel:
         """`num` windows of `num_steps` time steps, evenly spread over the drives of the split."""
         windows = TokenWindows(self.held, num_steps)
         return Chosen(windows, spread(len(windows), num))
+
+    def scores(self, chosen: Chosen) -> WindowScores:
+        """How the model scores windows under their own actions; computed once."""
+        key = (*chosen.names, str(chosen.windows.num_steps))
+        if key not in self._scores:
+            batches = chosen.loader(self.batch_size)
+            self._scores[key] = score_windows(self.network, batches, self.device, self.texts)
+        return self._scores[key]
 
     def floors(self, chosen: Chosen) -> dict[str, Float[np.ndarray, "window step"]]:
         """Nats per token of trivial predictors at time steps 1.., fitted once.

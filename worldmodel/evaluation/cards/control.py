@@ -53,8 +53,7 @@ def _listening(subject: JudgedModel, chosen: Chosen, result: Result) -> None:
     network, spec = subject.network, subject.model.spec
     clips = list(chosen.loader(subject.batch_size))
     asked = (network, clips, subject.device, subject.texts)
-    actions = torch.cat([clip.actions for clip in clips])
-    true = bits_by_window(*asked, {TRUE: actions})[TRUE]
+    true = subject.scores(chosen).nats.mean(1).numpy() / math.log(2)
     late = {f"lag {lag:+d}": lagged(chosen.windows, chosen.ids, lag) for lag in LAGS}
     bits = {TRUE: true, **bits_by_window(*asked), **bits_by_window(*asked, late)}
     per_frame = spec.tokens_per_step / spec.frames_per_step

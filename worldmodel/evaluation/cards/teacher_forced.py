@@ -9,7 +9,7 @@ import numpy as np
 from worldmodel.evaluation.cards.config import TeacherForcedCard
 from worldmodel.evaluation.cards.floors import floors_into
 from worldmodel.evaluation.cards.result import Result
-from worldmodel.evaluation.scores import WindowScores, score_windows
+from worldmodel.evaluation.scores import WindowScores
 from worldmodel.evaluation.subject import JudgedModel
 
 
@@ -17,8 +17,7 @@ def measure(subject: JudgedModel, card: TeacherForcedCard) -> Result:
     """Cross entropy in nats and bits per real token, accuracy and calibration, beside floors."""
     network = subject.network
     chosen = subject.windows(network.config.context_steps, card.num_windows)
-    batches = chosen.loader(subject.batch_size)
-    scores = score_windows(network, batches, subject.device, subject.texts)
+    scores = subject.scores(chosen)
     result = Result(chosen.record(), chosen.drives, chosen.names)
     bits = scores.nats.mean(1).numpy() / math.log(2)
     result.score("world model", "nats_per_token", scores.nats.mean(1).numpy())
