@@ -1,9 +1,11 @@
 """Data at a URL: the same as in a folder, or a named reason; the cache stays within its bound."""
 
-import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from training.loading.loader import OrderedLoader
 from training.loading.order import DataOrder
 from worldmodel.data import TokenWindows, collate
 
+ROOT = Path(__file__).parents[3]
 SPEC = TokenSpec((1, 3, 4), 40, 10, 1, (24, 32), "test")
 
 
@@ -138,28 +141,34 @@ def test_the_cache_stays_within_its_bound(tmp_path: Path) -> None:
         assert sorted(f.name for f in folder.glob("*.bin")) == ["0.bin", "4.bin"]
 
 
-def _fetch(folder: Path, start: multiprocessing.synchronize.Event) -> None:
-    start.wait()
-    far = mirror_of(folder)
-    assert far is not None
-    far.fetch("a.bin")
+FETCH = """
+import sys
+from pathlib import Path
+from drives.remote.mirror import mirror_of
+print("ready", flush=True)
+sys.stdin.readline()
+mirror_of(Path(sys.argv[1])).fetch("a.bin")
+"""
 
 
 def test_processes_fetch_a_file_once(tmp_path: Path) -> None:
-    there, faults = tmp_path / "there", Faults(latency_s=0.3)
+    there, faults = tmp_path / "there", Faults(latency_s=0.5)
     there.mkdir()
     (there / "a.bin").write_bytes(os.urandom(300_000))
     with served(there, faults) as url:
         folder = folder_of(url, tmp_path / "cache", 1.0)
-        context = multiprocessing.get_context("spawn")
-        start = context.Event()
-        both = [context.Process(target=_fetch, args=(folder, start)) for _ in range(2)]
+        command = [sys.executable, "-c", FETCH, str(folder)]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        both = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]
         for process in both:
-            process.start()
-        start.set()
+            assert process.stdout.readline() == "ready\n"
         for process in both:
-            process.join(60)
-        assert [process.exitcode for process in both] == [0, 0]
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert [process.wait() for process in both] == [0, 0]
+        for process in both:
+            process.stdin.close()
+            process.stdout.close()
     assert faults.asked["a.bin"] == 1
     assert (folder / "a.bin").read_bytes() == (there / "a.bin").read_bytes()
 
