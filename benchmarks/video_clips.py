@@ -5,14 +5,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
 from benchmarks import Row, cpu_seconds, interleaved, seconds
 from drives.clips.data_module import ClipDataset, collate
-from drives.clips.frame_cache import VideoFrames
+from drives.clips.frame_cache import FrameCache, VideoFrames
 from drives.folder import open_drives
 from drives.writing import write_drive
 from training.loading.loader import OrderedLoader
@@ -30,10 +32,10 @@ def rows() -> Iterator[Row]:
     """The loop sleeps during the step, so that only decoding needs the cores."""
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
-        dataset = _dataset(Path(folder))
+        dataset = _dataset(Path(folder) / "drives")
         alone = seconds(lambda: [dataset[i] for i in range(0, len(dataset), 53)])
         per_clip = alone / len(range(0, len(dataset), 53))
-        yield from _against_pyav(dataset)
+        yield from _against_pyav(dataset, Path(folder) / "frames")
         shares = {taken: wait_share(dataset, cores, taken) for taken in (True, False)}
     needed = BATCH * per_clip / STEP_S
     for in_thread, share in shares.items():
@@ -50,34 +52,41 @@ def rows() -> Iterator[Row]:
         )
 
 
-def _against_pyav(dataset: ClipDataset) -> Iterator[Row]:
+def _against_pyav(dataset: ClipDataset, kept: Path) -> Iterator[Row]:
     """The same clips in the same order, through the loader and by PyAV alone."""
+    cache = FrameCache(kept, SIZE)
+    cache.prepare(dataset.drives, 1)
+    files = {drive.id: drive.source for drive in dataset.drives}
     for clip_frames, count in CLIPS.items():
-        clips = ClipDataset(dataset.drives, dataset.cache, clip_frames, ["steering"])
-        places = [clips.describe(i) for ids in _order(clips, count) for i in ids]
-        files = {drive.id: drive.source for drive in dataset.drives}
+        by = {
+            name: ClipDataset(dataset.drives, frames, clip_frames, ["steering"])
+            for name, frames in (("cache", cache), ("video", dataset.cache))
+        }
+        places = [by["video"].describe(i) for ids in _order(by["video"], count) for i in ids]
+        contestants = {
+            name: partial(cpu_seconds, partial(_read, clips, count)) for name, clips in by.items()
+        }
+        contestants["PyAV"] = partial(cpu_seconds, partial(_by_hand, places, files))
+        best = interleaved(contestants, repeats=5)
+        for name in by:
+            yield Row(
+                f"random clips of {clip_frames} frames of 128x256, data.frames={name}, checked, "
+                "same pixels on every CPU, per core",
+                f"{count / best[name]:.0f} clips/s",
+                f"PyAV alone from H.264, keyframe every 16, {count / best['PyAV']:.0f}",
+                best["PyAV"] / best[name],
+                0.9,
+            )
 
-        def peer(places: list[dict] = places, files: dict = files) -> None:
-            for place in places:
-                _decoded(files[place["drive"]], *place["frames"])
 
-        best = interleaved(
-            {
-                "ours": lambda clips=clips, count=count: cpu_seconds(
-                    lambda: sum(1 for _ in OrderedLoader(clips, _order(clips, count), collate))
-                ),
-                "peer": lambda peer=peer: cpu_seconds(peer),
-            },
-            repeats=5,
-        )
-        yield Row(
-            f"random clips of {clip_frames} frames from 128x256 H.264, keyframe every 16, checked, "
-            "same pixels on every CPU, per core",
-            f"{count / best['ours']:.0f} clips/s",
-            f"PyAV alone, {count / best['peer']:.0f}",
-            best["peer"] / best["ours"],
-            0.9,
-        )
+def _read(clips: ClipDataset, count: int) -> None:
+    for _ in OrderedLoader(clips, _order(clips, count), collate):
+        pass
+
+
+def _by_hand(places: list[dict[str, Any]], files: dict[str, Path]) -> None:
+    for place in places:
+        _decoded(files[place["drive"]], *place["frames"])
 
 
 def _order(clips: ClipDataset, count: int) -> DataOrder:
