@@ -23,15 +23,7 @@ from drives.captions import Caption, cut_captions, pick_captions, read_captions
 from drives.content import hashes_of
 from drives.splits.footage import UNKNOWN, Footage, content_entry
 from drives.splits.pieces import Piece
-from drives.video.gaps import (
-    DROPPED,
-    TIME_COLUMNS,
-    Drop,
-    describe,
-    find_drops,
-    holes,
-    read_drops,
-)
+from drives.video.gaps import TIME_COLUMNS, Drop, describe, find_drops, holes, read_drops
 from drives.video.images import check_sizes, image_size
 from drives.video.rate import Sampled, frame_times, grid_rate, resampled, rows_over, same_rate
 from drives.video.reading import read_picked
@@ -173,6 +165,11 @@ class Drive:
         entry = content_entry(self.pixels_sha256, *(self.span or ()))
         return Footage(self.id, str(self.split), entry, licence, self.roads)
 
+    @property
+    def rate_mark(self) -> str:
+        """For names of what is made of its frames: its rate, where that is not the recording's."""
+        return f"-{self.fps:g}fps" if self.sampled else ""
+
     def check_pixels(self) -> None:
         """BadInput where the video differs from the hash that `write_drive` recorded.
 
@@ -193,11 +190,10 @@ class Drive:
         return [drop for drop in moved if 0 <= drop.after_frame < self.stop - self.start - 1]
 
     def _drops_of_recording(self) -> list[Drop]:
-        if DROPPED in self.meta:
-            return read_drops(self.meta[DROPPED], str(self.path / "drive.json"))
-        found = find_drops(self.source)
+        stated = read_drops(self.meta, str(self.path / "drive.json"))
+        found = find_drops(self.source) if stated is None else stated
         column = next((name for name in TIME_COLUMNS if name in self.action_names), None)
-        if found or column is None:
+        if found or stated is not None or column is None:
             return found
         file = actions_file(self.path)
         assert file is not None, "it has a column"

@@ -102,7 +102,7 @@ def evaluate_tokenizer(
             if perceptual is not None:
                 scores["lpips"] = perceptual(fake, pixels)
             found.add(drive.id, numbers, **scores)
-            digest.update(f"{drive.footage.content} {numbers}".encode())
+            digest.update(f"{drive.footage.content}{drive.rate_mark} {numbers}".encode())
             shown.append(to_uint8(torch.stack([pixels[0], fake[0]])).cpu())
     if out is not None:
         _write_pairs(out / "reconstructions.png", shown)

@@ -100,8 +100,7 @@ class FrameCache:
 
     def _file(self, drive: Drive) -> Path:
         height, width = self.size
-        rate = f"-{drive.fps:g}fps" if drive.sampled else ""
-        content = f"{drive.id}-{drive.pixels_sha256[:12]}{rate}"
+        content = f"{drive.id}-{drive.pixels_sha256[:12]}{drive.rate_mark}"
         return self.root / f"{content}-{height}x{width}-{PIXELS}.npy"
 
 

@@ -83,7 +83,7 @@ def prints_of(drives: Sequence[Drive], cache: Path, on_corrupt: str = "stop") ->
 
 
 def _pictures(drive: Drive, kept: Path) -> UInt8[np.ndarray, "sample 32 32"]:
-    file = kept / f"{drive.footage.content}-{VERSION}.npy"
+    file = kept / f"{drive.footage.content}{drive.rate_mark}-{VERSION}.npy"
     if (found := _read(file)) is not None:
         return found
     kept.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,8 @@ def search_drives(
     Args:
         on_corrupt: see `prints_of`.
     """
-    kept = _answer_file([drive.footage for drive in drives], cache)
+    marks = sorted({drive.rate_mark for drive in drives} - {""})
+    kept = _answer_file([drive.footage for drive in drives], cache, marks)
     if kept.exists():
         return _kept(kept)
     prints = prints_of(drives, cache, on_corrupt)
@@ -104,9 +105,9 @@ def _by_split(one: Footage) -> tuple[int, str]:
     return SPLITS.index(one.split), one.drive
 
 
-def _answer_file(footage: Sequence[Footage], cache: Path) -> Path:
+def _answer_file(footage: Sequence[Footage], cache: Path, marks: Sequence[str] = ()) -> Path:
     asked: list[Any] = sorted([one.drive, one.split, one.content] for one in footage)
-    asked += [VERSION, MAX_RATIO, MAX_TOKEN_RATIO, MIN_S]
+    asked += [VERSION, MAX_RATIO, MAX_TOKEN_RATIO, MIN_S, *marks]
     name = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
     return cache / "duplicates" / f"{name}.json"
 

@@ -1,7 +1,7 @@
 """Dropped frames: gaps in the time stamps or the file numbers of a drive's frames."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +38,11 @@ def find_drops(source: Path | Sequence[Path]) -> list[Drop]:
     return holes(np.array(found)) if len(found) == len(source) else []
 
 
-def read_drops(entries: Any, where: str) -> list[Drop]:
-    """Gaps as drive.json has them; BadInput for anything but pairs of whole numbers."""
+def read_drops(meta: Mapping[str, Any], where: str) -> list[Drop] | None:
+    """Gaps as drive.json states them, if it does; BadInput for anything but pairs of numbers."""
+    if DROPPED not in meta:
+        return None
+    entries = meta[DROPPED]
     pairs: list[Any] = entries if isinstance(entries, list) else [entries]
     for pair in pairs:
         fits = isinstance(pair, list) and [type(number) for number in pair] == [int, int]

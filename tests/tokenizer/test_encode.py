@@ -348,6 +348,21 @@ def test_every_second_frame_keeps_the_mean_of_the_actions_between(drives, tmp_pa
     np.testing.assert_allclose(average_rows(np.arange(5.0)[:, None], 2)[:, 0], [0.5, 2.5, 4.0])
 
 
+def test_resampled_drives_encode_as_every_nth_frame_does(drives, tmp_path):
+    """At a third of the rate: the same tokens and rows, and the manifest says what they were."""
+    every = encode_drives(drives, "carracing", tmp_path / "e", ACTION_NAMES, EncodeConfig(every=3))
+    slow = [drive.at_fps(drive.fps / 3) for drive in drives]
+    store = encode_drives(slow, "carracing", tmp_path / "s", ACTION_NAMES)
+    assert store.spec == every.spec
+    for a, b in zip(every.all, store.all, strict=True):
+        np.testing.assert_array_equal(a.tokens, b.tokens)
+        np.testing.assert_allclose(a.actions[:-1], b.actions[:-1], rtol=1e-5, atol=1e-6)
+    meta = store.manifest["drives"][drives[0].id]["meta"]
+    assert meta["recorded_fps"] == drives[0].fps
+    with pytest.raises(BadInput, match=r"one rate: give data\.source\.fps="):
+        encode_drives([drives[0], slow[1]], "carracing", tmp_path / "m", ACTION_NAMES)
+
+
 def test_another_tokenizers_store_is_refused(drives, tmp_path):
     store = encode_drives(drives, "carracing", tmp_path / "store", ACTION_NAMES)
     other = load_tokenizer("carracing")

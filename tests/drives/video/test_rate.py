@@ -7,7 +7,10 @@ import av
 import numpy as np
 import pytest
 
+from drives.clips.data_module import ClipDataset
+from drives.clips.frame_cache import FrameCache
 from drives.drive import Drive, open_drive
+from drives.duplicates.prints import prints_of
 from drives.folder import at_one_rate, common_rate
 from drives.importers.base import import_recordings
 from drives.importers.recordings import videos
@@ -235,3 +238,29 @@ def test_a_bare_stream_has_the_rate_that_is_stated(tmp_path):
     write_rows(tmp_path / "in" / "a.csv", 20, [i / 20 for i in range(20)])
     (recording,) = videos.FORMAT.recordings(tmp_path / "in")
     assert recording.fps == pytest.approx(20)
+
+
+def test_stated_gaps_are_judged(tmp_path):
+    assert make_drive(tmp_path / "a", 10, dropped_frames=[]).drops == []
+    for wrong in ("many", [3], [[1, 0]], [[-1, 2]], [[1, 2, 3]], [[1, True]]):
+        drive = make_drive(tmp_path / f"d{len(list(tmp_path.iterdir()))}", 10, dropped_frames=wrong)
+        with pytest.raises(BadInput, match=r"dropped_frames holds .*; give pairs"):
+            _ = drive.drops
+
+
+def test_what_is_kept_of_frames_knows_their_rate(tmp_path):
+    """Decoded frames and prints of one recording at two rates lie in files of their own."""
+    drive = make_drive(tmp_path / "in" / "a", 20)
+    cache = FrameCache(tmp_path / "frames", (32, 64))
+    for one in (drive, drive.at_fps(10)):
+        cache.prepare([one], 0)
+        prints = prints_of([one], tmp_path)
+        assert len(cache.open(one)) == len(one.actions)
+        assert prints[0].fps == one.fps
+    assert len(list((tmp_path / "frames").glob("*.npy"))) == 2
+    assert len(list((tmp_path / "prints").glob("*.npy"))) == 2
+    clips = ClipDataset([drive.at_fps(10)], cache, 4, ["steering"])
+    frames, rows = clips[3]
+    shown = [number_of(frame.transpose(1, 2, 0)) for frame in frames]
+    assert shown == [6, 8, 10, 12]
+    np.testing.assert_allclose(rows[:, 0] * 1000, np.array(shown) + 0.5, rtol=1e-3)
