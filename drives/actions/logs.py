@@ -6,7 +6,7 @@ A drive's own table is stricter: `drives.actions.table`.
 import codecs
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class Log:
         times_s: float64 [row], of the first clock among the columns; None: there is none.
         clock: its column, as it was written.
         left_out: indices, clocks, texts and empty columns, as they were written.
+        texts: cells of the columns of text, by their names as written.
     """
 
     file: Path
@@ -51,6 +52,7 @@ class Log:
     times_s: Float[np.ndarray, " row"] | None = field(repr=False, default=None)
     left_out: tuple[str, ...] = ()
     clock: str = ""
+    texts: Mapping[str, Sequence[str]] = field(repr=False, default_factory=dict)
 
 
 def read_log(file: Path, columns: Sequence[str] = ()) -> Log:
@@ -70,6 +72,7 @@ def read_log(file: Path, columns: Sequence[str] = ()) -> Log:
     names = normalised(str(file), written)
     kept: dict[str, np.ndarray] = {}
     clock, times, left_out = "", None, []
+    texts: dict[str, list[str]] = {}
     for old, name, column in zip(written, names, table.columns, strict=True):
         if is_index(name):
             left_out.append(old)
@@ -77,14 +80,17 @@ def read_log(file: Path, columns: Sequence[str] = ()) -> Log:
             left_out.append(old)
             if times is None:
                 clock, times = old, _clock(file, old, column)
-        elif pa.types.is_null(column.type) or _is_text(file, old, column):
+        elif pa.types.is_null(column.type):
             left_out.append(old)
+        elif _is_text(file, old, column):
+            left_out.append(old)
+            texts[old] = [str(value or "") for value in column.to_pylist()]
         else:
             kept[name] = _numbers(file, old, column)
     if left_out:
         logger.info("%s: %s left out: no actions", file, ", ".join(map(repr, left_out)))
     rows = np.stack(list(kept.values()), axis=1) if kept else np.zeros((table.num_rows, 0))
-    return Log(file, *to_si(file, tuple(kept), rows), times, tuple(left_out), clock)
+    return Log(file, *to_si(file, tuple(kept), rows), times, tuple(left_out), clock, texts)
 
 
 def _parquet(file: Path) -> pa.Table:

@@ -3,18 +3,20 @@
     name/0001.png ...            and name/actions.csv or name.csv beside the folder
     name/frames/0001.png ...     and name/actions.csv
 
-Names are ordered by their numbers. Numbers that are times (1479424215880976321.jpg) are the frames'
-clock.
+Names are ordered by their numbers. Where a column of the table names the files, its rows go to
+them. Numbers that are times (1479424215880976321.jpg) are the frames' clock.
 """
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from jaxtyping import Float
 
-from drives.actions.logs import read_log
+from drives.actions.logs import Log, read_log
 from drives.actions.units import to_seconds
 from drives.importers.beside import say_no_table, table_at, told_apart
 from drives.importers.joining import FrameClock, JoinOptions, join
@@ -23,6 +25,8 @@ from drives.video import IMAGE_SUFFIXES, in_order
 from drives.video.gaps import find_drops
 from drives.video.images import check_sizes
 from training.errors import BadInput
+
+logger = logging.getLogger(__name__)
 
 INNER = ("frames", "images", "img", "image", "rgb", "data")  # a folder that holds frames only
 FIRST_TIME = 1e8  # smaller numbers count frames
@@ -61,6 +65,8 @@ def read_recording(
     images = in_order(_images(folder))
     check_sizes(images)
     log = None if table is None else read_log(table, options.column_names)
+    if log is not None:
+        log, images = beside_their_files(log, images)
     times = times_of(images)
     drops = () if times is not None else tuple(find_drops(images))
     facts = join(FrameClock(folder, len(images), times, drops=drops), log, options)
@@ -70,6 +76,37 @@ def read_recording(
     if indices is not None:
         meta["picked_at_fps"] = facts["fps"]
     return [Recording(id=name, source=tuple(kept), meta=meta, **facts)]
+
+
+def beside_their_files(log: Log, images: list[Path]) -> tuple[Log, list[Path]]:
+    """Rows in the order of the images that a column names; images without a row are left out.
+
+    Raises:
+        BadInput: a row names no image of the folder, or two rows name one.
+    """
+    places = {image.name: place for place, image in enumerate(images)}
+    for column, cells in log.texts.items():
+        files = [PureWindowsPath(cell.strip()).name for cell in cells]
+        if 2 * sum(file in places for file in files) < len(files):
+            continue
+        seen: set[str] = set()
+        for row, file in enumerate(files):
+            if file not in places or file in seen:
+                what = "named twice" if file in seen else f"not in {images[0].parent}"
+                raise BadInput(
+                    f"{log.file}: row {row}, column {column!r}: {file!r} is {what}; correct or "
+                    "delete the row"
+                )
+            seen.add(file)
+        found = np.array([places[file] for file in files])
+        order = np.argsort(found)
+        if len(files) < len(images):
+            logger.warning("%s: has no row for %d images", log.file, len(images) - len(files))
+        times = None if log.times_s is None else log.times_s[order]
+        return replace(log, values=log.values[order], times_s=times), [
+            images[place] for place in found[order]
+        ]
+    return log, images
 
 
 def table_of(folder: Path) -> Path | None:

@@ -89,6 +89,26 @@ def test_missing_numbers_are_a_gap_and_named_where_rows_are_there(tmp_path: Path
         frames.FORMAT.recordings(tmp_path, fps=10.0)
 
 
+def test_rows_go_to_the_files_that_they_name(tmp_path: Path) -> None:
+    images(tmp_path / "a", [f"{i}.png" for i in range(30)])
+    order = [*range(15, 30), *range(15)]
+    named = {"image": [f"C:\\data\\{i}.png" for i in order]}
+    table(tmp_path / "a/actions.csv", **named, steering=[STEERING[i] for i in order])
+    (recording,) = frames.FORMAT.recordings(tmp_path, fps=10.0)
+    np.testing.assert_allclose(recording.actions[:, 0], STEERING)
+    assert numbers(recording) == list(range(30))
+    kept = [i for i in order if i not in (7, 8)]
+    named = {"image": [f"{i}.png" for i in kept]}
+    table(tmp_path / "a/actions.csv", **named, steering=[STEERING[i] for i in kept])
+    (recording,) = frames.FORMAT.recordings(tmp_path, fps=10.0)
+    assert numbers(recording) == sorted(kept)
+    np.testing.assert_allclose(recording.actions[:, 0] * 1000, sorted(kept))
+    assert recording.drops == (Drop(6, 2),)
+    (tmp_path / "a/20.png").unlink()
+    with pytest.raises(BadInput, match=r"row 5, column 'image': '20\.png' is not in"):
+        frames.FORMAT.recordings(tmp_path, fps=10.0)
+
+
 def test_images_alone_are_told_and_a_lost_table_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
