@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from drives.carracing.config import CarRacingConfig
 from training.config import POLICIES
@@ -16,6 +17,13 @@ SPLIT_CHOICES = (
     *SPLITS,
     *(f"{split}_{roads}" for split in SPLITS[1:] for roads in (SEEN, UNSEEN)),
 )
+
+
+def existing_root(root: str | Path) -> Path:
+    """The folder or file; BadInput, in the same words for every source, where there is none."""
+    if not Path(root).exists():
+        raise BadInput(f"data.root={root}: no such folder or file; give the place of the data")
+    return Path(root)
 
 
 @dataclass(frozen=True)

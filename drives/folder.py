@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from drives.config import existing_root
 from drives.drive import Drive, open_drive
 from drives.splits.base import default_split, is_in
 from drives.splits.pieces import read_splits
@@ -41,8 +42,8 @@ def open_drives(
 
 def open_folders(root: Path, action_names: Sequence[str] | None = None) -> list[Drive]:
     """Every drive below `root`, sorted by id, with the split in its `drive.json` or none."""
-    if not root.is_dir():
-        raise BadInput(f"data.root={root}: no such folder; see docs/drives.md for the layout")
+    if not existing_root(root).is_dir():
+        raise BadInput(f"data.root={root}: is a file; see docs/drives.md for the layout of drives")
     # Names with a leading dot are unfinished drives.
     paths = sorted(p for p in root.glob("[!.]*") if os.path.lexists(p / "drive.json"))
     if not paths:

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from drives.actions.units import is_action
 from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drives
-from drives.config import DriveSourceConfig, TokenSourceConfig
+from drives.config import DriveSourceConfig, TokenSourceConfig, existing_root
 from drives.content import hashes_of
 from drives.drive import Drive
 from drives.folder import at_one_rate, common_rate, open_drives
@@ -172,7 +172,7 @@ class TokenSource(TokenSourceConfig):
         Raises:
             BadInput: nothing is there, or its tokens do not fit the format.
         """
-        root = folder_of(self.root, Path(self.cache), self.remote_cache_gb)
+        root = existing_root(folder_of(self.root, Path(self.cache), self.remote_cache_gb))
         if self.format == "store":
             return TokenStore(root, on_corrupt=on_corrupt)
         format, folder = TOKEN_FORMATS[self.format], Path(self.cache) / "tokens"
@@ -194,12 +194,10 @@ class TokenSource(TokenSourceConfig):
         Raises:
             BadInput: nothing there.
         """
-        root = folder_of(self.root, Path(self.cache), self.remote_cache_gb)
+        root = existing_root(folder_of(self.root, Path(self.cache), self.remote_cache_gb))
         if self.format == "store":
             store = TokenStore(root, verify=False)
             return store.spec, store.action_names, store.captioned
-        if not root.exists():
-            raise BadInput(f"data.root={root}: no such file or folder; give its tokens")
         return *TOKEN_FORMATS[self.format].plan(root), False
 
 

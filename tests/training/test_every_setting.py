@@ -13,6 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import hydra_plugins.dashcast_settings  # noqa: F401  (registers the dataclasses)
+from drives.sources import source_from_dict
 from training.cli import plain
 from training.errors import BadInput
 from training.help import composed
@@ -26,6 +27,7 @@ from training.schemas import (
     node_at,
     type_name,
 )
+from worldmodel.evaluation.evidence import recognised
 
 ROOT = Path(__file__).parent.parent.parent
 ROOMS = ("drives", "tokenizer", "worldmodel", "training")
@@ -173,3 +175,23 @@ def test_every_registered_dataclass_tells_what_its_fields_mean() -> None:
         if path.split(".")[0] in ROOMS:
             fields = {field.name for field in dataclasses.fields(kind) if field.init}
             assert fields <= set(meanings(kind)), kind.__name__
+
+
+@pytest.mark.parametrize("name", ["gpt", "masked", "whole_frame", "autoencoder"])
+def test_python_builds_the_network_of_the_command_line(name: str) -> None:
+    """Less what depends on a run: actions are read, and the quantizer is a choice of its own."""
+    stage = "tokenizer" if name == "autoencoder" else "worldmodel"
+    network = values_of(("train", f"stage={stage}", f"model={name}"))["model"]["network"]
+    built = judged_settings(network)
+    apart = {"layout": built.layout} if stage == "worldmodel" else {"quantizer": built.quantizer}
+    assert built == type(built)(**apart)
+
+
+@pytest.mark.parametrize("source", ["drives", "tokens", "commavq", "onex_v1", "onex_v2"])
+def test_a_root_that_is_not_there_is_told_in_the_same_words(source: str, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    settings = values_of(("train", f"data={source}", "data.root=x"))["data"]["source"]
+    chosen = source_from_dict({**settings, "root": str(gone), "cache": str(tmp_path)})
+    for asked in (chosen.planned, chosen.open, lambda: recognised(gone)):
+        with pytest.raises(BadInput, match=r"^data\.root=.*gone: no such folder or file;"):
+            asked()

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from drives.config import existing_root
 from drives.drive import Drive
 from drives.importers.tokens.formats import recognised_format
 from drives.mixture import MixtureSource
@@ -147,8 +148,7 @@ def recognised(root: Path) -> dict[str, str]:
     Raises:
         BadInput: nothing is there.
     """
-    if not root.exists():
-        raise BadInput(f"data.root={root}: no such file or folder")
+    existing_root(root)
     if root.is_dir() and any(root.glob("*.arrow")):
         return {"_target_": TOKENS, "format": "store"}
     format = recognised_format(root)
