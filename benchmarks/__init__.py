@@ -22,6 +22,7 @@ SUITES = (
     "maskgit",
     "data_path",
     "large_store",
+    "remote_data",
     "video_clips",
     "training_loop",
     "goodput",
