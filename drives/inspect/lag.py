@@ -18,6 +18,7 @@ MIN_BLOCKS = 4
 WIDTH = 160  # pixels, at which motion is measured
 MIN_CORRELATION = 0.25
 NUM_RESAMPLED = 1000
+_EXCUSE = ", unless it is a real car's: its wheel turns about 0.1 s before the car does"
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,12 @@ class Lag:
         if not self.is_sure or self.low <= 0 <= self.high:
             return ""
         how = "late" if self.offset > 0 else "early"
+        early_wheel = self.column == "steering" and self.offset < 0
         rows = f"{abs(self.offset)} row{'s' * (abs(self.offset) > 1)}"
         return (
             f"{self.column} comes {rows} {how} (95 % interval {self.low} to {self.high}): the "
             f"motion from frame t to t+1 fits row t{self.offset:+d}; move the rows "
-            f"{'up' if self.offset > 0 else 'down'}"
+            f"{'up' if self.offset > 0 else 'down'}{_EXCUSE if early_wheel else ''}"
         )
 
 

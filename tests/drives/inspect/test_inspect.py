@@ -71,6 +71,7 @@ def test_the_offset_of_rows_is_found_with_its_interval(offset):
     lag = lag_of("steering", *blocks(offset, 0.2))
     assert (lag.offset, lag.low, lag.high, lag.is_sure) == (offset, offset, offset, True)
     assert bool(lag.fault) == (offset != 0)
+    assert ("real car" in lag.fault) == (offset < 0)
 
 
 def test_weak_evidence_says_nothing():
