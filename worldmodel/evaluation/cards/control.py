@@ -21,6 +21,7 @@ from worldmodel.evaluation.subject import Chosen, JudgedClips, JudgedModel
 
 SHOWN = 4  # clips in the video
 LAGS = (-2, -1, 1, 2)  # rows, beside 0
+LEAST_GAIN = 0.1  # of a lag that is warned of, over what another clip's actions cost
 DIRECTIONS = {"left": 1.0, "straight": 0.0, "right": -1.0}
 
 
@@ -67,7 +68,9 @@ def _listening(subject: JudgedModel, chosen: Chosen, result: Result) -> None:
     result.details["cost_by_lag"] = {str(lag): cost for lag, cost in by_lag.items()}
     best = min((0, *LAGS), key=lambda lag: by_lag[lag])  # 0 where all are equal
     cost = result.systems[f"lag {best:+d} actions"]["cost_bits_per_frame"] if best else None
-    if cost and (cost.high is None or cost.high < 0):
+    # Of a model that hardly listens, a hair's breadth is significant and says nothing.
+    gain, heard = -by_lag[best], abs(costs.get("shuffled", 0.0))
+    if cost and (cost.high is None or cost.high < 0) and gain > LEAST_GAIN * heard:
         result.details["lines"] = [
             f"warning: actions {best:+d} rows later cost less than the true ones; the actions of "
             "these drives are shifted against those of training"

@@ -14,7 +14,7 @@ from worldmodel.decoding.config import Sampling
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.kinds import build_dynamics
-from worldmodel.evaluation.cards import kinds
+from worldmodel.evaluation.cards import control, kinds
 from worldmodel.evaluation.cards.config import ControlCard, DriftCard, FloorsCard
 from worldmodel.evaluation.evidence import Evidence
 from worldmodel.evaluation.subject import JudgedModel
@@ -100,3 +100,21 @@ def test_a_model_whose_weights_for_actions_are_zero_pays_nothing_to_the_last_dig
             16 * true["bits_per_token"]["value"]
         )
         assert math.isfinite(plain["cost_by_lag"]["-2"])
+
+
+@pytest.mark.parametrize(("shuffled", "warned"), [(0.5, True), (-0.02, True), (8.0, False)])
+def test_a_lag_is_warned_of_where_it_gains_much_of_what_wrong_actions_cost(
+    subject, monkeypatch, shuffled, warned
+):
+    judged = subject()
+
+    def bits(network, clips, device, texts, late=None):
+        true = judged.scores(judged.windows(4, 9)).nats.mean(1).numpy() / math.log(2)
+        if late is None:
+            return {"shuffled": true + shuffled}
+        return {name: true + 0.1 * (-1 if name == "lag +1" else 1) for name in late}
+
+    monkeypatch.setattr(control, "bits_by_window", bits)
+    _, plain = asked(judged, ControlCard(version="x", num_windows=9))
+    lines = " ".join(plain.get("lines", ()))
+    assert ("actions +1 rows later cost less than the true ones" in lines) is warned
