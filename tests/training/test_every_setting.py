@@ -4,12 +4,15 @@ import ast
 import copy
 import dataclasses
 import math
+import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+import yaml
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import hydra_plugins.dashcast_settings  # noqa: F401  (registers the dataclasses)
@@ -195,3 +198,33 @@ def test_a_root_that_is_not_there_is_told_in_the_same_words(source: str, tmp_pat
     for asked in (chosen.planned, chosen.open, lambda: recognised(gone)):
         with pytest.raises(BadInput, match=r"^data\.root=.*gone: no such folder or file;"):
             asked()
+
+
+def own_values(values: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        path = f"{where}.{key}" if where else key
+        if isinstance(value, dict) and value:
+            yield from own_values(value, path)
+        elif path != "defaults":
+            yield path, value
+
+
+@pytest.mark.slow
+def test_recipes_hold_differences_only(tmp_path: Path) -> None:
+    """A value that is the same without the recipe's line is a default written twice."""
+    configs = tmp_path / "configs"
+    shutil.copytree(ROOT / "configs", configs)
+    for recipe in RECIPES:
+        file, asked = configs / f"experiment/{recipe}.yaml", [f"+experiment={recipe}"]
+        written = yaml.safe_load(file.read_text())
+        defaults = {"defaults": written["defaults"]} if "defaults" in written else {}
+        file.write_text(f"# @package _global_\n{yaml.safe_dump(defaults)}")
+        with initialize_config_dir(str(configs), version_base="1.3"):
+            without = compose("train", asked)
+        twice = [
+            path
+            for path, value in own_values(written)
+            if OmegaConf.select(without, path, default="absent") == value
+        ]
+        assert not twice, f"{recipe}: {twice}"
+        file.write_text((ROOT / f"configs/experiment/{recipe}.yaml").read_text())
