@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import IO
 
@@ -35,6 +35,7 @@ MAX_FRAMES = 1 << 18  # of a segment in an archive (3.6 hours): a header can sta
 MAX_NAME = 200  # bytes; it becomes a file's name
 ALONE = ("tokens.npy", "token.npy")
 TOKENS, POSES = "token.npy", "pose.npy"
+PEEKED = 20  # members that tell what an archive holds
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,19 @@ def files_of(source: Path) -> list[Path]:
             "commaVQ's tars or of what was extracted from them"
         )
     return found
+
+
+def holds_tokens(files: list[Path]) -> bool:
+    """Whether the first archive among these files holds tokens, by the names of its first members.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    archive = next((file for file in files if file.name.endswith(SUFFIXES)), None)
+    if archive is None:
+        return True
+    names = [name for name, _, _ in islice(archive_members(archive), PEEKED)]
+    return any(name.endswith(f".{TOKENS}") for name in names)
 
 
 def files_key(files: list[Path]) -> str:

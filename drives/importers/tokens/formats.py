@@ -8,7 +8,7 @@ from typing import Any
 from drives.importers.tokens.commavq import import_commavq, planned_actions
 from drives.importers.tokens.commavq_bin import find_bins, import_bins, plan_bins
 from drives.importers.tokens.commavq_hub import HubOptions, import_hub
-from drives.importers.tokens.commavq_segments import SPEC, files_of
+from drives.importers.tokens.commavq_segments import SPEC, files_of, holds_tokens
 from drives.importers.tokens.dmc_latents import LatentOptions, import_latents
 from drives.importers.tokens.npy_tokens import NpyOptions, import_npy
 from drives.importers.tokens.onex_v1 import find_onex_v1, import_onex_v1, plan_onex_v1
@@ -28,6 +28,7 @@ class TokenFormat:
         plan: the spec and the action columns that the store will have; converts nothing.
         convert: (source, out, further arguments) to the store.
         is_cut: whether a single recording is cut by `num_train` and `num_test`.
+        is_own: whether files of these names are the format's; any archive has commaVQ's name.
     """
 
     text: str
@@ -35,6 +36,7 @@ class TokenFormat:
     plan: Callable[[Path], tuple[TokenSpec, tuple[str, ...]]]
     convert: Callable[..., TokenStore]
     is_cut: bool = False
+    is_own: Callable[[list[Path]], bool] = lambda files: True
 
     def cut(self, num_train: int, num_test: int) -> dict[str, int]:
         """Further arguments of `convert`."""
@@ -63,6 +65,7 @@ TOKEN_FORMATS: Mapping[str, TokenFormat] = {
         lambda root: (SPEC, planned_actions(root)),
         import_commavq,
         is_cut=True,
+        is_own=holds_tokens,
     ),
     "onex_v1": TokenFormat(
         "1X's recordings, version 1.1", find_onex_v1, plan_onex_v1, import_onex_v1
@@ -91,8 +94,8 @@ def recognised_format(root: Path) -> str | None:
     """The format of the tokens at `root` that `data=` takes; None where it is none of them."""
     for name, format in TOKEN_FORMATS.items():
         try:
-            format.files(root)
+            if format.is_own(format.files(root)):
+                return name
         except BadInput:
             continue
-        return name
     return None

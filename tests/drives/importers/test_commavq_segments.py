@@ -1,7 +1,9 @@
 """commaVQ's tars and pairs: every segment whole, in its split, its poses before its frames."""
 
 import gzip
+import io
 import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from commavq_files import make_segments, packed, write_tar
 
 from drives.importers.tokens.commavq import POSE_NAMES, import_commavq
+from drives.importers.tokens.formats import recognised_format
 from drives.sources import TokenSource
 from drives.splits.base import default_split
 from drives.tokens.store import TokenStore
@@ -221,3 +224,15 @@ def test_a_whole_segment_can_be_the_test(tmp_path: Path) -> None:
     assert list(store.manifest["drives"]) == ["segment-00-test"]
     with pytest.raises(BadInput, match="of which only num_train may be 0"):
         import_commavq(folder, tmp_path / "other", num_train=24, num_test=0)
+
+
+def test_an_archive_of_something_else_is_not_taken_for_commavq(tmp_path: Path) -> None:
+    (tmp_path / "tub").mkdir()
+    with tarfile.open(tmp_path / "tub" / "tub.tar.gz", "w:gz") as archive:
+        content = tarfile.TarInfo("mycar/manifest.json")
+        content.size = 2
+        archive.addfile(content, io.BytesIO(b"{}"))
+    assert recognised_format(tmp_path / "tub") is None
+    (tmp_path / "tars").mkdir()
+    write_tar(tmp_path / "tars" / "data-0000.tar.gz", make_segments(1))
+    assert recognised_format(tmp_path / "tars") == "commavq"
