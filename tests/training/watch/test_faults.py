@@ -5,10 +5,12 @@ import math
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
@@ -89,14 +91,18 @@ def test_a_nan_stops_the_run_names_its_samples_and_keeps_them(on_known_world, fi
 
 def test_weights_that_are_not_finite_are_neither_saved_nor_called_finished(on_known_world, fit):
     """A healthy loss, and a last step that spoils every matrix."""
-    cfg = on_known_world(
-        "trainer.max_steps=1",
-        "trainer.val_check_interval=1",
-        "optimizer.lr=9",
-        "optimizer.weight_decay=1e38",
-    )
+
+    class Overflow(Callback):
+        """No setting is judged legal that decays so hard."""
+
+        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+            for group in trainer.optimizers[0].param_groups:
+                group["weight_decay"] = 1e38
+
+    names = ("trainer.max_steps=1", "trainer.val_check_interval=1", "optimizer.lr=9")
+    cfg = on_known_world(*names)
     with pytest.raises(TrainingFault, match=r"after step 1 .* parameters are not finite"):
-        fit(cfg)
+        fit(cfg, Overflow())
     assert newest_first(Path(cfg.run)) == []
     assert read_status(Path(cfg.run))["state"] == "failed"
 
