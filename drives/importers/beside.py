@@ -1,4 +1,4 @@
-"""Which table lies beside which frames, and how recordings of one name are told apart."""
+"""What lies beside frames: their table, the files of our own drives, others of their name."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -46,6 +46,26 @@ def say_no_table(frames: Path, table: Path, others: Iterable[str], needed: bool)
             f"that name, {LEAVE_OUT}"
         )
     logger.warning("%s: no %s beside it; it becomes frames alone", frames, table.name)
+
+
+def without_drives(root: Path, holders: Mapping[Path, Path]) -> list[Path]:
+    """The frames that are of no drive of ours, so that an import does not read what it wrote.
+
+    Args:
+        root: where they were sought, for the message.
+        holders: by the video or the folder of images: the folder that would hold `drive.json`.
+
+    Raises:
+        BadInput: all of them are of drives.
+    """
+    ours = {folder for folder in set(holders.values()) if (folder / "drive.json").is_file()}
+    found = [frames for frames, folder in holders.items() if folder not in ours]
+    if holders and not found:
+        raise BadInput(
+            f"{root}: these are drives already ({min(ours).resolve().name}/drive.json); use "
+            "them as they are, or give the folder of the recordings"
+        )
+    return found
 
 
 def told_apart(root: Path, names: Mapping[Path, str]) -> dict[Path, str]:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from drives.actions.logs import Log, read_log
 from drives.actions.units import to_seconds
-from drives.importers.beside import say_no_table, table_at, told_apart
+from drives.importers.beside import say_no_table, table_at, told_apart, without_drives
 from drives.importers.joining import FrameClock, JoinOptions, join
 from drives.importers.recording import Candidate, Recording, RecordingFormat
 from drives.video import IMAGE_SUFFIXES, in_order
@@ -33,12 +33,18 @@ FIRST_TIME = 1e8  # smaller numbers count frames
 
 
 def find(root: Path, options: JoinOptions) -> list[Candidate]:
-    """Every folder with images up to two below `root`; BadInput where there is none."""
+    """Every folder with images up to two below `root`, but none of our own drives.
+
+    Raises:
+        BadInput: there is none.
+    """
     below = sorted((*root.glob("[!.]*"), *root.glob("[!.]*/[!.]*")))
     folders = [folder for folder in (root, *below) if folder.is_dir() and _images(folder)]
     if not folders:
         kinds = ", ".join(IMAGE_SUFFIXES)
         raise BadInput(f"{root}: no images ({kinds}) there or two folders below; give their folder")
+    # A drive's images lie in `frames/`, beside its drive.json.
+    folders = without_drives(root, {f: f.resolve().parent for f in folders})
     bearers = {f: f.parent if _is_inner(f) and f != root else f for f in folders}
     names = told_apart(root, {bearer: bearer.resolve().name for bearer in bearers.values()})
     tables = {f: None if options.frames_alone else table_of(f) for f in folders}

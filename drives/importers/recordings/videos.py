@@ -11,7 +11,7 @@ from pathlib import Path
 
 from drives import video
 from drives.actions.logs import read_log
-from drives.importers.beside import say_no_table, table_at, told_apart
+from drives.importers.beside import say_no_table, table_at, told_apart, without_drives
 from drives.importers.joining import FrameClock, JoinOptions, join
 from drives.importers.recording import (
     Candidate,
@@ -27,12 +27,17 @@ from training.errors import BadInput
 
 
 def find(root: Path, options: JoinOptions) -> list[Candidate]:
-    """A video, or all in a folder and up to two below; BadInput where there is none."""
+    """A video, or all in a folder and up to two below, but none of our own drives.
+
+    Raises:
+        BadInput: there is none.
+    """
     paths = [root] if root.is_file() else videos_in(root)
     root = root.parent if root.is_file() else root
     if not paths:
         kinds = ", ".join(VIDEO_SUFFIXES)
         raise BadInput(f"{root}: no videos ({kinds}) there or two folders below; give their folder")
+    paths = without_drives(root, {path: path.parent for path in paths})
     bearers = {path: path.parent if path.stem == "video" else path for path in paths}
     bare = {b: b.stem if b in paths else b.resolve().name for b in bearers.values()}
     names = told_apart(root, bare)

@@ -259,3 +259,32 @@ def test_bad_recordings_are_left_out_and_counted(
     assert "day2/rear.mp4: no rear.csv beside it" in told.err
     drives = sorted(path.name for path in (tmp_path / "out").glob("[!.]*-train"))
     assert drives == ["day2-front-train", "day3-front-train"]
+
+
+@pytest.mark.parametrize("below", ["out", "."])
+def test_an_import_does_not_take_its_own_drives_for_recordings(
+    below: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_numbered(tmp_path / "laps/clip.mp4", FRAMES)
+    words = ["videos", str(tmp_path / "laps"), str(tmp_path / "laps" / below), "--num-workers=0"]
+    main(words)
+    first = capsys.readouterr().out
+    assert "clip-train" in first
+    main(words)
+    assert capsys.readouterr().out == first
+    assert not list(tmp_path.rglob("*train-*"))
+    (tmp_path / "laps/clip.mp4").unlink()
+    for src in (tmp_path / "laps" / below, tmp_path / "laps" / below / "clip-test"):
+        with pytest.raises(BadInput, match=r"these are drives already \(clip-test/drive\.json\)"):
+            videos.FORMAT.recordings(src)
+
+
+def test_images_of_our_own_drives_are_no_recordings(tmp_path: Path) -> None:
+    images(tmp_path / "lap", [f"{i}.png" for i in range(30)])
+    images(tmp_path / "lap-train/frames", [f"{i}.png" for i in range(24)])
+    (tmp_path / "lap-train/drive.json").write_text('{"fps": 10}')
+    (recording,) = frames.FORMAT.recordings(tmp_path, fps=10.0)
+    assert recording.id == "lap"
+    for src in (tmp_path / "lap-train", tmp_path / "lap-train/frames"):
+        with pytest.raises(BadInput, match=r"these are drives already \(lap-train/drive\.json\)"):
+            frames.FORMAT.recordings(src, fps=10.0)
