@@ -60,7 +60,8 @@ class JoinOptions(ImportOptions):
             it. Needed where neither the frames nor the table have a clock.
         columns: names of the columns, comma separated, where a table has no header.
         first_frame_s: time of the first frame on the table's clock, in seconds, where a table is
-            joined by time; without it 0, or the table's first time where that is a date.
+            joined by time; without it 0 or, where that clock is a date, the date that the images
+            are named by, else the table's first.
         lock_deg: the steering wheel's angle at full lock, in degrees, where the steering is in
             degrees.
         positive_is: the side of a positive steering wheel angle.
@@ -91,6 +92,7 @@ class FrameClock:
     Attributes:
         place: file or folder, for messages.
         times_s: of each frame, where the frames have time stamps.
+        first_s: seconds since 1970 of the first frame, where they are known.
         rate: frames per second that the container states; 0: none.
         drops: frames that are missing by other signs than times.
     """
@@ -100,6 +102,7 @@ class FrameClock:
     times_s: Float[np.ndarray, " frame"] | None = None
     rate: float = 0.0
     drops: tuple[Drop, ...] = ()
+    first_s: float | None = None
 
 
 def join(clock: FrameClock, log: Log | None, options: JoinOptions) -> dict[str, Any]:
@@ -131,7 +134,7 @@ def join(clock: FrameClock, log: Log | None, options: JoinOptions) -> dict[str, 
     names: tuple[str, ...] = ()
     actions, track = np.zeros((len(times), 0)), None
     if log is not None:
-        names, actions, track = _rows(log, times, by_row, options)
+        names, actions, track = _rows(log, clock, times, by_row, options)
         names, actions = _steering(log, names, actions, options)
         check_actions(log.file, names, actions)
         _check_units(log.file, names, actions)
@@ -220,20 +223,15 @@ def _compared(log: Log, times: np.ndarray, pace: Pace) -> Pace:
 
 
 def _rows(
-    log: Log, times: np.ndarray, by_row: bool, options: JoinOptions
+    log: Log, clock: FrameClock, times: np.ndarray, by_row: bool, options: JoinOptions
 ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
     """Names, one row per frame, and the track."""
     rows = log.values
     if not by_row:
         assert log.times_s is not None, "asked for before"
         check_clock(log.file, log.clock, log.times_s)
-        first = options.first_frame_s
-        if first is None:
-            first = float(log.times_s[0]) if log.times_s[0] > DATE_S else 0.0
-            if first:
-                logger.info("%s: its first row is taken as the time of the first frame", log.file)
-        clock = log.times_s - first
-        signals = [Signal(n, clock, v) for n, v in zip(log.names, rows.T, strict=True)]
+        since_first = log.times_s - _first_frame_s(log.file, log.times_s, clock, options)
+        signals = [Signal(n, since_first, v) for n, v in zip(log.names, rows.T, strict=True)]
         rows = at_frames(signals, times - times[0], where=str(log.file))[1]
     places = [
         next((i for i, name in enumerate(log.names) if name in known), None)
@@ -248,6 +246,20 @@ def _rows(
     ]
     kept = [i for i in range(len(log.names)) if i not in places]
     return tuple(log.names[i] for i in kept), rows[:, kept], np.stack(degrees, axis=1)
+
+
+def _first_frame_s(
+    file: Path, times: np.ndarray, clock: FrameClock, options: JoinOptions
+) -> float:
+    """Time of the first frame on the table's clock, in seconds."""
+    if options.first_frame_s is not None:
+        return options.first_frame_s
+    if times[0] <= DATE_S:
+        return 0.0
+    if clock.first_s is not None:
+        return clock.first_s
+    logger.info("%s: its first row is taken as the time of the first frame", file)
+    return float(times[0])
 
 
 def _steering(

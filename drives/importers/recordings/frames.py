@@ -73,9 +73,10 @@ def read_recording(
     log = None if table is None else read_log(table, options.column_names)
     if log is not None:
         log, images = beside_their_files(log, images)
-    times = times_of(images)
+    times, first = times_of(images) or (None, None)
     drops = () if times is not None else tuple(find_drops(images))
-    facts = join(FrameClock(folder, len(images), times, drops=drops), log, options)
+    clock = FrameClock(folder, len(images), times, drops=drops, first_s=first)
+    facts = join(clock, log, options)
     indices = facts.pop("indices")
     kept = images if indices is None else [images[i] for i in indices]
     meta = {"source": str(folder.relative_to(root)), "licence": options.licence}
@@ -125,8 +126,8 @@ def _is_inner(folder: Path) -> bool:
     return folder.name.lower() in INNER
 
 
-def times_of(images: Sequence[Path]) -> Float[np.ndarray, " frame"] | None:
-    """Seconds from the first frame, where the names are times; None where they are numbers."""
+def times_of(images: Sequence[Path]) -> tuple[Float[np.ndarray, " frame"], float] | None:
+    """Seconds from the first frame, and its own since 1970; None where names are no times."""
     try:
         stems = [image.stem for image in images]
         numbers = np.array([int(stem) if stem.isdigit() else float(stem) for stem in stems], object)
@@ -136,7 +137,7 @@ def times_of(images: Sequence[Path]) -> Float[np.ndarray, " frame"] | None:
         return None
     whole = numbers - numbers[0]  # exact: a double cannot hold nanoseconds since 1970
     unit = float(to_seconds("t", np.array([float(numbers[-1])]))[0]) / float(numbers[-1])
-    return whole.astype(np.float64) * unit
+    return whole.astype(np.float64) * unit, float(numbers[0]) * unit
 
 
 def _images(folder: Path) -> list[Path]:

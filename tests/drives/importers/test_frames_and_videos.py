@@ -76,6 +76,22 @@ def test_the_clock_is_that_of_the_table_or_of_the_names(tmp_path: Path) -> None:
     assert (b.fps, b.drops) == (20, (Drop(9, 4),))
 
 
+def test_names_and_rows_on_one_clock_are_joined_by_it(tmp_path: Path) -> None:
+    first = 1479424215880976321
+    images(tmp_path / "a", [f"{first + 50_000_000 * i}.png" for i in range(30)])
+    logged = np.arange(300) / 100 - 0.7  # begins before the camera
+    stamps = [first + round(t * 1e9) for t in logged]
+    table(tmp_path / "a/actions.csv", timestamp_ns=stamps, steering=logged / 10)
+    (recording,) = frames.FORMAT.recordings(tmp_path)
+    until_next = np.arange(29) / 20 + 0.025
+    np.testing.assert_allclose(recording.actions[:-1, 0] * 10, until_next, atol=1e-5)
+    (moved,) = frames.FORMAT.recordings(tmp_path, first_frame_s=first / 1e9 - 0.5)
+    np.testing.assert_allclose(moved.actions[:, 0] * 10 + 0.5, recording.actions[:, 0] * 10)
+    table(tmp_path / "a/actions.csv", timestamp_ns=np.add(stamps, 10**12), steering=logged / 10)
+    with pytest.raises(BadInput, match="put both on one clock, or cut the frames"):
+        frames.FORMAT.recordings(tmp_path)
+
+
 def test_missing_numbers_are_a_gap_and_named_where_rows_are_there(tmp_path: Path) -> None:
     names = [f"{i:04d}.png" for i in range(33) if not 10 <= i < 13]
     images(tmp_path / "a", names)
