@@ -130,7 +130,7 @@ def join(clock: FrameClock, log: Log | None, options: JoinOptions) -> dict[str, 
         if log.times_s is not times and options.fps is None:
             pace = _compared(log, log.times_s, pace)
     if times is None:
-        times = np.arange(clock.num_frames) / pace.fps
+        times = _counted_times(clock.num_frames, pace)
     names: tuple[str, ...] = ()
     actions, track = np.zeros((len(times), 0)), None
     if log is not None:
@@ -195,6 +195,15 @@ def _pace(clock: FrameClock, times: np.ndarray | None, fps: float | None) -> Pac
     return Pace(fps, picks, tuple(drops))
 
 
+def _counted_times(num_frames: int, pace: Pace) -> Float[np.ndarray, " frame"]:
+    """Seconds from the first frame to each; a missing frame takes its time too."""
+    steps = np.ones(num_frames)
+    steps[0] = 0
+    for drop in pace.drops:
+        steps[drop.after_frame + 1] += drop.num_missing
+    return np.cumsum(steps) / pace.fps
+
+
 def _compared(log: Log, times: np.ndarray, pace: Pace) -> Pace:
     """Warn where a row-per-frame table runs at another rate than the frames; add its holes."""
     if len(times) < 2:
@@ -248,9 +257,7 @@ def _rows(
     return tuple(log.names[i] for i in kept), rows[:, kept], np.stack(degrees, axis=1)
 
 
-def _first_frame_s(
-    file: Path, times: np.ndarray, clock: FrameClock, options: JoinOptions
-) -> float:
+def _first_frame_s(file: Path, times: np.ndarray, clock: FrameClock, options: JoinOptions) -> float:
     """Time of the first frame on the table's clock, in seconds."""
     if options.first_frame_s is not None:
         return options.first_frame_s

@@ -105,6 +105,17 @@ def test_missing_numbers_are_a_gap_and_named_where_rows_are_there(tmp_path: Path
         frames.FORMAT.recordings(tmp_path, fps=10.0)
 
 
+def test_missing_numbers_take_their_time_where_a_table_is_joined(tmp_path: Path) -> None:
+    kept = np.array([*range(10), *range(30, 50)])
+    images(tmp_path / "a", [f"{i:04d}.png" for i in kept])
+    clock = np.arange(600) / 100
+    table(tmp_path / "a/actions.csv", time_s=clock, steering=clock / 10)
+    (recording,) = frames.FORMAT.recordings(tmp_path, fps=10.0)
+    assert recording.drops == (Drop(9, 20),)
+    until_next = (kept[:-1] + kept[1:]) / 20
+    np.testing.assert_allclose(recording.actions[:-1, 0] * 10, until_next, atol=1e-9)
+
+
 def test_rows_go_to_the_files_that_they_name(tmp_path: Path) -> None:
     images(tmp_path / "a", [f"{i}.png" for i in range(30)])
     order = [*range(15, 30), *range(15)]
