@@ -40,6 +40,7 @@ def write_drive(
     if path.exists():
         raise BadInput(f"{path}: exists already; nothing is overwritten, choose another folder")
     check_meta(path / "drive.json", meta)
+    _check_finite(path / "drive.json", meta)
     check_actions(path / "actions.csv", action_names, actions)
     sweep_leftovers(path.parent, f"{path.name}.*")
     with written_whole(path) as partial:
@@ -54,6 +55,17 @@ def write_drive(
         digests = (file_sha256(partial / name) for name in files)
         meta = {**meta, **dict(zip(RECORDED, digests, strict=False))}
         (partial / "drive.json").write_text(json.dumps(meta, indent=2) + "\n")
+
+
+def _check_finite(file: Path, meta: dict[str, Any]) -> None:
+    for name, entry in meta.items():
+        try:
+            json.dumps(entry, allow_nan=False)
+        except ValueError as error:
+            raise BadInput(
+                f"{file}: {name} would hold NaN or infinity, which JSON has not; leave such values "
+                "out"
+            ) from error
 
 
 def read_meta(path: Path) -> dict[str, Any]:

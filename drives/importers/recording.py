@@ -67,7 +67,8 @@ class Recording:
         meta: entries of `drive.json` besides fps, split and frames; `source` and `licence` always.
             Captions are those of the whole recording.
         drops: frames that are missing among its frames.
-        track: latitude and longitude of every frame in degrees, where they are known.
+        track: latitude and longitude of every frame in degrees, where they are known; NaN for a
+            frame without a fix.
         split: the whole recording is in it, as the format says; None: it is cut by time.
     """
 
@@ -89,8 +90,7 @@ class Recording:
             found = read_captions(about["captions"], len(self.actions), where)
             about["captions"] = [asdict(c) for c in cut_captions(found, start, stop)]
         if self.track is not None:
-            lat, lon = self.track[start:stop].T.tolist()
-            about["track"] = {"lat_deg": lat, "lon_deg": lon}
+            about |= _track(self.track[start:stop])
         inside = [drop for drop in self.drops if start <= drop.after_frame < stop - 1]
         if inside:
             about[DROPPED] = [[d.after_frame - start, d.num_missing] for d in inside]
@@ -99,6 +99,16 @@ class Recording:
     def read(self, start: int, stop: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         """Yield RGB frames `start <= i < stop`; BadInput where one cannot be read."""
         return _read(self.source, start, stop)
+
+
+def _track(fixes: Float[np.ndarray, "frame 2"]) -> dict[str, Any]:
+    """The entry of `drive.json`, as `splits.tracks` reads it; none where no frame has a fix."""
+    known = np.flatnonzero(np.isfinite(fixes).all(axis=1))
+    if not len(known):
+        return {}
+    lat, lon = fixes[known].T.tolist()
+    places = {} if len(known) == len(fixes) else {"frame": known.tolist()}
+    return {"track": {"lat_deg": lat, "lon_deg": lon, **places}}
 
 
 @dataclass(frozen=True)

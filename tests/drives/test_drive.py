@@ -396,6 +396,8 @@ def test_writing_refuses_what_reading_would(tmp_path: Path, drive: Path) -> None
         write(actions(), {"fps": 10}, "a")
     with pytest.raises(BadInput, match="fps is None"):
         write(actions(), {})
+    with pytest.raises(BadInput, match=r"drive\.json: track would hold NaN or infinity"):
+        write(actions(), {"fps": 10, "track": {"lat_deg": [float("nan")] * NUM_FRAMES}})
     with pytest.raises(BadInput, match="39 action rows for 40 frames"):
         write(actions(39), {"fps": 10})
     with pytest.raises(BadInput, match="steering is 2"):

@@ -17,6 +17,7 @@ from drives.importers.base import import_recordings
 from drives.importers.formats import recognised
 from drives.importers.recording import Recording
 from drives.importers.recordings import frames, videos
+from drives.splits.tracks import track_of
 from drives.video.gaps import Drop
 from training.errors import BadInput
 
@@ -204,6 +205,22 @@ def test_places_become_a_track_and_no_action(tmp_path: Path) -> None:
     (path,) = import_recordings([recording], tmp_path / "out", splits=(1, 0, 0))
     track = open_drive(path).meta["track"]
     assert (track["lat_deg"][29], track["lon_deg"][0]) == (37.029, -122)
+
+
+def test_frames_without_a_fix_lie_between_those_with_one(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", FRAMES)
+    fixed = range(0, 20, 10)  # one a second, then none
+    columns = {
+        "lat": [37 + i / 1000 if i in fixed else "" for i in range(30)],
+        "lon": [-122 if i in fixed else "" for i in range(30)],
+    }
+    table(tmp_path / "a.csv", **columns, steering=STEERING)
+    (recording,) = videos.FORMAT.recordings(tmp_path)
+    whole, none = import_recordings([recording], tmp_path / "out", splits=(0.7, 0, 0.3))
+    drive = open_drive(whole)
+    assert drive.meta["track"]["frame"] == [0, 10]
+    assert track_of(drive)[[0, 5, 20], 0].tolist() == pytest.approx([37, 37.005, 37.01])
+    assert "track" not in open_drive(none).meta
 
 
 def test_wide_pixels_become_square(tmp_path: Path) -> None:
