@@ -58,6 +58,7 @@ class Segment:
 class _Member:
     name: str
     part: str
+    origin: Path
     where: str
     file: IO[bytes]
     size: int
@@ -115,21 +116,17 @@ def has_poses(files: list[Path]) -> bool:
 
 
 def list_segments(files: list[Path]) -> list[str]:
-    """Names of all segments, in order; reads archives to their end, which checks them.
+    """Names of all segments, in order; reads them all, which checks them.
 
     Raises:
-        BadInput: an archive is damaged, a segment lacks its tokens, some have poses and others
-            do not, or two have one name.
+        BadInput: as `read_segments`, some segments have poses and others do not, or two have one
+            name.
     """
     found: dict[str, bool] = {}
-    for name, sample in _samples(files):
-        parts = [(member.part, member.where) for member in sample]
-        kinds, where = {part for part, _ in parts}, parts[0][1]
-        if TOKENS not in kinds:
-            raise BadInput(f"{where}: segment {name} has no {TOKENS}; complete it or leave it out")
-        if name in found or len(parts) != len(kinds):
-            raise BadInput(f"{where}: another segment is called {name} as well; rename one")
-        found[name] = POSES in kinds
+    for segment in read_segments(files):
+        if segment.name in found:
+            raise _doubled(segment.where, segment.name)
+        found[segment.name] = segment.poses is not None
     if not found:
         raise BadInput(f"{files[0]}: holds no segment; give one of commaVQ's tars")
     if len(set(found.values())) > 1:
@@ -145,20 +142,31 @@ def read_segments(files: list[Path]) -> Iterator[Segment]:
     """Every segment, one at a time.
 
     Raises:
-        BadInput: an archive is damaged, or an array has another shape or dtype than commaVQ's.
+        BadInput: an archive is damaged, a segment lacks its tokens or has two, or an array has
+            another shape or dtype than commaVQ's.
     """
     for name, sample in _samples(files):
-        where, tokens, poses = "", None, None
+        found: dict[str, str] = {}
+        tokens, poses = None, None
         for member in sample:
-            if member.part == TOKENS:
-                where, tokens = member.where, _checked_tokens(member)
-            elif member.part == POSES:
-                posed, poses = member.where, _checked_poses(member)
+            if member.part in found:
+                raise _doubled(member.where, name)
+            found[member.part] = member.where
+            with damage_named(member.origin):
+                if member.part == TOKENS:
+                    tokens = _checked_tokens(member)
+                elif member.part == POSES:
+                    poses = _checked_poses(member)
         if tokens is None:
-            raise BadInput(f"{name}: has no {TOKENS}; complete it or leave it out")
+            where = next(iter(found.values()))
+            raise BadInput(f"{where}: segment {name} has no {TOKENS}; complete it or leave it out")
         if poses is not None:
-            poses = _agree(poses, len(tokens), posed)
-        yield Segment(name, where, tokens, poses)
+            poses = _agree(poses, len(tokens), found[POSES])
+        yield Segment(name, found[TOKENS], tokens, poses)
+
+
+def _doubled(where: str, name: str) -> BadInput:
+    return BadInput(f"{where}: another segment is called {name} as well; rename one")
 
 
 def _checked_tokens(member: _Member) -> Integer[np.ndarray, "frame 8 16"]:
@@ -216,11 +224,11 @@ def _members(files: list[Path]) -> Iterator[_Member]:
             for path, size, content in archive_members(file):
                 if not Path(path).name.startswith("."):
                     where = f"{file}: {path}"
-                    yield _Member(*_key(path, file), where, content, size, MAX_FRAMES)
+                    yield _Member(*_key(path, file), file, where, content, size, MAX_FRAMES)
             continue
         with damage_named(file), file.open("rb") as opened:
             size = file.stat().st_size
-            yield _Member(*_key(file.name, file), str(file), opened, size, None)
+            yield _Member(*_key(file.name, file), file, str(file), opened, size, None)
 
 
 def _key(path: str, file: Path) -> tuple[str, str]:

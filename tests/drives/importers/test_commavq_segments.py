@@ -4,13 +4,16 @@ import gzip
 import io
 import pickle
 import tarfile
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from commavq_files import make_segments, packed, write_tar
 
-from drives.importers.tokens.commavq import POSE_NAMES, import_commavq
+from drives.importers.tokens.commavq import POSE_NAMES, import_commavq, whole_drives
 from drives.importers.tokens.formats import recognised_format
 from drives.sources import TokenSource
 from drives.splits.base import default_split
@@ -116,17 +119,22 @@ def test_an_interrupted_import_keeps_what_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segments = make_segments(12)
-    broken = {**segments, "segment-09": {**segments["segment-09"], "pose.npy": np.zeros((3, 6))}}
     folder, out = tmp_path / "tars", tmp_path / "out"
     folder.mkdir()
-    write_tar(folder / "data-0000.tar", broken)
-    monkeypatch.setattr("drives.tokens.writer.ENTERED_AT_ONCE", 4)
-    with pytest.raises(BadInput, match=r"segment-09\.pose\.npy: holds poses of shape \(3, 6\)"):
-        import_commavq(folder, out)
+    write_tar(folder / "data-0000.tar", segments)
+
+    def interrupted(*args: Any) -> Iterator[Any]:
+        yield from islice(whole_drives(*args), 9)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("drives.tokens.writer.ENTERED_AT_ONCE", 4)
+        patch.setattr("drives.importers.tokens.commavq.whole_drives", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            import_commavq(folder, out)
     written = {file: file.stat().st_mtime_ns for file in sorted(out.glob("*.arrow"))}
     assert [file.stem for file in written] == [f"segment-{i:02d}" for i in range(9)]
     assert sorted(TokenStore(out).manifest["drives"]) == [file.stem for file in written]
-    write_tar(folder / "data-0000.tar", segments)
     assert len(drives_of(import_commavq(folder, out))) == 12
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in written.items())
     segments["segment-02"]["token.npy"][5, 2, 3] ^= 1
@@ -151,6 +159,17 @@ def test_truncated_archives_are_named_before_anything_is_written(
     (tmp_path / name).write_bytes(data)
     with pytest.raises(BadInput, match=rf"{name}: is damaged or incomplete .*; copy it again"):
         import_commavq(tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("in_tar", [True, False])
+def test_all_segments_are_checked_before_the_first_is_written(in_tar: bool, tmp_path: Path) -> None:
+    segments = make_segments(12)
+    segments["segment-10"]["token.npy"][3, 2, 1] = 5000
+    source = tmp_path / "in.tar" if in_tar else tmp_path / "in"
+    (write_tar if in_tar else write_pairs)(source, segments)
+    with pytest.raises(BadInput, match=r"segment-10\.token\.npy.*5000"):
+        import_commavq(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
