@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from drives.actions.derived import steering_from_wheel
 from drives.actions.logs import Log
 from drives.actions.signals import Signal, at_frames
 from drives.actions.table import check_actions
+from drives.importers.columns import check_units, places_apart, with_steering
 from drives.importers.recording import ImportOptions
 from drives.video.gaps import Drop, describe, holes
 from drives.video.rate import describe_rate, grid_rate, resampled, rows_over, same_rate
@@ -22,25 +22,6 @@ logger = logging.getLogger(__name__)
 
 WARN_RATE, MAX_RATE = 0.02, 0.1  # shares by which two clocks may disagree
 DATE_S = 1e8  # more are seconds since 1970, not since the start of a recording
-STEERING = (
-    *("steering", "steering_rad", "steering_angle", "steering_angle_rad", "angle"),
-    *("steering_wheel_rad", "steering_wheel_angle_rad", "wheel_rad"),
-)
-LATITUDE = ("lat_rad", "latitude_rad", "lat", "latitude", "gps_lat", "gps_latitude")
-LONGITUDE = (
-    "lon_rad",
-    "longitude_rad",
-    "lon",
-    "longitude",
-    "gps_lon",
-    "gps_longitude",
-    "lng",
-    "long",
-)
-
-
-# Beyond these a column has another unit than its name says.
-MOST = {"speed_mps": 120.0, "yaw_rate_rad_s": 15.0, "accel_mps2": 100.0}
 
 
 class Pace(NamedTuple):
@@ -134,10 +115,13 @@ def join(clock: FrameClock, log: Log | None, options: JoinOptions) -> dict[str, 
     names: tuple[str, ...] = ()
     actions, track = np.zeros((len(times), 0)), None
     if log is not None:
-        names, actions, track = _rows(log, clock, times, by_row, options)
-        names, actions = _steering(log, names, actions, options)
+        rows = log.values if by_row else _rows(log, clock, times, options)
+        names, actions, track = places_apart(log.names, rows)
+        names, actions = with_steering(
+            log.file, names, actions, options.lock_deg, options.positive_is
+        )
         check_actions(log.file, names, actions)
-        _check_units(log.file, names, actions)
+        check_units(log.file, names, actions)
     if pace.picks is not None:
         actions = rows_over(actions, times, pace.picks)
         track = None if track is None else track[pace.picks]
@@ -160,17 +144,6 @@ def check_clock(where: object, name: str, times_s: Float[np.ndarray, " row"]) ->
             f"{times_s[bad[0] + 1]:.3f} s); correct it, cut the recording there, or leave it out "
             "(--on-bad=skip)"
         )
-
-
-def _check_units(file: Path, names: tuple[str, ...], actions: np.ndarray) -> None:
-    for name in MOST.keys() & set(names):
-        column = np.abs(actions[:, names.index(name)])
-        if len(column) and column.max() > MOST[name]:
-            row = int(column.argmax())
-            raise BadInput(
-                f"{file}: row {row}, {name} is {actions[row, names.index(name)]:g}: no car's; "
-                "write the unit into the column's name, as in speed_kmh or yaw_rate_deg_s"
-            )
 
 
 def _pace(clock: FrameClock, times: np.ndarray | None, fps: float | None) -> Pace:
@@ -232,29 +205,14 @@ def _compared(log: Log, times: np.ndarray, pace: Pace) -> Pace:
 
 
 def _rows(
-    log: Log, clock: FrameClock, times: np.ndarray, by_row: bool, options: JoinOptions
-) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
-    """Names, one row per frame, and the track."""
-    rows = log.values
-    if not by_row:
-        assert log.times_s is not None, "asked for before"
-        check_clock(log.file, log.clock, log.times_s)
-        since_first = log.times_s - _first_frame_s(log.file, log.times_s, clock, options)
-        signals = [Signal(n, since_first, v) for n, v in zip(log.names, rows.T, strict=True)]
-        rows = at_frames(signals, times - times[0], where=str(log.file))[1]
-    places = [
-        next((i for i, name in enumerate(log.names) if name in known), None)
-        for known in (LATITUDE, LONGITUDE)
-    ]
-    if None in places:
-        return log.names, rows, None
-    degrees = [
-        np.degrees(rows[:, i]) if log.names[i].endswith("_rad") else rows[:, i]
-        for i in places
-        if i is not None
-    ]
-    kept = [i for i in range(len(log.names)) if i not in places]
-    return tuple(log.names[i] for i in kept), rows[:, kept], np.stack(degrees, axis=1)
+    log: Log, clock: FrameClock, times: np.ndarray, options: JoinOptions
+) -> Float[np.ndarray, "frame column"]:
+    """One row per frame, by time."""
+    assert log.times_s is not None, "asked for before"
+    check_clock(log.file, log.clock, log.times_s)
+    since_first = log.times_s - _first_frame_s(log.file, log.times_s, clock, options)
+    signals = [Signal(n, since_first, v) for n, v in zip(log.names, log.values.T, strict=True)]
+    return at_frames(signals, times - times[0], where=str(log.file))[1]
 
 
 def _first_frame_s(file: Path, times: np.ndarray, clock: FrameClock, options: JoinOptions) -> float:
@@ -267,28 +225,3 @@ def _first_frame_s(file: Path, times: np.ndarray, clock: FrameClock, options: Jo
         return clock.first_s
     logger.info("%s: its first row is taken as the time of the first frame", file)
     return float(times[0])
-
-
-def _steering(
-    log: Log, names: tuple[str, ...], actions: np.ndarray, options: JoinOptions
-) -> tuple[tuple[str, ...], np.ndarray]:
-    """Degrees of the steering wheel as a share of full lock, where `lock_deg` is given."""
-    column = next((names.index(name) for name in STEERING if name in names), None)
-    if column is None:
-        if options.lock_deg is not None:
-            raise BadInput(f"{log.file}: has no steering for --lock-deg; columns: {names}")
-        return names, actions
-    if options.lock_deg is None:
-        beyond = np.flatnonzero(np.abs(actions[:, column]) > 1)
-        if names[column] == "steering" and len(beyond):
-            raise BadInput(
-                f"{log.file}: row {beyond[0]}, steering is {actions[beyond[0], column]:g}, outside "
-                "[-1, 1]; give --lock-deg, the wheel's degrees at full lock, or rescale the column"
-            )
-        return names, actions
-    degrees = actions[:, column]
-    if names[column].endswith("_rad"):
-        degrees = np.degrees(degrees)
-    actions = actions.copy()
-    actions[:, column] = steering_from_wheel(degrees, options.lock_deg, options.positive_is)
-    return (*names[:column], "steering", *names[column + 1 :]), actions
