@@ -10,6 +10,7 @@ from jaxtyping import Float
 from training.errors import BadInput
 from training.ranges import one_of
 
+MAX_GAP_S = 0.5
 Kind = Literal["linear", "hold"]
 
 
@@ -33,8 +34,9 @@ class Signal:
 def at_frames(
     signals: Sequence[Signal],
     frame_times_s: Float[np.ndarray, " frame"],
-    max_gap_s: float = 0.5,
+    max_gap_s: float = MAX_GAP_S,
     where: str = "",
+    remedy: str = "cut the recording there",
 ) -> tuple[tuple[str, ...], Float[np.ndarray, "frame action"]]:
     """Names and one row per frame: row t is the action in force between frame t and frame t+1.
 
@@ -47,6 +49,7 @@ def at_frames(
         max_gap_s: longest time between two samples that a frame may lie in; inf for a signal that
             is logged when it changes.
         where: the file, for messages.
+        remedy: what to do about a gap, for messages.
 
     Raises:
         BadInput: a frame lies outside of a signal or in a gap; times or values are not finite;
@@ -57,7 +60,7 @@ def at_frames(
     names = tuple(signal.name for signal in signals)
     if len(set(names)) != len(names):
         raise BadInput(f"{where}: signals are {', '.join(names)}; give each one name of its own")
-    columns = [_means(signal, frames, max_gap_s, where) for signal in signals]
+    columns = [_means(signal, frames, max_gap_s, where, remedy) for signal in signals]
     rows = np.stack(columns, axis=1) if columns else np.zeros((len(frames), 0))
     return names, rows
 
@@ -97,12 +100,12 @@ def _check_clock(times: np.ndarray, name: str, where: str) -> None:
 
 
 def _means(
-    signal: Signal, frames: Float[np.ndarray, " frame"], max_gap_s: float, where: str
+    signal: Signal, frames: Float[np.ndarray, " frame"], max_gap_s: float, where: str, remedy: str
 ) -> Float[np.ndarray, " frame"]:
     check_signal(signal, where)
     times = np.asarray(signal.times_s, np.float64)
     values = np.asarray(signal.values, np.float64)
-    _check_covered(signal.name, times, frames, max_gap_s, where)
+    _check_covered(signal.name, times, frames, max_gap_s, where, remedy)
     step = float(np.median(np.diff(frames))) if len(frames) > 1 else 0.0
     end = max(frames[-1], min(frames[-1] + step, times[-1]))
     edges = np.append(frames, end)
@@ -132,7 +135,7 @@ def _interval_means(heights: np.ndarray, knots: np.ndarray, starts: np.ndarray) 
 
 
 def _check_covered(
-    name: str, times: np.ndarray, frames: np.ndarray, max_gap_s: float, where: str
+    name: str, times: np.ndarray, frames: np.ndarray, max_gap_s: float, where: str, remedy: str
 ) -> None:
     late = max(times[0] - frames[0], frames[-1] - times[-1])
     if late > max_gap_s / 2 or frames[0] > times[-1] or frames[-1] < times[0]:
@@ -149,5 +152,5 @@ def _check_covered(
         raise BadInput(
             f"{where}: {name} has no sample between {times[inside[0]]:.3f} and "
             f"{times[inside[0] + 1]:.3f} s, longer than {max_gap_s:g} s, and frames lie there; "
-            "cut the recording there"
+            f"{remedy}"
         )

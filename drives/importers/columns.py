@@ -23,6 +23,7 @@ LONGITUDE = (
     "lng",
     "long",
 )
+PLACES = LATITUDE + LONGITUDE
 
 # Beyond these a column has another unit than its name says.
 MOST = {"speed_mps": 120.0, "yaw_rate_rad_s": 15.0, "accel_mps2": 100.0}

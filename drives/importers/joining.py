@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from drives.actions.logs import Log
-from drives.actions.signals import Signal, at_frames
+from drives.actions.signals import MAX_GAP_S, Signal, at_frames
 from drives.actions.table import check_actions
-from drives.importers.columns import check_units, places_apart, with_steering
+from drives.importers.columns import PLACES, check_units, places_apart, with_steering
 from drives.importers.recording import ImportOptions
 from drives.video.gaps import Drop, describe, holes
 from drives.video.rate import describe_rate, grid_rate, resampled, rows_over, same_rate
@@ -43,6 +43,7 @@ class JoinOptions(ImportOptions):
         first_frame_s: time of the first frame on the table's clock, in seconds, where a table is
             joined by time; without it 0 or, where that clock is a date, the date that the images
             are named by, else the table's first.
+        max_gap_s: longest time between two rows of such a table; values between them lie on a line.
         lock_deg: the steering wheel's angle at full lock, in degrees, where the steering is in
             degrees.
         positive_is: the side of a positive steering wheel angle.
@@ -52,6 +53,7 @@ class JoinOptions(ImportOptions):
     fps: float | None = None
     columns: str | None = None
     first_frame_s: float | None = None
+    max_gap_s: float = MAX_GAP_S
     lock_deg: float | None = None
     positive_is: Literal["left", "right"] = "left"
     frames_alone: bool = False
@@ -60,6 +62,7 @@ class JoinOptions(ImportOptions):
         for name in ("fps", "lock_deg"):
             if getattr(self, name) is not None:
                 positive("--", **{name: getattr(self, name)})
+        positive("--", max_gap_s=min(self.max_gap_s, 1e9))
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -211,8 +214,13 @@ def _rows(
     assert log.times_s is not None, "asked for before"
     check_clock(log.file, log.clock, log.times_s)
     since_first = log.times_s - _first_frame_s(log.file, log.times_s, clock, options)
-    signals = [Signal(n, since_first, v) for n, v in zip(log.names, log.values.T, strict=True)]
-    return at_frames(signals, times - times[0], where=str(log.file))[1]
+    signals = []
+    for name, values in zip(log.names, log.values.T, strict=True):
+        # Fixes are rarer than rows; of other columns an empty cell is a fault.
+        known = np.isfinite(values) if name in PLACES else np.full(len(values), True)
+        signals.append(Signal(name, since_first[known], values[known]))
+    remedy = "allow it by --max-gap-s, or cut the recording there"
+    return at_frames(signals, times - times[0], options.max_gap_s, str(log.file), remedy)[1]
 
 
 def _first_frame_s(file: Path, times: np.ndarray, clock: FrameClock, options: JoinOptions) -> float:

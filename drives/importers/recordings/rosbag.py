@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from drives.actions.derived import curvature_per_m
-from drives.actions.signals import Signal, at_frames
+from drives.actions.signals import MAX_GAP_S, Signal, at_frames
 from drives.actions.table import check_actions
 from drives.importers.recording import Candidate, ImportOptions, Recording, RecordingFormat
 from drives.importers.recordings.ros_messages import (
@@ -55,7 +55,7 @@ class RosOptions(ImportOptions):
 
     topic: str | None = None
     signals: str | None = None
-    max_gap_s: float = 0.5
+    max_gap_s: float = MAX_GAP_S
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,8 @@ def _rows(
     path: Path, signals: Sequence[Signal], times: Float[np.ndarray, " frame"], max_gap_s: float
 ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
     """Names and rows of the actions, and the track."""
-    names, rows = at_frames(signals, times, max_gap_s, str(path))
+    remedy = "allow it by --max-gap-s, choose others by --signals, or cut the bag there"
+    names, rows = at_frames(signals, times, max_gap_s, str(path), remedy)
     columns = dict(zip(names, rows.T, strict=True))
     track = None
     if TRACK[0] in columns:

@@ -187,6 +187,31 @@ def test_a_log_at_a_hundred_hertz_is_joined_by_time(tmp_path: Path) -> None:
     np.testing.assert_allclose(dated.actions, recording.actions, atol=1e-6)
 
 
+def test_a_slower_table_is_joined_by_its_flag(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", FRAMES)
+    clock = [i / 10 for i in range(0, 30, 6)] + [2.9]
+    table(tmp_path / "a.csv", time_s=clock, steering=[t / 10 for t in clock])
+    with pytest.raises(
+        BadInput, match=r"steering has no sample between .*; allow it by --max-gap-s"
+    ):
+        videos.FORMAT.recordings(tmp_path)
+    (recording,) = videos.FORMAT.recordings(tmp_path, max_gap_s=0.7)
+    np.testing.assert_allclose(recording.actions[:-1, 0] * 10, np.arange(29) / 10 + 0.05)
+    with pytest.raises(BadInput, match="max_gap_s is 0"):
+        videos.FORMAT.recordings(tmp_path, max_gap_s=0.0)
+
+
+def test_rows_without_a_fix_are_joined_all_the_same(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", FRAMES)
+    clock = np.arange(400) / 100
+    lat = [37 + t / 1000 if i % 100 == 0 else "" for i, t in enumerate(clock)]
+    lon = [-122 if i % 100 == 0 else "" for i in range(400)]
+    table(tmp_path / "a.csv", time_s=clock, steering=clock / 10, lat=lat, lon=lon)
+    (recording,) = videos.FORMAT.recordings(tmp_path, max_gap_s=1.5)
+    assert recording.track is not None
+    np.testing.assert_allclose(recording.track[:, 0], 37 + (np.arange(30) / 10 + 0.05) / 1000)
+
+
 def test_gaps_of_the_table_are_known_after_import(tmp_path: Path) -> None:
     write_numbered(tmp_path / "a.mp4", FRAMES)
     times = [i / 10 + 0.2 * (i > 19) for i in range(30)]
