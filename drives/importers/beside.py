@@ -1,7 +1,8 @@
 """What lies beside frames: their table, the files of our own drives, others of their name."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from training.errors import BadInput
@@ -18,13 +19,24 @@ def table_at(stems: Iterable[Path]) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def say_no_table(frames: Path, table: Path, others: Iterable[str], needed: bool) -> None:
+def stray_tables(folder: Path, suffixes: Sequence[str] = ()) -> list[str]:
+    """Names of tables in a folder that are of none of its files with these endings."""
+    files = list(folder.glob("[!.]*"))
+    owned = {path.stem for path in files if path.suffix.lower() in suffixes}
+    return sorted(
+        path.name
+        for path in files
+        if path.suffix.lower() in (".csv", ".parquet") and path.stem not in owned
+    )
+
+
+def say_no_table(frames: Path, table: Path, stray: Sequence[str], needed: bool) -> None:
     """Tell that frames are alone.
 
     Args:
         frames: their video or folder, for messages.
         table: where theirs would be.
-        others: stems of tables there that belong to other frames.
+        stray: as `stray_tables` finds them there.
         needed: other frames of the folder have a table.
 
     Raises:
@@ -34,15 +46,9 @@ def say_no_table(frames: Path, table: Path, others: Iterable[str], needed: bool)
         raise BadInput(
             f"{frames}: no {table.name} beside it, and others here have a table; {LEAVE_OUT}"
         )
-    owned = set(others)
-    lost = sorted(
-        path.name
-        for path in table.parent.glob("[!.]*")
-        if path.suffix.lower() in (".csv", ".parquet") and path.stem not in owned
-    )
-    if lost:
+    if stray:
         raise BadInput(
-            f"{frames}: no {table.name} beside it, but {lost[0]}, which is of no video; give it "
+            f"{frames}: no {table.name} beside it, but {stray[0]}, which is of no video; give it "
             f"that name, {LEAVE_OUT}"
         )
     logger.warning("%s: no %s beside it; it becomes frames alone", frames, table.name)
@@ -74,10 +80,8 @@ def told_apart(root: Path, names: Mapping[Path, str]) -> dict[Path, str]:
     Args:
         names: by the file or folder that bears the name.
     """
-    given = list(names.values())
+    given = Counter(names.values())
     return {
-        place: name
-        if given.count(name) == 1
-        else "-".join([*place.relative_to(root).parts[:-1], name])
+        place: name if given[name] == 1 else "-".join([*place.relative_to(root).parts[:-1], name])
         for place, name in names.items()
     }

@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from drives.actions.logs import Log, read_log
 from drives.actions.units import to_seconds
-from drives.importers.beside import say_no_table, table_at, told_apart, without_drives
+from drives.importers.beside import say_no_table, stray_tables, table_at, told_apart, without_drives
 from drives.importers.joining import FrameClock, JoinOptions, join
 from drives.importers.recording import Candidate, Recording, RecordingFormat
 from drives.video import IMAGE_SUFFIXES, in_order
@@ -67,7 +67,7 @@ def read_recording(
             judges it, or as `join`.
     """
     if table is None and not options.frames_alone:
-        say_no_table(folder, folder / "actions.csv", (), needed)
+        say_no_table(folder, folder / "actions.csv", stray_tables(folder), needed)
     images = in_order(_images(folder))
     check_sizes(images)
     log = None if table is None else read_log(table, options.column_names)

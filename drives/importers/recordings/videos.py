@@ -5,13 +5,14 @@ container, Parquet likewise). With one row per frame, row t is in force between 
 t+1; a table of another rate is joined by its clock. Columns get our names and SI units.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from drives import video
 from drives.actions.logs import read_log
-from drives.importers.beside import say_no_table, table_at, told_apart, without_drives
+from drives.importers.beside import say_no_table, stray_tables, table_at, told_apart, without_drives
 from drives.importers.joining import FrameClock, JoinOptions, join
 from drives.importers.recording import (
     Candidate,
@@ -39,17 +40,25 @@ def find(root: Path, options: JoinOptions) -> list[Candidate]:
         raise BadInput(f"{root}: no videos ({kinds}) there or two folders below; give their folder")
     paths = without_drives(root, {path: path.parent for path in paths})
     bearers = {path: path.parent if path.stem == "video" else path for path in paths}
-    bare = {b: b.stem if b in paths else b.resolve().name for b in bearers.values()}
+    bare = {b: b.stem if b == path else b.resolve().name for path, b in bearers.items()}
     names = told_apart(root, bare)
-    tables = {path: None if options.frames_alone else table_of(path, paths) for path in paths}
+    count = Counter(path.parent for path in paths)
+    tables = {
+        path: None if options.frames_alone else table_of(path, count[path.parent] == 1)
+        for path in paths
+    }
     # Where no video has a table, all are frames alone; where one lacks it, it was forgotten.
     needed = any(tables.values())
-    return [
-        Candidate(
-            str(p), partial(read_recording, root, p, names[bearers[p]], tables[p], needed, options)
+    # Listed once, not for each of many videos in a folder.
+    lacking = {path.parent for path, table in tables.items() if table is None}
+    stray = {folder: stray_tables(folder, VIDEO_SUFFIXES) for folder in lacking}
+    candidates = []
+    for path in paths:
+        given = (names[bearers[path]], tables[path], stray.get(path.parent, ()), needed)
+        candidates.append(
+            Candidate(str(path), partial(read_recording, root, path, *given, options))
         )
-        for p in paths
-    ]
+    return candidates
 
 
 def videos_in(root: Path) -> list[Path]:
@@ -59,15 +68,20 @@ def videos_in(root: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in VIDEO_SUFFIXES)
 
 
-def table_of(path: Path, videos: Sequence[Path] = ()) -> Path | None:
-    """`name.csv` beside `name.mp4`; `actions.csv` where it is the folder's only video."""
-    alone = path.stem == "video" or sum(v.parent == path.parent for v in videos) == 1
-    stems = (["actions"] if alone else []) + [path.stem]
+def table_of(path: Path, alone: bool) -> Path | None:
+    """`name.csv` beside `name.mp4`; `actions.csv` where it is `alone` in its folder."""
+    stems = (["actions"] if alone or path.stem == "video" else []) + [path.stem]
     return table_at(path.with_name(stem) for stem in stems)
 
 
 def read_recording(
-    root: Path, path: Path, name: str, table: Path | None, needed: bool, options: JoinOptions
+    root: Path,
+    path: Path,
+    name: str,
+    table: Path | None,
+    stray: Sequence[str],
+    needed: bool,
+    options: JoinOptions,
 ) -> list[Recording]:
     """A video with its table of actions.
 
@@ -76,8 +90,7 @@ def read_recording(
     """
     if table is None and not options.frames_alone:
         wanted = "actions.csv" if path.stem == "video" else f"{path.stem}.csv"
-        videos = (p.stem for p in path.parent.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
-        say_no_table(path, path.with_name(wanted), videos, needed)
+        say_no_table(path, path.with_name(wanted), stray, needed)
     log = None if table is None else read_log(table, options.column_names)
     rate = video.frame_rate(path)
     times = frame_times(path) if rate else None

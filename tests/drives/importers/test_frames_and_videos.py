@@ -1,5 +1,6 @@
 """Folders of videos or of images, beside tables in any shape: joined, or refused by name."""
 
+import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ from drives.drive import open_drive
 from drives.importers.__main__ import main
 from drives.importers.base import import_recordings
 from drives.importers.formats import recognised
+from drives.importers.joining import JoinOptions
 from drives.importers.recording import Recording
 from drives.importers.recordings import frames, videos
 from drives.splits.tracks import track_of
@@ -357,3 +359,27 @@ def test_images_of_our_own_drives_are_no_recordings(tmp_path: Path) -> None:
     for src in (tmp_path / "lap-train", tmp_path / "lap-train/frames"):
         with pytest.raises(BadInput, match=r"these are drives already \(lap-train/drive\.json\)"):
             frames.FORMAT.recordings(src, fps=10.0)
+
+
+def test_a_folder_of_many_videos_costs_as_much_for_each(tmp_path: Path) -> None:
+    def calls(count: int) -> int:
+        folder, seen = tmp_path / str(count), 0
+        folder.mkdir()
+        for number in range(count):
+            (folder / f"{number}.mp4").touch()
+
+        def counted(*_: Any) -> None:
+            nonlocal seen
+            seen += 1
+
+        sys.setprofile(counted)
+        try:
+            for candidate in videos.find(folder, JoinOptions()):
+                with pytest.raises(BadInput):  # it is empty
+                    candidate.read()
+        finally:
+            sys.setprofile(None)
+        return seen
+
+    calls(1)  # what is loaded once
+    assert calls(160) < 4.5 * calls(40)
