@@ -2,6 +2,9 @@
 
 A reader of 100,000 files would need as many maps, and a file system as many inodes. A drive keeps
 its identity, the sha256 of the file that it had, so a packed store is the same data.
+
+Readers take no lock and open files late. So the files that a packing replaces stay until the next
+one begins.
 """
 
 import json
@@ -11,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Features, Value
 from datasets import Sequence as ListOf
 from datasets.arrow_writer import ArrowWriter
@@ -37,34 +41,83 @@ def write_rows(path: Path, spec: TokenSpec, tokens: np.ndarray, actions: np.ndar
 def pack(root: Path, manifest: dict[str, Any], spec: TokenSpec) -> dict[str, Any]:
     """Move all whole loose drives into shards; the new manifest, which is written.
 
-    The files are removed last: whenever this is interrupted, the manifest names files that exist.
-    The caller holds the lock of the manifest.
+    The files of these drives are left to the next packing: whenever this is interrupted, the
+    manifest names files that exist. The caller holds the lock of the manifest.
     """
     catalog: Catalog = manifest["drives"]
+    _sweep(root, manifest)
     files = StoreFiles(root, catalog, spec, len(manifest["action_names"]), verify=True)
-    shards, rows, packed = list(catalog.shards), [], []
+    shards, rows = list(catalog.shards), []
     for group in _groups(catalog, files):
         record, entries = _write_shard(root, spec, catalog, group, len(shards))
         shards.append(record)
         rows += entries
-        packed += [id for id, _ in group]
-    if not packed:
+    if not rows:
         return manifest
+    packed = {row["id"] for row in rows}
+    left = {id: entry for id, entry in catalog.loose.items() if id not in packed}
     index = pa.concat_tables([catalog.index, pa.Table.from_pylist(rows, INDEX)])
-    name, digest = write_index(root, index)
-    about = {"file": name, "sha256": digest, "num_drives": len(index)}
-    about["shards"] = [vars(shard) for shard in shards]
-    left = {id: entry for id, entry in catalog.loose.items() if id not in set(packed)}
-    drives = Catalog(left, shards, index)
-    new = {**manifest, "packed": about, "drives": drives}
+    new = _with_index(root, manifest, left, shards, index)
     write_store_manifest(root, new)
-    _sweep(root, drives, name)
     return new
 
 
-def _sweep(root: Path, drives: Catalog, index: str) -> None:
-    """Remove files of drives that are packed, and what an interrupted packing left."""
-    named = {index, *drives.files}
+def lost_drives(root: Path, catalog: Catalog) -> set[str]:
+    """Packed drives whose shard is gone, or is not of its size; a stat per shard."""
+    lost = [number for number, shard in enumerate(catalog.shards) if not _is_there(root, shard)]
+    rows = catalog.index.filter(pc.is_in(catalog.index["shard"], pa.array(lost, pa.int32())))
+    return set(rows["id"].to_pylist())
+
+
+def unpack_lost(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with the lost drives as loose ones, whose files are missing; not yet written.
+
+    So each can be written again, and those that nobody writes are still named.
+    """
+    catalog: Catalog = manifest["drives"]
+    kept = [number for number, shard in enumerate(catalog.shards) if _is_there(root, shard)]
+    moved = np.full(len(catalog.shards), -1, np.int32)
+    moved[kept] = np.arange(len(kept))
+    loose = dict(catalog.loose)
+    for id in sorted(lost_drives(root, catalog)):
+        entry = catalog[id]
+        about = {name: entry[name] for name in ("split", "num_steps", "sha256", "meta")}
+        loose[id] = {**about, "file": f"{id}.arrow"}
+    shard = pa.array(moved[catalog.index["shard"].to_numpy()])
+    place = INDEX.get_field_index("shard")
+    index = catalog.index.set_column(place, INDEX.field(place), shard)
+    index = index.filter(pc.greater_equal(index["shard"], 0))
+    return _with_index(root, manifest, loose, [catalog.shards[number] for number in kept], index)
+
+
+def _is_there(root: Path, shard: ShardRecord) -> bool:
+    try:
+        return (root / shard.file).stat().st_size == shard.size
+    except FileNotFoundError:
+        return False
+
+
+def _with_index(
+    root: Path,
+    manifest: dict[str, Any],
+    loose: dict[str, dict[str, Any]],
+    shards: list[ShardRecord],
+    index: pa.Table,
+) -> dict[str, Any]:
+    """The manifest of these drives; their index is written, the manifest is not."""
+    new = {**manifest, "drives": Catalog(loose, shards, index)}
+    new.pop("packed", None)
+    if len(index):
+        name, digest = write_index(root, index)
+        about = {"file": name, "sha256": digest, "num_drives": len(index)}
+        new["packed"] = {**about, "shards": [vars(shard) for shard in shards]}
+    return new
+
+
+def _sweep(root: Path, manifest: dict[str, Any]) -> None:
+    """Remove what the last packing replaced, and what an interrupted one left."""
+    drives: Catalog = manifest["drives"]
+    named = {manifest.get("packed", {}).get("file"), *drives.files}
     for path in root.glob("*.arrow"):
         ours = path.name.startswith(("shard-", "index-")) or path.stem in drives
         if ours and path.name not in named:

@@ -8,17 +8,22 @@ NOTE = "action_statistics"
 
 
 def note_statistics(writer: TokenStoreWriter) -> None:
-    """Note the statistics of the train drives written so far; the last shard's note remains."""
+    """Note the statistics of the train drives written so far; the last shard's note remains.
+
+    Nothing is noted where one of them is damaged: the note would pass as that of all.
+    """
     store = TokenStore(writer.root, on_corrupt="skip")
-    if "train" in store.catalog.splits():
-        found = _of_train(store)
+    if "train" not in store.catalog.splits():
+        return
+    found = _of_train(store)
+    if not any(drive.damage for drive in store.drives("train")):
         writer.note(NOTE, {"num_drives": len(store.catalog), **found.to_json()})
 
 
 def action_statistics(store: TokenStore) -> ActionStatistics | None:
     """Of the train drives: as noted, or read anew for a store that has no note of all its drives.
 
-    None where there are no train drives.
+    Damaged drives are left out. None where there are no train drives.
 
     Raises:
         BadInput: the note is damaged.

@@ -14,7 +14,7 @@ from drives.splits.base import SPLITS
 from drives.tokens.catalog import Catalog
 from drives.tokens.drive import TokenDrive
 from drives.tokens.manifest import MANIFEST, read_store_manifest, write_store_manifest
-from drives.tokens.packing import PACKED_AT, pack, write_rows
+from drives.tokens.packing import PACKED_AT, lost_drives, pack, unpack_lost, write_rows
 from drives.tokens.spec import TokenSpec, check_tokens
 from training.disk.hashing import file_sha256
 from training.disk.leftovers import partial_of, sweep_leftovers
@@ -40,14 +40,21 @@ class TokenStoreWriter:
             "action_names": list(action_names),
         }
         self.manifest = self._read()
+        self._lost: tuple[Catalog, set[str]] | None = None
         sweep_leftovers(self.root)
 
     def has(self, drive_id: str) -> bool:
-        """Whether the drive is written; an interrupted run skips it."""
+        """Whether the drive is written, and its file is there; an interrupted run skips it."""
         drives: Catalog = self.manifest["drives"]
         if drive_id in drives.loose:
             return (self.root / drives.loose[drive_id]["file"]).is_file()
-        return drive_id in drives
+        return drive_id in drives and not self._is_lost(drive_id)
+
+    def _is_lost(self, drive_id: str) -> bool:
+        drives: Catalog = self.manifest["drives"]
+        if self._lost is None or self._lost[0] is not drives:
+            self._lost = drives, lost_drives(self.root, drives)
+        return drive_id in self._lost[1]
 
     def write(
         self,
@@ -109,6 +116,9 @@ class TokenStoreWriter:
     def _enter(self, written: dict[str, tuple[Path, dict[str, Any]]]) -> None:
         def enter() -> None:
             drives: Catalog = self.manifest["drives"]
+            if any(id in drives and id not in drives.loose and self._is_lost(id) for id in written):
+                self.manifest = unpack_lost(self.root, self.manifest)
+                drives = self.manifest["drives"]
             loose = dict(drives.loose)
             for drive_id, (partial, entry) in written.items():
                 if self.has(drive_id):  # another process wrote it in the meantime
@@ -160,5 +170,7 @@ class TokenStoreWriter:
             self.manifest = self._read()
             change()
             write_store_manifest(self.root, self.manifest)
-            if len(self.manifest["drives"].loose) >= PACKED_AT:
+            loose = self.manifest["drives"].loose
+            # Of a lost shard, many loose drives are missing: they are not worth a shard each time.
+            if len(loose) >= PACKED_AT and sum(map(self.has, loose)) >= PACKED_AT:
                 self.manifest = pack(self.root, self.manifest, self.spec)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from drives import content
-from drives.tokens import files
+from drives.tokens import files, manifest
 from drives.tokens.catalog import INDEX, write_index
 from drives.tokens.packing import write_rows
 from drives.tokens.spec import TokenSpec
@@ -23,10 +23,11 @@ from worldmodel.data import TokenWindows
 
 SPEC = TokenSpec((1, 3, 4), 40, 10, 1, (24, 32), "test")
 STEPS = 6
+NAMES = ["speed_mps"]
 
 
 def write(root: Path, ids: list[str]) -> None:
-    writer = TokenStoreWriter(root, SPEC, ["speed_mps"])
+    writer = TokenStoreWriter(root, SPEC, NAMES)
     for id in ids:
         rng = np.random.default_rng(int(id))
         tokens, actions = rng.integers(0, 40, (STEPS, 3, 4)), rng.normal(size=(STEPS, 1))
@@ -71,7 +72,10 @@ def place_of(root: Path, id: str) -> int:
 def test_a_packed_store_is_the_same_data_in_the_same_order(packed: Path) -> None:
     ours = TokenStore(packed)
     index = read_record(packed / "manifest.json")["packed"]["file"]
-    assert set(packed.glob("*.arrow")) == {packed / "6.arrow", packed / index, *shards(packed)}
+    loose = {packed / f"{id}.arrow" for id in "6274"}  # of 2, 7 and 4 until the next packing
+    now = {packed / index, *shards(packed), *loose}
+    replaced = set(packed.glob("*.arrow")) - now
+    assert [path.name[:6] for path in replaced] == ["index-"]
     assert ours.catalog.ids == [drive.id for drive in ours.all] == [str(i) for i in range(10)]
     for drive in ours.all:
         rng = np.random.default_rng(int(drive.id))
@@ -96,7 +100,7 @@ def test_packing_changes_no_identity(packed: Path, tmp_path: Path, monkeypatch) 
 
 
 def test_a_packed_drive_is_not_written_again(packed: Path) -> None:
-    writer = TokenStoreWriter(packed, SPEC, ["speed_mps"])
+    writer = TokenStoreWriter(packed, SPEC, NAMES)
     assert all(writer.has(str(i)) for i in range(10))
     assert not writer.has("10")
     before = TokenStore(packed).hash
@@ -112,6 +116,63 @@ def test_what_an_interrupted_packing_left_is_swept(packed: Path) -> None:
     assert left.isdisjoint({"shard-0.arrow", "index-0.arrow", "5.arrow"})
     assert "of_the_user.arrow" in left
     assert len(TokenStore(packed).all) == 12
+
+
+def test_a_store_that_is_open_stays_whole_while_another_process_packs(tmp_path, monkeypatch):
+    monkeypatch.setattr("drives.tokens.writer.PACKED_AT", 4)
+    monkeypatch.setattr("drives.tokens.store.CHECKED_AT_ONCE", 0)
+    write(tmp_path, ["0", "1", "2"])
+    for ids in (["3", "4"], ["5", "6", "7", "8"]):  # loose files are replaced, then an index
+        store = TokenStore(tmp_path)
+        write(tmp_path, ids)
+        assert not any(drive.damage for drive in store.all)
+    assert not (tmp_path / "0.arrow").exists(), "what the packing before replaced is swept"
+
+
+@pytest.mark.parametrize("opens", [TokenStore, lambda root: TokenStoreWriter(root, SPEC, NAMES)])
+def test_a_store_may_be_packed_between_reads_of_manifest_and_index(packed, monkeypatch, opens):
+    read = manifest.read_catalog
+
+    def read_late(*args):
+        monkeypatch.setattr(manifest, "read_catalog", read)
+        write(packed, ["10", "11"])
+        return read(*args)
+
+    before = read_record(packed / "manifest.json")["packed"]
+    monkeypatch.setattr(manifest, "read_catalog", read_late)
+    assert len(opens(packed).manifest["drives"]) == 10
+    assert read_record(packed / "manifest.json")["packed"] != before
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda shard: shard.write_bytes(b"half")])
+def test_drives_of_a_lost_shard_are_written_again(packed: Path, monkeypatch, harm) -> None:
+    whole = TokenStore(packed).digests()
+    harm(shards(packed)[1])
+    writer = TokenStoreWriter(packed, SPEC, NAMES)
+    lost = [str(i) for i in range(10) if not writer.has(str(i))]
+    assert lost == ["0", "1", "9"]
+    write(packed, lost[:1])
+    writer = TokenStoreWriter(packed, SPEC, NAMES)
+    assert [id for id in whole if not writer.has(id)] == lost[1:], "nothing is forgotten"
+    with pytest.raises(BadInput, match=r"1\.arrow: missing; encode the drives again"):
+        TokenStore(packed)
+    write(packed, lost[1:])
+    assert TokenStore(packed).digests() == whole
+    write(packed, ["10"])
+    assert len(TokenStore(packed).all) == 11
+
+
+def test_a_store_whose_only_shard_is_lost_is_written_again(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("drives.tokens.writer.PACKED_AT", 3)
+    write(tmp_path, ["0", "1", "2"])
+    for file in tmp_path.glob("[0-9]*.arrow"):
+        file.unlink()
+    shards(tmp_path)[0].unlink()
+    write(tmp_path, ["0", "1"])
+    assert len(read_record(tmp_path / "manifest.json")["drives"]) == 3
+    write(tmp_path, ["2"])
+    assert len(shards(tmp_path)) == 1
+    assert not any(drive.damage for drive in TokenStore(tmp_path).all)
 
 
 def test_a_damaged_loose_drive_is_not_packed(tmp_path: Path, monkeypatch) -> None:
@@ -221,7 +282,7 @@ def test_an_index_that_says_what_cannot_be_is_refused(packed: Path, column, valu
 
 
 def test_an_altered_or_missing_index_is_named(packed: Path) -> None:
-    (index,) = packed.glob("index-*")
+    index = packed / read_record(packed / "manifest.json")["packed"]["file"]
     flip(index, 300)
     with pytest.raises(BadInput, match=f"{index.name}: truncated or altered"):
         TokenStore(packed)

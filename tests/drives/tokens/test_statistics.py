@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from drives.actions.statistics import ActionStatistics, statistics_of
+from drives.tokens import statistics
 from drives.tokens.manifest import MANIFEST
 from drives.tokens.spec import TokenSpec
 from drives.tokens.statistics import NOTE, action_statistics, note_statistics
@@ -49,6 +50,33 @@ def test_a_note_of_fewer_drives_is_old(tmp_path):
     note_statistics(writer)
     writer.write("d9", "train", np.zeros((50, 2, 2), np.int64), np.full((50, 2), 7, np.float32))
     assert action_statistics(TokenStore(tmp_path / "s")).num_rows == 150
+
+
+def test_nothing_is_noted_of_a_part(tmp_path):
+    writer, _ = write_store(tmp_path / "s")
+    (tmp_path / "s" / "d2.arrow").unlink()  # of val
+    note_statistics(writer)
+    assert TokenStore(tmp_path / "s", on_corrupt="skip").manifest["notes"][NOTE]["num_rows"] == 100
+    writer, _ = write_store(tmp_path / "t")
+    (tmp_path / "t" / "d0.arrow").unlink()
+    note_statistics(writer)
+    assert "notes" not in TokenStore(tmp_path / "t", on_corrupt="skip").manifest
+
+
+def test_a_store_that_is_packed_meanwhile_is_noted_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("drives.tokens.writer.PACKED_AT", 4)
+    monkeypatch.setattr("drives.tokens.store.CHECKED_AT_ONCE", 0)
+    writer, _ = write_store(tmp_path / "s")
+    read = statistics._of_train
+
+    def read_late(store):
+        writer.write("d3", "train", np.zeros((50, 2, 2), np.int64), np.zeros((50, 2)))
+        return read(store)
+
+    monkeypatch.setattr(statistics, "_of_train", read_late)
+    note_statistics(writer)
+    noted = TokenStore(tmp_path / "s").manifest["notes"][NOTE]
+    assert (noted["num_drives"], noted["num_rows"]) == (3, 100)
 
 
 def test_a_store_without_train_drives_or_columns_has_none(tmp_path):
