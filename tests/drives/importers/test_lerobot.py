@@ -1,11 +1,13 @@
 """LeRobotDataset: each episode gets its own rows, frames, captions; what is wrong is named."""
 
 import http.server
+import io
 import json
 import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import huggingface_hub
 import numpy as np
@@ -32,6 +34,7 @@ from drives.importers.__main__ import main
 from drives.importers.base import import_recordings
 from drives.importers.formats import RECORDING_FORMATS, recognised
 from drives.importers.recording import Recording
+from drives.importers.recordings.lerobot.frames import ParquetImages
 from training.errors import BadInput
 
 
@@ -184,6 +187,32 @@ def test_images_in_parquet_are_read(tmp_path: Path) -> None:
     first, second = recordings(root)
     assert first.action_names == ("action",)
     assert numbers_of(second) == list(range(8, 20))
+
+
+@pytest.mark.parametrize("group", [10, 60])
+def test_images_of_other_episodes_are_left_where_they_are(
+    group: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = []
+    for picture in numbered(60):
+        content = io.BytesIO()
+        Image.fromarray(picture).save(content, "png")
+        cells.append({"bytes": content.getvalue(), "path": "of.png"})
+    columns = {FRONT: cells, "episode_index": np.repeat([0, 1, 2], 20)}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", row_group_size=group)
+    read, batches = [], pq.ParquetFile.iter_batches
+
+    def counted(*args: Any, **options: Any) -> Iterator[Any]:
+        for batch in batches(*args, **options):
+            read.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    images = ParquetImages(tmp_path / "a.parquet", FRONT, 1)
+    assert shown(images.read(5, 15)) == list(range(25, 35))
+    assert read == ([10, 10] if group == 10 else [16, 16, 16])  # of 60: from 20 on, not after 35
+    assert shown(images.read(0, 20)) == list(range(20, 40))
+    assert shown(images.read(19, 30)) == [39]
 
 
 def test_version_2_is_read(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, UInt8
 
@@ -57,15 +59,30 @@ class ParquetImages:
 
     def read(self, start: int, stop: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         where = f"{self.file}: {self.column} of episode {self.episode}"
-        index = 0
-        parts = [self.column, "episode_index"]
-        for batch in pq.ParquetFile(self.file).iter_batches(batch_size=16, columns=parts):
-            for row in batch.to_pylist():
-                if row["episode_index"] != self.episode:
+        for index, image in enumerate(self._rows(start, stop), start):
+            content = (image or {}).get("bytes")
+            if not content:
+                raise BadInput(f"{where}: frame {index} holds no image; embed the images")
+            yield decode_image(content, f"{where}: frame {index}")
+
+    def _rows(self, start: int, stop: int) -> Iterator[dict[str, Any] | None]:
+        """Rows start <= i < stop of the episode; other images stay packed, most are not read."""
+        first = 0  # row of the episode
+        with pq.ParquetFile(self.file) as file:
+            for group in range(file.num_row_groups):
+                if first >= stop:
+                    return
+                numbers = file.read_row_group(group, ["episode_index"])["episode_index"]
+                count = pc.sum(pc.equal(numbers, self.episode)).as_py() or 0
+                if first + count <= start or not count:
+                    first += count
                     continue
-                if start <= index < stop:
-                    content = (row[self.column] or {}).get("bytes")
-                    if not content:
-                        raise BadInput(f"{where}: frame {index} holds no image; embed the images")
-                    yield decode_image(content, f"{where}: frame {index}")
-                index += 1
+                parts = [self.column, "episode_index"]
+                for batch in file.iter_batches(batch_size=16, row_groups=[group], columns=parts):
+                    own = batch.filter(pc.equal(batch["episode_index"], self.episode))
+                    low, high = max(start - first, 0), min(stop - first, len(own))
+                    if low < high:
+                        yield from own[self.column].slice(low, high - low).to_pylist()
+                    first += len(own)
+                    if first >= stop:
+                        return
