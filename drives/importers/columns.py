@@ -51,30 +51,44 @@ def places_apart(
 def with_steering(
     file: Path,
     names: tuple[str, ...],
-    actions: np.ndarray,
+    actions: Float[np.ndarray, "frame action"],
     lock_deg: float | None,
-    positive_is: str,
-) -> tuple[tuple[str, ...], np.ndarray]:
-    """Degrees of the steering wheel as a share of full lock, where `lock_deg` is given."""
-    column = next((names.index(name) for name in STEERING if name in names), None)
+    positive_is: str | None,
+) -> tuple[tuple[str, ...], Float[np.ndarray, "frame action"]]:
+    """`steering` that is positive to the right.
+
+    With `lock_deg` it is the wheel's angle, in degrees, as a share of full lock; without it the
+    column `steering`, turned round where its positive side is left.
+
+    Raises:
+        BadInput: there is no such column, or it is beyond full lock.
+    """
+    known = STEERING if lock_deg is not None else STEERING[:1]
+    column = next((names.index(name) for name in known if name in names), None)
     if column is None:
         if lock_deg is not None:
             raise BadInput(f"{file}: has no steering for --lock-deg; columns: {names}")
-        return names, actions
-    if lock_deg is None:
-        beyond = np.flatnonzero(np.abs(actions[:, column]) > 1)
-        if names[column] == "steering" and len(beyond):
+        if positive_is is not None:
             raise BadInput(
-                f"{file}: row {beyond[0]}, steering is {actions[beyond[0], column]:g}, outside "
-                "[-1, 1]; give --lock-deg, the wheel's degrees at full lock, or rescale the column"
+                f"{file}: --positive-is {positive_is}: has no column 'steering'; for a wheel's "
+                f"angle give --lock-deg too, else leave the flag out; columns: {names}"
             )
         return names, actions
-    degrees = actions[:, column]
-    if names[column].endswith("_rad"):
-        degrees = np.degrees(degrees)
     actions = actions.copy()
-    actions[:, column] = steering_from_wheel(degrees, lock_deg, positive_is)
-    return (*names[:column], "steering", *names[column + 1 :]), actions
+    values = actions[:, column]
+    if lock_deg is not None:
+        degrees = np.degrees(values) if names[column].endswith("_rad") else values
+        actions[:, column] = steering_from_wheel(degrees, lock_deg, positive_is or "left")
+        return (*names[:column], "steering", *names[column + 1 :]), actions
+    beyond = np.flatnonzero(np.abs(values) > 1)
+    if len(beyond):
+        raise BadInput(
+            f"{file}: row {beyond[0]}, steering is {values[beyond[0]]:g}, outside [-1, 1]; give "
+            "--lock-deg, the wheel's degrees at full lock, or rescale the column"
+        )
+    if positive_is == "left":
+        actions[:, column] = 0 - values  # without -0
+    return names, actions
 
 
 def check_units(file: Path, names: tuple[str, ...], actions: np.ndarray) -> None:

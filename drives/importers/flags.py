@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from training.schemas import meanings
 
@@ -18,11 +18,10 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
             parser.add_argument(flag, action="store_true", help=text)
             continue
         inner = [part for part in get_args(kind) if part is not NoneType]
+        kind = inner[0] if len(inner) < len(get_args(kind)) else kind  # one that may be None
         extra: dict[str, Any] = {"type": kind}
-        if inner and isinstance(inner[0], str):
-            extra = {"choices": inner}
-        elif inner:
-            extra = {"type": inner[0]}
+        if get_origin(kind) is Literal:
+            extra = {"choices": get_args(kind)}
         parser.add_argument(flag, default=field.default, help=text, **extra)
 
 

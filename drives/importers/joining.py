@@ -46,7 +46,8 @@ class JoinOptions(ImportOptions):
         max_gap_s: longest time between two rows of such a table; values between them lie on a line.
         lock_deg: the steering wheel's angle at full lock, in degrees, where the steering is in
             degrees.
-        positive_is: the side of a positive steering wheel angle.
+        positive_is: the side of a positive steering wheel angle, left by default; or, without
+            `lock_deg`, of a positive `steering`, right by default.
         frames_alone: leave out all tables.
     """
 
@@ -55,7 +56,7 @@ class JoinOptions(ImportOptions):
     first_frame_s: float | None = None
     max_gap_s: float = MAX_GAP_S
     lock_deg: float | None = None
-    positive_is: Literal["left", "right"] = "left"
+    positive_is: Literal["left", "right"] | None = None
     frames_alone: bool = False
 
     def __post_init__(self) -> None:

@@ -294,6 +294,17 @@ def test_steering_wheel_degrees_need_the_lock(tmp_path: Path) -> None:
         videos.FORMAT.recordings(tmp_path, lock_deg=45.0)
 
 
+def test_steering_to_the_left_is_turned_round(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", FRAMES)
+    table(tmp_path / "a.csv", steering=STEERING, speed_mps=[1] * 30)
+    for side, sign in ((None, 1), ("right", 1), ("left", -1)):
+        (recording,) = videos.FORMAT.recordings(tmp_path, positive_is=side)
+        np.testing.assert_array_equal(recording.actions[:, 0], sign * np.array(STEERING))
+    table(tmp_path / "a.csv", steering_wheel_deg=[i * 3 for i in range(30)])
+    with pytest.raises(BadInput, match=r"--positive-is left: has no column 'steering'.*--lock-deg"):
+        videos.FORMAT.recordings(tmp_path, positive_is="left")
+
+
 def test_a_video_without_frames_is_named(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mkv"), "w") as out:
         stream = out.add_stream("libx264", rate=10)

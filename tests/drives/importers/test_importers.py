@@ -496,18 +496,23 @@ def test_flags_are_the_fields_of_the_options() -> None:
         Attributes:
             fps: the rate, 100 % yours.
             camera: which one.
+            side: either, or none.
             fast: a switch.
         """
 
         fps: float | None = None
         camera: Literal["left", "right"] = "left"
+        side: Literal["left", "right"] | None = None
         fast: bool = False
 
     parser = argparse.ArgumentParser()
     add_flags(parser, Options)
     assert options_of(parser.parse_args([]), Options) == Options()
     args = parser.parse_args(["--fps", "20", "--camera", "right", "--fast", "--licence", "MIT"])
-    assert options_of(args, Options) == Options("MIT", 20.0, "right", True)
+    assert options_of(args, Options) == Options("MIT", 20.0, "right", fast=True)
+    assert options_of(parser.parse_args(["--side=left"]), Options) == Options(side="left")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--side=up"])
     assert "the rate, 100 % yours." in parser.format_help()
 
 
