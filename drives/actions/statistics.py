@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class ActionStatistics:
         """BadInput for what `to_json` does not write."""
         try:
             columns = dict(values["columns"])
-            return cls(
+            found = cls(
                 tuple(map(str, columns)),
                 int(values["num_rows"]),
                 int(values["num_read"]),
@@ -60,6 +61,11 @@ class ActionStatistics:
                     for column in columns.values()
                 ),
             )
+            if not all(
+                isfinite(q[0]) and isfinite(q[-1]) and sorted(q) == list(q) for q in found.quantiles
+            ):
+                raise ValueError("quantiles do not rise from the least value to the most")
+            return found
         except (TypeError, ValueError, LookupError) as error:
             raise BadInput(f"{where}: statistics of actions are damaged ({error!r})") from error
 

@@ -27,7 +27,9 @@ class Findings:
     Attributes:
         num_found, num_read: recordings there, and of these the ones that the rest is about.
         splits, rates, sizes: recordings of each.
-        histograms: rows in each of `BINS` equal bins of a column's range.
+        actions: of the recordings that were read; of all train drives where these are a part of a
+            store that has noted them.
+        histograms: rows that were read in each of `BINS` equal bins of a column's range.
         gaps: (recording, its missing frames in words).
         problems: what cannot be used; ends an import or a training.
         warnings: what can be used and is suspect.
@@ -59,7 +61,10 @@ def inspect(path: Path, opened: Opened, with_lag: bool = True) -> Findings:
     takes, problems = opened.takes, list(opened.problems)
     names = _common_columns(takes)
     rows = [take.actions[:, [take.names.index(n) for n in names]] for take in takes]
-    statistics = statistics_of(names, rows)
+    statistics, text = statistics_of(names, rows), opened.text
+    noted = opened.noted if len(takes) < opened.num_found else None
+    if noted and noted.names == names:
+        statistics, text = noted, f"{text}; actions of all {noted.num_rows} train steps"
     lags: list[Lag] = []
     if with_lag and opened.has_pixels:
         try:
@@ -70,7 +75,7 @@ def inspect(path: Path, opened: Opened, with_lag: bool = True) -> Findings:
     return Findings(
         path=str(path),
         kind=opened.kind,
-        text=opened.text,
+        text=text,
         num_found=opened.num_found,
         num_read=len(takes),
         hours=sum(take.num_frames / take.fps for take in takes) / 3600,

@@ -9,12 +9,14 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from drives.actions.statistics import ActionStatistics
 from drives.drive import Drive, open_drive
 from drives.duplicates.sheet import tokens_of
 from drives.importers.formats import RECORDING_FORMATS, TOKEN_FORMATS, recognised
 from drives.importers.recording import Recording
 from drives.tokens.drive import TokenDrive
 from drives.tokens.manifest import MANIFEST
+from drives.tokens.statistics import noted_statistics
 from drives.tokens.store import TokenStore
 from drives.video.gaps import Drop
 from drives.video.rate import describe_rate
@@ -61,6 +63,7 @@ class Opened:
         num_found: recordings there; `takes` are those that were read, evenly chosen.
         problems: why some cannot be used.
         has_pixels: whether `Take.read` gives what a camera saw.
+        noted: statistics of all train drives, where a store knows them.
     """
 
     kind: str
@@ -69,6 +72,7 @@ class Opened:
     takes: list[Take] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     has_pixels: bool = True
+    noted: ActionStatistics | None = None
 
 
 def open_path(path: Path, most: int) -> Opened:
@@ -166,6 +170,10 @@ def _open_store(path: Path, most: int) -> Opened:
             opened.problems.append(drive.damage)
         else:
             opened.takes.append(_of_tokens(drive, store))
+    try:
+        opened.noted = noted_statistics(store)
+    except BadInput as error:
+        opened.problems.append(str(error))
     return opened
 
 

@@ -15,15 +15,14 @@ def note_statistics(writer: TokenStoreWriter) -> None:
     store = TokenStore(writer.root, on_corrupt="skip")
     if "train" not in store.catalog.splits():
         return
-    found = _of_train(store)
-    if not any(drive.damage for drive in store.drives("train")):
+    drives = store.drives("train")
+    found = statistics_of(store.action_names, [drive.actions for drive in drives])
+    if not any(drive.damage for drive in drives):
         writer.note(NOTE, {"num_drives": len(store.catalog), **found.to_json()})
 
 
-def action_statistics(store: TokenStore) -> ActionStatistics | None:
-    """Of the train drives: as noted, or read anew for a store that has no note of all its drives.
-
-    Damaged drives are left out. None where there are no train drives.
+def noted_statistics(store: TokenStore) -> ActionStatistics | None:
+    """Of all train drives; None where there are none, or drives were written since the note.
 
     Raises:
         BadInput: the note is damaged.
@@ -31,9 +30,4 @@ def action_statistics(store: TokenStore) -> ActionStatistics | None:
     noted = store.manifest.get("notes", {}).get(NOTE)
     if isinstance(noted, dict) and noted.get("num_drives") == len(store.catalog):
         return ActionStatistics.from_json(noted, str(store.root / "manifest.json"))
-    return _of_train(store) if "train" in store.catalog.splits() else None
-
-
-def _of_train(store: TokenStore) -> ActionStatistics:
-    drives = [drive.actions for drive in store.drives("train") if not drive.damage]
-    return statistics_of(store.action_names, drives)
+    return None

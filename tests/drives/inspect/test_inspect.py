@@ -12,6 +12,7 @@ from drives.inspect.findings import Findings, inspect
 from drives.inspect.lag import BLOCK, MAX_OFFSET, lag_of
 from drives.inspect.takes import evenly, open_path
 from drives.tokens.spec import TokenSpec
+from drives.tokens.statistics import NOTE, note_statistics
 from drives.tokens.writer import TokenStoreWriter
 from drives.video import write_video
 from drives.writing import write_drive
@@ -161,6 +162,23 @@ def test_a_token_store(tmp_path):
     assert found.gaps == [("a", "2 frames are missing: 2 after frame 4")]
     assert found.lags == []
     assert found.actions.mean == pytest.approx((0,), abs=1e-6)
+
+
+def test_a_part_of_a_token_store_shows_what_the_store_has_noted_of_all(tmp_path):
+    spec = TokenSpec((1, 2, 4), 16, 10.0, 1, (32, 64), "test")
+    writer = TokenStoreWriter(tmp_path, spec, ["steering"])
+    for number in range(4):
+        rows = np.linspace(0, number, 10, dtype=np.float32)[:, None]
+        writer.write(f"d{number}", "train", np.zeros((10, 2, 4), np.int64), rows)
+    assert found_at(tmp_path, most=2).actions.num_rows == 20
+    note_statistics(writer)
+    found = found_at(tmp_path, most=2)
+    assert (found.num_read, found.actions.num_rows) == (2, 40)
+    assert found.actions.mean == pytest.approx((0.75,))
+    assert "actions of all 40 train steps" in found.text
+    assert "train steps" not in found_at(tmp_path).text
+    writer.note(NOTE, {"num_drives": 4})
+    assert "statistics of actions are damaged" in found_at(tmp_path).problems[0]
 
 
 def test_foreign_recordings(tmp_path):

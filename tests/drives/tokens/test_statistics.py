@@ -9,7 +9,7 @@ from drives.actions.statistics import ActionStatistics, statistics_of
 from drives.tokens import statistics
 from drives.tokens.manifest import MANIFEST
 from drives.tokens.spec import TokenSpec
-from drives.tokens.statistics import NOTE, action_statistics, note_statistics
+from drives.tokens.statistics import NOTE, note_statistics, noted_statistics
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from training.errors import BadInput
@@ -31,7 +31,7 @@ def write_store(root, splits=("train", "train", "val")) -> tuple[TokenStoreWrite
 
 def test_the_manifest_holds_what_numpy_says_of_the_train_drives(tmp_path):
     writer, rows = write_store(tmp_path / "s")
-    before = action_statistics(TokenStore(tmp_path / "s"))
+    assert noted_statistics(TokenStore(tmp_path / "s")) is None, "of a store of before"
     note_statistics(writer)
     store = TokenStore(tmp_path / "s")
     noted = store.manifest["notes"][NOTE]["columns"]["speed_mps"]
@@ -39,8 +39,8 @@ def test_the_manifest_holds_what_numpy_says_of_the_train_drives(tmp_path):
     assert noted["std"] == pytest.approx(rows[:, 1].std())
     assert noted["quantiles"]["0.25"] == pytest.approx(np.quantile(rows[:, 1], 0.25))
     assert noted["quantiles"]["1.0"] == rows[:, 1].max() < 50, "no val drive is in it"
-    found = action_statistics(store)
-    assert found == before, "a store without the note says the same"
+    found = noted_statistics(store)
+    assert found == statistics_of(NAMES, [rows])
     assert found.num_rows == found.num_read == 100
     assert store.hash == TokenStore(tmp_path / "s").hash
 
@@ -49,7 +49,9 @@ def test_a_note_of_fewer_drives_is_old(tmp_path):
     writer, _ = write_store(tmp_path / "s")
     note_statistics(writer)
     writer.write("d9", "train", np.zeros((50, 2, 2), np.int64), np.full((50, 2), 7, np.float32))
-    assert action_statistics(TokenStore(tmp_path / "s")).num_rows == 150
+    assert noted_statistics(TokenStore(tmp_path / "s")) is None
+    note_statistics(writer)
+    assert noted_statistics(TokenStore(tmp_path / "s")).num_rows == 150
 
 
 def test_nothing_is_noted_of_a_part(tmp_path):
@@ -67,13 +69,13 @@ def test_a_store_that_is_packed_meanwhile_is_noted_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("drives.tokens.writer.PACKED_AT", 4)
     monkeypatch.setattr("drives.tokens.store.CHECKED_AT_ONCE", 0)
     writer, _ = write_store(tmp_path / "s")
-    read = statistics._of_train
 
-    def read_late(store):
+    def open_early(*args, **how):
+        store = TokenStore(*args, **how)
         writer.write("d3", "train", np.zeros((50, 2, 2), np.int64), np.zeros((50, 2)))
-        return read(store)
+        return store
 
-    monkeypatch.setattr(statistics, "_of_train", read_late)
+    monkeypatch.setattr(statistics, "TokenStore", open_early)
     note_statistics(writer)
     noted = TokenStore(tmp_path / "s").manifest["notes"][NOTE]
     assert (noted["num_drives"], noted["num_rows"]) == (3, 100)
@@ -82,16 +84,21 @@ def test_a_store_that_is_packed_meanwhile_is_noted_whole(tmp_path, monkeypatch):
 def test_a_store_without_train_drives_or_columns_has_none(tmp_path):
     writer, _ = write_store(tmp_path / "s", ("val", "test", "val"))
     note_statistics(writer)
-    assert action_statistics(TokenStore(tmp_path / "s")) is None
+    assert noted_statistics(TokenStore(tmp_path / "s")) is None
     bare = TokenStoreWriter(tmp_path / "bare", SPEC, ())
     bare.write("a", "train", np.zeros((5, 2, 2), np.int64), np.zeros((5, 0), np.float32))
     note_statistics(bare)
-    assert action_statistics(TokenStore(tmp_path / "bare")).names == ()
+    assert noted_statistics(TokenStore(tmp_path / "bare")).names == ()
 
 
 def test_a_damaged_note_is_named(tmp_path):
     found = statistics_of(NAMES, [np.ones((3, 2))]).to_json()
     assert ActionStatistics.from_json(json.loads(json.dumps(found)), "m").mean == (1, 1)
+    for damaged in (float("inf"), 0.0):
+        other = json.loads(json.dumps(found))
+        other["columns"]["steering"]["quantiles"]["1.0"] = damaged
+        with pytest.raises(BadInput, match="quantiles do not rise"):
+            ActionStatistics.from_json(other, MANIFEST)
     del found["columns"]["steering"]["quantiles"]["0.5"]
     with pytest.raises(BadInput, match=r"manifest\.json: statistics of actions are damaged"):
         ActionStatistics.from_json(found, MANIFEST)
