@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from drives.actions.derived import steering_from_wheel
 from training.errors import BadInput
@@ -46,6 +46,24 @@ def places_apart(
     ]
     kept = [i for i in range(len(names)) if i not in places]
     return tuple(names[i] for i in kept), rows[:, kept], np.stack(degrees, axis=1)
+
+
+def track_over(
+    track: Float[np.ndarray, "frame 2"],
+    times_s: Float[np.ndarray, " frame"],
+    picks: Int64[np.ndarray, " picked"],
+) -> Float[np.ndarray, "picked 2"]:
+    """The places of picked frames, on straight lines between fixes.
+
+    Rows without a fix are NaN; so is a picked frame without a fix from it on to the next.
+    """
+    known = np.flatnonzero(np.isfinite(track).all(axis=1))
+    picked = np.full((len(picks), 2), np.nan)
+    if len(known):
+        near = np.unique(np.searchsorted(picks, known, side="right") - 1)
+        for axis, fixes in enumerate(track[known].T):
+            picked[near, axis] = np.interp(times_s[picks[near]], times_s[known], fixes)
+    return picked
 
 
 def with_steering(

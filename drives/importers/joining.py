@@ -11,7 +11,7 @@ from jaxtyping import Float
 from drives.actions.logs import Log
 from drives.actions.signals import MAX_GAP_S, Signal, at_frames
 from drives.actions.table import check_actions
-from drives.importers.columns import PLACES, check_units, places_apart, with_steering
+from drives.importers.columns import PLACES, check_units, places_apart, track_over, with_steering
 from drives.importers.recording import ImportOptions
 from drives.video.gaps import Drop, describe, holes
 from drives.video.rate import describe_rate, grid_rate, resampled, rows_over, same_rate
@@ -128,7 +128,7 @@ def join(clock: FrameClock, log: Log | None, options: JoinOptions) -> dict[str, 
         check_units(log.file, names, actions)
     if pace.picks is not None:
         actions = rows_over(actions, times, pace.picks)
-        track = None if track is None else track[pace.picks]
+        track = None if track is None else track_over(track, times, pace.picks)
     return {
         "fps": pace.fps,
         "drops": pace.drops,

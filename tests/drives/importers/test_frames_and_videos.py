@@ -203,6 +203,18 @@ def test_a_slower_table_is_joined_by_its_flag(tmp_path: Path) -> None:
         videos.FORMAT.recordings(tmp_path, max_gap_s=0.0)
 
 
+def test_fixes_between_picked_frames_are_kept(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", FRAMES)  # 10 per second
+    fixed = (1, 11, 21)
+    lat = [37 + i / 1000 if i in fixed else "" for i in range(30)]
+    lon = [-122 if i in fixed else "" for i in range(30)]
+    table(tmp_path / "a.csv", steering=STEERING, lat=lat, lon=lon)
+    (recording,) = videos.FORMAT.recordings(tmp_path, fps=5.0)
+    track = recording.about(0, 15)["track"]
+    assert track["frame"] == [0, 5, 10]
+    assert track["lat_deg"] == pytest.approx([37.001, 37.01, 37.02])  # none is known before
+
+
 def test_rows_without_a_fix_are_joined_all_the_same(tmp_path: Path) -> None:
     write_numbered(tmp_path / "a.mp4", FRAMES)
     clock = np.arange(400) / 100
