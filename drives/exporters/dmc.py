@@ -14,11 +14,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from drives.drive import Drive
-from drives.exporters.export_format import ExportFormat, ExportOptions
+from drives.exporters.export_format import ExportFormat, ExportOptions, refuse_varying
 from drives.folder import open_drives
 from drives.importers.base import cover
 from drives.importers.recordings.dmc import FIRST, LAST, MID
 from drives.tokens.store import TokenStore
+from drives.video.gaps import describe
+from drives.video.rate import same_rate
 from training.disk.leftovers import written_whole
 from training.disk.places import refuse_existing
 from training.errors import BadInput
@@ -50,8 +52,8 @@ def export(root: Path, out: Path, options: DmcExportOptions) -> list[Path]:
     """Write `train.hdf5`, `val.hdf5`, `test.hdf5`, as far as there are drives of a split.
 
     Raises:
-        BadInput: h5py is not there, a drive cannot be used or differs in its columns, the store
-            lacks a drive or has another vocabulary, or a file exists.
+        BadInput: h5py is not there, a drive cannot be used or differs in its columns or rate, a
+            rate varies, the store lacks a drive or has another vocabulary, or a file exists.
     """
     within(8, 4096, side=options.side)
     within(1, 64, frame_stack=options.frame_stack)
@@ -69,6 +71,7 @@ def export(root: Path, out: Path, options: DmcExportOptions) -> list[Path]:
             f"{' and '.join(map(str, LATENTS))}"
         )
     splits: dict[str, list[Drive]] = {}
+    refuse_varying(drives)
     for drive in drives:
         _check(drive, drives[0], store)
         splits.setdefault(str(drive.split), []).append(drive)
@@ -78,6 +81,10 @@ def export(root: Path, out: Path, options: DmcExportOptions) -> list[Path]:
     for path, chosen in zip(paths, splits.values(), strict=True):
         if len({len(drive.actions) for drive in chosen}) > 1:
             logger.warning("%s: episodes differ in length; upstream takes all for equal", path)
+        for drive in chosen:
+            if drops := drive.drops:
+                what = "%s: %s; the format has no place for that"
+                logger.warning(what, drive.path, describe(drops))
         with written_whole(path) as partial, h5py.File(partial, "w") as file:
             _write(file, chosen, store, options)
     return paths
@@ -88,6 +95,11 @@ def _check(drive: Drive, first: Drive, store: TokenStore | None) -> None:
         raise BadInput(
             f"{drive.path}: has columns {', '.join(drive.action_names)}, {first.path} "
             f"{', '.join(first.action_names)}; export drives of one kind"
+        )
+    if not same_rate(drive.fps, first.fps):
+        raise BadInput(
+            f"{drive.path}: has {drive.fps:g} frames per second, {first.path} has {first.fps:g}; "
+            "export drives of one rate"
         )
     held = store.find(drive.id) if store is not None else None
     if store is not None and (held is None or len(held.tokens) != len(drive.actions)):

@@ -1,9 +1,13 @@
-"""How an exporter is entered in the registry."""
+"""How an exporter is entered in the registry, and what it asks of drives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from drives.drive import Drive
+from drives.video.rate import describe_rate
+from training.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -26,3 +30,13 @@ class ExportFormat:
     takes: str
     export: Callable[[Path, Path, Any], list[Path]]
     options: type[ExportOptions] = ExportOptions
+
+
+def refuse_varying(drives: Iterable[Drive]) -> None:
+    """BadInput for a drive of a varying rate, for formats that state one rate and no times."""
+    for drive in drives:
+        if drive.rate_varies:
+            raise BadInput(
+                f"{drive.path}: {describe_rate(drive.frame_times_s)}, and the format has one rate; "
+                "import its recording anew with --fps N, or leave the drive out"
+            )

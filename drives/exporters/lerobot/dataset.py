@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from drives import video
 from drives.drive import Drive
-from drives.exporters.export_format import ExportFormat, ExportOptions
+from drives.exporters.export_format import ExportFormat, ExportOptions, refuse_varying
 from drives.exporters.lerobot.statistics import histogram, of_numbers, of_pixels
 from drives.exporters.lerobot.tables import (
     CHUNK_FILES,
@@ -34,6 +34,7 @@ from drives.exporters.lerobot.tables import (
 from drives.folder import open_folders
 from drives.sources import DriveSource
 from drives.splits.base import SPLITS
+from drives.video.gaps import DROPPED
 from drives.video.joining import VideoJoiner, can_copy
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.places import folder_name, refuse_existing
@@ -59,8 +60,8 @@ def export(root: Path, out: Path, options: LeRobotExport) -> list[Path]:
     """Write the drives of a folder as a dataset; the folder appears only when it is complete.
 
     Raises:
-        BadInput: drives of several rates or sizes, or without a column in common; a frame cannot
-            be read; `out` exists.
+        BadInput: drives of several sizes or rates, or of one that varies, or without a column in
+            common; a frame cannot be read; `out` exists.
     """
     folder_name("camera", options.camera)
     refuse_existing("out", out)
@@ -68,6 +69,7 @@ def export(root: Path, out: Path, options: LeRobotExport) -> list[Path]:
     if not drives:
         raise BadInput(f"{root}: no drive is in split {options.split!r}; choose another --split")
     _check_alike(drives)
+    refuse_varying(drives)
     names = DriveSource().action_names(drives)
     # Splits are ranges of episodes.
     ordered = sorted(drives, key=lambda drive: (SPLITS.index(drive.split or "train"), drive.id))
@@ -162,7 +164,7 @@ def _notes(drive: Drive) -> dict[str, str]:
     """What the format has no place for: so that an import makes the same drive of it."""
     name = drive.id.removesuffix(f"-{drive.split}")
     about = {key: str(drive.meta.get(key, "unknown")) for key in ("source", "licence")}
-    return {"drive": name, **about}
+    return {"drive": name, **about, DROPPED: json.dumps(drive.drops)}
 
 
 def _statistics(drives: Sequence[Drive], names: tuple[str, ...]) -> dict[str, Any]:

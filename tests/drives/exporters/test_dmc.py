@@ -1,5 +1,7 @@
 """Drives become the control suite's HDF5, and come back as they were."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -70,7 +72,7 @@ def test_tokens_of_the_drives_are_the_latents(vocab, name, drives, tmp_path):
         )
 
 
-def test_what_cannot_be_exported_is_named(drives, tmp_path, capsys):
+def test_what_cannot_be_exported_is_named(drives, tmp_path, capsys, caplog):
     root, _ = drives
     spec = TokenSpec((1, 5, 5), 1024, 20, 1, (80, 80), "voc")
     writer = TokenStoreWriter(tmp_path / "store", spec, [])
@@ -85,7 +87,16 @@ def test_what_cannot_be_exported_is_named(drives, tmp_path, capsys):
         assert error.value.code == 2
         assert said in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
+    stated = root / "a-0001-train/drive.json"
+    meta = json.loads(stated.read_text())
+    stated.write_text(json.dumps({**meta, "fps": 10}))
+    with pytest.raises(SystemExit):
+        main(["dmc", str(root), str(tmp_path / "out")])
+    assert "has 10 frames per second" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    stated.write_text(json.dumps({**meta, "dropped_frames": [[3, 2]]}))
     main(["dmc", str(root), str(tmp_path / "out")])
+    assert "a-0001-train: 2 frames are missing: 2 after frame 3; the format has" in caplog.text
     with pytest.raises(SystemExit):
         main(["dmc", str(root), str(tmp_path / "out")])
     assert "train.hdf5" in capsys.readouterr().err

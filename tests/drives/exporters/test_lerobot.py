@@ -1,6 +1,7 @@
 """Drives -> LeRobotDataset -> drives: nothing is lost, and lerobot's own rules hold."""
 
 import json
+import shutil
 from pathlib import Path
 
 import av
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from encoded_videos import content, smooth_frames
+from numbered import write_numbered
 from PIL import Image
 
 from drives import video
@@ -15,6 +17,7 @@ from drives.drive import open_drive
 from drives.exporters.__main__ import main
 from drives.folder import open_folders
 from drives.importers.__main__ import main as import_main
+from drives.importers.formats import RECORDING_FORMATS
 from drives.video.joining import VideoJoiner, can_copy
 from drives.writing import write_drive
 from training.errors import BadInput
@@ -65,6 +68,37 @@ def test_a_round_trip_gives_the_same_drives(tmp_path: Path) -> None:
         # The import encodes once more: the frames differ by what that costs.
         error = np.abs(pixels(other.path).astype(int) - pixels(original.path)).mean()
         assert error < 3
+
+
+def test_gaps_come_back_and_a_varying_rate_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, folders = tmp_path / "drives", [tmp_path / "drives" / name for name in "abc"]
+    meta = {"fps": 10, "split": "train", "dropped_frames": [[4, 2], [9, 1]]}
+    write_drive(folders[0], smooth_frames(20, 48, 64), np.zeros((20, 2)), NAMES, meta)
+    times = np.arange(20) * 100
+    for folder, late in zip(folders[1:], ((times > 1200) * 300, times**2 // 1000), strict=True):
+        write_numbered(folder / "video.mp4", smooth_frames(20, 48, 64), 10, (times + late).tolist())
+        (folder / "drive.json").write_text('{"fps": 10, "split": "train"}')
+        table = "\n".join([",".join(NAMES), *["0,0"] * 20])
+        (folder / "actions.csv").write_text(table)
+    with pytest.raises(SystemExit) as stopped:
+        main(["lerobot", str(root), str(tmp_path / "set")])
+    assert stopped.value.code == 2
+    assert f"{folders[2]}: its rate varies: steps from 0.1" in capsys.readouterr().err
+    shutil.rmtree(folders[2])
+    main(["lerobot", str(root), str(tmp_path / "set")])
+    words = ["--split", "1", "0", "0", "--num-workers", "0"]
+    import_main(["lerobot", str(tmp_path / "set"), str(tmp_path / "back"), *words])
+    found = [d.drops for d in open_folders(tmp_path / "back")]
+    assert found == [d.drops for d in open_folders(root)] == [[(4, 2), (9, 1)], [(12, 3)]]
+    file = tmp_path / "set/meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(file)
+    place = table.column_names.index("dropped_frames")
+    for spoilt in ("[[1", '[["a", 1]]'):
+        pq.write_table(table.set_column(place, "dropped_frames", [[spoilt, "[]"]]), file)
+        with pytest.raises(BadInput, match=r"episode 0: dropped_frames holds"):
+            RECORDING_FORMATS["lerobot"].recordings(tmp_path / "set")
 
 
 def test_copied_videos_decode_to_the_same_bits(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ in a drive. The time stamps of rows and videos decide which frame belongs to a r
 never counted (https://huggingface.co/docs/lerobot/lerobot-dataset-v3).
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,6 +32,7 @@ from drives.importers.recordings.lerobot.frames import ParquetImages, frames_at
 from drives.importers.recordings.lerobot.info import INFO, Info, read_info
 from drives.importers.recordings.lerobot.places import HUB, Place, open_place
 from drives.splits.base import SPLITS
+from drives.video.gaps import DROPPED, Drop, read_drops
 from training.errors import BadInput
 
 
@@ -84,6 +86,7 @@ class _Dataset:
                 meta=meta,
                 track=track,
                 split=_split_of(self.info, episode.index),
+                drops=_drops_of(episode, where),
             )
         ]
 
@@ -158,6 +161,16 @@ def _chosen(episodes: Sequence[Episode], text: str | None) -> list[Episode]:
     if not chosen:
         raise BadInput(f"episodes={text!r}: holds none of the {len(episodes)} episodes")
     return chosen
+
+
+def _drops_of(episode: Episode, where: str) -> list[Drop]:
+    """Gaps that our export noted; BadInput for anything but pairs of numbers."""
+    text = episode.notes.get(DROPPED, "[]")
+    try:
+        stated = json.loads(text)
+    except (ValueError, RecursionError):
+        stated = text
+    return read_drops({DROPPED: stated}, where) or []
 
 
 def _split_of(info: Info, episode: int) -> str | None:

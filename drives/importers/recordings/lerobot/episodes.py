@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 
 from drives.importers.recordings.lerobot.info import INFO, Info
 from drives.importers.recordings.lerobot.places import Place
+from drives.video.gaps import DROPPED
 from training.errors import BadInput
 
 EPISODES = "meta/episodes/*/*.parquet"
-NOTES = ("drive", "source", "licence")  # columns that our own export adds
+NOTES = ("drive", "source", "licence", DROPPED)  # columns that our own export adds
 
 
 @dataclass(frozen=True)
