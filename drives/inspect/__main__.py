@@ -17,6 +17,7 @@ from drives.inspect.showing import as_text, contact_sheet, write_page
 from drives.inspect.takes import DRIVES, STORE, open_path
 from drives.tokens.store import TokenStore
 from training.cli import bad_input_fails
+from training.disk.places import refuse_existing, writable_file, writable_folder
 from training.disk.plain_json import to_json
 from training.errors import BadInput
 from training.ranges import at_least
@@ -44,11 +45,14 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     with bad_input_fails():
         at_least(1, "--", most=args.most)
+        _judge_places(args)
         opened = open_path(args.path, args.most)
         found = inspect(args.path, opened, with_lag=not args.no_lag)
         if args.duplicates:
             found = _with_duplicates(found, args.path, args.cache)
         print(as_text(found))
+        for file in filter(None, (args.json, args.html, args.sheet)):
+            file.parent.mkdir(parents=True, exist_ok=True)
         if args.json:
             args.json.write_text(to_json(found.to_json()) + "\n")
         if args.html:
@@ -57,6 +61,23 @@ def main(arguments: list[str] | None = None) -> None:
             contact_sheet(args.sheet, opened.takes)
     if found.problems:
         sys.exit(2)
+
+
+def _judge_places(args: argparse.Namespace) -> None:
+    """BadInput, before the work, where a file cannot be written or would replace another."""
+    taken: dict[Path, str] = {}
+    for flag, path in (("--json", args.json), ("--html", args.html), ("--sheet", args.sheet)):
+        if path is None:
+            continue
+        file = writable_file(flag, path)
+        refuse_existing(flag, file)
+        if flag == "--sheet" and file.suffix.lower() != ".png":
+            raise BadInput(f"{flag}={file}: is a picture; give it a name that ends in .png")
+        other = taken.setdefault(file.resolve(), flag)
+        if other != flag:
+            raise BadInput(f"{flag}={file}: is that of {other} as well; name two files")
+    if args.duplicates:
+        writable_folder("--cache", args.cache)
 
 
 def _with_duplicates(found: Findings, path: Path, cache: Path) -> Findings:

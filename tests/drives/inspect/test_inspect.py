@@ -245,3 +245,36 @@ def test_copies_in_two_splits_are_told(tmp_path, capsys):
     main([str(tmp_path / "in"), "--duplicates", "--no-lag", f"--cache={tmp_path / 'cache'}"])
     printed = capsys.readouterr().out
     assert "the same footage is in two splits: a (train) frames 0-79 and b (val)" in printed
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--json=there/a.json"], "--json=there/a.json: exists already; nothing is overwritten"),
+        (["--html=there"], "--html=there: is a folder; name a file"),
+        (["--html=there/a.json/b.html"], "there/a.json is a file; choose another place"),
+        (["--sheet=x.csv"], "--sheet=x.csv: is a picture; give it a name that ends in .png"),
+        (["--json=a", "--html=./a"], "--html=a: is that of --json as well; name two files"),
+        (["--json="], "--json=.: is a folder"),
+        (["--duplicates", "--cache=there/a.json"], "--cache=there/a.json: "),
+    ],
+)
+def test_places_are_judged_before_the_work(flags, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/a.json").write_text("kept")
+    monkeypatch.setattr("drives.inspect.__main__.open_path", None)  # not called
+    with pytest.raises(SystemExit) as stopped:
+        main(["drives", *flags])
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["there", "a.json"]
+    assert (tmp_path / "there/a.json").read_text() == "kept"
+
+
+def test_folders_of_the_files_are_made(tmp_path):
+    write_video(tmp_path / "in" / "a.mp4", list(scenes(turns(30))), 10)
+    flags = [f"--json={tmp_path / 'new/deep/a.json'}", f"--sheet={tmp_path / 'other/a.PNG'}"]
+    main([str(tmp_path / "in"), *flags, "--no-lag"])
+    assert json.loads((tmp_path / "new/deep/a.json").read_text())["num_read"] == 1
+    assert (tmp_path / "other/a.PNG").read_bytes()[1:4] == b"PNG"
