@@ -31,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from training.checkpoints.folder import find_checkpoint, newest_first
 from training.checkpoints.manifests import read_resumable
-from training.checkpoints.resume import decide_precision, judge_batch, judge_changes
+from training.checkpoints.resume import decide_precision, judge_batch, judge_changes, keep_actions
 from training.checkpoints.same_data import data_facts, judge_data, write_digests
 from training.cli import is_sweep, plain, run_folder
 from training.command_line import typed
@@ -171,7 +171,7 @@ class Run:
 def open_run(cfg: DictConfig, to_train: bool = True) -> Run:
     """Check the config and find the checkpoint to resume from; writes nothing.
 
-    The precision of the run is decided here and stored in `cfg`.
+    The precision of the run is decided here and stored in `cfg`, like a resumed run's actions.
 
     Args:
         to_train: False: only read a run; another process may be training it.
@@ -212,6 +212,8 @@ def open_run(cfg: DictConfig, to_train: bool = True) -> Run:
                 [f"resuming from {resume}", *judge_changes(folder, manifest["config"], config)]
             )
         )
+        if to_train:
+            keep_actions(cfg, manifest)  # the recorded config stays as it was given
     elif newest is not None:
         raise BadInput(f"{folder}: holds a run already; resume it (ckpt=auto) or choose run=NAME")
     start, id_ = str(resume) if resume else None, _run_id(folder, manifest)

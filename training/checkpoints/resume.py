@@ -108,6 +108,16 @@ def decide_precision(cfg: DictConfig, then: dict[str, Any] | None) -> None:
         )
 
 
+def keep_actions(cfg: DictConfig, manifest: dict[str, Any]) -> None:
+    """Let drives give the columns that the resumed model reads, where the settings name none.
+
+    Which ones are taken by default may have changed since the run began.
+    """
+    source, names = cfg.data.get("source") or {}, manifest.get("action_names")
+    if names and "actions" in source and source.actions is None:
+        source.actions = list(names)
+
+
 def flat(config: dict[str, Any]) -> dict[str, Any]:
     """Settings by their dotted names."""
     return dict(_walk(config, ""))

@@ -79,6 +79,9 @@ def evidence_of(
                 f"ckpt={model.path}: was trained on tokens of tokenizer "
                 f"{model.spec.tokenizer[:12]}, but {name} is {opened.hash[:12]}; give tokenizer=RUN"
             )
+        if source.actions is None and model.action_names:
+            # What is taken by default may have changed since: clocks were actions once.
+            source = replace(source, actions=model.action_names)
         drives = source.open()
         # Cutting the sides is noted, not refused: an evaluation may, a training would learn it.
         encode = replace(encode, fit="cover")
