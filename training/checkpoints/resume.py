@@ -113,8 +113,8 @@ def keep_actions(cfg: DictConfig, manifest: dict[str, Any]) -> None:
 
     Which ones are taken by default may have changed since the run began.
     """
-    source, names = cfg.data.get("source") or {}, manifest.get("action_names")
-    if names and "actions" in source and source.actions is None:
+    source, names = cfg.data.get("source"), manifest.get("action_names")
+    if source and names and "actions" in source and source.actions is None:
         source.actions = list(names)
 
 
