@@ -11,7 +11,7 @@ from training.ranges import at_least, one_of, positive, share
 WAYS = {
     "method": ("auto", "raster", "speculative", "diagonal", "maskgit", "whole", "whole_raster"),
     "window": ("slide", "roll"),
-    "dtype": ("float32", "bfloat16", "int8"),
+    "dtype": ("float32", "bfloat16", "float16", "int8"),
     "draft": ("previous", "jacobi", "model"),
     "order": ("random", "confidence"),
 }
@@ -136,7 +136,7 @@ class DecodingConfig:
             the exact one of the kind (docs/decoding.md).
         slide_steps: frames that leave a full context at once.
         window: what becomes of the others: slide (read again) | roll (kept).
-        dtype: of the weights: float32 | bfloat16 | int8.
+        dtype: of the weights: float32 | bfloat16 | float16 | int8.
         draft: of speculative: previous | jacobi | model.
         num_draft: of speculative: tokens that are guessed at once.
         draft_model: of draft=model: a run.

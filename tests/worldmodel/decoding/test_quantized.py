@@ -10,10 +10,11 @@ from torch import nn
 
 from training.errors import BadInput
 from worldmodel.decoding import Sampling
+from worldmodel.decoding.config import WAYS
 from worldmodel.decoding.quantized import MAX_ROWS, TILE, Int8Cache, Int8Linear, why_not_int8
 from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.rollout import rollout
-from worldmodel.decoding.weights import for_decoding
+from worldmodel.decoding.weights import DTYPES, for_decoding
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
@@ -174,3 +175,7 @@ def test_eight_bits_are_refused_where_they_do_not_run(monkeypatch: pytest.Monkey
     assert why_not_int8(CPU) is None
     monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["qnnpack"])
     assert "built without" in (why_not_int8(CPU) or "")
+
+
+def test_the_settings_offer_every_type_of_weights() -> None:
+    assert list(WAYS["dtype"]) == list(DTYPES)
