@@ -69,7 +69,6 @@ EVIDENCE: dict[str, type] = {**DATA, "data.source": SourceRoot, **PATHS}
 DECODING: dict[str, type] = {"decoding": DecodingConfig, **EVIDENCE}
 COMMANDS: dict[str, dict[str, type]] = {
     "eval": {"": EvalSettings, **DECODING},
-    "commands/compare_models": {"": CompareModelsSettings, **DECODING},
     "commands/attainable": {"": AttainableSettings, **DATA, **PATHS},
     "commands/decoding_bench": {"": DecodingBenchSettings, **EVIDENCE},
     "commands/rollout": {"": RolloutSettings, **DECODING},
@@ -83,6 +82,8 @@ COMMANDS: dict[str, dict[str, type]] = {
 }
 for command, sections in COMMANDS.items():
     register_sections(command, sections)
+COMPARED = {"": CompareModelsSettings, **DECODING}
+register_sections("commands/compare_models", COMPARED, given=DECODING)  # after all of eval
 register("optimizer", "adamw", AdamWConfig)
 QUANTIZERS = {
     "fsq": FSQConfig,

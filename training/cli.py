@@ -145,7 +145,9 @@ def built_as(settings: type, target: str = "", **different: Any) -> dict[str, An
     return node
 
 
-def register_sections(command: str, sections: Mapping[str, type]) -> None:
+def register_sections(
+    command: str, sections: Mapping[str, type], given: Mapping[str, type] | None = None
+) -> None:
     """Make dataclasses the settings of a command that nothing is built from.
 
     The config `settings/NAME` has all their defaults; the one of the command begins with it.
@@ -153,9 +155,13 @@ def register_sections(command: str, sections: Mapping[str, type]) -> None:
     Args:
         command: the name of its config, such as "commands/encode".
         sections: dataclasses by where they lie; "" is the root.
+        given: those of another command, whose whole config comes before `settings/NAME`: their
+            defaults would undo what was chosen there.
     """
     node: dict[str, Any] = {}
     for where, settings in sections.items():
+        if where in (given or {}):
+            continue
         own = {name: value for name, value in node_of(settings).items() if name != TARGET}
         section = node
         for part in where.split(".") if where else ():

@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from training.help import composed as compose
+from training.help import options_of
 from worldmodel.evaluation import subject
 from worldmodel.evaluation.compare import command
 
@@ -53,3 +56,12 @@ def test_one_checkpoint_is_no_comparison(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         command.main()
     assert "1 checkpoints: name two or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", options_of("data"))
+def test_data_is_chosen_as_in_an_evaluation(name):
+    here, there = (
+        OmegaConf.to_container(compose(command, [f"data={name}"]).data)
+        for command in ("commands/compare_models", "eval")
+    )
+    assert here == there
