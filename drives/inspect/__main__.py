@@ -20,7 +20,7 @@ from training.cli import bad_input_fails
 from training.disk.places import refuse_existing, writable_file, writable_folder
 from training.disk.plain_json import to_json
 from training.errors import BadInput
-from training.ranges import at_least
+from training.ranges import at_least, positive
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -29,6 +29,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("path", type=Path, help="drives, a token store, or foreign recordings")
     text = "recordings that are opened, evenly chosen (default 100)"
     parser.add_argument("--most", type=int, default=100, help=text)
+    text = "of a format that does not say its rate, as the importer takes it"
+    parser.add_argument("--fps", type=float, help=text)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one page")
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a contact sheet")
@@ -45,8 +47,10 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     with bad_input_fails():
         at_least(1, "--", most=args.most)
+        if args.fps is not None:
+            positive("--", fps=args.fps)
         _judge_places(args)
-        opened = open_path(args.path, args.most)
+        opened = open_path(args.path, args.most, args.fps)
         found = inspect(args.path, opened, with_lag=not args.no_lag)
         if args.duplicates:
             found = _with_duplicates(found, args.path, args.cache)

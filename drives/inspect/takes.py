@@ -75,8 +75,11 @@ class Opened:
     noted: ActionStatistics | None = None
 
 
-def open_path(path: Path, most: int) -> Opened:
+def open_path(path: Path, most: int, fps: float | None = None) -> Opened:
     """Open at most `most` recordings; one that cannot be used becomes a problem.
+
+    Args:
+        fps: what an importer would be told of a format that does not say its rate, or varies.
 
     Raises:
         BadInput: nothing that is known lies there.
@@ -92,7 +95,7 @@ def open_path(path: Path, most: int) -> Opened:
         return _open_drives(folders, most)
     format = recognised(path)
     if format is not None and format in RECORDING_FORMATS:
-        return _open_recordings(path, format, most)
+        return _open_recordings(path, format, most, fps)
     if format is not None:
         spec, names = TOKEN_FORMATS[format].plan(path)
         text = f"{TOKEN_FORMATS[format].text}: grid {spec.grid}, {spec.fps:g} fps, "
@@ -138,9 +141,11 @@ def _of_drive(drive: Drive) -> Take:
     )
 
 
-def _open_recordings(path: Path, format: str, most: int) -> Opened:
+def _open_recordings(path: Path, format: str, most: int, fps: float | None) -> Opened:
     recorded = RECORDING_FORMATS[format]
-    candidates = recorded.find(path, recorded.options())
+    takes_fps = "fps" in recorded.options.__dataclass_fields__
+    told = {"fps": fps} if fps is not None and takes_fps else {}
+    candidates = recorded.find(path, recorded.options(**told))
     opened = Opened(format, recorded.text, len(candidates))
     for candidate in evenly(candidates, most):
         try:

@@ -1,6 +1,7 @@
 """The inspection of folders: what they are, what is in them, what is wrong, and the lag of rows."""
 
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -278,3 +279,13 @@ def test_folders_of_the_files_are_made(tmp_path):
     main([str(tmp_path / "in"), *flags, "--no-lag"])
     assert json.loads((tmp_path / "new/deep/a.json").read_text())["num_read"] == 1
     assert (tmp_path / "other/a.PNG").read_bytes()[1:4] == b"PNG"
+
+
+def test_a_rate_that_files_do_not_say_can_be_given(shared, tmp_path):
+    with tarfile.open(shared / "data/donkeycar/tub.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    assert "give --fps" in open_path(tmp_path, 9).problems[0]
+    opened = open_path(tmp_path, 9, fps=20)
+    assert not opened.problems
+    assert sum(take.num_frames for take in opened.takes) == 1000
+    assert {take.fps for take in opened.takes} == {20}

@@ -150,10 +150,11 @@ def test_a_codebook_in_pieces_that_would_have_to_be_written_is_refused(tmp_path,
 
 
 def test_what_excludes_each_other_is_refused(composed):
+    from training.cli import judge
     from training.trainer import strategy
 
     with pytest.raises(BadInput, match=r"trainer\.strategy='deepspeed'"):
-        strategy(composed("gpt_tiny", "trainer.strategy=deepspeed"), None)
+        judge(composed("gpt_tiny", "trainer.strategy=deepspeed"), "train")
     with pytest.raises(BadInput, match="shards are written by all ranks together"):
         strategy(composed("gpt_tiny", "trainer=fsdp", "checkpoints.background=true"), None)
 

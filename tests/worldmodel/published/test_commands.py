@@ -161,7 +161,7 @@ def test_vavim_is_judged_on_frames_with_llamagens_tokenizer(levels, shared, comm
     ("module", "arguments", "words"),
     [
         ("eval", [], "is a published model, which names no data; give data.root=PATH"),
-        ("eval", ["data.root=nowhere"], "data.root=nowhere: no such file"),
+        ("eval", ["data.root=nowhere"], "data.root=nowhere: no such folder or file"),
         ("eval", ["data=commavq"], "root=None: give"),
         ("worldmodel.rollout", ["out=x", "data.root=drives"], "drives are no tokens yet; give"),
         ("worldmodel.rollout", ["out=x", "horizon_s=-1"], "horizon_s=-1: give a number above 0"),
