@@ -30,8 +30,11 @@ def window_weights(
     Raises:
         BadInput: a feature is no action column, or a part of the mixture has no window.
     """
+    of_parts = isinstance(store, MixedStore) and bool(store.part_weights)
+    if not of_parts and not balance.features:
+        return None
     weights = np.ones(sum(counts))
-    if isinstance(store, MixedStore) and store.part_weights:
+    if isinstance(store, MixedStore) and of_parts:
         weights *= _of_parts(store, drives, counts)
     if balance.features:
         for name in balance.features:

@@ -89,13 +89,12 @@ def search_store(store: TokenStore, cache: Path) -> list[Duplicate]:
     Of a store of more than `MAX_STEPS`, recordings are compared by their hashes alone.
     """
     footage = store.footage()
-    num_steps = store.catalog.num_steps
-    if (total := int(num_steps.sum())) > MAX_STEPS:
+    lengths = {drive.id: drive.num_steps for drive in store.all}
+    if (total := sum(lengths.values())) > MAX_STEPS:
         print(
             f"note: {store.root}: {total} steps are too many to compare their tokens before a run; "
             "only drives of one recording are found"
         )
-        lengths = dict(zip(store.catalog.ids, num_steps.tolist(), strict=True))
         return equal_footage(sorted(footage, key=_by_split), lengths)
     kept = _answer_file(footage, cache)
     return _kept(kept) if kept.exists() else _keep(kept, duplicates_among(token_prints(store)))

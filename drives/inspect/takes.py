@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -144,7 +144,7 @@ def _of_drive(drive: Drive) -> Take:
 def _open_recordings(path: Path, format: str, most: int, fps: float | None) -> Opened:
     recorded = RECORDING_FORMATS[format]
     takes_fps = "fps" in recorded.options.__dataclass_fields__
-    told = {"fps": fps} if fps is not None and takes_fps else {}
+    told: dict[str, Any] = {"fps": fps} if fps is not None and takes_fps else {}
     candidates = recorded.find(path, recorded.options(**told))
     opened = Opened(format, recorded.text, len(candidates))
     for candidate in evenly(candidates, most):

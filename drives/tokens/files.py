@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from drives.content import hashes_of
-from drives.remote.mirror import local, mirror_of
+from drives.remote.mirror import Unreachable, local, mirror_of
 from drives.tokens.catalog import Catalog, ShardRecord
 from drives.tokens.spec import TokenSpec, check_tokens, frame_shape
 from training.errors import BadInput
@@ -102,6 +102,8 @@ class StoreFiles:
             if number < loose:
                 return self._loose(self.catalog.loose_ids[number])
             return self._shard(number, self.catalog.shards[number - loose])
+        except Unreachable:
+            raise  # the network's fault is no damage of the data, and may be over soon
         except BadInput as error:
             nothing = np.zeros((0, *frame_shape(self.spec)), np.uint16)
             return MappedFile(nothing, np.zeros((0, self.num_actions), np.float32), str(error))
@@ -112,7 +114,12 @@ class StoreFiles:
         path = local(self.root, file, check=entry["sha256"])
         if not path.is_file():
             raise BadInput(f"{path}: missing; encode the drives again")
-        if self.verify and hashes_of(self.root).of(file, path) != entry["sha256"]:
+        digest = hashes_of(self.root).of(file, path) if self.verify else entry["sha256"]
+        if digest != entry["sha256"] and mirror_of(self.root):  # encoded again, there
+            path.unlink(missing_ok=True)
+            path = local(self.root, file, check=entry["sha256"])
+            digest = hashes_of(self.root).of(file, path)
+        if digest != entry["sha256"]:
             raise BadInput(
                 f"{path}: altered since it was written (sha256 differs); encode it again"
             )

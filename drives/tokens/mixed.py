@@ -97,8 +97,10 @@ class MixedStore(TokenStore):
 
     @property
     def hash(self) -> str:
-        """sha256 over the parts' hashes and weights."""
-        facts = {name: [s.hash, self.part_weights.get(name)] for name, s in self.parts.items()}
+        """sha256 over the parts' hashes and shares, whatever the parts are called."""
+        total = sum(self.part_weights.values())
+        shares = {name: float(weight) / total for name, weight in self.part_weights.items()}
+        facts = [[store.hash, shares.get(name)] for name, store in self.parts.items()]
         text = json.dumps([asdict(self.spec), self.action_names, facts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -148,9 +150,10 @@ class MixedStore(TokenStore):
 
 
 def part_names(roots: Sequence[str]) -> list[str]:
-    """Short names of the parts: of their folders, with a number where one comes twice."""
-    names = [Path(root).name or "root" for root in roots]
-    return [
-        f"{name}-{names[:i].count(name) + 1}" if name in names[:i] else name
-        for i, name in enumerate(names)
-    ]
+    """Short names of the parts: of their folders, with a number where one is taken."""
+    names: list[str] = []
+    for root in roots:
+        name = Path(root).name or "root"
+        free = (name, *(f"{name}-{number}" for number in range(2, len(roots) + 2)))
+        names.append(next(one for one in free if one not in names))
+    return names

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from drives.clips.config import BalanceConfig
+from drives.mixture import MixtureSource
 from drives.tokens.mixed import MixedStore
 from drives.tokens.spec import TokenSpec
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from training.errors import BadInput
 from training.loading.order import DataOrder, Weights
-from worldmodel.data import TokenWindows
+from worldmodel.data import TokenDataModule, TokenWindows
 from worldmodel.window_weights import window_weights
 
 SPEC = TokenSpec((1, 1, 1), 9, 10, 1, (8, 8), "test")
@@ -80,3 +81,15 @@ def test_the_weighted_order_resumes_and_splits_over_ranks() -> None:
     later = DataOrder(50, 30, 4, 3, weights=weights)
     later.samples_consumed = 40
     assert [i for batch in later for i in batch] == whole[40:]
+
+
+def test_a_mixture_passes_every_check_before_training(tmp_path: Path) -> None:
+    for number, name in enumerate("ab"):
+        store(tmp_path / name, number + 1, [30, 31])
+    roots = [str(tmp_path / name) for name in "ab"]
+    source = MixtureSource(roots=roots, cache=str(tmp_path / "cache"))
+    module = TokenDataModule(source, 4, duplicates="warn")
+    module.prepare_data()
+    assert len(module.store.all) == 4
+    assert len(module.provenance()["train_footage"]) == 4
+    assert module.model_facts()["action_names"] == ("steering",)

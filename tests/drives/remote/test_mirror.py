@@ -1,8 +1,11 @@
 """Data at a URL: the same as in a folder, or a named reason; the cache stays within its bound."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,14 @@ import numpy as np
 import pytest
 from file_server import Faults, served
 
+from drives import content
 from drives.remote import mirror
-from drives.remote.mirror import Mirror, folder_of, is_url, mirror_of
+from drives.remote.mirror import Mirror, Unreachable, fetch_whole, folder_of, is_url, mirror_of
 from drives.sources import DriveSource, TokenSource
 from drives.tokens.spec import TokenSpec
 from drives.tokens.writer import TokenStoreWriter
 from drives.writing import write_drive
+from training.disk.hashing import file_sha256
 from training.errors import BadInput
 from training.loading.loader import OrderedLoader
 from training.loading.order import DataOrder
@@ -177,17 +182,113 @@ def test_the_loader_fetches_ahead(store: Path, tmp_path: Path) -> None:
     faults = Faults()
     with served(store.parent, faults) as url:
         far = windows_of(TokenSource(f"{url}/store", cache=str(tmp_path / "cache")))
-        loader = OrderedLoader(far, DataOrder(len(far), 6, 2, seed=0), collate)
+        loader = OrderedLoader(far, DataOrder(len(far), 6, 1, seed=0), collate)
         batches = iter(loader)
         first = next(batches)
-        mirror_ = mirror_of(far.drives[0]._holder.root)
-        assert mirror_ is not None
-        assert len(mirror_._ahead) == 2  # both shards, though the first batch may need one
+        waited = time.monotonic() + 20
+        while sum("shard" in name for name in faults.asked) < 2 and time.monotonic() < waited:
+            time.sleep(0.01)
+        assert sum("shard" in name for name in faults.asked) == 2  # the first batch needs but one
         own = windows_of(TokenSource(str(store)))
-        near = OrderedLoader(own, DataOrder(len(own), 6, 2, seed=0), collate)
+        near = OrderedLoader(own, DataOrder(len(own), 6, 1, seed=0), collate)
         for ours, theirs in zip([first, *batches], near, strict=True):
             assert ours.tokens.equal(theirs.tokens)
             assert ours.actions.equal(theirs.actions)
+
+
+def test_an_opened_store_is_examined_once(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(store.parent) as url:
+        source = TokenSource(f"{url}/store", cache=str(tmp_path / "cache"))
+        assert not windows_of(source).drives[0].damage
+        time.sleep(2.1)  # hashes of younger files are not kept
+        read: list[Path] = []
+        monkeypatch.setattr(
+            content, "file_sha256", lambda path: read.append(path) or file_sha256(path)
+        )
+        assert not windows_of(source).drives[0].damage
+        content._hashes_of.cache_clear()
+        before = len(read)
+        assert not windows_of(source).drives[0].damage
+        assert len(read) == before
+
+
+def test_a_network_that_comes_back_is_no_damage(store: Path, tmp_path: Path) -> None:
+    faults = Faults()
+    with served(store.parent, faults) as url:
+        far = windows_of(TokenSource(f"{url}/store", cache=str(tmp_path / "cache")))
+        faults.fails = 99
+        with pytest.raises(Unreachable, match="cannot be read after 5 tries"):
+            far[0]
+        faults.fails = 0
+        np.testing.assert_array_equal(far[0][0], windows_of(TokenSource(str(store)))[0][0])
+
+
+def test_drives_that_change_at_the_url_change_here(drives: Path, tmp_path: Path) -> None:
+    with served(drives.parent) as url:
+        source = DriveSource(f"{url}/drives", cache=str(tmp_path / "cache"))
+        before = {drive.id: drive.digest for drive in source.open()}
+        table = drives / "d1/actions.csv"
+        changed = table.read_text().replace("0.2", "0.3")
+        assert len(changed) == len(table.read_text())
+        time.sleep(1.1)  # HTTP's dates are whole seconds
+        table.write_text(changed)
+        meta = json.loads((drives / "d1/drive.json").read_text())
+        del meta["actions_sha256"]
+        (drives / "d1/drive.json").write_text(json.dumps(meta))
+        (drives / "d2").rename(drives / "renamed")
+        after = {drive.id: drive.digest for drive in source.open()}
+        assert set(after) == {"d0", "d1", "renamed"}
+        assert after["d0"] == before["d0"]
+        assert after["d1"] != before["d1"]
+        assert after == {drive.id: drive.digest for drive in DriveSource(str(drives)).open()}
+
+
+def test_a_store_that_was_encoded_again_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there"
+    with served(there) as url:
+        for seed in (0, 1):
+            shutil.rmtree(there / "store", ignore_errors=True)
+            writer = TokenStoreWriter(there / "store", SPEC, ["speed_mps"])
+            tokens = np.random.default_rng(seed).integers(0, 40, (9, 3, 4))
+            writer.write("d0", "train", tokens, np.zeros((9, 1)), {})
+            far = TokenSource(f"{url}/store", cache=str(tmp_path / "cache")).open()
+            np.testing.assert_array_equal(far.drives("train")[0].tokens, tokens)
+
+
+def test_an_index_page_of_apache_and_names_with_spaces(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    (there / "my drive").mkdir(parents=True)
+    (there / "my drive" / "a b.bin").write_bytes(b"1234")
+    links = ["?C=N;O=D", "?C=M;O=A", "/", "my%20drive/"]
+    page = "".join(f'<a href="{link}">x</a>' for link in links)
+    (there / "index.html").write_text(f"<html>{page}</html>")
+    with served(there) as url:
+        folder = folder_of(url, tmp_path / "cache", 1.0)
+        fetch_whole(folder)
+        assert (folder / "my drive" / "a b.bin").read_bytes() == b"1234"
+
+
+ENDS = """
+import sys
+from pathlib import Path
+from drives.remote.mirror import mirror_of
+mirror_of(Path(sys.argv[1])).prefetch([f"{n}.bin" for n in range(60)], {})
+"""
+
+
+def test_a_process_does_not_wait_for_what_it_fetches_ahead(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    for number in range(60):
+        (there / f"{number}.bin").write_bytes(b"0")
+    with served(there, Faults(latency_s=2.0)) as url:
+        folder = folder_of(url, tmp_path / "cache", 1.0)
+        subprocess.run([sys.executable, "-c", ENDS, str(folder)], cwd=ROOT, check=True)
+        assert len(list(folder.glob("*.bin"))) < 60
 
 
 @pytest.fixture

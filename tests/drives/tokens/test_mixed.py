@@ -55,6 +55,9 @@ def test_drives_keep_their_tokens_and_give_the_common_columns(
 def test_its_hash_is_that_of_parts_and_weights(parts: dict[str, TokenStore]) -> None:
     assert MixedStore(parts).hash == MixedStore(parts).hash
     assert MixedStore(parts).hash != MixedStore(parts, (1, 2)).hash
+    assert MixedStore(parts, (1, 2)).hash == MixedStore(parts, (0.5, 1.0)).hash
+    moved = dict(zip("ab", parts.values(), strict=True))
+    assert MixedStore(moved, (1, 2)).hash == MixedStore(parts, (1, 2)).hash
     assert MixedStore(parts).hash != MixedStore({"lake": parts["lake"]}).hash
 
 
@@ -77,6 +80,7 @@ def test_the_source_opens_them_by_name(parts: dict[str, TokenStore]) -> None:
     assert opened.part_weights == {"lake": 0.7, "car": 0.3}
     assert source.planned() == (SPEC, ("steering", "speed_mps"), False)
     assert part_names(["/a/x", "/b/x", "c"]) == ["x", "x-2", "c"]
+    assert part_names(["x/a-2", "y/a", "z/a"]) == ["a-2", "a", "a-3"]
     for wrong, says in (
         ({"roots": ()}, r"data\.source\.roots"),
         ({"roots": roots, "weights": (1.0,)}, "give one each"),

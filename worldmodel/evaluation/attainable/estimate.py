@@ -77,7 +77,8 @@ class Probing:
         horizons = {horizon for horizon, _ in wanted}
         num = (len(wanted) + len(horizons)) * self.config.seeds
         for horizon in horizons:  # refused before the first step
-            self._windows(self.train, horizon, 0), self._windows(self.test, horizon, 0)
+            for drives in (self.train, self.test, self.chosen_by):
+                self._windows(drives, horizon, 0)
         with tqdm(total=num * self.config.steps, desc="probes", unit="step") as bar:
             return [self._estimate(horizon, lag, bar) for horizon, lag in wanted]
 
