@@ -26,6 +26,12 @@ def existing_root(root: str | Path) -> Path:
     return Path(root)
 
 
+def only_stores(format: str, what: str) -> None:
+    """BadInput for the files of a published format where `what` is of token stores."""
+    if format != "store":
+        raise BadInput(f"data.source.format={format}: {what} is of token stores; leave it out")
+
+
 @dataclass(frozen=True)
 class DriveSourceConfig:
     """Drives of one folder.
@@ -79,6 +85,7 @@ class TokenSourceConfig:
 
     def __post_init__(self) -> None:
         positive("data.source.", remote_cache_gb=self.remote_cache_gb)
+        at_least(0, "data.source.", num_train=self.num_train, num_test=self.num_test)
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class MixtureSourceConfig(TokenSourceConfig):
     """Several token stores of one tokenizer, and how often each comes.
 
     Attributes:
-        root: not used.
+        root: refused.
         roots: folders or URLs of the stores.
         weights: share of the training windows that each store gives, in the order of `roots`, of
             any sum; (): every window of every store comes as often.
@@ -97,6 +104,9 @@ class MixtureSourceConfig(TokenSourceConfig):
     weights: Sequence[float] = ()
 
     def __post_init__(self) -> None:
+        if self.root is not None:
+            raise BadInput(f"data.root={self.root}: a mixture has several; give data.source.roots")
+        only_stores(self.format, "a mixture")
         super().__post_init__()
         if not self.roots:
             raise BadInput("data.source.roots=[]: give token stores, such as [tokens/a,tokens/b]")

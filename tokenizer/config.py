@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from drives.clips.config import FITS
 from tokenizer.inference.config import AS_TRAINED, InferenceConfig
 from tokenizer.losses.config import LossConfig
-from tokenizer.networks.config import GridConfig
+from tokenizer.networks.config import GridConfig, MusikConfig
 from training.config import AdamWConfig
+from training.errors import BadInput
 from training.ranges import at_least, below_one, one_of
 
 
@@ -39,7 +40,7 @@ class SemanticModuleConfig:
         optimizer: that of the run.
         ema_decay: of the average of the weights, per step, which validation and encoding use.
         weights: of a frozen transformer: FILE (.safetensors, .pth), timm:NAME, or random (the
-            floor); null where there is none.
+            floor); null for MUSIK, which has none.
     """
 
     network: GridConfig
@@ -49,6 +50,10 @@ class SemanticModuleConfig:
 
     def __post_init__(self) -> None:
         below_one("model.", ema_decay=self.ema_decay)
+        if self.weights is not None and isinstance(self.network, MusikConfig):
+            raise BadInput(
+                f"model.weights={self.weights}: MUSIK has no frozen transformer; leave it out"
+            )
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,23 @@ def test_settings_of_training(composed, experiment, bad):
         OmegaConf.update(cfg, key, good, merge=False)
 
 
+MIXTURE = ("data=mixture", "data.source.roots=[a,b]")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "words", "told"),
+    [
+        ("musik_tiny", ["model.weights=FILE"], "model.weights=FILE: MUSIK has no frozen"),
+        ("gpt_tiny", [*MIXTURE, "data.root=here"], "data.root=here: a mixture has several"),
+        ("gpt_tiny", [*MIXTURE, "data.source.format=commavq"], "data.source.format=commavq: "),
+        ("gpt_tiny", ["data=known_entropy", "data.source.seed=-1"], "data.source.seed=-1: give a"),
+    ],
+)
+def test_what_would_do_nothing_or_end_in_numpy_is_refused(composed, experiment, words, told):
+    with pytest.raises(BadInput, match=f"^{re.escape(told)}"):
+        check_settings(composed(experiment, *words))
+
+
 def test_every_setting_is_read():
     """A setting that no code reads promises what it does not do."""
     sources = [file for name in ROOMS for file in (CONFIGS.parent / name).rglob("*.py")]

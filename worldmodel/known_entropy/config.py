@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from drives.config import TokenSourceConfig
+from drives.config import TokenSourceConfig, only_stores
 from training.errors import BadInput
 from training.ranges import at_least, share
 
@@ -61,3 +61,10 @@ class KnownEntropySourceConfig(TokenSourceConfig):
     steps: int = 1000
     seed: int = 0
     world: KnownEntropyConfig = field(default_factory=KnownEntropyConfig)
+
+    def __post_init__(self) -> None:
+        only_stores(self.format, "a world of known entropy")
+        super().__post_init__()
+        at_least(1, "data.source.", num_train=self.num_train)
+        at_least(0, "data.source.", seed=self.seed)
+        at_least(2, "data.source.", steps=self.steps)

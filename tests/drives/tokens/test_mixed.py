@@ -83,6 +83,8 @@ def test_the_source_opens_them_by_name(parts: dict[str, TokenStore]) -> None:
     assert part_names(["x/a-2", "y/a", "z/a"]) == ["a-2", "a", "a-3"]
     for wrong, says in (
         ({"roots": ()}, r"data\.source\.roots"),
+        ({"roots": roots, "root": "here"}, r"data\.root=here: .* give data\.source\.roots"),
+        ({"roots": roots, "format": "commavq"}, r"data\.source\.format=commavq: .* leave it out"),
         ({"roots": roots, "weights": (1.0,)}, "give one each"),
         ({"roots": roots, "weights": (1.0, 0.0)}, r"data\.source\.weights"),
     ):

@@ -59,6 +59,18 @@ def test_every_setting_has_a_folder_of_its_own(source, settings):
     assert replace(source, cache="elsewhere").folder.name == source.folder.name
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seed": -1}, {"steps": 1}, {"num_train": 0}, {"num_test": -1}, {"format": "commavq"}],
+    ids=str,
+)
+def test_what_no_world_can_have_is_named_before_any_work(source, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(BadInput, match=rf"^data\.source\.{name}={value}"):
+        replace(source, **wrong)
+    assert not source.folder.parent.exists()
+
+
 def test_a_root_is_used_as_it_is_unless_it_holds_another_world(source, tmp_path):
     named = replace(source, root=str(tmp_path / "mine"))
     assert named.open().root == tmp_path / "mine"
