@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 from tokenizer.config import EncodeConfig
 from training.errors import BadInput
-from training.ranges import at_least, multiple_of, positive
+from training.ranges import at_least, positive
+from worldmodel.dynamics.config import LayoutConfig
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 
 MAX_LAG = 8  # rows
 
@@ -80,7 +82,24 @@ class ProbeConfig:
         at_least(2, "probe.", context=self.context, num_windows=self.num_windows)
         at_least(0.0, "probe.", weight_decay=self.weight_decay)
         positive("probe.", learning_rate=self.learning_rate)
-        multiple_of(self.num_heads, "probe.num_heads", dim=self.dim)
+        try:
+            _ = self.network
+        except BadInput as error:
+            raise BadInput(f"probe.{error}") from error
+
+    @property
+    def network(self) -> WholeFrameConfig:
+        """Shape of a probe; BadInput, as of a world model's, for what no network can have."""
+        return WholeFrameConfig(
+            context_steps=self.context,
+            layout=LayoutConfig(actions="continuous"),
+            dim=self.dim,
+            num_layers=self.num_layers,
+            inner_layers=self.inner_layers,
+            num_heads=self.num_heads,
+            look_back=self.look_back,
+            dropout=self.dropout,
+        )
 
     @property
     def asked(self) -> list[tuple[int, int]]:

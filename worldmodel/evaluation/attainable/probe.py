@@ -16,9 +16,7 @@ from drives.tokens.spec import TokenSpec
 from training.config import AdamWConfig
 from training.optimization.optimizers import build_optimizer
 from worldmodel.dynamics.base import Dynamics
-from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.kinds import build_dynamics
-from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.evaluation.attainable.config import ProbeConfig
 from worldmodel.evaluation.attainable.windows import HorizonWindows
 
@@ -44,21 +42,10 @@ def train_probe(
         select: windows on which the best state is chosen.
         on_step: called after every step.
     """
-    layout = LayoutConfig(actions="continuous")
-    shape = WholeFrameConfig(
-        context_steps=config.context,
-        layout=layout,
-        dim=config.dim,
-        num_layers=config.num_layers,
-        inner_layers=config.inner_layers,
-        num_heads=config.num_heads,
-        look_back=config.look_back,
-        dropout=config.dropout,
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         width = train.horizon * len(train.mean)
-        probe = build_dynamics(shape, spec, width).to(device)
+        probe = build_dynamics(config.network, spec, width).to(device)
         settings = AdamWConfig(
             lr=config.learning_rate, weight_decay=config.weight_decay, min_lr_ratio=0.02
         )

@@ -57,6 +57,18 @@ def test_data_without_actions_and_short_drives_are_refused(tmp_path: Path) -> No
             replace(QUICK, **wrong)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"look_back": 4}, {"dropout": 2}, {"num_layers": 0}, {"inner_layers": -1}, {"num_heads": 5}],
+    ids=str,
+)
+def test_a_probe_that_no_network_can_be_is_named_by_its_setting(wrong: dict) -> None:
+    (name,) = wrong
+    with pytest.raises(BadInput, match=rf"^probe\..*\b{name}=") as caught:
+        replace(QUICK, **wrong)
+    assert "\n" not in str(caught.value)
+
+
 def answer(horizon: int, lag: int, bits: float, low: float | None = None) -> Attainable:
     told = Estimate(bits, bits - 0.1 if low is None else low, bits + 0.1, 10, 5)
     return Attainable(horizon, lag, told, told, told, (bits - 0.01, bits, bits + 0.01), {})
