@@ -169,7 +169,7 @@ def annotated(
 
 def _first_clause(meaning: str) -> str:
     """Up to the first semicolon or full stop that is not within parentheses."""
-    for end in re.finditer(r"[.;](?=\s|$)", meaning):
+    for end in re.finditer(r"(?<![\s.])[.;](?=\s|$)", meaning):
         before = meaning[: end.start()]
         if before.count("(") == before.count(")"):
             return before

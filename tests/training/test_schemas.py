@@ -39,6 +39,7 @@ class Inner:
         x, y: two numbers; more is
             told later.
         kind: which.
+        pair: 0 .. 1 of a row (of two. No more); a corner.
     """
 
     x: int = 1
@@ -127,6 +128,7 @@ def test_types_and_meanings_are_told() -> None:
     told = annotated({"inner": node_of(Inner), "seed": 0})
     assert "# int: two numbers\n" in told
     assert "# a | b: which\n" in told
+    assert "# [int, int]: 0 .. 1 of a row (of two. No more)\n" in told
     assert yaml.safe_load(told) == {"inner": node_of(Inner), "seed": 0}
 
 
