@@ -91,7 +91,17 @@ def test_on_the_known_entropy_world_it_is_what_theory_says(tmp_path: Path) -> No
     world = KnownEntropyWorld(KnownEntropyConfig(grid=(1, 2, 3)))
     world.write_store(tmp_path / "store", 32, 8, steps=1000, seed=0)
     config = ProbeConfig(
-        horizons=(1,), lags=(1,), seeds=1, context=2, num_windows=2000, steps=800, batch_size=32
+        horizons=(1,),
+        lags=(1,),
+        seeds=1,
+        context=2,
+        num_windows=3000,
+        steps=1000,
+        batch_size=32,
+        dim=48,
+        look_back=3,
+        learning_rate=4e-3,
+        weight_decay=0.01,
     )
     probing = Probing(TokenStore(tmp_path / "store"), config, tmp_path / "out", "cpu")
     at_once, late = probing.estimates()
