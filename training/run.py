@@ -31,7 +31,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from training.checkpoints.folder import find_checkpoint, newest_first
 from training.checkpoints.manifests import read_resumable
-from training.checkpoints.resume import decide_precision, judge_batch, judge_changes, keep_actions
+from training.checkpoints.resume import (
+    as_recorded,
+    decide_precision,
+    judge_batch,
+    judge_changes,
+    keep_actions,
+)
 from training.checkpoints.same_data import data_facts, judge_data, write_digests
 from training.cli import is_sweep, plain, run_folder
 from training.command_line import typed
@@ -204,7 +210,7 @@ def open_run(cfg: DictConfig, to_train: bool = True) -> Run:
         )
     manifest = read_resumable(resume) if resume is not None else {}
     decide_precision(cfg, manifest.get("config"))
-    config, batch = plain(cfg), global_batch(cfg)
+    config, batch = as_recorded(plain(cfg), manifest), global_batch(cfg)
     if resume is not None:
         judge_batch(folder, manifest, batch)
         print(

@@ -118,6 +118,15 @@ def keep_actions(cfg: DictConfig, manifest: dict[str, Any]) -> None:
         source.actions = list(names)
 
 
+def as_recorded(config: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """The settings as the run records them: without what `keep_actions` put into them before."""
+    recorded = (manifest.get("config") or {}).get("data", {}).get("source") or {}
+    source, names = config.get("data", {}).get("source") or {}, manifest.get("action_names")
+    if names and recorded.get("actions", ()) is None and source.get("actions") == list(names):
+        source["actions"] = None
+    return config
+
+
 def flat(config: dict[str, Any]) -> dict[str, Any]:
     """Settings by their dotted names."""
     return dict(_walk(config, ""))
