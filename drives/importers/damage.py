@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from training.errors import BadInput
+from training.errors import BadInput, first_line
 
 DAMAGE = (
     tarfile.TarError,
@@ -32,3 +32,14 @@ def damage_named(where: object) -> Iterator[None]:
         raise
     except DAMAGE as error:
         raise BadInput(f"{where}: is damaged or incomplete ({error}); copy it again") from error
+
+
+@contextmanager
+def errors_named(where: object, what: str, remedy: str) -> Iterator[None]:
+    """BadInput for whatever a foreign reader raises: on damage that is nearly every exception."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"{where}: {what} ({first_line(error)}); {remedy}") from error

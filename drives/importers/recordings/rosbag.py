@@ -6,7 +6,7 @@ headers; a message without one counts when it was received.
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, pairwise
@@ -19,6 +19,7 @@ from jaxtyping import Float, UInt8
 from drives.actions.derived import curvature_per_m
 from drives.actions.signals import MAX_GAP_S, Signal, at_frames
 from drives.actions.table import check_actions
+from drives.importers.damage import errors_named
 from drives.importers.recording import Candidate, ImportOptions, Recording, RecordingFormat
 from drives.importers.recordings.ros_messages import (
     ACKERMANN_DEFINITIONS,
@@ -29,7 +30,7 @@ from drives.importers.recordings.ros_messages import (
     pixels,
     stamp_s,
 )
-from training.errors import BadInput, first_line
+from training.errors import BadInput
 from training.ranges import positive
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class BagFrames:
             of = [c for c in reader.connections if c.topic == self.topic]
             found = reader.messages(of, since, until)
             for number in range(begin, end):
-                with errors_named(self.path):
+                with bag_errors_named(self.path):
                     connection, _, raw = next(islice(found, skipped, None))
                     message = reader.deserialize(raw, connection.msgtype)
                 skipped = 0
@@ -188,7 +189,7 @@ def _frame_times(path: Path, reader: Any, topic: str) -> tuple[np.ndarray, np.nd
     """Seconds of every frame, and nanoseconds at which it was received."""
     times, received = [], []
     for connection, at_ns, raw in _messages(path, reader, topic):
-        with errors_named(path):
+        with bag_errors_named(path):
             times.append(stamp_s(reader.deserialize(raw, connection.msgtype), at_ns))
         received.append(at_ns)
     back = np.flatnonzero(np.diff(times) <= 0)
@@ -204,7 +205,7 @@ def _signals(path: Path, reader: Any, types: dict[str, str]) -> list[Signal]:
         times: list[float] = []
         values: list[list[float]] = []
         for connection, at_ns, raw in _messages(path, reader, topic):
-            with errors_named(path):
+            with bag_errors_named(path):
                 message = reader.deserialize(raw, connection.msgtype)
                 if kind == FIX and not is_fixed(message):
                     continue
@@ -259,7 +260,7 @@ def _messages(path: Path, reader: Any, topic: str) -> Iterator[tuple[Any, int, b
     """Of one topic; BadInput unless there are as many as the bag's own index counts."""
     connections = [c for c in reader.connections if c.topic == topic]
     found, counted = 0, sum(connection.msgcount for connection in connections)
-    with errors_named(path):
+    with bag_errors_named(path):
         for message in reader.messages(connections):
             found += 1
             yield message
@@ -283,7 +284,7 @@ def opened(path: Path) -> Iterator[Any]:
     store = get_typestore(Stores.LATEST)
     for name, text in ACKERMANN_DEFINITIONS.items():
         store.register(get_types_from_msg(text, name))
-    with errors_named(path):
+    with bag_errors_named(path):
         reader = AnyReader([path], default_typestore=store)
         reader.open()
     try:
@@ -292,18 +293,10 @@ def opened(path: Path) -> Iterator[Any]:
         reader.close()
 
 
-@contextmanager
-def errors_named(path: Path) -> Iterator[None]:
-    """BadInput for whatever rosbags raises: on damage that is nearly every kind of exception."""
-    try:
-        yield
-    except BadInput:
-        raise
-    except Exception as error:
-        raise BadInput(
-            f"{path}: cannot be read as a ROS bag ({first_line(error)}); copy it again, or repair "
-            "it by `rosbag reindex` or `mcap recover`"
-        ) from error
+def bag_errors_named(path: Path) -> AbstractContextManager[None]:
+    """BadInput for whatever rosbags raises."""
+    repair = "copy it again, or repair it by `rosbag reindex` or `mcap recover`"
+    return errors_named(path, "cannot be read as a ROS bag", repair)
 
 
 FORMAT = RecordingFormat("ROS 1 and 2 bags and MCAP, by rosbags", find, RosOptions)

@@ -7,10 +7,11 @@ resumes and checks downloads; with `stream` each is deleted once it is in the st
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from drives.importers.damage import errors_named
 from drives.importers.tokens.commavq import planned_actions, whole_drives
 from drives.importers.tokens.commavq_segments import SPEC, list_segments
 from drives.importers.tokens.tar_archive import SUFFIXES
@@ -18,7 +19,7 @@ from drives.importers.tokens.token_import import import_tokens
 from drives.splits.base import default_split
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import NewDrive
-from training.errors import BadInput, first_line
+from training.errors import BadInput
 from training.ranges import at_least
 
 Fetch = Callable[[str], Path]
@@ -51,7 +52,7 @@ def import_hub(source: Path, out: Path, options: HubOptions) -> TokenStore:
     """
     at_least(1, "--", num_tars=1 if options.num_tars is None else options.num_tars)
     repo = source.as_posix()
-    with _errors_named(repo):
+    with _fetching(repo):
         from huggingface_hub import HfApi
 
         info = HfApi(endpoint=options.endpoint).dataset_info(repo, revision=options.revision)
@@ -62,7 +63,7 @@ def import_hub(source: Path, out: Path, options: HubOptions) -> TokenStore:
     with tempfile.TemporaryDirectory(prefix="commavq-") as folder:
 
         def fetch(name: str) -> Path:
-            with _errors_named(f"{repo}: {name}"):
+            with _fetching(f"{repo}: {name}"):
                 from huggingface_hub import hf_hub_download
 
                 return Path(
@@ -98,15 +99,7 @@ def _drives(tars: Sequence[str], fetch: Fetch, drop: bool) -> Iterator[NewDrive]
                 tar.unlink()
 
 
-@contextmanager
-def _errors_named(where: str) -> Iterator[None]:
+def _fetching(where: str) -> AbstractContextManager[None]:
     """BadInput for what the hub's client raises: its own errors, httpx's, the system's."""
-    try:
-        yield
-    except BadInput:
-        raise
-    except Exception as error:
-        raise BadInput(
-            f"{where}: cannot be fetched ({first_line(error)}); check its name, the connection "
-            "and `hf auth login`"
-        ) from error
+    remedy = "check its name, the connection and `hf auth login`"
+    return errors_named(where, "cannot be fetched", remedy)

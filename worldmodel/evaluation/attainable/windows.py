@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from drives.tokens.store import TokenDrive
 from training.errors import BadInput
+from training.loading.spread import spread
 from worldmodel.data import TokenClip, collate
 from worldmodel.evaluation.attainable.config import MAX_LAG
 
@@ -60,7 +61,7 @@ class HorizonWindows:
     def spread(self, num: int, first: int = 0, every: int = 1) -> list[int]:
         """At most `num` windows, evenly spread over those with `index % every == first`."""
         there = range(first, len(self), every)
-        return [there[int(i)] for i in np.unique(np.linspace(0, len(there) - 1, num).astype(int))]
+        return [there[place] for place in spread(len(there), num)]
 
     def batch(self, ids: Sequence[int], with_actions: bool = True) -> TokenClip:
         """The windows as a batch; without actions, every row is 0."""
