@@ -42,7 +42,8 @@ class Drive:
         actions_sha256: of the action file; "" without one.
         span: the recording's frames of a piece, start <= i < stop; None: all.
         roads: "seen" or "unseen" in training, if a rule of `drives.splits` found out.
-        sampled: which of these frames it shows at a rate that is not the recording's; None: all.
+        sampled: which of these frames it shows, at another rate or in a later phase; None: all.
+        phase: "@1of3" where it is such a phase (`drives.phases`).
     """
 
     path: Path
@@ -55,11 +56,13 @@ class Drive:
     span: tuple[int, int] | None = None
     roads: str = ""
     sampled: Sampled | None = field(default=None, repr=False)
+    phase: str = ""
 
     @property
     def id(self) -> str:
-        """The folder's name; of a piece also its frames."""
-        return self.path.name if self.span is None else f"{self.path.name}@{self.start}-{self.stop}"
+        """The folder's name; of a piece also its frames, of a phase its number."""
+        piece = "" if self.span is None else f"@{self.start}-{self.stop}"
+        return f"{self.path.name}{piece}{self.phase}"
 
     @property
     def start(self) -> int:
@@ -156,6 +159,7 @@ class Drive:
         content: list[Any] = [facts, self.pixels_sha256, self.actions_sha256]
         content += [self.span, self.roads] if self.span or self.roads else []
         content += [{"fps": self.fps}] if self.sampled else []
+        content += [self.phase] if self.phase else []
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -167,8 +171,8 @@ class Drive:
 
     @property
     def rate_mark(self) -> str:
-        """For names of what is made of its frames: its rate, where that is not the recording's."""
-        return f"-{self.fps:g}fps" if self.sampled else ""
+        """For names of what is made of its frames: which of the recording's they are."""
+        return f"-{self.fps:g}fps{self.phase}" if self.sampled else ""
 
     def check_pixels(self) -> None:
         """BadInput where the video differs from the hash that `write_drive` recorded.

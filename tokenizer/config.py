@@ -78,6 +78,8 @@ class EncodeConfig:
 
     Attributes:
         every: keep every N-th frame; actions are averaged over the dropped frames.
+        phases: with `every`, "all" makes N drives of a train drive, which begin at its frames 0 to
+            N-1, so that each frame is kept once; "first" keeps those from frame 0 on alone.
         batch_size: frames per forward pass.
         num_workers: processes that decode video ahead of the model; 0: this process.
         dtype: float32 or bfloat16; what that does to the tokens is measured and noted, as it is
@@ -93,6 +95,7 @@ class EncodeConfig:
     """
 
     every: int = 1
+    phases: str = "first"
     batch_size: int = 64
     num_workers: int = 2
     dtype: str = "float32"
@@ -108,6 +111,7 @@ class EncodeConfig:
         at_least(1, every=self.every, batch_size=self.batch_size)
         at_least(0, num_workers=self.num_workers)
         one_of(("warn", "stop"), on_gap=self.on_gap)
+        one_of(("first", "all"), phases=self.phases)
         one_of(FITS, fit=self.fit)
         _ = self.inference  # judges its part
 

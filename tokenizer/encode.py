@@ -26,6 +26,7 @@ from drives.clips.shapes import judge_sizes
 from drives.clips.shards import Shard, find_shard
 from drives.drive import Drive
 from drives.folder import common_rate
+from drives.phases import phases_of
 from drives.tokens.statistics import note_statistics
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
@@ -82,6 +83,7 @@ def encode_drives(
             asked for.
     """
     config = config or EncodeConfig()
+    drives = phases_of(drives, config.every, config.phases)
     opened = load_tokenizer(tokenizer)
     _judge_shapes(drives, opened, config, settings)
     writer = TokenStoreWriter(out, store_spec(drives, opened, config.every), action_names)

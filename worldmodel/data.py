@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from drives.captions import captions_at
 from drives.drive import Drive
 from drives.duplicates.gate import refuse_duplicates
+from drives.phases import phases_of
 from drives.sources import DriveSource, TokenSource
 from drives.splits.base import while_training
 from drives.splits.footage import split_facts
@@ -155,7 +156,8 @@ def open_store(
         )
     spec = store_spec(drives, opened, encode.every)
     folder, name = Path(source.cache) / "tokens", source.folder.name
-    out = store_folder(folder, name, spec, drives, names, encode.inference, encode.every)
+    taken = phases_of(drives, encode.every, encode.phases)
+    out = store_folder(folder, name, spec, taken, names, encode.inference, encode.every)
     where = "data.encode."
     return encode_drives(drives, opened, out, names, encode, on_corrupt, settings=where)
 

@@ -348,6 +348,24 @@ def test_every_second_frame_keeps_the_mean_of_the_actions_between(drives, tmp_pa
     np.testing.assert_allclose(average_rows(np.arange(5.0)[:, None], 2)[:, 0], [0.5, 2.5, 4.0])
 
 
+def test_phases_encode_each_frame_once_and_rows_are_means_from_their_own_frames(drives, tmp_path):
+    held = [drives[0], replace(drives[1], split="test")]
+    whole = encode_drives(held, "carracing", tmp_path / "whole", ACTION_NAMES)
+    config = EncodeConfig(every=3, phases="all")
+    store = encode_drives(held, "carracing", tmp_path / "phases", ACTION_NAMES, config)
+    ids = ["fresh-0", "fresh-0@1of3", "fresh-0@2of3"]
+    assert [drive.id for drive in store.all] == [*ids, "fresh-1"]
+    assert store.spec.fps == drives[0].fps / 3
+    assert {one.content for one in store.footage("train")} == {drives[0].footage.content}
+    source, told = whole.all[0].tokens, drives[0].actions
+    for first, phase in enumerate(store.drives("train")):
+        np.testing.assert_array_equal(phase.tokens, source[first::3])
+        np.testing.assert_allclose(
+            phase.actions[4], told[first + 12 : first + 15].mean(0), rtol=1e-5, atol=1e-6
+        )
+    np.testing.assert_array_equal(store.drives("test")[0].tokens, whole.all[1].tokens[::3])
+
+
 def test_resampled_drives_encode_as_every_nth_frame_does(drives, tmp_path):
     """At a third of the rate: the same tokens and rows, and the manifest says what they were."""
     every = encode_drives(drives, "carracing", tmp_path / "e", ACTION_NAMES, EncodeConfig(every=3))

@@ -40,14 +40,16 @@ def test_another_setting_is_another_store_and_a_copy_of_the_drives_is_not(
 
     first = opened()
     others = [opened(actions=["steering"]), opened(actions=NAMES[::-1]), opened(every=2)]
-    others.append(opened(dtype="bfloat16"))
-    assert len({first, *others}) == 5
-    assert capsys.readouterr().out.count("the drives, actions or encode settings are not") == 4
+    others += [opened(dtype="bfloat16"), opened(every=2, phases="all")]
+    assert len({first, *others}) == 6
+    assert capsys.readouterr().out.count("the drives, actions or encode settings are not") == 5
     monkeypatch.setattr("tokenizer.encode.encode_frames", None)  # nothing may be encoded again
     assert opened() == first
     assert opened(actions=NAMES) == first
     assert opened(actions=["steering"]) == others[0]
     assert opened(batch_size=3, device="cpu") == first
+    assert opened(every=2, phases="first") == others[2]
+    assert opened(phases="all") == first
     copy = root.parent / "faster"
     shutil.copytree(root, copy, copy_function=shutil.copy)  # under other dates
     assert opened(copy) == first

@@ -14,6 +14,7 @@ from drives.config import existing_root
 from drives.drive import Drive
 from drives.importers.tokens.formats import recognised_format
 from drives.mixture import MixtureSource
+from drives.phases import phases_of
 from drives.sources import (
     DriveSource,
     TokenSource,
@@ -41,6 +42,7 @@ class Evidence:
     """Tokens, drives and tokenizer; without the latter two there are no pixels.
 
     Attributes:
+        drives: those that were encoded; ids and first frames are as in the store.
         every: frames per kept frame when the drives were encoded.
     """
 
@@ -86,7 +88,8 @@ def evidence_of(
         # Cutting the sides is noted, not refused: an evaluation may, a training would learn it.
         encode = replace(encode, fit="cover")
         store = open_store(source, name, encode, opened=opened, drives=drives)
-        evidence = Evidence(store, drives, opened, encode.every)
+        taken = phases_of(drives, encode.every, encode.phases)
+        evidence = Evidence(store, taken, opened, encode.every)
     else:
         store = source.open()
         evidence = Evidence(store, tokenizer=_tokenizer_of(store, tokenizer, name))

@@ -14,6 +14,7 @@ from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from drives.phases import recording_of
 from drives.tokens.store import TokenDrive
 from tokenizer.losses.lpips import load_lpips
 from training.errors import BadInput
@@ -49,8 +50,8 @@ class Chosen:
 
     @cached_property
     def drives(self) -> list[str]:
-        """The drive of every window."""
-        return [drive for drive, _ in places_of(self.windows, self.ids)]
+        """The drive of every window; phases of one drive are one, for they are no two samples."""
+        return [recording_of(drive) for drive, _ in places_of(self.windows, self.ids)]
 
     def clip(self) -> TokenClip:
         return collate([self.windows[index] for index in self.ids])

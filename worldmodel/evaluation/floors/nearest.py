@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from drives.phases import recording_of
 from drives.tokens.store import TokenDrive
 from training.loading.spread import spread
 
@@ -64,15 +65,19 @@ def nearest_neighbours(
     asked = flat[:, steps].reshape(-1, space)
     target = flat[:, [step + 1 for step in steps]].reshape(-1, space)
     own, own_drives, own_target = _own(usable, MOST_ASKED // 4)
-    search = _Search(torch.cat([asked, own]), [-1] * len(asked) + own_drives)
+    # Phases of one drive lie between each other's frames; they are one drive here.
+    known: dict[str, int] = {}
+    recordings = [known.setdefault(recording_of(drive.id), len(known)) for drive in usable]
+    asking = [-1] * len(asked) + [recordings[number] for number in own_drives]
+    search = _Search(torch.cat([asked, own]), asking)
     for number, drive in enumerate(usable):
         for first, piece in _pieces(drive):
-            search.look(number, first, piece)
+            search.look(number, recordings[number], first, piece)
     right = search.after[len(asked) :] == own_target
     repeat = float(right[search.equal[len(asked) :] >= 0].double().mean().nan_to_num(0.0))
-    known = torch.from_numpy(unigram)[target.long()] * (1 - repeat)
+    alone = torch.from_numpy(unigram)[target.long()] * (1 - repeat)
     correct = search.after[: len(asked)] == target
-    nats = -(known + repeat * correct).log().mean(1).reshape(num, -1).mean(1).numpy()
+    nats = -(alone + repeat * correct).log().mean(1).reshape(num, -1).mean(1).numpy()
     share = search.equal[: len(asked)].reshape(num, -1).double() / space
     best = share.argmax(1) + torch.arange(num) * len(steps)
     places = [f"{usable[d].id}@{s}" for d, s in search.place[best].tolist()]
@@ -82,14 +87,17 @@ def nearest_neighbours(
 class _Search:
     """The nearest train frame of some frames, so far; ties go to the first.
 
+    Args:
+        recordings: which recording each frame is of, and is not compared with; -1: of none.
+
     Attributes:
         equal: number of equal cells; -1 where nothing was compared.
         after: the frame after the nearest one.
         place: its drive's number and its step.
     """
 
-    def __init__(self, asked: Tensor, drives: Sequence[int]) -> None:
-        self.asked, self.drives = asked, torch.tensor(drives)
+    def __init__(self, asked: Tensor, recordings: Sequence[int]) -> None:
+        self.asked, self.recordings = asked, torch.tensor(recordings)
         space = asked.shape[1]
         self.cells = torch.from_numpy(np.linspace(0, space - 1, min(space, MOST_CELLS)).astype(int))
         self.few = asked[:, self.cells].float()
@@ -98,13 +106,13 @@ class _Search:
         self.after = torch.full_like(asked, -1)
         self.place = torch.zeros(len(asked), 2, dtype=torch.long)
 
-    def look(self, number: int, first: int, frames: Tensor) -> None:
+    def look(self, number: int, recording: int, first: int, frames: Tensor) -> None:
         """Compare with a drive's frames from step `first` on; the last is a successor alone."""
         # The "distance" of order 0 counts the cells that differ.
         differ = torch.cdist(self.few, frames[:-1, self.cells].float(), p=0)
         least, index = differ.min(1)
         equal = len(self.cells) - least.long()
-        closer = (equal > self.sampled) & (self.drives != number)
+        closer = (equal > self.sampled) & (self.recordings != recording)
         which, index = closer.nonzero()[:, 0], index[closer]
         self.sampled[which] = equal[closer]
         self.equal[which] = (frames[index] == self.asked[which]).sum(1)

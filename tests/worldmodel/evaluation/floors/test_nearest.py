@@ -74,6 +74,13 @@ def test_one_train_drive_promises_nothing():
     assert found.nats == pytest.approx(np.log(16))
 
 
+def test_the_phases_of_one_train_drive_promise_nothing_either():
+    street = noise(0).repeat(2, axis=0)  # every frame stands twice, so phases are equal
+    phases = [drive("a", street[::2]), drive("a@1of2", street[1::2])]
+    found = nearest_neighbours(phases, noise(1, 4)[None], UNIFORM)
+    assert found.nats == pytest.approx(np.log(16))
+
+
 def test_few_cells_of_a_large_grid_find_the_same_frame(monkeypatch):
     monkeypatch.setattr(nearest, "MOST_CELLS", 4)
     own = noise(0)
