@@ -27,7 +27,7 @@ from tokenizer.store_key import store_folder
 from training.errors import BadInput, CorruptSample
 from training.loading.loader import OrderedLoader, fixed_loader
 from training.loading.order import DataOrder
-from worldmodel.action_ranges import action_ranges
+from worldmodel.action_ranges import action_facts
 from worldmodel.conditioning.text_encoders import Captions
 from worldmodel.config import WindowsConfig
 from worldmodel.window_weights import window_weights
@@ -228,22 +228,22 @@ class TokenDataModule(L.LightningDataModule):
     def model_facts(self) -> dict[str, Any]:
         """Facts for the model's config."""
         facts = {"spec": self.store.spec, "action_names": self.store.action_names}
-        ranges = action_ranges(self.store.drives("train"))
-        return {**facts, "captioned": self.store.captioned, "action_ranges": ranges}
+        actions = action_facts(self.store.drives("train"))
+        return {**facts, "captioned": self.store.captioned, **actions}
 
     def planned_facts(self) -> dict[str, Any]:
         """The same as `model_facts`, from manifests alone, before any data is made.
 
-        The ranges of the actions are made up: no cost depends on them.
+        Ranges and moments of the actions are made up: no cost depends on them.
         """
         if isinstance(self.source, TokenSource):
             spec, names, captioned = self.source.planned()
         else:
             fps, names, captioned = self.source.planned()
             spec = load_tokenizer(self.tokenizer_name).spec(fps / self.encode.every)
-        ranges = ((-1.0,) * len(names), (1.0,) * len(names))
+        zeros, ones = (0.0,) * len(names), (1.0,) * len(names)
         facts = {"spec": spec, "action_names": names, "captioned": captioned}
-        return {**facts, "action_ranges": ranges}
+        return {**facts, "action_ranges": (zeros, ones), "action_moments": (zeros, ones)}
 
     def planned_batch(self, facts: dict[str, Any], size: int) -> TokenClip:
         """A batch of `size` windows with the right shapes and no content."""

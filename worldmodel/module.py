@@ -16,6 +16,7 @@ from worldmodel.conditioning.robustness import Robustness
 from worldmodel.conditioning.text_encoders import TextEncoder, Texts, reading_text
 from worldmodel.config import WorldModelModuleConfig
 from worldmodel.data import TokenClip
+from worldmodel.dynamics.actions.config import ActionMoments
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import ActionRanges, DynamicsConfig
 from worldmodel.dynamics.kinds import build_dynamics
@@ -31,7 +32,8 @@ class WorldModelModule(TrainedModule):
         action_dropout, conditions, text_cache, robustness: see `WorldModelModuleConfig`.
         text: a frozen text encoder (`worldmodel.conditioning.text_encoders`) for captions.
         captioned: whether the data has captions; from the token store.
-        action_ranges: ranges of action bins if the network has none; from the train drives.
+        action_ranges, action_moments: ranges of action bins, and moments of standardised actions,
+            if the network has none; from the train drives.
 
     Raises:
         BadInput: text without an encoder or without captions, an encoder without positions for
@@ -53,6 +55,7 @@ class WorldModelModule(TrainedModule):
         robustness: Robustness | None = None,
         captioned: bool = True,
         action_ranges: ActionRanges | None = None,
+        action_moments: ActionMoments | None = None,
     ) -> None:
         super().__init__(optimizer)
         self.conditions = (conditions or ConditionShares()).with_action_dropout(action_dropout)
@@ -62,6 +65,8 @@ class WorldModelModule(TrainedModule):
             network = unconditioned
         if action_ranges is not None:
             network = network.within(action_ranges)
+        if action_moments is not None:
+            network = network.standardised(action_moments)
         self.texts: Texts | None = None
         if text is not None:
             reader = reading_text(network, text, captioned)

@@ -5,6 +5,7 @@ from typing import NamedTuple, Self
 
 from training.errors import BadInput
 from training.ranges import at_least, multiple_of, one_of
+from worldmodel.dynamics.actions.config import UNREAD, ActionMoments, ReadActionsConfig
 
 ActionRanges = tuple[tuple[float, ...], tuple[float, ...]]  # lowest and highest of every column
 
@@ -13,12 +14,12 @@ ACTION_KINDS = ("none", "continuous", "binned")
 
 
 @dataclass(frozen=True)
-class LayoutConfig:
+class LayoutConfig(ReadActionsConfig):
     """Layout of the sequence: prefixes with actions and captions, then the tokens of a frame.
 
     Attributes:
-        actions: "none" (the prefix is one separator), "continuous" (one position embeds
-            symlog(actions)) or "binned" (one token per action column).
+        actions: "none" (the prefix is one separator), "continuous" (one position embeds the
+            scaled actions) or "binned" (one token per action column).
         num_bins: bins per column for "binned", uniform in symlog space.
         action_min, action_max: range of the bins in the units of the actions; one number, or one
             per column. Values outside fall into the outermost bins. null: the range of the train
@@ -53,6 +54,7 @@ class LayoutConfig:
         at_least(2, "layout.", num_bins=self.num_bins)
         at_least(0, "layout.", text_tokens=self.text_tokens, text_width=self.text_width)
         at_least(0, "layout.", first_target_step=self.first_target_step)
+        self.check_reading(self.actions)
         for name in ("action_min", "action_max"):  # JSON and YAML have lists
             if not isinstance(getattr(self, name), int | float | None):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -91,7 +93,7 @@ class LayoutConfig:
 
     def without_actions(self) -> "LayoutConfig":
         """A copy with a separator instead of actions."""
-        return replace(self, actions="none", predict_actions=0.0)
+        return replace(self, actions="none", predict_actions=0.0, **UNREAD)
 
     @property
     def ranged(self) -> bool:
@@ -150,6 +152,10 @@ class DynamicsConfig:
     def within(self, ranges: ActionRanges) -> Self:
         """A copy with these ranges for action bins without a given range."""
         return replace(self, layout=self.layout.within(ranges))
+
+    def standardised(self, moments: ActionMoments) -> Self:
+        """A copy with these moments for standardised actions without given ones."""
+        return replace(self, layout=self.layout.standardised(moments))
 
     def with_text(self, width: int) -> Self:
         """A copy for a text encoder of this width; BadInput if the network reads no text."""

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
+from worldmodel.dynamics.actions.vector import ActionVector
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.gpt.heads import FactoredEmbedding, FactoredHead, check_factors
 from worldmodel.dynamics.gpt.noise import ContextNoise
-from worldmodel.dynamics.inputs import ActionVector, LookBack
+from worldmodel.dynamics.inputs import LookBack
 from worldmodel.dynamics.positions import Rope, make_rope, sinusoid
 from worldmodel.dynamics.text import TextContext, TextPrefix
 
@@ -43,7 +44,7 @@ class SequenceInput(Dynamics):
         if config.look_back:
             self.look_back = LookBack(config.dim, config.look_back)
         if config.layout.actions == "continuous":
-            self.action = ActionVector(num_actions, config.dim)
+            self.action = ActionVector(config.layout, num_actions, config.dim)
         if config.layout.text_tokens:
             self.text = TextPrefix(config.layout.text_width, config.dim)
         self.noise = ContextNoise(config.noise_levels, config.dim)

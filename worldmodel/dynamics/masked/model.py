@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.optimization.recompute import maybe_checkpoint
+from worldmodel.dynamics.actions.vector import ActionVector
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.factors import Factors
-from worldmodel.dynamics.inputs import ActionVector, LookBack
+from worldmodel.dynamics.inputs import LookBack
 from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.masked.corruption import corrupt
 from worldmodel.dynamics.masked.space_time import SpaceTimeBlock, TimeCache
@@ -44,7 +45,7 @@ class Masked(Dynamics):
         if config.layout.actions == "binned":
             self.bins = nn.Embedding(self.layout.no_text_id - spec.vocab_size, config.dim)
         elif config.layout.actions == "continuous":
-            self.action = ActionVector(num_actions, config.dim)
+            self.action = ActionVector(config.layout, num_actions, config.dim)
             self.no_action = nn.Parameter(torch.empty(config.dim))
         if self.reads_text:
             self.text = TextVector(config.text_width, config.dim)

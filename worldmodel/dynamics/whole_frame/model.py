@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from drives.tokens.store import TokenSpec
 from training.optimization.recompute import maybe_checkpoint
+from worldmodel.dynamics.actions.vector import ActionVector
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.cache import KVCache
-from worldmodel.dynamics.inputs import ActionVector, LookBack
+from worldmodel.dynamics.inputs import LookBack
 from worldmodel.dynamics.scores import TokenScores, guesses
 from worldmodel.dynamics.text import TextContext, TextVector
 from worldmodel.dynamics.whole_frame.axial import AxisBlock
@@ -45,7 +46,7 @@ class WholeFrame(Dynamics):
         if config.look_back:
             self.look_back = LookBack(config.dim, config.look_back)
         if config.layout.actions == "continuous":
-            self.action = ActionVector(num_actions, config.dim)
+            self.action = ActionVector(config.layout, num_actions, config.dim)
         if self.reads_text:
             self.text = TextVector(config.text_width, config.dim)
         causal = [layer % 2 == 1 for layer in range(config.num_layers)]

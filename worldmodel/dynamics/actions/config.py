@@ -1,0 +1,72 @@
+"""Settings of how a network reads continuous actions; imports no torch."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+from training.errors import BadInput
+from training.ranges import one_of, positive
+
+ActionMoments = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of every column
+
+SCALES = ("symlog", "standard")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadActionsConfig:
+    """How "continuous" actions are read.
+
+    Attributes:
+        action_scale: "symlog": symlog(action). "standard": (action - mean) / std per column, so
+            that no column drowns another.
+        action_mean, action_std: of every column, for "standard". null: those of the train drives.
+    """
+
+    action_scale: str = "symlog"
+    action_mean: tuple[float, ...] | None = None
+    action_std: tuple[float, ...] | None = None
+
+    def check_reading(self, actions: str) -> None:
+        """BadInput for settings out of range, or that would do nothing with these actions."""
+        one_of(SCALES, "layout.", action_scale=self.action_scale)
+        if self.action_scale == "standard" and actions != "continuous":
+            raise BadInput(
+                f"layout.action_scale=standard with actions={actions!r}: only continuous actions "
+                "have a scale; set layout.actions=continuous or action_scale=symlog"
+            )
+        for name in ("action_mean", "action_std"):
+            if (values := getattr(self, name)) is not None:
+                object.__setattr__(self, name, tuple(values))  # JSON and YAML have lists
+                if self.action_scale != "standard":
+                    raise BadInput(
+                        f"layout.{name}={values} with action_scale={self.action_scale}; set "
+                        f"action_scale=standard or {name}=null"
+                    )
+        positive("layout.", action_std=self.action_std or ())
+
+    def standardised(self, moments: ActionMoments) -> Self:
+        """A copy with these moments for the scale "standard" where none are given."""
+        if self.action_scale != "standard":
+            return self
+        mean, std = moments
+        return replace(
+            self, action_mean=self.action_mean or mean, action_std=self.action_std or std
+        )
+
+    def moments(self, num_actions: int) -> ActionMoments:
+        """Mean and deviation per column; BadInput for another number of columns."""
+        mean, std = self.action_mean, self.action_std
+        if mean is None or std is None:
+            raise BadInput(
+                f"layout.action_mean={mean}, action_std={std}: training takes them from its "
+                "drives, elsewhere give numbers"
+            )
+        if {len(mean), len(std)} != {num_actions}:
+            raise BadInput(
+                f"layout.action_mean={mean}, action_std={std} for {num_actions} action columns; "
+                "give one number for each column"
+            )
+        return mean, std
+
+
+# What a network that reads no actions has.
+UNREAD: dict[str, Any] = {field.name: field.default for field in fields(ReadActionsConfig)}
