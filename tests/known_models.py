@@ -31,6 +31,7 @@ class KnownModel(Dynamics):
         if self.kind != "uniform":
             given = {"oracle": actions, "copy": 0 * actions, "deaf": None}[self.kind]
             # Actions that the world cannot have are believed as the nearest that it can.
+            given = None if drop_actions is not None and drop_actions.all() else given
             told = None if given is None else given.round().clamp(-1, 1).numpy()
             uniform[:, 1:] = self.world.optimal_nll(ids, told)
         nats = torch.from_numpy(uniform).flatten(2)

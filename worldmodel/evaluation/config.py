@@ -28,6 +28,8 @@ class EvalSettings:
         split: whose drives.
         allow_train: judge it on clips that it was trained on as well.
         batch_size: windows scored at once.
+        attainable: `attainable.json` of the same tokens; the card `control` then tells the share of
+            the bits that actions can tell which the model uses.
         lpips_weights: file of LPIPS's backbone; null: the usual sources (docs/ruler.md).
         i3d_weights: file of FVD's network; null: the usual sources.
         inception_weights: file of FID's network; null: the usual sources.
@@ -41,6 +43,7 @@ class EvalSettings:
     split: str = "test"
     allow_train: bool = False
     batch_size: int = 16
+    attainable: str | None = None
     lpips_weights: str | None = None
     i3d_weights: str | None = None
     inception_weights: str | None = None

@@ -27,7 +27,13 @@ from training.schemas import judged_settings
 from worldmodel.decoding.config import sampling_from
 from worldmodel.decoding.rollout import open_decoder
 from worldmodel.evaluation.cards import kinds, reconstruction
-from worldmodel.evaluation.cards.config import CARDS, DEFAULT, Card, ReconstructionCard
+from worldmodel.evaluation.cards.config import (
+    CARDS,
+    DEFAULT,
+    Card,
+    ControlCard,
+    ReconstructionCard,
+)
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.evidence import DRIVES, data_source, evidence_of
 from worldmodel.evaluation.provenance.trained_clips import refuse_trained
@@ -128,11 +134,14 @@ def _of_world_model(
         sampling=sampling_from(plain(cfg.sampling)),
         decoding=plain(cfg.decoding),
         batch_size=cfg.batch_size,
+        attainable=_path(cfg.attainable),
         lpips_weights=_path(cfg.lpips_weights),
         i3d_weights=_path(cfg.i3d_weights),
         inception_weights=_path(cfg.inception_weights),
         decoded=decoded,
     )
+    if subject.attainable and not any(isinstance(card, ControlCard) for card in cards):
+        raise BadInput(f"attainable={subject.attainable}: only card=control reads it; ask that too")
     open_decoder(subject.network, subject.sampling, **subject.decoding)
     for card in cards:
         kinds.check(subject, card, asked="cards" in cfg)

@@ -50,11 +50,13 @@ def score_windows(
     device: str,
     texts: Texts | None = None,
     title: str = "teacher-forced",
+    drop_actions: bool = False,
 ) -> WindowScores:
     """Cross entropy, accuracy and calibration of all real tokens that count.
 
     Args:
         texts: encodes captions; None runs the model without captions.
+        drop_actions: give "no action" in place of the actions.
     """
     first = network.first_target_step
     nats, correct, cells, sizes = [], [], [], []
@@ -64,7 +66,8 @@ def score_windows(
         clip = batch.to(device)
         captions: dict[str, Any] = texts.caption_kwargs(clip.text, device) if texts else {}
         actions = clip.actions if network.num_actions else None
-        scores = network.score(clip.tokens, actions, **captions)
+        drop = clip.tokens.new_ones(len(clip.tokens), dtype=torch.bool) if drop_actions else None
+        scores = network.score(clip.tokens, actions, drop, **captions)
         own, right = scores.nats[:, first:].double().cpu(), scores.correct[:, first:].cpu()
         nats.append(own.mean(-1))
         correct.append(right.double().mean(-1))

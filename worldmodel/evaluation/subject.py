@@ -126,6 +126,7 @@ class JudgedModel:
         out: folder for pictures and videos.
         decoding: the method and its options, as `open_decoder` takes them.
         batch_size: windows scored at once; changes memory and time alone.
+        attainable: file of what actions can tell of these tokens, if known.
         lpips_weights, i3d_weights, inception_weights: files; None: the usual sources.
         decoded: clips that are decoded already.
     """
@@ -137,6 +138,7 @@ class JudgedModel:
     sampling: Sampling
     decoding: Mapping[str, Any]
     batch_size: int = 16
+    attainable: Path | None = None
     lpips_weights: Path | None = None
     i3d_weights: Path | None = None
     inception_weights: Path | None = None

@@ -9,8 +9,9 @@ probe with actions is worse than the bound without.
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from drives.tokens.store import TokenStore
 from training.disk.leftovers import written_whole
 from training.errors import BadInput
 from worldmodel.evaluation.attainable.config import ProbeConfig
-from worldmodel.evaluation.attainable.mixture import centres_of, mixture_bits
+from worldmodel.evaluation.attainable.mixture import SAMPLE, centres_of, mixture_nats
 from worldmodel.evaluation.attainable.probe import bits_of, train_probe
 from worldmodel.evaluation.attainable.windows import HorizonWindows, situations, statistics
 from worldmodel.evaluation.intervals import Estimate, mean_over_drives
 
 Bits = Float[np.ndarray, " window"]
 PROBES = "probes"  # folder of finished probes' bits
+FORM = 2  # of what is kept of a probe
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Attainable:
         with_actions, without_actions: cross entropy of a frame, in bits.
         by_seed: the estimate of every pair of probes.
         by_situation: the estimate within each situation that the columns tell.
+        by_drive: mean and number of windows of each drive.
     """
 
     horizon: int
@@ -50,6 +53,7 @@ class Attainable:
     without_actions: Estimate
     by_seed: tuple[float, ...]
     by_situation: dict[str, Estimate]
+    by_drive: dict[str, tuple[float, int]] = field(default_factory=dict)
 
 
 class Probing:
@@ -100,6 +104,7 @@ class Probing:
         told = without - with_actions
         windows, ids = self._judged(horizon, 0)
         drives = [windows.place(index)[0].id for index in ids]
+        by_drive = {d: told[[other == d for other in drives]] for d in sorted(set(drives))}
         rows, fps = windows.led_by(ids), self.store.spec.fps
         there = situations(self.store.action_names, rows, self.scale, fps)
         return Attainable(
@@ -114,6 +119,7 @@ class Probing:
                 for name, fits in there.items()
                 if fits.any()
             },
+            {name: (float(bits.mean()), len(bits)) for name, bits in by_drive.items()},
         )
 
     def _pair(self, horizon: int, lag: int, seed: int, bar: Any) -> tuple[Bits, Bits]:
@@ -133,7 +139,7 @@ class Probing:
     ) -> dict[str, Bits]:
         """Bits of the windows under one probe; read where it was trained before."""
         settings = asdict(replace(self.config, horizons=(horizon,), lags=(lag,), seeds=1))
-        facts = json.dumps([self.key, settings, seed, with_actions])
+        facts = json.dumps([FORM, self.key, settings, seed, with_actions])
         name = hashlib.sha256(facts.encode()).hexdigest()[:16]
         file = self.out / PROBES / f"{name}.npz"
         if not file.exists():
@@ -155,9 +161,12 @@ class Probing:
         places = {"select": chosen, "test": self._judged(horizon, lag)}
         found = {k: bits_of(probe, *at, with_actions, self.device) for k, at in places.items()}
         if with_actions and not lag:
-            centres = centres_of(train, self.config.centres, seed)
-            for name, at in places.items():
-                found[f"mixture_{name}"] = mixture_bits(probe, *at, *centres, self.device)
+            rows = train.batch(train.spread(SAMPLE)).actions[:, -3:-1].numpy()
+            centres = centres_of(rows[:, 0], rows[:, -1], self.config.centres, seed)
+            for name, (windows, ids) in places.items():
+                clips = windows.batches(ids)
+                nats = mixture_nats(probe, clips, centres, self.device)
+                found[f"mixture_{name}"] = nats[:, -1].numpy() / math.log(2)
         return found
 
 

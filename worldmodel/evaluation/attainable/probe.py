@@ -80,12 +80,11 @@ def bits_of(
     ids: list[int],
     with_actions: bool,
     device: str,
-    batch_size: int = 32,
 ) -> Float[np.ndarray, " window"]:
     """Bits of the last frame of every window."""
     probe.eval()
     found = []
-    for start in range(0, len(ids), batch_size):
-        clip = windows.batch(ids[start : start + batch_size], with_actions).to(device)
+    for batch in windows.batches(ids, with_actions):
+        clip = batch.to(device)
         found.append(probe.score(clip.tokens, clip.actions).nats[:, -1].double().sum(-1).cpu())
     return torch.cat(found).numpy() / math.log(2)

@@ -1,6 +1,6 @@
 """Windows of frames some steps apart, with all actions between them; and what the car did there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -66,6 +66,13 @@ class HorizonWindows:
     def batch(self, ids: Sequence[int], with_actions: bool = True) -> TokenClip:
         """The windows as a batch; without actions, every row is 0."""
         return collate([self._window(index, with_actions) for index in ids])
+
+    def batches(
+        self, ids: Sequence[int], with_actions: bool = True, size: int = 32
+    ) -> Iterator[TokenClip]:
+        """The windows in batches of `size`."""
+        for start in range(0, len(ids), size):
+            yield self.batch(ids[start : start + size], with_actions)
 
     def _window(self, index: int, with_actions: bool) -> tuple[np.ndarray, np.ndarray]:
         drive, start = self.place(index)

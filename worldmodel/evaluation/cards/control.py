@@ -10,12 +10,21 @@ from torch import Tensor
 
 from drives.clips.motion import scene_motion
 from training.pages.films import write_films
+from worldmodel.data import TokenClip
 from worldmodel.evaluation.action_use import TRUE, bits_by_window, lagged
+from worldmodel.evaluation.attainable.listening import (
+    COMMAND,
+    listening,
+    open_attainable,
+    used_bits,
+)
 from worldmodel.evaluation.cards.config import ControlCard
 from worldmodel.evaluation.cards.control_readings import frame_actions, read_back
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.control.commands import commanded, commands_of, imagine_variants
+from worldmodel.evaluation.intervals import mean_over_drives
 from worldmodel.evaluation.report.strips import Panel, as_arrays, write_strip
+from worldmodel.evaluation.report.terminal import interval
 from worldmodel.evaluation.steering import steering_amplitude
 from worldmodel.evaluation.subject import Chosen, JudgedClips, JudgedModel
 
@@ -23,6 +32,13 @@ SHOWN = 4  # clips in the video
 LAGS = (-2, -1, 1, 2)  # rows, beside 0
 LEAST_GAIN = 0.1  # of a lag that is warned of, over what another clip's actions cost
 DIRECTIONS = {"left": 1.0, "straight": 0.0, "right": -1.0}
+
+
+def check(subject: JudgedModel, card: ControlCard) -> None:
+    """BadInput where lengths do not fit the data, or `attainable` is of other tokens."""
+    subject.lengths(card)
+    if subject.attainable:
+        open_attainable(subject.attainable, subject.evidence.store)
 
 
 def measure(subject: JudgedModel, card: ControlCard) -> Result:
@@ -67,14 +83,41 @@ def _listening(subject: JudgedModel, chosen: Chosen, result: Result) -> None:
     result.details["action_use"] = {k: v for k, v in costs.items() if k != TRUE and k not in late}
     result.details["cost_by_lag"] = {str(lag): cost for lag, cost in by_lag.items()}
     best = min((0, *LAGS), key=lambda lag: by_lag[lag])  # 0 where all are equal
+    result.details["listening"], lines = _share_heard(subject, clips, chosen)
     cost = result.systems[f"lag {best:+d} actions"]["cost_bits_per_frame"] if best else None
     # Of a model that hardly listens, a hair's breadth is significant and says nothing.
     gain, heard = -by_lag[best], abs(costs.get("shuffled", 0.0))
     if cost and (cost.high is None or cost.high < 0) and gain > LEAST_GAIN * heard:
-        result.details["lines"] = [
+        lines.append(
             f"warning: actions {best:+d} rows later cost less than the true ones; the actions of "
             "these drives are shifted against those of training"
-        ]
+        )
+    result.details["lines"] = lines
+
+
+def _share_heard(
+    subject: JudgedModel, clips: list[TokenClip], chosen: Chosen
+) -> tuple[dict[str, Any], list[str]]:
+    """The share of what actions can tell that the model uses, and what to print."""
+    if not subject.attainable:
+        why = f"give attainable=FILE, which `{COMMAND}` writes, to know how much there is to hear"
+    elif not subject.train:
+        why = "the store holds no train drives, whose actions would be the typical ones"
+    else:
+        hearable = open_attainable(subject.attainable, subject.evidence.store)
+        asked = (subject.train, hearable.probe, subject.device, subject.texts)
+        used, without = used_bits(subject.network, clips, *asked)
+        share = listening(used, chosen.drives, hearable)
+        ours, there = mean_over_drives(used, chosen.drives).plain(), hearable.bits.plain()
+        found = {"share": share.plain(), "used_bits": ours, "attainable_bits": there}
+        line = (
+            f"listening {interval(share.plain())}: of {interval(there)} bits of a time step that "
+            f"actions can tell, the model uses {interval(ours)}"
+        )
+        if not hearable.is_something:
+            line += "; the data may hold nothing to hear"
+        return {**found, "without_actions": without}, [line]
+    return {"skipped": why}, [f"listening is not told: {why}"]
 
 
 def _steering(

@@ -66,7 +66,7 @@ KINDS: dict[type[Card], Kind] = {
     FloorsCard: Kind(floors.measure, windows_fit, train_drives_are_there),
     RolloutCard: Kind(rollout.measure, JudgedModel.lengths, pixels_are_there),
     DistanceCard: Kind(distance.measure, JudgedModel.lengths, distance.lacks),
-    ControlCard: Kind(control.measure, JudgedModel.lengths, actions_are_read),
+    ControlCard: Kind(control.measure, control.check, actions_are_read),
     DriftCard: Kind(drift.measure, JudgedModel.lengths),
     OnexCard: Kind(onex.measure, onex.check),
     CommaVQCard: Kind(commavq.measure, commavq.check),

@@ -10,6 +10,7 @@ import torch
 
 from drives.tokens.store import TokenStore
 from training.disk.plain_json import finite, to_json
+from training.errors import BadInput
 from worldmodel.decoding.config import Sampling
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.config import GPTConfig
@@ -100,6 +101,34 @@ def test_a_model_whose_weights_for_actions_are_zero_pays_nothing_to_the_last_dig
             16 * true["bits_per_token"]["value"]
         )
         assert math.isfinite(plain["cost_by_lag"]["-2"])
+
+
+def test_control_tells_the_share_of_what_there_is_to_hear(subject, tmp_path):
+    card = ControlCard(version="x", num_windows=9)
+    judged = subject()
+    _, plain = asked(judged, card)
+    how = "give attainable=FILE, which `python -m worldmodel.evaluation.attainable` writes"
+    assert plain["listening"]["skipped"].startswith(how)
+    assert how in plain["lines"][0]
+    bits = {"value": 4.0, "low": 3.0, "high": 5.0, "num_clips": 9, "num_drives": 3}
+    by_drive = {name: [4.0, 3] for name in {drive.id for drive in judged.held}}
+    answer = {"horizon": 1, "lag": 0, "bits_per_frame": bits, "by_drive": by_drive}
+    told = {"store": judged.evidence.store.hash, "probe": {"centres": 4}, "answers": [answer]}
+    file = tmp_path / "attainable.json"
+    file.write_text(json.dumps(told))
+    judged = subject()
+    judged.attainable = file
+    _, plain = asked(judged, card)
+    found = plain["listening"]
+    share, used = found["share"], found["used_bits"]
+    assert share["value"] == pytest.approx(used["value"] / 4)
+    assert share["low"] < share["value"] < share["high"]
+    assert abs(share["value"]) < 0.1  # an untrained model
+    assert plain["lines"][0].startswith("listening ")
+    assert "of 4 [3, 5] bits of a time step that actions can tell" in plain["lines"][0]
+    file.write_text(json.dumps({**told, "store": "other"}))
+    with pytest.raises(BadInput, match=r"attainable=.*was measured on tokens other"):
+        kinds.check(judged, card, asked=False)
 
 
 @pytest.mark.parametrize(("shuffled", "warned"), [(0.5, True), (-0.02, True), (8.0, False)])
