@@ -51,10 +51,19 @@ def compute_device(name: str | None) -> str:
 
 
 def computes_in_bf16() -> bool:
-    """Whether bf16 is faster than fp32 here (CPUs without bf16 emulate it slowly)."""
+    """Whether bf16 is faster than fp32 here."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return cpu_computes_in_bf16()
+
+
+def cpu_computes_in_bf16() -> bool:
+    """Whether bf16 is faster than fp32 on this CPU: where it has tiles for it (AMX).
+
+    AVX-512's instructions for bf16 alone multiply at 0.6 of the rate of fp32 (81 against 134
+    GFLOP/s on one core of an Intel Xeon), and other CPUs emulate it.
+    """
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def num_devices(trainer: DictConfig) -> int:

@@ -171,7 +171,7 @@ def test_a_run_keeps_its_precision_on_another_cpu(composed, monkeypatch, capsys)
         again = cfg.copy()
         resume.decide_precision(again, {"trainer": {"precision": precision}})
         assert again.trainer.precision == precision
-        assert ("only emulates it" in capsys.readouterr().out) == (precision == "bf16-mixed")
+        assert ("has no units for it" in capsys.readouterr().out) == (precision == "bf16-mixed")
 
 
 def test_the_precision_of_a_run_is_written_down(composed, fit, tmp_path):
@@ -202,7 +202,7 @@ def test_a_run_begun_in_bf16_goes_on_in_it_where_the_cpu_has_none(data_folder, t
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)
         assert "precision: bf16-mixed" in (tmp_path / "run/config.yaml").read_text()
-    assert "only emulates it" not in said[0]
+    assert "has no units for it" not in said[0]
     assert "trains in bf16-mixed, which is slow here" in said[1]
 
 

@@ -104,7 +104,7 @@ def decide_precision(cfg: DictConfig, then: dict[str, Any] | None) -> None:
     if str(cfg.trainer.precision).startswith("bf16") and not computes_in_bf16():
         print(
             f"note: the run trains in {cfg.trainer.precision}, which is slow here: this device "
-            "only emulates it; trainer.precision=32-true is faster, with other rounding"
+            "has no units for it; trainer.precision=32-true is faster, with other rounding"
         )
 
 

@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 
 from training.errors import BadInput
-from training.machine import GPUS, num_devices
+from training.machine import GPUS, cpu_computes_in_bf16, num_devices
 from training.watch.throughput import peak_flops
 
 HALF, FULL = "bf16-mixed", "32-true"
@@ -85,7 +85,7 @@ def _cpu(share: float, count: int) -> Device:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / count
     peak = peak_flops("cpu") / count
     peaks = {FULL: peak}
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if cpu_computes_in_bf16():
         peaks[HALF] = peak
     return Device("cpu", memory, peaks, share, "measured in fp32")
 
