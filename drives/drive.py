@@ -43,7 +43,8 @@ class Drive:
         span: the recording's frames of a piece, start <= i < stop; None: all.
         roads: "seen" or "unseen" in training, if a rule of `drives.splits` found out.
         sampled: which of these frames it shows, at another rate or in a later phase; None: all.
-        phase: "@1of3" where it is such a phase (`drives.phases`).
+        version: "@1of3" of a later phase, "@mirrored" (`drives.versions`).
+        mirrored: whether its frames are shown mirrored; its actions are.
     """
 
     path: Path
@@ -56,13 +57,14 @@ class Drive:
     span: tuple[int, int] | None = None
     roads: str = ""
     sampled: Sampled | None = field(default=None, repr=False)
-    phase: str = ""
+    version: str = ""
+    mirrored: bool = False
 
     @property
     def id(self) -> str:
-        """The folder's name; of a piece also its frames, of a phase its number."""
+        """The folder's name; of a piece also its frames, of a version its mark."""
         piece = "" if self.span is None else f"@{self.start}-{self.stop}"
-        return f"{self.path.name}{piece}{self.phase}"
+        return f"{self.path.name}{piece}{self.version}"
 
     @property
     def start(self) -> int:
@@ -159,7 +161,7 @@ class Drive:
         content: list[Any] = [facts, self.pixels_sha256, self.actions_sha256]
         content += [self.span, self.roads] if self.span or self.roads else []
         content += [{"fps": self.fps}] if self.sampled else []
-        content += [self.phase] if self.phase else []
+        content += [self.version] if self.version else []
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -172,7 +174,7 @@ class Drive:
     @property
     def rate_mark(self) -> str:
         """For names of what is made of its frames: which of the recording's they are."""
-        return f"-{self.fps:g}fps{self.phase}" if self.sampled else ""
+        return (f"-{self.fps:g}fps" if self.sampled else "") + self.version
 
     def check_pixels(self) -> None:
         """BadInput where the video differs from the hash that `write_drive` recorded.
@@ -213,7 +215,8 @@ class Drive:
             BadInput: a frame cannot be read (named), or the video was altered (`check_pixels`).
         """
         self.check_pixels()
-        return self._read(start, stop)
+        frames = self._read(start, stop)
+        return (frame[:, ::-1] for frame in frames) if self.mirrored else frames
 
     def _read(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         if self.span is None and self.sampled is None:

@@ -80,6 +80,7 @@ class EncodeConfig:
         every: keep every N-th frame; actions are averaged over the dropped frames.
         phases: with `every`, "all" makes N drives of a train drive, which begin at its frames 0 to
             N-1, so that each frame is kept once; "first" keeps those from frame 0 on alone.
+        mirrored: encode each train drive mirrored as well; steering and yaw change their signs.
         batch_size: frames per forward pass.
         num_workers: processes that decode video ahead of the model; 0: this process.
         dtype: float32 or bfloat16; what that does to the tokens is measured and noted, as it is
@@ -96,6 +97,7 @@ class EncodeConfig:
 
     every: int = 1
     phases: str = "first"
+    mirrored: bool = False
     batch_size: int = 64
     num_workers: int = 2
     dtype: str = "float32"

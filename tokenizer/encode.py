@@ -26,10 +26,10 @@ from drives.clips.shapes import judge_sizes
 from drives.clips.shards import Shard, find_shard
 from drives.drive import Drive
 from drives.folder import common_rate
-from drives.phases import phases_of
 from drives.tokens.statistics import note_statistics
 from drives.tokens.store import TokenSpec, TokenStore
 from drives.tokens.writer import TokenStoreWriter
+from drives.versions import versions_of
 from drives.video.gaps import Drop, describe
 from tokenizer.config import EncodeConfig
 from tokenizer.inference.config import AS_TRAINED
@@ -83,7 +83,7 @@ def encode_drives(
             asked for.
     """
     config = config or EncodeConfig()
-    drives = phases_of(drives, config.every, config.phases)
+    drives = encoded_versions(drives, action_names, config)
     opened = load_tokenizer(tokenizer)
     _judge_shapes(drives, opened, config, settings)
     writer = TokenStoreWriter(out, store_spec(drives, opened, config.every), action_names)
@@ -129,6 +129,13 @@ def _judge_shapes(
     if opened.frames_per_step > 1 and (made := opened.trained_fps):
         given, every = str(drives[0].path), f"{settings}every"
         compare_rates(made, drives[0].fps / config.every, "the tokenizer", given, every)
+
+
+def encoded_versions(
+    drives: Sequence[Drive], action_names: Sequence[str], config: EncodeConfig
+) -> list[Drive]:
+    """The drives that an encoding of these drives holds (`drives.versions`)."""
+    return versions_of(drives, action_names, config.every, config.phases, config.mirrored)
 
 
 def store_spec(drives: Sequence[Drive], tokenizer: Tokenizer, every: int) -> TokenSpec:

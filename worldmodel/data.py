@@ -15,13 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 from drives.captions import captions_at
 from drives.drive import Drive
 from drives.duplicates.gate import refuse_duplicates
-from drives.phases import phases_of
 from drives.sources import DriveSource, TokenSource
 from drives.splits.base import while_training
 from drives.splits.footage import split_facts
 from drives.tokens.store import TokenDrive, TokenStore
 from tokenizer.config import EncodeConfig
-from tokenizer.encode import TOKENIZER_NOTE, encode_drives, store_spec
+from tokenizer.encode import TOKENIZER_NOTE, encode_drives, encoded_versions, store_spec
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.store_key import store_folder
 from training.errors import BadInput, CorruptSample
@@ -156,7 +155,7 @@ def open_store(
         )
     spec = store_spec(drives, opened, encode.every)
     folder, name = Path(source.cache) / "tokens", source.folder.name
-    taken = phases_of(drives, encode.every, encode.phases)
+    taken = encoded_versions(drives, names, encode)
     out = store_folder(folder, name, spec, taken, names, encode.inference, encode.every)
     where = "data.encode."
     return encode_drives(drives, opened, out, names, encode, on_corrupt, settings=where)

@@ -14,7 +14,6 @@ from drives.config import existing_root
 from drives.drive import Drive
 from drives.importers.tokens.formats import recognised_format
 from drives.mixture import MixtureSource
-from drives.phases import phases_of
 from drives.sources import (
     DriveSource,
     TokenSource,
@@ -25,6 +24,7 @@ from drives.sources import (
 from drives.sources import trained_on as source_of_training
 from drives.tokens.store import TokenStore
 from tokenizer.config import EncodeConfig
+from tokenizer.encode import encoded_versions
 from tokenizer.load import Tokenizer, load_tokenizer
 from training.checkpoints.folder import MANIFEST
 from training.disk.judging import judged
@@ -88,7 +88,7 @@ def evidence_of(
         # Cutting the sides is noted, not refused: an evaluation may, a training would learn it.
         encode = replace(encode, fit="cover")
         store = open_store(source, name, encode, opened=opened, drives=drives)
-        taken = phases_of(drives, encode.every, encode.phases)
+        taken = encoded_versions(drives, store.action_names, encode)
         evidence = Evidence(store, taken, opened, encode.every)
     else:
         store = source.open()

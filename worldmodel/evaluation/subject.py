@@ -14,8 +14,8 @@ from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from drives.phases import recording_of
 from drives.tokens.store import TokenDrive
+from drives.versions import recording_of
 from tokenizer.losses.lpips import load_lpips
 from training.errors import BadInput
 from training.loading.loader import listed_loader
@@ -50,7 +50,7 @@ class Chosen:
 
     @cached_property
     def drives(self) -> list[str]:
-        """The drive of every window; phases of one drive are one, for they are no two samples."""
+        """The drive of every window; versions of one drive are one, for they are no two samples."""
         return [recording_of(drive) for drive, _ in places_of(self.windows, self.ids)]
 
     def clip(self) -> TokenClip:

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from drives.phases import recording_of
 from drives.tokens.store import TokenDrive
+from drives.versions import recording_of
 from training.loading.spread import spread
 
 MOST_ASKED = 1024  # frames whose neighbours are searched
