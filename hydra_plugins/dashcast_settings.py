@@ -50,6 +50,7 @@ from worldmodel.config import RolloutMediaConfig, WindowsConfig, WorldModelModul
 from worldmodel.decoding.config import DecodingConfig, Guidance, Sampling
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.masked.config import MaskedConfig
+from worldmodel.dynamics.occupancy.config import OccupancyConfig
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.evaluation.attainable.config import AttainableSettings, ProbeConfig
 from worldmodel.evaluation.cards.config import CARDS
@@ -97,6 +98,7 @@ for name, quantizer in QUANTIZERS.items():
 register("loss", "default", LossConfig, teacher=built_as(TimmTeacherConfig))
 register("network", "gpt", GPTConfig)
 register("network", "masked", MaskedConfig)
+register("network", "occupancy", OccupancyConfig)
 register("network", "whole_frame", WholeFrameConfig)
 register("network", "autoencoder", AutoencoderConfig, quantizer={})
 register("network", "video_autoencoder", VideoAutoencoderConfig, quantizer={})

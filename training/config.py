@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from training.errors import BadInput
-from training.ranges import at_least, one_of, positive, share
+from training.ranges import at_least, one_of, positive, share, within
 
 MAX_SEED = 2**32 - 1  # numpy's
 SCHEDULES = ("cosine", "wsd", "constant")
@@ -24,6 +24,8 @@ class AdamWConfig:
         warmup_steps: steps of linear warm-up, at most half of the run.
         min_lr_ratio: of "cosine": the last learning rate, as a share of `lr`.
         decay_share: of "wsd": share of the steps in which the rate falls.
+        schedule_share: share of the schedule that the steps of the run go through; 0.5 ends in
+            its middle, as where accumulated batches are counted and optimizer steps are taken.
         clip_norm: global gradient norm above which gradients are scaled down; 0 is off.
     """
 
@@ -36,6 +38,7 @@ class AdamWConfig:
     warmup_steps: int = 100
     min_lr_ratio: float = 0.1
     decay_share: float = 0.2
+    schedule_share: float = 1.0
 
     def __post_init__(self) -> None:
         one_of(SCHEDULES, "optimizer.", schedule=self.schedule)
@@ -45,6 +48,7 @@ class AdamWConfig:
         at_least(0.0, "optimizer.", weight_decay=self.weight_decay, clip_norm=self.clip_norm)
         at_least(0, "optimizer.", warmup_steps=self.warmup_steps)
         share("optimizer.", min_lr_ratio=self.min_lr_ratio, decay_share=self.decay_share)
+        within(0.01, 1, "optimizer.", schedule_share=self.schedule_share)
         if len(self.betas) != 2:
             raise BadInput(f"optimizer.betas={list(self.betas)}: give two, such as [0.9, 0.95]")
         for beta in self.betas:

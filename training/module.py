@@ -9,7 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from training.checkpoints.folder import MANIFEST_KEY
 from training.config import AdamWConfig
-from training.optimization.averaging import average_
+from training.optimization.averaging import average_, grown
 from training.optimization.optimizers import build_optimizer
 from training.watch.gradients import FiniteGuard
 from training.watch.throughput import Work
@@ -25,6 +25,7 @@ class TrainedModule(L.LightningModule):
             `automatic_optimization = False` does.
         find_unused_parameters: whether a backward pass may leave parameters without a gradient
             (DDP has to know).
+        shardable: whether FSDP can train it.
         validated: names of all metrics that a validation may log; empty: not known beforehand.
         guards: refuse optimizer steps that are not finite; one per optimizer.
         ema: the average of the weights; None where there is none.
@@ -32,6 +33,7 @@ class TrainedModule(L.LightningModule):
     """
 
     find_unused_parameters: bool = False
+    shardable: bool = True
     validated: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, optimizer: AdamWConfig) -> None:
@@ -85,7 +87,7 @@ class TrainedModule(L.LightningModule):
     def _average(self, averages: Any, currents: Any, num_averaged: Any) -> None:
         # Lightning counts a step of its own after `optimizer_step`, and one by hand within it.
         steps = self.global_step + int(self.automatic_optimization)
-        average_(averages, currents, steps, self.ema_decay)
+        average_(averages, currents, grown(self.ema_decay, steps))
 
     def configure_optimizers(self) -> Any:
         optimizer, schedule = build_optimizer(

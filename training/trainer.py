@@ -109,6 +109,11 @@ def strategy(cfg: DictConfig, module: Any) -> str | Strategy:
     """
     name, devices = cfg.trainer.strategy, num_devices(cfg.trainer)
     if name == "fsdp":
+        if not module.shardable:
+            raise BadInput(
+                "trainer=fsdp: this model samples from a second network in every step, which "
+                "cannot be sharded; use trainer=ddp"
+            )
         if cfg.checkpoints.background:
             raise BadInput(
                 "checkpoints.background=true with trainer=fsdp: shards are written by all "
@@ -142,6 +147,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*`srun` command is available.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    # The network that an occupancy model bootstraps from samples without dropout.
+    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
     # The loss reads the logits and changes none of them in place.
     warnings.filterwarnings("ignore", ".*returned a view tensor.*")
     for name in ("pytorch.utilities.rank_zero", "pytorch.trainer", "fabric.utilities.distributed"):

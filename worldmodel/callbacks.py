@@ -16,6 +16,7 @@ from worldmodel.config import RolloutMediaConfig
 from worldmodel.data import TokenDataModule, collate
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import rollout
+from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of
 from worldmodel.evaluation.report.strips import Panel, write_strip
 
@@ -42,7 +43,10 @@ class RolloutMedia(Media):
         except BadInput as error:
             longest = 0
             print(f"note: {error}")
-        prompt, asked = prompt_of(data), self.horizon_steps
+        prompt = prompt_of(data, module.network)
+        if module.network.state_steps:
+            self.horizon_steps = 1  # one frame of the discounted future
+        asked = self.horizon_steps
         self.horizon_steps = max(0, min(asked, longest - prompt))
         if self.horizon_steps < asked and trainer.is_global_zero:
             shown = f"{self.horizon_steps} steps ahead" if self.horizon_steps else "no rollouts"
@@ -61,7 +65,7 @@ class RolloutMedia(Media):
         tokenizer = data.tokenizer()
         if tokenizer is None or not self.horizon_steps:
             return
-        prompt = prompt_of(data)
+        prompt = prompt_of(data, network)
         windows = data.dataset("val", prompt + self.horizon_steps)
         ids = np.linspace(0, len(windows) - 1, self.num_clips).astype(int)
         clip = collate([windows[int(i)] for i in ids]).to(module.device)
@@ -87,6 +91,6 @@ class RolloutMedia(Media):
             log_media(trainer, "rollout/clips", paths)
 
 
-def prompt_of(data: TokenDataModule) -> int:
+def prompt_of(data: TokenDataModule, network: Dynamics) -> int:
     """Real time steps before a rollout; at least two, because a video tokenizer starts late."""
-    return max(2, data.context_steps // 2)
+    return network.state_steps or max(2, data.context_steps // 2)

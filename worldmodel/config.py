@@ -46,6 +46,8 @@ class WorldModelModuleConfig:
     Attributes:
         network: its kind and shape; model=NAME chooses it.
         optimizer: that of the run.
+        sum_accumulated: gradients of accumulated batches are added up, not averaged, as in Video
+            Occupancy Models; clipping then sees a larger norm.
         action_dropout: share of examples without actions (Hu et al. 2023, GAIA-1, section 4.3).
             The model then also learns the unconditioned distribution.
         conditions: further shares of examples with only some of their conditions.
@@ -56,6 +58,7 @@ class WorldModelModuleConfig:
 
     network: DynamicsConfig
     optimizer: AdamWConfig
+    sum_accumulated: bool = False
     action_dropout: float = 0.1
     conditions: SharesConfig = field(default_factory=SharesConfig)
     text: TextEncoderConfig | None = None

@@ -29,7 +29,8 @@ class WorldModelModule(TrainedModule):
     Args:
         spec: describes the tokens; from the token store.
         action_names: columns of the actions; from the token store.
-        action_dropout, conditions, text_cache, robustness: see `WorldModelModuleConfig`.
+        action_dropout, conditions, text_cache, robustness, sum_accumulated: see
+            `WorldModelModuleConfig`.
         text: a frozen text encoder (`worldmodel.conditioning.text_encoders`) for captions.
         captioned: whether the data has captions; from the token store.
         action_ranges, action_moments: ranges of action bins, and moments of standardised actions,
@@ -56,8 +57,10 @@ class WorldModelModule(TrainedModule):
         captioned: bool = True,
         action_ranges: ActionRanges | None = None,
         action_moments: ActionMoments | None = None,
+        sum_accumulated: bool = WorldModelModuleConfig.sum_accumulated,
     ) -> None:
         super().__init__(optimizer)
+        self.sum_accumulated = sum_accumulated
         self.conditions = (conditions or ConditionShares()).with_action_dropout(action_dropout)
         unconditioned = network.without_actions()
         if not action_names and network != unconditioned:
@@ -72,6 +75,7 @@ class WorldModelModule(TrainedModule):
             reader = reading_text(network, text, captioned)
             self.texts, network = Texts(text, reader.text_tokens, text_cache), reader
         self.network: Dynamics = build_dynamics(network, spec, len(action_names))
+        self.shardable = self.network.shardable
         self.robustness = robustness or Robustness()
         self.robustness.check(self.network)
         self.manifest = manifest_of(network, spec, action_names)
@@ -104,14 +108,19 @@ class WorldModelModule(TrainedModule):
         self.guard.see(loss)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log("train/bits_per_token", loss.detach() / math.log(2))
-        return loss
+        return loss * self.accumulate if self.sum_accumulated else loss
+
+    def update_ema(self) -> None:
+        """Also move what the network itself averages."""
+        super().update_ema()
+        self.network.after_step()
 
     def on_train_batch_start(self, batch: TokenClip, batch_idx: int) -> None:
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def validation_step(self, batch: TokenClip, batch_idx: int) -> None:
         scores = self.network.score(batch.tokens, batch.actions, **self.caption_kwargs(batch))
-        loss = scores.nats[:, self.network.first_target_step :].mean()
+        loss = self.network.mean_nats(scores)
         logs = {"val/loss": loss, "val/bits_per_token": loss / math.log(2)}
         # "step": Lightning would count from 0. batch_size: it cannot infer it from captions.
         self.log("step", float(self.global_step), batch_size=len(batch.tokens))

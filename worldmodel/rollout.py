@@ -85,7 +85,7 @@ def imagine(model: WorldModel, store: TokenStore, config: RolloutConfig, device:
     """
     network, spec = model.network.to(device), store.spec
     context = network.config.context_steps
-    prompt = config.prompt_steps or max(1, context // 2)
+    prompt = config.prompt_steps or network.state_steps or max(1, context // 2)
     if prompt > context:
         raise BadInput(f"prompt_steps={prompt}: the context of {model.path} is {context} steps")
     horizon = max(1, round(config.horizon_s * spec.fps / spec.frames_per_step))

@@ -29,6 +29,11 @@ def test_wsd_is_flat_and_then_falls_in_a_line():
     assert rates[-1] < 0.01
 
 
+def test_a_share_of_the_schedule_ends_in_its_middle():
+    whole, half = curve(2000), curve(1000, schedule_share=0.5)
+    assert half == whole[:1000]
+
+
 def test_constant_stays():
     assert set(curve(schedule="constant")[100:]) == {1.0}
 

@@ -6,11 +6,17 @@ import torch
 from torch.distributed.tensor import DTensor
 
 
+def grown(decay: float, step: int) -> float:
+    """A decay that grows to `decay` with the steps, so that a short run is not mostly its start."""
+    return min(decay, (1 + step) / (10 + step))
+
+
 @torch.no_grad()
-def average_(averages: Any, currents: Any, step: int, decay: float) -> None:
-    """Move averages towards the current values; the decay grows to `decay` with the steps, so that
-    a short run is not mostly its start. What is not floating (counts, tables) is copied."""
-    decay = min(decay, (1 + step) / (10 + step))
+def average_(averages: Any, currents: Any, decay: float) -> None:
+    """Move averages towards the current values: decay * average + (1 - decay) * current.
+
+    What is not floating (counts, tables) is copied.
+    """
     # FSDP shards parameters and no buffers, and no kernel takes both at once.
     for sharded in (True, False):
         pairs = [p for p in zip(averages, currents, strict=True) if _sharded(p[0]) == sharded]

@@ -10,6 +10,7 @@ from training.config import AdamWConfig
 
 def lr_factor(config: AdamWConfig, step: int, max_steps: int) -> float:
     """Learning rate at `step` (0-based) as a share of the peak."""
+    max_steps = round(max_steps / config.schedule_share)
     warmup = min(config.warmup_steps, max_steps // 2)
     if step < warmup:
         return (step + 1) / (warmup + 1)

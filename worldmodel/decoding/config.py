@@ -9,7 +9,16 @@ from training.errors import BadInput
 from training.ranges import at_least, one_of, positive, share
 
 WAYS = {
-    "method": ("auto", "raster", "speculative", "diagonal", "maskgit", "whole", "whole_raster"),
+    "method": (
+        "auto",
+        "raster",
+        "speculative",
+        "diagonal",
+        "maskgit",
+        "occupancy",
+        "whole",
+        "whole_raster",
+    ),
     "window": ("slide", "roll"),
     "dtype": ("float32", "bfloat16", "float16", "int8"),
     "draft": ("previous", "jacobi", "model"),
@@ -132,8 +141,8 @@ class DecodingConfig:
     """How a world model is decoded; an option that is null is the method's own choice.
 
     Attributes:
-        method: auto | raster | speculative | diagonal | maskgit | whole | whole_raster; auto is
-            the exact one of the kind (docs/decoding.md).
+        method: auto | raster | speculative | diagonal | maskgit | occupancy | whole |
+            whole_raster; auto is the exact one of the kind (docs/decoding.md).
         slide_steps: frames that leave a full context at once.
         window: what becomes of the others: slide (read again) | roll (kept).
         dtype: of the weights: float32 | bfloat16 | float16 | int8.

@@ -16,6 +16,7 @@ from worldmodel.decoding.config import WAYS, Sampling
 from worldmodel.decoding.diagonal import DiagonalDecoder
 from worldmodel.decoding.drafts import Draft, FrameDraft, Jacobi, TokenDraft
 from worldmodel.decoding.maskgit import MaskGIT
+from worldmodel.decoding.occupancy import ONE_FRAME, OccupancyDecoder
 from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.speculative import SpeculativeDecoder
 from worldmodel.decoding.weights import for_decoding
@@ -23,6 +24,7 @@ from worldmodel.decoding.whole_frame import WholeFrameDecoder
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.dynamics.masked.model import Masked
+from worldmodel.dynamics.occupancy.model import Occupancy
 from worldmodel.dynamics.text import TextContext
 from worldmodel.dynamics.whole_frame.model import WholeFrame
 from worldmodel.load import load_world_model
@@ -108,6 +110,7 @@ METHODS = {
     "speculative": Method(GPT, speculative),
     "diagonal": Method(GPT, DiagonalDecoder),
     "maskgit": Method(Masked, MaskGIT),
+    "occupancy": Method(Occupancy, OccupancyDecoder),
     "whole": Method(WholeFrame, WholeFrameDecoder, fits=lambda m: not m.config.inner_layers),
     "whole_raster": Method(WholeFrame, WholeFrameDecoder, fits=lambda m: m.config.inner_layers),
 }
@@ -170,6 +173,8 @@ def rollout(
             model without text, or a method that this model does not support.
     """
     at_least(1, horizon=horizon)
+    if model.state_steps and horizon > 1:
+        raise BadInput(ONE_FRAME)
     time = prompt_tokens.shape[1]
     given = actions if model.conditioned else None
     needed = time + horizon - 1

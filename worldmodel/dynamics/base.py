@@ -28,6 +28,9 @@ class Dynamics(nn.Module, ABC):
         recompute: whether the backward pass recomputes the activations of the blocks.
         independent_cells: whether the tokens of a frame are predicted independently of each other.
         predicts_actions: whether a decoder may sample actions from the model.
+        state_steps: frames of a state, from which the model predicts one frame of the discounted
+            future; 0: it predicts frame by frame, from any past.
+        shardable: whether FSDP can train it.
         reads: further keyword arguments of `loss`, such as "noise".
     """
 
@@ -41,6 +44,8 @@ class Dynamics(nn.Module, ABC):
     recompute: bool = False
     independent_cells: bool = False
     predicts_actions: bool = False
+    state_steps: int = 0
+    shardable: bool = True
     reads: tuple[str, ...] = ()
 
     def __init__(self, config: DynamicsConfig, spec: TokenSpec, num_actions: int) -> None:
@@ -107,6 +112,13 @@ class Dynamics(nn.Module, ABC):
         A network that samples the tokens of a frame independently also scores them
         independently, given the past frames.
         """
+
+    def mean_nats(self, scores: TokenScores) -> Float[Tensor, ""]:
+        """Mean cross entropy per token of the frames that count."""
+        return scores.nats[:, self.first_target_step :].mean()
+
+    def after_step(self) -> None:
+        """Called after every optimizer step of a training."""
 
     @abstractmethod
     def num_parameters(self, embeddings: bool = True) -> int:

@@ -11,6 +11,8 @@ from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.masked.model import Masked
+from worldmodel.dynamics.occupancy.config import OccupancyConfig
+from worldmodel.dynamics.occupancy.model import Occupancy
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.dynamics.whole_frame.model import WholeFrame
 
@@ -18,6 +20,7 @@ from worldmodel.dynamics.whole_frame.model import WholeFrame
 KINDS: dict[str, type[Any]] = {
     "gpt": GPTConfig,
     "masked": MaskedConfig,
+    "occupancy": OccupancyConfig,
     "whole_frame": WholeFrameConfig,
 }
 
@@ -25,6 +28,7 @@ KINDS: dict[str, type[Any]] = {
 NETWORKS: dict[type[DynamicsConfig], type[Any]] = {
     GPTConfig: GPT,
     MaskedConfig: Masked,
+    OccupancyConfig: Occupancy,
     WholeFrameConfig: WholeFrame,
 }
 

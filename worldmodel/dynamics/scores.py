@@ -1,7 +1,9 @@
 """Scores of real tokens under a world model: cross entropy, rank and confidence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -22,6 +24,22 @@ class TokenScores:
     correct: Bool[Tensor, "batch time space"]
     confidence: Float[Tensor, "batch time space"]
     rank: Int[Tensor, "batch time space"] | None
+
+    def last(self) -> "TokenScores":
+        """Those of the last frame."""
+        rank = None if self.rank is None else self.rank[:, -1:]
+        return TokenScores(self.nats[:, -1:], self.correct[:, -1:], self.confidence[:, -1:], rank)
+
+    @staticmethod
+    def joined(parts: Sequence["TokenScores"]) -> "TokenScores":
+        """Scores of frames one after the other."""
+        ranks = [part.rank for part in parts if part.rank is not None]
+        return TokenScores(
+            torch.cat([part.nats for part in parts], dim=1),
+            torch.cat([part.correct for part in parts], dim=1),
+            torch.cat([part.confidence for part in parts], dim=1),
+            torch.cat(ranks, dim=1) if len(ranks) == len(parts) else None,
+        )
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,10 @@ class TextContext:
         """Remove the captions of these examples."""
         return replace(self, index=self.index.masked_fill(examples[:, None], -1))
 
+    def rows(self, examples: Int[Tensor, " row"]) -> "TextContext":
+        """The captions of some examples."""
+        return replace(self, index=self.index[examples])
+
     def repeat(self, num: int) -> "TextContext":
         """Repeat every example `num` times, example-major."""
         return replace(self, index=self.index.repeat_interleave(num, dim=0))

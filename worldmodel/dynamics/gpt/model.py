@@ -49,6 +49,8 @@ class GPT(SequenceInput):
         self.predicts_actions = config.layout.predict_actions > 0
         if self.predicts_actions:
             self.action_head = ActionHead(num_actions, config.layout.num_bins, config.dim)
+        # The first frame token that counts in the loss.
+        self.first_token = self.first_target_step * self.layout.tokens_per_step
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.num_layers))
         self.norm = make_norm(config)
         self.init_weights()
@@ -139,7 +141,7 @@ class GPT(SequenceInput):
             context: read instead of `tokens`; the targets stay `tokens`.
             captions, noise: see `forward`.
         """
-        first = self.first_target_step * self.layout.tokens_per_step
+        first = self.first_token
         targets = tokens.flatten(1)[:, first:]
 
         def mean_loss(x: Tensor, states: Tensor) -> Tensor:
