@@ -4,7 +4,6 @@ Chang et al. 2022 (arXiv 2202.04200, section 3.2), for video as in GENIE of 1X. 
 is causal, so keys and values of past frames are computed once. Each pass reads only the new frame.
 """
 
-import copy
 import math
 
 import torch
@@ -46,7 +45,7 @@ class MaskGIT(RowDecoder):
         order: str = "random",
         slide_steps: int | None = None,
     ) -> None:
-        model = copy.deepcopy(model).eval().requires_grad_(False)
+        model = model.for_decoding()
         super().__init__(model, sampling, slide_steps)
         at_least(1, num_steps=num_steps)
         one_of(WAYS["order"], order=order)

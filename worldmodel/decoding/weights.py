@@ -1,7 +1,5 @@
 """Weights of a GPT for decoding, where every token reads all of them once."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +29,7 @@ def for_decoding(model: GPT, dtype: torch.dtype | str | None = None) -> GPT:
     if isinstance(dtype, str):
         one_of(DTYPES, dtype=dtype)
         dtype = DTYPES[dtype]
-    model = copy.deepcopy(model).eval().requires_grad_(False)
+    model = model.for_decoding()
     if dtype == torch.int8:
         if reason := why_not_int8(model.embed.weight.device):
             raise BadInput(f"dtype=int8: {reason}")

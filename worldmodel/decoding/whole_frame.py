@@ -1,6 +1,5 @@
 """Decoder of the whole-frame model: a cached trunk runs once per frame."""
 
-import copy
 from collections.abc import Iterator
 
 import torch
@@ -32,7 +31,7 @@ class WholeFrameDecoder(RowDecoder):
     def __init__(
         self, model: WholeFrame, sampling: Sampling | None = None, slide_steps: int | None = None
     ) -> None:
-        model = copy.deepcopy(model).eval().requires_grad_(False)
+        model = model.for_decoding()
         super().__init__(model, sampling, slide_steps)
         self.cache: KVCache
 

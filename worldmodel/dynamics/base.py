@@ -1,6 +1,8 @@
 """The base class of every world-model network: loss, scores and cost."""
 
+import copy
 from abc import ABC, abstractmethod
+from typing import Self
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from training.errors import BadInput
 from worldmodel.dynamics.config import DynamicsConfig
 from worldmodel.dynamics.layout import SequenceLayout
 from worldmodel.dynamics.scores import TokenScores
+from worldmodel.dynamics.shared_factors import fold_factors
 from worldmodel.dynamics.text import TextContext
 
 
@@ -131,6 +134,12 @@ class Dynamics(nn.Module, ABC):
         Args:
             causal: count only the unmasked part of attention.
         """
+
+    def for_decoding(self) -> Self:
+        """A frozen copy in eval mode, whose embeddings are plain tables."""
+        network = copy.deepcopy(self).eval().requires_grad_(False)
+        fold_factors(network)
+        return network
 
     def fresh(self) -> "Dynamics":
         """A newly initialised network with the same config."""

@@ -44,6 +44,8 @@ class GPTConfig(DynamicsConfig):
         look_back: side (odd) of the window of the previous frame, around the predicted cell, that
             is added to the input. It helps because most of a driving scene moves by less than a
             cell. 0: a plain GPT, which must find that cell by attention.
+        share_factors: tokens that share a factor (a digit of FSQ) share a part of their embedding
+            (`worldmodel.dynamics.shared_factors`).
         mup_base_width: `dim` at which the learning rate was tuned. Other widths scale learning
             rates, initialisation and logits (`worldmodel.dynamics.mup`). 0: off.
         norm: "layer" (LayerNorm) or "rms" (RMSNorm).
@@ -84,6 +86,7 @@ class GPTConfig(DynamicsConfig):
     gelu: str = "tanh"
     tie_embeddings: bool = True
     look_back: int = 3
+    share_factors: bool = False
     mup_base_width: int = 0
     norm: str = "layer"
     norm_affine: bool = True
@@ -138,6 +141,8 @@ class GPTConfig(DynamicsConfig):
                 f"{self.context_tokens}, context_dim={self.context_dim}: captions are read in "
                 "positions or by cross-attention; set one to 0"
             )
+        if self.factors and self.share_factors:
+            raise BadInput("share_factors=true beside factors, which share already; drop one")
         if self.factors and (self.tie_embeddings or self.head_ids == "all" or self.look_back):
             raise BadInput(
                 f"factors={self.factors}: a factorised head is untied, knows the frame's tokens "

@@ -14,6 +14,7 @@ from worldmodel.dynamics.gpt.heads import FactoredEmbedding, FactoredHead, check
 from worldmodel.dynamics.gpt.noise import ContextNoise
 from worldmodel.dynamics.inputs import LookBack
 from worldmodel.dynamics.positions import Rope, make_rope, sinusoid
+from worldmodel.dynamics.shared_factors import share_factors
 from worldmodel.dynamics.text import TextContext, TextPrefix
 
 
@@ -60,6 +61,8 @@ class SequenceInput(Dynamics):
             self.head = FactoredHead(config.factors, config.dim)
             return
         self.embed = nn.Embedding(num_ids, config.dim)
+        if config.share_factors:
+            share_factors(self.embed, self.spec)
         if not config.tie_embeddings:
             self.head = nn.Linear(config.dim, self.num_head_ids, bias=False)
 

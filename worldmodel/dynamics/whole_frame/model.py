@@ -23,6 +23,7 @@ from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.inputs import LookBack
 from worldmodel.dynamics.scores import TokenScores, guesses
+from worldmodel.dynamics.shared_factors import share_factors
 from worldmodel.dynamics.text import TextContext, TextVector
 from worldmodel.dynamics.whole_frame.axial import AxisBlock
 from worldmodel.dynamics.whole_frame.comparison import Comparison
@@ -41,6 +42,8 @@ class WholeFrame(Dynamics):
     def __init__(self, config: WholeFrameConfig, spec: TokenSpec, num_actions: int) -> None:
         super().__init__(config, spec, num_actions)
         self.embed = nn.Embedding(self.layout.no_text_id, config.dim)
+        if config.share_factors:
+            share_factors(self.embed, spec)
         self.spatial_pos_emb = nn.Embedding(spec.tokens_per_step, config.dim)
         self.temporal_pos_emb = nn.Embedding(config.context_steps, config.dim)
         if config.look_back:
