@@ -2,11 +2,13 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
 
+from drives.tokens.spec import TokenSpec
 from training.checkpoints.folder import newest_first, read_state
 from training.cli import judge
 from training.help import composed as composed_config
@@ -64,6 +66,7 @@ CUT = {
     ],
 }
 CUT["whole"] = [*CUT["gpt"], "model.network.num_layers=2"]
+CUT["road"] = [*CUT["whole"], "data.tokenizer=carracing"]
 CUT["vqkd"] = [*CUT["dino"], "model.network.encoder_depth=1"]
 CUT["masked"] = CUT["gpt"]
 
@@ -110,6 +113,10 @@ EXPECTED = re.compile(
     r"(seconds|minutes|hours) at 40 % of the peak"
 )
 UNITS = {"MB": 1e6, "GB": 1e9, "seconds": 1, "minutes": 60, "hours": 3600}
+TOKENS = {  # of the tokenizers that these recipes ask for: grid, vocabulary, size of frames
+    "road_tiny": ((1, 8, 16), 1000, (64, 128)),
+    "road_base": ((1, 8, 16), 15360, (128, 256)),
+}
 UNRUN = [e for e in EXPERIMENTS if "never run at full size" in header_of(e)]
 
 
@@ -128,7 +135,13 @@ def test_every_experiment_states_how_it_was_run(experiment):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", UNRUN)
-def test_a_recipe_that_was_never_run_says_what_the_planner_expects(experiment, composed):
+def test_a_recipe_that_was_never_run_says_what_the_planner_expects(
+    experiment, composed, monkeypatch
+):
+    if experiment in TOKENS:
+        grid, vocab, size = TOKENS[experiment]
+        told = SimpleNamespace(spec=lambda fps: TokenSpec(grid, vocab, fps, 1, size, "0" * 64))
+        monkeypatch.setattr("worldmodel.data.load_tokenizer", lambda name: told)
     words = ["model.weights=random"] if "vits16" in experiment else []
     cfg = composed(experiment, "plan_device=h200", "trainer.accelerator=gpu", *words)
     planner = Planner(cfg, *find_device(cfg))
@@ -192,7 +205,7 @@ def test_a_resumed_run_equals_the_one_left_alone_bit_for_bit(experiment, compose
     cut = [*cut_of(experiment), "checkpoints.every_steps=3", "checkpoints.keep=9"]
     cut += ["trainer.val_check_interval=3", "trainer.log_every_n_steps=1", "callbacks.media=null"]
     cut += ["trainer.max_steps=8", "max_passes=null", "trainer.precision=32-true"]
-    if experiment.startswith(("gpt", "masked", "whole")):
+    if experiment.startswith(("gpt", "masked", "whole", "road")):
         cut += ["model.network.dropout=0.1", "model.action_dropout=0.5"]
     alone, whole, _ = fit(composed(experiment, *cut, "run=${paths.runs}/alone"))
     cfg = composed(experiment, *cut, "run=${paths.runs}/parts")
