@@ -29,6 +29,13 @@ class TokenizerModuleConfig:
 
     def __post_init__(self) -> None:
         below_one("model.", ema_decay=self.ema_decay)
+        side = min(self.network.image_size)
+        if self.loss.perceptual_shift >= side:
+            raise BadInput(
+                f"model.loss.perceptual_shift={self.loss.perceptual_shift}: frames are mirrored at "
+                f"their edges, and have {side} pixels on a side; give the stride of the backbone "
+                "less one (alex: 3)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

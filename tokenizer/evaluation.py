@@ -18,7 +18,7 @@ from drives.clips.preprocessing import to_pixels, to_uint8
 from drives.drive import Drive
 from tokenizer.load import Tokenizer
 from tokenizer.losses.lpips import PerceptualDistance
-from tokenizer.metrics import CodebookStats, psnr, ssim
+from tokenizer.metrics import CodebookStats, fixed_pattern, psnr, ssim
 from training.errors import BadInput
 
 BATCH = 32  # frames per batch of an image tokenizer
@@ -79,7 +79,7 @@ def evaluate_tokenizer(
 
     With `out`, writes `reconstructions.png` there: frames above their reconstructions. Drives
     shorter than the tokenizer's clips are skipped and counted. Without `perceptual` there is no
-    LPIPS.
+    LPIPS. The fixed pattern is the part of the mean error that repeats at every token.
 
     Raises:
         BadInput: all drives are too short.
@@ -90,6 +90,7 @@ def evaluate_tokenizer(
     stats = CodebookStats(quantizer.vocab_size, quantizer.factors)
     stride = max(1, -(-sum(len(drive.actions) for drive in drives) // max_frames))
     found, shown = Reconstructions(), []
+    error = torch.zeros(3, *tokenizer.network.config.image_size, device=device)
     digest = hashlib.sha256(repr(tokenizer.network.config.image_size).encode())
     for drive in tqdm(drives, "reconstructing", unit="drive"):
         for numbers, batch in _batches(drive, stride, tokenizer.clip_frames):
@@ -98,6 +99,7 @@ def evaluate_tokenizer(
             tokens = tokenizer.encode(pixels)
             stats.update(tokens)
             fake = tokenizer.decode(tokens)
+            error += (fake - pixels).sum(0)
             scores = {"psnr": psnr(fake, pixels), "ssim": ssim(fake, pixels)}
             if perceptual is not None:
                 scores["lpips"] = perceptual(fake, pixels)
@@ -111,6 +113,9 @@ def evaluate_tokenizer(
         "num_drives": len(drives),
         "num_short_drives": num_given - len(drives),
         "num_frames": len(found.names),
+        "fixed_pattern_levels": fixed_pattern(
+            error / len(found.names), tokenizer.network.config.downsampling
+        ).item(),
         "codebook_usage": stats.usage.item(),
         "codebook_reachable": stats.reachable.item(),
         "codebook_perplexity": stats.perplexity.item(),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
@@ -63,6 +64,22 @@ def _similarity(
     luminance = (2 * mean_a * mean_b + SSIM_C1) / (mean_a**2 + mean_b**2 + SSIM_C1)
     table = luminance * (2 * covariance + SSIM_C2) / (variances + SSIM_C2)
     return table.flatten(1).mean(1)
+
+
+def fixed_pattern(error: Float[Tensor, "3 h w"], period: int) -> Float[Tensor, ""]:
+    """What of a mean error repeats every `period` pixels: a checkerboard, in 8-bit levels.
+
+    The RMS over channels and phases of the error's mean over all periods, without its mean: a
+    wrong brightness is no pattern. A period of 8 pixels contains those of 4 and 2.
+
+    Args:
+        error: reconstruction minus frame, in the range [-1, 1], averaged over many frames; what
+            depends on the picture averages out.
+        period: divides height and width.
+    """
+    cells = rearrange(error, "c (h y) (w x) -> c y x (h w)", y=period, x=period).mean(-1)
+    pattern = cells - cells.mean((1, 2), keepdim=True)
+    return pattern.square().mean().sqrt() * LEVELS_PER_UNIT
 
 
 def flicker(

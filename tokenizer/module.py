@@ -14,7 +14,12 @@ from tokenizer.config import TokenizerModuleConfig
 from tokenizer.losses.config import LossConfig
 from tokenizer.losses.distillation import Distillation, build_teacher
 from tokenizer.losses.lpips import PerceptualDistance, load_lpips
-from tokenizer.losses.perceptual_features import backbone_features, feature_distance, gram_distance
+from tokenizer.losses.perceptual_features import (
+    backbone_features,
+    feature_distance,
+    gram_distance,
+    shifted,
+)
 from tokenizer.losses.terms import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, LeCam, adaptive_weight
 from tokenizer.metrics import psnr, ssim
 from tokenizer.networks.base import PixelNetwork
@@ -199,6 +204,8 @@ class TokenizerModule(TokenizerBase):
             terms["l1"], weights["l1"] = (frames - fake).abs().mean(), loss.pixel_weight
         if loss.l2_weight:
             terms["l2"], weights["l2"] = (frames - fake).square().mean(), loss.l2_weight
+        if self.perceptual is not None and loss.perceptual_shift:
+            frames, fake = shifted(frames, fake, loss.perceptual_shift)
         if loss.perceptual_weight and self.perceptual is not None:
             terms["lpips"] = self.perceptual(fake, frames).mean()
             weights["lpips"] = loss.perceptual_weight

@@ -5,7 +5,7 @@ import skimage.metrics
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from tokenizer.metrics import MAX_PSNR_DB, CodebookStats, psnr, ssim
+from tokenizer.metrics import MAX_PSNR_DB, CodebookStats, fixed_pattern, psnr, ssim
 
 
 @pytest.fixture
@@ -135,3 +135,21 @@ def test_summed_counts_are_the_statistics_of_all_devices() -> None:
 def test_an_unknown_code_is_an_error() -> None:
     with pytest.raises(IndexError):
         CodebookStats(4).update(torch.tensor([4]))
+
+
+@pytest.mark.parametrize("period", [2, 4, 8])
+def test_a_checkerboard_is_a_fixed_pattern_of_its_height(period: int) -> None:
+    rows, columns = torch.arange(16)[:, None], torch.arange(24)
+    half = period // 2
+    board = (rows // half + columns // half) % 2 * 2.0 - 1  # -1 and 1
+    error = 0.02 * board.expand(3, 16, 24)
+    assert fixed_pattern(error, 8).item() == pytest.approx(0.02 * 127.5, rel=1e-5)
+    assert fixed_pattern(error + 0.3, 8).item() == pytest.approx(0.02 * 127.5, rel=1e-4)
+    if period == 8:  # unseen at a shorter period
+        assert fixed_pattern(error, 4).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_an_error_in_one_place_is_no_pattern() -> None:
+    error = torch.zeros(3, 64, 128)
+    error[:, 24:32, 40:48] = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert fixed_pattern(error, 8) < 0.01 * error.square().mean().sqrt() * 127.5 * 128**0.5

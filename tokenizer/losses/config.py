@@ -40,6 +40,8 @@ class LossConfig:
         perceptual_weight: weight of LPIPS in training; validation always reports LPIPS.
         perceptual_net: backbone of LPIPS and of the two feature terms: "alex" (fast) or "vgg";
             "" turns all three off.
+        perceptual_shift: pixels; the backbone sees every batch moved down and right by a random
+            0 to N pixels. Its strides (AlexNet: 4) else leave a pattern that stands still.
         lpips_weights: file with the backbone's weights; null: cache, hub or package.
         features_weight: weight of the error between backbone features, without LPIPS's heads
             (Cosmos).
@@ -65,6 +67,7 @@ class LossConfig:
     l2_weight: float = 0.0
     perceptual_weight: float = 1.0
     perceptual_net: str = "alex"
+    perceptual_shift: int = 0
     lpips_weights: str | None = None
     features_weight: float = 0.0
     gram_weight: float = 0.0
@@ -87,6 +90,7 @@ class LossConfig:
         weights = {name: value for name, value in vars(self).items() if name.endswith("_weight")}
         at_least(0.0, "model.loss.", **weights)
         at_least(0, "model.loss.", gan_start=self.gan_start, gram_start=self.gram_start)
+        at_least(0, "model.loss.", perceptual_shift=self.perceptual_shift)
         at_least(1, "model.loss.", discriminator_channels=self.discriminator_channels)
         at_least(1, "model.loss.", discriminator_layers=self.discriminator_layers)
         one_of(NORMS, "model.loss.", discriminator_norm=self.discriminator_norm)

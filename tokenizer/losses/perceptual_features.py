@@ -3,11 +3,24 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from tokenizer.losses.lpips import PerceptualDistance
 
 # Agarwal et al. 2025 (arXiv 2501.03575), as in the code: one weight per stage of the backbone.
 LAYER_WEIGHTS = (1 / 2.6, 1 / 4.8, 1 / 3.7, 1 / 5.6, 10 / 1.5)
+
+
+def shifted(
+    frames: Float[Tensor, "n 3 h w"], other: Float[Tensor, "n 3 h w"], most: int
+) -> tuple[Float[Tensor, "n 3 h2 w2"], Float[Tensor, "n 3 h2 w2"]]:
+    """Both moved down and right by the same random 0 to `most` pixels; edges are mirrored.
+
+    The numbers come from torch's generator of the CPU, which a resumed run restores.
+    """
+    down, right = torch.randint(most + 1, (2,)).tolist()
+    first, second = (F.pad(x, (right, 0, down, 0), mode="reflect") for x in (frames, other))
+    return first, second
 
 
 def backbone_features(

@@ -61,7 +61,7 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     def __init__(self, config: AutoencoderConfig, code_dim: int) -> None:
         super().__init__()
-        self.patch = config.patch
+        self.patch = config.decoder_patch
         width = config.channels[-1]
         layers: list[nn.Module] = [nn.Conv2d(code_dim, width, 3, padding=1)]
         layers += middle(width, config.attention)
@@ -71,9 +71,12 @@ class ConvDecoder(nn.Module):
                 width = channels
             if level:
                 layers.append(Upsample(width))
+        for channels in config.upsampled:
+            layers += [ShuffleUp(width, channels), ResBlock(channels, channels)]
+            width = channels
         self.layers = Layers(*layers)
         self.norm_out = norm(width)
-        self.conv_out = nn.Conv2d(width, 3 * config.patch**2, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, 3 * self.patch**2, 3, padding=1)
 
     def forward(self, codes: Float[Tensor, "n d gh gw"]) -> Float[Tensor, "n 3 h w"]:
         self.features = F.silu(self.norm_out(self.layers(codes)))
@@ -128,6 +131,20 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class ShuffleUp(nn.Module):
+    """Twice the resolution: a convolution to four times the channels, then depth to space.
+
+    Source: Shi et al. 2016, arXiv 1609.05158. It computes at the lower resolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, 4 * out_channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
+        return F.pixel_shuffle(self.conv(x), 2)
 
 
 def middle(channels: int, attention: bool) -> list[nn.Module]:

@@ -74,6 +74,9 @@ class AutoencoderConfig(GridConfig):
         channels: width at each resolution; each further entry halves the resolution.
         num_res_blocks: residual blocks per resolution (the decoder has one more).
         attention: spatial self-attention at the lowest resolution.
+        upsampled: width at each further resolution of the decoder alone, between the patches and
+            the pixels; each entry doubles the resolution by a pixel shuffle, and halves the patch
+            of the last convolution.
     """
 
     image_size: Sequence[int] = (64, 64)
@@ -82,12 +85,23 @@ class AutoencoderConfig(GridConfig):
     channels: Sequence[int] = (48, 96, 128)
     num_res_blocks: int = 1
     attention: bool = True
+    upsampled: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        at_least(1, channels=self.channels, patch=self.patch)
+        at_least(1, channels=self.channels, patch=self.patch, upsampled=self.upsampled)
         at_least(1, **{"len(channels)": len(self.channels)})
         at_least(0, num_res_blocks=self.num_res_blocks)
         self.check_image_size(f"patch {self.patch}, {len(self.channels)} resolutions")
+        if self.patch % 2 ** len(self.upsampled):
+            raise BadInput(
+                f"upsampled={list(self.upsampled)}: each entry halves patch={self.patch}, which "
+                f"must be a multiple of {2 ** len(self.upsampled)}; give fewer entries"
+            )
+
+    @property
+    def decoder_patch(self) -> int:
+        """Side in pixels of the patches of the decoder's last convolution."""
+        return self.patch // 2 ** len(self.upsampled)
 
     @property
     def downsampling(self) -> int:
@@ -112,6 +126,8 @@ class MusikConfig(AutoencoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.upsampled:
+            raise BadInput(f"upsampled={list(self.upsampled)}: MUSIK has no decoder; leave it out")
         at_least(2, clip_frames=self.clip_frames)  # a pair of frames
         at_least(1, num_negatives=self.num_negatives, hidden=self.hidden)
         at_least(0, num_actions=self.num_actions)

@@ -110,6 +110,13 @@ def test_scores_are_those_of_eval(root):
     assert scores.rfid is None
     assert scores.num_parameters == sum(p.numel() for p in tokenizer.parameters())
     assert min(scores.encode_fps, scores.decode_fps) > 1
+    assert 0 < known["fixed_pattern_levels"] < 2
+    board = 0.04 * (torch.arange(64)[:, None] // 2 + torch.arange(64) // 2).remainder(2)
+    with pytest.MonkeyPatch.context() as patch:
+        decode = tokenizer.network.decode
+        patch.setattr(tokenizer.network, "decode", lambda tokens: decode(tokens) + board)
+        worse = evaluate_tokenizer(tokenizer, drives, None, "cpu").means
+    assert worse["fixed_pattern_levels"] == pytest.approx(0.02 * 127.5, rel=0.3)
 
 
 class Features(nn.Module):

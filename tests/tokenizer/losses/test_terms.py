@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
+from tokenizer.config import TokenizerModuleConfig
 from tokenizer.losses.config import LossConfig
 from tokenizer.losses.perceptual_features import (
     LAYER_WEIGHTS,
@@ -15,6 +16,7 @@ from tokenizer.losses.perceptual_features import (
     feature_distance,
     gram,
     gram_distance,
+    shifted,
 )
 from tokenizer.losses.terms import (
     DISCRIMINATOR_LOSSES,
@@ -202,6 +204,46 @@ def test_features_and_grams_are_what_their_definition_says(frames):
     assert gram_distance(real, real) == 0
     shuffled = [x.flatten(2).flip(-1).view_as(x) for x in real]  # texture without places
     assert gram_distance(real, shuffled).item() < 1e-6 < feature_distance(real, shuffled).item()
+
+
+def test_the_backbone_sees_both_images_shifted_alike_and_nothing_else_does(frames):
+    module = module_of(perceptual_weight=1.0, features_weight=0.1, perceptual_shift=3)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        _, logs = terms(module, frames)
+        torch.manual_seed(seed)
+        real, fake = shifted(frames, frames.flip(0), 3)
+        assert logs["lpips"] == pytest.approx(module.perceptual(fake, real).mean().item())
+        pair = (backbone_features(module.perceptual, x) for x in (real, fake))
+        assert logs["features"] == pytest.approx(feature_distance(*pair).item())
+        assert logs["l1"] == pytest.approx((frames - frames.flip(0)).abs().mean().item())
+
+
+def test_a_shift_is_random_in_both_directions_and_reaches_its_maximum(frames):
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(200):
+        real, fake = shifted(frames, frames + 1, 3)
+        down, right = real.shape[-2] - 64, real.shape[-1] - 64
+        assert torch.equal(real[..., down:, right:], frames)
+        assert torch.equal(fake, real + 1)
+        seen.add((down, right))
+    assert seen == {(down, right) for down in range(4) for right in range(4)}
+
+
+def test_without_a_shift_no_random_number_is_drawn(frames):
+    module = module_of(perceptual_weight=1.0)
+    before = torch.get_rng_state()
+    terms(module, frames)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_shift_of_a_whole_frame_is_refused():
+    network = AutoencoderConfig((32, 64), LFQConfig(4), 2, (16, 16))
+    with pytest.raises(BadInput, match=r"perceptual_shift=32.*32 pixels"):
+        TokenizerModuleConfig(
+            network=network, loss=LossConfig(perceptual_shift=32), optimizer=AdamWConfig()
+        )
 
 
 def test_without_a_weight_there_is_no_discriminator():
