@@ -13,6 +13,7 @@ from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.config import WAYS, Sampling
 from worldmodel.decoding.quantized import Int8Cache, Int8Linear
 from worldmodel.decoding.sampling import sample
+from worldmodel.dynamics.actions.layers import UNMOVED
 from worldmodel.dynamics.attention import TextKV
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.gpt.model import GPT, Block
@@ -64,6 +65,7 @@ class CachedDecoder(RowDecoder):
         super().__init__(model, sampling, slide_steps, own_choice)
         self.blocks = cast(list[Block], list(model.blocks))
         self.cache: KVCache
+        self.modulations = [UNMOVED] * len(self.blocks)  # by the action of the open frame
         self.text_context: TextContext | None  # for cross-attention
         self.state: Tensor  # hidden state of the newest position
         self.next_logits: Tensor  # logits of the next token
@@ -108,6 +110,7 @@ class CachedDecoder(RowDecoder):
         self._shared: Tensor | float = 0.0
         if self.layout.config.actions == "continuous":
             self._shared = action_prefix
+            self.modulations = [block.modulation(action_prefix) for block in self.blocks]
         if self.model.config.look_back:
             hints = self.model.hints(self.tokens[:, -1])
             last = action_prefix[:, -1:] + hints[:, :1]
@@ -152,7 +155,8 @@ class CachedDecoder(RowDecoder):
             x = x + model.learned_positions(absolute)
         rope = None if self._rope is None else self._rope.at(positions)
         for layer, block in enumerate(self.blocks):
-            x = block.step(x, rope, self.cache, layer, self.text_kv[layer])
+            by = self.modulations[layer]
+            x = block.step(x, rope, self.cache, layer, self.text_kv[layer], by)
         self.cache.length += x.shape[1]
         logits = model.logits(x).float()
         self.state, self.next_logits = x[:, -1:], logits[:, -1]
@@ -190,12 +194,13 @@ class CachedDecoder(RowDecoder):
         if self.captions is not None:
             captions = self.captions.from_step(self.tokens.shape[1] - num_steps)
         x = model.embed_clip(tokens, actions, self.drop_actions, captions)
+        acting = model.acting(actions, self.drop_actions, num_steps)
         self.cache = self._empty_cache(len(tokens))
         rope = model.rope(0, x.shape[1])
         lead = self.layout.lead_length
         text_kv = self._text_kv(self.tokens.shape[1] - num_steps, num_steps, lead)
         for layer, block in enumerate(self.blocks):
-            x = block(x, rope, self.cache, layer, text_kv[layer])
+            x = block(x, rope, self.cache, layer, text_kv[layer], acting)
         self.cache.length = x.shape[1]
         self.state = x[:, -1:]
         self.next_logits = model.logits(self.state)[:, 0].float()

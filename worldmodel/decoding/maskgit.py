@@ -138,7 +138,7 @@ class MaskGIT(RowDecoder):
         model, before = self.model, self.tokens[:, step - 1 : step]
         acting = None
         if self.actions is not None:
-            acting = model.embed_actions(self.actions[:, -1:], self.drop_actions, 1)
+            acting = model.embed_actions(self.actions[:, -1:], self.drop_actions)
         past = model.embed_cells(model.factors.split(before.flatten(2)), None)
         text = self._text(step, step + 1)
         return model.read(model.prepare(cells, past, acting, text, self.cache.length), self.cache)
@@ -164,8 +164,8 @@ class MaskGIT(RowDecoder):
         tokens = self.tokens[:, total - num_steps :]
         acting = None
         if self.actions is not None:
-            actions = self.actions[:, total - num_steps :]
-            acting = model.embed_actions(actions, self.drop_actions, num_steps - 1)
+            actions = self.actions[:, total - num_steps : total - 1]
+            acting = model.embed_actions(actions, self.drop_actions)
         cells = model.embed_cells(model.factors.split(tokens.flatten(2)), None)
         self.cache = empty_cache(model.config, len(tokens), cells)
         text = self._text(total - num_steps, total)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from training.errors import BadInput
 from training.ranges import one_of
 from worldmodel.decoding.quantized import Int8Linear, quantize, why_not_int8
+from worldmodel.dynamics.actions.layers import ActionInBlock
 from worldmodel.dynamics.gpt.model import GPT
 
 DTYPES = {
@@ -51,12 +52,16 @@ def for_decoding(model: GPT, dtype: torch.dtype | str | None = None) -> GPT:
 def weight_bytes(model: GPT) -> int:
     """Bytes of weights that one token reads.
 
-    Embedding tables do not count, because only one row is read; a tied head counts.
+    Embedding tables do not count, because only one row is read; a tied head counts. Actions enter
+    blocks once per frame.
     """
-    read: list[Tensor] = list(model.blocks.parameters())
+    per_frame = {p for m in model.modules() if isinstance(m, ActionInBlock) for p in m.modules()}
+    read: list[Tensor] = [
+        p for m in model.blocks.modules() if m not in per_frame for p in m.parameters(False)
+    ]
     if model.config.tie_embeddings:
         read.append(model.embed.weight[: model.layout.vocab_size])
     else:
         read += model.head.parameters()
-    quantized = [part for part in model.modules() if isinstance(part, Int8Linear)]
+    quantized = [m for m in model.modules() if isinstance(m, Int8Linear) and m not in per_frame]
     return sum(part.nbytes for part in read) + sum(part.num_bytes for part in quantized)

@@ -34,6 +34,7 @@ class WholeFrameDecoder(RowDecoder):
         model = model.for_decoding()
         super().__init__(model, sampling, slide_steps)
         self.cache: KVCache
+        self.acting: Tensor | None  # embedded action of the next frame
 
     @torch.inference_mode()
     def next_frame(
@@ -61,12 +62,16 @@ class WholeFrameDecoder(RowDecoder):
         if self.cache.length == self.context_steps:
             self.read(self.context_steps - self.slide_steps)
         x = self.model.embed_frames(self.tokens[:, -1:])
+        self.acting = None
         if self.actions is not None:
-            x = x + self.model.embed_actions(self.actions[:, -1:], self.drop_actions)[:, :, None]
+            embedded = self.model.embed_actions(self.actions[:, -1:], self.drop_actions)
+            x = x + embedded[:, :, None]
+            self.acting = embedded
         if self.captions is not None:
             step = self.tokens.shape[1]
             x = x + self.model.text(self.captions, step, step + 1)
-        return self.model.trunk_step(self.model.with_positions(x, self.cache.length), self.cache)
+        x = self.model.with_positions(x, self.cache.length)
+        return self.model.trunk_step(x, self.cache, self.acting)
 
     def _cells(
         self, states: Float[Tensor, "row space dim"], uniform: Float[Tensor, "space future"]
@@ -74,10 +79,11 @@ class WholeFrameDecoder(RowDecoder):
         """Sample the cells of a frame in raster order with the inner layers."""
         model, space, blocks = self.model, states.shape[1], self.model.inner_blocks
         cache = self._cache(len(blocks), len(states), space)
+        modulations = [block.modulation(self.acting) for block in blocks]
         x = states[:, :1]
         for cell in range(space):
             for layer, block in enumerate(blocks):
-                x = block.step(x, cache, layer)
+                x = block.step(x, cache, layer, modulations[layer])
             cache.length += 1
             logits = self.guided(model.logits(x).float(), slice(cell, cell + 1))[:, 0]
             token = sample(logits, self.sampling, uniform[cell])
@@ -94,9 +100,10 @@ class WholeFrameDecoder(RowDecoder):
             actions = self.actions[:, start : start + max(num_steps - 1, 0)]
         captions = self.captions and self.captions.from_step(start)
         x = model.embed_clip(self.tokens[:, start:], actions, self.drop_actions, captions)
+        acting = model.acting(actions, self.drop_actions, num_steps)
         over_time = model.config.num_layers // 2
         self.cache = self._cache(over_time, len(x) * x.shape[2], model.config.context_steps)
-        model.trunk(x, self.cache)
+        model.trunk(x, self.cache, acting)
         self.cache.length = num_steps
 
     def _cache(self, num_layers: int, batch: int, num_positions: int) -> KVCache:

@@ -4,6 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from typing import Self
 
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -81,6 +82,25 @@ class Dynamics(nn.Module, ABC):
                 "train one with model.text (docs/conditioning.md)"
             )
         captions.check(batch, self.config.text_tokens, self.config.text_width)
+
+    def embed_actions(
+        self,
+        actions: Float[Tensor, "batch step action"],
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch step dim"]:
+        """One vector per row of actions, or the learned "no action"."""
+        raise NotImplementedError(type(self).__name__)
+
+    def acting(
+        self,
+        actions: Float[Tensor, "batch step action"] | None,
+        drop_actions: Bool[Tensor, " batch"] | None,
+        num_steps: int,
+    ) -> Float[Tensor, "batch time dim"] | None:
+        """Embedded actions for the blocks, zeros for time step 0; None if blocks read none."""
+        if actions is None or not self.config.layout.acts_in_blocks:
+            return None
+        return F.pad(self.embed_actions(actions[:, : num_steps - 1], drop_actions), (0, 0, 1, 0))
 
     @abstractmethod
     def loss(

@@ -9,6 +9,7 @@ from training.ranges import one_of, positive
 ActionMoments = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of every column
 
 SCALES = ("symlog", "standard")
+INPUTS = ("input", "added", "adaln")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,20 +20,26 @@ class ReadActionsConfig:
         action_scale: "symlog": symlog(action). "standard": (action - mean) / std per column, so
             that no column drowns another.
         action_mean, action_std: of every column, for "standard". null: those of the train drives.
+        action_input: where actions enter. "input": the input of the first block. Further also
+            every block: "added" to its input, or modulating its norms ("adaln").
     """
 
     action_scale: str = "symlog"
     action_mean: tuple[float, ...] | None = None
     action_std: tuple[float, ...] | None = None
+    action_input: str = "input"
 
     def check_reading(self, actions: str) -> None:
         """BadInput for settings out of range, or that would do nothing with these actions."""
         one_of(SCALES, "layout.", action_scale=self.action_scale)
-        if self.action_scale == "standard" and actions != "continuous":
-            raise BadInput(
-                f"layout.action_scale=standard with actions={actions!r}: only continuous actions "
-                "have a scale; set layout.actions=continuous or action_scale=symlog"
-            )
+        one_of(INPUTS, "layout.", action_input=self.action_input)
+        for name in ("action_scale", "action_input"):
+            value, usual = getattr(self, name), getattr(ReadActionsConfig, name)
+            if value != usual and actions != "continuous":
+                raise BadInput(
+                    f"layout.{name}={value} with actions={actions!r}: this is for continuous "
+                    f"actions; set layout.actions=continuous or {name}={usual}"
+                )
         for name in ("action_mean", "action_std"):
             if (values := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(values))  # JSON and YAML have lists
@@ -42,6 +49,11 @@ class ReadActionsConfig:
                         f"action_scale=standard or {name}=null"
                     )
         positive("layout.", action_std=self.action_std or ())
+
+    @property
+    def acts_in_blocks(self) -> bool:
+        """Whether every block reads the actions."""
+        return self.action_input != "input"
 
     def standardised(self, moments: ActionMoments) -> Self:
         """A copy with these moments for the scale "standard" where none are given."""

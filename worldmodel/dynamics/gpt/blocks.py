@@ -4,6 +4,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from worldmodel.dynamics.actions.layers import (
+    UNMOVED,
+    Modulation,
+    entered,
+    in_block,
+    read,
+    written,
+)
 from worldmodel.dynamics.attention import (
     Attention,
     AttentionShape,
@@ -53,6 +61,7 @@ class Block(nn.Module):
             self.gate = nn.Linear(config.dim, config.hidden, bias=config.bias)
         self.down = nn.Linear(config.hidden, config.dim, bias=config.bias)
         self.mlp, self.gelu, self.dropout = config.mlp, config.gelu, config.dropout
+        self.acting = in_block(config.layout, config.dim)
 
     def forward(
         self,
@@ -61,11 +70,15 @@ class Block(nn.Module):
         cache: KVCache | None = None,
         layer: int = 0,
         text: Text | TextKV | None = None,
+        acting: Float[Tensor, "batch step dim"] | None = None,
     ) -> Float[Tensor, "batch position dim"]:
-        x = self._with_position(x, rope)
-        x = x + self._drop(self.attention(self.attention_norm(x), rope, cache, layer))
+        """Run a sequence; `acting` are the embedded actions of its time steps."""
+        by = self.modulation(acting)
+        x = entered(self._with_position(x, rope), by)
+        normed = read(self.attention_norm(x), by.attention)
+        x = x + self._drop(written(self.attention(normed, rope, cache, layer), by.attention))
         x = self._with_text(x, text)
-        return x + self._drop(self._mlp(x))
+        return x + self._drop(self._mlp(x, by))
 
     def step(
         self,
@@ -74,12 +87,18 @@ class Block(nn.Module):
         cache: KVCache,
         layer: int,
         text: Text | TextKV | None = None,
+        by: Modulation = UNMOVED,
     ) -> Float[Tensor, "batch new dim"]:
-        """Run new positions against the cache."""
-        x = self._with_position(x, rope)
-        x = x + self.attention.step(self.attention_norm(x), rope, cache, layer)
+        """Run new positions of one time step against the cache."""
+        x = entered(self._with_position(x, rope), by)
+        normed = read(self.attention_norm(x), by.attention)
+        x = x + written(self.attention.step(normed, rope, cache, layer), by.attention)
         x = self._with_text(x, text)
-        return x + self._mlp(x)
+        return x + self._mlp(x, by)
+
+    def modulation(self, acting: Float[Tensor, "batch step dim"] | None) -> Modulation:
+        """What these actions do to this block."""
+        return UNMOVED if self.acting is None or acting is None else self.acting(acting)
 
     @staticmethod
     def _with_position(x: Tensor, rope: Rope | None) -> Tensor:
@@ -92,11 +111,13 @@ class Block(nn.Module):
         text_kv = self.cross_attention.text_kv(text) if isinstance(text, Text) else text
         return x + self._drop(self.cross_attention(self.cross_norm(x), text_kv))
 
-    def _mlp(self, x: Tensor) -> Tensor:
-        x = self.mlp_norm(x)
+    def _mlp(self, x: Tensor, by: Modulation) -> Tensor:
+        x = read(self.mlp_norm(x), by.mlp)
         if self.mlp == "swiglu":
-            return linear(self.down, F.silu(linear(self.gate, x)) * linear(self.up, x))
-        return linear(self.down, F.gelu(linear(self.up, x), approximate=self.gelu))
+            hidden = F.silu(linear(self.gate, x)) * linear(self.up, x)
+        else:
+            hidden = F.gelu(linear(self.up, x), approximate=self.gelu)
+        return written(linear(self.down, hidden), by.mlp)
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.optimization.recompute import maybe_checkpoint
+from worldmodel.dynamics.actions.layers import num_in_blocks, start_std
 from worldmodel.dynamics.attention import linear
 from worldmodel.dynamics.gpt.action_head import ActionHead
 from worldmodel.dynamics.gpt.blocks import Block, make_norm
@@ -82,7 +83,8 @@ class GPT(SequenceInput):
         """
         # The last token predicts nothing.
         embedded = self.embed_clip(tokens, actions, drop_actions, captions, noise)
-        states = self.run(embedded[:, :-1], captions)
+        acting = self.acting(actions, drop_actions, tokens.shape[1])
+        states = self.run(embedded[:, :-1], captions, acting)
         positions = self.layout.predicting_positions(tokens.shape[1]).flatten().clamp(min=0)
         x = states.index_select(1, positions.to(states.device))
         if head_fn is not None:
@@ -93,7 +95,10 @@ class GPT(SequenceInput):
         return logits.unflatten(1, (tokens.shape[1], -1))
 
     def run(
-        self, x: Float[Tensor, "batch position dim"], captions: TextContext | None = None
+        self,
+        x: Float[Tensor, "batch position dim"],
+        captions: TextContext | None = None,
+        acting: Float[Tensor, "batch time dim"] | None = None,
     ) -> Float[Tensor, "batch position dim"]:
         """Run all blocks over a sequence from its first position on."""
         context, length = self.text_context(captions, len(x)), self.layout.step_length
@@ -101,7 +106,7 @@ class GPT(SequenceInput):
         text = context and context.text(0, max(1, -(-(x.shape[1] - lead) // length)), length, lead)
         rope = self.rope(0, x.shape[1])
         for block in self.blocks:
-            x = maybe_checkpoint(block, x, rope, None, 0, text, recompute=self.recompute)
+            x = maybe_checkpoint(block, x, rope, None, 0, text, acting, recompute=self.recompute)
         return x
 
     def sequence_logits(
@@ -231,6 +236,7 @@ class GPT(SequenceInput):
         | embeddings (ids, learned positions, factors)| normal, std 0.02                     |
         | linear weights (qkv, up, gate, action, text)| normal, std 0.02                     |
         | heads, noise levels ("none" stays 0)        | normal, std 0.02                     |
+        | actions in blocks, "adaln"                  | 0                                    |
         | look_back                                   | normal, std 0.5 / sqrt(inputs)       |
         | residual projections (attention.proj, down) | normal, std 0.02 / sqrt(2 layers)    |
         | norm weights                                | 1                                    |
@@ -251,7 +257,7 @@ class GPT(SequenceInput):
             elif name == "look_back.weight":
                 nn.init.normal_(parameter, std=0.5 / math.sqrt(parameter[0].numel()))
             else:
-                nn.init.normal_(parameter, std=0.02)
+                nn.init.normal_(parameter, std=start_std(name, self.config.layout, 0.02))
             if name == "noise.level.weight":
                 parameter[0] = 0
             if name != "look_back.weight":
@@ -279,16 +285,15 @@ class GPT(SequenceInput):
         """Floating-point operations of one training step (forward and backward) per position.
 
         6 N + 12 L d T, with N = `num_parameters(embeddings=False)`, L layers whose heads have d
-        channels in total (without cross-attention), and
-        T positions in the sequence (PaLM, arXiv 2204.02311, appendix B). `causal=True` counts
-        only the unmasked half of the attention: 6 N + 6 L d T. Report which one a
-        utilisation uses. Prefix positions count as tokens, also in the convolution of
-        `look_back`, which only cells need.
+        channels in total (without cross-attention), and T positions in the sequence (PaLM, arXiv
+        2204.02311, appendix B). `causal=True` counts only the unmasked half of the attention.
+        Prefix positions count as tokens. Weights of actions in blocks count per time step.
         """
-        length = self.layout.sequence_length(num_steps)
         width = self.config.num_heads * self.config.head_dim
-        attention = 12 * self.config.num_layers * width * length
-        return 6 * self.num_parameters(embeddings=False) + attention / (2 if causal else 1)
+        attention = 12 * self.config.num_layers * width * self.layout.sequence_length(num_steps)
+        weights = float(self.num_parameters(embeddings=False))
+        weights -= num_in_blocks(self.blocks) * (1 - 1 / self.layout.step_length)
+        return 6 * weights + attention / (2 if causal else 1)
 
     def flops(self, num_clips: int, num_steps: int, causal: bool = False) -> float:
         positions = num_clips * self.layout.sequence_length(num_steps)

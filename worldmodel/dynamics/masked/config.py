@@ -64,6 +64,7 @@ class MaskedConfig(DynamicsConfig):
         positive(mlp_ratio=self.mlp_ratio)
         within(1, self.context_steps - 1, num_prompt_frames=self.num_prompt_frames)
         check_reads_actions(self.layout)
+        one_of(("input",), "layout.", action_input=self.layout.action_input)
         one_of((1,), "layout.", first_target_step=self.layout.first_target_step)
 
     @property

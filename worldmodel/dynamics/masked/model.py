@@ -72,7 +72,10 @@ class Masked(Dynamics):
         """
         time = factors.shape[1]
         cells, mask = self.embed_cells(factors, masked), None
-        acting = self.embed_actions(actions, drop_actions, time - 1)
+        acting = None
+        if self.conditioned:
+            assert actions is not None
+            acting = self.embed_actions(actions[:, : time - 1], drop_actions)
         text = None if captions is None else self.text(captions, 0, time)
         x = self.prepare(cells, cells[:, :-1], acting, text, 0)
         if masked is None:
@@ -157,15 +160,9 @@ class Masked(Dynamics):
 
     def embed_actions(
         self,
-        actions: Float[Tensor, "batch step action"] | None,
-        drop_actions: Bool[Tensor, " batch"] | None,
-        num_steps: int,
-    ) -> Float[Tensor, "batch step dim"] | None:
-        """Embeddings of the first `num_steps` actions."""
-        if not self.conditioned:
-            return None
-        assert actions is not None
-        actions = actions[:, :num_steps]
+        actions: Float[Tensor, "batch step action"],
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch step dim"]:
         if self.config.layout.actions == "binned":
             ids = self.layout.action_ids(actions, drop_actions) - self.spec.vocab_size
             return self.bins(ids).sum(2)

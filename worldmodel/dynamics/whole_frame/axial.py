@@ -4,8 +4,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from worldmodel.dynamics.actions.layers import UNMOVED, Modulation, entered, in_block, read, written
 from worldmodel.dynamics.attention import HeadNorm
 from worldmodel.dynamics.cache import KVCache
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 
 
 class AxisAttention(nn.Module):
@@ -45,35 +47,52 @@ class AxisAttention(nn.Module):
 
 
 class AxisBlock(nn.Module):
-    """Pre-norm transformer block over one axis."""
+    """Pre-norm transformer block over one axis; with actions in it, if they are read so.
 
-    def __init__(
-        self, dim: int, num_heads: int, mlp_ratio: float, dropout: float, causal: bool
-    ) -> None:
+    Rows come as [group batch]: the batch is that of the actions.
+    """
+
+    def __init__(self, config: WholeFrameConfig, causal: bool) -> None:
         super().__init__()
-        hidden = int(mlp_ratio * dim)
+        dim, hidden = config.dim, int(config.mlp_ratio * config.dim)
         self.attention_norm = nn.LayerNorm(dim, bias=False)
-        self.attention = AxisAttention(dim, num_heads, causal)
+        self.attention = AxisAttention(dim, config.num_heads, causal)
         self.mlp_norm = nn.LayerNorm(dim, bias=False)
         self.up = nn.Linear(dim, hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
-        self.dropout = dropout
+        self.dropout = config.dropout
+        self.acting = in_block(config.layout, dim)
 
     def forward(
-        self, x: Float[Tensor, "batch position dim"], cache: KVCache | None = None, layer: int = 0
-    ) -> Float[Tensor, "batch position dim"]:
-        x = x + self._drop(self.attention(self.attention_norm(x), cache, layer))
-        return x + self._drop(self._mlp(x))
+        self,
+        x: Float[Tensor, "row position dim"],
+        cache: KVCache | None = None,
+        layer: int = 0,
+        acting: Float[Tensor, "batch step dim"] | None = None,
+    ) -> Float[Tensor, "row position dim"]:
+        """Run all positions; `acting` are the embedded actions of each or of all."""
+        by = self.modulation(acting)
+        x = entered(x, by)
+        normed = read(self.attention_norm(x), by.attention)
+        x = x + self._drop(written(self.attention(normed, cache, layer), by.attention))
+        return x + self._drop(self._mlp(x, by))
 
     def step(
-        self, x: Float[Tensor, "batch 1 dim"], cache: KVCache, layer: int
-    ) -> Float[Tensor, "batch 1 dim"]:
+        self, x: Float[Tensor, "row 1 dim"], cache: KVCache, layer: int, by: Modulation
+    ) -> Float[Tensor, "row 1 dim"]:
         """Run one new position against the cache; causal blocks only."""
-        x = x + self.attention.step(self.attention_norm(x), cache, layer)
-        return x + self._mlp(x)
+        x = entered(x, by)
+        normed = read(self.attention_norm(x), by.attention)
+        x = x + written(self.attention.step(normed, cache, layer), by.attention)
+        return x + self._mlp(x, by)
 
-    def _mlp(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(self.mlp_norm(x)), approximate="tanh"))
+    def modulation(self, acting: Float[Tensor, "batch step dim"] | None) -> Modulation:
+        """What these actions do to this block."""
+        return UNMOVED if self.acting is None or acting is None else self.acting(acting)
+
+    def _mlp(self, x: Tensor, by: Modulation) -> Tensor:
+        normed = read(self.mlp_norm(x), by.mlp)
+        return written(self.down(F.gelu(self.up(normed), approximate="tanh")), by.mlp)
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x

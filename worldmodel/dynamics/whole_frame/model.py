@@ -9,6 +9,7 @@ trunk still runs once per frame (DrivingWorld, arXiv 2412.19505, section 3.3).
 """
 
 import math
+from functools import partial
 from typing import cast
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from drives.tokens.store import TokenSpec
 from training.optimization.recompute import maybe_checkpoint
+from worldmodel.dynamics.actions.layers import num_in_blocks, of_frames, start_std
 from worldmodel.dynamics.actions.vector import ActionVector
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.cache import KVCache
@@ -54,8 +56,7 @@ class WholeFrame(Dynamics):
             self.text = TextVector(config.text_width, config.dim)
         causal = [layer % 2 == 1 for layer in range(config.num_layers)]
         self.blocks = nn.ModuleList(
-            AxisBlock(config.dim, config.num_heads, config.mlp_ratio, config.dropout, axis)
-            for axis in causal + [True] * config.inner_layers
+            AxisBlock(config, axis) for axis in causal + [True] * config.inner_layers
         )
         if config.inner_layers:
             self.token_gate = Comparison(config.dim)
@@ -93,12 +94,13 @@ class WholeFrame(Dynamics):
             BadInput: wrong grid, wrong action width, captions that do not fit, or more frames
                 than `context_steps`.
         """
-        states = self.trunk(self.embed_clip(tokens, actions, drop_actions, captions))
+        embedded = self.embed_clip(tokens, actions, drop_actions, captions)
+        acting = self.acting(actions, drop_actions, tokens.shape[1])
+        states = self.trunk(embedded, None, acting)
         if self.config.inner_layers:
             target_embeddings = self.embed(tokens.flatten(2)).flatten(0, 1)
-            states = self.inner(states.flatten(0, 1), target_embeddings).unflatten(
-                0, tokens.shape[:2]
-            )
+            states = self.inner(states.flatten(0, 1), target_embeddings, of_frames(acting))
+            states = states.unflatten(0, tokens.shape[:2])
         return self.logits(states)
 
     def embed_clip(
@@ -150,7 +152,10 @@ class WholeFrame(Dynamics):
         return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
 
     def trunk(
-        self, x: Float[Tensor, "batch time space dim"], cache: KVCache | None = None
+        self,
+        x: Float[Tensor, "batch time space dim"],
+        cache: KVCache | None = None,
+        acting: Float[Tensor, "batch time dim"] | None = None,
     ) -> Float[Tensor, "batch time space dim"]:
         """Hidden states of every cell and time step; with a cache, layers over time fill it.
 
@@ -158,38 +163,44 @@ class WholeFrame(Dynamics):
         """
         batch, time, space = x.shape[:3]
         for layer, block in enumerate(self.trunk_blocks):
+            run = partial(maybe_checkpoint, block, recompute=self.recompute)
             if layer % 2 == 1:
                 rows = x.permute(2, 0, 1, 3).flatten(0, 1)
-                rows = maybe_checkpoint(block, rows, cache, layer // 2, recompute=self.recompute)
+                rows = run(rows, cache, layer // 2, acting)
                 x = rows.view(space, batch, time, -1).permute(1, 2, 0, 3)
             else:
-                x = maybe_checkpoint(block, x.flatten(0, 1), recompute=self.recompute).unflatten(
-                    0, (batch, time)
-                )
+                x = run(x.flatten(0, 1), None, 0, of_frames(acting)).unflatten(0, (batch, time))
         return x
 
     def trunk_step(
-        self, x: Float[Tensor, "batch 1 space dim"], cache: KVCache
+        self,
+        x: Float[Tensor, "batch 1 space dim"],
+        cache: KVCache,
+        acting: Float[Tensor, "batch 1 dim"] | None = None,
     ) -> Float[Tensor, "batch space dim"]:
         """Hidden states of one new time step, which is added to the cache."""
         x = x[:, 0]
         batch, space = x.shape[:2]
         for layer, block in enumerate(self.trunk_blocks):
             if layer % 2 == 1:
-                rows = block.step(x.transpose(0, 1).flatten(0, 1)[:, None], cache, layer // 2)
+                rows = x.transpose(0, 1).flatten(0, 1)[:, None]
+                rows = block.step(rows, cache, layer // 2, block.modulation(acting))
                 x = rows.view(space, batch, -1).transpose(0, 1)
             else:
-                x = block(x)
+                x = block(x, None, 0, acting)
         cache.length += 1
         return x
 
     def inner(
-        self, states: Float[Tensor, "frame space dim"], tokens: Float[Tensor, "frame space dim"]
+        self,
+        states: Float[Tensor, "frame space dim"],
+        tokens: Float[Tensor, "frame space dim"],
+        acting: Float[Tensor, "frame 1 dim"] | None = None,
     ) -> Float[Tensor, "frame space dim"]:
         """Refine every cell of a frame by the embedded tokens before it in raster order."""
         x = states + F.pad(self.token_gate(states, tokens)[:, :-1], (0, 0, 1, 0))
         for block in self.inner_blocks:
-            x = maybe_checkpoint(block, x, recompute=self.recompute)
+            x = maybe_checkpoint(block, x, None, 0, acting, recompute=self.recompute)
         return x
 
     def logits(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape vocab"]:
@@ -237,6 +248,7 @@ class WholeFrame(Dynamics):
         | embeddings                                  | normal, std 0.5 / sqrt(dim)          |
         | all linear weights                          | normal, std 0.5 / sqrt(inputs)       |
         | residual projections (attention.proj, down) | the same / sqrt(2 layers)            |
+        | actions in blocks, "adaln"                  | 0                                    |
         | look_back                                   | normal, std 2 / sqrt(inputs)         |
         | text.project                                | embeddings' std / sqrt(inputs)       |
         | norm weights                                | 1                                    |
@@ -261,7 +273,7 @@ class WholeFrame(Dynamics):
             return 4 * std
         if name == "text.project.weight":
             return std * 0.5 / math.sqrt(self.config.dim)
-        return std
+        return start_std(name, self.config.layout, std)
 
     def num_parameters(self, embeddings: bool = True) -> int:
         """Number of parameters; embeddings=False leaves out lookups and positions, not the head."""
@@ -273,11 +285,15 @@ class WholeFrame(Dynamics):
         return total - sum(table.weight.numel() for table in tables) + head
 
     def flops(self, num_clips: int, num_steps: int, causal: bool = False) -> float:
-        """6 operations per weight and cell, plus 12 d per layer and attended cell."""
+        """6 operations per weight and cell (of actions in blocks: and step), plus attention.
+
+        Attention is 12 d per layer and attended cell.
+        """
         config, cells = self.config, self.spec.tokens_per_step
         over_time = config.num_layers // 2
         share = 0.5 if causal else 1.0
         reach = float((config.num_layers - over_time) * cells)
         reach += share * (over_time * num_steps + config.inner_layers * cells)
-        per_cell = 6 * self.num_parameters(embeddings=False) + 12 * config.dim * reach
-        return num_clips * num_steps * cells * per_cell
+        per_step = num_in_blocks(self.blocks)
+        per_cell = 6 * (self.num_parameters(embeddings=False) - per_step) + 12 * config.dim * reach
+        return num_clips * num_steps * (cells * per_cell + 6 * per_step)
