@@ -38,7 +38,7 @@ from tokenizer.quantizers.config import (
     VQConfig,
 )
 from training.cli import built_as, register, register_sections
-from training.config import TRAINING, AdamWConfig, PathSettings, ProgressBarConfig
+from training.config import TRAINING, AdamWConfig, MuonConfig, PathSettings, ProgressBarConfig
 from worldmodel.commands import ConvertModelSettings, PublishedModelOptions, RolloutSettings
 from worldmodel.conditioning.config import (
     HashedWordsConfig,
@@ -86,6 +86,7 @@ for command, sections in COMMANDS.items():
 COMPARED = {"": CompareModelsSettings, **DECODING}
 register_sections("commands/compare_models", COMPARED, given=DECODING)  # after all of eval
 register("optimizer", "adamw", AdamWConfig)
+register("optimizer", "muon", MuonConfig)
 QUANTIZERS = {
     "fsq": FSQConfig,
     "lfq": LFQConfig,

@@ -57,6 +57,27 @@ class AdamWConfig:
                 raise BadInput("optimizer.betas=1: an average that never moves; give less than 1")
 
 
+@dataclass(frozen=True)
+class MuonConfig(AdamWConfig):
+    """Muon for the matrices of a network's blocks, AdamW for everything else.
+
+    Attributes:
+        muon_lr: peak learning rate of the matrices; widths transfer it as it is.
+        momentum: decay of their running mean of the gradient.
+        ns_steps: iterations that orthogonalise it (Newton and Schulz).
+    """
+
+    muon_lr: float = 2e-3
+    momentum: float = 0.95
+    ns_steps: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("optimizer.", muon_lr=self.muon_lr)
+        share("optimizer.", momentum=self.momentum)
+        at_least(1, "optimizer.", ns_steps=self.ns_steps)
+
+
 # Those that end in "-true" convert the batch, which Lightning refuses for frozen dataclasses.
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 SHORT_PRECISIONS = ("32", "16", "bf16", 32, 16)  # Lightning's other names for them

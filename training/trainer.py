@@ -23,8 +23,10 @@ from training.checkpoints.exact_resume import RandomStates
 from training.checkpoints.saving import FolderCheckpointIO, SaveCheckpoints
 from training.checkpoints.sharded import FullySharded
 from training.cli import plain
+from training.config import MuonConfig
 from training.errors import BadInput
 from training.machine import num_devices
+from training.optimization.optimizers import block_matrices
 from training.settings import built_entries
 from training.watch.faults import WatchFinite
 from training.watch.loggers import JsonlLogger, StatusLogger, Wandb
@@ -52,6 +54,7 @@ def build_trainer(cfg: DictConfig, run: Any, datamodule: Any, module: Any) -> L.
     # A run that is shorter than the interval is validated at its end.
     batches, interval = steps * settings["accumulate_grad_batches"], settings["val_check_interval"]
     settings["val_check_interval"] = min(interval, batches)
+    check_optimizer(cfg, module)
     settings["strategy"] = strategy(cfg, module)
     if not module.automatic_optimization:
         settings["accumulate_grad_batches"] = 1  # the module does it by hand
@@ -124,6 +127,18 @@ def strategy(cfg: DictConfig, module: Any) -> str | Strategy:
         unused = module.find_unused_parameters
         return DDPStrategy(find_unused_parameters=unused, gradient_as_bucket_view=True)
     return "auto"
+
+
+def check_optimizer(cfg: DictConfig, module: Any) -> None:
+    """BadInput where Muon cannot train the network, or not in shards."""
+    if not isinstance(module.optimizer_config, MuonConfig):
+        return
+    if cfg.trainer.strategy == "fsdp":
+        raise BadInput(
+            "optimizer=muon with trainer=fsdp: it orthogonalises whole matrices, and shards are "
+            "parts of them; take optimizer=adamw, or trainer=ddp"
+        )
+    block_matrices(module.trained)
 
 
 def capped_steps(cfg: DictConfig, datamodule: Any) -> int:

@@ -41,6 +41,7 @@ DATA = [
     for file in sorted((ROOT / "configs/data").glob("*.yaml"))
 ]
 PARTS = [
+    ("train", "+experiment=gpt_tiny", "optimizer=muon"),
     ("train", "+experiment=gpt_tiny", "+text_encoder@model.text=t5"),
     ("train", "+experiment=gpt_tiny", "+text_encoder@model.text=hashed_words"),
     *(("train", "+experiment=tokenizer_tiny", f"quantizer={n}") for n in ("product", "residual")),

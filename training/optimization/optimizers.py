@@ -5,7 +5,9 @@ import math
 import torch
 from torch import nn
 
-from training.config import AdamWConfig
+from training.config import AdamWConfig, MuonConfig
+from training.errors import BadInput
+from training.optimization.muon import MuonWithAdamW
 
 
 def lr_factor(config: AdamWConfig, step: int, max_steps: int) -> float:
@@ -27,8 +29,8 @@ def lr_factor(config: AdamWConfig, step: int, max_steps: int) -> float:
 
 def build_optimizer(
     module: nn.Module, config: AdamWConfig, max_steps: int
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW with parameter groups, and its per-step schedule.
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """The optimizer with its parameter groups, and its per-step schedule.
 
     Only matrices have weight decay. A module may define `lr_multipliers()`: multiples of `lr` by
     parameter name (width transfer). The decay of such a parameter is divided by the multiple,
@@ -36,11 +38,12 @@ def build_optimizer(
     """
     multipliers: dict[str, float] = getattr(module, "lr_multipliers", dict)()
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
+    matrices = block_matrices(module) if isinstance(config, MuonConfig) else {}
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and name not in matrices:
             key = (multipliers.get(name, 1.0), parameter.ndim >= 2)
             groups.setdefault(key, []).append(parameter)
-    optimizer = torch.optim.AdamW(
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(
         [
             {
                 "params": members,
@@ -55,7 +58,37 @@ def build_optimizer(
         eps=config.eps,
         fused=True,  # only fused AdamW can refuse a step (training.watch.gradients)
     )
+    if isinstance(config, MuonConfig):
+        muon = torch.optim.Muon(
+            matrices.values(),
+            lr=config.muon_lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            ns_steps=config.ns_steps,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        assert isinstance(optimizer, torch.optim.AdamW)
+        optimizer = MuonWithAdamW(optimizer, muon)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: lr_factor(config, step, max_steps)
     )
     return optimizer, schedule
+
+
+def block_matrices(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The matrices of the blocks by name, which Muon steps.
+
+    Raises:
+        BadInput: the network has no `blocks`.
+    """
+    found = {
+        name: parameter
+        for name, parameter in module.named_parameters()
+        if name.startswith("blocks.") and parameter.ndim == 2 and parameter.requires_grad
+    }
+    if not found:
+        raise BadInput(
+            f"optimizer=muon: a {type(module).__name__} has no blocks of matrices; take "
+            "optimizer=adamw"
+        )
+    return found
