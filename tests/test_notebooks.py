@@ -44,10 +44,11 @@ def test_notebook_runs(name, execute):
 
 
 @pytest.mark.slow
-def test_notebooks_of_a_world_model_run(composed, fit, execute, monkeypatch):
+def test_notebooks_of_a_world_model_run(composed, fit, execute, tmp_path, monkeypatch):
     short = composed("gpt_tiny", "+debug=fast", *SHORT, "data.source.carracing.seconds=6.0")
     _, run, _ = fit(short)
     monkeypatch.setenv("DASHCAST_RUN", str(run.folder))
+    monkeypatch.setenv("DASHCAST_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("DASHCAST_EVAL", EVALUATION)
     execute("gpt")
     execute("evaluate")

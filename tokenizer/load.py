@@ -25,6 +25,7 @@ from training.checkpoints.folder import (
     write_checkpoint,
 )
 from training.checkpoints.manifests import check_kind, entries, weights_hash
+from training.checkpoints.shipped import named
 from training.disk.judging import judged, kind_of
 from training.errors import BadInput
 
@@ -184,13 +185,7 @@ def load_tokenizer(name: str | Path | Tokenizer) -> Tokenizer:
     """
     if isinstance(name, Tokenizer):
         return name
-    shipped = sorted(p.name for p in PRETRAINED.glob("*/") if (p / "manifest.json").exists())
-    path = PRETRAINED / str(name) if str(name) in shipped else Path(name)
-    if not path.exists():
-        raise BadInput(
-            f"tokenizer={name}: no such run or checkpoint; shipped: {', '.join(shipped) or 'none'}"
-        )
-    return tokenizer_from(open_checkpoint(path, KIND))
+    return tokenizer_from(open_checkpoint(named(name, PRETRAINED, KIND), KIND))
 
 
 def tokenizer_from(opened: OpenedCheckpoint) -> Tokenizer:

@@ -41,7 +41,7 @@ class RolloutSettings(PromptsConfig):
     """Which model continues which clips.
 
     Attributes:
-        ckpt: a run folder (its newest checkpoint) or a checkpoint folder.
+        ckpt: a shipped model, a run folder (its newest checkpoint) or a checkpoint folder.
         out: a new token store, with pictures beside it where a tokenizer is known.
         tokenizer: of the model's tokens, where it is another or not known.
         drives: write every future as a drive too, in OUT/drives; needs the tokenizer.

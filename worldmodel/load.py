@@ -1,15 +1,23 @@
-"""Opens a trained world model from a run or a checkpoint folder."""
+"""Opens a trained world model: a run, a checkpoint, or one that ships with the package."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from drives.tokens.store import TokenSpec, TokenStore
 from tokenizer.load import Tokenizer
 from training.checkpoints.fitting import fitted
-from training.checkpoints.folder import MANIFEST, OpenedCheckpoint, open_checkpoint
+from training.checkpoints.folder import (
+    MANIFEST,
+    OpenedCheckpoint,
+    open_checkpoint,
+    write_checkpoint,
+)
 from training.checkpoints.manifests import check_kind, entries
+from training.checkpoints.shipped import named, without_places
 from training.errors import BadInput
 from worldmodel.conditioning.text_encoders import TextEncoder, Texts, texts_from
 from worldmodel.dynamics.base import Dynamics
@@ -17,6 +25,7 @@ from worldmodel.dynamics.config import DynamicsConfig
 from worldmodel.dynamics.kinds import build_dynamics, describe, from_description
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 
+PRETRAINED = Path(__file__).parent / "pretrained"
 KIND = "worldmodel"
 # Modules of a network that older checkpoints name differently: old name to new.
 RENAMED: dict[type[DynamicsConfig], dict[str, str]] = {
@@ -126,12 +135,12 @@ def current_name(config: DynamicsConfig, name: str) -> str:
 
 
 def load_world_model(path: str | Path) -> WorldModel:
-    """Open a run folder (its newest whole checkpoint) or a checkpoint folder.
+    """Open a shipped model, a run folder (its newest whole checkpoint) or a checkpoint folder.
 
     Raises:
         BadInput: not there, damaged, of another schema or of another kind.
     """
-    return world_model_from(open_checkpoint(Path(path), KIND))
+    return world_model_from(open_checkpoint(named(path, PRETRAINED, "ckpt"), KIND))
 
 
 def world_model_from(opened: OpenedCheckpoint) -> WorldModel:
@@ -152,3 +161,13 @@ def world_model_from(opened: OpenedCheckpoint) -> WorldModel:
     )
     network.eval().requires_grad_(False)
     return WorldModel(network, entry.spec, entry.action_names, folder, manifest)
+
+
+def export_world_model(checkpoint: Path, out: Path, **facts: Any) -> None:
+    """Write the weights in half precision, without optimizer state and places, with `facts`."""
+    opened = open_checkpoint(checkpoint, KIND)
+    weights = {
+        name: value.to(torch.float16) if value.is_floating_point() else value
+        for name, value in opened.weights.items()
+    }
+    write_checkpoint(out, weights, {**without_places(opened.manifest), **facts})

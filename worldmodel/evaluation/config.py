@@ -22,7 +22,7 @@ class EvalSettings:
     """What is judged, and where the report goes.
 
     Attributes:
-        ckpt: a run folder (its newest checkpoint) or a checkpoint folder.
+        ckpt: a shipped model, a run folder (its newest checkpoint) or a checkpoint folder.
         out: where the report goes; null: <run folder>/eval.
         tokenizer: of the world model's tokens, where it is another or not known.
         split: whose drives.
@@ -75,7 +75,7 @@ class DecodingBenchSettings:
     """Which ways to decode are measured.
 
     Attributes:
-        ckpt: a run folder (its newest checkpoint) or a checkpoint folder.
+        ckpt: a shipped model, a run folder (its newest checkpoint) or a checkpoint folder.
         tokenizer: of the world model's tokens, where it is another or not known.
         split: whose drives.
         allow_train: take clips that it was trained on as well.

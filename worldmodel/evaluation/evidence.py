@@ -125,6 +125,8 @@ def data_source(
                 f"{where}: is a published model, which names no data; give data.root=PATH (a token "
                 "store, commaVQ's files, or drives with tokenizer=FOLDER)"
             )
+        if class_name(trained) == DRIVES:  # a shipped model names no cache: the command line's
+            trained = {k: v for k, v in data.items() if k == "cache"} | trained
         return source_of(trained, says)
     if trained is not None and not Path(root).exists():
         return source_of(_elsewhere(trained, root), says)  # its own message says what is missing

@@ -13,9 +13,11 @@ from drives.splits.base import CHOICES, of_split
 from drives.splits.trained_clips import refuse_trained_clips
 from tokenizer.evaluation import long_enough
 from tokenizer.load import KIND as TOKENIZER
+from tokenizer.load import PRETRAINED as TOKENIZERS
 from tokenizer.load import Tokenizer, tokenizer_from
 from tokenizer.losses.lpips import PerceptualDistance, load_lpips
 from training.checkpoints.folder import OpenedCheckpoint, open_checkpoint
+from training.checkpoints.shipped import named
 from training.cli import plain
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.places import writable_folder
@@ -41,7 +43,7 @@ from worldmodel.evaluation.report import to_wandb
 from worldmodel.evaluation.report.page import write_report
 from worldmodel.evaluation.report.terminal import table_of
 from worldmodel.evaluation.subject import Decoded, JudgedModel
-from worldmodel.load import world_model_from
+from worldmodel.load import PRETRAINED, world_model_from
 
 METRICS, CLIPS, REPORT = "metrics.json", "clips.json", "report.html"
 WORLD_MODEL = "worldmodel"
@@ -56,11 +58,12 @@ def judge(cfg: DictConfig, decoded: Decoded | None = None) -> Path:
     """
     check_settings(cfg)
     device = compute_device(cfg.device)
-    opened = open_checkpoint(Path(cfg.ckpt))
+    opened = open_checkpoint(named(cfg.ckpt, PRETRAINED, "ckpt"))
     checkpoint, manifest = opened.path, opened.manifest
     kind = TOKENIZER if manifest.get("kind") == TOKENIZER else WORLD_MODEL
     cards = chosen_cards(plain(cfg), kind, checkpoint)
-    out = _run_folder(checkpoint) / "eval" if cfg.out is None else cfg.out
+    home = _run_folder(checkpoint, cfg)
+    out = home / "eval" if cfg.out is None else cfg.out
     out = writable_folder("out", out)
     if out.exists() and not (out / METRICS).exists():
         raise BadInput(f"out={out}: exists and is no evaluation of ours; choose another folder")
@@ -87,7 +90,7 @@ def judge(cfg: DictConfig, decoded: Decoded | None = None) -> Path:
         write_report(partial, facts, manifest, plain(cfg))
         shutil.rmtree(out, ignore_errors=True)
     if cfg.wandb:
-        to_wandb.send(facts, manifest, _run_folder(checkpoint), out)
+        to_wandb.send(facts, manifest, home, out)
     print(f"\n{table_of(facts['cards'])}")
     for file in sorted(out.iterdir()):
         print(f"  {file}")
@@ -217,7 +220,10 @@ def _lpips_for(
     return perceptual.to(device)
 
 
-def _run_folder(checkpoint: Path) -> Path:
+def _run_folder(checkpoint: Path, cfg: DictConfig) -> Path:
+    """Where a checkpoint's run lies; what ships with the package is evaluated among the runs."""
+    if checkpoint.parent in (PRETRAINED, TOKENIZERS):
+        return Path(cfg.paths.runs) / checkpoint.name
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
 
 

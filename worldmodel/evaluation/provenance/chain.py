@@ -8,15 +8,17 @@ from tokenizer.load import load_tokenizer
 from training.checkpoints.folder import check_weights, find_checkpoint
 from training.checkpoints.manifests import read_manifest
 from training.checkpoints.provenance import provenance_of
+from training.checkpoints.shipped import named
 from training.errors import BadInput
 from training.pages.wording import counted
 from worldmodel.evaluation.evidence import trained_on
+from worldmodel.load import PRETRAINED
 
 LIST = "train_footage"  # too long to print
 
 
 def provenance(path: Path) -> dict[str, Any]:
-    """The chain of a run folder's newest checkpoint, or of a checkpoint folder.
+    """The chain of a run folder's newest checkpoint, a checkpoint folder or a shipped world model.
 
     A world model's `tokenizer` is as its token store noted. If an older store noted none, the
     tokenizer of the config is opened, provided it is at hand and its hash fits.
@@ -24,7 +26,7 @@ def provenance(path: Path) -> dict[str, Any]:
     Raises:
         BadInput: no checkpoint is there, or it was altered.
     """
-    folder = find_checkpoint(path)
+    folder = find_checkpoint(named(path, PRETRAINED, "ckpt"))
     check_weights(folder)  # a hash in the manifest counts only if its file has it
     manifest = read_manifest(folder)
     found = {"checkpoint": str(folder), **provenance_of(manifest)}
