@@ -30,6 +30,7 @@ SUITES = (
     "head_memory",
     "tokenizer_speed",
     "encode",
+    "occupancy",
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from drives.actions.units import is_action
+from drives.actions.units import OUTCOMES, is_action
 from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drives
 from drives.config import DriveSourceConfig, TokenSourceConfig, existing_root
@@ -64,13 +64,13 @@ class DriveSource(DriveSourceConfig):
         return at_one_rate(open_drives(self.folder, self.actions, needed, splits), self.fps)
 
     def action_names(self, drives: Sequence[Drive]) -> tuple[str, ...]:
-        """Columns to use, in the order of the first drive.
+        """Columns that a model reads, in the order of the first drive.
 
         Raises:
             BadInput: the drives have columns, but none in common.
         """
         if self.actions is not None:
-            return tuple(self.actions)
+            return tuple(name for name in self.actions if name not in OUTCOMES)
         common = set.intersection(*(set(drive.action_names) for drive in drives))
         if not common and any(drive.action_names for drive in drives):
             some = next(drive for drive in drives if drive.action_names)
@@ -82,6 +82,15 @@ class DriveSource(DriveSourceConfig):
             )
         # A clock or a row's number explains no frame; a model would read the place from it.
         return tuple(n for n in drives[0].action_names if n in common and is_action(n))
+
+    def columns(self, drives: Sequence[Drive]) -> tuple[str, ...]:
+        """Columns that a token store keeps: those of a model, then rewards that all drives have.
+
+        Raises:
+            BadInput: as `action_names`.
+        """
+        outcomes = (n for n in OUTCOMES if all(n in drive.action_names for drive in drives))
+        return (*self.action_names(drives), *outcomes)
 
     def _say_left_out(self, drives: Sequence[Drive]) -> None:
         """Print the columns that are unused because a drive lacks them."""

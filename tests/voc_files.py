@@ -44,6 +44,11 @@ def voc(shared: Path) -> tuple[Occupancy, dict[str, Tensor], dict[str, Tensor], 
     return network, load_file(folder / "io.safetensors"), weights, said
 
 
+def frames(network: Occupancy, tokens: Tensor) -> Tensor:
+    """Observations [..., token] as steps of our grid [..., height, width]."""
+    return tokens.unflatten(-1, (network.layout.height, network.layout.width))
+
+
 def upstream_name(name: str, layers: int) -> str:
     """Their name of a weight of our GPT."""
     return sources(layers)[name]

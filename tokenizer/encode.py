@@ -239,7 +239,7 @@ def main(cfg: DictConfig) -> None:
     tokenizer = opened_name(cfg.tokenizer, values["ckpt"], values["options"])
     source = instantiate(cfg.data.source, _convert_="object")
     drives = source.open()
-    names = source.action_names(drives)
+    names = source.columns(drives)
     store = encode_drives(drives, tokenizer, out, names, config, shard=shard)
     num_steps = store.catalog.num_steps
     steps = int(num_steps.sum())

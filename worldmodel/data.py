@@ -147,7 +147,7 @@ def open_store(
         return source.open(on_corrupt)
     opened = opened or load_tokenizer(tokenizer)
     drives = source.open() if drives is None else drives
-    names = source.action_names(drives)
+    names = source.columns(drives)
     if not source.embedded and tokenizer == "carracing":
         print(
             "warning: the shipped tokenizer knows only the embedded drives; train one on yours "

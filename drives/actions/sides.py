@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from drives.actions.derived import LEFT
+from drives.actions.units import OUTCOMES
 from training.errors import BadInput
 
 SIDEWAYS = {
@@ -16,6 +17,7 @@ SIDEWAYS = {
     "lateral_acceleration_mps2",
 }
 EITHER_WAY = {
+    *OUTCOMES,
     "speed_mps",
     "acceleration_mps2",
     "throttle",

@@ -62,6 +62,9 @@ TIME_STEMS = r"(unix|gps|utc|epoch|log|system|capture|video|frame|camera|image|s
 TIME = re.compile(
     TIME_STEMS + r"(time|timestamp|time_stamp|datetime|date_time|date)(_(s|ms|us|ns))?"
 )
+# What an environment says of a step: no action, for a model would read the next frame from it.
+REWARD = "reward"
+OUTCOMES = (REWARD, "discount")
 SECONDS = {"_s": 1.0, "_ms": 1e-3, "_us": 1e-6, "_ns": 1e-9}
 
 
@@ -96,8 +99,8 @@ def is_time(name: str) -> bool:
 
 
 def is_action(name: str) -> bool:
-    """Whether a column may explain a frame: not an index, not a clock."""
-    return not is_index(name) and not is_time(name)
+    """Whether a column may explain a frame: not an index, not a clock, not what came of it."""
+    return not is_index(name) and not is_time(name) and name not in OUTCOMES
 
 
 def to_seconds(name: str, values: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:

@@ -133,7 +133,8 @@ def _warnings(
     if lost := [name for name in others if is_action(name)]:
         found.append(f"columns that only some recordings have are left out: {', '.join(lost)}")
     if rows := [name for name in others if not is_action(name)]:
-        found.append(f"columns that number or time the rows are no actions: {', '.join(rows)}")
+        what = "columns that number, time or reward the rows"
+        found.append(f"{what} are no actions: {', '.join(rows)}")
     for name, std in zip(statistics.names, statistics.std, strict=True):
         if statistics.num_read > 1 and std == 0:
             found.append(f"{name} has one value in all rows; a model learns nothing from it")

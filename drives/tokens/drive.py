@@ -1,13 +1,28 @@
 """A drive as tokens: in memory, or rows of a store's file that are mapped when they are read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, Integer
 
+from drives.actions.units import OUTCOMES
 from drives.captions import Caption
+
+
+def actions_among(columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns that a model reads: what came of a step is none."""
+    return tuple(name for name in columns if name not in OUTCOMES)
+
+
+def chosen(
+    rows: Float[np.ndarray, "step column"], columns: Sequence[str], names: Sequence[str]
+) -> Float[np.ndarray, "step name"]:
+    """Some columns of rows; a view where they are the first ones."""
+    if tuple(columns[: len(names)]) == tuple(names):
+        return rows[:, : len(names)]
+    return rows[:, [columns.index(name) for name in names]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,11 @@ class TokenDrive:
         return len(self.tokens)
 
     @property
+    def columns(self) -> Float[np.ndarray, "step column"]:
+        """All columns of its store, rewards included; in memory, the actions."""
+        return self.actions
+
+    @property
     def far(self) -> bool:
         """Whether its file may have to be fetched from a URL."""
         return False
@@ -52,6 +72,7 @@ class HoldsDrives(Protocol):
     def steps_of(self, row: int) -> int: ...
     def tokens_of(self, row: int) -> np.ndarray: ...
     def actions_of(self, row: int) -> np.ndarray: ...
+    def columns_of(self, row: int) -> np.ndarray: ...
     def damage_of(self, row: int) -> str: ...
     def captions_of(self, row: int) -> tuple[Caption, ...]: ...
     def roads_of(self, row: int) -> str: ...
@@ -94,6 +115,10 @@ class MappedDrive(TokenDrive):
     @property
     def actions(self) -> Float[np.ndarray, "step action"]:
         return self._holder.actions_of(self._row)
+
+    @property
+    def columns(self) -> Float[np.ndarray, "step column"]:
+        return self._holder.columns_of(self._row)
 
     @property
     def damage(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from drives.captions import Caption
 from drives.splits.footage import Footage
-from drives.tokens.drive import MappedDrive, TokenDrive
+from drives.tokens.drive import MappedDrive, TokenDrive, actions_among, chosen
 from drives.tokens.spec import TokenSpec
 from drives.tokens.store import TokenStore
 from training.errors import BadInput
@@ -36,7 +36,8 @@ class MixedStore(TokenStore):
         first = self.spec_of(stores)
         self.spec, self.root = first.spec, first.root
         self.on_corrupt = first.on_corrupt
-        self.action_names = self._common_columns(stores)
+        self.columns = self._common_columns(stores)
+        self.action_names = actions_among(self.columns)
         self.manifest = {"spec": first.manifest["spec"], "notes": first.manifest.get("notes", {})}
         self._stores = stores
         self._starts = [0, *accumulate(len(store.catalog) for store in stores)]
@@ -63,13 +64,13 @@ class MixedStore(TokenStore):
 
     @staticmethod
     def _common_columns(stores: Sequence[TokenStore]) -> tuple[str, ...]:
-        common = set.intersection(*(set(store.action_names) for store in stores))
-        names = tuple(name for name in stores[0].action_names if name in common)
-        if not names and any(store.action_names for store in stores):
-            told = "; ".join(f"{s.root}: {', '.join(s.action_names) or 'none'}" for s in stores)
+        common = set.intersection(*(set(store.columns) for store in stores))
+        names = tuple(name for name in stores[0].columns if name in common)
+        if not names and any(store.columns for store in stores):
+            told = "; ".join(f"{s.root}: {', '.join(s.columns) or 'none'}" for s in stores)
             raise BadInput(f"no action column is in all parts of the mixture ({told})")
         for store in stores:
-            if left := [name for name in store.action_names if name not in common]:
+            if left := [name for name in store.columns if name not in common]:
                 print(f"note: {store.root}: its columns {', '.join(left)} are not in all parts")
         return names
 
@@ -101,7 +102,7 @@ class MixedStore(TokenStore):
         total = sum(self.part_weights.values())
         shares = {name: float(weight) / total for name, weight in self.part_weights.items()}
         facts = [[store.hash, shares.get(name)] for name, store in self.parts.items()]
-        text = json.dumps([asdict(self.spec), self.action_names, facts], sort_keys=True)
+        text = json.dumps([asdict(self.spec), self.columns, facts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def digests(self, split: str | None = None) -> dict[str, str]:
@@ -125,12 +126,9 @@ class MixedStore(TokenStore):
         store, own = self._place(row)
         return store.tokens_of(own)
 
-    def actions_of(self, row: int) -> np.ndarray:
+    def columns_of(self, row: int) -> np.ndarray:
         store, own = self._place(row)
-        actions = store.actions_of(own)
-        if store.action_names == self.action_names:
-            return actions
-        return actions[:, [store.action_names.index(name) for name in self.action_names]]
+        return chosen(store.columns_of(own), store.columns, self.columns)
 
     def damage_of(self, row: int) -> str:
         store, own = self._place(row)

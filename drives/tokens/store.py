@@ -22,7 +22,7 @@ from drives.remote.mirror import mirror_of
 from drives.splits.base import of_split
 from drives.splits.footage import UNKNOWN, Footage, content_entry
 from drives.tokens.catalog import Catalog
-from drives.tokens.drive import MappedDrive, TokenDrive
+from drives.tokens.drive import MappedDrive, TokenDrive, actions_among, chosen
 from drives.tokens.files import MappedFile, StoreFiles
 from drives.tokens.manifest import REMEDY, read_store_manifest
 from drives.tokens.spec import TokenSpec, frame_shape
@@ -43,6 +43,10 @@ class TokenStore:
         on_corrupt: "stop" at a damaged drive, or "skip": set its `damage` and keep its position,
             so that the windows of all other drives keep their ids.
 
+    Attributes:
+        columns: all that is kept of every step.
+        action_names: those that a model reads: `columns` without rewards.
+
     Raises:
         BadInput: the manifest is missing or of another schema, a file is missing, altered or of
             another shape, or tokens are outside the vocabulary.
@@ -52,11 +56,12 @@ class TokenStore:
         self.root, self.on_corrupt = Path(root), on_corrupt
         self.manifest = read_store_manifest(self.root)
         self.spec = TokenSpec.from_dict(self.manifest["spec"])
-        self.action_names: tuple[str, ...] = tuple(self.manifest["action_names"])
+        self.columns: tuple[str, ...] = tuple(self.manifest["action_names"])
+        self.action_names = actions_among(self.columns)
         self.catalog: Catalog = self.manifest["drives"]
         if not len(self.catalog):
             raise BadInput(f"{self.root}: the store holds no drives; {REMEDY}")
-        width = len(self.action_names)
+        width = len(self.columns)
         self._files = StoreFiles(self.root, self.catalog, self.spec, width, verify)
         self._captioned = self.catalog.saying("captions")
         self._all: list[TokenDrive] = []
@@ -64,7 +69,7 @@ class TokenStore:
 
     def _check(self) -> None:
         """What can be known at once; BadInput, or a warning where damage is skipped."""
-        row = 4 * (self.spec.tokens_per_step + len(self.action_names))
+        row = 4 * (self.spec.tokens_per_step + len(self.columns))
         if int(self.catalog.num_steps.sum()) * row <= CHECKED_AT_ONCE:
             self.prefetch(range(len(self.catalog)))
             found = [r for i in range(len(self.catalog)) if (r := self.damage_of(i))]
@@ -119,7 +124,7 @@ class TokenStore:
     @property
     def hash(self) -> str:
         """sha256 over tokens, actions, captions, splits and tokenizer."""
-        parts = [self.manifest["spec"], self.action_names, sorted(self.digests().items())]
+        parts = [self.manifest["spec"], self.columns, sorted(self.digests().items())]
         return _sha256(parts)
 
     def digests(self, split: str | None = None) -> dict[str, str]:
@@ -156,10 +161,14 @@ class TokenStore:
 
     def actions_of(self, row: int) -> np.ndarray:
         """The same of its actions."""
+        return chosen(self.columns_of(row), self.columns, self.action_names)
+
+    def columns_of(self, row: int) -> np.ndarray:
+        """The same of all its columns, rewards included."""
         file, first, steps = self._rows(row)
         if damage := file.damage or file.damaged.get(row, ""):
             self._stop(damage)
-            return np.zeros((steps, len(self.action_names)), np.float32)
+            return np.zeros((steps, len(self.columns)), np.float32)
         return file.actions[first : first + steps]
 
     def damage_of(self, row: int) -> str:

@@ -88,7 +88,7 @@ def evidence_of(
         # Cutting the sides is noted, not refused: an evaluation may, a training would learn it.
         encode = replace(encode, fit="cover")
         store = open_store(source, name, encode, opened=opened, drives=drives)
-        taken = encoded_versions(drives, store.action_names, encode)
+        taken = encoded_versions(drives, store.columns, encode)
         evidence = Evidence(store, taken, opened, encode.every)
     else:
         store = source.open()

@@ -46,7 +46,7 @@ from worldmodel.evaluation.subject import Decoded, JudgedModel
 from worldmodel.load import PRETRAINED, world_model_from
 
 METRICS, CLIPS, REPORT = "metrics.json", "clips.json", "report.html"
-WORLD_MODEL = "worldmodel"
+WORLD_MODEL, OCCUPANCY = "worldmodel", "occupancy"
 Findings = dict[str, Any]
 
 
@@ -61,7 +61,10 @@ def judge(cfg: DictConfig, decoded: Decoded | None = None) -> Path:
     opened = open_checkpoint(named(cfg.ckpt, PRETRAINED, "ckpt"))
     checkpoint, manifest = opened.path, opened.manifest
     kind = TOKENIZER if manifest.get("kind") == TOKENIZER else WORLD_MODEL
-    cards = chosen_cards(plain(cfg), kind, checkpoint)
+    network = manifest.get("network")
+    samples_future = isinstance(network, dict) and network.get("name") == OCCUPANCY
+    usual = OCCUPANCY if samples_future else kind
+    cards = chosen_cards(plain(cfg), kind, checkpoint, usual)
     home = _run_folder(checkpoint, cfg)
     out = home / "eval" if cfg.out is None else cfg.out
     out = writable_folder("out", out)
@@ -103,14 +106,19 @@ def check_settings(cfg: DictConfig) -> None:
     at_least(1, batch_size=cfg.batch_size)
 
 
-def chosen_cards(values: Mapping[str, Any], kind: str, checkpoint: Path) -> list[Card]:
+def chosen_cards(
+    values: Mapping[str, Any], kind: str, checkpoint: Path, usual: str | None = None
+) -> list[Card]:
     """The cards of the command line, or the default ones of this kind of checkpoint.
+
+    Args:
+        usual: whose default ones, where not those of the kind.
 
     Raises:
         BadInput: a card for another kind, or a changed card under a published version.
     """
     asked = judged_settings(values.get("cards") or {}, "cards")
-    cards = list(asked.values()) or [CARDS[name]() for name in DEFAULT[kind]]
+    cards = list(asked.values()) or [CARDS[name]() for name in DEFAULT[usual or kind]]
     for card in cards:
         if card.kind != kind:
             fitting = ", ".join(name for name, other in CARDS.items() if other.kind == kind)

@@ -1,6 +1,6 @@
 """Exact likelihoods and entropies of the next frame in the known-entropy world.
 
-Equations (1) to (6) are in `worldmodel.known_entropy.world`.
+Equations (1) to (6) are in `worldmodel.known_entropy.world`, (7) and (8) in `occupancy`.
 """
 
 import math
@@ -65,9 +65,7 @@ class TurningChannel:
         Without shifts, each token is also given the earlier tokens in raster order:
         -log sum_a p(a | x'_{<i}) f(x'_i | roll_a(x)_i).
         """
-        nats = np.where(
-            self._is_match(past, target), -math.log(self.match), -math.log(self.mismatch)
-        )
+        nats = np.where(self.matches(past, target), -math.log(self.match), -math.log(self.mismatch))
         if shift is not None:
             return np.take_along_axis(nats, shift[..., None, None, None], axis=-3).squeeze(-3)
         read = np.cumsum(-nats.reshape(*nats.shape[:-2], -1), axis=-1)
@@ -83,14 +81,15 @@ class TurningChannel:
         target: Integer[np.ndarray, "*frame height width"],
     ) -> Float[np.ndarray, "*frame height width"]:
         """Nats of every token under the best product over cells, without the shift: (6)."""
-        likelihood = np.where(self._is_match(past, target), self.match, self.mismatch)
+        likelihood = np.where(self.matches(past, target), self.match, self.mismatch)
         return -np.log(np.tensordot(likelihood, self.shift_probs, axes=(-3, 0)))
 
-    def _is_match(
+    def matches(
         self,
         past: Integer[np.ndarray, "*frame height width"],
         target: Integer[np.ndarray, "*frame height width"],
     ) -> Bool[np.ndarray, "*frame shift height width"]:
+        """Which tokens of a frame match the past one, rolled by each shift."""
         turned = np.stack([np.roll(past, shift, axis=-1) for shift in self.shifts], axis=-3)
         return turned == target[..., None, :, :]
 
@@ -105,18 +104,27 @@ class TurningChannel:
         num_tokens = rows * self.width + cells
         total = 0.0
         for true, prob in enumerate(self.shift_probs):
-            counts = np.ones((1,) * len(self.shifts))
-            for length in [self.width] * rows + [cells]:
-                counts = _convolve(counts, self._row_counts[true][length])
+            counts = self.counts(true, rows, cells)
             log_joint = np.full(counts.shape, -np.inf)
             for axis, other in enumerate(self.shift_probs):
                 if other:
-                    k = np.indices(counts.shape, sparse=True)[axis]
+                    k: np.ndarray = np.indices(counts.shape, sparse=True)[axis]
                     log_m, log_n = math.log(self.match), math.log(self.mismatch)
                     term = math.log(other) + k * log_m + (num_tokens - k) * log_n
                     log_joint = np.logaddexp(log_joint, term)
             total -= prob * float((counts * log_joint).sum())
         return total
+
+    def counts(self, true: int, rows: int, cells: int) -> Float[np.ndarray, "*matches"]:
+        """P(number of matches of each shift) of the first `rows` rows and `cells` more tokens.
+
+        Args:
+            true: index of the shift by which the frame was rolled.
+        """
+        counts = np.ones((1,) * len(self.shifts))
+        for length in [self.width] * rows + [cells]:
+            counts = _convolve(counts, self._row_counts[true][length])
+        return counts
 
     @cached_property
     def _row_counts(self) -> list[list[np.ndarray]]:

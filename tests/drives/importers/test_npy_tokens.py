@@ -69,7 +69,8 @@ def test_latents_become_a_store_with_actions(kind, side, vocab, tmp_path):
     main(["dmc_latents", str(tmp_path / "in"), str(tmp_path / "out"), "--fps=50"])
     store = TokenStore(tmp_path / "out")
     assert (store.spec.grid, store.spec.vocab_size) == ((1, side, side), vocab)
-    assert store.action_names == (*(f"action_{i}" for i in range(6)), "reward")
+    assert store.action_names == tuple(f"action_{i}" for i in range(6))
+    assert store.columns == (*store.action_names, "reward")
     assert {d.id: d.split for d in store.all} == {
         "a-0000": "train",
         "a-0001": "val",
@@ -77,7 +78,8 @@ def test_latents_become_a_store_with_actions(kind, side, vocab, tmp_path):
     }
     second = store.find("a-0001")
     np.testing.assert_array_equal(second.tokens.reshape(12, -1), arrays[kind][12:24])
-    np.testing.assert_array_equal(second.actions[:11, :6], arrays["action"][13:24])
+    np.testing.assert_array_equal(second.actions[:11], arrays["action"][13:24])
+    np.testing.assert_array_equal(second.columns[:11, 6], arrays["reward"][13:24])
 
 
 def test_latents_need_their_key_and_a_rate(tmp_path):

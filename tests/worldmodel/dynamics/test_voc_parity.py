@@ -3,18 +3,13 @@
 import pytest
 import torch
 from torch import Tensor
-from voc_files import read, upstream_name, voc
+from voc_files import frames, read, upstream_name, voc
 
 from worldmodel.decoding import Sampling
 from worldmodel.dynamics.occupancy.model import Occupancy
 
 LOSS = {"atol": 1e-5, "rtol": 0.0}
 GRADIENT = {"atol": 1e-5, "rtol": 1e-3}
-
-
-def frames(network: Occupancy, tokens: Tensor) -> Tensor:
-    """Observations [..., token] as steps of our grid [..., height, width]."""
-    return tokens.unflatten(-1, (network.layout.height, network.layout.width))
 
 
 def windows(network: Occupancy, io: dict[str, Tensor], number: int) -> Tensor:

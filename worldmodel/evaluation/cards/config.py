@@ -15,6 +15,7 @@ from worldmodel.evaluation.videos.config import DISTANCES, LPIPS_NETS, MIN_I3D_F
 
 # Counts that several cards have.
 COUNTS = {"num_windows", "num_clips", "num_futures", "num_segments", "max_frames", "reader_steps"}
+COUNTS |= {"num_samples", "reward_steps"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +186,24 @@ class DriftCard(Card):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OccupancyCard(Card):
+    """What does an occupancy model know of the discounted future, and of values?
+
+    Attributes:
+        num_windows: states, evenly spread over the drives.
+        num_samples: frames of the discounted future of each, for its value.
+        reward: the column that is the reward; null is `reward`, where the data has it.
+        reward_steps: training steps of the network that reads rewards from tokens.
+    """
+
+    name: ClassVar[str] = "occupancy"
+    num_windows: int = 64
+    num_samples: int = 100
+    reward: str | None = None
+    reward_steps: int = 400
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReconstructionCard(Card):
     """How close are a tokenizer's reconstructions?
 
@@ -251,23 +270,12 @@ class CommaVQCard(Card):
         super().__post_init__()
 
 
-CARDS: dict[str, type[Card]] = {
-    card.name: card
-    for card in (
-        TeacherForcedCard,
-        FloorsCard,
-        RolloutCard,
-        DistanceCard,
-        ControlCard,
-        DriftCard,
-        ReconstructionCard,
-        OnexCard,
-        CommaVQCard,
-    )
-}
+# All of the above, in their order.
+CARDS: dict[str, type[Card]] = {card.name: card for card in Card.__subclasses__()}
 # The default cards.
 DEFAULT = {
     "worldmodel": ("teacher_forced", "rollout", "control"),
+    "occupancy": ("occupancy",),
     "tokenizer": ("reconstruction",),
 }
 # Hash of the settings of every published version.
@@ -278,6 +286,7 @@ VERSIONS: dict[str, dict[str, str]] = {
     "distance": {"1": "fd600cf8c1e18ed5"},
     "control": {"1": "0a2bbe8350896d5a"},
     "drift": {"1": "3283c53802d2b993"},
+    "occupancy": {"1": "2bd0949eb263be12"},
     "onex": {"1": "21ea3d71a84a4277"},
     "commavq": {"1": "816d1ffb32140617"},
     "reconstruction": {"1": "68af64456c85ac16"},

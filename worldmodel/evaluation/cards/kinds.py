@@ -11,6 +11,7 @@ from worldmodel.evaluation.cards import (
     distance,
     drift,
     floors,
+    occupancy,
     onex,
     rollout,
     teacher_forced,
@@ -22,6 +23,7 @@ from worldmodel.evaluation.cards.config import (
     DistanceCard,
     DriftCard,
     FloorsCard,
+    OccupancyCard,
     OnexCard,
     RolloutCard,
     TeacherForcedCard,
@@ -68,6 +70,7 @@ KINDS: dict[type[Card], Kind] = {
     DistanceCard: Kind(distance.measure, JudgedModel.lengths, distance.lacks),
     ControlCard: Kind(control.measure, control.check, actions_are_read),
     DriftCard: Kind(drift.measure, JudgedModel.lengths),
+    OccupancyCard: Kind(occupancy.measure, occupancy.check, occupancy.lacks),
     OnexCard: Kind(onex.measure, onex.check),
     CommaVQCard: Kind(commavq.measure, commavq.check),
 }
@@ -80,6 +83,11 @@ def check(subject: JudgedModel, card: Card, asked: bool) -> None:
         asked: whether the user named the card; a default card is left out instead.
     """
     kind = KINDS[type(card)]
+    if subject.network.state_steps and not isinstance(card, OccupancyCard):
+        raise BadInput(
+            f"card={card.name}: asks for the next frames, and {subject.model.path} samples one "
+            "frame of the discounted future; ask card=occupancy"
+        )
     kind.check(subject, card)
     lacks = kind.lacks(subject, card)
     if asked and lacks:

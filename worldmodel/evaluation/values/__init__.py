@@ -1,0 +1,1 @@
+"""Values: discounted sums of rewards, estimated from samples of the discounted future."""

@@ -1,0 +1,92 @@
+"""A network that reads the reward of a frame from its tokens, and its training."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from drives.tokens.spec import TokenSpec
+from training.errors import BadInput
+
+MIN_FRAMES = 50
+BATCH, LR = 256, 1e-3
+
+
+class RewardHead(nn.Module):
+    """An MLP over the vectors of all tokens of a frame; (256, 256) in Video Occupancy Models.
+
+    Args:
+        codebook: fixed vectors of the tokens; None: learned ones, 16 channels wide.
+        hidden: widths of the hidden layers.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        codebook: Float[Tensor, "vocab channel"] | None = None,
+        hidden: Sequence[int] = (256, 256),
+    ) -> None:
+        super().__init__()
+        if codebook is None:
+            self.embed = nn.Embedding(spec.vocab_size, 16)
+        else:
+            self.embed = nn.Embedding.from_pretrained(codebook)
+        self.grids = spec.grid[0]
+        widths = (spec.tokens_per_step * self.embed.embedding_dim, *hidden)
+        layers: list[nn.Module] = []
+        for wide, narrow in pairwise(widths):
+            layers += [nn.Linear(wide, narrow), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+
+    def forward(self, tokens: Int[Tensor, "*frame height width"]) -> Float[Tensor, "*frame"]:
+        """The reward of the step that led to each frame."""
+        grids = self.embed(tokens.unflatten(-2, (self.grids, -1)))
+        flat = grids.movedim(-1, -3).flatten(-4)  # every grid with its channels first
+        out: Tensor = self.layers(flat)[..., 0] * self.std + self.mean
+        return out
+
+    def loss(
+        self, tokens: Int[Tensor, "*frame height width"], rewards: Float[Tensor, "*frame"]
+    ) -> Float[Tensor, ""]:
+        """Mean squared error."""
+        return F.mse_loss(self(tokens), rewards)
+
+
+def fit_rewards(
+    tokens: Int[Tensor, "frame height width"],
+    rewards: Float[Tensor, " frame"],
+    spec: TokenSpec,
+    steps: int,
+    seed: int = 0,
+) -> RewardHead:
+    """Train a reward head on frames and the rewards that led to them; deterministic.
+
+    Raises:
+        BadInput: too few frames, or rewards that never change.
+    """
+    if len(tokens) < MIN_FRAMES or not rewards.std() > 0:
+        raise BadInput(
+            f"rewards of {len(tokens)} train frames with deviation {rewards.std():.3g}: nothing "
+            f"can be learned from them; give {MIN_FRAMES} frames or more and rewards that change"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = RewardHead(spec).to(tokens.device)
+        head.mean, head.std = rewards.mean(), rewards.std()
+        optimizer = torch.optim.AdamW(head.parameters(), LR, weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps)
+        for _ in range(steps):
+            rows = torch.randint(len(tokens), (BATCH,)).to(tokens.device)
+            optimizer.zero_grad()
+            head.loss(tokens[rows], rewards[rows]).backward()
+            optimizer.step()
+            schedule.step()
+    return head.eval().requires_grad_(False)
