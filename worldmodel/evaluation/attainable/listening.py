@@ -75,7 +75,7 @@ def open_attainable(file: Path, store: TokenStore) -> Hearable:
     for answer in told["answers"]:
         if isinstance(answer, dict) and (answer.get("horizon"), answer.get("lag")) == (1, 0):
             parts = {name: answer.get(name) for name in ("bits_per_frame", "by_drive")}
-            found = judged(_Answer, parts, f"{where}: answers")
+            found = judged(_Used, parts, f"{where}: answers")
             return Hearable(
                 found.bits_per_frame,
                 found.by_drive,
@@ -85,7 +85,7 @@ def open_attainable(file: Path, store: TokenStore) -> Hearable:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Used:
     bits_per_frame: Estimate
     by_drive: dict[str, tuple[float, int]]
 
