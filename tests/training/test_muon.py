@@ -10,7 +10,7 @@ from torch import nn
 
 from training.config import AdamWConfig, MuonConfig
 from training.errors import BadInput
-from training.optimization.muon import MuonWithAdamW
+from training.optimization.muon import KernelMuon, MuonWithAdamW
 from training.optimization.optimizers import build_optimizer
 from training.trainer import check_optimizer
 from training.watch.gradients import FiniteGuard
@@ -155,3 +155,21 @@ def test_shards_are_refused(composed):
     cfg = composed("gpt_tiny", "optimizer=muon", "trainer=fsdp")
     with pytest.raises(BadInput, match="optimizer=muon with trainer=fsdp"):
         check_optimizer(cfg, SimpleNamespace(optimizer_config=MuonConfig(), trained=Blocks()))
+
+
+def test_kernels_are_stepped_as_matrices_with_a_row_per_output_channel():
+    torch.manual_seed(0)
+    matrix = nn.Parameter(torch.randn(6, 18))
+    kernel = nn.Parameter(matrix.detach().view(6, 2, 3, 3).clone())
+    ends = []
+    for parameter in (matrix, kernel):
+        adamw = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], fused=True)
+        optimizer = MuonWithAdamW(adamw, KernelMuon([parameter], lr=0.1))
+        for step in range(3):
+            torch.manual_seed(step)
+            parameter.grad = torch.randn(6, 18).view_as(parameter)
+            optimizer.step()
+        ends.append(parameter.detach().view(6, 18))
+    same(ends[0], ends[1])
+    torch.manual_seed(0)
+    assert not torch.equal(ends[0], torch.randn(6, 18))

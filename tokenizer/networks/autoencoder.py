@@ -29,6 +29,14 @@ class Autoencoder(PixelNetwork):
         """Weight where the adaptive GAN weight compares gradients (Esser et al. 2021, eq. 7)."""
         return self.decoder.conv_out.weight
 
+    def block_kernels(self) -> dict[str, nn.Parameter]:
+        """Kernels between the first and the last convolution by name, for Muon."""
+        return {
+            name: kernel
+            for name, kernel in self.named_parameters()
+            if ".layers." in name and kernel.ndim == 4 and not name.startswith("encoder.layers.0.")
+        }
+
     def latents(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw dim"]:
         return rearrange(self.encoder(frames), "n c h w -> n h w c")
 

@@ -1,18 +1,39 @@
-"""Muon for the matrices of the blocks, AdamW for everything else, as one optimizer.
+"""Muon for the matrices and kernels of the blocks, AdamW for everything else, as one optimizer.
 
 Muon (Jordan 2024, kellerjordan.github.io/posts/muon) steps along the orthogonalised momentum of a
 matrix; the size of its steps is that of AdamW (Liu et al. 2025, arXiv 2502.16982, section 2.2), so
 it needs no learning rate of its own order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 MOMENTUM = "momentum_buffer"
+
+
+class KernelMuon(Muon):
+    """torch.optim.Muon for kernels of convolutions too: matrices with a row per output channel.
+
+    torch's refuses them when it is built; so it is built with a matrix, and given these.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], **settings: Any) -> None:
+        super().__init__([nn.Parameter(torch.zeros(1, 1))], **settings)
+        self.param_groups[0]["params"] = list(params)
+
+    def _init_group(
+        self, group: Any, params: list[Tensor], grads: list[Tensor], buffers: list[Tensor]
+    ) -> bool:
+        for p in group["params"]:
+            if p.grad is not None:
+                params.append(p.view(len(p), -1))  # a view: the step moves the kernel itself
+                grads.append(p.grad.flatten(1))
+                buffers.append(self.state[p][MOMENTUM].view(len(p), -1))
+        return False
 
 
 class MuonWithAdamW(Optimizer):

@@ -1,13 +1,14 @@
 """Optimizer groups and learning-rate schedules; functions of the step alone."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from training.config import AdamWConfig, MuonConfig
 from training.errors import BadInput
-from training.optimization.muon import MuonWithAdamW
+from training.optimization.muon import KernelMuon, MuonWithAdamW
 
 
 def lr_factor(config: AdamWConfig, step: int, max_steps: int) -> float:
@@ -59,7 +60,7 @@ def build_optimizer(
         fused=True,  # only fused AdamW can refuse a step (training.watch.gradients)
     )
     if isinstance(config, MuonConfig):
-        muon = torch.optim.Muon(
+        muon = KernelMuon(
             matrices.values(),
             lr=config.muon_lr,
             weight_decay=config.weight_decay,
@@ -78,9 +79,14 @@ def build_optimizer(
 def block_matrices(module: nn.Module) -> dict[str, nn.Parameter]:
     """The matrices of the blocks by name, which Muon steps.
 
+    A module may define `block_kernels()`, which says; else they are those of its `blocks`.
+
     Raises:
         BadInput: the network has no `blocks`.
     """
+    own: Callable[[], dict[str, nn.Parameter]] | None = getattr(module, "block_kernels", None)
+    if own is not None:
+        return own()
     found = {
         name: parameter
         for name, parameter in module.named_parameters()

@@ -5,7 +5,10 @@ import torch
 
 from tokenizer.networks.autoencoder import Autoencoder
 from tokenizer.networks.config import AutoencoderConfig, MusikConfig
+from training.config import MuonConfig
 from training.errors import BadInput
+from training.optimization.muon import MuonWithAdamW
+from training.optimization.optimizers import build_optimizer
 
 
 def network_of(*upsampled: int) -> Autoencoder:
@@ -44,3 +47,14 @@ def test_resolutions_that_cannot_be_are_refused(upsampled) -> None:
 def test_musik_has_no_decoder_to_upsample() -> None:
     with pytest.raises(BadInput, match="no decoder"):
         MusikConfig(patch=4, upsampled=(8,))
+
+
+def test_a_tokenizer_s_kernels_are_muon_s_but_for_the_first_and_the_last():
+    network = network_of(8)
+    optimizer, _ = build_optimizer(network, MuonConfig(), 10)
+    names = {id(p): name for name, p in network.named_parameters()}
+    assert isinstance(optimizer, MuonWithAdamW)
+    moved = {names[id(p)] for group in optimizer.muon.param_groups for p in group["params"]}
+    kernels = {name for name, p in network.named_parameters() if p.ndim == 4}
+    rest = {"encoder.layers.0.weight", "encoder.conv_out.weight", "decoder.conv_out.weight"}
+    assert moved == kernels - rest
