@@ -31,6 +31,7 @@ SUITES = (
     "tokenizer_speed",
     "encode",
     "occupancy",
+    "codec",
 )
 
 

@@ -19,6 +19,9 @@ from drives.tokens.writer import TokenStoreWriter
 from drives.video.images import read_image
 from drives.writing import write_drive
 from training.checkpoints.folder import check_whole, read_state, read_weights, write_checkpoint
+from training.errors import BadInput
+from worldmodel.codec.container import ContainerWriter, Header, Segment, SegmentAbout
+from worldmodel.codec.reading import examine, segments_of
 from worldmodel.evaluation.challenges.submission import (
     Submitted,
     check_submission,
@@ -146,7 +149,39 @@ def read_submission(file: Path) -> Any:
     return check_submission(file.parent, 1, (3, 2, 2), 20, 5)
 
 
+def codec_container(folder: Path) -> Path:
+    """Three segments with a header."""
+    header = Header(
+        schema=1,
+        source={"kind": "store"},
+        spec={},
+        action_names=COLUMNS,
+        predictors=({"name": "unigram"},),
+        arithmetic="exact 1",
+        segment_steps=4,
+        parallel=2,
+        coder="test",
+    )
+    path = folder / "a.codec"
+    with path.open("wb") as file:
+        writer = ContainerWriter(file, header)
+        for number in range(3):
+            about = SegmentAbout(
+                drive="a", split="test", first=4 * number, steps=4, tokens="", bits=1.0
+            )
+            writer.add(Segment(about, bytes(range(200)), bytes(20)))
+        writer.end()
+    return path
+
+
+def read_container(path: Path) -> dict[int, Segment]:
+    if (found := examine(path)).damage:
+        raise BadInput(f"{path}: {found.damage[0]}")
+    return dict(segments_of(path))
+
+
 OWN_READERS = {
+    "codec, container": Reader(codec_container, read_container, True),
     "drive.json": Reader(drive_json, read_drive, False),
     "actions.csv, recorded": Reader(
         lambda folder: drive_folder(folder, "png") / "actions.csv", read_drive, True

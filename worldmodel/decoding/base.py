@@ -1,8 +1,10 @@
 """Base of all decoders: read a prompt, then extend it frame by frame."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
@@ -10,10 +12,16 @@ from training.errors import BadInput
 from training.ranges import at_least, within
 from worldmodel.decoding.config import Guidance, Sampling
 from worldmodel.decoding.guidance import guide
+from worldmodel.decoding.sampling import sample
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.masked.space_time import TimeCache
 from worldmodel.dynamics.text import TextContext
+
+# Picks the tokens of some cells of the open frame from their logits [row cell vocab].
+Choose = Callable[[Tensor, slice | Tensor], Tensor]
+# Yields the logits of some cells, is sent their tokens, and returns the frame's.
+Cells = Generator[tuple[Tensor, slice], Tensor, Tensor]
 
 
 class FrameDecoder(ABC):
@@ -121,6 +129,66 @@ class RowDecoder(FrameDecoder):
     def read(self, num_steps: int) -> None:
         """Fill a fresh `cache` from the newest `num_steps` frames."""
 
+    @abstractmethod
+    def predict(self, action: Float[Tensor, "future action"] | None = None) -> Cells:
+        """Append a frame: yields logits [row cell vocab] of its next cells, is sent their tokens.
+
+        Returns:
+            The tokens [row height width] of the frame.
+        """
+
+    @torch.inference_mode()
+    def extend(
+        self, choose: Choose, action: Float[Tensor, "future action"] | None = None
+    ) -> Int[Tensor, "row height width"]:
+        """Append a frame; `choose` picks its tokens."""
+        return answered(self.predict(action), choose)
+
+    @torch.inference_mode()
+    def next_frame(
+        self, action: Float[Tensor, "future action"] | None = None
+    ) -> Int[Tensor, "future height width"]:
+        """Sample the next frame, given the action that leads to it."""
+        self._draw_uniform()
+        return self.extend(self.draw, action)[: self.num_futures]
+
+    def draw(
+        self, logits: Float[Tensor, "row cell vocab"], cells: slice | Tensor
+    ) -> Int[Tensor, "row cell"]:
+        """Sample some cells of the open frame, each with its uniform number."""
+        logits, uniform = self.guided(logits, cells), self._uniform[:, cells].flatten()
+        drawn = sample(logits.flatten(0, 1), self.sampling, uniform)
+        return self.both(drawn.view(logits.shape[:2]))
+
+    @torch.inference_mode()
+    def score_next(
+        self,
+        frame: Int[Tensor, "future height width"],
+        action: Float[Tensor, "future action"] | None = None,
+    ) -> Float[Tensor, "future space"]:
+        """Cross entropy (nats) of a real frame under this decoder; then append that frame.
+
+        It includes approximations: the cost of an approximate decoder is the difference to an
+        exact one.
+        """
+        real = frame.flatten(1)
+        nll = torch.empty(real.shape, device=real.device)
+
+        def score(logits: Tensor, cells: slice | Tensor) -> Tensor:
+            logits = self.guided(logits, cells).mT.float()
+            nll[:, cells] = F.cross_entropy(logits, real[:, cells], reduction="none")
+            return self.both(real[:, cells])
+
+        self._draw_uniform()  # a draft may use them
+        self.extend(score, action)
+        return nll
+
+    def _draw_uniform(self) -> None:
+        """Draw the uniform number that decides each token of the next frame."""
+        space = self.layout.tokens_per_step
+        uniform = torch.rand(space, self.num_futures, generator=self.generator)
+        self._uniform = uniform.to(self.tokens.device).T
+
     def _pair(self, guidance: Guidance) -> None:
         """Add an unconditioned copy of every row, for guidance."""
         captions = self.captions
@@ -179,6 +247,17 @@ class RowDecoder(FrameDecoder):
         """Store the action of the next frame, if the model reads actions."""
         if self.actions is not None and action is not None:
             self.actions = torch.cat([self.actions, self.both(action)[:, None]], dim=1)
+
+
+def answered(cells: Cells, choose: Choose) -> Tensor:
+    """The return value of `cells`, whose tokens `choose` picks."""
+    try:
+        logits, which = next(cells)
+        while True:
+            logits, which = cells.send(choose(logits, which))
+    except StopIteration as end:
+        frame: Tensor = end.value
+        return frame
 
 
 def token_shares(guidance: Guidance, num_tokens: int) -> Float[Tensor, " token"]:

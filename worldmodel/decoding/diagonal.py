@@ -5,8 +5,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from training.ranges import within
+from worldmodel.decoding.base import Choose
 from worldmodel.decoding.config import Sampling
-from worldmodel.decoding.raster import Choose, Decoder
+from worldmodel.decoding.raster import Decoder
 from worldmodel.dynamics.gpt.model import GPT
 
 

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from worldmodel.decoding.base import FrameDecoder
-from worldmodel.decoding.raster import Choose, Decoder
+from worldmodel.decoding.base import Choose, FrameDecoder
+from worldmodel.decoding.raster import Decoder
 
 
 class Draft:

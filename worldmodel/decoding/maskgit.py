@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from training.ranges import at_least, one_of
-from worldmodel.decoding.base import RowDecoder
+from worldmodel.decoding.base import Cells, RowDecoder
 from worldmodel.decoding.config import WAYS, Sampling
 from worldmodel.decoding.sampling import sample
 from worldmodel.dynamics.masked.model import Masked
@@ -68,6 +68,18 @@ class MaskGIT(RowDecoder):
             noise = noise.to(self.tokens.device)
         frame = self.fill(uniform.to(self.tokens.device), noise)
         return self.append(frame)
+
+    @torch.inference_mode()
+    def predict(self, action: Float[Tensor, "future action"] | None = None) -> Cells:
+        """As of every decoder, by the first pass: all cells at once, independent of each other."""
+        self.begin(action)
+        shape = len(self.tokens), self.layout.tokens_per_step
+        factors = self.tokens.new_zeros(*shape, len(self.model.factors.sizes))
+        logits = self.logits(factors, torch.ones_like(factors[..., 0], dtype=torch.bool))
+        frame = yield self.model.factors.joint(logits), slice(0, shape[1])
+        grid = frame.view(-1, self.layout.height, self.layout.width)
+        self.tokens = torch.cat([self.tokens, grid[:, None]], dim=1)
+        return grid
 
     @torch.inference_mode()
     def begin(self, action: Float[Tensor, "future action"] | None = None) -> None:

@@ -7,9 +7,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from training.ranges import at_least
+from worldmodel.decoding.base import Choose
 from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.drafts import Draft, Jacobi
-from worldmodel.decoding.raster import Choose, Decoder
+from worldmodel.decoding.raster import Decoder
 from worldmodel.dynamics.gpt.model import GPT
 
 

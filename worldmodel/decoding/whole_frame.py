@@ -1,14 +1,11 @@
 """Decoder of the whole-frame model: a cached trunk runs once per frame."""
 
-from collections.abc import Iterator
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from worldmodel.decoding.base import RowDecoder
+from worldmodel.decoding.base import Cells, RowDecoder
 from worldmodel.decoding.config import Sampling
-from worldmodel.decoding.sampling import sample
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.whole_frame.model import WholeFrame
 
@@ -37,23 +34,16 @@ class WholeFrameDecoder(RowDecoder):
         self.acting: Tensor | None  # embedded action of the next frame
 
     @torch.inference_mode()
-    def next_frame(
-        self, action: Float[Tensor, "future action"] | None = None
-    ) -> Int[Tensor, "future height width"]:
-        """Sample the next frame, given the action that leads to it."""
-        layout, rows = self.layout, self.num_futures
+    def predict(self, action: Float[Tensor, "future action"] | None = None) -> Cells:
         self.check_action(action)
         self.join(action)
         states = self.states()
-        uniform = torch.rand(layout.tokens_per_step, rows, generator=self.generator)
-        uniform = uniform.to(self.tokens.device)
         if self.model.config.inner_layers:
-            frame = torch.stack(list(self._cells(states, uniform)), dim=1)
+            frame = yield from self._cells(states)
         else:
-            logits = self.guided(self.model.logits(states).float(), slice(0, states.shape[1]))
-            frame = sample(logits.flatten(0, 1), self.sampling, uniform.t().flatten())
-        grid = frame.view(rows, layout.height, layout.width)
-        self.tokens = torch.cat([self.tokens, self.both(grid)[:, None]], dim=1)
+            frame = yield self.model.logits(states).float(), slice(0, states.shape[1])
+        grid = frame.view(-1, self.layout.height, self.layout.width)
+        self.tokens = torch.cat([self.tokens, grid[:, None]], dim=1)
         return grid
 
     @torch.inference_mode()
@@ -73,24 +63,23 @@ class WholeFrameDecoder(RowDecoder):
         x = self.model.with_positions(x, self.cache.length)
         return self.model.trunk_step(x, self.cache, self.acting)
 
-    def _cells(
-        self, states: Float[Tensor, "row space dim"], uniform: Float[Tensor, "space future"]
-    ) -> Iterator[Int[Tensor, " future"]]:
-        """Sample the cells of a frame in raster order with the inner layers."""
+    def _cells(self, states: Float[Tensor, "row space dim"]) -> Cells:
+        """The cells of a frame in raster order, with the inner layers and a cache of the frame."""
         model, space, blocks = self.model, states.shape[1], self.model.inner_blocks
         cache = self._cache(len(blocks), len(states), space)
         modulations = [block.modulation(self.acting) for block in blocks]
+        frame = self.tokens.new_empty(len(states), space)
         x = states[:, :1]
         for cell in range(space):
             for layer, block in enumerate(blocks):
                 x = block.step(x, cache, layer, modulations[layer])
             cache.length += 1
-            logits = self.guided(model.logits(x).float(), slice(cell, cell + 1))[:, 0]
-            token = sample(logits, self.sampling, uniform[cell])
-            yield token
+            one = slice(cell, cell + 1)
+            frame[:, one] = yield model.logits(x).float(), one
             if cell + 1 < space:
-                gated = model.token_gate(states[:, cell], model.embed(self.both(token)))
+                gated = model.token_gate(states[:, cell], model.embed(frame[:, cell]))
                 x = states[:, cell + 1 : cell + 2] + gated[:, None]
+        return frame
 
     def read(self, num_steps: int) -> None:
         """Fill a fresh cache from the newest `num_steps` frames."""

@@ -9,6 +9,8 @@ from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import open_decoder, rollout
 from worldmodel.dynamics.gpt.model import GPTConfig
 from worldmodel.dynamics.kinds import build_dynamics, describe, from_description
+from worldmodel.dynamics.masked.config import MaskedConfig
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 CONFIG = GPTConfig(dim=24, num_layers=1, num_heads=2, context_steps=3, tie_embeddings=False)
@@ -21,6 +23,31 @@ def test_auto_is_the_first_method_of_the_kind():
     greedy = Sampling(greedy=True)
     auto, raster = (rollout(model, tokens, None, 3, greedy, method=m) for m in ("auto", "raster"))
     assert torch.equal(auto, raster)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        MaskedConfig(dim=24, num_layers=1, num_heads=2, context_steps=3),
+        WholeFrameConfig(24, 2, 0, 2, context_steps=3),
+        WholeFrameConfig(24, 2, 1, 2, context_steps=3),
+    ],
+)
+def test_every_kind_scores_a_real_frame_as_its_network_does(config):
+    """A masked model scores by its first pass."""
+    torch.manual_seed(0)
+    model = build_dynamics(config, SPEC, 0).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    tokens = torch.randint(0, 11, (2, 3, 2, 3))
+    decoder = open_decoder(model)
+    decoder.start(tokens[:, :1])
+    for step in (1, 2):
+        nats = decoder.score_next(tokens[:, step])
+        real = model.score(tokens[:, : step + 1]).nats[:, step]
+        assert torch.allclose(nats, real, atol=1e-4)
+    assert nats.std() > 0.01
 
 
 def test_what_cannot_be_done_says_what_can():

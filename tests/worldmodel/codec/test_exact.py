@@ -1,0 +1,244 @@
+"""Exact arithmetic: right, and the same bits in any order, batch, number of threads, on any CPU."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from drives.tokens.store import TokenSpec
+from training.errors import BadInput
+from worldmodel.codec.coder import decode, encode
+from worldmodel.codec.exact import numbers
+from worldmodel.codec.exact.mode import ExactArithmetic
+from worldmodel.codec.network import EXACT, NetworkPredictor, network_hash
+from worldmodel.dynamics.base import Dynamics
+from worldmodel.dynamics.config import LayoutConfig
+from worldmodel.dynamics.gpt.config import GPTConfig
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.dynamics.masked.config import MaskedConfig
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
+
+SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
+KINDS = {
+    "whole": WholeFrameConfig(24, 4, 0, 2, context_steps=3, layout=LayoutConfig("continuous")),
+    "inner": WholeFrameConfig(24, 2, 1, 2, context_steps=3),
+    "raster": GPTConfig(
+        dim=24, num_layers=2, num_heads=2, context_steps=3, layout=LayoutConfig("binned", 8)
+    ),
+    "llama": GPTConfig(
+        dim=24, num_layers=1, num_heads=2, num_kv_heads=1, norm="rms", mlp="swiglu", context_steps=3
+    ),
+    "masked": MaskedConfig(dim=24, num_layers=1, num_heads=2, context_steps=3),
+}
+STEPS = (6, 4, 6)
+
+
+def network(kind: str) -> Dynamics:
+    """No two logits alike. By numpy: torch draws other numbers with other instructions."""
+    generator = np.random.default_rng(0)
+    model = build_dynamics(KINDS[kind], SPEC, 2).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        drawn = torch.from_numpy(generator.normal(size=tuple(parameter.shape)) * 0.15)
+        parameter.copy_(drawn + (parameter.ndim == 1))
+    return model
+
+
+def clips() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    generator = np.random.default_rng(1)
+    tokens = [generator.integers(0, 11, (steps, 2, 3)) for steps in STEPS]
+    return tokens, [generator.normal(size=(n, 2)).astype(np.float32) for n in STEPS]
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def probs_of(predictor: NetworkPredictor, rows: list[int]) -> np.ndarray:
+    """Every distribution over some real frames: [row step cell vocab]."""
+    tokens, actions = clips()
+    frames = np.stack([tokens[row][:4] for row in rows])
+    acting = np.stack([actions[row][:4] for row in rows])
+    predictor.start(frames[:, 0], acting)
+    found = []
+    for step in (1, 2, 3):
+        guesses = predictor.predict(acting[:, step - 1])
+        told = next(guesses, None)
+        while told is not None:
+            found.append(told[0])
+            try:
+                told = guesses.send(frames[:, step].reshape(len(rows), -1)[:, told[1]])
+            except StopIteration:
+                told = None
+    return np.concatenate(found, axis=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_and_threads_change_no_bit(kind: str, two_threads: None) -> None:
+    model = network(kind)
+    together = probs_of(NetworkPredictor(model, EXACT), [0, 1, 2])
+    torch.set_num_threads(1)
+    for row in (0, 2):
+        alone = probs_of(NetworkPredictor(model, EXACT), [row])[0]
+        assert alone.tobytes() == together[row].tobytes()
+    floats = probs_of(NetworkPredictor(model, "float"), [0, 1, 2])
+    assert np.abs(floats - together).max() < 2e-5  # it is the same model
+    assert floats.std(axis=(0, 1)).min() > 1e-4  # which depends on what it reads
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_come_back_in_other_batches(kind: str) -> None:
+    pytest.importorskip("constriction")
+    model, (tokens, actions) = network(kind), clips()
+    given = actions if model.conditioned else None
+    codes, bits = encode(NetworkPredictor(model, EXACT), tokens, given)
+    for code, promised in zip(codes, bits, strict=True):
+        assert promised <= 8 * len(code) + 0.1 <= promised + 64
+    for rows in ([0], [2, 1]):
+        acting = given and [given[row] for row in rows]
+        chosen, steps = [codes[row] for row in rows], [STEPS[row] for row in rows]
+        back = decode(NetworkPredictor(model, EXACT), chosen, steps, (2, 3), acting)
+        assert all(np.array_equal(tokens[r], own) for r, own in zip(rows, back, strict=True))
+
+
+def fingerprints() -> str:
+    """Of every kind's distributions, exact and in floats; and of weights and tables."""
+    found = [network_hash(network(kind)) for kind in KINDS]
+    for arithmetic in (EXACT, "float"):
+        total = hashlib.sha256()
+        for kind in KINDS:
+            total.update(probs_of(NetworkPredictor(network(kind), arithmetic), [0, 1]).tobytes())
+        found.append(total.hexdigest())
+    return " ".join(found)
+
+
+ELSEWHERE = {
+    "default": {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "2"},
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "sse": {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in ELSEWHERE])
+def test_other_instructions_change_no_bit(name: str) -> None:
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_exact; "
+    code += "print(test_exact.fingerprints())"
+    there = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **ELSEWHERE[name]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *exact, floats = fingerprints().split()
+    assert there.stdout.split()[:-1] == exact
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        assert there.stdout.split()[-1] != floats  # the comparison can fail
+
+
+def test_sums_are_exact_in_any_order() -> None:
+    """Against Python's integers; float32 in another order gives other bits."""
+    torch.manual_seed(0)
+    a, b = torch.randn(3, 4096) * 100, torch.randn(2, 4096)
+    b[1, 7] = 1000.0
+    order = torch.randperm(4096)
+    out = numbers.products(a, numbers.rounded(b))
+    assert torch.equal(out, numbers.products(a[:, order], numbers.rounded(b[:, order])))
+    assert not torch.equal(a @ b.T, a[:, order] @ b[:, order].T)
+    (left, left_scale), (right, right_scale) = numbers.rounded(a), numbers.rounded(b)
+    assert left.abs().max() <= numbers.LIMIT
+    total = sum(int(x) * int(y) for x, y in zip(left[0], right[1], strict=True))
+    assert out[0, 1].item() == total * (left_scale[0, 0] * right_scale[1, 0]).item()
+    far = (out - a.double() @ b.double().T).abs() / (a.norm(dim=1)[:, None] * b.norm(dim=1))
+    assert far.max() < 2e-6
+
+
+FUNCTIONS = {
+    "exp": (lambda x: numbers.exp(-x.abs()), lambda x: (-x.abs()).exp(), 1e-5),
+    "log": (lambda x: numbers.log(x.abs() + 1e-9), lambda x: (x.abs() + 1e-9).log(), 1e-14),
+    "softmax": (numbers.softmax, lambda x: x.softmax(-1), 1e-5),
+    "log_softmax": (numbers.log_softmax, lambda x: x.log_softmax(-1), 2e-5),
+    "silu": (numbers.silu, F.silu, 1e-4),
+    "gelu": (numbers.gelu, F.gelu, 1e-5),
+    "gelu_tanh": (
+        lambda x: numbers.gelu(x, "tanh"),
+        lambda x: F.gelu(x, approximate="tanh"),
+        1e-4,
+    ),
+    "layer_norm": (
+        lambda x: numbers.layer_norm(x, None, None, 1e-5),
+        lambda x: F.layer_norm(x, x.shape[-1:]),
+        1e-4,
+    ),
+    "rms_norm": (
+        lambda x: numbers.rms_norm(x, None, 1e-6),
+        lambda x: F.rms_norm(x, x.shape[-1:], eps=1e-6),
+        1e-6,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_right(name: str) -> None:
+    ours, theirs, error = FUNCTIONS[name]
+    x = torch.linspace(-40, 40, 4000, dtype=torch.float64).view(40, 100)
+    assert (ours(x) - theirs(x)).abs().max() <= error
+
+
+def test_tables_are_those_of_every_machine() -> None:
+    """Golden: a container that was written elsewhere relies on them."""
+    tables = [*numbers._exp_tables(), numbers._normal_table()]
+    digest = hashlib.sha256(b"".join(table.numpy().tobytes() for table in tables)).hexdigest()
+    assert digest[:16] == "f20f5214955a41bf"
+
+
+def test_hidden_positions_change_nothing() -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, 5, 4).unbind(0)
+    out = numbers.attention(query, key, value, None, True, 0.5)
+    key[..., 3:, :], value[..., 3:, :] = 100.0, -100.0
+    again = numbers.attention(query, key, value, None, True, 0.5)
+    assert torch.equal(out[..., :3, :], again[..., :3, :])
+    real = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.5)
+    assert torch.allclose(again, real.double(), atol=1e-3)
+
+
+class Strange(nn.Module):
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return {
+            "cos": lambda: x.cos(),
+            "cumsum": lambda: x.cumsum(-1),
+            "mean": lambda: x.mean(-1),
+            "alpha": lambda: torch.add(x, x, alpha=0.3),
+            "long": lambda: x.new_zeros(1, 2**16) @ x.new_zeros(2**16, 1),
+        }[self.way]()
+
+
+@pytest.mark.parametrize("way", ["cos", "cumsum", "mean", "alpha", "long"])
+def test_what_is_not_known_to_be_exact_is_refused(way: str) -> None:
+    model = Strange(way)
+    with torch.inference_mode(), ExactArithmetic(model), pytest.raises(BadInput, match="exact"):
+        model(torch.ones(2, 3, dtype=torch.float64))
+
+
+def test_a_sum_of_floats_has_one_order() -> None:
+    x = torch.tensor([[1.0, 1e16, -1e16], [1e16, -1e16, 1.0]], dtype=torch.float64)
+    with torch.inference_mode(), ExactArithmetic(Strange("")):
+        assert x.sum(-1).tolist() == [0.0, 1.0]
+        assert x.sum(-1, keepdim=True).shape == (2, 1)
+        assert x.sum().item() == 1.0

@@ -1,0 +1,1 @@
+"""A world model as a lossless codec of its tokens: python -m worldmodel.codec --help"""

@@ -1,0 +1,1 @@
+"""Arithmetic whose results are the same bits on every machine."""

@@ -1,0 +1,102 @@
+"""A world model as a predictor: its decoder's logits, frame by frame."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.errors import BadInput
+from worldmodel.codec.exact import numbers
+from worldmodel.codec.exact.mode import ExactArithmetic
+from worldmodel.codec.predictors import Guesses, Predictor
+from worldmodel.decoding.base import RowDecoder
+from worldmodel.decoding.rollout import open_decoder
+from worldmodel.dynamics.base import Dynamics
+from worldmodel.dynamics.kinds import describe
+from worldmodel.dynamics.occupancy.model import Occupancy
+
+EXACT = "exact 1"  # the number changes with any result of the arithmetic
+
+
+class NetworkPredictor(Predictor):
+    """Every kind that `open_decoder` decodes, by its decoder: raster, whole frame, inner layers.
+
+    A masked model predicts with its first pass.
+
+    Args:
+        arithmetic: `EXACT`, or "float".
+
+    Raises:
+        BadInput: the model reads captions, or predicts no next frame.
+    """
+
+    def __init__(self, network: Dynamics, arithmetic: str) -> None:
+        if network.reads_text:
+            raise BadInput("ckpt: reads captions, which the codec does not keep; use another model")
+        if isinstance(network, Occupancy):
+            raise BadInput("ckpt: predicts the discounted future, not the next frame; use another")
+        self.exact: ExactArithmetic | None = None
+        if arithmetic == EXACT:
+            network = copy.deepcopy(network).double()
+        decoder = open_decoder(network)
+        assert isinstance(decoder, RowDecoder)  # every kind's own choice is one
+        if arithmetic == EXACT:
+            self.exact = ExactArithmetic(decoder.model)
+        self.decoder, self.vocab_size = decoder, network.spec.vocab_size
+        self.reads_actions = network.conditioned
+
+    def start(self, frames: np.ndarray, actions: np.ndarray | None) -> None:
+        tokens = torch.from_numpy(frames.astype(np.int64)).flatten(1, -2)[:, None]
+        with self.arithmetic():
+            self.decoder.start(tokens, self._given(actions))
+
+    def predict(self, action: np.ndarray | None) -> Guesses:
+        cells = self.decoder.predict(self._given(action))
+        with self.arithmetic():
+            logits, which = next(cells)
+        while True:
+            tokens = yield self._probs(logits), which
+            with self.arithmetic():
+                try:
+                    logits, which = cells.send(torch.from_numpy(np.array(tokens, np.int64)))
+                except StopIteration:
+                    return
+
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """In which the network computes."""
+        with torch.inference_mode():
+            if self.exact is None:
+                yield
+            else:
+                with self.exact:
+                    yield
+
+    def _probs(self, logits: Tensor) -> np.ndarray:
+        logits = logits.double()
+        probs = logits.softmax(-1) if self.exact is None else numbers.softmax(logits)
+        found: np.ndarray = probs.numpy()
+        return found
+
+    def _given(self, actions: np.ndarray | None) -> Tensor | None:
+        if not self.reads_actions or actions is None:
+            return None
+        return torch.from_numpy(np.ascontiguousarray(actions))
+
+
+def network_hash(network: Dynamics) -> str:
+    """sha256 over the configuration, and every parameter and table of a network."""
+    total = hashlib.sha256(json.dumps(describe(network.config), sort_keys=True).encode())
+    # Tables are computed where the network is built, with that machine's cosine and logarithm.
+    ranges = {"low": network.layout.low.float(), "high": network.layout.high.float()}
+    held = {**dict(network.named_parameters()), **dict(network.named_buffers()), **ranges}
+    for name, value in sorted(held.items()):
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        total.update(content.numpy().tobytes())
+    return total.hexdigest()
