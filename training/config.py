@@ -67,7 +67,7 @@ class MuonConfig(AdamWConfig):
         ns_steps: iterations that orthogonalise it (Newton and Schulz).
     """
 
-    muon_lr: float = 2e-3
+    muon_lr: float = 1e-2
     momentum: float = 0.95
     ns_steps: int = 5
 

@@ -1,8 +1,8 @@
 """Muon for the matrices and kernels of the blocks, AdamW for everything else, as one optimizer.
 
 Muon (Jordan 2024, kellerjordan.github.io/posts/muon) steps along the orthogonalised momentum of a
-matrix; the size of its steps is that of AdamW (Liu et al. 2025, arXiv 2502.16982, section 2.2), so
-it needs no learning rate of its own order.
+matrix. The size of its steps is 0.2 times the rate, about that of AdamW (Liu et al. 2025, arXiv
+2502.16982, section 2.2).
 """
 
 from collections.abc import Callable, Iterable
