@@ -72,9 +72,10 @@ def recorded(folder: Path) -> dict[str, Any]:
 def _rollout(module: Any, datamodule: Any) -> list[int]:
     network = module.network.eval()
     window = datamodule.dataset("test")[0]
-    tokens = torch.from_numpy(window[0].astype("int64"))[None, :2]
+    prompt, horizon = network.state_steps or 2, 1 if network.state_steps else 2
+    tokens = torch.from_numpy(window[0].astype("int64"))[None, :prompt]
     actions = torch.from_numpy(window[1])[None] if network.num_actions else None
-    futures = rollout(network, tokens, actions, 2, Sampling(top_k=0, seed=3))
+    futures = rollout(network, tokens, actions, horizon, Sampling(top_k=0, seed=3))
     return futures.flatten().tolist()
 
 

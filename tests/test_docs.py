@@ -20,6 +20,12 @@ SHORT = {
     "train.py +experiment=musik": ["+debug=fast"],
     "train.py +experiment=tokenizer": ["+debug=fast"],
     "train.py +experiment=gpt": ["+debug=fast"],
+    "train.py +experiment=occupancy": ["+debug=fast"],
+    "eval.py ckpt=runs/occupancy": [
+        "cards.occupancy.num_windows=2",
+        "cards.occupancy.num_samples=2",
+        "cards.occupancy.reward_steps=2",
+    ],
     "eval.py ckpt=models/gpt2m card=commavq": [],
     "eval.py ckpt=runs/tokenizer": [],
     "eval.py ckpt=models/gpt2m": [

@@ -68,7 +68,7 @@ CUT = {
 CUT["whole"] = [*CUT["gpt"], "model.network.num_layers=2"]
 CUT["road"] = [*CUT["whole"], "data.tokenizer=carracing"]
 CUT["vqkd"] = [*CUT["dino"], "model.network.encoder_depth=1"]
-CUT["masked"] = CUT["gpt"]
+CUT["masked"] = CUT["occupancy"] = CUT["gpt"]
 
 
 def cut_of(experiment: str) -> list[str]:

@@ -55,6 +55,13 @@ def test_notebooks_of_a_world_model_run(composed, fit, execute, tmp_path, monkey
 
 
 @pytest.mark.slow
+def test_the_notebook_of_an_occupancy_model_runs(composed, fit, execute, monkeypatch):
+    _, run, _ = fit(composed("occupancy_tiny", "+debug=fast", *SHORT))
+    monkeypatch.setenv("DASHCAST_RUN", str(run.folder))
+    execute("occupancy")
+
+
+@pytest.mark.slow
 def test_the_notebook_of_a_ladder_runs(execute, tmp_path, monkeypatch):
     ladder = tmp_path / "quick.yaml"
     ladder.write_text(shortened((ROOT / "configs/ladder/quick.yaml").read_text()))
