@@ -151,6 +151,8 @@ class DistanceCard(Card):
 class ControlCard(Card):
     """Does the model listen to the actions?
 
+    Version 2 measures the motion of the scene in spite of patterns that stand still.
+
     Attributes:
         num_windows: windows whose tokens are scored under wrong actions.
         num_clips: clips imagined under every command.
@@ -160,6 +162,7 @@ class ControlCard(Card):
     """
 
     name: ClassVar[str] = "control"
+    version: str = "2"
     num_windows: int = 256
     num_clips: int = 8
     prompt_steps: int | None = None
@@ -278,13 +281,14 @@ DEFAULT = {
     "occupancy": ("occupancy",),
     "tokenizer": ("reconstruction",),
 }
+REPLACED = ""  # hash of a version that is no longer measured
 # Hash of the settings of every published version.
 VERSIONS: dict[str, dict[str, str]] = {
     "teacher_forced": {"1": "4e6a74f33aa64d69"},
     "floors": {"1": "6119891ecd66197a"},
     "rollout": {"1": "5e694438cd33fb95"},
     "distance": {"1": "fd600cf8c1e18ed5"},
-    "control": {"1": "0a2bbe8350896d5a"},
+    "control": {"1": REPLACED, "2": "aeb36348776b0d24"},
     "drift": {"1": "3283c53802d2b993"},
     "occupancy": {"1": "2bd0949eb263be12"},
     "onex": {"1": "21ea3d71a84a4277"},

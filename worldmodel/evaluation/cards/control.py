@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
 from drives.clips.motion import scene_motion
 from training.pages.films import write_films
+from training.pages.html_page import shown
 from worldmodel.data import TokenClip
 from worldmodel.evaluation.action_use import TRUE, bits_by_window, lagged
 from worldmodel.evaluation.attainable.listening import (
@@ -58,10 +60,17 @@ def measure(subject: JudgedModel, card: ControlCard) -> Result:
         by_level = dict(zip((c.level for c in commands), pixels[1:], strict=True))
         if ("steering", 0.0) in by_level:
             panels = {way: by_level["steering", level] for way, level in DIRECTIONS.items()}
-            result.details["steering"] = _steering(subject, clips, panels)
+            steering = _steering(subject, clips, panels)
+            result.details["steering"] = steering
+            trust = steering["calibration"]
+            result.details["lines"] += [
+                f"scene motion follows {trust['column']}: correlation "
+                f"{shown(trust['correlation_on_real_frames'], '+.2f')} on the camera's frames, "
+                f"{shown(trust['correlation_on_reconstructions'], '+.2f')} on reconstructions"
+            ]
         found, lines = read_back(subject, clips, commands, pixels, card.reader_steps)
         result.details["inverse_dynamics"] = found
-        result.details["lines"] = result.details.get("lines", []) + lines
+        result.details["lines"] += lines
     return result
 
 
@@ -120,6 +129,13 @@ def _share_heard(
     return {"skipped": why}, [f"listening is not told: {why}"]
 
 
+def _trust(frames: Tensor, turns: Float[Tensor, "clip step"]) -> float:
+    """Correlation of the scene's motion with a column that steers; NaN where either is constant."""
+    motion = scene_motion(frames)
+    pairs = torch.stack([rearrange(motion, "c t -> (c t)").cpu(), turns.flatten().cpu()])
+    return torch.corrcoef(pairs)[0, 1].item()
+
+
 def _steering(
     subject: JudgedModel, clips: JudgedClips, steered: dict[str, Tensor]
 ) -> dict[str, Any]:
@@ -137,12 +153,11 @@ def _steering(
             "standard_error": error,  # one clip has none
         }
     column = next(i for i, name in enumerate(names) if name in amplitude)
-    real = scene_motion(frames)
     turns = frame_actions(subject, clips)[..., column]
-    pairs = torch.stack([rearrange(real, "c t -> (c t)").cpu(), turns.flatten().cpu()])
     result["calibration"] = {
         "column": names[column],
-        "correlation_on_real_frames": torch.corrcoef(pairs)[0, 1].item(),
+        "correlation_on_real_frames": _trust(frames, turns),
+        "correlation_on_reconstructions": _trust(clips.reconstruction, turns),
     }
     fps, out = model.spec.fps, subject.out
     write_strip(out, "steering", [(c, p[:SHOWN]) for c, p in panels], seen, fps)

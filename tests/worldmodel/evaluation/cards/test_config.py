@@ -1,6 +1,13 @@
 import pytest
 
+from training.errors import BadInput
 from worldmodel.evaluation.cards.config import CARDS, VERSIONS
+
+
+def test_a_version_that_is_no_longer_measured_is_refused():
+    with pytest.raises(BadInput, match=r"cards\.control\.version: is not as version 1"):
+        CARDS["control"](version="1").check_version()
+    CARDS["control"]().check_version()
 
 
 @pytest.mark.parametrize("name", sorted(CARDS))
