@@ -49,6 +49,7 @@ from worldmodel.conditioning.config import (
 from worldmodel.config import RolloutMediaConfig, WindowsConfig, WorldModelModuleConfig
 from worldmodel.decoding.config import DecodingConfig, Guidance, Sampling
 from worldmodel.dynamics.gpt.config import GPTConfig
+from worldmodel.dynamics.keyframes.config import KeyframesConfig
 from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.occupancy.config import OccupancyConfig
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
@@ -98,6 +99,7 @@ for name, quantizer in QUANTIZERS.items():
     register("quantizer", name, quantizer, package="model.network.quantizer")
 register("loss", "default", LossConfig, teacher=built_as(TimmTeacherConfig))
 register("network", "gpt", GPTConfig)
+register("network", "keyframes", KeyframesConfig)
 register("network", "masked", MaskedConfig)
 register("network", "occupancy", OccupancyConfig)
 register("network", "whole_frame", WholeFrameConfig)

@@ -181,7 +181,9 @@ def test_every_registered_dataclass_tells_what_its_fields_mean() -> None:
             assert fields <= set(meanings(kind)), kind.__name__
 
 
-@pytest.mark.parametrize("name", ["gpt", "masked", "occupancy", "whole_frame", "autoencoder"])
+@pytest.mark.parametrize(
+    "name", ["gpt", "keyframes", "masked", "occupancy", "whole_frame", "autoencoder"]
+)
 def test_python_builds_the_network_of_the_command_line(name: str) -> None:
     """Less what depends on a run: actions are read, and the quantizer is a choice of its own."""
     stage = "tokenizer" if name == "autoencoder" else "worldmodel"

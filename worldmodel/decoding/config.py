@@ -15,6 +15,7 @@ WAYS = {
         "speculative",
         "diagonal",
         "maskgit",
+        "keyframes",
         "occupancy",
         "whole",
         "whole_raster",
@@ -141,7 +142,7 @@ class DecodingConfig:
     """How a world model is decoded; an option that is null is the method's own choice.
 
     Attributes:
-        method: auto | raster | speculative | diagonal | maskgit | occupancy | whole |
+        method: auto | raster | speculative | diagonal | maskgit | occupancy | keyframes | whole |
             whole_raster; auto is the exact one of the kind (docs/decoding.md).
         slide_steps: frames that leave a full context at once.
         window: what becomes of the others: slide (read again) | roll (kept).

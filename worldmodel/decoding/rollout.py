@@ -15,6 +15,7 @@ from worldmodel.decoding.base import FrameDecoder
 from worldmodel.decoding.config import WAYS, Sampling
 from worldmodel.decoding.diagonal import DiagonalDecoder
 from worldmodel.decoding.drafts import Draft, FrameDraft, Jacobi, TokenDraft
+from worldmodel.decoding.keyframes import KeyframesDecoder
 from worldmodel.decoding.maskgit import MaskGIT
 from worldmodel.decoding.occupancy import ONE_FRAME, OccupancyDecoder
 from worldmodel.decoding.raster import Decoder
@@ -23,6 +24,7 @@ from worldmodel.decoding.weights import for_decoding
 from worldmodel.decoding.whole_frame import WholeFrameDecoder
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.gpt.model import GPT
+from worldmodel.dynamics.keyframes.model import Keyframes
 from worldmodel.dynamics.masked.model import Masked
 from worldmodel.dynamics.occupancy.model import Occupancy
 from worldmodel.dynamics.text import TextContext
@@ -104,6 +106,11 @@ def open_draft(
     return FrameDraft(decoder, draft_model.config.context_steps - 1)
 
 
+def _cached(model: WholeFrame, inner: bool) -> bool:
+    """Whether a whole-frame model reads every frame of its context, so that a cache serves."""
+    return not isinstance(model, Keyframes) and bool(model.config.inner_layers) == inner
+
+
 # The first method of a kind is its own choice ("auto").
 METHODS = {
     "raster": Method(GPT, Decoder),
@@ -111,8 +118,9 @@ METHODS = {
     "diagonal": Method(GPT, DiagonalDecoder),
     "maskgit": Method(Masked, MaskGIT),
     "occupancy": Method(Occupancy, OccupancyDecoder),
-    "whole": Method(WholeFrame, WholeFrameDecoder, fits=lambda m: not m.config.inner_layers),
-    "whole_raster": Method(WholeFrame, WholeFrameDecoder, fits=lambda m: m.config.inner_layers),
+    "keyframes": Method(Keyframes, KeyframesDecoder),
+    "whole": Method(WholeFrame, WholeFrameDecoder, fits=lambda m: _cached(m, inner=False)),
+    "whole_raster": Method(WholeFrame, WholeFrameDecoder, fits=lambda m: _cached(m, inner=True)),
 }
 
 

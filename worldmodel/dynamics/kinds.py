@@ -9,6 +9,8 @@ from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import DynamicsConfig
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.gpt.model import GPT
+from worldmodel.dynamics.keyframes.config import KeyframesConfig
+from worldmodel.dynamics.keyframes.model import Keyframes
 from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.masked.model import Masked
 from worldmodel.dynamics.occupancy.config import OccupancyConfig
@@ -19,6 +21,7 @@ from worldmodel.dynamics.whole_frame.model import WholeFrame
 # Configs by their name in checkpoints.
 KINDS: dict[str, type[Any]] = {
     "gpt": GPTConfig,
+    "keyframes": KeyframesConfig,
     "masked": MaskedConfig,
     "occupancy": OccupancyConfig,
     "whole_frame": WholeFrameConfig,
@@ -27,6 +30,7 @@ KINDS: dict[str, type[Any]] = {
 
 NETWORKS: dict[type[DynamicsConfig], type[Any]] = {
     GPTConfig: GPT,
+    KeyframesConfig: Keyframes,
     MaskedConfig: Masked,
     OccupancyConfig: Occupancy,
     WholeFrameConfig: WholeFrame,
