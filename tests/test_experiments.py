@@ -1,6 +1,8 @@
 """Every recipe composes and takes a step; the large ones are cut down, nothing else."""
 
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -113,9 +115,9 @@ EXPECTED = re.compile(
     r"(seconds|minutes|hours) at 40 % of the peak"
 )
 UNITS = {"MB": 1e6, "GB": 1e9, "seconds": 1, "minutes": 60, "hours": 3600}
-TOKENS = {  # of the tokenizers that these recipes ask for: grid, vocabulary, size of frames
-    "road_tiny": ((1, 8, 16), 1000, (64, 128)),
-    "road_base": ((1, 8, 16), 15360, (128, 256)),
+TOKENS = {  # of the tokenizers that these recipes ask for: grid, levels, size of frames
+    "road_tiny": ((1, 8, 16), (8, 5, 5, 5), (64, 128)),
+    "road_base": ((1, 8, 16), (8, 8, 8, 6, 5), (128, 256)),
 }
 UNRUN = [e for e in EXPERIMENTS if "never run at full size" in header_of(e)]
 
@@ -139,8 +141,9 @@ def test_a_recipe_that_was_never_run_says_what_the_planner_expects(
     experiment, composed, monkeypatch
 ):
     if experiment in TOKENS:
-        grid, vocab, size = TOKENS[experiment]
-        told = SimpleNamespace(spec=lambda fps: TokenSpec(grid, vocab, fps, 1, size, "0" * 64))
+        grid, levels, size = TOKENS[experiment]
+        spec = TokenSpec(grid, math.prod(levels), 10.0, 1, size, "0" * 64, levels)
+        told = SimpleNamespace(spec=lambda fps: replace(spec, fps=fps))
         monkeypatch.setattr("worldmodel.data.load_tokenizer", lambda name: told)
     words = ["model.weights=random"] if "vits16" in experiment else []
     cfg = composed(experiment, "plan_device=h200", "trainer.accelerator=gpu", *words)
