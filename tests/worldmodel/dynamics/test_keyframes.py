@@ -140,3 +140,26 @@ def test_it_is_described_and_refuses() -> None:
         open_decoder(make_model(), method="whole")
     with pytest.raises(BadInput, match="keyframes has no such option"):
         open_decoder(make_model(), slide_steps=2)
+
+
+def test_a_recipe_trains_with_keyframes(composed, fit) -> None:
+    """As `model=keyframes` on the command line; validation scores all of its windows' frames."""
+    world = ["data=known_entropy", *(f"data.source.{s}" for s in ("num_train=2", "num_test=1"))]
+    small = ["model.network.dim=24", "model.network.num_layers=2", "model.network.num_heads=2"]
+    steps = ["trainer.max_steps=2", "trainer.val_check_interval=2", "data.batch_size=2"]
+    cfg = composed(
+        "gpt_tiny",
+        "model=keyframes",
+        "model.network.context_steps=16",
+        *world,
+        "data.source.steps=60",
+        "data.num_val_windows=2",
+        *small,
+        *steps,
+        "callbacks.media=null",
+    )
+    module, run, _ = fit(cfg)
+    assert isinstance(module.network, Keyframes)
+    assert module.network.config.newest == 4
+    rows = (run.folder / "metrics.jsonl").read_text()
+    assert "val/loss" in rows
