@@ -24,11 +24,14 @@ class KeyframesDecoder(WholeFrameDecoder):
     @torch.inference_mode()
     def states(self) -> Float[Tensor, "row space dim"]:
         """Read the context of the next frame; return its trunk states."""
-        places = self.model.config.places(self.tokens.shape[1] + 1)
+        model, drop = self.model, self.drop_actions
+        places = model.config.places(self.tokens.shape[1] + 1)
         # The next frame has a place and no tokens; the last place is not read.
         known = torch.cat([self.tokens, self.tokens[:, -1:]], 1)[:, places]
         rows = None if self.actions is None else between(self.actions, places)
-        return self.model.trunk(self.model.embed_clip(known, rows, self.drop_actions))[:, -1]
+        acting = model.acting(rows, drop, len(places))
+        self.acting = None if acting is None else acting[:, -1:]
+        return model.trunk(model.embed_clip(known, rows, drop), None, acting)[:, -1]
 
     def read(self, num_steps: int) -> None:
         """There is nothing to keep."""

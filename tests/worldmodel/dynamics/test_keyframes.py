@@ -22,9 +22,12 @@ CONFIG = KeyframesConfig(
 )
 
 
-def make_model(layout: str = "continuous", inner_layers: int = 0) -> Keyframes:
+def make_model(
+    layout: str = "continuous", inner_layers: int = 0, action_input: str = "input"
+) -> Keyframes:
     torch.manual_seed(0)
-    config = replace(CONFIG, layout=LayoutConfig(layout, num_bins=8), inner_layers=inner_layers)
+    read = LayoutConfig(layout, num_bins=8, action_input=action_input)
+    config = replace(CONFIG, layout=read, inner_layers=inner_layers)
     model = build_dynamics(config, SPEC, 2).eval()
     for parameter in model.parameters():  # far from its start, where every logit is about 0
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -104,13 +107,14 @@ def test_the_loss_counts_the_newest_frames_in_one_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inner_layers", "layout"), [(0, "none"), (0, "continuous"), (1, "binned")]
+    ("inner_layers", "layout", "action_input"),
+    [(0, "none", "input"), (1, "continuous", "adaln"), (1, "binned", "input")],
 )
 @pytest.mark.parametrize("prompt", [1, 4])
 def test_decoding_reads_the_context_of_each_frame_anew(
-    inner_layers: int, layout: str, prompt: int
+    inner_layers: int, layout: str, action_input: str, prompt: int
 ) -> None:
-    model = make_model(layout, inner_layers)
+    model = make_model(layout, inner_layers, action_input)
     tokens, actions = make_clip(prompt)[0], 3 * make_clip(24)[1]
     given = None if layout == "none" else actions
     futures = rollout(model, tokens, given, 11, Sampling(greedy=True), 2)
