@@ -139,7 +139,7 @@ def test_it_is_described_and_refuses() -> None:
     with pytest.raises(BadInput, match=r"keyframes=2 with keyframe_every=3 and context_steps=7"):
         replace(CONFIG, context_steps=7)
     with pytest.raises(BadInput, match="reads no captions"):
-        CONFIG.with_text(16)
+        replace(CONFIG, layout=LayoutConfig("continuous", text_tokens=4))
     with pytest.raises(BadInput, match="can be decoded by: keyframes"):
         open_decoder(make_model(), method="whole")
     with pytest.raises(BadInput, match="keyframes has no such option"):
