@@ -15,13 +15,12 @@ from worldmodel.decoding.base import FrameDecoder
 from worldmodel.decoding.config import WAYS, Sampling
 from worldmodel.decoding.diagonal import DiagonalDecoder
 from worldmodel.decoding.drafts import Draft, FrameDraft, Jacobi, TokenDraft
-from worldmodel.decoding.keyframes import KeyframesDecoder
 from worldmodel.decoding.maskgit import MaskGIT
 from worldmodel.decoding.occupancy import ONE_FRAME, OccupancyDecoder
 from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.speculative import SpeculativeDecoder
 from worldmodel.decoding.weights import for_decoding
-from worldmodel.decoding.whole_frame import WholeFrameDecoder
+from worldmodel.decoding.whole_frame import KeyframesDecoder, WholeFrameDecoder
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.dynamics.keyframes.model import Keyframes
