@@ -1,6 +1,6 @@
 """A container back into its tokens, exactly; or a refusal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def _groups(path: Path, header: Header, found: Found, size: int) -> dict[int, in
 
 def _pieces(
     path: Path, header: Header, predictor: Predictor, groups: dict[int, int], bar: tqdm
-) -> Iterator[Piece]:
+) -> Generator[Piece, None, None]:
     """Decode groups of segments, in the order of the file."""
     wanted = (numbered for numbered in segments_of(path) if numbered[0] in groups)
     shape, width = frame_shape(spec_of(header)), len(header.action_names)

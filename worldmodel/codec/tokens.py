@@ -3,7 +3,8 @@
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -118,9 +119,10 @@ class Sink(ABC):
     def write(self, partial: Path, pieces: Iterator[Piece]) -> str:
         """Write all pieces, which come in the order of the segments; say what was written."""
 
-    def save(self, out: Path, pieces: Iterator[Piece]) -> str:
+    def save(self, out: Path, pieces: Generator[Piece, None, None]) -> str:
+        """Write under a partial name, then rename; the pieces' file is closed in any case."""
         sweep_leftovers(out.parent, out.name)
-        with written_whole(out) as partial:
+        with closing(pieces), written_whole(out) as partial:
             return self.write(partial, pieces)
 
 
