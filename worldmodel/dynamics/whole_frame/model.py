@@ -40,7 +40,7 @@ class WholeFrame(Dynamics):
     """
 
     config: WholeFrameConfig
-    reads = ("reduce",)
+    reads: tuple[str, ...] = ("reduce",)
 
     def __init__(self, config: WholeFrameConfig, spec: TokenSpec, num_actions: int) -> None:
         super().__init__(config, spec, num_actions)
