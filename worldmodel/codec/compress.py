@@ -19,9 +19,9 @@ from training.errors import BadInput
 from worldmodel.codec.coder import CODER, check_vocabulary, encode, opened
 from worldmodel.codec.container import (
     SCHEMA,
+    CodedSegment,
     ContainerWriter,
     Header,
-    Segment,
     SegmentAbout,
     digest_of,
     encoded,
@@ -121,7 +121,7 @@ def _write(out: Path, header: Header, found: CodedSource, predictor: Predictor) 
 
 def code_group(
     predictor: Predictor, found: CodedSource, group: Sequence[Cut], done: Any = lambda count: None
-) -> Iterator[Segment]:
+) -> Iterator[CodedSegment]:
     """The segments of some cuts, coded in lockstep."""
     tokens = [np.asarray(d.tokens[first : first + steps]) for d, first, steps in group]
     actions = [np.asarray(d.actions[first : first + steps]) for d, first, steps in group]
@@ -139,7 +139,7 @@ def code_group(
             bits=round(cost, 3),  # log2 may differ in its last bit between machines
             meta={} if first else found.meta_of(drive),
         )
-        yield Segment(about, code, packed_actions(acting))
+        yield CodedSegment(about, code, packed_actions(acting))
 
 
 def tokens_digest(tokens: Integer[np.ndarray, "step *grid"]) -> str:

@@ -95,7 +95,7 @@ class EndAbout:
 
 
 @dataclass(frozen=True)
-class Segment:
+class CodedSegment:
     """A segment of a container: its tokens' code, and its actions."""
 
     about: SegmentAbout
@@ -124,7 +124,7 @@ class ContainerWriter:
         if not done:
             self._put(MAGIC + struct.pack("<I", len(text)) + text + self.key)
 
-    def add(self, segment: Segment) -> None:
+    def add(self, segment: CodedSegment) -> None:
         self._record(SEGMENT, encoded(segment.about), segment.code, segment.actions)
 
     def end(self) -> None:

@@ -12,7 +12,7 @@ from training.disk.places import refuse_existing, writable_file, writable_folder
 from training.errors import BadInput
 from worldmodel.codec.coder import CODER, check_vocabulary, decode
 from worldmodel.codec.compress import tokens_digest, unpacked_actions
-from worldmodel.codec.container import Header, Segment
+from worldmodel.codec.container import CodedSegment, Header
 from worldmodel.codec.machine import refuse_other
 from worldmodel.codec.models import models_of, predictor_of
 from worldmodel.codec.network import EXACT
@@ -20,7 +20,7 @@ from worldmodel.codec.predictors import Predictor
 from worldmodel.codec.reading import Found, examine, read_header, segments_of
 from worldmodel.codec.tokens import NpySink, Piece, Sink, StoreSink, spec_of
 
-Numbered = tuple[int, Segment]
+Numbered = tuple[int, CodedSegment]
 
 
 def decompress(

@@ -17,9 +17,9 @@ from worldmodel.codec.container import (
     MAX_HEADER,
     SCHEMA,
     SEGMENT,
+    CodedSegment,
     EndAbout,
     Header,
-    Segment,
     SegmentAbout,
     digest_of,
 )
@@ -87,7 +87,7 @@ def examine(path: Path) -> Found:
     damage: list[str] = []
     ended, code, actions = False, 0, 0
     for number, found, end in _records(path):
-        if isinstance(found, Segment):
+        if isinstance(found, CodedSegment):
             segments[number], ends[number] = found.about, end
             code, actions = code + len(found.code), actions + len(found.actions)
         elif isinstance(found, EndAbout):
@@ -100,14 +100,14 @@ def examine(path: Path) -> Found:
     return Found(segments, ends, tuple(damage), code, actions)
 
 
-def segments_of(path: Path) -> Iterator[tuple[int, Segment]]:
+def segments_of(path: Path) -> Iterator[tuple[int, CodedSegment]]:
     """The whole segments with their numbers; damaged ones are passed over."""
     for number, found, _ in _records(path):
-        if isinstance(found, Segment):
+        if isinstance(found, CodedSegment):
             yield number, found
 
 
-def _records(path: Path) -> Iterator[tuple[int, Segment | EndAbout | str, int]]:
+def _records(path: Path) -> Iterator[tuple[int, CodedSegment | EndAbout | str, int]]:
     """Number, content and end of every record: a segment, the end, or damage."""
     place = read_header(path)[1]
     size, number, broken = path.stat().st_size, 0, -1
@@ -155,7 +155,7 @@ def _record_at(file: IO[bytes], place: int, size: int) -> tuple[bytes, bytes | N
     return marker, (head + file.read(length) if stop <= size else None), stop
 
 
-def _content(marker: bytes, record: bytes, path: Path) -> Segment | EndAbout:
+def _content(marker: bytes, record: bytes, path: Path) -> CodedSegment | EndAbout:
     """What a record with a right digest holds."""
     start = len(SEGMENT) + LEAD.size
     _, about, code, _ = LEAD.unpack(record[len(SEGMENT) : start])
@@ -163,7 +163,7 @@ def _content(marker: bytes, record: bytes, path: Path) -> Segment | EndAbout:
     if marker == END:
         return judged(EndAbout, values, f"{path}: end")
     rest = record[start + about :]
-    return Segment(judged(SegmentAbout, values, f"{path}: segment"), rest[:code], rest[code:])
+    return CodedSegment(judged(SegmentAbout, values, f"{path}: segment"), rest[:code], rest[code:])
 
 
 def _next_marker(file: IO[bytes], place: int, size: int) -> int:

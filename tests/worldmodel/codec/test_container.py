@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from training.errors import BadInput
-from worldmodel.codec.container import ContainerWriter, Header, Segment, SegmentAbout
+from worldmodel.codec.container import CodedSegment, ContainerWriter, Header, SegmentAbout
 from worldmodel.codec.reading import examine, read_header, segments_of
 
 HEADER = Header(
@@ -23,12 +23,12 @@ HEADER = Header(
 )
 
 
-def segment(number: int) -> Segment:
+def segment(number: int) -> CodedSegment:
     generator = random.Random(number)
     about = SegmentAbout(
         drive="a", split="test", first=4 * number, steps=4, tokens=f"{number}", bits=1.5
     )
-    return Segment(about, generator.randbytes(40), generator.randbytes(5))
+    return CodedSegment(about, generator.randbytes(40), generator.randbytes(5))
 
 
 def write(path: Path, count: int = 5, header: Header = HEADER) -> list[int]:
