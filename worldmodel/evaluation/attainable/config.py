@@ -42,7 +42,8 @@ class ProbeConfig:
         num_windows: windows of held-out drives that are scored.
         steps: optimizer steps of a probe.
         batch_size: windows of a step.
-        learning_rate: the highest; the schedule is one cycle.
+        learning_rate: the highest, of all but matrices; the schedule is one cycle.
+        muon_lr: that of matrices.
         weight_decay: of matrices.
         dropout: of the probes.
         dim: width of a probe.
@@ -62,6 +63,7 @@ class ProbeConfig:
     steps: int = 600
     batch_size: int = 16
     learning_rate: float = 3e-3
+    muon_lr: float = 1e-2
     weight_decay: float = 0.05
     dropout: float = 0.0
     dim: int = 96
@@ -81,7 +83,7 @@ class ProbeConfig:
         at_least(1, "probe.", batch_size=self.batch_size, checks=self.checks, centres=self.centres)
         at_least(2, "probe.", context=self.context, num_windows=self.num_windows)
         at_least(0.0, "probe.", weight_decay=self.weight_decay)
-        positive("probe.", learning_rate=self.learning_rate)
+        positive("probe.", learning_rate=self.learning_rate, muon_lr=self.muon_lr)
         try:
             _ = self.network
         except BadInput as error:

@@ -6,6 +6,7 @@ tokens with what was foreseen, so that without actions it infers them from the f
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch.nn.utils import clip_grad_norm_
 
 from drives.tokens.spec import TokenSpec
-from training.config import AdamWConfig
+from training.config import MuonConfig
 from training.optimization.optimizers import build_optimizer
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.kinds import build_dynamics
@@ -45,9 +46,13 @@ def train_probe(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         width = train.horizon * len(train.mean)
-        probe = build_dynamics(config.network, spec, width).to(device)
-        settings = AdamWConfig(
-            lr=config.learning_rate, weight_decay=config.weight_decay, min_lr_ratio=0.02
+        network = replace(config.network, share_factors=len(spec.factors) > 1)
+        probe = build_dynamics(network, spec, width).to(device)
+        settings = MuonConfig(
+            lr=config.learning_rate,
+            muon_lr=config.muon_lr,
+            weight_decay=config.weight_decay,
+            min_lr_ratio=0.02,
         )
         optimizer, schedule = build_optimizer(probe, settings, config.steps)
         rng = np.random.default_rng(seed)
