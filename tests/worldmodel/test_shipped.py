@@ -12,8 +12,11 @@ from hydra import compose, initialize_config_dir
 
 from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, make_drive
+from drives.clips.motion import scene_motion
 from drives.folder import open_drives
+from drives.importers.__main__ import main as import_drives
 from drives.writing import write_drive
+from tokenizer.config import EncodeConfig
 from tokenizer.encode import encode_drives
 from tokenizer.load import load_tokenizer
 from training.checkpoints.folder import open_checkpoint
@@ -31,6 +34,7 @@ from worldmodel.evaluation.provenance.chain import provenance
 from worldmodel.load import PRETRAINED, export_world_model, load_world_model
 
 NAME = "carracing"
+ROAD = "udacity"  # roads of Udacity's simulator
 # Tracks that neither the training nor the figures in the manifest have seen.
 FRESH = CarRacingConfig(seed=77, num_train=2, num_val=0, num_test=0, seconds=10.0)
 
@@ -141,3 +145,39 @@ def test_it_holds_to_its_figures_on_fresh_drives(model, tmp_path):
     gained = 10 * math.log10(error(last.expand_as(real)) / error(future))
     promise = promised["rollout"]["psnr"] - promised["rollout"]["frozen_frame_psnr"]
     assert gained > promise / 3
+
+
+@pytest.mark.slow
+def test_the_road_model_holds_to_its_figures_on_the_lake(shared, tmp_path):
+    """Bits, what shuffled actions cost, and which way the dream turns, on test frames."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/lake").symlink_to(shared / "data/udacity/lake")
+    import_drives(
+        ["videos", str(tmp_path / "src"), str(tmp_path / "drives"), "--size", "64", "128"]
+    )
+    road = load_world_model(ROAD)
+    promised, tokenizer = road.manifest["figures"], load_tokenizer(ROAD)
+    assert road.reads_tokens_of(tokenizer.hash, tokenizer)
+    drives = [drive for drive in open_drives(tmp_path / "drives") if drive.split == "test"]
+    every = EncodeConfig(every=2, num_workers=0)
+    store = encode_drives(drives, tokenizer, tmp_path / "store", road.action_names, every)
+    windows = TokenWindows(store.all, road.network.config.context_steps)
+    clips = [collate([windows[i] for i in range(0, len(windows), 2)])]
+    actions = clips[0].actions
+    variants = {"true": actions, "shuffled": VARIANTS["shuffled"](actions)}
+    bits = bits_by_window(road.network, clips, "cpu", variants=variants)
+    true, shuffled = (float(bits[name].mean()) for name in ("true", "shuffled"))
+    assert true < promised["lake_bits_per_token"] + 0.15
+    assert shuffled - true > 0.7 * promised["lake_shuffled_actions_cost"]
+
+    long = TokenWindows(store.all, 2 + 10)
+    clip = collate([long[i] for i in np.linspace(0, len(long) - 1, 6).astype(int)])
+    steering, turned = road.action_names.index("steering"), {}
+    for way, value in {"left": -0.4, "right": 0.4}.items():
+        asked = clip.actions.clone()
+        asked[:, 1:, steering] = value
+        future = rollout(road.network, clip.tokens[:, :2], asked, 10, Sampling(top_k=10))[:, 0]
+        pixels = tokenizer.decode(future.flatten(0, 1)).unflatten(0, future.shape[:2])
+        shown = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        turned[way] = float(scene_motion(shown).median(1).values.mean())
+    assert turned["left"] > 1 > -1 > turned["right"]
