@@ -61,7 +61,6 @@ from worldmodel.evaluation.config import (
     EvalSettings,
 )
 from worldmodel.known_entropy.config import KnownEntropySourceConfig
-from worldmodel.listening.config import ListeningConfig
 
 CALLBACKS = "lightning.pytorch.callbacks"
 CONDITIONING = "worldmodel.conditioning"
@@ -131,7 +130,6 @@ register(
     network={},
     conditions=SHARES,
     robustness=DISTURBED,
-    listening=built_as(ListeningConfig),
 )
 TOKENIZER, SEMANTIC = "tokenizer.module.TokenizerModule", "tokenizer.semantic_module.SemanticModule"
 register("module", "tokenizer", TokenizerModuleConfig, _target_=TOKENIZER, network={}, loss={})

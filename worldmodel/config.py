@@ -10,7 +10,6 @@ from training.errors import BadInput
 from training.ranges import at_least, share
 from worldmodel.conditioning.config import RobustnessConfig, SharesConfig, TextEncoderConfig
 from worldmodel.dynamics.config import DynamicsConfig
-from worldmodel.listening.config import ListeningConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,6 @@ class WorldModelModuleConfig:
         text: a frozen text encoder for captions: +text_encoder@model.text=t5 | hashed_words.
         text_cache: folder for its embeddings between runs; null: none.
         robustness: what the model reads in training is disturbed; it predicts the truth.
-        listening: terms of the training loss that make the model listen to its actions.
     """
 
     network: DynamicsConfig
@@ -66,7 +64,6 @@ class WorldModelModuleConfig:
     text: TextEncoderConfig | None = None
     text_cache: str | None = None
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
-    listening: ListeningConfig = field(default_factory=ListeningConfig)
 
     def __post_init__(self) -> None:
         share("model.", action_dropout=self.action_dropout)

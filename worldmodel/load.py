@@ -27,7 +27,6 @@ from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 KIND = "worldmodel"
-OBJECTIVE = "objective."  # parameters of the training loss alone
 # Modules of a network that older checkpoints name differently: old name to new.
 RENAMED: dict[type[DynamicsConfig], dict[str, str]] = {
     WholeFrameConfig: {
@@ -154,11 +153,7 @@ def world_model_from(opened: OpenedCheckpoint) -> WorldModel:
     check_kind(manifest, folder, KIND)
     entry = entries(WorldModelEntries, manifest, folder)
     config = from_description(entry.network, f"{folder / MANIFEST}: network")
-    weights = {
-        name.removeprefix("network."): value
-        for name, value in stored.items()
-        if not name.startswith(OBJECTIVE)
-    }
+    weights = {k.removeprefix("network."): v for k, v in stored.items()}
     network = fitted(
         lambda: build_dynamics(config, entry.spec, len(entry.action_names)),
         {current_name(config, name): value for name, value in weights.items()},

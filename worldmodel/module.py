@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from drives.tokens.store import TokenSpec
 from training.checkpoints.sharded import shard
@@ -20,8 +20,6 @@ from worldmodel.dynamics.actions.config import ActionMoments
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import ActionRanges, DynamicsConfig
 from worldmodel.dynamics.kinds import build_dynamics
-from worldmodel.listening.config import ListeningConfig
-from worldmodel.listening.objective import Objective, TrainedTogether
 from worldmodel.load import current_name, manifest_of
 
 
@@ -31,8 +29,8 @@ class WorldModelModule(TrainedModule):
     Args:
         spec: describes the tokens; from the token store.
         action_names: columns of the actions; from the token store.
-        action_dropout, conditions, text_cache, robustness, listening,
-            sum_accumulated: see `WorldModelModuleConfig`.
+        action_dropout, conditions, text_cache, robustness, sum_accumulated: see
+            `WorldModelModuleConfig`.
         text: a frozen text encoder (`worldmodel.conditioning.text_encoders`) for captions.
         captioned: whether the data has captions; from the token store.
         action_ranges, action_moments: ranges of action bins, and moments of standardised actions,
@@ -40,7 +38,7 @@ class WorldModelModule(TrainedModule):
 
     Raises:
         BadInput: text without an encoder or without captions, an encoder without positions for
-            text, or a network that does not support `robustness` or `listening`.
+            text, or a network that does not support `robustness`.
     """
 
     validated = ("val/loss", "val/bits_per_token")
@@ -56,7 +54,6 @@ class WorldModelModule(TrainedModule):
         text: TextEncoder | None = None,
         text_cache: str | None = None,
         robustness: Robustness | None = None,
-        listening: ListeningConfig | None = None,
         captioned: bool = True,
         action_ranges: ActionRanges | None = None,
         action_moments: ActionMoments | None = None,
@@ -78,19 +75,16 @@ class WorldModelModule(TrainedModule):
             reader = reading_text(network, text, captioned)
             self.texts, network = Texts(text, reader.text_tokens, text_cache), reader
         self.network: Dynamics = build_dynamics(network, spec, len(action_names))
+        self.shardable = self.network.shardable
         self.robustness = robustness or Robustness()
         self.robustness.check(self.network)
-        self.objective = Objective(listening or ListeningConfig(), self.network, action_moments)
-        self.shardable = self.network.shardable and self.objective.head is None
         self.manifest = manifest_of(network, spec, action_names)
         if self.texts is not None:
             self.manifest["text"] = self.texts.describe()
 
     @property
-    def trained(self) -> nn.Module:
-        if self.objective.head is None:
-            return self.network
-        return TrainedTogether(self.network, self.objective)
+    def trained(self) -> Dynamics:
+        return self.network
 
     @property
     def trained_layers(self) -> Iterable[Any]:
@@ -110,11 +104,10 @@ class WorldModelModule(TrainedModule):
             texts["captions"] = texts["captions"].drop(no_text)
         tokens, actions = batch.tokens, batch.actions
         further = texts | self.robustness.change(self.network, tokens, actions, no_actions, **texts)
-        loss, parts = self.objective(self.network, tokens, actions, no_actions, **further)
+        loss = self.network.loss(tokens, actions, no_actions, **further)
         self.guard.see(loss)
         self.log("train/loss", loss.detach(), prog_bar=True)
-        self.log("train/bits_per_token", parts.pop("nats", loss.detach()) / math.log(2))
-        self.log_dict({f"train/{name}": part for name, part in parts.items()})
+        self.log("train/bits_per_token", loss.detach() / math.log(2))
         return loss * self.accumulate if self.sum_accumulated else loss
 
     def update_ema(self) -> None:

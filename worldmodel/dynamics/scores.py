@@ -1,15 +1,11 @@
 """Scores of real tokens under a world model: cross entropy, rank and confidence."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-
-# Makes a loss of the cross entropy of the tokens that count [batch counted space], and of a
-# function that gives their logits.
-Reduce = Callable[[Tensor, Callable[[], Tensor]], Tensor]
 
 
 @dataclass(frozen=True)

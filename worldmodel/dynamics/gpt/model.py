@@ -30,7 +30,7 @@ from worldmodel.dynamics.gpt.heads import (
 )
 from worldmodel.dynamics.gpt.input import SequenceInput
 from worldmodel.dynamics.mup import lr_multipliers, multiples
-from worldmodel.dynamics.scores import Guesses, Reduce, TokenScores
+from worldmodel.dynamics.scores import Guesses, TokenScores
 from worldmodel.dynamics.text import TextContext
 
 __all__ = ["GPT", "Block", "GPTConfig"]
@@ -43,7 +43,7 @@ class GPT(SequenceInput):
         BadInput: the configuration does not fit the data, or a clip does not fit the model.
     """
 
-    reads = ("context", "noise", "reduce")
+    reads = ("context", "noise")
 
     def __init__(self, config: GPTConfig, spec: TokenSpec, num_actions: int) -> None:
         super().__init__(config, spec, num_actions)
@@ -68,15 +68,18 @@ class GPT(SequenceInput):
         """Logits [batch time space vocab] of every frame token given everything before it.
 
         Args:
-            actions, drop_actions: as those of `Dynamics.loss`.
+            actions: row t acts between frame t and t + 1; at least time - 1 rows.
+            drop_actions: examples that read a learned "no action" instead of their actions.
             captions: captions of every time step. Without one, text positions hold a learned
                 vector, and cross-attention reads zeros.
             noise: standard deviation of the noise on the frame tokens of every example, in
-                those of the embeddings.
-            head_fn: computes the return value from the hidden states of the frame tokens and of
-                all positions; called inside forward: only there, FSDP gathers the head.
+                standard deviations of the embeddings.
+            head_fn: computes the return value from the hidden states of the frame tokens and
+                of all positions; called inside forward, because FSDP gathers the head only
+                there.
         Raises:
-            BadInput: the clip does not fit the model (`check`).
+            BadInput: wrong grid, wrong action width, captions that do not fit, or more frames
+                than `context_steps`.
         """
         # The last token predicts nothing.
         embedded = self.embed_clip(tokens, actions, drop_actions, captions, noise)
@@ -136,22 +139,18 @@ class GPT(SequenceInput):
         captions: TextContext | None = None,
         context: Int[Tensor, "batch time height width"] | None = None,
         noise: Float[Tensor, " batch"] | None = None,
-        reduce: Reduce | None = None,
     ) -> Float[Tensor, ""]:
         """Mean cross entropy of the frame tokens that count, plus the weighted one of actions.
 
         Args:
             context: read instead of `tokens`; the targets stay `tokens`.
-            captions, noise, reduce: see `forward`, and `Reduce`.
+            captions, noise: see `forward`.
         """
-        first, space = self.first_token, self.layout.tokens_per_step
+        first = self.first_token
         targets = tokens.flatten(1)[:, first:]
 
         def mean_loss(x: Tensor, states: Tensor) -> Tensor:
-            counted, nats = x[:, first:], self._token_nll(x[:, first:], targets)
-            if reduce is not None:
-                counted, nats = (part.unflatten(1, (-1, space)) for part in (counted, nats))
-            loss = nats.mean() if reduce is None else reduce(nats, lambda: self.logits(counted))
+            loss = self._token_nll(x[:, first:], targets).mean()
             if not self.predicts_actions or actions is None:
                 return loss
             weight = self.config.layout.predict_actions
@@ -285,9 +284,10 @@ class GPT(SequenceInput):
     def flops_per_token(self, num_steps: int, causal: bool = False) -> float:
         """Floating-point operations of one training step (forward and backward) per position.
 
-        6 N + 12 L d T (PaLM, arXiv 2204.02311, appendix B), with the N of
-        `num_parameters(embeddings=False)`, L layers with d channels in all heads, T positions.
-        `causal=True` counts half of the attention. Actions in blocks count per time step.
+        6 N + 12 L d T, with N = `num_parameters(embeddings=False)`, L layers whose heads have d
+        channels in total (without cross-attention), and T positions in the sequence (PaLM, arXiv
+        2204.02311, appendix B). `causal=True` counts only the unmasked half of the attention.
+        Prefix positions count as tokens. Weights of actions in blocks count per time step.
         """
         width = self.config.num_heads * self.config.head_dim
         attention = 12 * self.config.num_layers * width * self.layout.sequence_length(num_steps)

@@ -25,7 +25,6 @@ class Keyframes(WholeFrame):
         BadInput: as of `WholeFrame`.
     """
 
-    reads: tuple[str, ...] = ()  # its loss hands out no cross entropy
     config: KeyframesConfig
 
     def forward(
@@ -50,7 +49,7 @@ class Keyframes(WholeFrame):
             done = stop
         return torch.cat(logits, 1)
 
-    def loss(  # type: ignore[override]
+    def loss(
         self,
         tokens: Int[Tensor, "batch time height width"],
         actions: Float[Tensor, "batch step action"] | None = None,

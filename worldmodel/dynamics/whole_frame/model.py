@@ -24,7 +24,7 @@ from worldmodel.dynamics.actions.vector import ActionVector
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.inputs import LookBack
-from worldmodel.dynamics.scores import Reduce, TokenScores, guesses
+from worldmodel.dynamics.scores import TokenScores, guesses
 from worldmodel.dynamics.shared_factors import share_factors
 from worldmodel.dynamics.text import TextContext, TextVector
 from worldmodel.dynamics.whole_frame.axial import AxisBlock
@@ -40,7 +40,6 @@ class WholeFrame(Dynamics):
     """
 
     config: WholeFrameConfig
-    reads: tuple[str, ...] = ("reduce",)
 
     def __init__(self, config: WholeFrameConfig, spec: TokenSpec, num_actions: int) -> None:
         super().__init__(config, spec, num_actions)
@@ -88,7 +87,8 @@ class WholeFrame(Dynamics):
         """Logits of every token of every frame (teacher-forced).
 
         Args:
-            actions, drop_actions: as those of `Dynamics.loss`.
+            actions: row t acts between frame t and t + 1; at least time - 1 rows.
+            drop_actions: examples that read a learned "no action" instead of their actions.
             captions: captions of every time step.
         Raises:
             BadInput: wrong grid, wrong action width, captions that do not fit, or more frames
@@ -213,12 +213,10 @@ class WholeFrame(Dynamics):
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
         captions: TextContext | None = None,
-        reduce: Reduce | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean cross entropy of the tokens that count, or what `reduce` makes of it."""
-        logits, first = self(tokens, actions, drop_actions, captions), self.first_target_step
-        nats = self._token_nll(logits, tokens)[:, first:]
-        return nats.mean() if reduce is None else reduce(nats, lambda: logits[:, first:])
+        """Mean cross entropy of the tokens that count."""
+        logits = self(tokens, actions, drop_actions, captions)
+        return self._token_nll(logits, tokens)[:, self.first_target_step :].mean()
 
     def score(
         self,
@@ -287,7 +285,10 @@ class WholeFrame(Dynamics):
         return total - sum(table.weight.numel() for table in tables) + head
 
     def flops(self, num_clips: int, num_steps: int, causal: bool = False) -> float:
-        """6 per weight and cell (of actions in blocks: step), 12 d per layer and attended cell."""
+        """6 operations per weight and cell (of actions in blocks: and step), plus attention.
+
+        Attention is 12 d per layer and attended cell.
+        """
         config, cells = self.config, self.spec.tokens_per_step
         over_time = config.num_layers // 2
         share = 0.5 if causal else 1.0
