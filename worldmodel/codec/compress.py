@@ -32,7 +32,7 @@ from worldmodel.codec.network import EXACT
 from worldmodel.codec.options import CodecOptions
 from worldmodel.codec.predictors import Predictor
 from worldmodel.codec.reading import examine, read_header
-from worldmodel.codec.tokens import CodedSource, open_tokens, spec_of
+from worldmodel.codec.tokens import CodedTokens, open_tokens, spec_of
 
 Cut = tuple[TokenDrive, int, int]
 
@@ -101,7 +101,7 @@ def compress(source: Path, out: Path, options: CodecOptions, cache: str = "data"
     _write(out, header, found, predictor)
 
 
-def _write(out: Path, header: Header, found: CodedSource, predictor: Predictor) -> None:
+def _write(out: Path, header: Header, found: CodedTokens, predictor: Predictor) -> None:
     """Write the partial file, from its last whole segment on, and rename it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
@@ -120,7 +120,7 @@ def _write(out: Path, header: Header, found: CodedSource, predictor: Predictor) 
 
 
 def code_group(
-    predictor: Predictor, found: CodedSource, group: Sequence[Cut], done: Any = lambda count: None
+    predictor: Predictor, found: CodedTokens, group: Sequence[Cut], done: Any = lambda count: None
 ) -> Iterator[CodedSegment]:
     """The segments of some cuts, coded in lockstep."""
     tokens = [np.asarray(d.tokens[first : first + steps]) for d, first, steps in group]

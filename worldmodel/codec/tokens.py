@@ -30,7 +30,7 @@ Piece = tuple[SegmentAbout, Integer[np.ndarray, "step *grid"], Float[np.ndarray,
 
 
 @dataclass(frozen=True)
-class CodedSource:
+class CodedTokens:
     """Tokens to code.
 
     Attributes:
@@ -59,7 +59,7 @@ class CodedSource:
                 yield drive, first, min(steps, drive.num_steps - first)
 
 
-def open_tokens(path: Path, spec: TokenSpec | None, vocab: int | None, cache: str) -> CodedSource:
+def open_tokens(path: Path, spec: TokenSpec | None, vocab: int | None, cache: str) -> CodedTokens:
     """The tokens of a file or folder.
 
     Args:
@@ -73,7 +73,7 @@ def open_tokens(path: Path, spec: TokenSpec | None, vocab: int | None, cache: st
         kind = recognised_format(path) or "store"
         store = TokenSource(str(path), kind, cache).open()
         drives = sorted(store.all, key=lambda drive: drive.id)
-        return CodedSource(store.spec, store.action_names, drives, {"kind": "store"}, store)
+        return CodedTokens(store.spec, store.action_names, drives, {"kind": "store"}, store)
     try:
         with path.open("rb") as file:
             tokens = read_npy(file, path.stat().st_size, str(path), _judge(path))
@@ -86,7 +86,7 @@ def open_tokens(path: Path, spec: TokenSpec | None, vocab: int | None, cache: st
         spec = TokenSpec((grid[0], grid[1], grid[2]), max(1, size), 1.0, 1, (1, 1), "unknown")
     check_tokens(tokens, spec, str(path))
     drive = TokenDrive("", "", tokens, np.zeros((len(tokens), 0), np.float32))
-    return CodedSource(spec, (), [drive], described)
+    return CodedTokens(spec, (), [drive], described)
 
 
 def _judge(path: Path) -> Any:

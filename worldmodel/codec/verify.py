@@ -16,7 +16,7 @@ from worldmodel.codec.models import open_models, predictor_of
 from worldmodel.codec.options import CodecOptions
 from worldmodel.codec.predictors import FLOORS, Predictor
 from worldmodel.codec.rivals import rivals
-from worldmodel.codec.tokens import CodedSource, open_tokens
+from worldmodel.codec.tokens import CodedTokens, open_tokens
 
 Row = tuple[str, float | None]
 
@@ -72,7 +72,7 @@ def _own(coded: Coded) -> list[Row]:
     ]
 
 
-def _cross_entropy(given: CodedSource, predictor: Predictor, options: CodecOptions) -> float:
+def _cross_entropy(given: CodedTokens, predictor: Predictor, options: CodecOptions) -> float:
     """Bits of all tokens under a predictor."""
     cuts, total = given.cuts(options.segment_steps), 0.0
     while group := list(islice(cuts, options.parallel)):
@@ -80,7 +80,7 @@ def _cross_entropy(given: CodedSource, predictor: Predictor, options: CodecOptio
     return total
 
 
-def _compare(given: CodedSource, back: CodedSource, source: Path) -> None:
+def _compare(given: CodedTokens, back: CodedTokens, source: Path) -> None:
     """TrainingFault unless both hold the same drives, tokens and actions."""
     same = [drive.id for drive in given.drives] == [drive.id for drive in back.drives]
     for ours, theirs in zip(given.drives, back.drives, strict=False):

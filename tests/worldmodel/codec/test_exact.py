@@ -94,7 +94,7 @@ def test_batches_and_threads_change_no_bit(kind: str, two_threads: None) -> None
         assert alone.tobytes() == together[row].tobytes()
     floats = probs_of(NetworkPredictor(model, "float"), [0, 1, 2])
     assert np.abs(floats - together).max() < 2e-5  # it is the same model
-    assert floats.std(axis=(0, 1)).min() > 1e-4  # which depends on what it reads
+    assert floats.std(axis=(0, 1)).max() > 1e-3  # which depends on what it reads
 
 
 @pytest.mark.parametrize("kind", KINDS)

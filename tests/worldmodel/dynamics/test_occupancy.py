@@ -188,7 +188,7 @@ def test_clips_without_a_frame_after_the_state_are_refused() -> None:
     tokens, actions = make_clip()
     with pytest.raises(BadInput, match="2 frames: the state of this occupancy model has 2"):
         make_model().loss(tokens[:, :2], actions)
-    with pytest.raises(BadInput, match="2 action rows for a state of 2"):
+    with pytest.raises(BadInput, match="action rows for a state of 2"):
         make_model(replace(CONFIG, gamma=0.999)).loss(tokens, actions[:, :2])
 
 
