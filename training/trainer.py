@@ -112,15 +112,15 @@ def strategy(cfg: DictConfig, module: Any) -> str | Strategy:
     """
     name, devices = cfg.trainer.strategy, num_devices(cfg.trainer)
     if name == "fsdp":
-        if not module.shardable:
-            raise BadInput(
-                "trainer=fsdp: this model samples from a second network in every step, which "
-                "cannot be sharded; use trainer=ddp"
-            )
         if cfg.checkpoints.background:
             raise BadInput(
                 "checkpoints.background=true with trainer=fsdp: shards are written by all "
                 "ranks together, in the foreground; leave one of the two out"
+            )
+        if not module.shardable:
+            raise BadInput(
+                "trainer=fsdp: this model samples from a second network in every step, which "
+                "cannot be sharded; use trainer=ddp"
             )
         return FullySharded(cfg.checkpoints.keep)
     if name == "ddp" or devices > 1:

@@ -20,7 +20,7 @@ from drives.video.images import read_image
 from drives.writing import write_drive
 from training.checkpoints.folder import check_whole, read_state, read_weights, write_checkpoint
 from training.errors import BadInput
-from worldmodel.codec.container import ContainerWriter, Header, Segment, SegmentAbout
+from worldmodel.codec.container import CodedSegment, ContainerWriter, Header, SegmentAbout
 from worldmodel.codec.reading import examine, segments_of
 from worldmodel.evaluation.challenges.submission import (
     Submitted,
@@ -169,12 +169,12 @@ def codec_container(folder: Path) -> Path:
             about = SegmentAbout(
                 drive="a", split="test", first=4 * number, steps=4, tokens="", bits=1.0
             )
-            writer.add(Segment(about, bytes(range(200)), bytes(20)))
+            writer.add(CodedSegment(about, bytes(range(200)), bytes(20)))
         writer.end()
     return path
 
 
-def read_container(path: Path) -> dict[int, Segment]:
+def read_container(path: Path) -> dict[int, CodedSegment]:
     if (found := examine(path)).damage:
         raise BadInput(f"{path}: {found.damage[0]}")
     return dict(segments_of(path))

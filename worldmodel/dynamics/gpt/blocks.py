@@ -111,7 +111,7 @@ class Block(nn.Module):
         text_kv = self.cross_attention.text_kv(text) if isinstance(text, Text) else text
         return x + self._drop(self.cross_attention(self.cross_norm(x), text_kv))
 
-    def _mlp(self, x: Tensor, by: Modulation) -> Tensor:
+    def _mlp(self, x: Tensor, by: Modulation = UNMOVED) -> Tensor:
         x = read(self.mlp_norm(x), by.mlp)
         if self.mlp == "swiglu":
             hidden = F.silu(linear(self.gate, x)) * linear(self.up, x)
