@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -70,14 +69,10 @@ class Keyframes(WholeFrame):
         counted = max(1, min(stop - self.first_target_step, self.config.newest - 1))
         return self._token_nll(logits[:, -counted:], tokens[:, -counted:]).mean()
 
-    def with_positions(
-        self, x: Float[Tensor, "batch time space dim"], first_step: int
-    ) -> Float[Tensor, "batch time space dim"]:
-        """As of `WholeFrame`; the frames stand where they would in a full context."""
+    def places(self, first_step: int, num_steps: int) -> list[int]:
+        """As of `WholeFrame`; the frames lie where they would in a full context."""
         assert first_step == 0, "every context is read from its beginning"
-        times = self.temporal_pos_emb.weight[self.config.times(x.shape[1])]
-        x = x + times[:, None] + self.spatial_pos_emb.weight
-        return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
+        return self.config.times(num_steps)
 
     def flops(self, num_clips: int, num_steps: int, causal: bool = False) -> float:
         """As of `WholeFrame`, of the frames that are read."""

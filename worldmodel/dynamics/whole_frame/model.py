@@ -143,12 +143,16 @@ class WholeFrame(Dynamics):
         out: Tensor = self.action(actions, self.embed.weight[-1], drop_actions)
         return out
 
+    def places(self, first_step: int, num_steps: int) -> slice | list[int]:
+        """Where in the context these time steps lie."""
+        return slice(first_step, first_step + num_steps)
+
     def with_positions(
         self, x: Float[Tensor, "batch time space dim"], first_step: int
     ) -> Float[Tensor, "batch time space dim"]:
         """Add position embeddings; `x` starts at time step `first_step` of the context."""
-        time = self.temporal_pos_emb.weight[first_step : first_step + x.shape[1], None]
-        x = x + time + self.spatial_pos_emb.weight
+        places = self.places(first_step, x.shape[1])
+        x = x + self.temporal_pos_emb.weight[places, None] + self.spatial_pos_emb.weight
         return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
 
     def trunk(
