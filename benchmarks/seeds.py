@@ -1,10 +1,10 @@
-"""One recipe with many seeds: the spread of results, and the doctor's reference bands.
+"""One recipe with many seeds: the spread of results, and the reference bands of its curves.
 
     python -m benchmarks.seeds --seeds 20 --write [setting=value ...]
 
 Runs follow each other; a finished run is kept, an interrupted one continues. `--write` appends the
 spread to docs/results.md and writes the curves of healthy runs as the reference of
-`python -m tokenizer.doctor run=RUN`. Settings are passed to train.py.
+`python -m training.watch.reference run=RUN`. Settings are passed to train.py.
 """
 
 import argparse
@@ -15,11 +15,12 @@ from pathlib import Path
 
 import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks.__main__ import ROOT, heading, report
-from tokenizer.doctor.reference import REFERENCES, Reference, band_of, read_curves
 from training.disk.status import read_status
 from training.pages.text_table import markdown_table
+from training.watch.reference import REFERENCES, Reference, band_of, read_curves
 
 SPREAD = {
+    "val/bits_per_token": "bits per token",
     "val/psnr": "PSNR (dB)",
     "val/ssim": "SSIM",
     "val/lpips": "LPIPS",
@@ -66,7 +67,7 @@ def collapsed(runs: list[Path]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.seeds")
     parser.add_argument("--seeds", type=int, default=20, help="how many, counted from 0")
-    parser.add_argument("--recipe", default="tokenizer_tiny", help="an experiment of a tokenizer")
+    parser.add_argument("--recipe", default="tokenizer_tiny", help="an experiment")
     parser.add_argument("--out", type=Path, default=Path("runs/seeds"), help="where the runs go")
     parser.add_argument("--write", action="store_true", help="to docs/results.md and references/")
     parser.add_argument("settings", nargs="*", metavar="setting=value", help="for train.py")

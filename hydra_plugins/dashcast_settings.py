@@ -17,7 +17,6 @@ from tokenizer.commands import (
     ConvertSettings,
     DecodeSettings,
     EncodeSettings,
-    ExamineSettings,
     ExportSettings,
     PublishedOptions,
 )
@@ -38,7 +37,14 @@ from tokenizer.quantizers.config import (
     VQConfig,
 )
 from training.cli import built_as, register, register_sections
-from training.config import TRAINING, AdamWConfig, MuonConfig, PathSettings, ProgressBarConfig
+from training.config import (
+    TRAINING,
+    AdamWConfig,
+    ExamineSettings,
+    MuonConfig,
+    PathSettings,
+    ProgressBarConfig,
+)
 from worldmodel.commands import ConvertModelSettings, PublishedModelOptions, RolloutSettings
 from worldmodel.conditioning.config import (
     HashedWordsConfig,

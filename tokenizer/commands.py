@@ -109,21 +109,6 @@ class ExportSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExamineSettings:
-    """Which run the doctor examines.
-
-    Attributes:
-        run: a run folder.
-        reference: curves of healthy runs; null: those that ship for its recipe, if any.
-        out: where the picture goes; null: RUN/doctor.png.
-    """
-
-    run: str
-    reference: str | None = None
-    out: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class CompareSettings:
     """Which tokenizers are compared, and on what.
 

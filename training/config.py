@@ -220,6 +220,21 @@ class PathSettings:
     runs: str = "${oc.env:DASHCAST_RUNS,runs}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExamineSettings:
+    """Which run is examined.
+
+    Attributes:
+        run: a run folder.
+        reference: curves of healthy runs; null: those that ship for its recipe, if any.
+        out: where the picture goes; null: RUN/curves.png.
+    """
+
+    run: str
+    reference: str | None = None
+    out: str | None = None
+
+
 @dataclass(frozen=True)
 class ProgressBarConfig:
     """Lightning's progress bar.

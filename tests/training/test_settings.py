@@ -154,7 +154,7 @@ COMMANDS = [
     ),
     ("worldmodel.convert", ["ckpt=nowhere", "model=genie", "out=x"], {"out": ["''", "/proc/x"]}),
     ("tokenizer.export", ["ckpt=RUN", "out=x"], {"out": ["''", "/proc/x"]}),
-    ("tokenizer.doctor.callback", ["run=nowhere"], {"out": ["''", "/proc/x.png"]}),
+    ("training.watch.reference", ["run=nowhere"], {"out": ["''", "/proc/x.png"]}),
     (
         "worldmodel.evaluation.decoding_bench",
         ["ckpt=nowhere"],

@@ -1,7 +1,4 @@
-"""Watches a tokenizer in training for collapse; warns, or treats it.
-
-python -m tokenizer.doctor run=RUN     compares a run's curves with healthy runs
-"""
+"""Watches a tokenizer in training for collapse; warns, or treats it."""
 
 import time
 from dataclasses import asdict, replace
@@ -9,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from omegaconf import DictConfig
 
 from tokenizer.doctor.config import DoctorConfig
 from tokenizer.doctor.findings import (
@@ -19,13 +15,10 @@ from tokenizer.doctor.findings import (
     output_findings,
     range_finding,
 )
-from tokenizer.doctor.reference import examine
 from tokenizer.doctor.treatment import TREATMENTS, TreatmentContext, roll_back
 from tokenizer.doctor.vitals import Figures, Vitals
 from tokenizer.quantizers.fsq import FSQ
 from training.checkpoints.sharded import FullySharded
-from training.cli import command
-from training.disk.places import writable_file
 from training.disk.plain_json import to_json
 from training.disk.status import write_status
 from training.errors import BadInput
@@ -196,13 +189,3 @@ class Doctor(L.Callback):
             print(f"doctor: {to_json(treated, indent=None)}")
         for logger in trainer.loggers:
             logger.log_metrics({f"doctor/found_{finding.name}": finding.figure}, step=step)
-
-
-@command("commands/examine")
-def main(cfg: DictConfig) -> None:
-    out = None if cfg.out is None else str(writable_file("out", cfg.out))
-    examine(Path(cfg.run), Path(cfg.reference) if cfg.reference else None, out)
-
-
-if __name__ == "__main__":
-    main()

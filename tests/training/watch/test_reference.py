@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import benchmarks.seeds as seeds
-from tokenizer.doctor.reference import (
+from training.errors import BadInput
+from training.watch.reference import (
     Reference,
     band_of,
     compare,
@@ -16,7 +17,6 @@ from tokenizer.doctor.reference import (
     open_reference,
     read_curves,
 )
-from training.errors import BadInput
 
 ROOT = Path(__file__).parents[3]
 
@@ -87,7 +87,7 @@ def test_examining_prints_findings_and_draws(healthy, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "no reference for this recipe" in shown
     assert "val/psnr  30    31" in shown
-    assert (run / "doctor.png").exists()
+    assert (run / "curves.png").exists()
 
 
 def test_what_cannot_be_read_is_named(healthy, tmp_path, capsys):
@@ -97,8 +97,8 @@ def test_what_cannot_be_read_is_named(healthy, tmp_path, capsys):
         examine(healthy[0], tmp_path / "none.json")
     with pytest.raises(BadInput, match=r"metrics\.jsonl: is no reference"):
         examine(healthy[0], healthy[0] / "metrics.jsonl")
-    (healthy[1] / "metrics.jsonl").write_text('{"step": 1, "val/loss": 1}\n')
-    with pytest.raises(BadInput, match="no figures of a tokenizer"):
+    (healthy[1] / "metrics.jsonl").write_text('{"step": 1, "val/other": 1}\n')
+    with pytest.raises(BadInput, match="no figures yet"):
         examine(healthy[1])
     (healthy[2] / "config.yaml").unlink()
     with pytest.raises(BadInput, match=r"no config\.yaml"):
@@ -111,7 +111,7 @@ def test_what_cannot_be_read_is_named(healthy, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_command_exits_with_2_on_bad_input(tmp_path):
-    command = [sys.executable, "-m", "tokenizer.doctor", f"run={tmp_path}"]
+    command = [sys.executable, "-m", "training.watch.reference", f"run={tmp_path}"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
     assert "has no metrics.jsonl" in result.stderr

@@ -1,5 +1,7 @@
 """Curves of healthy runs, and the comparison of another run with them.
 
+    python -m training.watch.reference run=RUN
+
 `references/RECIPE.json` ships with the package; `python -m benchmarks.seeds` writes it.
 """
 
@@ -10,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from training.cli import command
+from training.disk.places import writable_file
 from training.disk.plain_json import to_json
 from training.errors import BadInput
 from training.watch.rows import FINDINGS_FILE, METRICS_FILE, read_rows
 
 REFERENCES = Path(__file__).parent / "references"
 METRICS = (
+    "val/bits_per_token",
+    "train/bits_per_token",
+    "train/grad_norm",
     "val/psnr",
     "val/ssim",
     "val/lpips",
@@ -159,11 +166,11 @@ def examine(run: Path, reference_file: Path | None = None, out: str | None = Non
     Without a given or shipped reference, only the run is shown.
 
     Raises:
-        BadInput: the run or the reference cannot be read, or the run trains no tokenizer.
+        BadInput: the run or the reference cannot be read, or the run has no figures yet.
     """
     curves = read_curves(run)
     if not curves:
-        raise BadInput(f"run={run}: its metrics.jsonl holds no figures of a tokenizer")
+        raise BadInput(f"run={run}: its metrics.jsonl holds no figures yet")
     file = reference_file or shipped_reference(run)
     reference = open_reference(file) if file else Reference("", 0, {}, {})
     beside = f"{reference.runs} healthy runs" if file else "no reference for this recipe"
@@ -174,13 +181,10 @@ def examine(run: Path, reference_file: Path | None = None, out: str | None = Non
         print("  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip())
     if settings := reference.made.get("settings"):
         print(f"those were made with {' '.join(settings)}")
-    findings = read_rows(run / FINDINGS_FILE)
-    for row in findings:
+    for row in read_rows(run / FINDINGS_FILE):
         done = row["treated"].get("treatment", "nothing")
         print(f"step {row['step']}: {row['name']}, {row['says']}; done: {done}")
-    if not findings:
-        print("the doctor found nothing")
-    picture = Path(out) if out else run / "doctor.png"
+    picture = Path(out) if out else run / "curves.png"
     draw(curves, reference.bands, picture)
     print(f"curves: {picture}")
 
@@ -200,3 +204,13 @@ def draw(curves: dict[str, Curve], bands: dict[str, Band], picture: Path) -> Non
         axes.plot([s for s, _ in curve], [v for _, v in curve], color="tab:red", marker=".")
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture)
+
+
+@command("commands/examine")
+def main(cfg: DictConfig) -> None:
+    out = None if cfg.out is None else str(writable_file("out", cfg.out))
+    examine(Path(cfg.run), Path(cfg.reference) if cfg.reference else None, out)
+
+
+if __name__ == "__main__":
+    main()
