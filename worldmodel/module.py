@@ -70,6 +70,7 @@ class WorldModelModule(TrainedModule):
             network = network.within(action_ranges)
         if action_moments is not None:
             network = network.standardised(action_moments)
+        network = network.named(action_names)
         self.texts: Texts | None = None
         if text is not None:
             reader = reading_text(network, text, captioned)

@@ -56,6 +56,11 @@ class TokenSpec:
     def tokens_per_step(self) -> int:
         return int(np.prod(self.grid))
 
+    @property
+    def step_s(self) -> float:
+        """Seconds of a token step."""
+        return self.frames_per_step / self.fps
+
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "TokenSpec":
         """The spec as a manifest holds it.

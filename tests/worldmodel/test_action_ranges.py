@@ -40,13 +40,14 @@ def test_the_facts_of_one_reading_are_those_of_two() -> None:
     assert facts["action_moments"] == action_moments(drives)
 
 
-def test_a_checkpoint_keeps_the_moments_of_its_train_drives(composed, fit) -> None:
+def test_a_checkpoint_keeps_moments_and_names_of_its_data(composed, fit) -> None:
     overrides = (
         "+debug=fast",
         "trainer.max_steps=2",
         "trainer.val_check_interval=2",
         "model.network.num_layers=2",
         "model.network.layout.action_scale=standard",
+        "model.network.layout.action_features=[path]",
         "data.batch_size=2",
         "data.num_val_windows=2",
         "callbacks.media=null",
@@ -56,3 +57,4 @@ def test_a_checkpoint_keeps_the_moments_of_its_train_drives(composed, fit) -> No
     store = trainer.datamodule.store
     assert layout.action_scale == "standard"
     assert (layout.action_mean, layout.action_std) == action_moments(store.drives("train"))
+    assert layout.action_columns == store.action_names

@@ -233,7 +233,7 @@ class CachedDecoder(RowDecoder):
             )
             return model.embed(ids)
         if self.layout.config.actions == "continuous":
-            return model.embed_actions(self.actions[:, -1:], drop)
+            return model.embed_newest(self.actions, self._step, drop)
         return model.embed(self.layout.action_ids(self.actions[:, -1:], drop)[:, 0])
 
     def _imagine_action(self) -> Float[Tensor, "row 1 dim"]:

@@ -150,7 +150,7 @@ class MaskGIT(RowDecoder):
         model, before = self.model, self.tokens[:, step - 1 : step]
         acting = None
         if self.actions is not None:
-            acting = model.embed_actions(self.actions[:, -1:], self.drop_actions)
+            acting = model.embed_newest(self.actions, self.cache.length, self.drop_actions)
         past = model.embed_cells(model.factors.split(before.flatten(2)), None)
         text = self._text(step, step + 1)
         return model.read(model.prepare(cells, past, acting, text, self.cache.length), self.cache)

@@ -55,7 +55,8 @@ class WholeFrameDecoder(RowDecoder):
         x = self.model.embed_frames(self.tokens[:, -1:])
         self.acting = None
         if self.actions is not None:
-            embedded = self.model.embed_actions(self.actions[:, -1:], self.drop_actions)
+            rows = self.cache.length  # a step before the first row
+            embedded = self.model.embed_newest(self.actions, rows, self.drop_actions)
             x = x + embedded[:, :, None]
             self.acting = embedded
         if self.captions is not None:

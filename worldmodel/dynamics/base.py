@@ -91,6 +91,20 @@ class Dynamics(nn.Module, ABC):
         """One vector per row of actions, or the learned "no action"."""
         raise NotImplementedError(type(self).__name__)
 
+    def embed_newest(
+        self,
+        actions: Float[Tensor, "batch step action"],
+        num_rows: int,
+        drop_actions: Bool[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch 1 dim"]:
+        """The vector of the newest row.
+
+        Args:
+            num_rows: rows of the context, the newest included; a difference reads no others.
+        """
+        read = min(num_rows, self.config.layout.rows_read)
+        return self.embed_actions(actions[:, -read:], drop_actions)[:, -1:]
+
     def acting(
         self,
         actions: Float[Tensor, "batch step action"] | None,

@@ -1,5 +1,6 @@
 """Settings of every kind of world model; imports no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
@@ -156,6 +157,10 @@ class DynamicsConfig:
     def standardised(self, moments: ActionMoments) -> Self:
         """A copy with these moments for standardised actions without given ones."""
         return replace(self, layout=self.layout.standardised(moments))
+
+    def named(self, columns: Sequence[str]) -> Self:
+        """A copy that knows the names of the action columns where it needs them."""
+        return replace(self, layout=self.layout.named(columns))
 
     def with_text(self, width: int) -> Self:
         """A copy for a text encoder of this width; BadInput if the network reads no text."""

@@ -45,7 +45,7 @@ class SequenceInput(Dynamics):
         if config.look_back:
             self.look_back = LookBack(config.dim, config.look_back)
         if config.layout.actions == "continuous":
-            self.action = ActionVector(config.layout, num_actions, config.dim)
+            self.action = ActionVector(config.layout, num_actions, config.dim, spec.step_s)
         if config.layout.text_tokens:
             self.text = TextPrefix(config.layout.text_width, config.dim)
         self.noise = ContextNoise(config.noise_levels, config.dim)

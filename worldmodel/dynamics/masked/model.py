@@ -45,7 +45,7 @@ class Masked(Dynamics):
         if config.layout.actions == "binned":
             self.bins = nn.Embedding(self.layout.no_text_id - spec.vocab_size, config.dim)
         elif config.layout.actions == "continuous":
-            self.action = ActionVector(config.layout, num_actions, config.dim)
+            self.action = ActionVector(config.layout, num_actions, config.dim, spec.step_s)
             self.no_action = nn.Parameter(torch.empty(config.dim))
         if self.reads_text:
             self.text = TextVector(config.text_width, config.dim)

@@ -51,7 +51,7 @@ class WholeFrame(Dynamics):
         if config.look_back:
             self.look_back = LookBack(config.dim, config.look_back)
         if config.layout.actions == "continuous":
-            self.action = ActionVector(config.layout, num_actions, config.dim)
+            self.action = ActionVector(config.layout, num_actions, config.dim, spec.step_s)
         if self.reads_text:
             self.text = TextVector(config.text_width, config.dim)
         causal = [layer % 2 == 1 for layer in range(config.num_layers)]

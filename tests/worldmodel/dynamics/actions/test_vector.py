@@ -38,11 +38,11 @@ def make_clip() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_each_column_is_read_in_its_own_deviations() -> None:
-    vector = ActionVector(STANDARD, 2, 8)
+    vector = ActionVector(STANDARD, 2, 8, 0.1)
     rows = torch.tensor([[[0.1, 13.0], [0.3, 17.0], [-0.1, 5.0]]])
     expected = torch.tensor([[[0.0, 0.0], [1.0, 1.0], [-1.0, -2.0]]])
     torch.testing.assert_close(vector.scaled(rows), expected)
-    plain = ActionVector(LayoutConfig("continuous"), 2, 8)
+    plain = ActionVector(LayoutConfig("continuous"), 2, 8, 0.1)
     assert torch.equal(plain.scaled(rows), rows.sign() * rows.abs().log1p())
     assert vector.state_dict().keys() == plain.state_dict().keys()
 
