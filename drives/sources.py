@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 from drives.actions.units import OUTCOMES, is_action
 from drives.carracing.config import CarRacingConfig
-from drives.carracing.drives import ACTION_NAMES, make_drives
+from drives.carracing.drives import ACTION_NAMES, columns_of, make_drives
 from drives.config import DriveSourceConfig, TokenSourceConfig, existing_root
 from drives.content import hashes_of
 from drives.drive import Drive
@@ -36,7 +36,9 @@ class DriveSource(DriveSourceConfig):
             return folder_of(self.root, Path(self.cache), self.remote_cache_gb)
         if self.carracing == CarRacingConfig():
             return Path(self.cache) / "carracing"
-        key = hashlib.sha256(repr(self.carracing).encode()).hexdigest()[:8]
+        # As before there were rewards, so that drives of before are found.
+        settings = repr(self.carracing).replace(", rewards=False", "")
+        key = hashlib.sha256(settings.encode()).hexdigest()[:8]
         return Path(self.cache) / f"carracing-{key}"
 
     def open(self, needed: str = "train") -> list[Drive]:
@@ -107,14 +109,15 @@ class DriveSource(DriveSourceConfig):
 
     def _judge_embedded_actions(self) -> tuple[str, ...]:
         """The columns to use of the embedded drives; BadInput for one that they lack."""
+        columns = columns_of(self.carracing)
         names = ACTION_NAMES if self.actions is None else tuple(self.actions)
-        missing = [name for name in names if name not in ACTION_NAMES]
+        missing = [name for name in names if name not in columns]
         if missing:
             raise BadInput(
                 f"data.source.actions={list(names)}: the embedded drives have no column "
-                f"{missing[0]!r}; there are: {', '.join(ACTION_NAMES)}"
+                f"{missing[0]!r}; there are: {', '.join(columns)}"
             )
-        return names
+        return tuple(name for name in names if name not in OUTCOMES)
 
     def planned(self) -> tuple[float, tuple[str, ...], bool]:
         """Frame rate, action columns, and whether there are captions; makes no drives.

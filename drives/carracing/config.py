@@ -1,6 +1,7 @@
 """Settings of the embedded drives; imports neither torch nor a simulator."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from training.errors import BadInput
 from training.ranges import at_least, positive
@@ -18,6 +19,8 @@ class CarRacingConfig:
         seconds: length of one drive.
         fps: frames per second; a divisor of the 50 physics steps per second.
         size: side of the square frames in pixels.
+        rewards: whether the drives have a column `reward`: CarRacing's own, of the step that led
+            to the next frame. No model reads it.
 
     Raises:
         BadInput: a value that no drive can have.
@@ -30,6 +33,7 @@ class CarRacingConfig:
     seconds: float = 30.0
     fps: float = 10.0
     size: int = 64
+    rewards: bool = False
 
     def __post_init__(self) -> None:
         at_least(0, "carracing.", seed=self.seed, num_val=self.num_val, num_test=self.num_test)
@@ -40,6 +44,14 @@ class CarRacingConfig:
             raise BadInput(f"carracing.fps={self.fps:g}: give a divisor of {PHYSICS_FPS}")
         if self.num_frames < 2:
             raise BadInput(f"carracing.seconds={self.seconds:g}: gives one frame; give more")
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All settings; drives without rewards are those of before there were any."""
+        settings = asdict(self)
+        if not self.rewards:
+            del settings["rewards"]
+        return settings
 
     @property
     def num_frames(self) -> int:

@@ -8,7 +8,8 @@ They need no download, depend on the seed alone, and have exact actions:
     yaw_rate_rad_s  change of heading per second, positive = turning LEFT
 
 Row t is in force between frame t and frame t+1; controls and speed are means over the
-physics steps of that interval.
+physics steps of that interval. With `CarRacingConfig.rewards` a last column `reward` has the sum of
+CarRacing's rewards in it: 1000 / tiles for each new tile of the road, less 0.1 per physics step.
 """
 
 import json
@@ -26,6 +27,7 @@ from filelock import FileLock
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
+from drives.actions.units import REWARD
 from drives.carracing.config import PHYSICS_FPS, CarRacingConfig
 from drives.carracing.driver import ScriptedDriver, draw_plan, draw_style
 from drives.writing import write_drive
@@ -67,11 +69,13 @@ def make_drive(
     simulator.advance(driver, round(warm_up_s * PHYSICS_FPS))
     frames = np.empty((config.num_frames, config.size, config.size, 3), np.uint8)
     actions = np.empty((config.num_frames, len(ACTION_NAMES)), np.float32)
+    rewards = np.empty((config.num_frames, 1), np.float32)
     num_off_road = 0
     for row in range(config.num_frames):
         frames[row] = simulator.frame(config.size)
         num_off_road += simulator.is_off_road
         actions[row] = simulator.advance(driver, round(PHYSICS_FPS / config.fps))
+        rewards[row] = simulator.earned
     simulator.close()
     meta = {
         "fps": config.fps,
@@ -79,8 +83,7 @@ def make_drive(
         "licence": "MIT (Gymnasium); the frames carry no further rights",
         "split": split,
         "action_conventions": "steering +1 = full lock right; yaw_rate_rad_s > 0 = turning left",
-        "version": VERSION,
-        "config": asdict(config),
+        **_recipe(config),
         "env_seed": env_seed,
         "backwards": backwards,
         "env_action_per_unit": dict(zip(ACTION_NAMES, ENV_ACTION_PER_UNIT, strict=False)),
@@ -91,7 +94,14 @@ def make_drive(
         ],
         "num_frames_off_road": num_off_road,
     }
+    if config.rewards:
+        actions = np.concatenate([actions, rewards], axis=1)
     return frames, actions, meta
+
+
+def columns_of(config: CarRacingConfig) -> tuple[str, ...]:
+    """Columns of the drives of a config."""
+    return (*ACTION_NAMES, REWARD) if config.rewards else ACTION_NAMES
 
 
 def make_drives(root: Path, config: CarRacingConfig, num_workers: int | None = None) -> None:
@@ -152,11 +162,11 @@ def _write_all(
 
 def _write(root: Path, config: CarRacingConfig, index: int) -> None:
     frames, actions, meta = make_drive(config, index)
-    write_drive(root / list(config.drives)[index], frames, actions, ACTION_NAMES, meta)
+    write_drive(root / list(config.drives)[index], frames, actions, columns_of(config), meta)
 
 
 def _recipe(config: CarRacingConfig) -> dict[str, Any]:
-    return {"version": VERSION, "config": asdict(config)}
+    return {"version": VERSION, "config": config.recipe}
 
 
 def _read_hashes(root: Path, config: CarRacingConfig) -> dict[str, dict[str, str]]:

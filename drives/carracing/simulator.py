@@ -34,6 +34,9 @@ class Simulator(CarRacing):
 
     Laps are ignored: the road keeps its colours, and `drive` goes on after a lap.
 
+    Attributes:
+        earned: CarRacing's rewards in the newest `advance`.
+
     Args:
         env_seed: seed of the track.
         backwards: drive the track the other way round.
@@ -41,6 +44,7 @@ class Simulator(CarRacing):
     """
 
     car: Car  # there from the first reset on
+    earned: float = 0.0
 
     def __init__(self, env_seed: int, backwards: bool = False, start: float = 0.0) -> None:
         super().__init__()
@@ -91,16 +95,17 @@ class Simulator(CarRacing):
     def is_off_road(self) -> bool:
         return not any(wheel.tiles for wheel in self.car.wheels)
 
-    def drive(self, steering: float, throttle: float, brake: float) -> None:
-        """One physics step (20 ms) with the controls of a drive file."""
-        self.step(np.array([steering, throttle, brake]) * ENV_ACTION_PER_UNIT)
+    def drive(self, steering: float, throttle: float, brake: float) -> float:
+        """One physics step (20 ms) with the controls of a drive file; its reward."""
+        controls = np.array([steering, throttle, brake]) * ENV_ACTION_PER_UNIT
+        return float(self.step(controls)[1])
 
     def advance(self, driver: ScriptedDriver, num_steps: int) -> Float[np.ndarray, " action"]:
         """Drive `num_steps` physics steps; return the action row of that interval."""
-        before, rows = self.heading_rad, []
+        before, rows, self.earned = self.heading_rad, [], 0.0
         for _ in range(num_steps):
             controls = driver.act(self.position, self.heading_rad, self.speed_mps)
-            self.drive(*controls)
+            self.earned += self.drive(*controls)
             rows.append((*controls, self.speed_mps))
         yaw_rate = (self.heading_rad - before) * FPS / num_steps
         return np.array([*np.mean(rows, axis=0), yaw_rate], np.float32)

@@ -18,6 +18,7 @@ from drives.carracing.driver import Centreline, ScriptedDriver, draw_plan, draw_
 from drives.carracing.drives import ACTION_NAMES, make_drive, make_drives
 from drives.carracing.simulator import Simulator
 from drives.folder import open_drives
+from drives.sources import DriveSource
 from training.errors import BadInput
 
 TINY = CarRacingConfig(num_train=2, num_val=1, num_test=1, seconds=1.0, size=32)
@@ -297,3 +298,32 @@ def test_strange_drives_and_broken_lists_are_refused(made: Path) -> None:
 def test_impossible_configs_are_refused(wrong: dict) -> None:
     with pytest.raises(BadInput, match=next(iter(wrong))):
         CarRacingConfig(**wrong)
+
+
+def test_rewards_are_carracings_own_and_change_nothing_else() -> None:
+    frames, actions, meta = make_drive(replace(TINY, seconds=4.0), 0)
+    same, rewarded, told = make_drive(replace(TINY, seconds=4.0, rewards=True), 0)
+    np.testing.assert_array_equal(frames, same)
+    np.testing.assert_array_equal(actions, rewarded[:, :-1])
+    assert told["config"].pop("rewards")
+    assert told == meta
+    simulator = Simulator(meta["env_seed"])
+    tiles = (rewarded[:, -1] + 0.1 * 5) * len(simulator.track) / 1000
+    np.testing.assert_allclose(tiles, tiles.round(), atol=1e-3)
+    assert 3 < tiles.sum() < 60
+
+
+def test_a_store_keeps_rewards_and_a_model_does_not_read_them(tmp_path: Path) -> None:
+    config = replace(TINY, seconds=1.0, size=16, rewards=True)
+    source = DriveSource(cache=str(tmp_path), carracing=config)
+    drives = source.open()
+    assert source.action_names(drives) == source.planned()[1] == ACTION_NAMES
+    assert source.columns(drives) == (*ACTION_NAMES, "reward")
+    assert DriveSource(cache=str(tmp_path), carracing=replace(config, rewards=False)).folder != (
+        source.folder
+    )
+    chosen = DriveSource(cache=str(tmp_path), carracing=config, actions=["steering", "reward"])
+    assert chosen.planned()[1] == ("steering",)
+    without = DriveSource(cache=str(tmp_path), carracing=TINY, actions=["steering", "reward"])
+    with pytest.raises(BadInput, match="have no column 'reward'"):
+        without.planned()

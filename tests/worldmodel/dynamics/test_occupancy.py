@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from drives.tokens.store import TokenSpec
+from training.config import MuonConfig
 from training.errors import BadInput
+from training.optimization.optimizers import block_matrices, build_optimizer
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import open_decoder, rollout
 from worldmodel.dynamics.config import LayoutConfig
@@ -194,6 +196,18 @@ def test_clips_without_a_frame_after_the_state_are_refused() -> None:
 
 def test_a_description_makes_the_config_again() -> None:
     assert from_description(describe(CONFIG)) == CONFIG
+
+
+def test_muon_steps_the_matrices_of_the_online_network() -> None:
+    model = make_model()
+    kernels = model.block_kernels()
+    assert {f"online.{name}" for name in block_matrices(model.online)} == set(kernels)
+    before = model.online.blocks[0].up.weight.clone(), model.target.blocks[0].up.weight.clone()
+    optimizer, _ = build_optimizer(model, MuonConfig(lr=1e-9, warmup_steps=0), 10)
+    model.loss(*make_clip()).backward()
+    optimizer.step()
+    assert (model.online.blocks[0].up.weight - before[0]).abs().mean() > 1e-4
+    assert torch.equal(model.target.blocks[0].up.weight, before[1])
 
 
 def test_flops_count_the_bootstraps() -> None:

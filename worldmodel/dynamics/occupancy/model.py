@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from training.optimization.averaging import average_
+from training.optimization.optimizers import block_matrices
 from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.raster import Decoder
 from worldmodel.dynamics.base import Dynamics
@@ -201,6 +202,10 @@ class Occupancy(Dynamics):
         ahead = torch.arange(len(nats), device=nats.device)
         weights = self.config.gamma**ahead
         return (weights * nats).sum() / weights.sum()
+
+    def block_kernels(self) -> dict[str, nn.Parameter]:
+        """The matrices of the online network that Muon steps, by name."""
+        return {f"online.{name}": matrix for name, matrix in block_matrices(self.online).items()}
 
     def lr_multipliers(self) -> dict[str, float]:
         """Learning rate of every parameter as a multiple of `optimizer.lr`."""
