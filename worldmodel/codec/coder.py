@@ -59,10 +59,26 @@ def encode(
         bits[row] -= np.log2(np.maximum(probs[np.arange(len(own)), own], LEAST)).sum()
         return own
 
-    lengths = [len(own) for own in flat]
-    for step, _ in enumerate(frames(predictor, lengths, tokens[0].shape[1:], actions, pick)):
-        done(sum(length > step for length in lengths))
+    if predictor.foresees:
+        whole = slice(0, flat[0].shape[1])
+        for row, segment in enumerate(tokens):
+            pick(row, 0, even(predictor, segment.shape[1:]), whole)
+            given = None if actions is None else actions[row]
+            for step, probs in enumerate(predictor.known(segment, given), 1):
+                pick(row, step, probs, whole)
+                done(1)
+            done(1)
+    else:
+        lengths = [len(own) for own in flat]
+        for step, _ in enumerate(frames(predictor, lengths, tokens[0].shape[1:], actions, pick)):
+            done(sum(length > step for length in lengths))
     return [coder.get_compressed().astype("<u4").tobytes() for coder in coders], bits.tolist()
+
+
+def even(predictor: Predictor, grid: tuple[int, ...]) -> Float[np.ndarray, "cell vocab"]:
+    """The probabilities of a first frame, which has no past."""
+    shape = int(np.prod(grid)), predictor.vocab_size
+    return np.full(shape, np.float64(1 / predictor.vocab_size))
 
 
 def decode(
@@ -122,9 +138,10 @@ def frames(
                 tokens[row] = pick(row, step, np.ascontiguousarray(probs[row]), cells)
         return tokens
 
-    space, vocab = int(np.prod(grid)), predictor.vocab_size
-    even = np.broadcast_to(np.float64(1 / vocab), (rows, space, vocab))
-    frame = tokens_of(even, slice(0, space)).reshape(rows, *grid)
+    first = even(predictor, grid)
+    space = len(first)
+    frame = tokens_of(np.broadcast_to(first, (rows, *first.shape)), slice(0, space))
+    frame = frame.reshape(rows, *grid)
     yield frame
     if longest > 1:
         predictor.start(frame, acting)

@@ -1,6 +1,5 @@
 """A world model as a predictor: its decoder's logits, frame by frame."""
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterator
@@ -12,15 +11,18 @@ from torch import Tensor
 
 from training.errors import BadInput
 from worldmodel.codec.exact import numbers
+from worldmodel.codec.exact.cache import RoundedCache
 from worldmodel.codec.exact.mode import ExactArithmetic
 from worldmodel.codec.predictors import Guesses, Predictor
 from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.rollout import open_decoder
 from worldmodel.dynamics.base import Dynamics
+from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.dynamics.kinds import describe
 from worldmodel.dynamics.occupancy.model import Occupancy
+from worldmodel.dynamics.whole_frame.model import WholeFrame
 
-EXACT = "exact 1"  # the number changes with any result of the arithmetic
+EXACT = "exact 2"  # the number changes with any result of the arithmetic
 
 
 class NetworkPredictor(Predictor):
@@ -41,12 +43,12 @@ class NetworkPredictor(Predictor):
         if isinstance(network, Occupancy):
             raise BadInput("ckpt: predicts the discounted future, not the next frame; use another")
         self.exact: ExactArithmetic | None = None
-        if arithmetic == EXACT:
-            network = copy.deepcopy(network).double()
-        decoder = open_decoder(network)
+        decoder = open_decoder(network.float())
         assert isinstance(decoder, RowDecoder)  # every kind's own choice is one
         if arithmetic == EXACT:
             self.exact = ExactArithmetic(decoder.model)
+            decoder.new_cache = RoundedCache
+            self.foresees = isinstance(network, GPT) or type(network) is WholeFrame
         self.decoder, self.vocab_size = decoder, network.spec.vocab_size
         self.reads_actions = network.conditioned
 
@@ -67,6 +69,30 @@ class NetworkPredictor(Predictor):
                 except StopIteration:
                     return
 
+    def known(self, frames: np.ndarray, actions: np.ndarray | None) -> Iterator[np.ndarray]:
+        """A pass over the windows in which the decoder would read these frames."""
+        context, slide = self.decoder.context_steps, self.decoder.slide_steps
+        tokens = torch.from_numpy(frames.astype(np.int64)).flatten(1, -2)[None]
+        acting = self._given(actions)
+        first, begin = 0, 1
+        while begin < len(frames):
+            stop = min(first + context, len(frames))
+            rows = None if acting is None else acting[None, first : stop - 1]
+            with self.arithmetic():
+                logits = self._forced(tokens[:, first:stop], rows, begin - first)[0]
+            yield from (self._probs(own) for own in logits)
+            first, begin = stop - (context - slide), stop
+
+    def _forced(self, tokens: Tensor, actions: Tensor | None, first: int) -> Tensor:
+        """Logits [row step cell vocab] of the frames from `first` on."""
+        model = self.decoder.model
+        if isinstance(model, GPT):
+            cells = first * model.layout.tokens_per_step
+            flat = model(tokens, actions, head_fn=lambda x, _: model.logits(x[:, cells:]))
+            return flat.unflatten(1, (tokens.shape[1] - first, -1))
+        found: Tensor = model(tokens, actions)[:, first:]
+        return found
+
     @contextmanager
     def arithmetic(self) -> Iterator[None]:
         """In which the network computes."""
@@ -78,15 +104,15 @@ class NetworkPredictor(Predictor):
                     yield
 
     def _probs(self, logits: Tensor) -> np.ndarray:
-        logits = logits.double()
-        probs = logits.softmax(-1) if self.exact is None else numbers.softmax(logits)
+        exact = self.exact is not None
+        probs = numbers.softmax(logits) if exact else logits.double().softmax(-1)
         found: np.ndarray = probs.numpy()
         return found
 
     def _given(self, actions: np.ndarray | None) -> Tensor | None:
         if not self.reads_actions or actions is None:
             return None
-        return torch.from_numpy(np.ascontiguousarray(actions))
+        return torch.from_numpy(np.array(actions))  # a store's rows may not be written
 
 
 def network_hash(network: Dynamics) -> str:

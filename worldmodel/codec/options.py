@@ -34,7 +34,7 @@ class CodecOptions:
     floors: str = ""
     arithmetic: Literal["exact", "float"] = "exact"
     segment_steps: int = 600
-    parallel: int = 8
+    parallel: int = 16
     vocab: int | None = None
 
     def __post_init__(self) -> None:

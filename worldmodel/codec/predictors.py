@@ -1,7 +1,7 @@
 """What codes tokens: distributions of the next ones, given those before."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 from jaxtyping import Float, Integer
@@ -20,10 +20,13 @@ class Predictor(ABC):
     Attributes:
         vocab_size: number of different tokens.
         reads_actions: whether it needs the actions.
+        foresees: whether `known` gives the very bits of `predict`, so that a segment that is there
+            already is coded without a walk over its tokens.
     """
 
     vocab_size: int
     reads_actions: bool = False
+    foresees: bool = False
 
     @abstractmethod
     def start(
@@ -44,6 +47,14 @@ class Predictor(ABC):
         Args:
             action: the one that leads to it.
         """
+
+    def known(
+        self,
+        frames: Integer[np.ndarray, "step height width"],
+        actions: Float[np.ndarray, "step action"] | None,
+    ) -> Iterator[Float[np.ndarray, "cell vocab"]]:
+        """The probabilities of every frame of a segment but the first, each given all before."""
+        raise NotImplementedError(type(self).__name__)
 
 
 def sent(guesses: Guesses, tokens: np.ndarray) -> Told | None:

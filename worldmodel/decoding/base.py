@@ -64,6 +64,7 @@ class RowDecoder(FrameDecoder):
             actions are None if the model reads none.
         guidance: None if off.
         generator: draws the uniform numbers of sampling, on the CPU.
+        new_cache: class of the KV cache.
 
     Raises:
         BadInput: slide_steps is not in 1 .. context_steps - 1, or the model does not read the
@@ -76,6 +77,7 @@ class RowDecoder(FrameDecoder):
     drop_actions: Bool[Tensor, " row"] | None
     captions: TextContext | None
     cache: KVCache | TimeCache
+    new_cache: type[KVCache] = KVCache
 
     def __init__(
         self,

@@ -107,15 +107,16 @@ class CachedDecoder(RowDecoder):
             text, action_prefix = text[:, :0], self._imagine_action()
         else:
             action_prefix = self._action_prefix()
-        self._shared: Tensor | float = 0.0
+        # Added to the frame's tokens in the order in which `embed_clip` adds them.
+        self._shared: list[Tensor] = []
         if self.layout.config.actions == "continuous":
-            self._shared = action_prefix
+            self._shared.append(action_prefix)
             self.modulations = [block.modulation(action_prefix) for block in self.blocks]
         if self.model.config.look_back:
             hints = self.model.hints(self.tokens[:, -1])
             last = action_prefix[:, -1:] + hints[:, :1]
             action_prefix = torch.cat([action_prefix[:, :-1], last], dim=1)
-            self._shared = self._shared + F.pad(hints[:, 1:], (0, 0, 0, 1))
+            self._shared.append(F.pad(hints[:, 1:], (0, 0, 0, 1)))
         self.prefix = torch.cat([text.to(action_prefix.dtype), action_prefix], dim=1)
 
     def open_frame(self) -> Float[Tensor, "row 1 vocab"]:
@@ -132,10 +133,10 @@ class CachedDecoder(RowDecoder):
         self, tokens: Int[Tensor, "row cell"], cells: slice | Tensor
     ) -> Float[Tensor, "row cell dim"]:
         """Input embeddings of these cells of the open frame."""
-        shared = self._shared
-        if isinstance(shared, Tensor) and shared.shape[1] > 1:
-            shared = shared[:, cells]
-        return self.model.embed(tokens) + shared
+        x: Tensor = self.model.embed(tokens)
+        for shared in self._shared:
+            x = x + (shared[:, cells] if shared.shape[1] > 1 else shared)
+        return x
 
     @torch.inference_mode()
     def feed(
@@ -215,7 +216,7 @@ class CachedDecoder(RowDecoder):
         dtype, device = qkv.weight.dtype, qkv.weight.device
         if device.type == "cpu":
             dtype = torch.float32  # a CPU reads a float32 cache faster than it converts bfloat16
-        return KVCache(*shape, dtype, device)
+        return self.new_cache(*shape, dtype, device)
 
     def _text_prefix(self) -> Float[Tensor, "row token dim"]:
         """Embedded text tokens of the next time step."""

@@ -100,7 +100,7 @@ class WholeFrameDecoder(RowDecoder):
     def _cache(self, num_layers: int, batch: int, num_positions: int) -> KVCache:
         config, weight = self.model.config, self.model.embed.weight
         shape = (num_layers, batch, config.num_heads, num_positions, config.dim // config.num_heads)
-        return KVCache(*shape, weight.dtype, weight.device)
+        return self.new_cache(*shape, weight.dtype, weight.device)
 
 
 class KeyframesDecoder(WholeFrameDecoder):

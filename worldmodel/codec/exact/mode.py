@@ -32,7 +32,7 @@ class ExactArithmetic(TorchDispatchMode):
     """Within, torch computes exactly (see `worldmodel.codec.exact.numbers`), or refuses.
 
     Args:
-        network: in float64; its weights are rounded once.
+        network: in float32; its weights are rounded once.
 
     Raises:
         BadInput: an operation that is not known to be exact.
@@ -81,14 +81,13 @@ class ExactArithmetic(TorchDispatchMode):
         key = value.data_ptr(), value.shape, value.stride(), value.dtype
         known = self.weights.get(key)
         if known is None:
-            known = numbers.rounded(value.flatten(1) if flat else value)
+            known = numbers.rounded((value.flatten(1) if flat else value).contiguous())
             if value.untyped_storage().data_ptr() in self.owned:
                 self.weights[key] = known
         return known
 
     def on_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        out = numbers.products(x, self.weight(weight))
-        return (out if bias is None else out + bias).to(x.dtype)
+        return numbers.products(x, self.weight(weight), bias).to(x.dtype)
 
     def on_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         return numbers.products(a, numbers.rounded(b.mT)).to(a.dtype)
@@ -109,8 +108,8 @@ class ExactArithmetic(TorchDispatchMode):
             raise BadInput("arithmetic=exact: a convolution in groups; give --arithmetic float")
         size = (weight.shape[2], weight.shape[3])
         rows = self.weight(weight, flat=True)
-        out = numbers.convolution(x, rows, size, tuple(stride), tuple(padding), tuple(dilation))
-        return (out if bias is None else out + bias[:, None, None]).to(x.dtype)
+        places = tuple(stride), tuple(padding), tuple(dilation)
+        return numbers.convolution(x, rows, bias, size, *places).to(x.dtype)
 
     def on_layer_norm(
         self,
@@ -143,7 +142,7 @@ class ExactArithmetic(TorchDispatchMode):
         return numbers.gelu(x, approximate).to(x.dtype)
 
     def on_silu(self, x: Tensor) -> Tensor:
-        return numbers.silu(x.double()).to(x.dtype)
+        return numbers.silu(x).to(x.dtype)
 
     def on_log1p(self, x: Tensor) -> Tensor:
         return numbers.log(x.double() + 1).to(x.dtype)

@@ -6,18 +6,21 @@ functions such as exp, which every library rounds in its own way. Here neither i
 - A sum adds integers, held in float64, whose total stays below 2**53. Each partial sum is then an
   integer that float64 holds, so no order and no kernel rounds. Operands are rounded to 20 bits,
   each row with its own scale (as W8A8 quantisation, arXiv 2211.10438, with more bits).
-- A function is a table that is made from decimal arithmetic, or a polynomial.
-- All else is a single addition, product, quotient or square root, which IEEE 754 rounds in one way.
+- A function is a table that is made from decimal arithmetic, or a series.
+- All else is a single addition, product, quotient or square root of float32 or float64, which
+  IEEE 754 rounds in one way.
 
 Scales belong to rows, so a row's result does not depend on the rows beside it.
 """
 
+from collections.abc import Callable
 from decimal import Decimal, localcontext
 from functools import cache
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from training.errors import BadInput
@@ -28,24 +31,31 @@ MASS = 2.0**30  # what exp(0) counts in the sum of a softmax
 STEPS = 2.0**16  # steps of a logit that the table of exp resolves
 DEPTH = 32  # logits further below the largest count nothing
 FINE = 10  # bits of the fine table; the rest indexes the coarse one
+WIDTH, GRAIN = 8, 256  # the tables of GELU reach from -WIDTH to WIDTH, with 1 / GRAIN between
 TINY = 1e-30
+PIECE = 2**15  # numbers that a chain of operations takes at once: they stay in the cache
+MOST_SCORES = 2**22  # of attention at once
+
+Rounded = tuple[Tensor, Tensor]  # integers in float64 [*shape dim], and scales [*shape 1]
 
 
-def rounded(x: Float[Tensor, "*shape dim"]) -> tuple[Tensor, Tensor]:
+def rounded(x: Float[Tensor, "*shape dim"]) -> Rounded:
     """Integers of at most `LIMIT` in float64, and a scale for every row; x is their product."""
     if x.shape[-1] > MOST_TERMS:
         raise BadInput(f"a sum of {x.shape[-1]} terms is not exact; {MOST_TERMS} at most")
-    x = x.double()
-    scale = x.abs().amax(-1, keepdim=True).clamp(min=TINY) / LIMIT
-    return (x / scale).round(), scale
+    x = x.float()
+    # The limit is a power of two: the largest number becomes the limit, and no rounding passes it.
+    scale = x.abs().amax(-1, keepdim=True).clamp_(min=TINY).mul_(1 / LIMIT)
+    return (x / scale).round_().double(), scale
 
 
 def products(
-    a: Float[Tensor, "*shape left dim"], b: tuple[Tensor, Tensor]
+    a: Float[Tensor, "*shape left dim"], b: Rounded, bias: Float[Tensor, " right"] | None = None
 ) -> Float[Tensor, "*shape left right"]:
-    """a @ b.T for the integers and scales [right dim] of `rounded`."""
+    """a @ b.T + bias for the integers and scales [right dim] of `rounded`; float32."""
     integers, scale = rounded(a)
-    return (integers @ b[0].mT) * (scale * b[1].mT)
+    out = (integers @ b[0].mT).float().mul_(scale).mul_(b[1].mT)
+    return out if bias is None else out.add_(bias)
 
 
 def log(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -61,42 +71,57 @@ def log(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return 2 * t * series + (exponent - low.int()).double() * 0.6931471805599453
 
 
+def in_pieces(work: Callable[[Tensor], Tensor], x: Float[Tensor, "*shape"]) -> Tensor:
+    """`work`, number by number, on pieces that stay in the cache."""
+    if x.numel() <= PIECE:
+        return work(x)
+    out = torch.empty(x.shape, dtype=torch.float32)
+    for into, piece in zip(out.view(-1).split(PIECE), x.reshape(-1).split(PIECE), strict=True):
+        into.copy_(work(piece))
+    return out
+
+
 def exp(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """exp of numbers that are not positive, to 2 ** -16 in the exponent; 0 below -32."""
-    coarse, fine = _exp_tables()
-    steps = (x.double() * -STEPS).clamp(max=STEPS * DEPTH).round().long()
-    return coarse[steps >> FINE] * fine[steps & (2**FINE - 1)]
+    coarse, fine = _floats(_exp_tables)
+    steps = (x.float() * -STEPS).clamp_(max=STEPS * DEPTH).round_().int()
+    found = _looked_up(coarse, steps >> FINE)
+    return found.mul_(_looked_up(fine, steps & (2**FINE - 1)))
 
 
 def masses(x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape dim"]:
-    """exp(x) over its largest value in the row, as integers up to `MASS`."""
-    x = x.double()
-    return (exp(x - x.amax(-1, keepdim=True)) * MASS).round()
+    """exp(x) over its largest value in the row, as integers up to `MASS` in float32."""
+    x = x.float()
+    return in_pieces(lambda y: exp(y).mul_(MASS).round_(), x - x.amax(-1, keepdim=True))
 
 
 def softmax(x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape dim"]:
-    mass = masses(x)
-    return mass / mass.sum(-1, keepdim=True)
+    mass = masses(x).double()
+    return mass.div_(mass.sum(-1, keepdim=True))
 
 
 def log_softmax(x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape dim"]:
+    total = masses(x).sum(-1, keepdim=True, dtype=torch.float64) / MASS
     x = x.double()
-    total = masses(x).sum(-1, keepdim=True) / MASS
     return x - x.amax(-1, keepdim=True) - log(total)
 
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     integers, scale = rounded(x)
+    scale = scale.double()
     mean = integers.sum(-1, keepdim=True) / x.shape[-1]
     square = (integers * integers).sum(-1, keepdim=True) / x.shape[-1]
-    variance = (square - mean * mean).clamp(min=0) * (scale * scale)
-    return _affine((x.double() - mean * scale) / (variance + eps).sqrt(), weight, bias)
+    variance = (square - mean * mean).clamp_(min=0) * (scale * scale)
+    # The integers are done with; float64 keeps the sum of the row at zero.
+    out = integers.sub_(mean).mul_(scale / (variance + eps).sqrt_()).float()
+    return _affine(out, weight, bias)
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     integers, scale = rounded(x)
-    square = (integers * integers).sum(-1, keepdim=True) / x.shape[-1]
-    return _affine(x.double() / (square * (scale * scale) + eps).sqrt(), weight, None)
+    scale = scale.double()
+    square = integers.mul_(integers).sum(-1, keepdim=True) / x.shape[-1]
+    return _affine(x / (square * (scale * scale) + eps).sqrt_().float(), weight, None)
 
 
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -104,60 +129,93 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return x if bias is None else x + bias
 
 
-def sigmoid(x: Tensor) -> Tensor:
-    tail = exp(-x.abs())
-    return torch.where(x < 0, tail, torch.ones_like(tail)) / (tail + 1)
-
-
 def silu(x: Tensor) -> Tensor:
-    return x * sigmoid(x)
+    return in_pieces(_silu, x.float())
+
+
+def _silu(x: Tensor) -> Tensor:
+    tail = exp(-x.abs())
+    return torch.where(x < 0, tail, 1.0) / (tail + 1) * x
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    """By tanh (Hendrycks and Gimpel 2016), or by a table of the normal distribution."""
-    x = x.double()
-    if approximate == "tanh":
-        inner = x * x * x * 0.044715 + x
-        return x * sigmoid(inner * 1.5957691216057308)  # 2 sqrt(2 / pi)
-    table = _normal_table()
-    place = (x.abs() * 256).clamp(max=len(table) - 2)
-    low = place.floor()
-    index = low.long()
-    below = table[index] + (table[index + 1] - table[index]) * (place - low)
-    return x * torch.where(x < 0, 1 - below, below)
+    """x times a table: of the normal distribution, or as Hendrycks and Gimpel (2016) by tanh."""
+    values, slopes = _floats(_tanh_tables if approximate == "tanh" else _normal_tables)
+
+    def work(x: Tensor) -> Tensor:
+        last = 2 * WIDTH * GRAIN  # of the intervals: what is further out lies at its end
+        place = (x * GRAIN).add_(WIDTH * GRAIN).clamp_(0, last)
+        low = place.floor()
+        index = low.int()
+        below = place.sub_(low).mul_(_looked_up(slopes, index)).add_(_looked_up(values, index))
+        return below.mul_(x)
+
+    return in_pieces(work, x.float())
+
+
+def _looked_up(table: Tensor, index: Tensor) -> Tensor:
+    return table.index_select(0, index.view(-1)).view(index.shape)
 
 
 def attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float
 ) -> Tensor:
     """softmax(query key.T scale) value; positions that are masked change nothing."""
-    scores = products(query, rounded(key)) * scale
+    hidden = None
     if causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(later, -torch.inf)
-    if mask is not None:
-        added = (
-            scores.new_zeros(()).masked_fill(~mask, -torch.inf)
-            if mask.dtype == torch.bool
-            else mask
-        )
+        hidden = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).triu(1)
+    if mask is not None and mask.dtype == torch.bool:
+        unseen = ~mask
+        mask, hidden = None, unseen if hidden is None else hidden | unseen
+    keys, values = rounded(key), rounded(value)
+    size = max(1, MOST_SCORES // (query[0, ..., 0].numel() * key.shape[-2]))
+    if any(part is not None and part.ndim > 2 for part in (mask, hidden)):
+        size = len(query)  # they may differ from row to row
+    outs = []
+    for first in range(0, len(query), size):
+        rows = slice(first, first + size)
+        some = [(whole[rows], scales[rows]) for whole, scales in (keys, values)]
+        outs.append(attend(query[rows], some[0], some[1], hidden, scale, mask))
+    return torch.cat(outs)
+
+
+def attend(
+    query: Float[Tensor, "*batch new channel"],
+    keys: Rounded,
+    values: Rounded,
+    hidden: Bool[Tensor, "*any new position"] | None,
+    scale: float,
+    added: Tensor | None = None,
+) -> Float[Tensor, "*batch new channel"]:
+    """Attention to keys and values that are rounded, position by position.
+
+    Args:
+        hidden: what is not seen; it changes nothing.
+        added: to the scores.
+    """
+    scores = products(query, keys).mul_(scale)
+    if added is not None:
         scores = scores + added
-    integers, scales = rounded(value)
-    weights, weight_scales = rounded(softmax(scores) * scales.mT)
-    return (weights @ integers) * weight_scales
+    if hidden is not None:
+        scores.masked_fill_(hidden, -torch.inf)
+    mass = masses(scores)
+    total = mass.sum(-1, keepdim=True, dtype=torch.float64)
+    weights, weight_scale = rounded(mass.mul_(values[1].mT))
+    return (weights @ values[0]).mul_(weight_scale / total).float()
 
 
 def convolution(
     x: Tensor,
-    weight: tuple[Tensor, Tensor],
+    weight: Rounded,
+    bias: Tensor | None,
     size: tuple[int, int],
     stride: tuple[int, ...],
     padding: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> Tensor:
     """A 2D convolution; `weight` is rounded, with a row per output channel."""
-    patches = F.unfold(x.double(), size, dilation, padding, stride)
-    out = products(patches.mT, weight).mT
+    patches = F.unfold(x.float(), size, dilation, padding, stride)
+    out = products(patches.mT, weight, bias).mT
     height = (x.shape[2] + 2 * padding[0] - dilation[0] * (size[0] - 1) - 1) // stride[0] + 1
     return out.unflatten(-1, (height, -1))
 
@@ -176,19 +234,49 @@ def _exp_tables() -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _normal_table() -> Tensor:
-    """The normal distribution function at k / 256, by its Taylor series; up to 8."""
+def _floats(tables: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    first, second = tables()
+    return first.float(), second.float()
+
+
+@cache
+def _normal_tables() -> tuple[Tensor, Tensor]:
+    """The normal distribution function, by its Taylor series."""
     with localcontext() as context:
         context.prec = 40
         root = (2 * Decimal("3.14159265358979323846264338327950288419716939937510")).sqrt()
-        table = []
-        for k in range(8 * 256 + 2):
-            x = Decimal(k) / 256
+
+        def above(x: Decimal) -> Decimal:
             term = total = x
             n = 1
             while abs(term) > Decimal(10) ** -25:
                 n += 2
                 term = term * x * x / n
                 total += term
-            table.append(float(Decimal("0.5") + total * (-x * x / 2).exp() / root))
-    return torch.tensor(table, dtype=torch.float64)
+            return Decimal("0.5") + total * (-x * x / 2).exp() / root
+
+        return _table(above)
+
+
+@cache
+def _tanh_tables() -> tuple[Tensor, Tensor]:
+    """(1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
+    with localcontext() as context:
+        context.prec = 30
+        twice = 2 * (2 / Decimal("3.14159265358979323846264338327950288")).sqrt()
+
+        def above(x: Decimal) -> Decimal:
+            return 1 / (1 + (-twice * (x + Decimal("0.044715") * x * x * x)).exp())
+
+        return _table(above)
+
+
+def _table(above: Callable[[Decimal], Decimal]) -> tuple[Tensor, Tensor]:
+    """Values at the ends of intervals from -WIDTH to WIDTH, and what each adds; x and -x make 1."""
+    half = [above(Decimal(k) / GRAIN) for k in range(WIDTH * GRAIN + 1)]
+    half[-1] = Decimal(1)  # beyond the table: 1 and 0
+    values = [1 - y for y in reversed(half)] + half[1:]
+    steps = [float(b - a) for a, b in pairwise(values)]
+    return torch.tensor([float(y) for y in values], dtype=torch.float64), torch.tensor(
+        [*steps, 0.0], dtype=torch.float64
+    )
