@@ -1,0 +1,1 @@
+"""Episodes of the DeepMind control suite, rendered by MuJoCo; the extra `dmcontrol`."""
