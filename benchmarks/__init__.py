@@ -32,6 +32,7 @@ SUITES = (
     "encode",
     "occupancy",
     "codec",
+    "dream",
 )
 
 

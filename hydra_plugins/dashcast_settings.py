@@ -45,7 +45,12 @@ from training.config import (
     PathSettings,
     ProgressBarConfig,
 )
-from worldmodel.commands import ConvertModelSettings, PublishedModelOptions, RolloutSettings
+from worldmodel.commands import (
+    ConvertModelSettings,
+    DriveSettings,
+    PublishedModelOptions,
+    RolloutSettings,
+)
 from worldmodel.conditioning.config import (
     HashedWordsConfig,
     RobustnessConfig,
@@ -80,6 +85,7 @@ COMMANDS: dict[str, dict[str, type]] = {
     "commands/attainable": {"": AttainableSettings, **DATA, **PATHS},
     "commands/decoding_bench": {"": DecodingBenchSettings, **EVIDENCE},
     "commands/rollout": {"": RolloutSettings, **DECODING},
+    "commands/drive": {"": DriveSettings, **DECODING},
     "commands/world_model/convert": {"": ConvertModelSettings, "options": PublishedModelOptions},
     "commands/encode": {"": EncodeSettings, "options": PublishedOptions, **DATA, **PATHS},
     "commands/decode": {"": DecodeSettings, "options": PublishedOptions},

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from drives.config import SPLIT_CHOICES
-from training.ranges import at_least, one_of, positive
+from training.ranges import at_least, one_of, positive, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,39 @@ class RolloutSettings(PromptsConfig):
     drives: bool = False
     allow_train: bool = False
     device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriveSettings:
+    """Which model's dream is driven, and from where.
+
+    Attributes:
+        ckpt: a shipped model, a run folder (its newest checkpoint) or a checkpoint folder.
+        tokenizer: of the model's tokens, where it is another or not known.
+        split: whose drives give the clips that a dream begins with.
+        prompt_steps: real time steps before a dream; null: the context of the model.
+        out: folder of what is saved.
+        port: of the page, on 127.0.0.1; 0: any that is free.
+        rate: time steps per second that the page asks for; null: those of the data.
+        device: null: a GPU if there is one.
+    """
+
+    ckpt: str
+    tokenizer: str | None = None
+    split: str = "test"
+    prompt_steps: int | None = None
+    out: str = "${paths.runs}/dreams"
+    port: int = 8765
+    rate: float | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        one_of(SPLIT_CHOICES, split=self.split)
+        within(0, 65535, port=self.port)
+        if self.prompt_steps is not None:
+            at_least(1, prompt_steps=self.prompt_steps)
+        if self.rate is not None:
+            positive(rate=self.rate)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from training.errors import BadInput
 from training.ranges import at_least, within
 from worldmodel.decoding.config import Guidance, Sampling
 from worldmodel.decoding.guidance import guide
-from worldmodel.decoding.sampling import sample
+from worldmodel.decoding.sampling import entropy, sample
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.masked.space_time import TimeCache
@@ -65,6 +65,9 @@ class RowDecoder(FrameDecoder):
         guidance: None if off.
         generator: draws the uniform numbers of sampling, on the CPU.
         new_cache: class of the KV cache.
+        measures_entropy: whether `next_frame` leaves the entropy (nats) of every cell behind, of
+            the distribution that it was drawn from, before temperature, top_k and top_p.
+        entropy: of the newest frame.
 
     Raises:
         BadInput: slide_steps is not in 1 .. context_steps - 1, or the model does not read the
@@ -78,6 +81,8 @@ class RowDecoder(FrameDecoder):
     captions: TextContext | None
     cache: KVCache | TimeCache
     new_cache: type[KVCache] = KVCache
+    measures_entropy: bool = False
+    entropy: Float[Tensor, "future space"]
 
     def __init__(
         self,
@@ -159,6 +164,8 @@ class RowDecoder(FrameDecoder):
     ) -> Int[Tensor, "row cell"]:
         """Sample some cells of the open frame, each with its uniform number."""
         logits, uniform = self.guided(logits, cells), self._uniform[:, cells].flatten()
+        if self.measures_entropy:
+            self.entropy[:, cells] = entropy(logits)
         drawn = sample(logits.flatten(0, 1), self.sampling, uniform)
         return self.both(drawn.view(logits.shape[:2]))
 
@@ -190,6 +197,13 @@ class RowDecoder(FrameDecoder):
         space = self.layout.tokens_per_step
         uniform = torch.rand(space, self.num_futures, generator=self.generator)
         self._uniform = uniform.to(self.tokens.device).T
+        self._clear_entropy()
+
+    def _clear_entropy(self) -> None:
+        """Make room for the entropy of the next frame."""
+        if self.measures_entropy:
+            shape = self.num_futures, self.layout.tokens_per_step
+            self.entropy = torch.zeros(shape, device=self.tokens.device)
 
     def _pair(self, guidance: Guidance) -> None:
         """Add an unconditioned copy of every row, for guidance."""
@@ -218,6 +232,11 @@ class RowDecoder(FrameDecoder):
         if self.drop_actions is not None:
             self.drop_actions = self.drop_actions.repeat_interleave(num_futures, dim=0)
         self.captions = self.captions and self.captions.repeat(num_futures)
+
+    @property
+    def frames_read(self) -> int:
+        """Newest frames that the next one depends on: a prompt of these continues alike."""
+        return self.cache.length
 
     @property
     def num_futures(self) -> int:

@@ -74,6 +74,10 @@ class CachedDecoder(RowDecoder):
         self._read_text()
         super().read_prompt()
 
+    @property
+    def frames_read(self) -> int:
+        return min(self._step, self.context_steps)  # a cache that rolls counts on
+
     def repeat(self, num_futures: int) -> None:
         super().repeat(num_futures)
         self.next_logits = self.next_logits.repeat_interleave(num_futures, dim=0)

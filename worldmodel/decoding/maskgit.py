@@ -13,7 +13,7 @@ from torch import Tensor
 from training.ranges import at_least, one_of
 from worldmodel.decoding.base import Cells, RowDecoder
 from worldmodel.decoding.config import WAYS, Sampling
-from worldmodel.decoding.sampling import sample
+from worldmodel.decoding.sampling import entropy, sample
 from worldmodel.dynamics.masked.model import Masked
 from worldmodel.dynamics.masked.space_time import TimeCache, empty_cache
 
@@ -107,12 +107,17 @@ class MaskGIT(RowDecoder):
             noise: tokens with the highest settle first; None: the most confident.
         """
         model = self.model
+        self._clear_entropy()
         rows, space = uniform.shape[2:]
         factors = self.tokens.new_zeros(rows, space, len(model.factors.sizes))
         masked = torch.ones(rows, space, dtype=torch.bool, device=factors.device)
         for step, num_masked in schedule(self.num_steps, space):
             logits = self.logits(self.both(factors), self.both(masked))
-            drawn, confidence = self._draw(self.guided(logits, slice(0, space)), uniform[step])
+            logits = self.guided(logits, slice(0, space))
+            if self.measures_entropy:
+                here = sum(entropy(part) for part in model.factors.parts(logits))
+                self.entropy = torch.where(masked, here, self.entropy)
+            drawn, confidence = self._draw(logits, uniform[step])
             factors = torch.where(masked[..., None], drawn, factors)
             if num_masked:
                 order = confidence if noise is None else noise[step]
@@ -158,6 +163,10 @@ class MaskGIT(RowDecoder):
     def _text(self, start: int, stop: int) -> Float[Tensor, "row step 1 dim"] | None:
         """Caption vectors of these time steps."""
         return None if self.captions is None else self.model.text(self.captions, start, stop)
+
+    @property
+    def frames_read(self) -> int:
+        return self.cache.length + (self.seen < self.tokens.shape[1])
 
     def _catch_up(self) -> None:
         """Add the newest frame to the cache."""

@@ -33,6 +33,12 @@ def sample(
     return torch.searchsorted(total, level, right=True).squeeze(-1)
 
 
+def entropy(logits: Float[Tensor, "*cell vocab"]) -> Float[Tensor, "*cell"]:
+    """Entropy (nats) of each distribution."""
+    log_probs = logits.float().log_softmax(dim=-1)
+    return -(log_probs.exp() * log_probs).sum(dim=-1)
+
+
 def _likeliest(logits: Float[Tensor, "row vocab"], k: int) -> Bool[Tensor, "row vocab"]:
     """Mask of exactly `k` tokens per row; among equals of the k-th, the lowest ids stay.
 

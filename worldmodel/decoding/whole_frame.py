@@ -130,3 +130,7 @@ class KeyframesDecoder(WholeFrameDecoder):
     def read(self, num_steps: int) -> None:
         """There is nothing to keep."""
         self.cache = self._cache(0, len(self.tokens), 0)
+
+    @property
+    def frames_read(self) -> int:
+        return min(self.tokens.shape[1], self.context_steps)

@@ -25,7 +25,7 @@ def write_strip(
     bars = [PROMPT if step < prompt_steps else IMAGINED for step in range(panels[0][1].shape[1])]
     pictures = draw_panels(panels, scale_of(panels), bars)
     paths = [folder / f"{name}.{kind}" for kind in ("gif", "mp4", "png")]
-    _write_gif(paths[0], pictures, fps)
+    write_gif(paths[0], pictures, fps)
     video.write_video(paths[1], pictures, fps, crf=18)
     chosen = np.unique(np.linspace(prompt_steps - 1, len(pictures) - 1, 6).round().astype(int))
     groups = [chosen[:3], chosen[3:]]
@@ -69,7 +69,7 @@ def write_comic(
     Image.fromarray(np.concatenate(rows)).save(folder / f"{name}.png")
     prompt = [("prompt", shown["ground truth"][:, t]) for t in range(num_prompt)]
     told = [(c, frames[:, t]) for c, frames in shown.items() for t in range(num_prompt, num_frames)]
-    _write_gif(
+    write_gif(
         folder / f"{name}.gif",
         [
             np.concatenate([_captioned(c, frame) for frame in clips], 1)
@@ -95,7 +95,8 @@ def _captioned(caption: str, frame: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndar
     return np.asarray(canvas)
 
 
-def _write_gif(file: Path, pictures: Sequence[np.ndarray], fps: float) -> None:
+def write_gif(file: Path, pictures: Sequence[UInt8[np.ndarray, "h w 3"]], fps: float) -> None:
+    """Pictures of one size as an endless GIF of 128 colours."""
     frames = [Image.fromarray(p).quantize(128, dither=Image.Dither.NONE) for p in pictures]
     duration = round(1000 / fps)
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=duration, loop=0)

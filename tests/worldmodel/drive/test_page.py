@@ -1,0 +1,139 @@
+"""The page in headless Chromium: by keyboard, touch and pad; on a phone and on a desk."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import DESKTOP, PHONE, overflow
+from tiny_world import write_world
+
+from drives.carracing.config import CarRacingConfig
+from drives.carracing.drives import make_drives
+from training.help import composed
+from worldmodel.drive.__main__ import opened
+from worldmodel.drive.server import DriveServer
+
+pytestmark = pytest.mark.slow
+
+
+@contextmanager
+def driven(server: DriveServer, width: int = DESKTOP, **options: Any) -> Iterator[Any]:
+    """The page of a server; a script that fails, or anything fetched from elsewhere, fails."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs chromium")
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    faults: list[str] = []
+    with sync_api.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": width, "height": 844}, **options)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda m: "Content Security" in m.text and faults.append(m.text))
+        page.on("request", lambda r: r.url.startswith(server.url) or faults.append(r.url))
+        page.goto(server.url)
+        page.wait_for_function("state")
+        yield page
+        chromium.close()
+    server.shutdown()
+    server.server_close()
+    assert not faults
+
+
+def until(page: Any, condition: str) -> None:
+    page.wait_for_function(condition, timeout=60_000)
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> DriveServer:
+    """The server of the shipped model, on two short drives of its own."""
+    config = CarRacingConfig(num_train=1, num_val=0, num_test=1, seconds=4.0)
+    make_drives(tmp_path / "drives", config, num_workers=0)
+    words = ["ckpt=carracing", f"data.root={tmp_path}/drives", f"paths.data={tmp_path}/data"]
+    return opened(composed("commands/drive", [*words, "port=0", f"out={tmp_path}/saved"]))
+
+
+def test_someone_drives_the_shipped_model_by_keyboard(shipped: DriveServer) -> None:
+    with driven(shipped, reduced_motion="reduce") as page:
+        assert "Reduced motion" in page.inner_text("#notes")
+        assert page.evaluate("state.time") == 0  # it stands until someone drives
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == "play"
+        page.keyboard.down("ArrowLeft")
+        page.keyboard.press("Enter")
+        until(page, "state.time >= 3")
+        page.keyboard.up("ArrowLeft")
+        page.evaluate("play(false)")
+        assert page.evaluate("state.actions[0][0]") < -0.3  # steering is positive to the right
+        until(page, "!playing")
+        page.evaluate("queue")
+        time = page.evaluate("state.time")
+        page.locator("body").press(".")
+        until(page, f"state.time === {time + 1}")
+        page.locator("body").press("r")
+        until(page, "state.time === 0")
+        page.locator("body").press("b")
+        until(page, "state.dreams === 3")
+        page.locator("body").press(".")
+        until(page, "state.time === 1")
+        assert page.locator("#dreams article").count() == 3
+        turned = page.evaluate("state.actions.map(row => row[0])")
+        assert turned[0] < turned[1] < turned[2]
+        painted = "[...document.querySelectorAll('.dream canvas')].map(c => c.toDataURL())"
+        assert len(set(page.evaluate(painted))) == 3
+        page.locator("body").press("3")
+        until(page, "state.dreams === 1")
+        page.check("#real")
+        until(page, "document.querySelector('.real canvas').width === 64")
+        page.select_option("#form", "mp4")
+        page.click("#save")
+        page.wait_for_selector("#saved a")
+        with page.expect_download() as download:
+            page.click("#saved a")
+        assert download.value.suggested_filename == "dream-000.mp4"
+
+
+def test_a_phone_drives_by_touch_and_nothing_overflows(tmp_path: Path) -> None:
+    ckpt, root = write_world(tmp_path)
+    words = [f"ckpt={ckpt}", f"data.root={root}", "port=0", f"out={tmp_path}/saved", "rate=20"]
+    server = opened(composed("commands/drive", words))
+    with driven(server, PHONE, has_touch=True) as page:
+        assert overflow(page) == 0
+        page.tap("[data-turn='1']")  # before a step: a tap counts for one
+        page.tap("#one")
+        until(page, "state.time === 1")
+        assert page.evaluate("state.actions[0][0]") < -0.1
+        assert page.evaluate("about.frames") is False
+        assert "no tokenizer" in page.inner_text("#notes")
+        page.tap("#branch")
+        until(page, "state.dreams === 3")
+        assert overflow(page) == 0
+        # A slow model is told, and no step is left out.
+        page.evaluate("keep = ask; window.slowly = w => new Promise(r => setTimeout(r, w))")
+        page.evaluate("ask = async (...v) => (await slowly(120), keep(...v))")
+        page.tap("#play")
+        until(page, "!document.getElementById('slow').hidden")
+        assert "No step is left out" in page.inner_text("#slow")
+        assert page.evaluate("late") > 0
+        page.tap("#play")
+        # A second page is told, and takes over.
+        other = page.context.new_page()
+        other.goto(server.url)
+        other.wait_for_selector("#error button")
+        assert "another page drives" in other.inner_text("#error")
+        time = page.evaluate("state.time")
+        other.click("#error button")
+        until(other, f"state.time === {time} && document.getElementById('error').hidden")
+        page.bring_to_front()
+        page.tap("#one")
+        page.wait_for_selector("#error button")
+        other.close()
+        # Every control has a name.
+        named = "e => e.ariaLabel || e.textContent.trim() || e.labels?.length"
+        controls = page.query_selector_all("button, input, select")
+        assert len(controls) > 15
+        assert all(control.evaluate(named) for control in controls)
