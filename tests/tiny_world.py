@@ -43,8 +43,9 @@ def make_world_model(kind: str = "gpt", **layout: object) -> WorldModel:
     torch.manual_seed(0)
     config = config_of(kind, **layout)
     network = build_dynamics(config, SPEC, num_actions=len(NAMES)).eval()
+    size = 0.05 if kind == "masked" else 0.5  # its logits grow with the fourth power
     for parameter in network.parameters():
-        parameter.data += 0.5 * torch.randn_like(parameter) * (parameter.ndim > 1)
+        parameter.data += size * torch.randn_like(parameter) * (parameter.ndim > 1)
     network.requires_grad_(False)
     return WorldModel(network, SPEC, NAMES, Path(kind), manifest_of(config, SPEC, NAMES))
 
