@@ -38,16 +38,21 @@ class PlusFactors(nn.Module):
         return torch.cat([own + shared, others])
 
 
-def share_factors(embed: nn.Embedding, spec: TokenSpec) -> None:
-    """Make the rows of tokens share the vectors of their factors.
+def share_factors(embed: nn.Embedding, spec: TokenSpec, wanted: bool | None) -> None:
+    """Make the rows of tokens share the vectors of their factors, where it is wanted.
+
+    Args:
+        wanted: None: where the tokens have factors.
 
     Raises:
-        BadInput: the tokens have no factors.
+        BadInput: it is wanted, and the tokens have none.
     """
+    if not wanted and (wanted is False or len(spec.factors) < 2):
+        return
     if len(spec.factors) < 2:
         raise BadInput(
             f"share_factors=true: these tokens have {len(spec.factors)} factors (FSQ and LFQ have "
-            "one per channel); set it to false"
+            "one per channel); set it to false, or to null"
         )
     parametrize.register_parametrization(embed, "weight", PlusFactors(spec, embed.embedding_dim))
 

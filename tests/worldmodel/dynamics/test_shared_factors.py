@@ -24,7 +24,7 @@ KINDS = {
 }
 
 
-def network(kind: str, share: bool = True, spec: TokenSpec = SPEC) -> Dynamics:
+def network(kind: str, share: bool | None = True, spec: TokenSpec = SPEC) -> Dynamics:
     fields = {**vars(KINDS[kind]), "share_factors": share}
     config: DynamicsConfig = type(KINDS[kind])(**fields)
     torch.manual_seed(0)
@@ -90,6 +90,14 @@ def test_off_is_the_plain_table(kind: str) -> None:
 def test_tokens_without_factors_are_refused(kind: str) -> None:
     with pytest.raises(BadInput, match="share_factors=true"):
         network(kind, spec=PLAIN)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("spec", "shares"), [(SPEC, True), (PLAIN, False)])
+def test_null_shares_where_tokens_have_factors(kind: str, spec: TokenSpec, shares: bool) -> None:
+    own = network(kind, share=None, spec=spec).state_dict()
+    fixed = network(kind, share=shares, spec=spec).state_dict()
+    assert own.keys() == fixed.keys()
 
 
 def test_a_factored_embedding_shares_already() -> None:

@@ -45,7 +45,7 @@ class GPTConfig(DynamicsConfig):
             is added to the input. It helps because most of a driving scene moves by less than a
             cell. 0: a plain GPT, which must find that cell by attention.
         share_factors: tokens that share a factor (a digit of FSQ) share a part of their embedding
-            (`worldmodel.dynamics.shared_factors`).
+            (`worldmodel.dynamics.shared_factors`); null: where tokens have factors.
         mup_base_width: `dim` at which the learning rate was tuned. Other widths scale learning
             rates, initialisation and logits (`worldmodel.dynamics.mup`). 0: off.
         norm: "layer" (LayerNorm) or "rms" (RMSNorm).
@@ -86,7 +86,7 @@ class GPTConfig(DynamicsConfig):
     gelu: str = "tanh"
     tie_embeddings: bool = True
     look_back: int = 3
-    share_factors: bool = False
+    share_factors: bool | None = False
     mup_base_width: int = 0
     norm: str = "layer"
     norm_affine: bool = True

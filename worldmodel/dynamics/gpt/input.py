@@ -61,8 +61,7 @@ class SequenceInput(Dynamics):
             self.head = FactoredHead(config.factors, config.dim)
             return
         self.embed = nn.Embedding(num_ids, config.dim)
-        if config.share_factors:
-            share_factors(self.embed, self.spec)
+        share_factors(self.embed, self.spec, config.share_factors)
         if not config.tie_embeddings:
             self.head = nn.Linear(config.dim, self.num_head_ids, bias=False)
 

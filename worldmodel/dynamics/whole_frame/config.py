@@ -20,7 +20,7 @@ class WholeFrameConfig(DynamicsConfig):
         look_back: side (odd) of the window of the previous frame, around a cell, that is added to
             the input of the cell; 0: off.
         share_factors: tokens that share a factor (a digit of FSQ) share a part of their embedding
-            (`worldmodel.dynamics.shared_factors`).
+            (`worldmodel.dynamics.shared_factors`); null: where tokens have factors.
         dropout: dropout on embeddings and residual branches.
         layout: layout of actions and captions. "continuous" embeds a row of actions as one
             vector; "binned" adds one embedding per column. Every cell of a time step gets this
@@ -33,7 +33,7 @@ class WholeFrameConfig(DynamicsConfig):
     num_heads: int = 4
     mlp_ratio: float = 4.0
     look_back: int = 3
-    share_factors: bool = False
+    share_factors: bool | None = False
     dropout: float = 0.0
 
     def __post_init__(self) -> None:

@@ -44,8 +44,7 @@ class WholeFrame(Dynamics):
     def __init__(self, config: WholeFrameConfig, spec: TokenSpec, num_actions: int) -> None:
         super().__init__(config, spec, num_actions)
         self.embed = nn.Embedding(self.layout.no_text_id, config.dim)
-        if config.share_factors:
-            share_factors(self.embed, spec)
+        share_factors(self.embed, spec, config.share_factors)
         self.spatial_pos_emb = nn.Embedding(spec.tokens_per_step, config.dim)
         self.temporal_pos_emb = nn.Embedding(config.context_steps, config.dim)
         if config.look_back:
