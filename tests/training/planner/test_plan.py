@@ -130,7 +130,8 @@ def test_what_joins_late_is_planned_for(composed):
 
 
 def test_counted_flops_are_those_of_the_formula(composed):
-    planner = planner_for(composed("gpt_tiny"), 1e12)
+    # Muon computes too, a quarter more at this size: no formula of a model has that.
+    planner = planner_for(composed("gpt_tiny", "optimizer=adamw"), 1e12)
     cost = planner.option(planner.asked).cost
     assert cost.flops == pytest.approx(cost.work.flops, rel=0.05)
 

@@ -101,4 +101,4 @@ def test_what_a_wandb_agent_would_run_composes(monkeypatch):
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         cfg = compose("train", overrides=argv[3:])
     assert cfg.run.endswith("sweeps/wandb/abc123")
-    assert cfg.optimizer.lr == sweep["parameters"]["optimizer.lr"]["max"]
+    assert cfg.optimizer.muon_lr == sweep["parameters"]["optimizer.muon_lr"]["max"]
