@@ -68,6 +68,7 @@ CUT = {
     ],
 }
 CUT["whole"] = [*CUT["gpt"], "model.network.num_layers=2"]
+CUT["codec"] = CUT["whole"]
 CUT["road"] = [*CUT["whole"], "data.tokenizer=carracing"]
 CUT["vqkd"] = [*CUT["dino"], "model.network.encoder_depth=1"]
 CUT["masked"] = CUT["gpt"]
