@@ -11,6 +11,7 @@ from training.pages.text_table import text_table
 from worldmodel.codec.compress import compress, measured
 from worldmodel.codec.decompress import decompress
 from worldmodel.codec.options import CodecOptions, listed
+from worldmodel.codec.packed import pack
 from worldmodel.codec.reading import examine, read_header
 from worldmodel.codec.tokens import spec_of
 from worldmodel.codec.verify import verify
@@ -34,6 +35,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for sub in (code, both):
         sub.add_argument("--cache", default="data", help="folder of converted published tokens")
         add_flags(sub, CodecOptions)
+    small = commands.add_parser("pack", help="write a model in few bytes; --ckpt takes the file")
+    small.add_argument("ckpt", help="a run or checkpoint folder")
+    small.add_argument("-o", "--out", type=Path, required=True, help="the file")
+    small.add_argument("--bits", type=int, default=4, help="of a weight, before entropy coding")
     look = commands.add_parser("info", help="what a container holds, and whether it is whole")
     look.add_argument("container", type=Path)
     return parser.parse_args(arguments)
@@ -95,6 +100,8 @@ def run(args: argparse.Namespace) -> None:
             *decompress(args.container, args.out, listed(args.ckpt), args.parallel, args.recover),
             sep="\n",
         )
+    elif args.command == "pack":
+        print(f"{args.out}: {pack(args.ckpt, args.out, args.bits)} bytes")
     elif args.command == "verify":
         print(verify(args.tokens, options_of(args, CodecOptions), args.cache))
     else:

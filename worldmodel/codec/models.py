@@ -1,19 +1,27 @@
 """The predictors that the options, or a container's header, name."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from drives.tokens.spec import TokenSpec
 from training.errors import BadInput
 from worldmodel.codec.mixing import Mixed
 from worldmodel.codec.network import NetworkPredictor, network_hash
+from worldmodel.codec.packed import is_packed, open_packed
 from worldmodel.codec.predictors import FLOORS, Predictor
 from worldmodel.load import WorldModel, load_world_model
 
 
+def open_model(ckpt: str) -> WorldModel:
+    """The world model of a run, a checkpoint folder, or a file of `pack`."""
+    path = Path(ckpt)
+    return open_packed(path) if is_packed(path) else load_world_model(ckpt)
+
+
 def open_models(ckpts: Sequence[str]) -> list[WorldModel]:
     """The world models of some runs; BadInput unless all read the same tokens."""
-    models = [load_world_model(ckpt) for ckpt in ckpts]
+    models = [open_model(ckpt) for ckpt in ckpts]
     for model in models[1:]:
         if (model.spec, model.action_names) != (models[0].spec, models[0].action_names):
             raise BadInput(
@@ -58,7 +66,7 @@ def models_of(
         raise BadInput(
             f"ckpt={','.join(ckpts)}: {where} was coded by {names}; give the same with --ckpt"
         )
-    models = [load_world_model(ckpt) for ckpt in ckpts]
+    models = [open_model(ckpt) for ckpt in ckpts]
     hashes = {network_hash(model.network): model for model in models}
     for entry in wanted:
         if entry.get("hash") not in hashes:

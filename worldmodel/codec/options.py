@@ -14,8 +14,8 @@ class CodecOptions:
     """How tokens are coded.
 
     Attributes:
-        ckpt: runs or checkpoint folders of world models, with commas between them. The
-            distributions of several predictors are mixed by how well each did so far.
+        ckpt: runs, checkpoint folders or packed files of world models, with commas between them.
+            The distributions of several predictors are mixed by how well each did so far.
         floors: predictors that learn from the tokens that were coded, with commas between them:
             uniform, unigram, previous (given the token of the same cell in the frame before).
         arithmetic: of the models: exact decodes on any machine; float is faster, and decodes only

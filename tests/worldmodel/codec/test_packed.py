@@ -1,0 +1,72 @@
+"""A model in few bytes: what is opened is what codes, and damage is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from codec_files import SMALL, make_checkpoint, make_store, refused
+
+from worldmodel.codec.__main__ import main
+from worldmodel.codec.models import open_model
+from worldmodel.codec.network import network_hash
+from worldmodel.codec.packed import open_packed, to_integers
+
+pytest.importorskip("constriction")
+
+
+def test_fewer_bits_are_fewer_bytes_and_a_worse_copy(tmp_path: Path) -> None:
+    ckpt = make_checkpoint(tmp_path / "ckpt")
+    ours = torch.cat([p.flatten() for p in open_model(ckpt).network.parameters()])
+    sizes, errors = [], []
+    for bits in (3, 5, 8):
+        file = tmp_path / f"{bits}.model"
+        main(["pack", ckpt, "-o", str(file), "--bits", str(bits)])
+        theirs = torch.cat([p.flatten() for p in open_model(str(file)).network.parameters()])
+        sizes.append(file.stat().st_size)
+        errors.append(((theirs - ours).norm() / ours.norm()).item())
+    assert sizes == sorted(sizes)
+    assert sizes[1] < 0.3 * 4 * len(ours)
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.01
+    assert network_hash(open_packed(file).network) == network_hash(open_packed(file).network)
+
+
+def test_rows_have_their_own_scales_of_the_least_error() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(3, 1000) * torch.tensor([[1.0], [100.0], [0.0]])
+    rows[0, 0] = 30.0  # the range of one weight costs all others
+    scales, whole = to_integers(rows, 7)
+    assert whole.abs().max() <= 7
+    assert scales[0] * 7 < 15
+    far = (whole * scales[:, None] - rows).square().mean(1)
+    assert far[0] < (30 / 7) ** 2 / 12 * 0.9
+    assert far[1] < 100**2 * 0.05
+    assert whole[2].abs().max() == 0
+
+
+def test_what_a_packed_model_codes_it_decodes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ckpt, store = make_checkpoint(tmp_path / "ckpt"), make_store(tmp_path / "store")
+    file, coded = str(tmp_path / "a.model"), str(tmp_path / "a.codec")
+    main(["pack", ckpt, "-o", file, "--bits", "4"])
+    main(["compress", store, "-o", coded, "--ckpt", file, *SMALL])
+    assert "give that checkpoint" in refused(
+        capsys, "decompress", coded, "-o", str(tmp_path / "no"), "--ckpt", ckpt
+    )
+    main(["decompress", coded, "-o", str(tmp_path / "back"), "--ckpt", file])
+
+
+def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ckpt, file = make_checkpoint(tmp_path / "ckpt"), tmp_path / "a.model"
+    assert "bits=1" in refused(capsys, "pack", ckpt, "-o", str(file), "--bits", "1")
+    main(["pack", ckpt, "-o", str(file)])
+    assert "exists" in refused(capsys, "pack", ckpt, "-o", str(file))
+    whole = file.read_bytes()
+    for place in np.linspace(16, len(whole) - 1, 5).astype(int):
+        for data in (whole[:place], whole[:place] + b"?" + whole[place + 1 :]):
+            file.write_bytes(data)
+            assert "truncated or altered" in refused(
+                capsys, "compress", "none.npy", "-o", str(tmp_path / "o"), "--ckpt", str(file)
+            )

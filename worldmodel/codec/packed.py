@@ -1,0 +1,164 @@
+"""A world model in few bytes: matrices rounded to integers of a few bits, then range-coded.
+
+    "dashcast model\n", lengths, about (JSON), half-precision numbers, code, digest
+
+Every row of a matrix has a scale in half precision, chosen for the least squared error. The
+integers of all matrices share one histogram, whose entropy they cost. Vectors are kept in half
+precision. What is opened is the rounded model, so the codec codes with that very one.
+"""
+
+import json
+import lzma
+import struct
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from training.checkpoints.folder import OpenedCheckpoint
+from training.disk.leftovers import written_whole
+from training.disk.places import refuse_existing, writable_file
+from training.errors import BadInput, first_line
+from training.ranges import within
+from worldmodel.codec.coder import opened
+from worldmodel.codec.container import DIGEST, digest_of
+from worldmodel.load import WorldModel, load_world_model, manifest_of, world_model_from
+
+MAGIC = b"dashcast model\n"
+LENGTHS = struct.Struct("<III")
+SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of a row's largest weight that its range reaches
+LEAST_BITS, MOST_BITS = 2, 12
+
+
+def pack(ckpt: str, out: Path, bits: int) -> int:
+    """Write a world model with matrices of `bits` bits; returns the file's size in bytes.
+
+    Raises:
+        BadInput: no world model, `out` exists, or bits out of range.
+    """
+    within(LEAST_BITS, MOST_BITS, bits=bits)
+    out = writable_file("out", out)
+    refuse_existing("out", out)
+    content = packed(load_world_model(ckpt), bits)
+    with written_whole(out) as partial:
+        partial.write_bytes(content)
+    return len(content)
+
+
+def packed(model: WorldModel, bits: int) -> bytes:
+    """The content of such a file."""
+    most = 2 ** (bits - 1) - 1
+    state = model.network.state_dict()
+    halves, integers = [], []
+    for value in state.values():
+        if value.ndim < 2:
+            halves.append(value.float().numpy().astype("<f2").reshape(-1))
+            continue
+        scales, whole = to_integers(value.float().flatten(1), most)
+        halves.append(scales.numpy().astype("<f2"))
+        integers.append(whole.numpy().reshape(-1).astype(np.int32))
+    every = np.concatenate(integers) + most
+    counts = np.bincount(every, minlength=2 * most + 1)
+    about = {
+        **manifest_of(model.network.config, model.spec, model.action_names),
+        "tensors": {name: list(value.shape) for name, value in state.items()},
+        "counts": counts.tolist(),
+    }
+    parts = (
+        lzma.compress(json.dumps(about).encode(), lzma.FORMAT_ALONE, preset=9),
+        lzma.compress(_planes(np.concatenate(halves)), lzma.FORMAT_ALONE, preset=9),
+        _encoded(every, counts),
+    )
+    body = MAGIC + LENGTHS.pack(*map(len, parts)) + b"".join(parts)
+    return body + digest_of(body)
+
+
+def to_integers(
+    rows: Float[Tensor, "row column"], most: int
+) -> tuple[Float[Tensor, " row"], Integer[Tensor, "row column"]]:
+    """A scale for every row, and integers of at most `most`; their products are near the rows."""
+    largest = rows.abs().amax(1, keepdim=True).clamp(min=1e-6)
+    best, chosen = torch.full_like(largest, torch.inf), largest / most
+    for share in SHARES:
+        scale = (largest * (share / most)).half().float().clamp(min=2**-24)
+        error = (_rounded(rows, scale, most) * scale - rows).square().sum(1, keepdim=True)
+        chosen = torch.where(error < best, scale, chosen)
+        best = torch.minimum(error, best)
+    return chosen[:, 0], _rounded(rows, chosen, most).int()
+
+
+def _rounded(rows: Tensor, scale: Tensor, most: int) -> Tensor:
+    return (rows / scale).round().clamp(-most, most)
+
+
+def _planes(halves: np.ndarray) -> bytes:
+    """High bytes, then low bytes: alike stands by alike."""
+    return halves.view(np.uint8).reshape(-1, 2).T.tobytes()
+
+
+def _family(counts: np.ndarray) -> Any:
+    # A ratio of integers: one rounding, the same on every machine.
+    library, _ = opened()
+    return library, library.stream.model.Categorical(counts / counts.sum(), perfect=False)
+
+
+def _encoded(every: np.ndarray, counts: np.ndarray) -> bytes:
+    library, family = _family(counts)
+    coder = library.stream.queue.RangeEncoder()
+    coder.encode(every.astype(np.int32), family)
+    found: bytes = coder.get_compressed().astype("<u4").tobytes()
+    return found
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file begins as `pack` writes it."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def open_packed(path: Path) -> WorldModel:
+    """The model in a file of `pack`.
+
+    Raises:
+        BadInput: truncated, altered, or of another release.
+    """
+    content = path.read_bytes()
+    body, start = content[:-DIGEST], len(MAGIC) + LENGTHS.size
+    if len(content) < start + DIGEST or digest_of(body) != content[-DIGEST:]:
+        raise BadInput(f"{path}: is truncated or altered; use another copy")
+    places = np.cumsum([start, *LENGTHS.unpack(body[len(MAGIC) : start])])
+    try:
+        parts = [body[a:b] for a, b in pairwise(places)]
+        about = json.loads(lzma.decompress(parts[0]))
+        halves = np.frombuffer(lzma.decompress(parts[1]), np.uint8).reshape(2, -1).T
+        weights = _weights(about, np.ascontiguousarray(halves).view("<f2")[:, 0], parts[2])
+        return world_model_from(OpenedCheckpoint(path, about, weights))
+    except (KeyError, TypeError, ValueError, lzma.LZMAError) as error:
+        raise BadInput(f"{path}: is no model of this release ({first_line(error)})") from error
+
+
+def _weights(about: dict[str, Any], halves: np.ndarray, code: bytes) -> dict[str, Tensor]:
+    shapes, counts = about["tensors"], np.array(about["counts"], np.int64)
+    total = sum(int(np.prod(shape)) for shape in shapes.values() if len(shape) > 1)
+    library, family = _family(counts)
+    coder = library.stream.queue.RangeDecoder(np.frombuffer(code, "<u4").astype(np.uint32))
+    every = np.asarray(coder.decode(family, total)) - len(counts) // 2
+    found, half, whole = {}, 0, 0
+    for name, shape in shapes.items():
+        rows = shape[0] if shape else 1
+        own = torch.from_numpy(halves[half : half + rows].astype(np.float32))
+        half += rows
+        if len(shape) > 1:
+            size = int(np.prod(shape))
+            integers = torch.from_numpy(every[whole : whole + size].astype(np.float32))
+            # A single product: the same on every machine.
+            own = integers.view(rows, -1) * own[:, None]
+            whole += size
+        found[f"network.{name}"] = own.view(shape)
+    return found
