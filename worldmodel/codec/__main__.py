@@ -8,6 +8,7 @@ from drives.importers.flags import add_flags, options_of
 from training.cli import FAULT, FULL, bad_input_fails, fail
 from training.errors import BadInput
 from training.pages.text_table import text_table
+from worldmodel.codec.challenge import submission
 from worldmodel.codec.compress import compress, measured
 from worldmodel.codec.decompress import decompress
 from worldmodel.codec.options import CodecOptions, listed
@@ -32,7 +33,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     back.add_argument("--recover", action="store_true", help="take the whole segments of a damaged")
     both = commands.add_parser("verify", help="code, decode, compare; sizes beside other codecs")
     both.add_argument("tokens", type=Path, help=tokens)
-    for sub in (code, both):
+    entry = commands.add_parser("challenge", help="a zip in the format of commaVQ's challenge")
+    entry.add_argument("tokens", type=Path, help=tokens)
+    entry.add_argument("-o", "--out", type=Path, required=True, help="the zip")
+    for sub in (code, both, entry):
         sub.add_argument("--cache", default="data", help="folder of converted published tokens")
         add_flags(sub, CodecOptions)
     small = commands.add_parser("pack", help="write a model in few bytes; --ckpt takes the file")
@@ -100,6 +104,8 @@ def run(args: argparse.Namespace) -> None:
             *decompress(args.container, args.out, listed(args.ckpt), args.parallel, args.recover),
             sep="\n",
         )
+    elif args.command == "challenge":
+        print(submission(args.tokens, args.out, options_of(args, CodecOptions), args.cache))
     elif args.command == "pack":
         print(f"{args.out}: {pack(args.ckpt, args.out, args.bits)} bytes")
     elif args.command == "verify":
