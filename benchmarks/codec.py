@@ -39,8 +39,8 @@ def rows() -> Iterator[Row]:
     frames = np.random.default_rng(0).integers(0, VOCAB, (SEGMENTS, STEPS, *GRID[1:]), np.int32)
     for kind, config in KINDS.items():
         network = build_dynamics(config, spec, 0).eval()
+        theirs = 1 / _peer_seconds()
         for arithmetic in (EXACT, "float"):
-            theirs = 1 / _peer_seconds()
             predictor = NetworkPredictor(network, arithmetic)
             for what, spent in _seconds_of(predictor, frames).items():
                 ours = SEGMENTS * NEW / spent

@@ -52,6 +52,7 @@ def test_notebooks_of_a_world_model_run(composed, fit, execute, tmp_path, monkey
     monkeypatch.setenv("DASHCAST_EVAL", EVALUATION)
     execute("gpt")
     execute("evaluate")
+    execute("compress")
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from drives.importers.flags import add_flags, options_of
 from training.cli import FAULT, FULL, bad_input_fails, fail
 from training.errors import BadInput
 from training.pages.text_table import text_table
+from worldmodel.codec.budget import budget
 from worldmodel.codec.challenge import submission
 from worldmodel.codec.compress import compress, measured
 from worldmodel.codec.decompress import decompress
@@ -36,6 +37,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     entry = commands.add_parser("challenge", help="a zip in the format of commaVQ's challenge")
     entry.add_argument("tokens", type=Path, help=tokens)
     entry.add_argument("-o", "--out", type=Path, required=True, help="the zip")
+    total = commands.add_parser("budget", help="where models pay for their bytes")
+    total.add_argument("tokens", type=Path, help=tokens)
+    total.add_argument("-o", "--out", type=Path, required=True, help="the chart, an SVG")
+    total.add_argument("--ckpt", required=True, help="packed models, with commas between them")
+    total.add_argument("--cache", default="data", help="folder of converted published tokens")
     for sub in (code, both, entry):
         sub.add_argument("--cache", default="data", help="folder of converted published tokens")
         add_flags(sub, CodecOptions)
@@ -106,6 +112,8 @@ def run(args: argparse.Namespace) -> None:
         )
     elif args.command == "challenge":
         print(submission(args.tokens, args.out, options_of(args, CodecOptions), args.cache))
+    elif args.command == "budget":
+        print(budget(args.tokens, listed(args.ckpt), args.out, args.cache))
     elif args.command == "pack":
         print(f"{args.out}: {pack(args.ckpt, args.out, args.bits)} bytes")
     elif args.command == "verify":

@@ -168,6 +168,12 @@ class ExactArithmetic(TorchDispatchMode):
             x = total.unsqueeze(axis)
         return x if keepdim else x.squeeze(axes)
 
+    def on_mean(
+        self, x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+    ) -> Tensor:
+        total = self.on_sum(x, dim, keepdim)
+        return total / (x.numel() // total.numel())
+
     def on_scaled_dot_product_attention(
         self,
         query: Tensor,

@@ -1,0 +1,49 @@
+"""What a model costs in all: its bytes, and where it pays for them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from codec_files import make_checkpoint, make_file, refused
+
+from worldmodel.codec.__main__ import main
+from worldmodel.codec.budget import Cost, crossing, falling
+
+pytest.importorskip("constriction")
+
+
+def test_the_crossing_is_where_both_cost_the_same() -> None:
+    ours, theirs = Cost("ours", 1000.0, 4.0), Cost("theirs", 0.0, 6.0)
+    found = crossing(ours, theirs, 100.0)
+    assert found == pytest.approx(8 * 1000 / 2 / 100, rel=0.02)
+    learning = Cost("theirs", 0.0, 6.0, slope=0.1, tokens=100.0)
+    assert learning.total(100) == 75.0
+    assert learning.total(1000) == pytest.approx(750 * 10**-0.1)
+    later = crossing(ours, learning, 100.0)
+    assert later is None or later > found
+    assert crossing(Cost("worse", 0.0, 7.0), theirs, 100.0) is None
+
+
+def test_a_rival_has_the_law_of_its_parts() -> None:
+    tokens = np.random.default_rng(0).integers(0, 4, (256, 4, 4)).repeat(2, 0)
+    found = falling(tokens, 4)
+    assert found.tokens == tokens.size
+    assert found.slope > 0  # the head of its file costs less, the longer the file
+    assert 1.0 < found.bits < 4.0
+
+
+def test_the_table_and_the_chart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ckpt, source = make_checkpoint(tmp_path / "ckpt", 0, "none"), make_file(tmp_path / "t.npy", 40)
+    files = [str(tmp_path / f"{bits}.model") for bits in (3, 6)]
+    for bits, file in zip((3, 6), files, strict=True):
+        main(["pack", ckpt, "-o", file, "--bits", str(bits)])
+    chart = tmp_path / "budget.svg"
+    main(["budget", source, "-o", str(chart), "--ckpt", ",".join(files)])
+    shown = capsys.readouterr().out
+    for file in files:
+        assert f"{Path(file).stat().st_size:,}" in shown or str(Path(file).stat().st_size) in shown
+    assert "rate at 5000 min" in shown
+    assert "3.model" in chart.read_text() or "<path" in chart.read_text()
+    assert "pack it first" in refused(
+        capsys, "budget", source, "-o", str(tmp_path / "no.svg"), "--ckpt", ckpt
+    )
