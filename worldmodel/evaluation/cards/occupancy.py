@@ -27,10 +27,9 @@ from worldmodel.evaluation.values.estimates import (
     value_from_samples,
     whole_return,
 )
-from worldmodel.evaluation.values.rewards import RewardHead, fit_rewards
+from worldmodel.evaluation.values.rewards import RewardHead, fit_rewards, rewarded
 
 MISSING = 0.05  # share of a return's weight that may lie beyond the rewards that are summed
-MOST_FRAMES = 8192  # that rewards are learned from
 
 
 def lacks(subject: JudgedModel, card: OccupancyCard) -> str:
@@ -110,7 +109,8 @@ def _values(
 ) -> None:
     """Squared errors of values against returns, beside those of floors."""
     gamma, state = network.config.gamma, network.state_steps
-    frames, led = _rewards_of(subject, column)
+    grid = network.layout.height, network.layout.width
+    frames, led = (part.to(subject.device) for part in rewarded(subject.train, column, grid))
     head = fit_rewards(frames, led, subject.model.spec, card.reward_steps)
     rows = _rows(subject, chosen, column)[:, state - 1 : -1]
     returns, truncated = whole_return(rows, gamma), _truncated(rows, gamma)
@@ -155,17 +155,6 @@ def _rows(subject: JudgedModel, chosen: Chosen, column: int) -> Float[np.ndarray
     places, length = places_of(chosen.windows, chosen.ids), chosen.windows.num_steps
     by_id = {drive.id: drive.columns[:, column] for drive in chosen.windows.drives}
     return np.stack([by_id[drive][start : start + length] for drive, start in places]).astype(float)
-
-
-def _rewards_of(subject: JudgedModel, column: int) -> tuple[Tensor, Tensor]:
-    """Frames of the train drives, evenly spread, and the rewards of the steps that led to them."""
-    whole = [drive for drive in subject.train if not drive.damage and drive.num_steps > 1]
-    every = max(1, sum(drive.num_steps for drive in whole) // MOST_FRAMES)
-    grid = subject.network.layout.height, subject.network.layout.width
-    tokens = np.concatenate([np.asarray(drive.tokens[1:][::every], np.int64) for drive in whole])
-    rewards = np.concatenate([drive.columns[:-1, column][::every] for drive in whole])
-    frames = torch.from_numpy(tokens.reshape(-1, *grid)).to(subject.device)
-    return frames, torch.from_numpy(np.array(rewards, np.float32)).to(subject.device)
 
 
 def _samples(subject: JudgedModel, network: Occupancy, clip: TokenClip, num_samples: int) -> Tensor:

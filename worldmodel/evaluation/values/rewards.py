@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from drives.tokens.drive import TokenDrive
 from drives.tokens.spec import TokenSpec
 from training.errors import BadInput
 
 MIN_FRAMES = 50
+MOST_FRAMES = 8192
 BATCH, LR = 256, 1e-3
 
 
@@ -58,6 +61,23 @@ class RewardHead(nn.Module):
     ) -> Float[Tensor, ""]:
         """Mean squared error."""
         return F.mse_loss(self(tokens), rewards)
+
+
+def rewarded(
+    drives: Sequence[TokenDrive], column: int, grid: tuple[int, int]
+) -> tuple[Int[Tensor, "frame height width"], Float[Tensor, " frame"]]:
+    """Frames of whole drives, evenly spread, and the rewards of the steps that led to them.
+
+    Args:
+        column: of the store's columns.
+        grid: rows and columns of tokens of a time step.
+    """
+    whole = [drive for drive in drives if not drive.damage and drive.num_steps > 1]
+    every = max(1, sum(drive.num_steps for drive in whole) // MOST_FRAMES)
+    tokens = np.concatenate([np.asarray(drive.tokens[1:][::every], np.int64) for drive in whole])
+    rewards = np.concatenate([drive.columns[:-1, column][::every] for drive in whole])
+    frames = torch.from_numpy(tokens.reshape(-1, *grid))
+    return frames, torch.from_numpy(np.array(rewards, np.float32))
 
 
 def fit_rewards(
