@@ -75,7 +75,9 @@ def main() -> int:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        page = chromium.new_page(viewport={"width": WIDTHS["desk"], "height": 900})
+        size = {"width": WIDTHS["desk"], "height": 900}
+        # The page's policy forbids what Playwright's waiting does.
+        page = chromium.new_page(viewport=size, bypass_csp=True)
         page.goto(server.url)
         page.wait_for_function("state")
         if args.branches:

@@ -67,7 +67,6 @@ class RowDecoder(FrameDecoder):
         new_cache: class of the KV cache.
         measures_entropy: whether `next_frame` leaves the entropy (nats) of every cell behind, of
             the distribution that it was drawn from, before temperature, top_k and top_p.
-        entropy: of the newest frame.
 
     Raises:
         BadInput: slide_steps is not in 1 .. context_steps - 1, or the model does not read the
@@ -82,7 +81,7 @@ class RowDecoder(FrameDecoder):
     cache: KVCache | TimeCache
     new_cache: type[KVCache] = KVCache
     measures_entropy: bool = False
-    entropy: Float[Tensor, "future space"]
+    _drawn_from: Float[Tensor, "future space vocab"] | None  # logits, where entropy is measured
 
     def __init__(
         self,
@@ -165,7 +164,10 @@ class RowDecoder(FrameDecoder):
         """Sample some cells of the open frame, each with its uniform number."""
         logits, uniform = self.guided(logits, cells), self._uniform[:, cells].flatten()
         if self.measures_entropy:
-            self.entropy[:, cells] = entropy(logits)
+            if self._drawn_from is None:
+                shape = len(logits), self.layout.tokens_per_step, logits.shape[-1]
+                self._drawn_from = logits.new_empty(shape)
+            self._drawn_from[:, cells] = logits
         drawn = sample(logits.flatten(0, 1), self.sampling, uniform)
         return self.both(drawn.view(logits.shape[:2]))
 
@@ -197,13 +199,13 @@ class RowDecoder(FrameDecoder):
         space = self.layout.tokens_per_step
         uniform = torch.rand(space, self.num_futures, generator=self.generator)
         self._uniform = uniform.to(self.tokens.device).T
-        self._clear_entropy()
+        self._drawn_from = None
 
-    def _clear_entropy(self) -> None:
-        """Make room for the entropy of the next frame."""
-        if self.measures_entropy:
-            shape = self.num_futures, self.layout.tokens_per_step
-            self.entropy = torch.zeros(shape, device=self.tokens.device)
+    @property
+    def entropy(self) -> Float[Tensor, "future space"]:
+        """Of the newest frame; all cells at once, because a cell alone costs as much."""
+        assert self._drawn_from is not None
+        return entropy(self._drawn_from)
 
     def _pair(self, guidance: Guidance) -> None:
         """Add an unconditioned copy of every row, for guidance."""

@@ -107,16 +107,16 @@ class MaskGIT(RowDecoder):
             noise: tokens with the highest settle first; None: the most confident.
         """
         model = self.model
-        self._clear_entropy()
         rows, space = uniform.shape[2:]
         factors = self.tokens.new_zeros(rows, space, len(model.factors.sizes))
         masked = torch.ones(rows, space, dtype=torch.bool, device=factors.device)
+        self._entropy = torch.zeros(rows, space, device=factors.device)
         for step, num_masked in schedule(self.num_steps, space):
             logits = self.logits(self.both(factors), self.both(masked))
             logits = self.guided(logits, slice(0, space))
             if self.measures_entropy:
                 here = sum(entropy(part) for part in model.factors.parts(logits))
-                self.entropy = torch.where(masked, here, self.entropy)
+                self._entropy = torch.where(masked, here, self._entropy)
             drawn, confidence = self._draw(logits, uniform[step])
             factors = torch.where(masked[..., None], drawn, factors)
             if num_masked:
@@ -163,6 +163,11 @@ class MaskGIT(RowDecoder):
     def _text(self, start: int, stop: int) -> Float[Tensor, "row step 1 dim"] | None:
         """Caption vectors of these time steps."""
         return None if self.captions is None else self.model.text(self.captions, start, stop)
+
+    @property
+    def entropy(self) -> Float[Tensor, "future space"]:
+        """Of the newest frame: of a token, the sum over its factors in the pass that settled it."""
+        return self._entropy
 
     @property
     def frames_read(self) -> int:

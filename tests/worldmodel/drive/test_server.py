@@ -25,6 +25,7 @@ from training.help import composed
 from worldmodel.commands import DriveSettings
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import rollout
+from worldmodel.decoding.speculative import SpeculativeDecoder
 from worldmodel.drive.__main__ import main, opened
 from worldmodel.drive.recording import FORMS
 from worldmodel.drive.server import HEADER, DriveServer
@@ -209,6 +210,7 @@ def test_settings_reach_the_dream(served) -> None:
     assert session.dream.prompt_steps == 2
     assert session.dream.sampling.seed == 5
     assert session.dream.decoder.slide_steps == 2
+    assert isinstance(session.dream.decoder, SpeculativeDecoder)  # by itself, and as quick
 
 
 class Painted(Tokenizer):

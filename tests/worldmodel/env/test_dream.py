@@ -38,15 +38,17 @@ def drive(dream: Dream, actions: torch.Tensor, first: int, num: int) -> torch.Te
     return torch.stack([dream.step(row).tokens for row in rows], 1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "speculative"])
 @pytest.mark.parametrize("length", [2, 4])
 def test_a_dream_is_a_rollout_and_can_be_taken_back(kind: str, length: int) -> None:
-    model, starts = make_world_model(kind), make_starts(length=length)
+    decoding = {"method": kind, "num_draft": 3} if kind == "speculative" else {}
+    model = make_world_model("gpt" if decoding else kind)
+    starts = make_starts(length=length)
     actions = torch.stack([start.actions for start in starts])
     prompt = torch.stack([start.tokens for start in starts])
     for seed in (3, 4):
         expected = rollout(model.network, prompt, actions, HORIZON, Sampling(seed=seed))[:, 0]
-        dream = Dream(model, sampling=Sampling())
+        dream = Dream(model, sampling=Sampling(), **decoding)
         dream.start(starts, seed)
         assert torch.equal(drive(dream, actions, length - 1, HORIZON), expected)
     for back in (1, 3, HORIZON):
@@ -68,6 +70,7 @@ def test_entropy_is_that_of_the_distribution_of_each_token(kind: str) -> None:
     assert all(step.entropy.shape == (1, 2, 3) for step in steps)
     assert all(-1e-6 < float(step.entropy.min()) < float(step.entropy.max()) for step in steps)
     assert all(float(step.entropy.max()) < np.log(SPEC.vocab_size) for step in steps)
+    assert all(torch.isfinite(step.entropy).all() for step in steps)
     if kind == "whole":  # no token depends on another of its frame
         tokens = torch.cat([start.tokens, steps[0].tokens])[None, 1:]
         logits = model.network(tokens, start.actions[None, 1:4])[0, -1]
