@@ -18,7 +18,6 @@ from jaxtyping import Float
 
 import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks.__main__ import report
-from benchmarks.values import shown
 from drives.actions.units import REWARD
 from drives.carracing.config import PHYSICS_FPS
 from drives.carracing.driver import DriverStyle, ScriptedDriver
@@ -28,6 +27,7 @@ from drives.tokens.store import TokenStore
 from tokenizer.load import Tokenizer, load_tokenizer
 from training.pages.text_table import markdown_table
 from worldmodel.evaluation.intervals import mean_over_drives
+from worldmodel.evaluation.report.terminal import interval
 from worldmodel.evaluation.values.rewards import RewardHead, fit_rewards, rewarded
 from worldmodel.load import load_world_model
 from worldmodel.planning.agent import PlanningAgent
@@ -128,7 +128,7 @@ def main() -> None:
         ]
         error = mean_over_drives(returns, [str(number) for number in range(args.episodes)])
         cost = f"{np.mean(spent[name]):.2f}" if spent.get(name) else ""
-        cells.append([name, shown(error), cost])
+        cells.append([name, interval(vars(error)), cost])
         print(*cells[-1], [round(one, 1) for one in returns], flush=True)
     told = f"{args.episodes} unseen tracks of {args.seconds:g} s, {args.candidates} candidates"
     table = markdown_table(["policy", "return", "CPU s per decision"], cells)

@@ -27,7 +27,8 @@ from drives.actions.units import REWARD
 from drives.tokens.store import TokenStore
 from training.pages.text_table import markdown_table
 from worldmodel.dynamics.base import Dynamics
-from worldmodel.evaluation.intervals import Estimate, mean_over_drives
+from worldmodel.evaluation.intervals import mean_over_drives
+from worldmodel.evaluation.report.terminal import interval
 from worldmodel.evaluation.values.estimates import num_counted, whole_return
 from worldmodel.evaluation.values.rewards import RewardHead, fit_rewards, rewarded
 from worldmodel.load import load_world_model
@@ -147,12 +148,6 @@ def _seconds(values: ActionValues, states: list[State], horizon: int) -> float:
     return float(np.median(spent))
 
 
-def shown(estimate: Estimate) -> str:
-    """A mean, and its interval where there are several drives."""
-    ends = "" if estimate.low is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
-    return f"{estimate.value:.2f}{ends}"
-
-
 def plot(found: list[Point], floors: dict[str, float], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for way in dict.fromkeys(point.way for point in found):
@@ -197,7 +192,13 @@ def main() -> None:
         error = mean_over_drives(point.errors.mean(1), drives)
         spread = point.errors.mean(0).std(ddof=1) if args.seeds > 1 else 0.0
         cells.append(
-            [point.way, point.budget, f"{point.seconds:.3f}", shown(error), f"{spread:.2f}"]
+            [
+                point.way,
+                point.budget,
+                f"{point.seconds:.3f}",
+                interval(vars(error)),
+                f"{spread:.2f}",
+            ]
         )
     cells += [[f"floor: {name}", "", "", f"{error:.2f}", ""] for name, error in floors.items()]
     head_row = ["way", "budget", "CPU s per decision", "squared error", "std over seeds"]
