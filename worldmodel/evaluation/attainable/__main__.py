@@ -36,11 +36,12 @@ def attainable(cfg: DictConfig) -> dict[str, Any]:
     found = Probing(store, config, Path(out), device).estimates()
     spec = store.spec
     per_frame = spec.tokens_per_step
-    lines = advice(found, per_frame, spec.fps)
+    lines = advice(found, per_frame, 1 / spec.step_s)
     result = {
         "store": store.hash,
         "tokenizer": spec.tokenizer,
         "fps": spec.fps,
+        "step_s": spec.step_s,
         "tokens_per_frame": per_frame,
         "probe": asdict(config),
         "answers": [asdict(answer) for answer in found],
@@ -54,13 +55,14 @@ def attainable(cfg: DictConfig) -> dict[str, Any]:
 
 def table(found: list[Attainable], tokens_per_frame: int) -> str:
     kinds = list(dict.fromkeys(name for answer in found for name in answer.by_situation))
-    columns = ["horizon", "lag", "bits per frame", "per token", "seeds", *kinds]
+    columns = ["horizon", "lag", "bits per frame", "per token", "seeds", "of a row's", *kinds]
     cells = []
     for answer in found:
         value = answer.bits_per_frame.value or 0.0
         seeds = " ".join(f"{bits:.2f}" for bits in answer.by_seed)
         line = [str(answer.horizon), f"{answer.lag:+d}" if answer.lag else "0"]
         line += [interval(answer.bits_per_frame.plain()), f"{value / tokens_per_frame:.4f}", seeds]
+        line.append(f"{answer.before.value or 0.0:.2f}")
         told = [answer.by_situation.get(kind) for kind in kinds]
         cells.append(line + [interval(t.plain()) if t else "-" for t in told])
     return text_table(columns, cells)

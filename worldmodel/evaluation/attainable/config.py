@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 
 from tokenizer.config import EncodeConfig
 from training.errors import BadInput
-from training.ranges import at_least, positive
-from worldmodel.dynamics.config import LayoutConfig
-from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
+from training.ranges import at_least, below_one, positive
 
 MAX_LAG = 8  # rows
 
@@ -34,24 +32,20 @@ class ProbeConfig:
     """How much is asked, and by which probes.
 
     Attributes:
-        horizons: distances in time steps between the frames of a window; the actions between two
-            frames are all given.
+        horizons: distances in time steps between the frames of a window; asked for is the mean of
+            the rows that lead to its last frame.
         lags: rows by which the actions are moved, at the first horizon; 0 is always asked.
         seeds: pairs of probes; one seed initialises both of a pair.
-        context: frames of a window, the predicted one included.
+        context: frames of a window, the one that may tell of the row included.
         num_windows: windows of held-out drives that are scored.
+        centres: typical action rows; the nearest of them stands for a row.
         steps: optimizer steps of a probe.
         batch_size: windows of a step.
-        learning_rate: the highest, of all but matrices; the schedule is one cycle.
-        muon_lr: that of matrices.
+        learning_rate: the highest; the schedule is one cosine.
         weight_decay: of matrices.
-        dropout: of the probes.
-        dim: width of a probe.
-        num_layers: layers of the trunk of a probe.
-        inner_layers: causal layers over the cells of the predicted frame.
-        num_heads: attention heads of a probe.
-        look_back: side of the window of the previous frame that is added to the input.
-        centres: actions of the mixture that stands for no action.
+        dropout: of what a probe read of the frames.
+        dim: width of an embedded token; layers are twice as wide.
+        look_back: side of the window of cells that each cell is compared with, frame to frame.
         checks: how often a probe is compared on other held-out windows; the best state counts.
     """
 
@@ -59,20 +53,16 @@ class ProbeConfig:
     lags: Sequence[int] = (-3, -2, -1, 0, 1, 2, 3)
     seeds: int = 3
     context: int = 3
-    num_windows: int = 256
-    steps: int = 600
-    batch_size: int = 16
-    learning_rate: float = 3e-3
-    muon_lr: float = 1e-2
-    weight_decay: float = 0.05
-    dropout: float = 0.0
-    dim: int = 96
-    num_layers: int = 2
-    inner_layers: int = 2
-    num_heads: int = 3
-    look_back: int = 5
+    num_windows: int = 512
     centres: int = 32
-    checks: int = 6
+    steps: int = 160
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.1
+    dropout: float = 0.2
+    dim: int = 24
+    look_back: int = 5
+    checks: int = 4
 
     def __post_init__(self) -> None:
         if not self.horizons or len(set(self.horizons)) < len(self.horizons):
@@ -80,28 +70,14 @@ class ProbeConfig:
         at_least(1, "probe.", horizons=self.horizons, seeds=self.seeds, steps=self.steps)
         if any(abs(lag) > MAX_LAG for lag in self.lags):
             raise BadInput(f"probe.lags={list(self.lags)}: give rows from -{MAX_LAG} to {MAX_LAG}")
-        at_least(1, "probe.", batch_size=self.batch_size, checks=self.checks, centres=self.centres)
+        at_least(1, "probe.", batch_size=self.batch_size, checks=self.checks, dim=self.dim)
         at_least(2, "probe.", context=self.context, num_windows=self.num_windows)
+        at_least(2, "probe.", centres=self.centres)
         at_least(0.0, "probe.", weight_decay=self.weight_decay)
-        positive("probe.", learning_rate=self.learning_rate, muon_lr=self.muon_lr)
-        try:
-            _ = self.network
-        except BadInput as error:
-            raise BadInput(f"probe.{error}") from error
-
-    @property
-    def network(self) -> WholeFrameConfig:
-        """Shape of a probe; BadInput, as of a world model's, for what no network can have."""
-        return WholeFrameConfig(
-            context_steps=self.context,
-            layout=LayoutConfig(actions="continuous"),
-            dim=self.dim,
-            num_layers=self.num_layers,
-            inner_layers=self.inner_layers,
-            num_heads=self.num_heads,
-            look_back=self.look_back,
-            dropout=self.dropout,
-        )
+        positive("probe.", learning_rate=self.learning_rate)
+        below_one("probe.", dropout=self.dropout)
+        if self.look_back < 1 or self.look_back % 2 == 0:
+            raise BadInput(f"probe.look_back={self.look_back}: give an odd number from 1 on")
 
     @property
     def asked(self) -> list[tuple[int, int]]:

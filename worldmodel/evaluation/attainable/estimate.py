@@ -1,15 +1,19 @@
-"""How many bits of the next frame the actions can tell: pairs of probes with and without them.
+"""How many bits of the next frame the actions can tell, asked from the side of the actions.
 
-The difference of the two cross entropies on held-out drives estimates the conditional mutual
-information I(frame; actions | past frames). Without actions, the better counts of a probe that was
-trained so and the mixture over actions of its partner (`mixture`), chosen on other windows. On the
-known-entropy world the difference is H0 - H1 (`worldmodel.known_entropy.world`). It is 0 where the
-probe with actions is worse than the bound without.
+    I(frame; action | past) = H(action | past) - H(action | past, frame)
+
+Frames have hundreds of bits and actions a few: the difference of two cross entropies of frames
+drowns in their errors, that of actions does not. Both sides of the equation are equal. "Past" are
+frames and rows. Pairs of probes (`probe`) predict which typical action (`mixture.Centres`) led to a
+frame, without that frame and with it. The difference of their cross entropies on held-out drives
+is a lower bound in expectation, as long as the second is not nearer to its entropy than the first:
+finer actions hold more, and a better probe finds more in the frame. The first cross entropy bounds
+from above what a row can tell. The difference is 0 where a probe is worse for the frame. On the
+known-entropy world it is H0 - H1 (`worldmodel.known_entropy.world`).
 """
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,14 +28,14 @@ from drives.tokens.store import TokenStore
 from training.disk.leftovers import written_whole
 from training.errors import BadInput
 from worldmodel.evaluation.attainable.config import ProbeConfig
-from worldmodel.evaluation.attainable.mixture import SAMPLE, centres_of, mixture_nats
+from worldmodel.evaluation.attainable.mixture import SAMPLE, Centres, centres_of
 from worldmodel.evaluation.attainable.probe import bits_of, train_probe
 from worldmodel.evaluation.attainable.windows import HorizonWindows, situations, statistics
 from worldmodel.evaluation.intervals import Estimate, mean_over_drives
 
 Bits = Float[np.ndarray, " window"]
 PROBES = "probes"  # folder of finished probes' bits
-FORM = 2  # of what is kept of a probe
+FORM = 3  # of what is kept of a probe
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Attainable:
 
     Attributes:
         bits_per_frame: what the actions tell of a frame, with an interval over drives.
-        with_actions, without_actions: cross entropy of a frame, in bits.
+        before, after: bits of the row that led to the frame, before and after it is seen.
         by_seed: the estimate of every pair of probes.
         by_situation: the estimate within each situation that the columns tell.
         by_drive: mean and number of windows of each drive.
@@ -49,8 +53,8 @@ class Attainable:
     horizon: int
     lag: int
     bits_per_frame: Estimate
-    with_actions: Estimate
-    without_actions: Estimate
+    before: Estimate
+    after: Estimate
     by_seed: tuple[float, ...]
     by_situation: dict[str, Estimate]
     by_drive: dict[str, tuple[float, int]] = field(default_factory=dict)
@@ -80,7 +84,7 @@ class Probing:
         """The answers for all (horizon, lag), those of the config by default."""
         wanted = self.config.asked if wanted is None else wanted
         horizons = {horizon for horizon, _ in wanted}
-        num = (len(wanted) + len(horizons)) * self.config.seeds
+        num = 2 * len(wanted) * self.config.seeds
         for horizon in horizons:  # refused before the first step
             for drives in (self.train, self.test, self.chosen_by):
                 self._windows(drives, horizon, 0)
@@ -100,19 +104,19 @@ class Probing:
 
     def _estimate(self, horizon: int, lag: int, bar: Any) -> Attainable:
         pairs = [self._pair(horizon, lag, seed, bar) for seed in range(self.config.seeds)]
-        without, with_actions = (np.mean([pair[i] for pair in pairs], 0) for i in (0, 1))
-        told = without - with_actions
+        before, after = (np.mean([pair[i] for pair in pairs], 0) for i in (0, 1))
+        told = before - after
         windows, ids = self._judged(horizon, 0)
         drives = [windows.place(index)[0].id for index in ids]
         by_drive = {d: told[[other == d for other in drives]] for d in sorted(set(drives))}
-        rows, fps = windows.led_by(ids), self.store.spec.fps
-        there = situations(self.store.action_names, rows, self.scale, fps)
+        rows, rate = windows.led_by(ids), 1 / self.store.spec.step_s
+        there = situations(self.store.action_names, rows, self.scale, rate)
         return Attainable(
             horizon,
             lag,
             mean_over_drives(told, drives),
-            mean_over_drives(with_actions, drives),
-            mean_over_drives(without, drives),
+            mean_over_drives(before, drives),
+            mean_over_drives(after, drives),
             tuple(float(np.mean(a - b)) for a, b in pairs),
             {
                 name: mean_over_drives(told[fits], np.asarray(drives)[fits].tolist())
@@ -123,65 +127,57 @@ class Probing:
         )
 
     def _pair(self, horizon: int, lag: int, seed: int, bar: Any) -> tuple[Bits, Bits]:
-        """Bits of the test windows without and with actions."""
-        direct = self._bits(horizon, 0, seed, False, bar)
-        read, mixed = self._bits(horizon, lag, seed, True, bar), self._mixed(horizon, seed, bar)
-        without = min(direct, mixed, key=_selected)
-        # Rows that tell nothing can be ignored: a probe that does so badly says nothing of them.
-        return without["test"], min(read, without, key=_selected)["test"]
+        """Bits of the rows of the test windows, before and after their frame is seen."""
+        before, after = (self._bits(horizon, lag, seed, sees, bar) for sees in (False, True))
+        # A frame that tells nothing can be ignored: a probe that does so badly says nothing of it.
+        return before["test"], min(after, before, key=_selected)["test"]
 
-    def _mixed(self, horizon: int, seed: int, bar: Any) -> dict[str, Bits]:
-        read = self._bits(horizon, 0, seed, True, bar)
-        return {name: read[f"mixture_{name}"] for name in ("select", "test")}
-
-    def _bits(
-        self, horizon: int, lag: int, seed: int, with_actions: bool, bar: Any
-    ) -> dict[str, Bits]:
-        """Bits of the windows under one probe; read where it was trained before."""
+    def _bits(self, horizon: int, lag: int, seed: int, sees: bool, bar: Any) -> dict[str, Bits]:
+        """Bits of the rows under one probe; read where it was trained before."""
         settings = asdict(replace(self.config, horizons=(horizon,), lags=(lag,), seeds=1))
-        facts = json.dumps([FORM, self.key, settings, seed, with_actions])
+        facts = json.dumps([FORM, self.key, settings, seed, sees])
         name = hashlib.sha256(facts.encode()).hexdigest()[:16]
         file = self.out / PROBES / f"{name}.npz"
         if not file.exists():
-            found = self._trained(horizon, lag, seed, with_actions, bar)
+            found = self._trained(horizon, lag, seed, sees, bar)
             file.parent.mkdir(parents=True, exist_ok=True)
             with written_whole(file) as partial, partial.open("wb") as opened:
                 np.savez(opened, allow_pickle=False, **found)
         with np.load(file, allow_pickle=False) as kept:
             return dict(kept)
 
-    def _trained(
-        self, horizon: int, lag: int, seed: int, with_actions: bool, bar: Any
-    ) -> dict[str, Bits]:
+    def _trained(self, horizon: int, lag: int, seed: int, sees: bool, bar: Any) -> dict[str, Bits]:
         train = self._windows(self.train, horizon, lag)
         select = self._windows(self.chosen_by, horizon, lag)
         chosen = (select, select.spread(self.config.num_windows, *self._halves(1)))
-        asked = (self.store.spec, self.config, seed, with_actions, self.device, bar.update)
+        centres = self._centres(train)
+        asked = (self.store.spec, centres, self.config, seed, sees, self.device, bar.update)
         probe = train_probe(train, chosen, *asked)
         places = {"select": chosen, "test": self._judged(horizon, lag)}
-        found = {k: bits_of(probe, *at, with_actions, self.device) for k, at in places.items()}
-        if with_actions and not lag:
-            rows = train.batch(train.spread(SAMPLE)).actions[:, -3:-1].numpy()
-            centres = centres_of(rows[:, 0], rows[:, -1], self.config.centres, seed)
-            for name, (windows, ids) in places.items():
-                clips = windows.batches(ids)
-                nats = mixture_nats(probe, clips, centres, self.device)
-                found[f"mixture_{name}"] = nats[:, -1].numpy() / math.log(2)
-        return found
+        return {name: bits_of(probe, *at, self.device) for name, at in places.items()}
+
+    def _centres(self, train: HorizonWindows) -> Centres:
+        """Typical means of the rows between two frames."""
+        sample = train.batch(train.spread(SAMPLE))
+        return centres_of(sample.before.numpy(), sample.row.numpy(), self.config.centres, seed=0)
 
 
 def _selected(found: dict[str, Bits]) -> float:
     return float(found["select"].mean())
 
 
-def advice(found: Sequence[Attainable], tokens_per_frame: int, fps: float) -> list[str]:
-    """What the estimates say: is there something to hear, at another lag, at a longer stride?"""
+def advice(found: Sequence[Attainable], tokens_per_frame: int, steps_per_s: float) -> list[str]:
+    """What the estimates say: is there something to hear, at another lag, at a longer stride?
+
+    Args:
+        steps_per_s: time steps of a second; a step may hold several frames.
+    """
     base = next(answer for answer in found if answer.lag == 0)
     bits, lines = base.bits_per_frame, []
     per_token = (bits.value or 0.0) / tokens_per_frame
     lines.append(
-        f"the actions tell {bits.value:.2f} bits of a frame {base.horizon / fps:.2g} s ahead "
-        f"({per_token:.4f} per token)"
+        f"the actions tell {bits.value:.2f} bits of a frame {base.horizon / steps_per_s:.2g} s "
+        f"ahead ({per_token:.4f} per token)"
     )
     if bits.low is not None and bits.low <= 0:
         lines.append("that is not more than nothing: its interval holds 0")
@@ -197,7 +193,8 @@ def advice(found: Sequence[Attainable], tokens_per_frame: int, fps: float) -> li
     if best and _above(best, base):
         lines.append(
             f"a stride of {best.horizon} steps lets them be heard: "
-            f"{best.bits_per_frame.value:.2f} bits per frame (data.encode.every={best.horizon})"
+            f"{best.bits_per_frame.value:.2f} bits per frame (raise data.encode.every "
+            f"{best.horizon}-fold)"
         )
     return lines
 

@@ -4,13 +4,14 @@
     listening = used / attainable
 
 A model without actions is the better of itself with dropped actions and of its mixture over
-actions (`mixture`): a model that was trained without action dropout never learned the first, and
-the second knows only typical actions. The best model has 100 %, one that ignores actions 0 %.
+the newest action (`mixture`): a model that was trained without action dropout never learned the
+first, and the second knows only typical actions. The best model has 100 %, one that ignores actions
+0 %. Both parts take actions at one resolution, that of the typical ones.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +99,7 @@ def used_bits(
     device: str,
     texts: Texts | None = None,
 ) -> tuple[Bits, str]:
-    """Bits of a time step that the true actions spare the model, a mean over each window.
-
-    Only time steps count that see at least as many frames as the probes did, or the last one.
+    """Bits of the last frame of each window that the true action spares the model.
 
     Args:
         train: drives whose actions are the typical ones.
@@ -108,17 +107,15 @@ def used_bits(
     Returns:
         The bits, and what stands for no actions: "dropped" or "mixture".
     """
-    first = network.first_target_step
     cells = clips[0].tokens[0, 0].numel()
     true, dropped = (
-        score_windows(network, clips, device, texts, title, drop).nats * cells
+        score_windows(network, clips, device, texts, title, drop).nats[:, -1] * cells
         for title, drop in (("true actions", False), ("no actions", True))
     )
-    mixture = mixture_nats(network, clips, typical(train, probe), device, texts, first)
-    start = max(0, min(probe.context - 1 - first, true.shape[1] - 1))
-    without = {"dropped": dropped[:, start:], "mixture": mixture[:, start:]}
+    mixture = mixture_nats(network, clips, typical(train, probe), device, texts)
+    without = {"dropped": dropped, "mixture": mixture}
     best = min(without, key=lambda name: without[name].mean().item())
-    return (without[best] - true[:, start:]).mean(1).numpy() / math.log(2), best
+    return (without[best] - true).numpy() / math.log(2), best
 
 
 def typical(train: Sequence[TokenDrive], probe: ProbeConfig) -> Centres:
@@ -131,7 +128,7 @@ def typical(train: Sequence[TokenDrive], probe: ProbeConfig) -> Centres:
     rows = rows[spread(len(rows), SAMPLE)]
     found = centres_of(rows[:, 0], rows[:, 1], probe.centres, seed=0)
     own = found.rows.double() * torch.from_numpy(scale) + torch.from_numpy(mean)
-    return Centres(own.float(), found.shares, found.moves)
+    return replace(found, rows=own.float(), scale=torch.from_numpy(scale).float())
 
 
 def listening(used: Bits, drives: Sequence[str], hearable: Hearable) -> Estimate:

@@ -1,23 +1,22 @@
-"""A network that reads actions, asked without them: a mixture over the actions of the train drives.
+"""A network that reads actions, asked without the newest: a mixture over typical actions.
 
-    p(x_t | past) = sum_k w_t(k) p(x_t | past, a_k)
+    p(x | past) = sum_k w_k p(x | past, a_k)
 
-w_t is what the past tells of the action: a hidden Markov model over the typical actions a_k, whose
-moves are those of the train drives, and whose evidence is the network's own likelihood of the
-frames so far (forward filter; Rabiner 1989, equation 20). Where actions are independent of the
-past, w_t is how often each comes, and the mixture is exact if there are as many as the centres.
+w_k is how often the typical action a_k follows the one before in the train drives. The action that
+was really there stands for the typical one nearest to it; so the mixture is at most -log w_k worse
+than the true action, which is all that the action can tell at this resolution. Where there are as
+many typical actions as actions, and each depends on the one before alone, the mixture is exact.
 
 A network that reads no action must find the mixture by itself: it plateaus far above it for long.
-The mixture is a bound from above on the cross entropy that needs no training.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.cluster.vq import kmeans2, vq
 from torch import Tensor
 
@@ -35,13 +34,20 @@ class Centres:
 
     Attributes:
         rows: one action row for each.
+        scale: of every column; distances are in these.
         shares: how often each comes.
         moves: how often each is followed by each other; rows sum to 1.
     """
 
     rows: Float[Tensor, "centre column"]
+    scale: Float[Tensor, " column"]
     shares: Float[Tensor, " centre"]
     moves: Float[Tensor, "centre centre"]
+
+    def nearest(self, rows: Float[Tensor, "row column"]) -> Int[Tensor, " row"]:
+        """Number of the typical action nearest to each row."""
+        scale = self.scale.to(rows)
+        return torch.cdist(rows / scale, self.rows.to(rows) / scale).argmin(-1)
 
 
 def centres_of(before: Rows, after: Rows, num: int, seed: int) -> Centres:
@@ -63,8 +69,9 @@ def centres_of(before: Rows, after: Rows, num: int, seed: int) -> Centres:
     np.add.at(moves, (first, second), 1)
     moves += shares  # one more of each, so that no move is impossible
     moves /= moves.sum(1, keepdims=True)
-    parts = (torch.from_numpy(part) for part in (rows.astype(np.float32), shares, moves))
-    return Centres(*parts)
+    found = torch.from_numpy(rows.astype(np.float32))
+    scale = torch.ones(found.shape[1])
+    return Centres(found, scale, torch.from_numpy(shares), torch.from_numpy(moves))
 
 
 @torch.no_grad()
@@ -74,37 +81,30 @@ def mixture_nats(
     centres: Centres,
     device: str,
     texts: Texts | None = None,
-    first: int = 1,
-) -> Float[Tensor, "window step"]:
-    """Nats of whole frames under the mixture, at time steps `first`..; on the CPU in float64.
+) -> Float[Tensor, " window"]:
+    """Nats of the last frame of each window under the mixture; on the CPU in float64.
 
     Args:
         texts: encodes captions; None runs the network without.
-        first: first time step whose scores count as evidence.
     """
     network.eval()
     found = []
     for batch in clips:
         clip = batch.to(device)
         captions: dict[str, Any] = texts.caption_kwargs(clip.text, device) if texts else {}
+        newest = clip.tokens.shape[1] - 2  # the row that leads to the last frame
+
+        def last_nats(actions: Tensor, clip: TokenClip = clip, texts: Any = captions) -> Tensor:
+            return network.score(clip.tokens, actions, **texts).nats[:, -1].double().sum(-1).cpu()
+
+        true, own = last_nats(clip.actions), centres.nearest(clip.actions[:, newest].cpu())
         under = []
-        for row in centres.rows.to(device):
-            asked = replace(clip, actions=row.expand_as(clip.actions).contiguous())
-            scores = network.score(asked.tokens, asked.actions, **captions)
-            under.append(scores.nats[:, first:].double().sum(-1).cpu())
-        found.append(filtered(torch.stack(under), centres))
+        for number, row in enumerate(centres.rows.to(device)):
+            asked = clip.actions.clone()
+            asked[:, newest] = row
+            under.append(torch.where(own == number, true, last_nats(asked)))
+        weights = centres.shares.expand(len(true), -1)
+        if newest:
+            weights = centres.moves[centres.nearest(clip.actions[:, newest - 1].cpu())]
+        found.append(-torch.logsumexp(weights.T.log() - torch.stack(under), 0))
     return torch.cat(found)
-
-
-def filtered(
-    nats: Float[Tensor, "centre window step"], centres: Centres
-) -> Float[Tensor, "window step"]:
-    """Nats of the mixture, from those under every centre."""
-    weights = centres.shares.log()[:, None].expand(nats.shape[:2])
-    mixed = []
-    for step in nats.unbind(-1):
-        joint = weights - step
-        mixed.append(-torch.logsumexp(joint, 0))
-        seen = torch.softmax(joint, 0)  # the action that led to this frame
-        weights = (centres.moves.T @ seen).log()
-    return torch.stack(mixed, -1)

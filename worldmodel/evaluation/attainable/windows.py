@@ -1,26 +1,47 @@
-"""Windows of frames some steps apart, with all actions between them; and what the car did there."""
+"""Windows of frames some steps apart, the rows that led to the last; what the car did there."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from drives.tokens.store import TokenDrive
 from training.errors import BadInput
 from training.loading.spread import spread
-from worldmodel.data import TokenClip, collate
 from worldmodel.evaluation.attainable.config import MAX_LAG
 
 Column = Float[np.ndarray, " column"]
 TURNS = ("yaw_rate_rad_s", "curvature_per_m", "steering")  # the first that is there
+PAST_ROWS = MAX_LAG
 STANDING_MPS, BRAKE, SLOWING_MPS2 = 0.3, 0.1, 1.0
+
+
+class Asked(NamedTuple):
+    """A batch of windows: the frames, and the row that led to the last of them.
+
+    Attributes:
+        tokens: token grids; rows of the grid of a step with several grids lie below each other.
+        past: the `PAST_ROWS` rows before those that lead to the last frame.
+        before: the mean of as many of these as lead to it.
+        row: the mean of the rows that lead to the last frame.
+    """
+
+    tokens: Int[Tensor, "window time height width"]
+    past: Float[Tensor, "window row column"]
+    before: Float[Tensor, "window column"]
+    row: Float[Tensor, "window column"]
+
+    def to(self, device: str) -> "Asked":
+        return Asked(*(part.to(device) for part in self))
 
 
 class HorizonWindows:
     """Every window of `context` frames that lie `horizon` time steps apart.
 
-    Action row t of a window holds the `horizon` rows between its frames t and t + 1, moved by
-    `lag` rows, in units of the standard deviation of the train drives.
+    Rows are moved by `lag` rows, in units of the standard deviation of the train drives.
 
     Args:
         mean, scale: of every action column.
@@ -63,26 +84,27 @@ class HorizonWindows:
         there = range(first, len(self), every)
         return [there[place] for place in spread(len(there), num)]
 
-    def batch(self, ids: Sequence[int], with_actions: bool = True) -> TokenClip:
-        """The windows as a batch; without actions, every row is 0."""
-        return collate([self._window(index, with_actions) for index in ids])
+    def batch(self, ids: Sequence[int]) -> Asked:
+        """These windows."""
+        tokens, past, row = (np.stack(part) for part in zip(*map(self._window, ids), strict=True))
+        grids = torch.from_numpy(tokens.astype(np.int64))
+        grids = grids.reshape(*grids.shape[:2], -1, grids.shape[-1])
+        before = past[:, -self.horizon :].mean(1)
+        return Asked(grids, *(torch.from_numpy(part).float() for part in (past, before, row)))
 
-    def batches(
-        self, ids: Sequence[int], with_actions: bool = True, size: int = 32
-    ) -> Iterator[TokenClip]:
+    def batches(self, ids: Sequence[int], size: int = 128) -> Iterator[Asked]:
         """The windows in batches of `size`."""
         for start in range(0, len(ids), size):
-            yield self.batch(ids[start : start + size], with_actions)
+            yield self.batch(ids[start : start + size])
 
-    def _window(self, index: int, with_actions: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _window(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         drive, start = self.place(index)
         steps = start + self.horizon * np.arange(self.context)
-        between = start + self.lag + np.arange(self.span)
-        rows = (drive.actions[between] - self.mean) / self.scale
-        actions = np.zeros((self.context, self.horizon * len(self.mean)), np.float32)
-        if with_actions:
-            actions[:-1] = rows.reshape(self.context - 1, -1)
-        return drive.tokens[steps], actions
+        first = start + self.span - self.horizon + self.lag  # of the rows to the last frame
+        past = np.maximum(first + np.arange(-PAST_ROWS, 0), 0)
+        leading = drive.actions[first : first + self.horizon]
+        row = (leading.mean(0, dtype=np.float64) - self.mean) / self.scale
+        return drive.tokens[steps], (drive.actions[past] - self.mean) / self.scale, row
 
     def led_by(self, ids: Sequence[int]) -> Float[np.ndarray, "window horizon column"]:
         """The unmoved rows that lead to the last frame of each window, as recorded."""
@@ -105,7 +127,7 @@ def situations(
     names: Sequence[str],
     rows: Float[np.ndarray, "window horizon column"],
     scale: Column,
-    fps: float,
+    steps_per_s: float,
 ) -> Mapping[str, np.ndarray]:
     """Which windows show the car standing, braking, in a curve, or going straight.
 
@@ -126,7 +148,7 @@ def situations(
     if (speed := columns.get("speed_mps")) is not None:
         keep("standing", speed.mean(1) < STANDING_MPS)
         if speed.shape[1] > 1:
-            seconds = (speed.shape[1] - 1) / fps
+            seconds = (speed.shape[1] - 1) / steps_per_s
             slowing = (speed[:, 0] - speed[:, -1]) / seconds > SLOWING_MPS2
     if (brake := columns.get("brake")) is not None:
         keep("braking", (brake.mean(1) > BRAKE) | slowing)

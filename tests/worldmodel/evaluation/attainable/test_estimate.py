@@ -6,18 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from drives.tokens.store import TokenStore
 from training.errors import BadInput
 from worldmodel.evaluation.attainable import estimate
 from worldmodel.evaluation.attainable.config import ProbeConfig
 from worldmodel.evaluation.attainable.estimate import Attainable, Probing, advice
+from worldmodel.evaluation.attainable.probe import RowProbe
 from worldmodel.evaluation.intervals import Estimate
 from worldmodel.known_entropy.config import KnownEntropyConfig
 from worldmodel.known_entropy.world import KnownEntropyWorld
 
 QUICK = ProbeConfig(
-    horizons=(1, 2), lags=(0, 1), seeds=1, context=2, num_windows=40, steps=4, dim=24, checks=2
+    horizons=(1, 2), lags=(0, 1), seeds=1, context=2, num_windows=40, steps=4, dim=8, checks=2
 )
 
 
@@ -32,7 +34,7 @@ def test_finished_probes_are_not_trained_again(
     store = store_of(tmp_path / "store", KnownEntropyWorld(), 2, 2)
     first = Probing(store, QUICK, tmp_path / "out", "cpu").estimates()
     assert [(a.horizon, a.lag) for a in first] == [(1, 0), (2, 0), (1, 1)]
-    assert len(list((tmp_path / "out/probes").glob("*.npz"))) == 5  # 3 with, 2 without actions
+    assert len(list((tmp_path / "out/probes").glob("*.npz"))) == 6  # 3 with the frame, 3 without
     again = Probing(TokenStore(tmp_path / "store"), QUICK, tmp_path / "elsewhere", "cpu")
     assert again.estimates() == first  # the same digits from nothing
     monkeypatch.setattr(estimate, "train_probe", None)  # not called
@@ -59,12 +61,12 @@ def test_data_without_actions_and_short_drives_are_refused(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"look_back": 4}, {"dropout": 2}, {"num_layers": 0}, {"inner_layers": -1}, {"num_heads": 5}],
+    [{"look_back": 4}, {"dropout": 2}, {"dim": 0}, {"centres": 1}, {"learning_rate": 0}],
     ids=str,
 )
 def test_a_probe_that_no_network_can_be_is_named_by_its_setting(wrong: dict) -> None:
     (name,) = wrong
-    with pytest.raises(BadInput, match=rf"^probe\..*\b{name}=") as caught:
+    with pytest.raises(BadInput, match=rf"^probe\.{name}=") as caught:
         replace(QUICK, **wrong)
     assert "\n" not in str(caught.value)
 
@@ -80,9 +82,32 @@ def test_it_says_what_to_change() -> None:
     assert lines[0] == "the actions tell 0.50 bits of a frame 0.1 s ahead (0.0050 per token)"
     assert lines[1].startswith("a stride of 4 steps lets them be heard: 3.00 bits per frame")
     assert len(lines) == 2  # a lag that tells 2 % more is no finding
+    slower = advice(found, 100, 2.5)  # 4 frames of 10 per second in a time step
+    assert "0.50 bits of a frame 0.4 s ahead" in slower[0]
     late = advice([answer(1, 0, 0.5), answer(1, 2, 0.8)], 100, 10)
     assert late[1].startswith("rows +2 steps away tell more (0.80 bits)")
     assert "interval holds 0" in advice([answer(1, 0, 0.02, low=-0.1)], 100, 10)[1]
+
+
+def test_a_probe_is_shown_the_last_frame_or_not_and_starts_at_what_follows_what(
+    tmp_path: Path,
+) -> None:
+    store = store_of(tmp_path / "store", KnownEntropyWorld(), 2, 2)
+    probing = Probing(store, QUICK, tmp_path / "out", "cpu")
+    windows, ids = probing._judged(1, 0)
+    centres = probing._centres(windows)
+    assert centres.nearest(windows.batch(ids).row).unique().tolist() == [0, 1, 2]
+    asked = windows.batch(ids)
+    usual = centres.moves.log().float()[centres.nearest(asked.before)]
+    changed = asked.tokens.clone()
+    changed[:, -1] = (changed[:, -1] + 1) % 5
+    for sees_last in (False, True):
+        torch.manual_seed(0)
+        probe = RowProbe(store.spec, centres, QUICK, sees_last).eval()
+        assert torch.equal(probe(asked, usual), usual)
+        torch.nn.init.normal_(probe.head.weight)
+        same = torch.equal(probe(asked, usual), probe(asked._replace(tokens=changed), usual))
+        assert same != sees_last
 
 
 @pytest.mark.slow
@@ -96,10 +121,9 @@ def test_on_the_known_entropy_world_it_is_what_theory_says(tmp_path: Path) -> No
         seeds=1,
         context=2,
         num_windows=3000,
-        steps=1000,
-        batch_size=32,
-        dim=48,
-        look_back=3,
+        steps=300,
+        batch_size=64,
+        dropout=0.0,
         learning_rate=4e-3,
         weight_decay=0.01,
     )

@@ -1,6 +1,5 @@
 """Listening: the best model has 100 %, one that ignores actions 0 %."""
 
-import itertools
 import json
 import math
 from dataclasses import asdict, replace
@@ -10,11 +9,18 @@ import numpy as np
 import pytest
 import torch
 from known_models import KnownModel
+from torch.nn.utils import clip_grad_norm_
 
-from drives.tokens.store import TokenDrive, TokenStore
+from drives.tokens.store import TokenDrive, TokenSpec, TokenStore
+from training.config import MuonConfig
 from training.errors import BadInput
 from training.loading.loader import listed_loader
+from training.optimization.optimizers import build_optimizer
 from worldmodel.data import TokenWindows, collate
+from worldmodel.dynamics.base import Dynamics
+from worldmodel.dynamics.config import LayoutConfig
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.evaluation.attainable.config import ProbeConfig
 from worldmodel.evaluation.attainable.listening import (
     Hearable,
@@ -23,9 +29,8 @@ from worldmodel.evaluation.attainable.listening import (
     typical,
     used_bits,
 )
-from worldmodel.evaluation.attainable.mixture import Centres, centres_of, filtered
-from worldmodel.evaluation.attainable.probe import train_probe
-from worldmodel.evaluation.attainable.windows import HorizonWindows, statistics
+from worldmodel.evaluation.attainable.mixture import Centres, centres_of, mixture_nats
+from worldmodel.evaluation.attainable.windows import statistics
 from worldmodel.evaluation.intervals import Estimate
 from worldmodel.known_entropy.config import KnownEntropyConfig
 from worldmodel.known_entropy.world import KnownEntropyWorld
@@ -81,17 +86,30 @@ def test_it_is_all_of_an_oracle_and_nothing_of_the_deaf(kind, model, without, ex
     assert stands == without or kind == "uniform"
 
 
-def test_the_past_tells_of_the_action_as_in_a_hidden_markov_model() -> None:
-    rng = torch.Generator().manual_seed(0)
-    nats = 3 * torch.rand(3, 1, 4, generator=rng, dtype=torch.float64)
-    moves = torch.softmax(torch.randn(3, 3, generator=rng, dtype=torch.float64), 1)
-    shares = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    told = filtered(nats, Centres(torch.zeros(3, 1), shares, moves))
-    total = 0.0
-    for path in itertools.product(range(3), repeat=4):
-        prob = shares[path[0]] * math.prod(moves[a, b] for a, b in itertools.pairwise(path))
-        total += prob * torch.exp(-sum(nats[k, 0, t] for t, k in enumerate(path)))
-    assert told.sum().item() == pytest.approx(-math.log(total))
+def test_the_true_action_stands_for_the_typical_one_nearest_to_it() -> None:
+    """So no action can spare more bits than its typical one takes to tell."""
+    test = sampled(WORLD, "test", 2, 60)
+    clips = [collate([TokenWindows(test, 4)[i] for i in range(50)])]
+    moves = torch.tensor([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]], dtype=torch.float64)
+    rows, shares = torch.tensor([[-1.2], [0.3], [1.1]]), torch.ones(3).double() / 3
+    centres = Centres(rows, torch.ones(1), shares, moves)
+    true, previous = (clips[0].actions[:, at, 0].long() + 1 for at in (2, 1))
+
+    class Certain(KnownModel):
+        """Knows the frame under its own action, and gives it no chance under any other."""
+
+        def score(self, tokens, actions=None, drop_actions=None, captions=None):
+            scores = super().score(tokens, actions)
+            wrong = (actions != clips[0].actions).any(-1).any(-1)
+            nats = 99 * wrong[:, None, None].double()
+            return replace(scores, nats=nats.expand_as(scores.nats))
+
+    nats = mixture_nats(Certain("oracle", WORLD), clips, centres, "cpu")
+    torch.testing.assert_close(nats, -moves[previous, true].log())
+    short = [collate([TokenWindows(test, 2)[0]])]
+    clips[0] = short[0]
+    nats = mixture_nats(Certain("oracle", WORLD), short, centres, "cpu")
+    torch.testing.assert_close(nats, torch.full((1,), math.log(3)).double())
 
 
 def test_typical_actions_come_as_often_as_in_the_drives_and_stay_in_their_units() -> None:
@@ -148,26 +166,43 @@ def test_a_file_of_other_tokens_is_refused(tmp_path: Path) -> None:
         open_attainable(file, store)
 
 
+def trained(train: list[TokenDrive], spec: TokenSpec) -> Dynamics:
+    config = WholeFrameConfig(
+        context_steps=3,
+        layout=LayoutConfig("continuous"),
+        dim=48,
+        num_layers=2,
+        inner_layers=2,
+        num_heads=3,
+        look_back=3,
+    )
+    torch.manual_seed(0)
+    model, windows = build_dynamics(config, spec, 1), TokenWindows(train, 3)
+    settings = MuonConfig(lr=4e-3, muon_lr=1e-2, weight_decay=0.05, min_lr_ratio=0.02)
+    optimizer, schedule = build_optimizer(model, settings, 1000)
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        clip = collate([windows[i] for i in rng.integers(0, len(windows), 32).tolist()])
+        optimizer.zero_grad()
+        model.loss(clip.tokens, clip.actions).backward()
+        clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
 @pytest.mark.slow
 def test_a_trained_model_listens_and_one_fed_shuffled_actions_does_not() -> None:
     world = KnownEntropyWorld(KnownEntropyConfig(grid=(1, 2, 3)))
     train, test = sampled(world, "train", 32, 1000), sampled(world, "test", 8, 1000)
-    config = ProbeConfig(
-        context=3, steps=1000, batch_size=32, dim=48, look_back=3, learning_rate=4e-3
-    )
     rng = np.random.default_rng(0)
     wrong = [TokenDrive(d.id, d.split, d.tokens, rng.permutation(d.actions)) for d in train]
     heard = []
     for drives in (train, wrong):
-        # Units of 1: the model reads rows as they are recorded.
-        units = (np.zeros(1), np.ones(1))
-        windows = HorizonWindows(drives, 3, 1, 0, *units)
-        select = HorizonWindows(test, 3, 1, 0, *units)
-        chosen = (select, select.spread(200))
-        model = train_probe(windows, chosen, world.spec, config, 0, True, "cpu")
+        model = trained(drives, world.spec)
         judged = TokenWindows(test, 3, stride=3)
         clips = list(listed_loader(judged, range(len(judged)), 200, collate))
-        used, _ = used_bits(model, clips, train, config, "cpu")
+        used, _ = used_bits(model, clips, train, PROBE, "cpu")
         names = [judged.describe(i)["drive"] for i in range(len(judged))]
         heard.append(listening(used, names, hearable_of(world, test)).value)
     assert 0.98 <= heard[0] <= 1.02

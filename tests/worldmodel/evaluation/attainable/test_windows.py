@@ -5,7 +5,12 @@ import pytest
 
 from drives.tokens.store import TokenDrive
 from training.errors import BadInput
-from worldmodel.evaluation.attainable.windows import HorizonWindows, situations, statistics
+from worldmodel.evaluation.attainable.windows import (
+    PAST_ROWS,
+    HorizonWindows,
+    situations,
+    statistics,
+)
 
 
 def drive(name: str, length: int, first: int) -> TokenDrive:
@@ -21,35 +26,27 @@ UNIT = (np.zeros(1), np.ones(1))
 
 
 @pytest.mark.parametrize("lag", [-3, 0, 2])
-def test_a_window_holds_all_rows_between_its_frames(lag: int) -> None:
+def test_a_window_holds_the_rows_that_led_to_its_last_frame_and_those_before(lag: int) -> None:
     windows = HorizonWindows(DRIVES, 3, 4, lag, *UNIT)
     assert len(windows) == (40 - 8 - 16) + (30 - 8 - 16)
-    clip = windows.batch(range(len(windows)))
+    asked = windows.batch(range(len(windows)))
     firsts = [*range(8, 24), *range(208, 214)]
     for index, first in enumerate(firsts):
-        assert clip.tokens[index, :, 0, 0].tolist() == [first, first + 4, first + 8]
-        rows = clip.actions[index]
-        assert rows[0].tolist() == [first + lag + i for i in range(4)]
-        assert rows[1].tolist() == [first + lag + 4 + i for i in range(4)]
-        assert rows[2].tolist() == [0, 0, 0, 0]
+        assert asked.tokens[index, :, 0, 0].tolist() == [first, first + 4, first + 8]
+        led = first + lag + 4  # the first of the rows to the last frame
+        assert asked.row[index].tolist() == [led + 1.5]
+        assert asked.before[index].tolist() == [led - 4 + 1.5]
+        assert asked.past[index, :, 0].tolist() == list(range(led - PAST_ROWS, led))
     assert windows.led_by([16])[0, :, 0].tolist() == [212, 213, 214, 215]  # as recorded
-
-
-def test_without_actions_every_row_is_zero_and_frames_stay() -> None:
-    windows = HorizonWindows(DRIVES, 2, 1, 0, *UNIT)
-    with_rows, without = windows.batch([3, 9]), windows.batch([3, 9], with_actions=False)
-    assert with_rows.tokens.equal(without.tokens)
-    assert not without.actions.any()
-    assert with_rows.actions.any()
 
 
 def test_rows_are_in_units_of_the_train_drives() -> None:
     mean, scale = statistics(DRIVES)
     rows = np.concatenate([d.actions for d in DRIVES])
     windows = HorizonWindows(DRIVES, 2, 1, 0, mean, scale)
-    np.testing.assert_allclose(
-        windows.batch([0]).actions[0, 0], (8 - rows.mean(0)) / rows.std(0), rtol=1e-6
-    )
+    asked = windows.batch([0])
+    np.testing.assert_allclose(asked.row[0], (8 - rows.mean(0)) / rows.std(0), rtol=1e-6)
+    np.testing.assert_allclose(asked.past[0, -1], (7 - rows.mean(0)) / rows.std(0), rtol=1e-6)
     assert statistics([drive("still", 1, 7)])[1].tolist() == [1.0]
 
 
@@ -76,7 +73,7 @@ def test_a_window_is_in_the_first_situation_that_fits() -> None:
             [[0.1, 0.0, 9.0]] * 2,
         ]
     )
-    found = situations(names, rows, np.array([0.5, 1.0, 1.0]), fps=10)
+    found = situations(names, rows, np.array([0.5, 1.0, 1.0]), steps_per_s=10)
     told = {name: np.flatnonzero(fits).tolist() for name, fits in found.items()}
     assert told == {"standing": [0], "braking": [1, 2], "curve": [3], "straight": [4]}
     assert set(situations(("yaw_rate_rad_s",), rows[..., :1], np.ones(1), 10)) == {
