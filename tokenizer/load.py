@@ -25,7 +25,7 @@ from training.checkpoints.folder import (
     write_checkpoint,
 )
 from training.checkpoints.manifests import check_kind, entries, weights_hash
-from training.checkpoints.shipped import named
+from training.checkpoints.shipped import named, without_places
 from training.disk.judging import judged, kind_of
 from training.errors import BadInput
 
@@ -228,18 +228,17 @@ def _config(values: dict[str, Any], where: str) -> NetworkConfig:
 def export_tokenizer(
     checkpoint: Path, out: Path, dtype: torch.dtype = torch.float16, **facts: Any
 ) -> None:
-    """Write the EMA weights alone, in half precision, with figures in the manifest.
+    """Write the EMA weights alone, in half precision, without places, with `facts`.
 
     The quantizer keeps full precision: it compares distances and counts beyond 65504.
     """
     opened = open_checkpoint(checkpoint, KIND)
-    manifest = {k: v for k, v in opened.manifest.items() if k != "files"}
     weights = {
         key: value.to(dtype) if value.is_floating_point() and QUANTIZER not in key else value
         for key, value in opened.weights.items()
         if key.startswith("ema.module.")
     }
-    write_checkpoint(out, weights, {**manifest, **facts})
+    write_checkpoint(out, weights, {**without_places(opened.manifest), **facts})
 
 
 def fit_of(tokenizer: Tokenizer) -> Fit:

@@ -96,6 +96,8 @@ def test_the_averaged_weights_are_what_is_exported_and_used(composed, fit, tmp_p
     frames = torch.rand(2, 3, 64, 64) * 2 - 1
     exported = load_tokenizer(tmp_path / "export").decode(opened.encode(frames))
     torch.testing.assert_close(exported, opened.decode(opened.encode(frames)), atol=0.02, rtol=0)
+    assert str(run.folder) in (checkpoint / "manifest.json").read_text()
+    assert str(run.folder) not in (tmp_path / "export/manifest.json").read_text()
 
 
 def test_losses_equal_upstream(shared):

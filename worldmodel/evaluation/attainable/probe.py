@@ -57,8 +57,7 @@ class RowProbe(nn.Module):
         self.sees_last, self.dim, self.centres = sees_last, config.dim, centres
         dim, wide = config.dim, 2 * config.dim
         self.embed = nn.Embedding(spec.vocab_size, dim)
-        if len(spec.factors) > 1:
-            share_factors(self.embed, spec)
+        share_factors(self.embed, spec, wanted=None)
         for table in self.embed.parameters():
             nn.init.normal_(table, std=1 / math.sqrt(1 + len(spec.factors)))
         channels = config.context * dim + (config.context - 1) * config.look_back**2

@@ -18,7 +18,9 @@ from worldmodel.evaluation.control.inverse_dynamics import InverseDynamics, Inve
 from worldmodel.evaluation.control.training import Recording, open_inverse_dynamics
 from worldmodel.evaluation.subject import JudgedClips, JudgedModel
 
+IMAGINED = "imagined, true actions"
 LAGS = (-2, -1, 0, 1, 2)  # rows
+READABLE_FROM = 0.5  # correlation on real and reconstructed frames; below, a reading says nothing
 
 
 def read_back(
@@ -35,7 +37,8 @@ def read_back(
         steps: training steps of the inverse-dynamics model.
 
     Returns:
-        The entry of metrics.json, and lines for the terminal.
+        The entry of metrics.json, and lines for the terminal: of imagined clips only for columns
+        that can be read from real and reconstructed ones.
     """
     try:
         reader = reader_of(subject, steps)
@@ -46,18 +49,24 @@ def read_back(
     camera, seen = _read(reader, clips.frames), clips.seen
     futures = [_read(reader, future[:, seen - 1 :]) for future in pixels]
     found: dict[str, Any] = {"columns": list(reader.names), "hash": reader.hash}
-    lines = []
     sources = {
         "camera": (camera, told),
         "reconstruction": (_read(reader, clips.reconstruction), told),
-        "imagined, true actions": (futures[0], told[:, seen - 1 :]),
+        IMAGINED: (futures[0], told[:, seen - 1 :]),
     }
     for source, (read, actions) in sources.items():
-        found[source] = {}
-        for i, name in enumerate(reader.names):
-            fit = agreement(read[..., i], actions[..., i], clips.drives).plain()
-            found[source][name] = fit
-            lines.append(_line(source, name, fit))
+        found[source] = {
+            name: agreement(read[..., i], actions[..., i], clips.drives).plain()
+            for i, name in enumerate(reader.names)
+        }
+    found["trust"] = {name: _trust(found, name) for name in reader.names}
+    readable = {name for name in reader.names if found["trust"][name]["readable"]}
+    lines = [
+        _line(source, name, found[source][name])
+        for source in sources
+        for name in reader.names
+        if source != IMAGINED or name in readable
+    ]
     found["lag"] = _lags(reader, camera, told)
     found["commands"] = {}
     for i, name in enumerate(reader.names):
@@ -69,8 +78,25 @@ def read_back(
         wanted = np.broadcast_to(np.array(values)[:, None], obtained.shape)
         fit = agreement(obtained.T, wanted.T, clips.drives).plain()
         found["commands"][name] = {**fit, "curve": curve(obtained, values, clips.drives)}
-        lines.append(_line("imagined, commands", name, fit))
+        if name in readable:
+            lines.append(_line("imagined, commands", name, fit))
+    lines += [_untold(name, found["trust"][name]) for name in reader.names if name not in readable]
     return found, lines + _warnings(found["lag"])
+
+
+def _trust(found: dict[str, Any], name: str) -> dict[str, Any]:
+    """How far readings of a column go with its actions where these are known."""
+    seen = {s: found[s][name]["correlation"]["value"] for s in ("camera", "reconstruction")}
+    readable = all(value is not None and value >= READABLE_FROM for value in seen.values())
+    return {**seen, "readable": readable}
+
+
+def _untold(name: str, trust: dict[str, Any]) -> str:
+    values = [shown(trust[source], "+.2f") for source in ("camera", "reconstruction")]
+    return (
+        f"{name} cannot be read here: correlation {values[0]} on the camera's frames, {values[1]} "
+        "on reconstructions; of imagined frames it is not told"
+    )
 
 
 def frame_actions(subject: JudgedModel, clips: JudgedClips) -> Float[Tensor, "clip step action"]:
