@@ -59,7 +59,7 @@ def read_back(
             name: agreement(read[..., i], actions[..., i], clips.drives).plain()
             for i, name in enumerate(reader.names)
         }
-    found["trust"] = {name: _trust(found, name) for name in reader.names}
+    found["trust"] = {name: column_trust(found, name) for name in reader.names}
     readable = {name for name in reader.names if found["trust"][name]["readable"]}
     lines = [
         _line(source, name, found[source][name])
@@ -84,7 +84,7 @@ def read_back(
     return found, lines + _warnings(found["lag"])
 
 
-def _trust(found: dict[str, Any], name: str) -> dict[str, Any]:
+def column_trust(found: dict[str, Any], name: str) -> dict[str, Any]:
     """How far readings of a column go with its actions where these are known."""
     seen = {s: found[s][name]["correlation"]["value"] for s in ("camera", "reconstruction")}
     readable = all(value is not None and value >= READABLE_FROM for value in seen.values())

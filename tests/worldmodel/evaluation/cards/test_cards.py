@@ -11,6 +11,7 @@ from PIL import Image
 
 from drives.carracing.drives import ACTION_NAMES
 from training.errors import BadInput
+from worldmodel.evaluation.cards.control_readings import column_trust
 from worldmodel.evaluation.report.terminal import table_of
 
 TINY = [
@@ -95,6 +96,10 @@ def test_a_world_model_gets_its_cards(composed, fit, evaluate, tmp_path):
             assert -1 <= read[source][name]["correlation"]["value"] <= 1
         levels = 3 if name == "speed_mps" else 5
         assert len(read["commands"][name]["curve"]) == levels
+        told = [line for line in control["lines"] if line.startswith(name)]
+        of_imagined = {"read from imagined" in line for line in told}
+        assert (True in of_imagined) == read["trust"][name]["readable"]
+        assert any("cannot be read" in line for line in told) != read["trust"][name]["readable"]
     assert any("read from camera" in line for line in control["lines"])
     assert set(control["steering"]) >= {"left", "straight", "right", "calibration", "amplitude"}
     rollout = cards["rollout"]
@@ -250,3 +255,16 @@ def test_commavq_is_judged_without_pixels(composed, fit, evaluate, shared):
     )["cards"]
     unigram = cards["teacher_forced"]["scores"]["unigram"]["bits_per_token"]["value"]
     assert unigram == pytest.approx(9.7, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("camera", "reconstruction", "readable"),
+    [(0.9, 0.6, True), (0.9, 0.1, False), (0.4, 0.9, False), (0.9, None, False)],
+)
+def test_a_column_is_read_where_real_and_reconstructed_frames_show_it(
+    camera: float, reconstruction: float | None, readable: bool
+) -> None:
+    values = {"camera": camera, "reconstruction": reconstruction}
+    found = {k: {"speed_mps": {"correlation": {"value": v}}} for k, v in values.items()}
+    trust = column_trust(found, "speed_mps")
+    assert trust == {**values, "readable": readable}
