@@ -24,7 +24,7 @@ REWARDS = ("none", "speed")
 Reward = Callable[[Dream, np.ndarray], np.ndarray]
 
 
-class Episodes:
+class DreamEpisodes:
     """Dreams that begin, are driven and end; what both environments share.
 
     Args:
@@ -173,7 +173,7 @@ def last_action(actions: torch.Tensor, num_grids: int) -> np.ndarray:
 
 
 class DreamEnv(gymnasium.Env[Any, Any]):
-    """One dream; arguments as of `Episodes`.
+    """One dream; arguments as of `DreamEpisodes`.
 
     `reset(seed=..., options={"start": NUMBER})` begins with a clip of the split; without a number
     the seed chooses. Action columns have the names `action_names`; the bounds are those of the
@@ -185,7 +185,7 @@ class DreamEnv(gymnasium.Env[Any, Any]):
 
     def __init__(self, ckpt: str, render_mode: str | None = None, **settings: Any) -> None:
         one_of((None, *self.metadata["render_modes"]), render_mode=render_mode)
-        self.episodes = Episodes(ckpt, **settings)
+        self.episodes = DreamEpisodes(ckpt, **settings)
         if render_mode and self.episodes.world.tokenizer is None:
             raise BadInput(
                 f"render_mode={render_mode}: there is no tokenizer; give tokenizer=FOLDER"
@@ -219,7 +219,7 @@ class DreamEnv(gymnasium.Env[Any, Any]):
 
 
 class DreamVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
-    """Many dreams in one batch; arguments as of `Episodes`, and facts as of `DreamEnv`.
+    """Many dreams in one batch; arguments as of `DreamEpisodes`, and facts as of `DreamEnv`.
 
     A dream that ended begins anew in the next step, whose action it ignores.
     """
@@ -230,7 +230,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self, ckpt: str, num_envs: int = 1, render_mode: str | None = None, **settings: Any
     ) -> None:
         one_of((None, *self.metadata["render_modes"]), render_mode=render_mode)
-        self.episodes = Episodes(ckpt, num_envs, **settings)
+        self.episodes = DreamEpisodes(ckpt, num_envs, **settings)
         self.num_envs, self.render_mode = num_envs, render_mode
         self.metadata = {**self.metadata, "render_fps": self.episodes.world.fps}
         self.single_observation_space = self.episodes.observation_space
