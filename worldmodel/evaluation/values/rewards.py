@@ -1,5 +1,6 @@
 """A network that reads the reward of a frame from its tokens, and its training."""
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from training.errors import BadInput
 MIN_FRAMES = 50
 MOST_FRAMES = 8192
 BATCH, LR = 256, 1e-3
+HELD_OUT, CHECK_EVERY = 0.1, 20  # share of the frames, and steps, that choose when to stop
 
 
 class RewardHead(nn.Module):
@@ -89,6 +91,9 @@ def fit_rewards(
 ) -> RewardHead:
     """Train a reward head on frames and the rewards that led to them; deterministic.
 
+    The last frames are held out, and the step that reads them best is kept: rewards that a frame
+    does not show (a speed, a count) are learned by heart otherwise, and the mean is better.
+
     Raises:
         BadInput: too few frames, or rewards that never change.
     """
@@ -97,16 +102,28 @@ def fit_rewards(
             f"rewards of {len(tokens)} train frames with deviation {rewards.std():.3g}: nothing "
             f"can be learned from them; give {MIN_FRAMES} frames or more and rewards that change"
         )
+    count = round(len(tokens) * (1 - HELD_OUT))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = RewardHead(spec).to(tokens.device)
         head.mean, head.std = rewards.mean(), rewards.std()
+        for parameter in head.layers[-1].parameters():
+            nn.init.zeros_(parameter)  # it starts as the mean
         optimizer = torch.optim.AdamW(head.parameters(), LR, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps)
-        for _ in range(steps):
-            rows = torch.randint(len(tokens), (BATCH,)).to(tokens.device)
+        best, kept = float("inf"), head.state_dict()
+        for step in range(steps + 1):
+            if step % CHECK_EVERY == 0 or step == steps:
+                with torch.no_grad():
+                    error = float(head.loss(tokens[count:], rewards[count:]))
+                if error < best:
+                    best, kept = error, copy.deepcopy(head.state_dict())
+            if step == steps:
+                break
+            rows = torch.randint(count, (BATCH,)).to(tokens.device)
             optimizer.zero_grad()
             head.loss(tokens[rows], rewards[rows]).backward()
             optimizer.step()
             schedule.step()
+    head.load_state_dict(kept)
     return head.eval().requires_grad_(False)

@@ -78,6 +78,14 @@ def test_rewards_are_read_from_tokens() -> None:
     assert torch.equal(again(tokens), head(tokens))
 
 
+def test_rewards_that_no_frame_shows_are_read_as_their_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 5, (600, 2, 3), generator=generator)
+    rewards = torch.randn(600, generator=generator)
+    head = fit_rewards(tokens[:300], rewards[:300], SPEC, steps=200)
+    assert F.mse_loss(head(tokens[300:]), rewards[300:]) < 1.1 * rewards[300:].var()
+
+
 @pytest.mark.parametrize("number", [10, 60])
 def test_rewards_that_teach_nothing_are_refused(number: int) -> None:
     tokens, rewards = torch.zeros(number, 2, 3, dtype=torch.long), torch.ones(number)
