@@ -25,7 +25,7 @@ from worldmodel.known_entropy.world import ACTION_NAMES, KnownEntropyWorld
 WORLD = KnownEntropyConfig(grid=(1, 1, 3), vocab_size=4, resample_prob=0.05)
 GAMMAS = (0.5, 0.8, 0.95)
 GOAL = 0.98
-NUM_STEPS, BATCH = 2000, 256
+NUM_STEPS, BATCH = 4000, 256
 FRAMES = 100_000  # of the drive that is trained on, and of the one that is judged
 SHAPE = OccupancyConfig(
     dim=48,
