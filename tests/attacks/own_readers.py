@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import torch
+from codec_files import make_checkpoint
 from encoded_videos import smooth_frames
 from PIL import Image
 
@@ -21,6 +22,7 @@ from drives.writing import write_drive
 from training.checkpoints.folder import check_whole, read_state, read_weights, write_checkpoint
 from training.errors import BadInput
 from worldmodel.codec.container import CodedSegment, ContainerWriter, Header, SegmentAbout
+from worldmodel.codec.packed import open_packed, pack
 from worldmodel.codec.reading import examine, segments_of
 from worldmodel.evaluation.challenges.submission import (
     Submitted,
@@ -180,8 +182,23 @@ def read_container(path: Path) -> dict[int, CodedSegment]:
     return dict(segments_of(path))
 
 
+def read_recovered(path: Path) -> str:
+    """Whole segments of a damaged container: none may hold anything else than was written."""
+    for number, segment in segments_of(path):
+        assert (segment.about.first, segment.about.steps) == (4 * number, 4)
+        assert (segment.code, segment.actions) == (bytes(range(200)), bytes(20))
+    return "as written"
+
+
+def packed_model(folder: Path) -> Path:
+    pack(make_checkpoint(folder / "ckpt"), folder / "a.model", 4)
+    return folder / "a.model"
+
+
 OWN_READERS = {
     "codec, container": Reader(codec_container, read_container, True),
+    "codec, recovered": Reader(codec_container, read_recovered, True),
+    "codec, model": Reader(packed_model, lambda f: open_packed(f).network.state_dict(), True),
     "drive.json": Reader(drive_json, read_drive, False),
     "actions.csv, recorded": Reader(
         lambda folder: drive_folder(folder, "png") / "actions.csv", read_drive, True

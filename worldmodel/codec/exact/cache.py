@@ -57,7 +57,8 @@ class RoundedCache(KVCache):
             if new > 1:
                 hidden = torch.ones(new, stop, dtype=torch.bool).triu(stop - new + 1)
                 hidden = hidden.repeat(grouped.shape[2] // new, 1)
-            out = numbers.attend(grouped, (keys, key_scales), (values, value_scales), hidden, scale)
+            held = (keys, key_scales), (values, value_scales)
+            out = numbers.attend(grouped, *held, hidden, None, scale)
             return out.unflatten(2, (-1, new)).flatten(1, 2)
 
     def expand(self, num_futures: int) -> "RoundedCache":

@@ -34,7 +34,8 @@ FINE = 10  # bits of the fine table; the rest indexes the coarse one
 WIDTH, GRAIN = 8, 256  # the tables of GELU reach from -WIDTH to WIDTH, with 1 / GRAIN between
 TINY = 1e-30
 PIECE = 2**15  # numbers that a chain of operations takes at once: they stay in the cache
-MOST_SCORES = 2**22  # of attention at once
+MOST_SCORES = 2**18  # of attention at once
+BLOCK = 64  # queries of causal attention at once
 
 Rounded = tuple[Tensor, Tensor]  # integers in float64 [*shape dim], and scales [*shape 1]
 
@@ -161,22 +162,36 @@ def attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float
 ) -> Tensor:
     """softmax(query key.T scale) value; positions that are masked change nothing."""
-    hidden = None
-    if causal:
-        hidden = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).triu(1)
-    if mask is not None and mask.dtype == torch.bool:
-        unseen = ~mask
-        mask, hidden = None, unseen if hidden is None else hidden | unseen
+    count = query.shape[-2]
+    block = BLOCK if causal and mask is None else count  # of queries: those before see less
+    size = max(1, MOST_SCORES // (query[0, ..., :block, 0].numel() * key.shape[-2]))
+    if mask is not None and mask.ndim > 2:
+        size = len(query)  # it may differ from row to row
     keys, values = rounded(key), rounded(value)
-    size = max(1, MOST_SCORES // (query[0, ..., 0].numel() * key.shape[-2]))
-    if any(part is not None and part.ndim > 2 for part in (mask, hidden)):
-        size = len(query)  # they may differ from row to row
-    outs = []
+    out = torch.empty(*query.shape[:-1], value.shape[-1])
     for first in range(0, len(query), size):
         rows = slice(first, first + size)
         some = [(whole[rows], scales[rows]) for whole, scales in (keys, values)]
-        outs.append(attend(query[rows], some[0], some[1], hidden, scale, mask))
-    return torch.cat(outs)
+        for start in range(0, count, block):
+            stop = min(start + block, count)
+            seen = stop if block < count else key.shape[-2]
+            (k, ks), (v, vs) = [(w[..., :seen, :], s[..., :seen, :]) for w, s in some]
+            hidden = torch.ones(stop - start, seen, dtype=torch.bool).triu(start + 1)
+            out[rows, ..., start:stop, :] = attend(
+                query[rows, ..., start:stop, :],
+                (k, ks),
+                (v, vs),
+                *_masks(hidden if causal else None, mask),
+                scale,
+            )
+    return out
+
+
+def _masks(hidden: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """What is hidden, and what is added to scores."""
+    if mask is None or mask.dtype != torch.bool:
+        return hidden, mask
+    return (~mask if hidden is None else hidden | ~mask), None
 
 
 def attend(
@@ -184,8 +199,8 @@ def attend(
     keys: Rounded,
     values: Rounded,
     hidden: Bool[Tensor, "*any new position"] | None,
+    added: Tensor | None,
     scale: float,
-    added: Tensor | None = None,
 ) -> Float[Tensor, "*batch new channel"]:
     """Attention to keys and values that are rounded, position by position.
 
