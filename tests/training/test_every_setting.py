@@ -70,6 +70,8 @@ INNER = {
     "InverseDynamicsConfig": "fixed by the version of a card",
     "Settings": "what the planner may change of a run",
     "RulerConfig": "of a command without Hydra, which tells and judges it itself",
+    "ControlSuiteConfig": "of a command without Hydra, which tells and judges it itself",
+    "PlanningConfig": "of a Python interface; no command line takes it",
 }
 
 
