@@ -32,6 +32,12 @@ from training.run import build_data, build_model, build_trainer, open_run
 FRAMES = 32  # of a batch
 TIMED, WARM = 24, 4
 SELF_FED = "model.robustness.self_fed_frames"
+# What gpt_tiny has and the recipes of whole frames do not, so that the kinds alone differ.
+AS_GPT_TINY = (
+    "optimizer=muon",
+    "model.network.share_factors=null",
+    "model.network.layout.action_scale=standard",
+)
 # Recipe, frames of the context, further settings.
 VARIANTS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "context 4": ("gpt_tiny", 4, ()),
@@ -41,9 +47,9 @@ VARIANTS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "context 8, self-fed": ("gpt_tiny", 8, (f"{SELF_FED}=4",)),
     "context 16, self-fed": ("gpt_tiny", 16, (f"{SELF_FED}=8",)),
     "corrupted": ("gpt_tiny", 8, ("model.robustness.corrupt=0.3",)),
-    "whole frame, context 8": ("whole_tiny", 8, ()),
-    "whole frame, inner, context 8": ("whole_inner_tiny", 8, ()),
-    "whole frame, inner, context 16": ("whole_inner_tiny", 16, ()),
+    "whole frame, context 8": ("whole_tiny", 8, AS_GPT_TINY),
+    "whole frame, inner, context 8": ("whole_inner_tiny", 8, AS_GPT_TINY),
+    "whole frame, inner, context 16": ("whole_inner_tiny", 16, AS_GPT_TINY),
     # 7 of 16 frames are read, so twice the windows make a batch.
     "keyframes, context 16": (
         "gpt_tiny",
