@@ -9,7 +9,9 @@ import pytest
 
 import benchmarks.seeds as seeds
 from training.errors import BadInput
+from training.help import composed
 from training.watch.reference import (
+    REFERENCES,
     Reference,
     band_of,
     compare,
@@ -71,6 +73,15 @@ def test_of_steps_that_were_trained_twice_the_last_counts(tmp_path):
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 10, "val/psnr": 3, "val/loss": 4}) + "\n")
     assert read_curves(run) == {"val/psnr": {0: 1, 10: 3}}
+
+
+@pytest.mark.parametrize("file", sorted(REFERENCES.glob("*.json")), ids=lambda file: file.stem)
+def test_shipped_references_are_of_recipes_and_reach_their_last_step(file):
+    reference = open_reference(file)
+    assert (ROOT / f"configs/experiment/{reference.recipe}.yaml").is_file()
+    settings = [f"+experiment={reference.recipe}", *reference.made["settings"]]
+    last = max(max(band.steps) for band in reference.bands.values())
+    assert composed("train", settings).trainer.max_steps == last
 
 
 def test_examining_prints_findings_and_draws(healthy, tmp_path, capsys):
