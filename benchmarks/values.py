@@ -37,7 +37,7 @@ from worldmodel.planning.values import ActionValues
 MISSING = 0.05
 SAMPLES = (1, 4, 16, 32)  # of the occupancy model
 FUTURES, HORIZONS = (1, 3), (4, 8, 16)  # of the rollouts
-REWARD_STEPS = 1000
+REWARD_STEPS = 400
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,20 @@ def points(
         seconds = _seconds(replace(values, num_samples=count), states, 1)
         yield Point("occupancy", f"{count} samples", _errors(estimate, states), seconds)
     values = ActionValues(other, head, gamma, max(FUTURES))
+    least = min(HORIZONS)  # a frame costs the same, as long as the context slides
+    per_frame = {
+        count: _seconds(replace(values, num_samples=count), states, least) / least
+        for count in FUTURES
+    }
     for way, held in (("rollouts, held", True), ("rollouts, told", False)):
         drawn = _dreams(values, states, seeds, max(HORIZONS), held)
         for horizon in HORIZONS:
             for count in FUTURES:
                 rewards = drawn[..., :count, :horizon].mean(-2)
-                seconds = _seconds(replace(values, num_samples=count), states, horizon)
                 errors = _errors(whole_return(rewards, gamma), states)
-                yield Point(way, f"{count} futures of {horizon} frames", errors, seconds)
+                yield Point(
+                    way, f"{count} futures of {horizon} frames", errors, per_frame[count] * horizon
+                )
 
 
 def _candidate(state: State, horizon: int, held: bool) -> Tensor:
