@@ -17,7 +17,7 @@ from drives.carracing.simulator import Simulator
 from worldmodel.env import ENVIRONMENT
 
 CKPT, SIZES = "carracing", (1, 8, 32)
-STEPS, REPEATS = 5, 3  # of a measurement; measurements in turns
+STEPS, REPEATS = 3, 2  # of a measurement; measurements in turns
 
 
 def rows() -> Iterator[Row]:

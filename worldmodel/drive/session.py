@@ -36,8 +36,10 @@ class DriveSession:
     def __init__(self, world: DreamWorld, dream: Dream, rate: float, out: Path) -> None:
         self.world, self.dream, self.rate, self.out = world, dream, rate, out
         self.saved: dict[str, Path] = {}
+        self.shows_real = False
         self.asks: dict[str, Callable[..., dict[str, Any]]] = {
             "describe": self.describe,
+            "look": self._state,
             "start": self.start,
             "step": self.step,
             "rewind": self.rewind,
@@ -50,11 +52,13 @@ class DriveSession:
         self.start(self.clips[0], 0)
 
     def ask(self, what: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer one question of the page by name.
+        """Answer one question of the page by name; `real` asks for the recording's frame as well.
 
         Raises:
             BadInput: there is no such question, or its values do not fit.
         """
+        values = dict(values)
+        self.shows_real = bool(values.pop("real", False))
         if what not in self.asks:
             raise BadInput(f"{what[:40]!r}: the page has no such question")
         try:
@@ -205,7 +209,7 @@ class DriveSession:
             frames = dream.frames().permute(0, 1, 3, 4, 2).contiguous().cpu().numpy()
             state["pixels"] = base64.b64encode(frames.tobytes()).decode()
             state["shape"] = list(frames.shape)
-            state["real"] = self._real()
+            state["real"] = self._real() if self.shows_real else ""
         return state
 
     def _real(self) -> str:

@@ -242,7 +242,8 @@ def painted(served) -> DriveServer:
 
 
 def test_pixels_are_sent_as_they_are(painted) -> None:
-    _, said = ask(painted, "step", commands=[[0, 0]])
+    assert ask(painted, "look")[1]["real"] == ""
+    _, said = ask(painted, "step", commands=[[0, 0]], real=True)
     assert said["shape"] == [1, 1, 16, 24, 3]
     pixels = np.frombuffer(base64.b64decode(said["pixels"]), np.uint8).astype(int)
     assert pixels.shape == (16 * 24 * 3,)
