@@ -96,7 +96,7 @@ def test_someone_drives_the_shipped_model_by_keyboard(shipped: DriveServer) -> N
         page.locator("body").press("3")
         until(page, "state.dreams === 1")
         page.check("#real")
-        until(page, "document.querySelector('.real canvas').width === 64")
+        until(page, "document.querySelector('.real canvas')?.width === 64")
         page.select_option("#form", "mp4")
         page.click("#save")
         page.wait_for_selector("#saved a")
