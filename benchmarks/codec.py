@@ -16,8 +16,8 @@ import torch
 
 from benchmarks import Row, cpu_seconds
 from drives.tokens.store import TokenSpec
-from worldmodel.codec.network import EXACT, NetworkPredictor
-from worldmodel.codec.predictors import Told, sent
+from worldmodel.codec.distributions.network import EXACT, NetworkPredictor
+from worldmodel.codec.distributions.predictors import Told, sent
 from worldmodel.dynamics.config import DynamicsConfig
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.kinds import build_dynamics

@@ -22,7 +22,7 @@ from training.errors import BadInput
 from training.pages.html_page import svg
 from training.pages.text_table import text_table
 from worldmodel.codec.compress import compress, measured
-from worldmodel.codec.models import open_models
+from worldmodel.codec.distributions.models import open_models
 from worldmodel.codec.options import CodecOptions
 from worldmodel.codec.packed import is_packed
 from worldmodel.codec.rivals import rivals

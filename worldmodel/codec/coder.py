@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from training.errors import BadInput, first_line
-from worldmodel.codec.predictors import Predictor, Told, sent
+from worldmodel.codec.distributions.predictors import Predictor, Told, sent
 
 CODER = "constriction range, 24 bits"
 # Gets the row, the step, the probabilities [cell vocab] and the cells; gives the tokens [cell].

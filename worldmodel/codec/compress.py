@@ -26,11 +26,11 @@ from worldmodel.codec.container import (
     digest_of,
     encoded,
 )
+from worldmodel.codec.distributions.models import describe_all, open_models, predictor_of
+from worldmodel.codec.distributions.network import EXACT
+from worldmodel.codec.distributions.predictors import Predictor
 from worldmodel.codec.machine import machine
-from worldmodel.codec.models import describe_all, open_models, predictor_of
-from worldmodel.codec.network import EXACT
 from worldmodel.codec.options import CodecOptions
-from worldmodel.codec.predictors import Predictor
 from worldmodel.codec.reading import examine, read_header
 from worldmodel.codec.tokens import CodedTokens, open_tokens, spec_of
 

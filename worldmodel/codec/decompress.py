@@ -13,10 +13,10 @@ from training.errors import BadInput
 from worldmodel.codec.coder import CODER, check_vocabulary, decode
 from worldmodel.codec.compress import tokens_digest, unpacked_actions
 from worldmodel.codec.container import CodedSegment, Header
+from worldmodel.codec.distributions.models import models_of, predictor_of
+from worldmodel.codec.distributions.network import EXACT
+from worldmodel.codec.distributions.predictors import Predictor
 from worldmodel.codec.machine import refuse_other
-from worldmodel.codec.models import models_of, predictor_of
-from worldmodel.codec.network import EXACT
-from worldmodel.codec.predictors import Predictor
 from worldmodel.codec.reading import Found, examine, read_header, segments_of
 from worldmodel.codec.tokens import NpySink, Piece, Sink, StoreSink, spec_of
 

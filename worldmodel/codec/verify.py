@@ -12,9 +12,9 @@ from training.errors import TrainingFault
 from training.pages.text_table import text_table
 from worldmodel.codec.compress import Coded, code_group, compress, measured
 from worldmodel.codec.decompress import decompress
-from worldmodel.codec.models import open_models, predictor_of
+from worldmodel.codec.distributions.models import open_models, predictor_of
+from worldmodel.codec.distributions.predictors import FLOORS, Predictor
 from worldmodel.codec.options import CodecOptions
-from worldmodel.codec.predictors import FLOORS, Predictor
 from worldmodel.codec.rivals import rivals
 from worldmodel.codec.tokens import CodedTokens, open_tokens
 

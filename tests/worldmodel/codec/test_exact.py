@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.codec.coder import decode, encode
+from worldmodel.codec.distributions.network import EXACT, NetworkPredictor, network_hash
+from worldmodel.codec.distributions.predictors import Told, sent
 from worldmodel.codec.exact import numbers
 from worldmodel.codec.exact.mode import ExactArithmetic
-from worldmodel.codec.network import EXACT, NetworkPredictor, network_hash
-from worldmodel.codec.predictors import Told, sent
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.config import GPTConfig

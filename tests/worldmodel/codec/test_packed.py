@@ -8,8 +8,8 @@ import torch
 from codec_files import SMALL, make_checkpoint, make_store, refused
 
 from worldmodel.codec.__main__ import main
-from worldmodel.codec.models import open_model
-from worldmodel.codec.network import network_hash
+from worldmodel.codec.distributions.models import open_model
+from worldmodel.codec.distributions.network import network_hash
 from worldmodel.codec.packed import open_packed, to_integers
 
 pytest.importorskip("constriction")

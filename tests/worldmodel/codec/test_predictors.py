@@ -5,8 +5,8 @@ import pytest
 
 from training.errors import BadInput
 from worldmodel.codec.coder import decode, encode
-from worldmodel.codec.mixing import Mixed
-from worldmodel.codec.predictors import FLOORS, Predictor, Previous, sent
+from worldmodel.codec.distributions.mixing import Mixed
+from worldmodel.codec.distributions.predictors import FLOORS, Predictor, Previous, sent
 
 VOCAB = 7
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from drives.tokens.spec import TokenSpec
 from training.errors import BadInput
-from worldmodel.codec.mixing import Mixed
-from worldmodel.codec.network import NetworkPredictor, network_hash
+from worldmodel.codec.distributions.mixing import Mixed
+from worldmodel.codec.distributions.network import NetworkPredictor, network_hash
+from worldmodel.codec.distributions.predictors import FLOORS, Predictor
 from worldmodel.codec.packed import is_packed, open_packed
-from worldmodel.codec.predictors import FLOORS, Predictor
 from worldmodel.load import WorldModel, load_world_model
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from worldmodel.codec.predictors import Guesses, Predictor, Told, sent
+from worldmodel.codec.distributions.predictors import Guesses, Predictor, Told, sent
 
 
 class Mixed(Predictor):

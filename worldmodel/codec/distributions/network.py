@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from training.errors import BadInput
+from worldmodel.codec.distributions.predictors import Guesses, Predictor
 from worldmodel.codec.exact import numbers
 from worldmodel.codec.exact.cache import RoundedCache
 from worldmodel.codec.exact.mode import ExactArithmetic
-from worldmodel.codec.predictors import Guesses, Predictor
 from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.rollout import open_decoder
 from worldmodel.dynamics.base import Dynamics

@@ -1,0 +1,1 @@
+"""What gives every token its distribution, before it is coded."""
