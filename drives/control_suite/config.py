@@ -25,6 +25,11 @@ TASKS = {
 }
 
 
+MOST_STEPS = 1000  # of an episode of the suite, which then begins anew
+MOST_SIZE = 480  # rows of MuJoCo's buffer
+MOST_SEED = 4000  # a million episodes have each, and numpy's seeds end at 2**32
+
+
 @dataclass(frozen=True)
 class ControlSuiteConfig:
     """Number and kind of the episodes; they determine the whole dataset.
@@ -53,12 +58,18 @@ class ControlSuiteConfig:
 
     def __post_init__(self) -> None:
         one_of(tuple(TASKS), "--", task=self.task)
-        at_least(0, "--", seed=self.seed, num_val=self.num_val, num_test=self.num_test)
+        at_least(0, "--", num_val=self.num_val, num_test=self.num_test)
+        within(0, MOST_SEED, "--", seed=self.seed)
         at_least(1, "--", num_train=self.num_train, repeat=self.repeat)
-        within(16, 1024, "--", size=self.size)
+        within(16, MOST_SIZE, "--", size=self.size)
         positive("--", seconds=self.seconds)
         if self.num_frames < 2:
             raise BadInput(f"--seconds={self.seconds:g}: gives less than two frames; give more")
+        if (steps := self.num_frames * self.repeat) > MOST_STEPS:
+            raise BadInput(
+                f"--seconds={self.seconds:g}: are {steps} control steps of {self.task}; an episode "
+                f"of the suite has {MOST_STEPS}; give less"
+            )
 
     @property
     def fps(self) -> float:

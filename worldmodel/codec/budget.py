@@ -52,17 +52,24 @@ class Cost:
         return self.bytes + tokens * self.bits * (tokens / self.tokens) ** -self.slope / 8
 
 
-def crossing(ours: Cost, theirs: Cost, per_minute: float) -> float | None:
-    """Minutes from which on ours is smaller; None: never within `LONGEST`."""
+def crossing(ours: Cost, theirs: Cost, per_minute: float) -> tuple[float, float] | None:
+    """Minutes between which ours is smaller, up to `LONGEST`; None: nowhere.
+
+    A rival that goes on learning comes back: the model's bits do not fall.
+    """
     minutes = np.geomspace(1e-2, LONGEST, 4000)
     wins = [ours.total(m * per_minute) < theirs.total(m * per_minute) for m in minutes]
     if True not in wins:
         return None
-    return float(minutes[wins.index(True)])
+    first = wins.index(True)
+    last = wins.index(False, first) if False in wins[first:] else len(wins) - 1
+    return float(minutes[first]), float(minutes[last])
 
 
 def falling(tokens: Integer[np.ndarray, "step *grid"], vocab_size: int) -> Cost:
     """The best general compressor here, and its power law."""
+    if len(tokens) < 2 * PARTS[0]:
+        raise BadInput(f"{len(tokens)} time steps tell no power law; give {2 * PARTS[0]} or more")
     sizes = [rivals(tokens[: len(tokens) // part], vocab_size) for part in PARTS]
     whole = {name: size for name, size in sizes[-1].items() if size is not None}
     if not whole:
@@ -95,7 +102,7 @@ def budget(source: Path, ckpts: Sequence[str], out: Path, cache: str = "data") -
             coded = measured(path)
         bits = 8 * coded.code_bytes / coded.num_tokens
         costs.append(Cost(Path(ckpt).name, Path(ckpt).stat().st_size, bits))
-    per_minute = 60 * models[0].spec.fps * models[0].spec.tokens_per_step
+    per_minute = 60 / models[0].spec.step_s * models[0].spec.tokens_per_step
     with written_whole(out) as partial:
         partial.write_text(_chart([*costs, rival], per_minute))
     return _table(costs, rival, per_minute, math.log2(given.spec.vocab_size))
@@ -108,13 +115,13 @@ def _table(costs: Sequence[Cost], rival: Cost, per_minute: float, raw: float) ->
             cost.name,
             int(cost.bytes),
             cost.bits,
-            crossing(cost, rival, per_minute),
+            _span(crossing(cost, rival, per_minute)),
             raw * far / 8 / cost.total(far),
             raw / cost.bits,
         )
         for cost in (*costs, rival)
     ]
-    smaller = f"smaller than {rival.name}, from minute"
+    smaller = f"smaller than {rival.name}, minutes"
     heads = [
         "codec",
         "bytes",
@@ -125,6 +132,13 @@ def _table(costs: Sequence[Cost], rival: Cost, per_minute: float, raw: float) ->
     ]
     law = f"{rival.name}: {rival.bits:.3f} bits (n / {rival.tokens:.0f} tokens)^-{rival.slope:.4f}"
     return f"{text_table(heads, rows)}\n{law}"
+
+
+def _span(minutes: tuple[float, float] | None) -> str:
+    if minutes is None:
+        return "never"
+    first, last = minutes
+    return f"from {first:.3g}" if last == LONGEST else f"{first:.3g} to {last:.3g}"
 
 
 def _chart(costs: Sequence[Cost], per_minute: float) -> str:

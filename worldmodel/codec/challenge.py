@@ -63,10 +63,18 @@ def submission(source: Path, out: Path, options: CodecOptions, cache: str = "dat
     for ckpt in options.ckpts:
         if not is_packed(Path(ckpt)):
             raise BadInput(f"ckpt={ckpt}: the zip holds models in few bytes; pack it first")
+    if options.ckpts and options.arithmetic != "exact":
+        raise BadInput(
+            f"arithmetic={options.arithmetic}: the zip must decode on any machine; give exact"
+        )
     with tempfile.TemporaryDirectory() as folder:
         container = Path(folder, TOKENS)
         compress(source, container, options, cache)
-        coded = measured(container)
+        coded, spec = measured(container), read_header(container)[0].spec
+        if spec["vocab_size"] > 2**RAW_BITS:
+            raise BadInput(
+                f"{source}: holds {spec['vocab_size']} tokens; the challenge's have {RAW_BITS} bits"
+            )
         parts = {"decompress.py": SCRIPT.encode(), TOKENS: container.read_bytes(), CODE: sources()}
     for number, ckpt in enumerate(options.ckpts):
         parts[MODEL.format(number)] = Path(ckpt).read_bytes()

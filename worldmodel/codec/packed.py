@@ -9,6 +9,7 @@ precision. What is opened is the rounded model, so the codec codes with that ver
 
 import json
 import lzma
+import math
 import struct
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from training.checkpoints.fitting import IMPOSSIBLE
 from training.checkpoints.folder import OpenedCheckpoint
 from training.disk.leftovers import written_whole
 from training.disk.places import refuse_existing, writable_file
@@ -32,6 +34,8 @@ MAGIC = b"dashcast model\n"
 LENGTHS = struct.Struct("<III")
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of a row's largest weight that its range reaches
 LEAST_BITS, MOST_BITS = 2, 12
+# What a stranger's file may ask for: weights, and bytes of its description and of its vectors.
+MOST_WEIGHTS, MOST_TEXT, MOST_VECTORS = 2**30, 2**24, 2**28
 
 
 def pack(ckpt: str, out: Path, bits: int) -> int:
@@ -65,6 +69,7 @@ def packed(model: WorldModel, bits: int) -> bytes:
     counts = np.bincount(every, minlength=2 * most + 1)
     about = {
         **manifest_of(model.network.config, model.spec, model.action_names),
+        **({"published": {}} if "published" in model.manifest else {}),
         "tensors": {name: list(value.shape) for name, value in state.items()},
         "counts": counts.tolist(),
     }
@@ -135,17 +140,32 @@ def open_packed(path: Path) -> WorldModel:
     places = np.cumsum([start, *LENGTHS.unpack(body[len(MAGIC) : start])])
     try:
         parts = [body[a:b] for a, b in pairwise(places)]
-        about = json.loads(lzma.decompress(parts[0]))
-        halves = np.frombuffer(lzma.decompress(parts[1]), np.uint8).reshape(2, -1).T
+        about = json.loads(_unpacked(parts[0], MOST_TEXT))
+        halves = np.frombuffer(_unpacked(parts[1], MOST_VECTORS), np.uint8).reshape(2, -1).T
         weights = _weights(about, np.ascontiguousarray(halves).view("<f2")[:, 0], parts[2])
         return world_model_from(OpenedCheckpoint(path, about, weights))
-    except (KeyError, TypeError, ValueError, lzma.LZMAError) as error:
+    except BadInput:
+        raise
+    except (*IMPOSSIBLE, AssertionError, AttributeError, lzma.LZMAError) as error:
         raise BadInput(f"{path}: is no model of this release ({first_line(error)})") from error
+
+
+def _unpacked(content: bytes, most: int) -> bytes:
+    """What was compressed; ValueError for more than `most` bytes, before they are there."""
+    opened = lzma.LZMADecompressor()
+    found = opened.decompress(content, most + 1)
+    if len(found) > most:
+        raise ValueError(f"a part holds more than {most} bytes")
+    return found
 
 
 def _weights(about: dict[str, Any], halves: np.ndarray, code: bytes) -> dict[str, Tensor]:
     shapes, counts = about["tensors"], np.array(about["counts"], np.int64)
-    total = sum(int(np.prod(shape)) for shape in shapes.values() if len(shape) > 1)
+    if any(type(n) is not int or n < 1 for shape in shapes.values() for n in shape):
+        raise ValueError("a tensor has no such size")
+    total = sum(math.prod(shape) for shape in shapes.values() if len(shape) > 1)
+    if total > MOST_WEIGHTS:
+        raise ValueError(f"{total} weights; {MOST_WEIGHTS} at most")
     library, family = _family(counts)
     coder = library.stream.queue.RangeDecoder(np.frombuffer(code, "<u4").astype(np.uint32))
     every = np.asarray(coder.decode(family, total)) - len(counts) // 2
@@ -155,7 +175,7 @@ def _weights(about: dict[str, Any], halves: np.ndarray, code: bytes) -> dict[str
         own = torch.from_numpy(halves[half : half + rows].astype(np.float32))
         half += rows
         if len(shape) > 1:
-            size = int(np.prod(shape))
+            size = math.prod(shape)
             integers = torch.from_numpy(every[whole : whole + size].astype(np.float32))
             # A single product: the same on every machine.
             own = integers.view(rows, -1) * own[:, None]

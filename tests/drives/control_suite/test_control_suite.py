@@ -39,6 +39,9 @@ def test_a_skill_is_the_share_of_the_gait() -> None:
         (["--num-train=0"], "--num_train=0"),
         (["--seconds=0.02"], "--seconds=0.02: gives less than two frames"),
         (["--size=8"], "--size=8: give a whole number from 16"),
+        (["--size=512"], "--size=512: give a whole number from 16 to 480"),
+        (["--seed=5000"], "--seed=5000: give a whole number from 0 to 4000"),
+        (["--seconds=10", "--repeat=7"], "--seconds=10: are 1001 control steps of cheetah_run"),
     ],
 )
 def test_settings_out_of_range_are_named(words: list[str], message: str, tmp_path, capsys) -> None:

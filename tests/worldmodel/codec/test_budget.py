@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from codec_files import make_checkpoint, make_file, refused
 
+from training.errors import BadInput
 from worldmodel.codec.__main__ import main
-from worldmodel.codec.budget import Cost, crossing, falling
+from worldmodel.codec.budget import LONGEST, Cost, crossing, falling
 
 pytest.importorskip("constriction")
 
@@ -15,12 +16,17 @@ pytest.importorskip("constriction")
 def test_the_crossing_is_where_both_cost_the_same() -> None:
     ours, theirs = Cost("ours", 1000.0, 4.0), Cost("theirs", 0.0, 6.0)
     found = crossing(ours, theirs, 100.0)
-    assert found == pytest.approx(8 * 1000 / 2 / 100, rel=0.02)
+    assert found is not None
+    assert found == pytest.approx((8 * 1000 / 2 / 100, LONGEST), rel=0.02)
     learning = Cost("theirs", 0.0, 6.0, slope=0.1, tokens=100.0)
     assert learning.total(100) == 75.0
     assert learning.total(1000) == pytest.approx(750 * 10**-0.1)
     later = crossing(ours, learning, 100.0)
-    assert later is None or later > found
+    assert later is None or later[0] > found[0]
+    returning = Cost("theirs", 0.0, 6.98, slope=0.06, tokens=153_600.0)
+    first, last = crossing(Cost("ours", 50_000.0, 4.75), returning, 153_600.0) or (0.0, 0.0)
+    assert 1 < first < 2
+    assert 600 < last < 1000
     assert crossing(Cost("worse", 0.0, 7.0), theirs, 100.0) is None
 
 
@@ -30,6 +36,11 @@ def test_a_rival_has_the_law_of_its_parts() -> None:
     assert found.tokens == tokens.size
     assert found.slope > 0  # the head of its file costs less, the longer the file
     assert 1.0 < found.bits < 4.0
+
+
+def test_a_few_steps_have_no_law() -> None:
+    with pytest.raises(BadInput, match="7 time steps tell no power law; give 16 or more"):
+        falling(np.zeros((7, 2, 2), np.int64), 4)
 
 
 def test_the_table_and_the_chart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

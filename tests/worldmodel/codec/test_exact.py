@@ -234,6 +234,13 @@ def test_functions_are_right(name: str) -> None:
     assert (ours(x) - theirs(x)).abs().max() <= error
 
 
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "silu"])
+def test_a_transposed_tensor_is_read_as_its_copy(name: str) -> None:
+    ours = FUNCTIONS[name][0]
+    turned = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).T
+    assert torch.equal(ours(turned), ours(turned.contiguous()))
+
+
 def test_tables_are_those_of_every_machine() -> None:
     """Golden: a container that was written elsewhere relies on them."""
     tables = [*numbers._exp_tables(), *numbers._normal_tables(), *numbers._tanh_tables()]

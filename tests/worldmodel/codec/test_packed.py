@@ -1,16 +1,21 @@
 """A model in few bytes: what is opened is what codes, and damage is refused."""
 
+import json
+import lzma
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from codec_files import SMALL, make_checkpoint, make_store, refused
 
+from training.errors import BadInput
 from worldmodel.codec.__main__ import main
+from worldmodel.codec.container import digest_of
 from worldmodel.codec.distributions.models import open_model
 from worldmodel.codec.distributions.network import network_hash
-from worldmodel.codec.packed import open_packed, to_integers
+from worldmodel.codec.packed import LENGTHS, MAGIC, open_packed, to_integers
 
 pytest.importorskip("constriction")
 
@@ -56,6 +61,43 @@ def test_what_a_packed_model_codes_it_decodes(
         capsys, "decompress", coded, "-o", str(tmp_path / "no"), "--ckpt", ckpt
     )
     main(["decompress", coded, "-o", str(tmp_path / "back"), "--ckpt", file])
+
+
+def crafted(file: Path, halves: bytes = bytes(2), **about: Any) -> Path:
+    """A file with the right digest that no `pack` wrote."""
+    parts = [
+        lzma.compress(data, lzma.FORMAT_ALONE) for data in (json.dumps(about).encode(), halves)
+    ]
+    parts.append(bytes(4))
+    body = MAGIC + LENGTHS.pack(*map(len, parts)) + b"".join(parts)
+    file.write_bytes(body + digest_of(body))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("about", "says"),
+    [
+        ({"tensors": {"a": [1, 2**34]}, "counts": [1, 1, 1]}, "17179869184 weights; 1073741824"),
+        ({"tensors": {"a": [2**40, 2**40]}, "counts": [1, 1, 1]}, "weights; 1073741824 at most"),
+        ({"tensors": {"a": [-1, 4]}, "counts": [1, 1, 1]}, "no such size"),
+        ({"tensors": [], "counts": [1, 1, 1]}, "is no model"),
+        ({"tensors": {}, "counts": [10**30]}, "is no model"),
+        ({"tensors": {"a": [5]}, "counts": [1, 1, 1]}, "is no model"),
+    ],
+)
+def test_crafted_files_are_refused_before_they_take_memory(
+    about: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=says):
+        open_packed(crafted(tmp_path / "a.model", **about))
+
+
+def test_a_part_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worldmodel.codec.packed.MOST_VECTORS", 100)
+    with pytest.raises(BadInput, match="a part holds more than 100 bytes"):
+        open_packed(crafted(tmp_path / "a.model", bytes(10_000), tensors={}, counts=[1]))
 
 
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

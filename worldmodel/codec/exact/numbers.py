@@ -155,7 +155,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 
 def _looked_up(table: Tensor, index: Tensor) -> Tensor:
-    return table.index_select(0, index.view(-1)).view(index.shape)
+    return table.index_select(0, index.reshape(-1)).view(index.shape)
 
 
 def attention(

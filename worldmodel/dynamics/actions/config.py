@@ -79,8 +79,13 @@ class ReadActionsConfig:
 
     def named(self, columns: Sequence[str]) -> Self:
         """A copy that knows the names of the columns where a feature needs them."""
-        if "path" not in self.action_features or self.action_columns is not None:
+        if "path" not in self.action_features:
             return self
+        if self.action_columns not in (None, tuple(columns)):
+            raise BadInput(
+                f"layout.action_columns={list(self.action_columns or ())}: the data has "
+                f"{list(columns)}; set it to null"
+            )
         return replace(self, action_columns=tuple(columns))
 
     def standardised(self, moments: ActionMoments) -> Self:
