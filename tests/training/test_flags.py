@@ -7,6 +7,7 @@ from torch.utils import checkpoint as torch_checkpoint
 from training.checkpoints.folder import newest_first, read_weights
 
 WORLD = (
+    "optimizer=adamw",  # Muon blows the rounding of a gradient up to the size of a step
     "+debug=fast",
     "callbacks.media=null",
     "model.network.dropout=0",

@@ -20,6 +20,7 @@ COMMON = [
     "callbacks.media=null",
 ]
 GPT = [
+    "optimizer=adamw",
     "model.network.dim=96",
     "model.network.num_layers=2",
     "model.network.num_heads=3",

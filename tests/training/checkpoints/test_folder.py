@@ -409,7 +409,12 @@ def test_a_checkpoint_of_schema_1_opens_and_resumes(composed, fit, tmp_path):
         f"run={tmp_path}/runs/old",
     )
     small = ("model.network.dim=12", "model.network.num_layers=1")
-    _, run, trainer = fit(composed("gpt_tiny", *cut, *small))
+    before = (
+        "optimizer=adamw",
+        "model.network.share_factors=false",
+        "model.network.layout.action_scale=symlog",
+    )
+    _, run, trainer = fit(composed("gpt_tiny", *cut, *small, *before))
     assert run.resume_from == str(folder)
     assert trainer.global_step == 4
     assert trainer.train_dataloader.order.samples_consumed == 4 * 4

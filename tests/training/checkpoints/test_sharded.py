@@ -27,6 +27,7 @@ COMMON = (
 )
 WORLD = (
     "+experiment=gpt_tiny",
+    "optimizer=adamw",  # Muon cannot be sharded, and blows rounding up to the size of a step
     "+debug=fast",
     "model.network.dropout=0",
     "model.action_dropout=0",

@@ -102,4 +102,4 @@ def test_drives_shorter_than_a_state_and_its_next_frame_are_refused(trained) -> 
 
 def test_it_cannot_be_sharded(trained) -> None:
     with pytest.raises(BadInput, match="trainer=fsdp: this model samples from a second network"):
-        trained("sharded", "model=occupancy", "trainer=fsdp")
+        trained("sharded", "model=occupancy", "trainer=fsdp", "optimizer=adamw")

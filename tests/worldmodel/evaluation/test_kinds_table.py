@@ -26,6 +26,8 @@ CUT = [
     "callbacks.media=null",
 ]
 
+NO_ACTIONS = ("actions=none", "action_scale=symlog")
+
 
 @pytest.fixture
 def trained(composed, fit, tmp_path):
@@ -44,7 +46,7 @@ def trained(composed, fit, tmp_path):
 def test_kinds_stand_side_by_side(trained, tmp_path, capsys):
     runs = [
         trained("whole_tiny", "a", "model.network.context_steps=3"),
-        trained("gpt_tiny", "a", "model.network.layout.actions=none"),
+        trained("gpt_tiny", "a", *(f"model.network.layout.{s}" for s in NO_ACTIONS)),
     ]
     capsys.readouterr()
     arguments = ["--num-windows", "4", "--batch-size", "3", "--num-frames", "2"]
