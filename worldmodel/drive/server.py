@@ -19,7 +19,9 @@ MOST_BYTES = 1_000_000  # of a question
 HEADER = "X-Dashcast-Client"
 # Nothing is fetched from elsewhere, and nothing is sent there.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-POLICY += "connect-src 'self'; img-src 'self' data:"
+POLICY += "connect-src 'self'; img-src 'self' data:; "
+# These three do not follow from default-src: another site may not frame the page either.
+POLICY += "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 TYPES = {".mp4": "video/mp4", ".gif": "image/gif"}
 
 
@@ -146,6 +148,7 @@ class DriveHandler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cache-Control", "no-store")
         self.end_headers()

@@ -180,7 +180,11 @@ def test_only_this_machine_s_page_is_answered(served) -> None:
     for path in ("etc/passwd", "saved/../../etc/passwd", "saved/x.mp4"):
         assert answer(urllib.request.Request(server.url + path))[0] == 404
     with urllib.request.urlopen(server.url) as page:
-        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+        policy = page.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        for own in ("frame-ancestors", "base-uri", "form-action"):
+            assert f"{own} 'none'" in policy
+        assert page.headers["Cross-Origin-Resource-Policy"] == "same-origin"
         assert b"<title>Drive a dream</title>" in page.read()
 
 
