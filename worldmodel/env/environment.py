@@ -108,12 +108,12 @@ class DreamEpisodes:
         """Drive all dreams; rewards, which are truncated, and facts by name.
 
         Raises:
-            BadInput: commands that are not finite.
+            BadInput: commands of another shape, or not finite; nothing has changed then.
         """
         controls, given = self.world.controls, None
         outside = np.zeros((self.num_envs, len(self.names)), bool)
         if controls is not None:
-            self.before = controls.complete(np.asarray(commands, np.float32), self.before)
+            self.before = controls.complete(self._checked(commands), self.before)
             outside = controls.outside(self.before)
             given = torch.from_numpy(self.before)
         step = self.dream.step(given)
@@ -137,6 +137,19 @@ class DreamEpisodes:
     def frames(self) -> np.ndarray:
         """The last frame of the newest time step of every dream, [dream h w 3]."""
         return self.dream.frames()[:, -1].permute(0, 2, 3, 1).cpu().numpy()
+
+    def _checked(self, commands: Any) -> np.ndarray:
+        controls = self.world.controls
+        assert controls is not None
+        given, needed = np.asarray(commands, np.float32), (self.num_envs, len(controls.commanded))
+        if given.shape != needed:
+            raise BadInput(
+                f"actions are {list(given.shape)}; give {list(needed)}: "
+                f"{', '.join(controls.commands)} of every dream"
+            )
+        if not np.isfinite(given).all():
+            raise BadInput("actions hold NaN or infinity; give finite numbers")
+        return given
 
     def _drawn(self, start: int | None) -> Any:
         number = int(self._rng.integers(len(self.world.starts))) if start is None else start

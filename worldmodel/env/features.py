@@ -7,7 +7,7 @@ from torch import Tensor
 from training.errors import BadInput
 from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.cached import CachedDecoder
-from worldmodel.decoding.whole_frame import WholeFrameDecoder
+from worldmodel.decoding.whole_frame import KeyframesDecoder, WholeFrameDecoder
 
 
 @torch.inference_mode()
@@ -15,14 +15,15 @@ def features_of(decoder: RowDecoder) -> Float[Tensor, "future dim"]:
     """Hidden states after the newest frame.
 
     Of a GPT the state of the last token. Of a whole-frame model the mean over the cells of the
-    trunk's states for the next frame, as if the action went on: a pass over the context.
+    trunk's states for the next frame, as if the action went on: a pass over the context. A model
+    that keeps keyframes reads others than the newest frames, so it gives none.
 
     Raises:
         BadInput: a model of another kind.
     """
     if isinstance(decoder, CachedDecoder):
         states = decoder.state[:, -1]
-    elif isinstance(decoder, WholeFrameDecoder):
+    elif isinstance(decoder, WholeFrameDecoder) and not isinstance(decoder, KeyframesDecoder):
         states = _of_trunk(decoder)
     else:
         raise BadInput(

@@ -10,6 +10,7 @@ from drives.tokens.store import TokenStore
 from tokenizer.load import Tokenizer
 from tokenizer.networks.base import MeaningOnly
 from training.errors import BadInput
+from training.ranges import at_least
 from worldmodel.decoding import Sampling
 from worldmodel.env.controls import Controls, controls_of
 from worldmodel.env.dream import Dream
@@ -60,8 +61,10 @@ def open_world(
 
     Raises:
         BadInput: as `load_world_model`, `evidence_of`, `controls_of` and `Starts`, or a prompt
-            longer than the context.
+            that is empty or longer than the context.
     """
+    if prompt_steps is not None:
+        at_least(1, prompt_steps=prompt_steps)
     model = load_world_model(ckpt)
     context = model.network.config.context_steps
     prompt = prompt_steps or context

@@ -144,6 +144,8 @@ def test_a_model_without_actions_has_one_thing_to_do(made) -> None:
         ({"reward": "fame"}, "reward='fame': choose one of"),
         ({"actions": "some"}, "actions='some': choose one of"),
         ({"prompt_steps": 9}, "prompt_steps=9: the context of"),
+        ({"prompt_steps": 0}, "prompt_steps=0: give a whole number from 1 on"),
+        ({"prompt_steps": -3}, "prompt_steps=-3: give a whole number from 1 on"),
         ({"horizon_s": 0}, "horizon_s=0"),
     ],
 )
@@ -152,10 +154,25 @@ def test_refuses(made, settings: dict[str, Any], message: str) -> None:
         made(**settings)
 
 
-def test_refuses_features_of_a_kind_without_and_actions_that_are_no_numbers(made) -> None:
-    with pytest.raises(BadInput, match="observation=features: a Masked gives none"):
-        made("masked", observation="features")
-    env = made()
-    env.reset(seed=0)
-    with pytest.raises(BadInput, match="NaN"):
-        env.unwrapped.step(np.full(2, np.nan, np.float32))
+@pytest.mark.parametrize("kind", ["masked", "keyframes"])
+def test_refuses_features_of_a_kind_without(made, kind: str) -> None:
+    with pytest.raises(BadInput, match=f"observation=features: a {kind.title()} gives none"):
+        made(kind, observation="features")
+
+
+def test_actions_that_do_not_fit_change_nothing(made) -> None:
+    env, told = made().unwrapped, r"actions are \[1, 1\]; give \[1, 2\]: steering, throttle"
+    many = made(num=3).unwrapped
+    many.reset(seed=0)
+    with pytest.raises(BadInput, match=r"actions are \[2\]; give \[3, 2\]"):  # of all at once
+        many.step(np.zeros(2, np.float32))
+    seen = []
+    for wrong in (False, True):
+        env.reset(seed=0)
+        if wrong:
+            with pytest.raises(BadInput, match="actions hold NaN or infinity"):
+                env.step(np.full(2, np.nan, np.float32))
+            with pytest.raises(BadInput, match=told):
+                env.step(np.zeros(1, np.float32))
+        seen.append([env.step(np.full(2, 0.5, np.float32))[4]["actions"] for _ in range(2)])
+    assert np.array_equal(seen[0], seen[1])
