@@ -1,5 +1,6 @@
 """A tiny world model as a checkpoint, and a store of its tokens, to be driven."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 
 from drives.tokens.spec import TokenSpec
 from drives.tokens.writer import TokenStoreWriter
+from tokenizer.load import Tokenizer
 from training.checkpoints.folder import write_checkpoint
 from worldmodel.dynamics.config import DynamicsConfig, LayoutConfig
 from worldmodel.dynamics.gpt.config import GPTConfig
@@ -70,3 +72,23 @@ def driven(rng: np.random.Generator, num: int) -> np.ndarray:
     for before, row in pairwise(rows):
         row[2] = 0.9 * before[2] + row[1]
     return rows.astype(np.float32)
+
+
+class TinyVideo(Tokenizer):
+    """A grid's frames are its first token, as grey: one frame where a drive begins, else two."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def drive_decoder(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        read: list[int] = []
+
+        def stream(grids: torch.Tensor) -> torch.Tensor:
+            counts = [2 if read or number else 1 for number in range(len(grids))]
+            read.extend(counts)
+            greys = grids[:, 0, 0].repeat_interleave(torch.tensor(counts).long()) / 5.5 - 1
+            return greys[:, None, None, None].expand(-1, 3, 16, 24).float()
+
+        return stream

@@ -237,7 +237,10 @@ class RowDecoder(FrameDecoder):
 
     @property
     def frames_read(self) -> int:
-        """Newest frames that the next one depends on: a prompt of these continues alike."""
+        """Newest frames that the next one depends on: a prompt of these continues alike.
+
+        With window=roll the cache holds traces of older ones, so there it continues otherwise.
+        """
         return self.cache.length
 
     @property

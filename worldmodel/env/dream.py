@@ -62,6 +62,7 @@ class Dream:
         actions: row t leads to grid t + 1; empty if the model reads none.
         steps: what every imagined step gave.
         prompt_steps: grids of the prompt.
+        seed: of the newest start.
 
     Raises:
         BadInput: a model that predicts no video, or a method that it cannot be decoded by.
@@ -119,7 +120,8 @@ class Dream:
         self.captions = [[s.caption for s in starts]] * (self.prompt_steps + 1)
         self.steps = []
         self._before: list[_Before] = []
-        self.decoder.generator.manual_seed(self.sampling.seed if seed is None else seed)
+        self.seed = self.sampling.seed if seed is None else seed
+        self.decoder.generator.manual_seed(self.seed)
         self._open(self.prompt_steps)
 
     def step(self, actions: Float[Tensor, "dream action"] | None = None) -> DreamStep:
@@ -129,15 +131,20 @@ class Dream:
         them.
 
         Raises:
-            BadInput: actions of another shape, or not finite.
+            BadInput: actions of another shape, or not finite; nothing has changed then.
         """
         given = self._checked(actions) if self.acted and actions is not None else None
-        numbers = self.decoder.generator.get_state()
-        self._before.append(_Before(self.decoder.frames_read, numbers))
-        grid = self.decoder.next_frame(given)
+        before = _Before(self.decoder.frames_read, self.decoder.generator.get_state())
+        try:
+            grid = self.decoder.next_frame(given)
+        except BadInput:  # as if nothing had been asked
+            self.decoder.generator.set_state(before.numbers)
+            raise
+        self._before.append(before)
         if self.acted:
             assert self.decoder.actions is not None
-            given = self.decoder.actions[: self.num_dreams, -1]
+            # A view would keep all the rows of every step alive.
+            given = self.decoder.actions[: self.num_dreams, -1].clone()
             self.actions.append(given)
         self.captions.append(self.captions[-1])
         self.grids.append(grid)
@@ -160,6 +167,9 @@ class Dream:
 
     def rewind(self, num_steps: int, seed: int | None = None) -> None:
         """Take back the newest steps; the same actions then give the same frames again.
+
+        That holds while there are as many dreams as when the steps were taken (not across `branch`
+        and `keep`), and for window=slide: with roll a cache remembers more than is read again.
 
         Args:
             seed: go on with other random numbers instead.
@@ -258,11 +268,11 @@ class Dream:
             self.pixels.forget()
 
     def _captions(self, num_read: int) -> TextContext | None:
-        if self.texts is None or not any(map(any, self.captions)):
-            return None
         guidance = self.sampling.guidance
-        rows = list(zip(*self.captions[-num_read - 1 :], strict=True))
         negative = guidance.negative if guidance else ""
+        if self.texts is None or not (negative or any(map(any, self.captions))):
+            return None
+        rows = list(zip(*self.captions[-num_read - 1 :], strict=True))
         return self.texts.embed(Captions.of(rows), self.device, negative)
 
     def _checked(self, actions: Tensor) -> Float[Tensor, "dream action"]:

@@ -44,7 +44,8 @@ class DreamPixels:
             self._streams = [self._opened(lead) for lead in leads]
         for grid in grids[self._num_read :]:
             frames = [stream(one[None]) for stream, one in zip(self._streams, grid, strict=True)]
-            self._newest = to_uint8(torch.stack(frames))
+            if grid is grids[-1]:
+                self._newest = to_uint8(torch.stack(_as_many(frames)))
         self._num_read = len(grids)
         return self._newest
 
@@ -56,3 +57,9 @@ class DreamPixels:
         for chunk in before.split(CHUNK):
             stream(chunk)
         return stream
+
+
+def _as_many(frames: Sequence[Tensor]) -> list[Tensor]:
+    """The first grid of a drive has one frame, and others more: that frame stands as long."""
+    most = max(map(len, frames))
+    return [torch.cat([f[:1].expand(most - len(f), -1, -1, -1), f]) for f in frames]

@@ -1,9 +1,11 @@
 """Dreams: those of `rollout`, taken back and branched, of every kind of world model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from tiny_world import NAMES, SPEC, driven, make_world_model
+from tiny_world import NAMES, SPEC, TinyVideo, driven, make_world_model
 
 from training.errors import BadInput
 from worldmodel.decoding import Sampling
@@ -162,6 +164,62 @@ def test_refuses_actions_that_do_not_fit(given: torch.Tensor | None, message: st
     dream.start(make_starts())
     with pytest.raises(BadInput, match=message):
         dream.step(given)
+
+
+@pytest.mark.parametrize("kind", ["gpt", "whole"])
+def test_a_refused_step_leaves_nothing_behind(kind: str) -> None:
+    model, starts = make_world_model(kind), make_starts()
+    actions, found = torch.stack([start.actions for start in starts]), []
+    for refused in (False, True):
+        dream = Dream(model)
+        dream.start(starts)
+        drive(dream, actions, 3, 2)
+        if refused:
+            with pytest.raises(BadInput, match="needs actions"):
+                dream.step()
+        dream.rewind(1)
+        found.append(drive(dream, actions, 4, 3))
+    assert torch.equal(found[0], found[1])
+
+
+def test_a_step_keeps_no_row_but_its_own() -> None:
+    dream, starts = Dream(make_world_model()), make_starts()
+    dream.start(starts)
+    drive(dream, torch.stack([start.actions for start in starts]), 3, 3)
+    kept = dream.steps[-1].actions
+    assert kept is not None
+    assert kept.untyped_storage().nbytes() == kept.nbytes
+
+
+def test_a_negative_prompt_needs_no_caption() -> None:
+    """A clip without caption is turned away from the negative prompt as well."""
+    told: dict[str, int] = {"text_tokens": 3, "text_width": 5}
+    bare, starts = make_world_model(**told), make_starts()
+    text = {"name": "hashed_words", "num_tokens": 3, "width": 5, "key": "hashed_words-5"}
+    model = replace(bare, manifest={**bare.manifest, "text": text})
+    actions, found = torch.stack([start.actions for start in starts]), []
+    for negative in ("", "fog", "rain"):
+        guidance = Guidance(scale=5, condition="text", negative=negative)
+        dream = Dream(model, sampling=Sampling(guidance=guidance))
+        dream.start(starts)
+        found.append(drive(dream, actions, 3, 3))
+    assert not torch.equal(found[0], found[1])
+    assert not torch.equal(found[1], found[2])
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_dreams_begin_at_the_first_step_of_a_drive_and_elsewhere(length: int) -> None:
+    first, later = make_starts(length=length)
+    later = replace(later, step=3, lead=np.zeros((3, 2, 3), np.int64))
+    dream = Dream(make_world_model(), TinyVideo())
+    dream.start([first, later])
+    for _ in range(2):
+        frames = dream.frames()
+        assert frames.shape == (2, 2, 3, 16, 24)
+        grey = (dream.grids[-1][:, 0, 0] / 5.5 * 127.5).round()
+        assert (frames.amax((1, 2, 3, 4)) - grey).abs().max() <= 1
+        assert (frames.amin((1, 2, 3, 4)) - grey).abs().max() <= 1
+        dream.step(torch.zeros(2, 3))
 
 
 def test_refuses_what_it_cannot_do() -> None:
