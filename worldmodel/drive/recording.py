@@ -4,7 +4,8 @@ It is decoded anew from its tokens, so nothing that a slow page left out is miss
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,15 +89,18 @@ def _write_drive(
     which: int,
     by_grid: list[UInt8[np.ndarray, "frame h w 3"]],
 ) -> None:
-    """A drive; the row of the last grid is that of the one before, for none was driven yet."""
+    """A drive; the row of the last grid is that of the one before, for none was driven yet.
+
+    A row holds as long as in the tokens of a drive: from the last frame of its grid on.
+    """
     names = world.controls.names if world.controls else ()
     rows = [row[which].cpu().numpy() for row in dream.actions]
     rows += rows[-1:] or [np.zeros(len(names), np.float32)]
     counts = [len(frames) for frames in by_grid]
     actions: Float[np.ndarray, "frame action"] = np.zeros((sum(counts), 0), np.float32)
     if names:
-        actions = np.repeat(np.stack(rows), counts, 0)
-    start = dream.starts[which]
+        actions = np.repeat(np.stack(rows), _held(counts), 0)
+    start, sampling = dream.starts[which], replace(dream.sampling, seed=dream.seed)
     meta = {
         "fps": _fps(world),
         "split": "test",
@@ -104,6 +108,16 @@ def _write_drive(
         "licence": "unknown",
         "from": {"drive": start.drive, "step": start.step},
         "prompt_frames": sum(counts[: dream.prompt_steps]),
-        "sampling": json.loads(json.dumps(vars(dream.sampling), default=vars)),
+        "sampling": json.loads(json.dumps(vars(sampling), default=vars)),
     }
     write_drive(folder, np.concatenate(by_grid), actions, names, meta)
+
+
+def _held(counts: Sequence[int]) -> list[int]:
+    """Frames of every grid's row: from its last frame to the last but one of the next grid.
+
+    Nobody knows the rows between the first grid's own frames; its row stands for them.
+    """
+    held = [*counts[1:], 1]
+    held[0] += counts[0] - 1
+    return held

@@ -49,7 +49,7 @@ class DriveSession:
             "save": self.save,
         }
         self.clips = self.world.starts.of_drives(CLIPS)
-        self.start(self.clips[0], 0)
+        self.start(self.clips[0])
 
     def ask(self, what: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Answer one question of the page by name; `real` asks for the recording's frame as well.
@@ -80,14 +80,16 @@ class DriveSession:
             "grid": list(self.dream.grids[0].shape[1:]),
             "image": list(spec.image_size),
             "most_bits": math.log2(spec.vocab_size),
-            "clips": [{"number": n, "name": self.world.starts[n].name} for n in self.clips],
+            "clips": [{"number": n, "name": self.world.starts.name(n)} for n in self.clips],
             "num_clips": len(self.world.starts),
+            "seed": self.dream.seed,
             "forms": [form for form in FORMS if self.world.tokenizer is not None],
             **self._state(),
         }
 
-    def start(self, clip: int, seed: int = 0) -> dict[str, Any]:
-        """Begin with a clip by its number."""
+    def start(self, clip: int, seed: int | None = None) -> dict[str, Any]:
+        """Begin with a clip by its number; without a seed, with that of the sampling."""
+        seed = self.dream.sampling.seed if seed is None else seed
         within(0, MAX_SEED, seed=seed)
         start = self.world.starts[clip]
         self.dream.start([start], seed)

@@ -36,12 +36,16 @@ class Start:
 
     @property
     def name(self) -> str:
-        return f"{self.drive}@{self.step}"
+        return name_of(self.drive, self.step)
 
     @property
     def recorded(self) -> Float[Tensor, "step action"]:
         """The actions after the prompt; row 0 leads to the first imagined grid."""
         return self.actions[len(self.tokens) - 1 :]
+
+
+def name_of(drive: str, step: int) -> str:
+    return f"{drive}@{step}"
 
 
 class Starts:
@@ -70,6 +74,12 @@ class Starts:
         actions = torch.from_numpy(np.array(drive.actions[step:], np.float32))
         lead, after = drive.tokens[:step], drive.tokens[step + self.prompt_steps :]
         return Start(drive.id, step, clip.tokens[0], actions, after, caption, lead)
+
+    def name(self, index: int) -> str:
+        """The name of a clip, of which nothing is read."""
+        within(0, len(self) - 1, start=index)
+        found = self.windows.describe(index)
+        return name_of(found["drive"], found["steps"][0])
 
     def spread(self, num: int) -> list[int]:
         """Numbers of at most `num` clips, evenly spread over the drives."""

@@ -128,6 +128,14 @@ def test_a_phone_drives_by_touch_and_nothing_overflows(tmp_path: Path) -> None:
         assert "No step is left out" in page.inner_text("#slow")
         assert page.evaluate("late") > 0
         page.tap("#play")
+        # Paused and resumed within a step, it asks for no more than before.
+        page.evaluate("play(true), play(false), play(true), play(false), play(true)")
+        page.evaluate("window.asked = 0")
+        page.evaluate("window.slow = ask, void (ask = (...v) => (asked += 1, slow(...v)))")
+        page.wait_for_timeout(2000)
+        assert 4 < page.evaluate("asked") < 20
+        page.evaluate("play(false)")
+        page.evaluate("queue")
         # A second page is told, and takes over.
         other = page.context.new_page()
         other.goto(server.url)

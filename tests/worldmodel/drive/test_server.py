@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_world import NAMES, write_world
+from tiny_world import NAMES, TinyVideo, write_world
 
 from drives.folder import open_folders
 from drives.importers.formats import RECORDING_FORMATS
 from drives.video import read_frames
+from tokenizer.encode import average_rows
 from tokenizer.load import Tokenizer
 from training.errors import BadInput
 from training.help import composed
@@ -30,6 +31,7 @@ from worldmodel.drive.__main__ import main, opened
 from worldmodel.drive.recording import FORMS
 from worldmodel.drive.server import HEADER, DriveServer
 from worldmodel.env.pixels import DreamPixels
+from worldmodel.env.starts import Starts
 
 
 @pytest.fixture
@@ -212,7 +214,12 @@ def test_settings_reach_the_dream(served) -> None:
     session = server.session
     assert ask(server, "open")[1]["rate"] == 3
     assert session.dream.prompt_steps == 2
-    assert session.dream.sampling.seed == 5
+    assert session.dream.seed == ask(server, "describe")[1]["seed"] == 5
+    first = ask(server, "step", commands=[[0, 0]])[1]["tokens"]
+    clip = session.clips[0]
+    for seed, alike in ((5, True), (6, False)):
+        ask(server, "start", clip=clip, seed=seed)
+        assert (ask(server, "step", commands=[[0, 0]])[1]["tokens"] == first) == alike
     assert session.dream.decoder.slide_steps == 2
     assert isinstance(session.dream.decoder, SpeculativeDecoder)  # by itself, and as quick
 
@@ -257,7 +264,33 @@ def test_pixels_are_sent_as_they_are(painted) -> None:
     assert np.abs(real - grey(int(start.after[0][0, 0]))).max() <= 1
 
 
+def test_clips_are_named_without_reading_them(served, monkeypatch) -> None:
+    session = served().session
+    names = [session.world.starts[number].name for number in session.clips]
+    monkeypatch.setattr(Starts, "__getitem__", None)
+    assert [clip["name"] for clip in session.describe()["clips"]] == names
+
+
+@pytest.mark.parametrize("clip", [0, 2])
+def test_a_saved_video_has_its_actions_from_the_last_frame_of_each_grid_on(served, clip) -> None:
+    """Encoded again, every step has the row that led from it to the next."""
+    server: DriveServer = served()
+    session = server.session
+    object.__setattr__(session.world, "tokenizer", TinyVideo())
+    session.dream.pixels = DreamPixels(TinyVideo())
+    ask(server, "open")
+    ask(server, "start", clip=clip)
+    for turn in (0.5, -0.5, 0.25):
+        ask(server, "step", commands=[[turn, 0.25]])
+    (drive,) = open_folders(Path(ask(server, "save", form="drive")[1]["path"]))
+    rows = torch.cat(session.dream.actions).numpy()
+    inside = int(clip > 0)  # frames of the first grid before its last
+    assert drive.num_frames == inside + 1 + 2 * len(rows)
+    assert np.allclose(average_rows(drive.actions[inside:], 2)[:-1], rows, atol=1e-4)
+
+
 def test_a_dream_is_saved_whole_in_every_form(painted) -> None:
+    ask(painted, "start", clip=0, seed=7)
     steps = [ask(painted, "step", commands=[[0.5, 0.25]])[1] for _ in range(3)]
     tokens = [int(grid[0, 0]) for grid in painted.session.dream.starts[0].tokens]
     tokens += [step["tokens"][0][0] for step in steps]
@@ -269,6 +302,7 @@ def test_a_dream_is_saved_whole_in_every_form(painted) -> None:
         assert gif.size == (384, 256)
     (drive,) = open_folders(Path(places["drive"]["path"]))
     assert (drive.num_frames, drive.fps, drive.meta["prompt_frames"]) == (7, 10, 4)
+    assert drive.meta["sampling"]["seed"] == 7
     assert np.allclose(drive.actions[3:6], [step["actions"][0] for step in steps], atol=1e-4)
     episodes = RECORDING_FORMATS["lerobot"].recordings(Path(places["lerobot"]["path"]) / "lerobot")
     assert [len(episode.actions) for episode in episodes] == [7]
