@@ -33,9 +33,10 @@ class PlanningAgent:
         action: Float[Tensor, " action"] | None = None,
     ) -> None:
         """Keep a new frame, and the row of actions that led to it; none before the first."""
-        self.tokens = [*self.tokens, tokens][-self.values.most_frames :]
+        most = max(2, self.values.most_frames)  # a plan begins with the row between two frames
+        self.tokens = [*self.tokens, tokens][-most:]
         if action is not None:
-            self.actions = [*self.actions, action][-self.values.most_frames :]
+            self.actions = [*self.actions, action][-most:]
 
     @property
     def is_ready(self) -> bool:
@@ -49,10 +50,10 @@ class PlanningAgent:
                 f"planning: {len(self.tokens)} frames and {len(self.actions)} rows of actions were "
                 f"seen; show {max(2, self.values.network.state_steps)} frames first"
             )
-        frames = torch.stack(self.tokens)
-        rows = torch.stack(self.actions[len(self.actions) - len(frames) + 1 :])
+        frames = torch.stack(self.tokens[-self.values.most_frames :])
+        rows = torch.stack(self.actions)[len(self.actions) - len(frames) + 1 :]
         seed = int(torch.randint(2**31, (), generator=self.generator))
-        first = self.proposals(rows[-1], self.config.num_candidates, self.generator)
+        first = self.proposals(self.actions[-1], self.config.num_candidates, self.generator)
         plan = best_actions(
             lambda candidates: self.values(frames, rows, candidates, seed),
             first,

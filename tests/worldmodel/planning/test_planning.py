@@ -25,6 +25,7 @@ SHAPE = {"dim": 24, "num_layers": 1, "num_heads": 2, "layout": LayoutConfig("con
 KINDS = {
     "gpt": GPTConfig(**SHAPE, context_steps=4),
     "occupancy": OccupancyConfig(**SHAPE, context_steps=3, gamma=0.8),
+    "occupancy of one frame": OccupancyConfig(**SHAPE, context_steps=2, gamma=0.8),
 }
 
 
@@ -123,6 +124,19 @@ def test_an_agent_takes_the_action_whose_dream_pays(monkeypatch) -> None:
         for _ in range(5):
             agent.see(torch.zeros(2, 3, dtype=torch.long), torch.tensor([0.0, 1.0]))
         assert agent.act()[0] == 9
+
+
+def test_an_agent_of_one_frame_plans_from_the_newest() -> None:
+    """Two frames have a row between them, which the plan goes on from; the model reads one."""
+    config, rows = PlanningConfig(num_candidates=4, horizon=1), drive([[0.5, 1.0]] * 8)
+    judge = values_of("occupancy of one frame")
+    assert judge.most_frames == 1
+    agent = PlanningAgent(judge, RecordedActions([rows], 1), config)
+    agent.see(torch.zeros(2, 3, dtype=torch.long))
+    assert not agent.is_ready
+    for _ in range(2):
+        agent.see(torch.ones(2, 3, dtype=torch.long), torch.tensor([0.5, 1.0]))
+    assert agent.act().shape == (2,)
 
 
 def test_a_model_without_actions_cannot_plan() -> None:
