@@ -86,9 +86,10 @@ class TinyVideo(Tokenizer):
         read: list[int] = []
 
         def stream(grids: torch.Tensor) -> torch.Tensor:
+            assert len(grids)  # a real one fails without any
             counts = [2 if read or number else 1 for number in range(len(grids))]
             read.extend(counts)
-            greys = grids[:, 0, 0].repeat_interleave(torch.tensor(counts).long()) / 5.5 - 1
+            greys = grids[:, 0, 0].repeat_interleave(torch.tensor(counts)) / 5.5 - 1
             return greys[:, None, None, None].expand(-1, 3, 16, 24).float()
 
         return stream

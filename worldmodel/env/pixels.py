@@ -54,7 +54,7 @@ class DreamPixels:
         stream = self.tokenizer.drive_decoder()
         assert stream is not None
         before = torch.from_numpy(np.asarray(lead, np.int64)).to(self.tokenizer.device)
-        for chunk in before.split(CHUNK):
+        for chunk in before.split(CHUNK) if len(before) else ():
             stream(chunk)
         return stream
 
