@@ -21,6 +21,7 @@ COMMON = [
 ]
 GPT = [
     "optimizer=adamw",
+    "model.network.layout.action_scale=symlog",
     "model.network.dim=96",
     "model.network.num_layers=2",
     "model.network.num_heads=3",

@@ -276,7 +276,7 @@ class GPT(SequenceInput):
         if embeddings:
             return total
         lookups = [m for m in self.modules() if isinstance(m, nn.Embedding)]
-        total -= sum(m.weight.numel() for m in lookups)
+        total -= sum(m.num_embeddings * m.embedding_dim for m in lookups)
         if self.config.tie_embeddings:
             total += self.layout.vocab_size * self.config.dim
         return total
