@@ -41,9 +41,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     total.add_argument("tokens", type=Path, help=tokens)
     total.add_argument("-o", "--out", type=Path, required=True, help="the chart, an SVG")
     total.add_argument("--ckpt", required=True, help="packed models, with commas between them")
-    total.add_argument("--cache", default="data", help="folder of converted published tokens")
-    for sub in (code, both, entry):
+    for sub in (code, both, entry, total):
         sub.add_argument("--cache", default="data", help="folder of converted published tokens")
+    for sub in (code, both, entry):
         add_flags(sub, CodecOptions)
     small = commands.add_parser("pack", help="write a model in few bytes; --ckpt takes the file")
     small.add_argument("ckpt", help="a run or checkpoint folder")

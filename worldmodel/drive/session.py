@@ -16,7 +16,6 @@ from training.ranges import at_least, within
 from worldmodel.drive.recording import FORMS, save
 from worldmodel.env.controls import PEDALS, SPEED
 from worldmodel.env.dream import Dream
-from worldmodel.env.environment import last_action
 from worldmodel.env.world import DreamWorld
 from worldmodel.evaluation.clip_decoder import decode_grids
 
@@ -91,11 +90,7 @@ class DriveSession:
         """Begin with a clip by its number; without a seed, with that of the sampling."""
         seed = self.dream.sampling.seed if seed is None else seed
         within(0, MAX_SEED, seed=seed)
-        start = self.world.starts[clip]
-        self.dream.start([start], seed)
-        first = last_action(start.actions, len(start.tokens))
-        self._driven = [first[None]]
-        self._ms = 0.0
+        self.dream.start([self.world.starts[clip]], seed)
         return self._state()
 
     def step(
@@ -106,38 +101,31 @@ class DriveSession:
         outside: list[str] = []
         controls = self.world.controls
         if controls is not None:
-            before = self._driven[-1]
-            actions = self._recorded() if recorded else self._completed(commands, before)
+            actions = self._recorded() if recorded else self._completed(commands)
             far = np.flatnonzero(controls.outside(actions).any(0))
             outside = [controls.names[place] for place in far]
             self.dream.step(torch.from_numpy(actions))
-            self._driven.append(actions)
         else:
             self.dream.step()
         state = self._state(outside)
-        self._ms = 1000 * (time.perf_counter() - began)
-        return {**state, "ms": self._ms}
+        return {**state, "ms": 1000 * (time.perf_counter() - began)}
 
     def rewind(self, num: int) -> dict[str, Any]:
         """Take steps back: as many as there are, at most."""
         at_least(1, num=num)
         if num := min(num, self.dream.num_imagined):
             self.dream.rewind(num)
-            if self.world.controls is not None:
-                del self._driven[-num:]
         return self._state()
 
     def branch(self, num: int) -> dict[str, Any]:
         """Go on with `num` copies of every dream."""
         within(1, MOST_DREAMS, dreams=num * self.dream.num_dreams)
         self.dream.branch(num)
-        self._driven = [rows.repeat(num, 0) for rows in self._driven]
         return self._state()
 
     def keep(self, dream: int) -> dict[str, Any]:
         """Go on with one of the dreams."""
         self.dream.keep([dream])
-        self._driven = [rows[[dream]] for rows in self._driven]
         return self._state()
 
     def say(self, text: str) -> dict[str, Any]:
@@ -168,7 +156,7 @@ class DriveSession:
             for place, name in enumerate(controls.names)
         ]
 
-    def _completed(self, commands: Any, before: np.ndarray) -> np.ndarray:
+    def _completed(self, commands: Any) -> np.ndarray:
         """All action columns of every dream; BadInput where commands do not fit."""
         controls = self.world.controls
         assert controls is not None
@@ -182,7 +170,7 @@ class DriveSession:
                 f"commands are {list(given.shape)}; give {list(needed)} finite numbers: "
                 f"{', '.join(controls.commands)} of every dream"
             )
-        return controls.complete(given, before)
+        return controls.complete(given, self.dream.newest_actions.cpu().numpy())
 
     def _recorded(self) -> np.ndarray:
         """The rows that were driven after the clip; BadInput where the recording ends."""
@@ -204,7 +192,7 @@ class DriveSession:
             "dreams": dream.num_dreams,
             "tokens": grid.flatten(1).tolist(),
             "bits": [[round(x, 2) for x in row] for row in bits.flatten(1).tolist()],
-            "actions": [[round(float(x), 4) for x in row] for row in self._driven[-1]],
+            "actions": [[round(float(x), 4) for x in row] for row in dream.newest_actions.tolist()],
             "outside": list(outside),
         }
         if self.world.tokenizer is not None:

@@ -68,10 +68,15 @@ class KVCache:
     def forget(self, num_positions: int) -> None:
         """Drop the oldest positions and shift the others to the front."""
         kept = self.length - num_positions
-        for part in (self.keys, self.values):
+        for part in self.parts:
             for layer in part:  # per layer: cloning the whole cache would double the memory
                 layer[:, :, :kept] = layer[:, :, num_positions : self.length].clone()
         self.length = kept
+
+    @property
+    def parts(self) -> tuple[Float[Tensor, "layer batch kv_head position _"], ...]:
+        """What is held of every position."""
+        return self.keys, self.values
 
     @property
     def num_bytes(self) -> int:

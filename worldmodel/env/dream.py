@@ -101,6 +101,13 @@ class Dream:
     def num_imagined(self) -> int:
         return len(self.steps)
 
+    @property
+    def newest_actions(self) -> Float[Tensor, "dream action"]:
+        """What led to the newest grids; before anything did, what was driven in the clips."""
+        if self.actions:
+            return self.actions[-1]
+        return torch.stack([torch.from_numpy(start.last_action) for start in self.starts])
+
     def start(self, starts: Sequence[Start], seed: int | None = None) -> None:
         """Begin a dream from each of these clips, which are equally long.
 

@@ -93,7 +93,7 @@ class DreamEpisodes:
         self._rng = rng
         starts = [self._drawn(start) for _ in range(self.num_envs)]
         self.dream.start(starts, int(rng.integers(2**31)))
-        self.before = np.stack([last_action(s.actions, len(s.tokens)) for s in starts])
+        self.before = np.stack([start.last_action for start in starts])
         self.lengths = np.zeros(self.num_envs, np.int64)
 
     def restart(self, which: np.ndarray) -> None:
@@ -101,7 +101,7 @@ class DreamEpisodes:
         starts = [self._drawn(None) for _ in which]
         self.dream.restart(which.tolist(), starts)
         for place, start in zip(which, starts, strict=True):
-            self.before[place] = last_action(start.actions, len(start.tokens))
+            self.before[place] = start.last_action
         self.lengths[which] = 0
 
     def step(self, commands: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
@@ -177,12 +177,6 @@ class DreamEpisodes:
             return gymnasium.spaces.Discrete(1)
         places = list(controls.commanded)
         return gymnasium.spaces.Box(controls.low[places], controls.high[places], dtype=np.float32)
-
-
-def last_action(actions: torch.Tensor, num_grids: int) -> np.ndarray:
-    """The action that led to the last grid of a clip; of a single grid, the one after it."""
-    rows: np.ndarray = actions.numpy()
-    return rows[max(0, num_grids - 2)].copy()
 
 
 class DreamEnv(gymnasium.Env[Any, Any]):

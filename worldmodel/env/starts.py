@@ -39,6 +39,12 @@ class Start:
         return name_of(self.drive, self.step)
 
     @property
+    def last_action(self) -> Float[np.ndarray, " action"]:
+        """The action that led to the last grid of the prompt; of a single grid, the one after."""
+        rows: np.ndarray = self.actions.numpy()
+        return rows[max(0, len(self.tokens) - 2)].copy()
+
+    @property
     def recorded(self) -> Float[Tensor, "step action"]:
         """The actions after the prompt; row 0 leads to the first imagined grid."""
         return self.actions[len(self.tokens) - 1 :]

@@ -83,7 +83,7 @@ def test_a_page_drives_a_rollout_rewinds_and_branches(served) -> None:
     session = server.session
     start = session.world.starts[2]
     driven = torch.tensor([step["actions"][0] for step in steps])
-    exact = torch.from_numpy(np.concatenate(session._driven[1:]))
+    exact = torch.cat(session.dream.actions[3:])
     assert torch.allclose(driven, exact, atol=1e-4)
     actions = torch.cat([start.actions[:3], exact])[None]
     network = session.world.model.network

@@ -64,9 +64,6 @@ class RoundedCache(KVCache):
     def expand(self, num_futures: int) -> "RoundedCache":
         raise NotImplementedError("a codec has one future")
 
-    def forget(self, num_positions: int) -> None:
-        super().forget(num_positions)
-        for part in self.scales.flatten(0, 1):
-            part[:, :, : self.length] = part[
-                :, :, num_positions : num_positions + self.length
-            ].clone()
+    @property
+    def parts(self) -> tuple[Float[Tensor, "layer batch kv_head position _"], ...]:
+        return self.keys, self.values, *self.scales
