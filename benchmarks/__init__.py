@@ -4,7 +4,8 @@
     python -m benchmarks train_step      the named ones
     python -m benchmarks --write         and append the table to docs/results.md
 
-A row module below `benchmarks/` offers `rows() -> Iterator[Row]` and is named in `SUITES`.
+A row module in one of the rooms offers `rows() -> Iterator[Row]` and is named in `SUITES`.
+The modules beside this one are commands of their own, which train, draw or drive.
 """
 
 import time
@@ -16,24 +17,25 @@ import torch
 import training  # noqa: F401  (first: it repairs torchvision, without which lightning fails)
 from training.watch.clock import now
 
-SUITES = (
-    "train_step",
-    "decoding",
-    "maskgit",
-    "data_path",
-    "large_store",
-    "remote_data",
-    "video_clips",
-    "training_loop",
-    "goodput",
-    "peak_memory",
-    "head_memory",
-    "tokenizer_speed",
-    "encode",
-    "occupancy",
-    "codec",
-    "dream",
-)
+# The room of every row module.
+SUITES = {
+    "train_step": "training",
+    "decoding": "futures",
+    "maskgit": "futures",
+    "data_path": "data",
+    "large_store": "data",
+    "remote_data": "data",
+    "video_clips": "data",
+    "training_loop": "training",
+    "goodput": "training",
+    "peak_memory": "training",
+    "head_memory": "training",
+    "tokenizer_speed": "tokens",
+    "encode": "tokens",
+    "occupancy": "futures",
+    "codec": "futures",
+    "dream": "futures",
+}
 
 
 @dataclass(frozen=True)

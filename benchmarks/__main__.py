@@ -43,7 +43,7 @@ def main() -> int:
         return 2
     rows: list[Row] = []
     for suite in args.suites or SUITES:
-        for row in importlib.import_module(f"benchmarks.{suite}").rows():
+        for row in importlib.import_module(f"benchmarks.{SUITES[suite]}.{suite}").rows():
             rows.append(row)
             print(f"{row.name}: {row.ours} against {row.theirs}: {row.ratio:.2f}", flush=True)
     report(table(rows), args.write)

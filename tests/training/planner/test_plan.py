@@ -43,7 +43,7 @@ SHALLOW = ["model.network.num_layers=2"]
 @pytest.fixture
 def measuring(monkeypatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT))
-    return importlib.import_module("benchmarks.peak_memory")
+    return importlib.import_module("benchmarks.training.peak_memory")
 
 
 def planner_for(cfg, memory: float, count: int = 1, peaks: dict | None = None) -> Planner:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from known_worlds import TINY, all_frames, likelihoods
 
-from benchmarks.occupancy import WORLD
+from benchmarks.futures.occupancy import WORLD
 from training.errors import BadInput
 from worldmodel.known_entropy.config import KnownEntropyConfig
 from worldmodel.known_entropy.occupancy import KnownOccupancy

@@ -22,7 +22,7 @@ from training.checkpoints.saving import SaveCheckpoints
 from training.optimization.optimizers import build_optimizer
 from training.run import build_data, build_model, build_trainer, open_run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 STEPS, WARM, ROUNDS = 24, 4, 3
 SAVE_EVERY = 8
 

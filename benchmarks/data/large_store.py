@@ -68,7 +68,7 @@ def measured(root: Path, minutes: int) -> dict[str, float]:
     """Figures of a store of this size; the files are examined first, by another process."""
     gigabytes = write_sparse(root, minutes)
     for _ in range(2):
-        command = [sys.executable, "-m", "benchmarks.large_store", str(root)]
+        command = [sys.executable, "-m", "benchmarks.data.large_store", str(root)]
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return {**json.loads(shown.splitlines()[-1]), "gigabytes": gigabytes}
 

@@ -1,7 +1,7 @@
 """Peak memory of training steps: the planner's estimate against a fresh process.
 
     python -m benchmarks peak_memory                               the recipes, cut where needed
-    python -m benchmarks.peak_memory gpt_tiny [setting=value ...]  one of them, as JSON
+    python -m benchmarks.training.peak_memory gpt_tiny [setting=value ...]  one of them, as JSON
 
 The measured peak on a CPU is the growth of the process during training, after a warm-up with one
 example. The C library keeps freed blocks (glibc: mostly small ones); MALLOC_MMAP_THRESHOLD_ makes
@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import Row
 from training.disk.plain_json import to_json
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 STEPS = 2  # the second step is the first with optimizer state
 GAN = "model.loss.gan_start=0"
 RECIPES: dict[str, list[str]] = {
@@ -48,7 +48,7 @@ def measure(experiment: str, *settings: str, hoard: bool = False) -> dict[str, A
     environment.pop("MALLOC_MMAP_THRESHOLD_", None)
     if not hoard:
         environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
-    command = [sys.executable, "-m", "benchmarks.peak_memory", experiment, *settings]
+    command = [sys.executable, "-m", "benchmarks.training.peak_memory", experiment, *settings]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-3000:]}")

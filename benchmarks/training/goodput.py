@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import Row
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 KILLS, STEPS = 10, 1500
 SETTINGS = (
     "+experiment=gpt_tiny",

@@ -1,0 +1,1 @@
+"""From disk to a batch: drives, token stores, remote files, videos."""

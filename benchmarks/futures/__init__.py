@@ -1,0 +1,1 @@
+"""World models at work: decoding, the codec, occupancy models, dreams that are driven."""

@@ -1,0 +1,1 @@
+"""Tokenizers: frames to tokens and back, alone and over whole drives."""

@@ -1,0 +1,1 @@
+"""The training loop: its speed, what it adds, memory, and time lost to kills."""
