@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from drives.actions.units import OUTCOMES, is_action
-from drives.carracing.config import CarRacingConfig
+from drives.carracing.config import OUTCOME_SWITCHES, CarRacingConfig
 from drives.carracing.drives import ACTION_NAMES, columns_of, make_drives
 from drives.config import DriveSourceConfig, TokenSourceConfig, existing_root
 from drives.content import hashes_of
@@ -36,8 +36,9 @@ class DriveSource(DriveSourceConfig):
             return folder_of(self.root, Path(self.cache), self.remote_cache_gb)
         if self.carracing == CarRacingConfig():
             return Path(self.cache) / "carracing"
-        # As before there were rewards, so that drives of before are found.
-        settings = repr(self.carracing).replace(", rewards=False", "")
+        settings = repr(self.carracing)
+        for switch in OUTCOME_SWITCHES:  # as before there were any: drives of before are found
+            settings = settings.replace(f", {switch}=False", "")
         key = hashlib.sha256(settings.encode()).hexdigest()[:8]
         return Path(self.cache) / f"carracing-{key}"
 

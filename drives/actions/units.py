@@ -63,8 +63,8 @@ TIME = re.compile(
     TIME_STEMS + r"(time|timestamp|time_stamp|datetime|date_time|date)(_(s|ms|us|ns))?"
 )
 # What an environment says of a step: no action, for a model would read the next frame from it.
-REWARD = "reward"
-OUTCOMES = (REWARD, "discount")
+REWARD, OFF_ROAD, DONE = "reward", "off_road", "done"
+OUTCOMES = (REWARD, "discount", OFF_ROAD, DONE)
 SECONDS = {"_s": 1.0, "_ms": 1e-3, "_us": 1e-6, "_ns": 1e-9}
 
 

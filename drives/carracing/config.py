@@ -7,6 +7,7 @@ from training.errors import BadInput
 from training.ranges import at_least, positive
 
 PHYSICS_FPS = 50  # CarRacing's
+OUTCOME_SWITCHES = ("rewards", "off_road")  # columns on request
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class CarRacingConfig:
         size: side of the square frames in pixels.
         rewards: whether the drives have a column `reward`: CarRacing's own, of the step that led
             to the next frame. No model reads it.
+        off_road: whether the drives have two more that no model reads, of the next frame:
+            `off_road`, the share of the wheels that are off the road, and `done`, 1 where all of
+            them have been off it for a second.
 
     Raises:
         BadInput: a value that no drive can have.
@@ -34,6 +38,7 @@ class CarRacingConfig:
     fps: float = 10.0
     size: int = 64
     rewards: bool = False
+    off_road: bool = False
 
     def __post_init__(self) -> None:
         at_least(0, "carracing.", seed=self.seed, num_val=self.num_val, num_test=self.num_test)
@@ -47,11 +52,9 @@ class CarRacingConfig:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """All settings; drives without rewards are those of before there were any."""
-        settings = asdict(self)
-        if not self.rewards:
-            del settings["rewards"]
-        return settings
+        """All settings; drives without outcomes are those of before there were any."""
+        asked = {name: getattr(self, name) for name in OUTCOME_SWITCHES}
+        return {k: v for k, v in asdict(self).items() if asked.get(k, True)}
 
     @property
     def num_frames(self) -> int:

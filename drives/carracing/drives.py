@@ -8,8 +8,12 @@ They need no download, depend on the seed alone, and have exact actions:
     yaw_rate_rad_s  change of heading per second, positive = turning LEFT
 
 Row t is in force between frame t and frame t+1; controls and speed are means over the
-physics steps of that interval. With `CarRacingConfig.rewards` a last column `reward` has the sum of
-CarRacing's rewards in it: 1000 / tiles for each new tile of the road, less 0.1 per physics step.
+physics steps of that interval. On request more columns follow, of what came of the step:
+
+    reward          sum of CarRacing's: 1000 / tiles for each new tile of the road, less 0.1 per
+                    physics step
+    off_road        [0, 1], share of the wheels off the road at frame t+1
+    done            1 where all wheels have been off the road for `LOST_S` at frame t+1
 """
 
 import json
@@ -27,7 +31,7 @@ from filelock import FileLock
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from drives.actions.units import REWARD
+from drives.actions.units import DONE, OFF_ROAD, REWARD
 from drives.carracing.config import PHYSICS_FPS, CarRacingConfig
 from drives.carracing.driver import ScriptedDriver, draw_plan, draw_style
 from drives.writing import write_drive
@@ -39,6 +43,8 @@ from training.loading.pools import process_pool
 
 VERSION = 1  # raise it with every change of a drive; old drives are then refused
 ACTION_NAMES = ("steering", "throttle", "brake", "speed_mps", "yaw_rate_rad_s")
+OUTCOMES_OF = {"rewards": (REWARD,), "off_road": (OFF_ROAD, DONE)}  # by what asks for them
+LOST_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +75,14 @@ def make_drive(
     simulator.advance(driver, round(warm_up_s * PHYSICS_FPS))
     frames = np.empty((config.num_frames, config.size, config.size, 3), np.uint8)
     actions = np.empty((config.num_frames, len(ACTION_NAMES)), np.float32)
-    rewards = np.empty((config.num_frames, 1), np.float32)
+    outcomes = np.empty((config.num_frames, 3), np.float32)
     num_off_road = 0
     for row in range(config.num_frames):
         frames[row] = simulator.frame(config.size)
         num_off_road += simulator.is_off_road
         actions[row] = simulator.advance(driver, round(PHYSICS_FPS / config.fps))
-        rewards[row] = simulator.earned
+        lost = simulator.off_road_s >= LOST_S - 1e-9
+        outcomes[row] = simulator.earned, simulator.off_road, lost
     simulator.close()
     meta = {
         "fps": config.fps,
@@ -94,14 +101,14 @@ def make_drive(
         ],
         "num_frames_off_road": num_off_road,
     }
-    if config.rewards:
-        actions = np.concatenate([actions, rewards], axis=1)
-    return frames, actions, meta
+    asked = [config.rewards, config.off_road, config.off_road]
+    return frames, np.concatenate([actions, outcomes[:, asked]], axis=1), meta
 
 
 def columns_of(config: CarRacingConfig) -> tuple[str, ...]:
     """Columns of the drives of a config."""
-    return (*ACTION_NAMES, REWARD) if config.rewards else ACTION_NAMES
+    asked = [names for switch, names in OUTCOMES_OF.items() if getattr(config, switch)]
+    return (*ACTION_NAMES, *(name for names in asked for name in names))
 
 
 def make_drives(root: Path, config: CarRacingConfig, num_workers: int | None = None) -> None:

@@ -36,6 +36,7 @@ class Simulator(CarRacing):
 
     Attributes:
         earned: CarRacing's rewards in the newest `advance`.
+        off_road_s: for how long all wheels have been off the road.
 
     Args:
         env_seed: seed of the track.
@@ -45,6 +46,7 @@ class Simulator(CarRacing):
 
     car: Car  # there from the first reset on
     earned: float = 0.0
+    off_road_s: float = 0.0
 
     def __init__(self, env_seed: int, backwards: bool = False, start: float = 0.0) -> None:
         super().__init__()
@@ -92,8 +94,13 @@ class Simulator(CarRacing):
         return self.car.hull.linearVelocity.length
 
     @property
+    def off_road(self) -> float:
+        """Share of the wheels that are off the road."""
+        return sum(not wheel.tiles for wheel in self.car.wheels) / len(self.car.wheels)
+
+    @property
     def is_off_road(self) -> bool:
-        return not any(wheel.tiles for wheel in self.car.wheels)
+        return self.off_road == 1.0
 
     def drive(self, steering: float, throttle: float, brake: float) -> float:
         """One physics step (20 ms) with the controls of a drive file; its reward."""
@@ -106,6 +113,7 @@ class Simulator(CarRacing):
         for _ in range(num_steps):
             controls = driver.act(self.position, self.heading_rad, self.speed_mps)
             self.earned += self.drive(*controls)
+            self.off_road_s = self.off_road_s + 1 / FPS if self.is_off_road else 0.0
             rows.append((*controls, self.speed_mps))
         yaw_rate = (self.heading_rad - before) * FPS / num_steps
         return np.array([*np.mean(rows, axis=0), yaw_rate], np.float32)

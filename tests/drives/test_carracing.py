@@ -15,7 +15,7 @@ from filelock import FileLock
 from drives.carracing import drives as carracing
 from drives.carracing.config import CarRacingConfig
 from drives.carracing.driver import Centreline, ScriptedDriver, draw_plan, draw_style
-from drives.carracing.drives import ACTION_NAMES, make_drive, make_drives
+from drives.carracing.drives import ACTION_NAMES, columns_of, make_drive, make_drives
 from drives.carracing.simulator import Simulator
 from drives.folder import open_drives
 from drives.sources import DriveSource
@@ -313,12 +313,28 @@ def test_rewards_are_carracings_own_and_change_nothing_else() -> None:
     assert 3 < tiles.sum() < 60
 
 
+def test_the_road_is_left_where_the_plan_says_so() -> None:
+    asked = replace(TINY, num_train=4, seconds=20.0, size=16, off_road=True)
+    driven = [make_drive(asked, index) for index in range(4)]
+    off, done = (np.stack([rows[:, column] for _, rows, _ in driven]) for column in (-2, -1))
+    assert set(np.unique(off)) <= {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert 0.02 < off.mean() < 0.5
+    assert 0 < done.mean() < (off == 1).mean()
+    assert (off[done == 1] == 1).all()  # and nine rows before, at ten per second
+    first = np.argwhere(done == 1)[0]
+    assert (off[first[0], max(0, first[1] - 9) : first[1] + 1] == 1).all()
+    for (_, rows, meta), one in zip(driven, off, strict=True):
+        assert rows.shape[1] == len(columns_of(asked)) == len(ACTION_NAMES) + 2
+        # `num_frames_off_road` counts the frame before each row.
+        assert abs(meta["num_frames_off_road"] - (one == 1).sum()) <= 1
+
+
 def test_a_store_keeps_rewards_and_a_model_does_not_read_them(tmp_path: Path) -> None:
-    config = replace(TINY, seconds=1.0, size=16, rewards=True)
+    config = replace(TINY, seconds=1.0, size=16, rewards=True, off_road=True)
     source = DriveSource(cache=str(tmp_path), carracing=config)
     drives = source.open()
     assert source.action_names(drives) == source.planned()[1] == ACTION_NAMES
-    assert source.columns(drives) == (*ACTION_NAMES, "reward")
+    assert source.columns(drives) == (*ACTION_NAMES, "reward", "off_road", "done")
     assert DriveSource(cache=str(tmp_path), carracing=replace(config, rewards=False)).folder != (
         source.folder
     )
