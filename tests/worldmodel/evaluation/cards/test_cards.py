@@ -173,6 +173,8 @@ def test_a_changed_card_needs_a_version_of_its_own(composed, fit, evaluate):
         evaluate(run.folder, "card=reconstruction")
 
 
+# Slow: two threads wait for each other wherever another process has one of the two cores.
+@pytest.mark.slow
 def test_digits_do_not_depend_on_batch_size_or_threads(composed, fit, evaluate):
     _, run, _ = fit(composed("gpt_tiny", *TINY))
     found = []
