@@ -124,7 +124,8 @@ def test_tokens_come_back_in_other_batches(kind: str) -> None:
     given = actions if model.conditioned else None
     codes, bits = encode(NetworkPredictor(model, EXACT), tokens, given)
     for code, promised in zip(codes, bits, strict=True):
-        assert promised <= 8 * len(code) + 0.1 <= promised + 64
+        # The length, which the container tells, may save some bits.
+        assert promised - 24 <= 8 * len(code) <= promised + 40
     for rows in ([0], [2, 1]):
         acting = given and [given[row] for row in rows]
         chosen, steps = [codes[row] for row in rows], [STEPS[row] for row in rows]
