@@ -9,7 +9,7 @@ drives from the same state. Random driving takes recorded actions of any situati
 import argparse
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ from worldmodel.planning.values import ActionValues
 FIRST_TRACK = 10**9  # the seeds of embedded drives are smaller
 CAREFUL = DriverStyle(14.0, 6.0, 12.0, 12.0, 0.5, 3.0, 0.0)
 START_S, FRAMES_PER_S = 2.0, 10
+REWARD_STEPS = 1000
 Row = Float[np.ndarray, " action"]
 
 
@@ -102,12 +103,19 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=12)
     parser.add_argument("--horizon", type=int, default=4)
     parser.add_argument("--samples", type=int, default=2)
+    parser.add_argument("--stack", type=int, default=2, help="frames that rewards are read from")
+    parser.add_argument("--first", type=int, default=0, help="number of the first track")
     parser.add_argument("--write", action="store_true", help="append to docs/results.md")
     args = parser.parse_args()
     store, tokenizer = TokenStore(args.store), load_tokenizer("carracing")
     trained = store.drives("train")
-    frames, led = rewarded(trained, store.columns.index(REWARD), store.spec.grid[1:])
-    head = fit_rewards(frames, led, store.spec, 1000)
+    numbers = range(args.first, args.first + args.episodes)
+
+    @cache
+    def head_of(stack: int) -> RewardHead:
+        known = rewarded(trained, store.columns.index(REWARD), store.spec.grid[1:], stack)
+        return fit_rewards(*known, store.spec, REWARD_STEPS)
+
     num_steps, spent = round(args.seconds * FRAMES_PER_S), {}
     recorded = RecordedActions(trained, args.horizon)
     rng = np.random.default_rng(0)
@@ -119,14 +127,13 @@ def main() -> None:
     }
     for name in args.models:
         spent[name] = []
-        policies[name] = partial(_planning, name, args, head, recorded, spent[name])
+        policies[name] = partial(_planning, name, args, head_of, recorded, spent[name])
     cells = []
     for name, policy in policies.items():
         returns = [
-            driven(Episode(number, tokenizer), policy(number), num_steps)
-            for number in range(args.episodes)
+            driven(Episode(number, tokenizer), policy(number), num_steps) for number in numbers
         ]
-        error = mean_over_drives(returns, [str(number) for number in range(args.episodes)])
+        error = mean_over_drives(returns, [str(number) for number in numbers])
         cost = f"{np.mean(spent[name]):.2f}" if spent.get(name) else ""
         cells.append([name, interval(vars(error)), cost])
         print(*cells[-1], [round(one, 1) for one in returns], flush=True)
@@ -138,12 +145,13 @@ def main() -> None:
 def _planning(
     name: str,
     args: argparse.Namespace,
-    head: RewardHead,
+    head_of: Callable[[int], RewardHead],
     recorded: RecordedActions,
     spent: list[float],
     number: int,
 ) -> Callable[[Episode], object]:
     network = load_world_model(name).network
+    head = head_of(network.sample_steps if network.state_steps else args.stack)
     samples = args.samples * args.horizon if network.state_steps else 1  # equally many frames
     config = PlanningConfig(num_candidates=args.candidates, horizon=args.horizon, seed=number)
     values = ActionValues(network, head, config.gamma, samples)

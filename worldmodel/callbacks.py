@@ -45,7 +45,7 @@ class RolloutMedia(Media):
             print(f"note: {error}")
         prompt = prompt_of(data, module.network)
         if module.network.state_steps:
-            self.horizon_steps = 1  # one frame of the discounted future
+            self.horizon_steps = module.network.sample_steps  # of the discounted future
         asked = self.horizon_steps
         self.horizon_steps = max(0, min(asked, longest - prompt))
         if self.horizon_steps < asked and trainer.is_global_zero:

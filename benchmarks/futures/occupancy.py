@@ -81,7 +81,7 @@ def step_seconds(config: OccupancyConfig, batch: int = 16, repeats: int = 3) -> 
 
     def rest() -> None:
         optimizer.zero_grad()
-        network.loss_of(tokens, tokens[:, -1], actions).backward()
+        network.loss_of(tokens, tokens[:, -1:], actions).backward()
         optimizer.step()
         network.after_step()
 

@@ -1,4 +1,4 @@
-"""Decoder of the occupancy model: a state, then one frame of the discounted future."""
+"""Decoder of the occupancy model: a state, then a sample of the discounted future."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,13 +12,14 @@ from worldmodel.dynamics.occupancy.model import Occupancy
 from worldmodel.dynamics.text import TextContext
 
 ONE_FRAME = (
-    "horizon: an occupancy model samples one frame of the discounted future of a state, and no "
-    "video; ask for a horizon of one time step (horizon_s=1/fps), or roll out a gpt"
+    "horizon: an occupancy model samples one frame of the discounted future of a state (or `stack` "
+    "of them), and no video; ask for a horizon of as many time steps (horizon_s=stack/fps), or "
+    "roll out a gpt"
 )
 
 
 class OccupancyDecoder(Decoder):
-    """Samples of the discounted future of a state; `next_frame` gives one frame and no second.
+    """Samples of the discounted future of a state; `next_frame` gives the frames of a stack.
 
     Args:
         dtype: precision of the weights (see `for_decoding`).
@@ -28,7 +29,7 @@ class OccupancyDecoder(Decoder):
         self, model: Occupancy, sampling: Sampling | None = None, dtype: str | None = None
     ) -> None:
         super().__init__(for_decoding(model.online, dtype), sampling)
-        self.state_steps = model.state_steps
+        self.state_steps, self.sample_steps = model.state_steps, model.sample_steps
 
     def start(
         self,
@@ -48,7 +49,7 @@ class OccupancyDecoder(Decoder):
 
     @torch.inference_mode()
     def begin(self, action: Float[Tensor, "future action"] | None = None) -> None:
-        """As `CachedDecoder.begin`; BadInput for a second frame."""
-        if self.tokens.shape[1] > self.state_steps:
+        """As `CachedDecoder.begin`; BadInput for a frame after the sample."""
+        if self.tokens.shape[1] >= self.state_steps + self.sample_steps:
             raise BadInput(ONE_FRAME)
         super().begin(action)

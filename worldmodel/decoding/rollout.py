@@ -180,11 +180,12 @@ def rollout(
             model without text, or a method that this model does not support.
     """
     at_least(1, horizon=horizon)
-    if model.state_steps and horizon > 1:
+    if model.state_steps and horizon != model.sample_steps:
         raise BadInput(ONE_FRAME)
     time = prompt_tokens.shape[1]
     given = actions if model.conditioned else None
-    needed = time + horizon - 1
+    last = 0 if model.state_steps else horizon - 1  # a sample has the action after the state
+    needed = time + last
     if given is not None and given.shape[1] < (time - 1 if model.predicts_actions else needed):
         raise BadInput(
             f"{given.shape[1]} action rows for a prompt of {time} frames and a horizon of "
@@ -196,7 +197,8 @@ def rollout(
     frames = []
     for step in range(horizon):
         action = None
-        if given is not None and time - 1 + step < given.shape[1]:
-            action = given[:, time - 1 + step].repeat_interleave(num_futures, dim=0)
+        row = time - 1 + min(step, last)
+        if given is not None and row < given.shape[1]:
+            action = given[:, row].repeat_interleave(num_futures, dim=0)
         frames.append(decoder.next_frame(action))
     return torch.stack(frames, dim=1).unflatten(0, (len(prompt_tokens), num_futures))

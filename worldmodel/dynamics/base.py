@@ -32,8 +32,9 @@ class Dynamics(nn.Module, ABC):
         recompute: whether the backward pass recomputes the activations of the blocks.
         independent_cells: whether the tokens of a frame are predicted independently of each other.
         predicts_actions: whether a decoder may sample actions from the model.
-        state_steps: frames of a state, from which the model predicts one frame of the discounted
+        state_steps: frames of a state, from which the model samples frames of the discounted
             future; 0: it predicts frame by frame, from any past.
+        sample_steps: frames of such a sample.
         shardable: whether FSDP can train it.
         reads: further keyword arguments of `loss`, such as "noise".
     """
@@ -49,6 +50,7 @@ class Dynamics(nn.Module, ABC):
     independent_cells: bool = False
     predicts_actions: bool = False
     state_steps: int = 0
+    sample_steps: int = 1
     shardable: bool = True
     reads: tuple[str, ...] = ()
 

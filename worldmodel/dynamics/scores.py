@@ -1,7 +1,7 @@
 """Scores of real tokens under a world model: cross entropy, rank and confidence."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,6 +29,16 @@ class TokenScores:
         """Those of the last frame."""
         rank = None if self.rank is None else self.rank[:, -1:]
         return TokenScores(self.nats[:, -1:], self.correct[:, -1:], self.confidence[:, -1:], rank)
+
+    def merged(self, start: int) -> "TokenScores":
+        """The frames from `start` on as one: the mean of their nats, the rest of the last one."""
+        if start == self.nats.shape[1] - 1:
+            return self
+        nats = self.nats[:, start:].mean(dim=1, keepdim=True)
+        newest = replace(self.last(), nats=nats)
+        rank = None if self.rank is None else self.rank[:, :start]
+        before = self.nats[:, :start], self.correct[:, :start], self.confidence[:, :start]
+        return TokenScores.joined([TokenScores(*before, rank), newest])
 
     @staticmethod
     def joined(parts: Sequence["TokenScores"]) -> "TokenScores":

@@ -41,14 +41,14 @@ class PlanningAgent:
     @property
     def is_ready(self) -> bool:
         """Whether enough frames were seen to plan."""
-        return len(self.tokens) >= max(2, self.values.network.state_steps)
+        return len(self.tokens) >= max(2, self.values.fewest_frames)
 
     def act(self) -> Float[Tensor, " action"]:
         """The next action; BadInput before enough frames were seen."""
         if not self.is_ready or len(self.actions) < len(self.tokens) - 1:
             raise BadInput(
                 f"planning: {len(self.tokens)} frames and {len(self.actions)} rows of actions were "
-                f"seen; show {max(2, self.values.network.state_steps)} frames first"
+                f"seen; show {max(2, self.values.fewest_frames)} frames first"
             )
         frames = torch.stack(self.tokens[-self.values.most_frames :])
         rows = torch.stack(self.actions)[len(self.actions) - len(frames) + 1 :]

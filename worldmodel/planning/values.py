@@ -29,7 +29,8 @@ class ActionValues:
         sampling: from all tokens, for rare ones count in a mean.
 
     Raises:
-        BadInput: a model that reads no actions.
+        BadInput: a model that reads no actions, or an occupancy model whose samples are not what
+            the head reads.
     """
 
     network: Dynamics
@@ -43,39 +44,51 @@ class ActionValues:
             raise BadInput("planning: the world model reads no actions; take one that does")
         if isinstance(self.network, Occupancy):
             object.__setattr__(self, "gamma", self.network.config.gamma)
+            if self.head.stack != self.network.sample_steps:
+                raise BadInput(
+                    f"planning: the reward head reads {self.head.stack} frames, a sample of the "
+                    f"occupancy model has {self.network.sample_steps}; give both the same stack"
+                )
 
     @property
     def most_frames(self) -> int:
         """Frames of the past that the model may read."""
         return self.network.state_steps or self.network.config.context_steps
 
+    @property
+    def fewest_frames(self) -> int:
+        """Frames of the past that a value needs."""
+        return self.network.state_steps or max(1, self.head.stack - 1)
+
     @torch.no_grad()
     def rewards(
         self,
-        tokens: Int[Tensor, "time height width"],
-        actions: Float[Tensor, "step action"],
+        tokens: Int[Tensor, "*candidate time height width"],
+        actions: Float[Tensor, "*candidate step action"],
         candidates: Float[Tensor, "candidate horizon action"],
         seed: int,
     ) -> Float[Tensor, "candidate sample step"]:
-        """Rewards of the dreamt frames; of an occupancy model of one frame per sample.
+        """Rewards of the dreamt frames; of an occupancy model of one per sample.
 
         Args:
-            tokens: the newest frames.
+            tokens: the newest frames, `fewest_frames` or more; of all candidates or of each.
             actions: the rows between them, one less.
         """
         count, steps = candidates.shape[:2]
+        state, past = tokens.expand(count, -1, -1, -1), actions.expand(count, -1, -1)
+        known = self.head.stack - 1  # frames before the first dreamt one that the head reads
         if self.network.state_steps:
-            candidates, steps = candidates[:, :1], 1
-        past = actions.expand(count, -1, -1)
+            candidates, steps, known = candidates[:, :1], self.network.sample_steps, 0
         frames = rollout(
             self.network,
-            tokens.expand(count, -1, -1, -1),
+            state,
             torch.cat([past, candidates], dim=1),
             steps,
             replace(self.sampling, seed=seed),
             self.num_samples,
         )
-        return self.head(frames)
+        before = state[:, None, state.shape[1] - known :].expand(-1, frames.shape[1], -1, -1, -1)
+        return self.head(torch.cat([before, frames], dim=2))
 
     def __call__(
         self,

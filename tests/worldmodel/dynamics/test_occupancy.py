@@ -85,9 +85,10 @@ def test_targets_are_as_far_ahead_as_the_discount_says(horizon: int) -> None:
     config = replace(CONFIG, context_steps=1 + horizon, gamma=0.7, horizon=horizon)
     model = make_model(config)
     tokens = torch.arange(1 + horizon)[None, :, None, None].expand(4000, -1, 2, 3).clone()
-    model.bootstrap = lambda state, *_: torch.full_like(state[:, 0], 10)  # type: ignore
+    model.bootstrap = lambda state, *_: torch.full_like(state[:, :1], 10)  # type: ignore
     torch.manual_seed(0)
-    found = model.targets(tokens, torch.zeros(4000, 1 + horizon, 2))[:, 0, 0].bincount(minlength=11)
+    drawn = model.targets(tokens, torch.zeros(4000, 1 + horizon, 2))
+    found = drawn[:, 0, 0, 0].bincount(minlength=11)
     expected = [0.3 * 0.7**k for k in range(horizon)]
     assert found[0] == 0
     assert (found[1 : 1 + horizon] / 4000).tolist() == pytest.approx(expected, abs=0.03)
@@ -100,7 +101,7 @@ def test_a_bootstrap_starts_where_the_real_frames_end(horizon: int) -> None:
     model = make_model(replace(CONFIG, context_steps=2 + horizon, gamma=0.999, horizon=horizon))
     tokens, actions = make_clip(8, 2 + horizon)
     seen = []
-    model.bootstrap = lambda *asked: (seen.append(asked), asked[0][:, 0])[1]  # type: ignore
+    model.bootstrap = lambda *asked: (seen.append(asked), asked[0][:, :1])[1]  # type: ignore
     captions = TextContext(torch.randn(3, 1, 4), torch.randint(0, 3, (8, 2 + horizon)))
     torch.manual_seed(0)
     model.targets(tokens, actions, torch.arange(8) % 2 == 0, captions)
@@ -114,7 +115,7 @@ def test_a_bootstrap_starts_where_the_real_frames_end(horizon: int) -> None:
 
 def test_published_settings_change_what_they_say() -> None:
     tokens, actions = make_clip()
-    targets = tokens[:, -1]
+    targets = tokens[:, -1:]
     plain = make_model().loss_of(tokens, targets, actions)
     whole = make_model(replace(CONFIG, whole_sequence=True)).loss_of(tokens, targets, actions)
     nats = make_model().online.score(tokens, actions).nats
@@ -173,6 +174,7 @@ def test_a_sample_is_one_frame_of_a_state() -> None:
         ({"gamma": -0.1}, r"gamma=-0\.1"),
         ({"target_decay": 1.0}, r"target_decay=1\.0"),
         ({"horizon": 3}, r"horizon=3: give a whole number from 1 to 2"),
+        ({"stack": 3}, r"stack=3: give a whole number from 1 to 2"),
         ({"layout": replace(ACTING, first_target_step=3)}, r"layout\.first_target_step=3"),
         ({"noise_levels": 2}, "noise_levels=2: an occupancy model reads no noise"),
         (
@@ -214,3 +216,51 @@ def test_flops_count_the_bootstraps() -> None:
     one, two = (make_model(replace(CONFIG, gamma=gamma)) for gamma in (0.0, 0.6))
     assert one.flops(2, 3) == one.online.flops(2, 3)
     assert two.flops(2, 3) == pytest.approx(1.2 * one.flops(2, 3))
+
+
+STACKED = replace(CONFIG, stack=2, context_steps=4, horizon=2)
+
+
+def test_a_stack_ends_with_the_frame_that_the_discount_chose() -> None:
+    """Frames before it are real too, those of the state included; or all are bootstrapped."""
+    model = make_model(replace(STACKED, gamma=0.7))
+    tokens = torch.arange(4)[None, :, None, None].expand(2000, -1, 2, 3).clone()
+    model.bootstrap = lambda state, *_: state + 7  # type: ignore
+    torch.manual_seed(0)
+    found = model.targets(tokens, torch.zeros(2000, 4, 2))[..., 0, 0]
+    pairs, counts = found.unique(dim=0, return_counts=True)
+    assert pairs.tolist() == [[1, 2], [2, 3], [9, 10]]
+    assert (counts / 2000).tolist() == pytest.approx([0.3, 0.21, 0.49], abs=0.04)
+
+
+def test_frames_of_a_stack_are_sampled_after_each_other_under_the_first_action() -> None:
+    model = make_model(STACKED).eval()
+    tokens, actions = make_clip()
+    futures = rollout(model, tokens[:, :2], actions, 2, Sampling(seed=1), 3)
+    assert futures.shape == (4, 3, 2, 2, 3)
+    other = actions.clone()
+    other[:, 2:] = 9.0  # later rows are the policy's
+    assert torch.equal(futures, rollout(model, tokens[:, :2], other, 2, Sampling(seed=1), 3))
+    assert not torch.equal(futures[:, :, 0], futures[:, :, 1])
+    with pytest.raises(BadInput, match="or `stack` of them"):
+        rollout(model, tokens[:, :2], actions, 1)
+    drawn = model.bootstrap(tokens[:, :2], actions, None, None, Sampling(seed=1))
+    assert drawn.shape == (4, 2, 2, 3)
+
+
+def test_loss_and_scores_count_every_frame_of_a_stack() -> None:
+    model = make_model(replace(STACKED, gamma=0.0, horizon=1, context_steps=3)).eval()
+    tokens, actions = make_clip()
+    acted = torch.stack([actions[:, 0], actions[:, 1], actions[:, 1]], dim=1)
+    sequence = tokens[:, [0, 1, 1, 2]]
+    nats = model.online.score(sequence, acted).nats
+    torch.testing.assert_close(model.loss(tokens, actions), nats[:, 1:].mean())
+    scores = model.score(tokens, actions)
+    torch.testing.assert_close(scores.nats[:, 2], nats[:, 2:].mean(dim=1))
+    assert torch.equal(scores.nats[:, :2], nats[:, :2])
+    assert scores.rank.shape == scores.nats.shape
+
+
+def test_flops_count_the_frames_of_a_stack() -> None:
+    one, two = make_model(replace(STACKED, stack=1)), make_model(STACKED)
+    assert 1.2 < two.flops(2, 4) / one.flops(2, 4) < 1.5

@@ -59,7 +59,7 @@ def unused_uniform(decoder) -> None:
 def test_loss_over_context_and_target_gradients_and_target_network(shared) -> None:
     network, io, _, _ = voc(shared)
     for number in (0, 1):
-        targets = frames(network, io["p_target"][number])
+        targets = frames(network, io["p_target"][number])[:, None]
         sequence = torch.cat([io["context"][number], io["p_target"][number]], dim=1)
         logits = network.online.sequence_logits(sequence)
         torch.testing.assert_close(logits, io["logits"][number], atol=2e-4, rtol=0)

@@ -9,6 +9,8 @@ from torch import nn
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
+from worldmodel.decoding.config import Sampling
+from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.kinds import build_dynamics
@@ -26,22 +28,25 @@ KINDS = {
     "gpt": GPTConfig(**SHAPE, context_steps=4),
     "occupancy": OccupancyConfig(**SHAPE, context_steps=3, gamma=0.8),
     "occupancy of one frame": OccupancyConfig(**SHAPE, context_steps=2, gamma=0.8),
+    "occupancy of two frames": OccupancyConfig(**SHAPE, context_steps=3, gamma=0.8, stack=2),
 }
 
 
 class FirstToken(nn.Module):
     """The reward of a frame is its first token."""
 
+    stack = 1
+
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens[..., 0, 0].float()
 
 
-def values_of(kind: str, **settings) -> ActionValues:
+def values_of(kind: str, head: type[nn.Module] = FirstToken, **settings) -> ActionValues:
     torch.manual_seed(0)
     network = build_dynamics(KINDS[kind], SPEC, 2).eval()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.5)  # as made, it hardly hears an action
-    return ActionValues(network, FirstToken(), gamma=0.5, **settings)
+    return ActionValues(network, head(), gamma=0.5, **settings)
 
 
 def drive(rows: list[list[float]]) -> SimpleNamespace:
@@ -116,7 +121,7 @@ def test_an_agent_takes_the_action_whose_dream_pays(monkeypatch) -> None:
     monkeypatch.setattr(values_room, "rollout", dreamt)
     rows = [[float(value), 1.0] for value in (0, 7, 1, 3, 2, 9, 4, 0)]
     config = PlanningConfig(num_candidates=7, horizon=1)
-    for kind in KINDS:
+    for kind in ("gpt", "occupancy", "occupancy of one frame"):
         agent = PlanningAgent(values_of(kind), RecordedActions([drive(rows)], 1), config)
         agent.see(torch.zeros(2, 3, dtype=torch.long))
         with pytest.raises(BadInput, match="1 frames and 0 rows of actions were seen; show 2"):
@@ -137,6 +142,41 @@ def test_an_agent_of_one_frame_plans_from_the_newest() -> None:
     for _ in range(2):
         agent.see(torch.ones(2, 3, dtype=torch.long), torch.tensor([0.5, 1.0]))
     assert agent.act().shape == (2,)
+
+
+class Change(nn.Module):
+    """The reward of a frame is how its first token changed."""
+
+    stack = 2
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens[..., 0, 0].float().diff(dim=-1)
+
+
+@pytest.mark.parametrize("kind", ["gpt", "occupancy of two frames"])
+def test_rewards_of_two_frames_are_read_from_the_newest_and_dreamt_ones(kind: str) -> None:
+    judge = values_of(kind, Change, num_samples=2)
+    tokens = torch.randint(0, 11, (2, 2, 3), generator=torch.Generator().manual_seed(1))
+    candidates, past = torch.randn(5, 3, 2), torch.zeros(1, 2)
+    frames = rollout(
+        judge.network,
+        tokens.expand(5, -1, -1, -1),
+        torch.cat([past.expand(5, -1, -1), candidates], dim=1),
+        3 if kind == "gpt" else 2,
+        Sampling(top_k=0, seed=3),
+        2,
+    )[..., 0, 0]
+    if kind == "gpt":
+        frames = torch.cat([tokens[-1, 0, 0].expand(5, 2, 1), frames], dim=2)
+    found = judge.rewards(tokens, past, candidates, seed=3)
+    assert torch.equal(found, frames.float().diff(dim=-1))
+    each = judge.rewards(tokens.expand(5, -1, -1, -1), past.expand(5, -1, -1), candidates, 3)
+    assert torch.equal(each, found)
+
+
+def test_a_head_and_samples_of_other_lengths_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"head reads 2 frames, a sample .* has 1; give both"):
+        values_of("occupancy", Change)
 
 
 def test_a_model_without_actions_cannot_plan() -> None:

@@ -7,7 +7,8 @@ ahead with probability (1 - gamma) gamma^(k - 1), and nothing is rolled out. Tra
 cross entropy of a sample of the right-hand side, in which a slowly moving copy, the target
 network, stands for p: temporal differences, as for values (Janner et al. 2020, arXiv 2010.14496,
 equation 6; Video Occupancy Models, arXiv 2407.09533; github.com/manantomar/video-occupancy-models).
-With a `horizon` of h real frames, (1) is unrolled h times before p is used:
+x is a frame, or a stack of consecutive frames up to the one that lies k steps ahead, some of which
+may be of the state. With a `horizon` of h real frames, (1) is unrolled h times before p is used:
 
     k steps ahead, k <= h, with probability (1 - gamma) gamma^(k - 1);  else a sample of
     p(x | s_(t+h)).                                                                      (2)
@@ -71,6 +72,10 @@ class Occupancy(Dynamics):
     def state_steps(self) -> int:  # type: ignore[override]
         return self.config.state_steps
 
+    @property
+    def sample_steps(self) -> int:  # type: ignore[override]
+        return self.config.stack
+
     def train(self, mode: bool = True) -> "Occupancy":
         """The target network always samples without dropout."""
         super().train(mode)
@@ -105,12 +110,31 @@ class Occupancy(Dynamics):
     def loss_of(
         self,
         tokens: Int[Tensor, "batch time height width"],
-        targets: Int[Tensor, "batch height width"],
+        targets: Int[Tensor, "batch stack height width"],
+        actions: Float[Tensor, "batch step action"] | None = None,
         *conditions: Any,
     ) -> Float[Tensor, ""]:
         """The loss of given targets; `conditions` are the further arguments of `loss`."""
-        sequence = torch.cat([tokens[:, : self.state_steps], targets[:, None]], dim=1)
-        return self.online.loss(sequence, *conditions)
+        sequence = torch.cat([tokens[:, : self.state_steps], targets], dim=1)
+        return self.online.loss(sequence, self.acted(actions), *conditions)
+
+    def stack_of(
+        self, tokens: Int[Tensor, "batch time height width"], later: Int[Tensor, " batch"] | int
+    ) -> Int[Tensor, "batch stack height width"]:
+        """The real sample whose newest frame is the first one after the state, or `later`."""
+        newest = torch.as_tensor(later, device=tokens.device).expand(len(tokens)) + self.state_steps
+        back = torch.arange(1 - self.sample_steps, 1, device=tokens.device)
+        examples = torch.arange(len(tokens), device=tokens.device)
+        return tokens[examples[:, None], newest[:, None] + back]
+
+    def acted(
+        self, actions: Float[Tensor, "batch step action"] | None
+    ) -> Float[Tensor, "batch step action"] | None:
+        """Rows of the state; the last of them is that of every frame of a sample."""
+        if actions is None or not self.conditioned or self.sample_steps == 1:
+            return actions
+        last = actions[:, self.state_steps - 1 : self.state_steps]
+        return torch.cat([actions[:, : self.state_steps], *[last] * (self.sample_steps - 1)], dim=1)
 
     @torch.no_grad()
     def targets(
@@ -119,14 +143,14 @@ class Occupancy(Dynamics):
         actions: Float[Tensor, "batch step action"] | None = None,
         drop_actions: Bool[Tensor, " batch"] | None = None,
         captions: TextContext | None = None,
-    ) -> Int[Tensor, "batch height width"]:
+    ) -> Int[Tensor, "batch stack height width"]:
         """A sample of (2) for every window, by torch's generator; none is drawn for gamma 0."""
-        horizon, state = tokens.shape[1] - self.state_steps, self.state_steps
+        horizon = tokens.shape[1] - self.state_steps
         if not self.config.gamma:
-            return tokens[:, state]
+            return self.stack_of(tokens, 0)
         goes_on = torch.rand(len(tokens), horizon, device=tokens.device) < self.config.gamma
         jumps = goes_on.long().cumprod(dim=1).sum(dim=1)
-        real = tokens[torch.arange(len(tokens)), state + jumps.clamp(max=horizon - 1)]
+        real = self.stack_of(tokens, jumps.clamp(max=horizon - 1))
         rows = (jumps == horizon).nonzero()[:, 0]
         if not len(rows):
             return real
@@ -147,8 +171,8 @@ class Occupancy(Dynamics):
         drop_actions: Bool[Tensor, " batch"] | None,
         captions: TextContext | None,
         sampling: Sampling,
-    ) -> Int[Tensor, "batch height width"]:
-        """A frame of the discounted future of every state, by the target network.
+    ) -> Int[Tensor, "batch stack height width"]:
+        """A sample of the discounted future of every state, by the target network.
 
         Args:
             actions: one row per frame of the state; the last one follows it.
@@ -166,7 +190,8 @@ class Occupancy(Dynamics):
             action = actions[:, state.shape[1] - 1]
         decoder = Decoder(self.target, sampling)
         decoder.start(state, actions, 1, drop_actions, captions)
-        return decoder.next_frame(action).clone()  # a tensor of inference has no place in a graph
+        frames = [decoder.next_frame(action) for _ in range(self.sample_steps)]
+        return torch.stack(frames, dim=1).clone()  # a tensor of inference has no place in a graph
 
     def after_step(self) -> None:
         """Move the target network by an optimizer step."""
@@ -183,18 +208,28 @@ class Occupancy(Dynamics):
         """Scores of every frame after the state, as a frame of the discounted future.
 
         All are given the state alone, not each other. Frames of the state are predicted one step
-        ahead.
+        ahead. The nats of a stack are the mean over its frames, the rest is its newest frame's.
         """
         self.check(tokens, actions, captions)
-        state, later = self.state_steps, tokens.shape[1] - self.state_steps
-        conditions = (actions, drop_actions, captions)
-        first = self.online.score(tokens[:, : state + 1], *conditions)
-        parts = [first]
-        for step in range(1, later):
-            frame = tokens[:, state + step : state + step + 1]
-            sequence = torch.cat([tokens[:, :state], frame], dim=1)
-            parts.append(self.online.score(sequence, *conditions).last())
+        state = tokens[:, : self.state_steps]
+        parts: list[TokenScores] = []
+        for step in range(tokens.shape[1] - self.state_steps):
+            sample = self.stack_of(tokens, step)
+            scores = self.score_sample(state, sample, actions, drop_actions, captions)
+            parts.append(scores.last() if parts else scores)
         return TokenScores.joined(parts)
+
+    def score_sample(
+        self,
+        state: Int[Tensor, "batch time height width"],
+        sample: Int[Tensor, "batch stack height width"],
+        actions: Float[Tensor, "batch step action"] | None = None,
+        *conditions: Any,
+    ) -> TokenScores:
+        """Scores of the frames of a state, and as one more frame of a sample after it."""
+        sequence = torch.cat([state, sample], dim=1)
+        scores = self.online.score(sequence, self.acted(actions), *conditions)
+        return scores.merged(self.state_steps)
 
     def mean_nats(self, scores: TokenScores) -> Float[Tensor, ""]:
         """Nats per token of the frames after the state, by how probable each step ahead is."""
@@ -217,6 +252,6 @@ class Occupancy(Dynamics):
 
     def flops(self, num_clips: int, num_steps: int, causal: bool = False) -> float:
         """Those of the GPT on a state and a target; and its forward pass for each bootstrap."""
-        trained = self.online.flops(num_clips, self.state_steps + 1, causal)
+        trained = self.online.flops(num_clips, self.state_steps + self.sample_steps, causal)
         horizon = max(1, num_steps - self.state_steps)
         return trained * (1 + self.config.gamma**horizon / 3)

@@ -91,10 +91,10 @@ def _future_bits(
     state, later = network.state_steps, clip.tokens.shape[1] - network.state_steps
     drawn = np.random.default_rng(0).geometric(1 - network.config.gamma, len(clip.tokens))
     ahead = torch.from_numpy(np.minimum(drawn, later) - 1).to(clip.tokens.device)
-    future = clip.tokens[torch.arange(len(ahead)), state + ahead]
-    pairs = torch.cat([clip.tokens[:, :state], future[:, None]], dim=1)
+    future = network.stack_of(clip.tokens, ahead)
     captions = captions_of(clip, subject.sampling, subject.texts)
-    nats = network.score(pairs, clip.actions, captions=captions).nats[:, -1]
+    conditions = (clip.actions, None, captions)
+    nats = network.score_sample(clip.tokens[:, :state], future, *conditions).nats[:, -1]
     return nats.mean(1).cpu().numpy() / math.log(2)
 
 
@@ -110,16 +110,18 @@ def _values(
     """Squared errors of values against returns, beside those of floors."""
     gamma, state = network.config.gamma, network.state_steps
     grid = network.layout.height, network.layout.width
-    frames, led = (part.to(subject.device) for part in rewarded(subject.train, column, grid))
-    head = fit_rewards(frames, led, subject.model.spec, card.reward_steps)
+    stack = network.sample_steps
+    known = rewarded(subject.train, column, grid, stack)
+    stacks, led = (part.to(subject.device) for part in known)
+    head = fit_rewards(stacks, led, subject.model.spec, card.reward_steps)
     rows = _rows(subject, chosen, column)[:, state - 1 : -1]
     returns, truncated = whole_return(rows, gamma), _truncated(rows, gamma)
     samples = _samples(subject, network, clip, card.num_samples)
-    own = value_from_samples(head(samples).movedim(1, 0), gamma).cpu().numpy()
+    own = value_from_samples(head(samples)[..., 0].movedim(1, 0), gamma).cpu().numpy()
     density = _density(subject, network, clip, head)
-    real = whole_return(head(clip.tokens[:, state:]).cpu().numpy(), gamma)
+    real = whole_return(head(clip.tokens[:, state + 1 - stack :]).cpu().numpy(), gamma)
     typical = np.full(len(returns), float(led.mean()) / (1 - gamma))
-    now = head(clip.tokens[:, state - 1]).cpu().numpy() / (1 - gamma)
+    now = head(clip.tokens[:, state - stack : state])[:, 0].cpu().numpy() / (1 - gamma)
     estimates = {"world model": own, "reward head on the real future": real}
     for name, values in estimates.items():
         result.score(name, "value_error", (values - returns) ** 2)
@@ -158,18 +160,18 @@ def _rows(subject: JudgedModel, chosen: Chosen, column: int) -> Float[np.ndarray
 
 
 def _samples(subject: JudgedModel, network: Occupancy, clip: TokenClip, num_samples: int) -> Tensor:
-    """Frames of the discounted future of every window [window sample height width]."""
+    """Samples of the discounted future of every window [window sample stack height width]."""
     found: Sequence[Tensor] = [
         rollout(
             network,
             part.tokens[:, : network.state_steps],
             part.actions if network.conditioned else None,
-            1,
+            network.sample_steps,
             subject.sampling,
             num_samples,
             captions=captions_of(part, subject.sampling, subject.texts),
             **subject.decoding,
-        )[:, :, 0]
+        )
         for part in _parts(clip, subject.batch_size)
     ]
     return torch.cat(list(found))
@@ -192,9 +194,10 @@ def _density(
     captions = captions_of(clip, subject.sampling, subject.texts)
     steps = min(num_truncated(network.config.gamma), clip.tokens.shape[1] - state)
     for step in range(steps):
-        frame = clip.tokens[:, state + step]
-        pair = torch.cat([clip.tokens[:, :state], frame[:, None]], dim=1)
-        logits = network.online(pair, clip.actions, captions=captions)[:, -1].float()
-        weights.append(density_weights(logits, frame.flatten(1)))
-        rewards.append(head(frame))
+        sample = network.stack_of(clip.tokens, step)
+        pair = torch.cat([clip.tokens[:, :state], sample], dim=1)
+        acted = network.acted(clip.actions)
+        logits = network.online(pair, acted, captions=captions)[:, state:].float()
+        weights.append(density_weights(logits.flatten(1, 2), sample.flatten(1)))
+        rewards.append(head(sample)[:, 0])
     return density_value(torch.stack(weights), torch.stack(rewards)).cpu().numpy()

@@ -1,4 +1,8 @@
-"""A network that reads the reward of a frame from its tokens, and its training."""
+"""A network that reads the reward of a frame from its tokens, and its training.
+
+Some rewards need several frames: of one, a speed is not seen. A head then reads a stack: a frame
+after those before it.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -21,9 +25,10 @@ HELD_OUT, CHECK_EVERY = 0.1, 20  # share of the frames, and steps, that choose w
 
 
 class RewardHead(nn.Module):
-    """An MLP over the vectors of all tokens of a frame; (256, 256) in Video Occupancy Models.
+    """An MLP over the vectors of all tokens of a stack; (256, 256) in Video Occupancy Models.
 
     Args:
+        stack: frames that the reward is read from, the rewarded one last.
         codebook: fixed vectors of the tokens; None: learned ones, 16 channels wide.
         hidden: widths of the hidden layers.
     """
@@ -34,6 +39,7 @@ class RewardHead(nn.Module):
     def __init__(
         self,
         spec: TokenSpec,
+        stack: int = 1,
         codebook: Float[Tensor, "vocab channel"] | None = None,
         hidden: Sequence[int] = (256, 256),
     ) -> None:
@@ -42,8 +48,8 @@ class RewardHead(nn.Module):
             self.embed = nn.Embedding(spec.vocab_size, 16)
         else:
             self.embed = nn.Embedding.from_pretrained(codebook)
-        self.grids = spec.grid[0]
-        widths = (spec.tokens_per_step * self.embed.embedding_dim, *hidden)
+        self.stack, self.grids = stack, stack * spec.grid[0]
+        widths = (stack * spec.tokens_per_step * self.embed.embedding_dim, *hidden)
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(widths):
             layers += [nn.Linear(wide, narrow), nn.ReLU()]
@@ -51,45 +57,53 @@ class RewardHead(nn.Module):
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
 
-    def forward(self, tokens: Int[Tensor, "*frame height width"]) -> Float[Tensor, "*frame"]:
-        """The reward of the step that led to each frame."""
-        grids = self.embed(tokens.unflatten(-2, (self.grids, -1)))
+    def forward(
+        self, tokens: Int[Tensor, "*clip time height width"]
+    ) -> Float[Tensor, "*clip step"]:
+        """The rewards of the steps that led to the frames, but to the first stack - 1."""
+        stacks = tokens.unfold(-3, self.stack, 1).movedim(-1, -3)
+        grids = self.embed(stacks.flatten(-3, -2).unflatten(-2, (self.grids, -1)))
         flat = grids.movedim(-1, -3).flatten(-4)  # every grid with its channels first
         out: Tensor = self.layers(flat)[..., 0] * self.std + self.mean
         return out
 
     def loss(
-        self, tokens: Int[Tensor, "*frame height width"], rewards: Float[Tensor, "*frame"]
+        self, stacks: Int[Tensor, "row stack height width"], rewards: Float[Tensor, " row"]
     ) -> Float[Tensor, ""]:
         """Mean squared error."""
-        return F.mse_loss(self(tokens), rewards)
+        return F.mse_loss(self(stacks)[:, 0], rewards)
 
 
 def rewarded(
-    drives: Sequence[TokenDrive], column: int, grid: tuple[int, int]
-) -> tuple[Int[Tensor, "frame height width"], Float[Tensor, " frame"]]:
-    """Frames of whole drives, evenly spread, and the rewards of the steps that led to them.
+    drives: Sequence[TokenDrive], column: int, grid: tuple[int, int], stack: int = 1
+) -> tuple[Int[Tensor, "row stack height width"], Float[Tensor, " row"]]:
+    """Stacks of whole drives, evenly spread, and the rewards of the steps that led to them.
 
     Args:
         column: of the store's columns.
         grid: rows and columns of tokens of a time step.
+        stack: frames that end with the rewarded one; drives that are shorter give none.
     """
-    whole = [drive for drive in drives if not drive.damage and drive.num_steps > 1]
+    whole = [d for d in drives if not d.damage and d.num_steps > max(1, stack - 1)]
     every = max(1, sum(drive.num_steps for drive in whole) // MOST_FRAMES)
-    tokens = np.concatenate([np.asarray(drive.tokens[1:][::every], np.int64) for drive in whole])
-    rewards = np.concatenate([drive.columns[:-1, column][::every] for drive in whole])
-    frames = torch.from_numpy(tokens.reshape(-1, *grid))
-    return frames, torch.from_numpy(np.array(rewards, np.float32))
+    stacks, rewards = [np.empty((0, stack, *grid), np.int64)], [np.empty(0, np.float32)]
+    for drive in whole:
+        newest = np.arange(max(1, stack - 1), drive.num_steps, every)
+        tokens = np.asarray(drive.tokens, np.int64).reshape(-1, *grid)
+        stacks.append(tokens[newest[:, None] + np.arange(1 - stack, 1)])
+        rewards.append(drive.columns[newest - 1, column])
+    found = np.concatenate(rewards).astype(np.float32)
+    return torch.from_numpy(np.concatenate(stacks)), torch.from_numpy(found)
 
 
 def fit_rewards(
-    tokens: Int[Tensor, "frame height width"],
-    rewards: Float[Tensor, " frame"],
+    stacks: Int[Tensor, "row stack height width"],
+    rewards: Float[Tensor, " row"],
     spec: TokenSpec,
     steps: int,
     seed: int = 0,
 ) -> RewardHead:
-    """Train a reward head on frames and the rewards that led to them; deterministic.
+    """Train a reward head on stacks and the rewards that led to them; deterministic.
 
     The last frames are held out, and the step that reads them best is kept: rewards that a frame
     does not show (a speed, a count) are learned by heart otherwise, and the mean is better.
@@ -97,15 +111,15 @@ def fit_rewards(
     Raises:
         BadInput: too few frames, or rewards that never change.
     """
-    if len(tokens) < MIN_FRAMES or not rewards.std() > 0:
+    if len(stacks) < MIN_FRAMES or not rewards.std() > 0:
         raise BadInput(
-            f"rewards of {len(tokens)} train frames with deviation {rewards.std():.3g}: nothing "
+            f"rewards of {len(stacks)} train frames with deviation {rewards.std():.3g}: nothing "
             f"can be learned from them; give {MIN_FRAMES} frames or more and rewards that change"
         )
-    count = round(len(tokens) * (1 - HELD_OUT))
+    count = round(len(stacks) * (1 - HELD_OUT))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = RewardHead(spec).to(tokens.device)
+        head = RewardHead(spec, stacks.shape[1]).to(stacks.device)
         head.mean, head.std = rewards.mean(), rewards.std()
         for parameter in head.layers[-1].parameters():
             nn.init.zeros_(parameter)  # it starts as the mean
@@ -115,14 +129,14 @@ def fit_rewards(
         for step in range(steps + 1):
             if step % CHECK_EVERY == 0 or step == steps:
                 with torch.no_grad():
-                    error = float(head.loss(tokens[count:], rewards[count:]))
+                    error = float(head.loss(stacks[count:], rewards[count:]))
                 if error < best:
                     best, kept = error, copy.deepcopy(head.state_dict())
             if step == steps:
                 break
-            rows = torch.randint(count, (BATCH,)).to(tokens.device)
+            rows = torch.randint(count, (BATCH,)).to(stacks.device)
             optimizer.zero_grad()
-            head.loss(tokens[rows], rewards[rows]).backward()
+            head.loss(stacks[rows], rewards[rows]).backward()
             optimizer.step()
             schedule.step()
     head.load_state_dict(kept)

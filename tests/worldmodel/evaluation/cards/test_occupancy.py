@@ -72,6 +72,24 @@ def test_values_stand_beside_returns_and_floors(tmp_path: Path) -> None:
     assert plain["reward"] == "reward"
 
 
+def test_rewards_of_changes_are_read_from_stacks(tmp_path: Path) -> None:
+    """A step is rewarded where the first cell changes, which no single frame shows."""
+    writer = TokenStoreWriter(tmp_path, WORLD.spec, ("yaw_rate_rad_s", "reward"))
+    for number, split in enumerate(("train", "train", "test", "test")):
+        tokens, actions = WORLD.sample(400, number)
+        led = np.append(np.diff(tokens[:, 0, 0].astype(int)) != 0, False).astype(np.float32)
+        writer.write(f"d{number}", split, tokens, np.stack([actions[:, 0], led], 1))
+    shape = {**SHAPE, "gamma": 0.5, "context_steps": 3}
+    lost = []
+    for stack in (1, 2):
+        subject = make_subject(TokenStore(tmp_path), OccupancyConfig(**shape, stack=stack))
+        found = kinds.measure(subject, replace(CARD, num_windows=16, reward_steps=60))
+        systems = json.loads(to_json(finite(found.plain())))["scores"]
+        assert systems["world model"]["bits_per_token"]["value"] == pytest.approx(2, rel=0.2)
+        lost.append(systems["reward head on the real future"]["value_error"]["value"])
+    assert lost[1] < 0.3 * lost[0]
+
+
 def test_without_rewards_the_bits_remain_and_a_named_reward_is_refused(tmp_path: Path) -> None:
     subject = make_subject(make_store(tmp_path, ACTION_NAMES), OccupancyConfig(**SHAPE, gamma=0.5))
     found = kinds.measure(subject, CARD)
