@@ -52,7 +52,7 @@ def drives(tmp_path: Path) -> Path:
 
 
 def sampled(run: Path, clips: TokenStore) -> None:
-    """One frame of the discounted future of a state, of the right tokens."""
+    """Samples of the discounted future of a state, of the right tokens."""
     model = load_world_model(run)
     assert model.action_names == ACTIONS
     assert clips.columns == (*ACTIONS, "reward")
@@ -61,8 +61,9 @@ def sampled(run: Path, clips: TokenStore) -> None:
     grid = model.network.layout.height, model.network.layout.width
     tokens = torch.from_numpy(np.asarray(drive.tokens[:state], np.int64)).reshape(1, state, *grid)
     actions = torch.from_numpy(np.array(drive.actions[None, :state], np.float32))
-    futures = rollout(model.network, tokens, actions, 1, Sampling(seed=1), 3)
-    assert futures.shape == (1, 3, 1, *grid)
+    stack = model.network.sample_steps
+    futures = rollout(model.network, tokens, actions, stack, Sampling(seed=1), 3)
+    assert futures.shape == (1, 3, stack, *grid)
     assert int(futures.min()) >= 0
     assert int(futures.max()) < clips.spec.vocab_size
 
