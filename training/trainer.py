@@ -119,8 +119,8 @@ def strategy(cfg: DictConfig, module: Any) -> str | Strategy:
             )
         if not module.shardable:
             raise BadInput(
-                "trainer=fsdp: this model samples from a second network in every step, which "
-                "cannot be sharded; use trainer=ddp"
+                "trainer=fsdp: this model samples from a second network in every step, or learns "
+                "the bits of its weights, which cannot be sharded; use trainer=ddp"
             )
         return FullySharded(cfg.checkpoints.keep)
     if name == "ddp" or devices > 1:

@@ -7,7 +7,7 @@ from drives.config import DataConfig
 from tokenizer.config import EncodeConfig
 from training.config import AdamWConfig
 from training.errors import BadInput
-from training.ranges import at_least, share
+from training.ranges import at_least, share, within
 from worldmodel.conditioning.config import RobustnessConfig, SharesConfig, TextEncoderConfig
 from worldmodel.dynamics.config import DynamicsConfig
 
@@ -54,6 +54,9 @@ class WorldModelModuleConfig:
         text: a frozen text encoder for captions: +text_encoder@model.text=t5 | hashed_words.
         text_cache: folder for its embeddings between runs; null: none.
         robustness: what the model reads in training is disturbed; it predicts the truth.
+        coded_tokens: tokens that the model will code. The bits of its weights, spread over them,
+            join the loss, and every channel learns its depth (self-compression, arXiv
+            2301.13142); null: weights cost nothing.
     """
 
     network: DynamicsConfig
@@ -64,9 +67,12 @@ class WorldModelModuleConfig:
     text: TextEncoderConfig | None = None
     text_cache: str | None = None
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
+    coded_tokens: int | None = None
 
     def __post_init__(self) -> None:
         share("model.", action_dropout=self.action_dropout)
+        if self.coded_tokens is not None:
+            within(1, 10**15, "model.", coded_tokens=self.coded_tokens)
         shares = self.conditions
         if self.action_dropout + shares.none + shares.actions + shares.text > 1 + 1e-6:
             raise BadInput(

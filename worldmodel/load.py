@@ -19,6 +19,7 @@ from training.checkpoints.folder import (
 from training.checkpoints.manifests import check_kind, entries
 from training.checkpoints.shipped import named, without_places
 from training.errors import BadInput
+from training.optimization.self_compression import settled
 from worldmodel.conditioning.text_encoders import TextEncoder, Texts, texts_from
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import DynamicsConfig
@@ -153,7 +154,7 @@ def world_model_from(opened: OpenedCheckpoint) -> WorldModel:
     check_kind(manifest, folder, KIND)
     entry = entries(WorldModelEntries, manifest, folder)
     config = from_description(entry.network, f"{folder / MANIFEST}: network")
-    weights = {k.removeprefix("network."): v for k, v in stored.items()}
+    weights = {k.removeprefix("network."): v for k, v in settled(stored).items()}
     network = fitted(
         lambda: build_dynamics(config, entry.spec, len(entry.action_names)),
         {current_name(config, name): value for name, value in weights.items()},
@@ -168,6 +169,6 @@ def export_world_model(checkpoint: Path, out: Path, **facts: Any) -> None:
     opened = open_checkpoint(checkpoint, KIND)
     weights = {
         name: value.to(torch.float16) if value.is_floating_point() else value
-        for name, value in opened.weights.items()
+        for name, value in settled(opened.weights).items()
     }
     write_checkpoint(out, weights, {**without_places(opened.manifest), **facts})

@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from drives.tokens.store import TokenSpec
 from training.checkpoints.sharded import shard
 from training.config import AdamWConfig
+from training.errors import BadInput
 from training.module import TrainedModule
+from training.optimization.self_compression import learn_depths, price, weight_bits
 from training.watch.throughput import Work
 from worldmodel.conditioning.dropout import ConditionShares
 from worldmodel.conditioning.robustness import Robustness
@@ -29,7 +33,7 @@ class WorldModelModule(TrainedModule):
     Args:
         spec: describes the tokens; from the token store.
         action_names: columns of the actions; from the token store.
-        action_dropout, conditions, text_cache, robustness, sum_accumulated: see
+        action_dropout, conditions, text_cache, robustness, sum_accumulated, coded_tokens: see
             `WorldModelModuleConfig`.
         text: a frozen text encoder (`worldmodel.conditioning.text_encoders`) for captions.
         captioned: whether the data has captions; from the token store.
@@ -58,6 +62,7 @@ class WorldModelModule(TrainedModule):
         action_ranges: ActionRanges | None = None,
         action_moments: ActionMoments | None = None,
         sum_accumulated: bool = WorldModelModuleConfig.sum_accumulated,
+        coded_tokens: int | None = WorldModelModuleConfig.coded_tokens,
     ) -> None:
         super().__init__(optimizer)
         self.sum_accumulated = sum_accumulated
@@ -76,7 +81,10 @@ class WorldModelModule(TrainedModule):
             reader = reading_text(network, text, captioned)
             self.texts, network = Texts(text, reader.text_tokens, text_cache), reader
         self.network: Dynamics = build_dynamics(network, spec, len(action_names))
-        self.shardable = self.network.shardable
+        self.coded_tokens = coded_tokens
+        if coded_tokens is not None:
+            self._compress_itself()
+        self.shardable = self.network.shardable and coded_tokens is None
         self.robustness = robustness or Robustness()
         self.robustness.check(self.network)
         self.manifest = manifest_of(network, spec, action_names)
@@ -105,11 +113,25 @@ class WorldModelModule(TrainedModule):
             texts["captions"] = texts["captions"].drop(no_text)
         tokens, actions = batch.tokens, batch.actions
         further = texts | self.robustness.change(self.network, tokens, actions, no_actions, **texts)
-        loss = self.network.loss(tokens, actions, no_actions, **further)
+        with parametrize.cached() if self.coded_tokens else nullcontext():
+            loss = self.network.loss(tokens, actions, no_actions, **further)
         self.guard.see(loss)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log("train/bits_per_token", loss.detach() / math.log(2))
+        if self.coded_tokens:
+            bits = weight_bits(self.network)
+            self.log("train/weight_bytes", bits.detach() / 8)
+            share = price(self.global_step, self.trainer.max_steps)
+            loss = loss + share * math.log(2) * bits / self.coded_tokens
         return loss * self.accumulate if self.sum_accumulated else loss
+
+    def _compress_itself(self) -> None:
+        if self.network.state_steps:
+            raise BadInput(
+                f"model.coded_tokens={self.coded_tokens}: this kind predicts no next frame, so it "
+                "codes nothing; leave it out"
+            )
+        learn_depths(self.network)
 
     def update_ema(self) -> None:
         """Also move what the network itself averages."""

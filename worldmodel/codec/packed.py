@@ -5,12 +5,18 @@
 Every row of a matrix has a scale in half precision, chosen for the least squared error. The
 integers of all matrices share one histogram, whose entropy they cost. Vectors are kept in half
 precision. What is opened is the rounded model, so the codec codes with that very one.
+
+A matrix whose rows lie on grids already, as self-compression leaves them
+(`training.optimization.self_compression`), is kept as it is: a row has an exponent of two and a
+depth, the bits of its largest integer. Rows of one depth share a histogram; rows of depth 0 are
+zero and cost nothing.
 """
 
 import json
 import lzma
 import math
 import struct
+from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +32,7 @@ from training.disk.leftovers import written_whole
 from training.disk.places import refuse_existing, writable_file
 from training.errors import BadInput, first_line
 from training.ranges import within
-from worldmodel.codec.coder import opened
+from worldmodel.codec import grids
 from worldmodel.codec.container import DIGEST, digest_of
 from worldmodel.load import WorldModel, load_world_model, manifest_of, world_model_from
 
@@ -34,6 +40,7 @@ MAGIC = b"dashcast model\n"
 LENGTHS = struct.Struct("<III")
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of a row's largest weight that its range reaches
 LEAST_BITS, MOST_BITS = 2, 12
+ROUNDED = -1  # the class of integers that `pack` rounded itself
 # What a stranger's file may ask for: weights, and bytes of its description and of its vectors.
 MOST_WEIGHTS, MOST_TEXT, MOST_VECTORS = 2**30, 2**24, 2**28
 
@@ -55,28 +62,33 @@ def pack(ckpt: str, out: Path, bits: int) -> int:
 
 def packed(model: WorldModel, bits: int) -> bytes:
     """The content of such a file."""
-    most = 2 ** (bits - 1) - 1
     state = model.network.state_dict()
-    halves, integers = [], []
-    for value in state.values():
+    halves, on_grid, rows = [], [], defaultdict[int, list[np.ndarray]](list)
+    for name, value in state.items():
         if value.ndim < 2:
             halves.append(value.float().numpy().astype("<f2").reshape(-1))
-            continue
-        scales, whole = to_integers(value.float().flatten(1), most)
-        halves.append(scales.numpy().astype("<f2"))
-        integers.append(whole.numpy().reshape(-1).astype(np.int32))
-    every = np.concatenate(integers) + most
-    counts = np.bincount(every, minlength=2 * most + 1)
+        elif (grid := grids.found(value.float().flatten(1).numpy())) is not None:
+            on_grid.append(name)
+            halves.append(grid.pairs)
+            for depth, row in zip(grid.depths.tolist(), grid.integers, strict=True):
+                rows[depth].append(row)
+        else:
+            scales, whole = to_integers(value.float().flatten(1), 2 ** (bits - 1) - 1)
+            halves.append(scales.numpy().astype("<f2"))
+            rows[ROUNDED].append(whole.numpy().reshape(-1))
+    rows.pop(0, None)
+    code, counts = grids.encoded(rows)
     about = {
         **manifest_of(model.network.config, model.spec, model.action_names),
         **({"published": {}} if "published" in model.manifest else {}),
         "tensors": {name: list(value.shape) for name, value in state.items()},
-        "counts": counts.tolist(),
+        "counts": counts.pop(ROUNDED, []),
+        **({"on_grid": on_grid, "depths": counts} if on_grid else {}),
     }
     parts = (
         lzma.compress(json.dumps(about).encode(), lzma.FORMAT_ALONE, preset=9),
         lzma.compress(_planes(np.concatenate(halves)), lzma.FORMAT_ALONE, preset=9),
-        _encoded(every, counts),
+        code,
     )
     body = MAGIC + LENGTHS.pack(*map(len, parts)) + b"".join(parts)
     return body + digest_of(body)
@@ -103,20 +115,6 @@ def _rounded(rows: Tensor, scale: Tensor, most: int) -> Tensor:
 def _planes(halves: np.ndarray) -> bytes:
     """High bytes, then low bytes: alike stands by alike."""
     return halves.view(np.uint8).reshape(-1, 2).T.tobytes()
-
-
-def _family(counts: np.ndarray) -> Any:
-    # A ratio of integers: one rounding, the same on every machine.
-    library, _ = opened()
-    return library, library.stream.model.Categorical(counts / counts.sum(), perfect=False)
-
-
-def _encoded(every: np.ndarray, counts: np.ndarray) -> bytes:
-    library, family = _family(counts)
-    coder = library.stream.queue.RangeEncoder()
-    coder.encode(every.astype(np.int32), family)
-    found: bytes = coder.get_compressed().astype("<u4").tobytes()
-    return found
 
 
 def is_packed(path: Path) -> bool:
@@ -160,25 +158,53 @@ def _unpacked(content: bytes, most: int) -> bytes:
 
 
 def _weights(about: dict[str, Any], halves: np.ndarray, code: bytes) -> dict[str, Tensor]:
-    shapes, counts = about["tensors"], np.array(about["counts"], np.int64)
+    shapes: dict[str, list[int]] = about["tensors"]
     if any(type(n) is not int or n < 1 for shape in shapes.values() for n in shape):
         raise ValueError("a tensor has no such size")
     total = sum(math.prod(shape) for shape in shapes.values() if len(shape) > 1)
     if total > MOST_WEIGHTS:
         raise ValueError(f"{total} weights; {MOST_WEIGHTS} at most")
-    library, family = _family(counts)
-    coder = library.stream.queue.RangeDecoder(np.frombuffer(code, "<u4").astype(np.uint32))
-    every = np.asarray(coder.decode(family, total)) - len(counts) // 2
-    found, half, whole = {}, 0, 0
+    told = {ROUNDED: about["counts"], **about.get("depths", {})}
+    counts = {int(depth): np.array(own, np.int64) for depth, own in told.items()}
+    own, place = {}, 0
     for name, shape in shapes.items():
-        rows = shape[0] if shape else 1
-        own = torch.from_numpy(halves[half : half + rows].astype(np.float32))
-        half += rows
-        if len(shape) > 1:
-            size = math.prod(shape)
-            integers = torch.from_numpy(every[whole : whole + size].astype(np.float32))
+        count = shape[0] if shape else 1
+        own[name] = halves[place : place + count]
+        place += count
+    on_grid = {name: grids.read_pairs(own[name]) for name in about.get("on_grid", ())}
+    sizes = dict.fromkeys(counts, 0)
+    for name, shape in shapes.items():
+        if len(shape) < 2:
+            continue
+        depths = on_grid[name][0] if name in on_grid else np.full(shape[0], ROUNDED)
+        for depth, rows in zip(*np.unique(depths, return_counts=True), strict=True):
+            if depth:
+                sizes[int(depth)] += int(rows) * math.prod(shape[1:])
+    queues = grids.decoded(code, counts, {d: size for d, size in sizes.items() if size})
+    found = {}
+    for name, shape in shapes.items():
+        value = own[name].astype(np.float32)
+        if name in on_grid:
+            value = _on_grid(*on_grid[name], math.prod(shape[1:]), queues)
+        elif len(shape) > 1:
+            integers = _next(queues, ROUNDED, math.prod(shape)).reshape(shape[0], -1)
             # A single product: the same on every machine.
-            own = integers.view(rows, -1) * own[:, None]
-            whole += size
-        found[f"network.{name}"] = own.view(shape)
+            value = integers.astype(np.float32) * value[:, None]
+        found[f"network.{name}"] = torch.from_numpy(value.reshape(shape))
     return found
+
+
+def _on_grid(
+    depths: np.ndarray, exponents: np.ndarray, columns: int, queues: dict[int, np.ndarray]
+) -> Float[np.ndarray, "row column"]:
+    rows = np.zeros((len(depths), columns))
+    for row, depth in zip(rows, depths.tolist(), strict=True):
+        if depth:
+            row[:] = _next(queues, depth, columns)
+    return np.ldexp(rows, exponents[:, None]).astype(np.float32)
+
+
+def _next(queues: dict[int, np.ndarray], depth: int, count: int) -> np.ndarray:
+    """Take the next integers of a class."""
+    taken, queues[depth] = queues[depth][:count], queues[depth][count:]
+    return taken

@@ -3,19 +3,30 @@
 import json
 import lzma
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from codec_files import SMALL, make_checkpoint, make_store, refused
+from codec_files import SMALL, SPEC, make_checkpoint, make_store, refused
 
+from training.checkpoints.folder import OpenedCheckpoint
+from training.config import AdamWConfig
 from training.errors import BadInput
+from training.optimization.self_compression import learn_depths, price, weight_bits
 from worldmodel.codec.__main__ import main
 from worldmodel.codec.container import digest_of
 from worldmodel.codec.distributions.models import open_model
 from worldmodel.codec.distributions.network import network_hash
-from worldmodel.codec.packed import LENGTHS, MAGIC, open_packed, to_integers
+from worldmodel.codec.packed import LENGTHS, MAGIC, open_packed, packed, to_integers
+from worldmodel.data import TokenClip
+from worldmodel.dynamics.config import LayoutConfig
+from worldmodel.dynamics.kinds import build_dynamics
+from worldmodel.dynamics.occupancy.config import OccupancyConfig
+from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
+from worldmodel.load import WorldModel, manifest_of, world_model_from
+from worldmodel.module import WorldModelModule
 
 pytest.importorskip("constriction")
 
@@ -112,3 +123,69 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             assert "truncated or altered" in refused(
                 capsys, "compress", "none.npy", "-o", str(tmp_path / "o"), "--ckpt", str(file)
             )
+
+
+TOKENS = 20_000  # that the models below are to code
+
+
+def clips() -> torch.Tensor:
+    """Frames that shift by one cell and change now and then."""
+    generator = np.random.default_rng(0)
+    frames = [generator.integers(0, 11, 6)]
+    for _ in range(119):
+        fresh = generator.integers(0, 11, 6)
+        frames.append(np.where(generator.random(6) < 0.9, np.roll(frames[-1], 1), fresh))
+    return torch.from_numpy(np.stack(frames)).view(-1, 3, 2, 3)
+
+
+def trained(coded_tokens: int | None, steps: int = 100) -> WorldModel:
+    torch.manual_seed(0)
+    config = WholeFrameConfig(24, 2, 0, 2, context_steps=3, layout=LayoutConfig("none"))
+    network, tokens = build_dynamics(config, SPEC, 0), clips()
+    if coded_tokens:
+        learn_depths(network)
+    optimizer = torch.optim.Adam(network.parameters(), 4e-3)
+    for step in range(steps):
+        loss = network.loss(tokens)
+        if coded_tokens:
+            loss = loss + price(step, steps) * weight_bits(network) * np.log(2) / coded_tokens
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    state = {f"network.{name}": value for name, value in network.state_dict().items()}
+    manifest = manifest_of(config, SPEC, ()) | {"schema": 1}
+    return world_model_from(OpenedCheckpoint(Path("a"), manifest, state))
+
+
+def test_learned_depths_cost_less_in_all_than_rounding(tmp_path: Path) -> None:
+    total = {}
+    for name, model in (("learned", trained(TOKENS)), ("plain", trained(None))):
+        for bits in (2, 3, 5):
+            file = tmp_path / f"{name}-{bits}.model"
+            file.write_bytes(packed(model, bits))
+            small = open_packed(file).network
+            nats = small.loss(clips()).item()
+            total[name, bits] = file.stat().st_size + TOKENS * nats / np.log(2) / 8
+            if name == "learned":  # its rows lie on their grids: they are kept as they are
+                assert nats == pytest.approx(model.network.loss(clips()).item(), abs=1e-3)
+    assert len({total["learned", bits] for bits in (2, 3, 5)}) == 1
+    best = min(total["plain", bits] for bits in (2, 3, 5))
+    assert total["learned", 2] < 0.8 * best
+
+
+def test_the_bits_of_weights_join_the_loss_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses, tokens = [], torch.randint(0, 11, (2, 3, 2, 3))
+    config = WholeFrameConfig(24, 2, 0, 2, context_steps=3, layout=LayoutConfig("none"))
+    for count in (10**12, 1000):
+        torch.manual_seed(0)
+        module = WorldModelModule(config, AdamWConfig(), SPEC, (), coded_tokens=count)
+        assert not module.shardable
+        monkeypatch.setattr(module, "log", lambda *_, **__: None)
+        end = SimpleNamespace(global_step=5, max_steps=5, world_size=1)
+        monkeypatch.setattr(WorldModelModule, "trainer", end)
+        monkeypatch.setattr(WorldModelModule, "global_step", 5)
+        losses.append(module.training_step(TokenClip(tokens, torch.zeros(2, 3, 0)), 0).item())
+    bits = weight_bits(module.network).item()
+    assert losses[1] - losses[0] == pytest.approx(np.log(2) * bits / 1000, rel=1e-4)
+    with pytest.raises(BadInput, match="coded_tokens=9: this kind predicts no next frame"):
+        WorldModelModule(OccupancyConfig(dim=24), AdamWConfig(), SPEC, (), coded_tokens=9)

@@ -1,0 +1,74 @@
+"""Self-compression: rows lie on grids, the price draws depths down, what is kept opens plainly."""
+
+import pytest
+import torch
+from torch import nn
+
+from training.config import AdamWConfig
+from training.optimization.optimizers import build_optimizer
+from training.optimization.self_compression import (
+    BITS_PACE,
+    LearnedGrid,
+    learn_depths,
+    price,
+    settled,
+    weight_bits,
+)
+
+
+def grid_of(weight: torch.Tensor, bits: float) -> LearnedGrid:
+    grid = LearnedGrid(weight)
+    nn.init.constant_(grid.bits, bits / BITS_PACE)
+    return grid
+
+
+def test_rows_lie_on_powers_of_two_and_no_bits_are_zeros() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(5, 40) * torch.logspace(-2, 1, 5)[:, None]
+    for bits, levels in ((0.0, 1), (1.585, 3), (4.0, 17)):
+        grid = grid_of(weight, bits)
+        steps = torch.exp2((grid.exponent * 8.0).round())
+        integers = grid(weight) / steps[:, None]
+        assert torch.equal(integers, integers.round())
+        assert max(len(row.unique()) for row in integers) <= levels
+    fine = grid_of(weight, 12.0)
+    fine.exponent.data -= 6 / 8.0
+    assert ((fine(weight) - weight).norm() / weight.norm()).item() < 1e-3
+
+
+def test_clipped_weights_ask_for_bits_and_the_price_for_none() -> None:
+    weight = torch.randn(4, 64)
+    grid = grid_of(weight, 2.0)
+    (grid(weight) - weight).square().mean().backward()
+    assert grid.bits.grad is not None
+    assert (grid.bits.grad < 0).all()
+    network = nn.Sequential(nn.Linear(8, 4), nn.Embedding(3, 8))
+    learn_depths(network)
+    bits = weight_bits(network)
+    assert bits.item() == pytest.approx(6.0 * (32 + 24))
+    bits.backward()
+    assert all((p.grad > 0).all() for n, p in network.named_parameters() if n.endswith("0.bits"))
+    assert [price(step, 100) for step in (0, 25, 50, 100)] == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_a_checkpoint_opens_under_plain_names_as_it_computed() -> None:
+    def made() -> nn.Sequential:
+        return nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 6), nn.Conv2d(1, 2, 3))
+
+    network = made()
+    learn_depths(network)
+    plain = settled(network.state_dict())
+    for name, value in plain.items():
+        number, own = name.split(".")
+        assert torch.equal(value, getattr(network[int(number)], own))
+    made().load_state_dict(plain)  # strict
+    assert settled(plain).keys() == plain.keys()
+
+
+def test_the_optimizer_takes_the_multiples_of_plain_names() -> None:
+    network = nn.Sequential(nn.Linear(8, 6, bias=False))
+    learn_depths(network)
+    network.lr_multipliers = lambda: {"0.weight": 0.5}  # type: ignore[assignment]
+    optimizer, _ = build_optimizer(network, AdamWConfig(lr=1e-2, warmup_steps=0), 10)
+    rates = {len(p): g["lr"] for g in optimizer.param_groups for p in g["params"] if p.ndim > 1}
+    assert rates == {6: pytest.approx(0.005, rel=0.2)}
