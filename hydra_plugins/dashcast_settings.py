@@ -72,6 +72,15 @@ from worldmodel.evaluation.config import (
     EvalSettings,
 )
 from worldmodel.known_entropy.config import KnownEntropySourceConfig
+from worldmodel.video_decoder.config import (
+    DecodedMediaConfig,
+    DecoderClipsConfig,
+    DiffusionDecoderConfig,
+    JudgeVideoSettings,
+    OnePassDecoderConfig,
+    VideoDecoderModuleConfig,
+    VideoDecodingConfig,
+)
 
 CALLBACKS = "lightning.pytorch.callbacks"
 CONDITIONING = "worldmodel.conditioning"
@@ -86,6 +95,7 @@ COMMANDS: dict[str, dict[str, type]] = {
     "commands/decoding_bench": {"": DecodingBenchSettings, **EVIDENCE},
     "commands/rollout": {"": RolloutSettings, **DECODING},
     "commands/drive": {"": DriveSettings, **DECODING},
+    "commands/video_decoder": {"": JudgeVideoSettings, "video": VideoDecodingConfig, **EVIDENCE},
     "commands/world_model/convert": {"": ConvertModelSettings, "options": PublishedModelOptions},
     "commands/encode": {"": EncodeSettings, "options": PublishedOptions, **DATA, **PATHS},
     "commands/decode": {"": DecodeSettings, "options": PublishedOptions},
@@ -119,6 +129,8 @@ register("network", "autoencoder", AutoencoderConfig, quantizer={})
 register("network", "video_autoencoder", VideoAutoencoderConfig, quantizer={})
 register("network", "musik", MusikConfig, quantizer={})
 register("network", "semantic", SemanticConfig, quantizer={})
+register("network", "diffusion_decoder", DiffusionDecoderConfig)
+register("network", "one_pass_decoder", OnePassDecoderConfig)
 SOURCES = "data/source"
 KNOWN_ENTROPY = "worldmodel.known_entropy.source.KnownEntropySource"
 register(SOURCES, "drives", DriveSourceConfig, _target_="drives.sources.DriveSource")
@@ -129,6 +141,7 @@ MODULES = {
     "clips": (ClipsConfig, "drives.clips.data_module.ClipDataModule"),
     "action_clips": (ClipsConfig, "drives.clips.data_module.ActionClipDataModule"),
     "windows": (WindowsConfig, "worldmodel.data.TokenDataModule"),
+    "decoder_clips": (DecoderClipsConfig, "worldmodel.video_decoder.data.DecoderClipDataModule"),
 }
 for name, (settings, module) in MODULES.items():  # data=NAME says what lies where
     register("data/settings", name, settings, _target_=module, root="???", source={})
@@ -146,6 +159,8 @@ register(
 TOKENIZER, SEMANTIC = "tokenizer.module.TokenizerModule", "tokenizer.semantic_module.SemanticModule"
 register("module", "tokenizer", TokenizerModuleConfig, _target_=TOKENIZER, network={}, loss={})
 register("module", "semantic", SemanticModuleConfig, _target_=SEMANTIC, network={})
+VIDEO_DECODER = "worldmodel.video_decoder.module.VideoDecoderModule"
+register("module", "video_decoder", VideoDecoderModuleConfig, _target_=VIDEO_DECODER, network={})
 ENCODERS = f"{CONDITIONING}.text_encoders"
 register("text_encoder", "hashed_words", HashedWordsConfig, _target_=f"{ENCODERS}.HashedWords")
 register("text_encoder", "t5", T5Config, _target_=f"{ENCODERS}.T5")
@@ -153,6 +168,8 @@ register("callback", "progress_bar", ProgressBarConfig, _target_=f"{CALLBACKS}.T
 register("callback", "rollouts", RolloutMediaConfig, _target_="worldmodel.callbacks.RolloutMedia")
 for name, drawing in (("reconstructions", "ReconstructionMedia"), ("codes", "CodeMedia")):
     register("callback", name, FrameMediaConfig, _target_=f"tokenizer.callbacks.{drawing}")
+DECODED = "worldmodel.video_decoder.callbacks.DecodedMedia"
+register("callback", "decoded", DecodedMediaConfig, _target_=DECODED)
 register("callback", "doctor", DoctorConfig, _target_="tokenizer.doctor.callback.Doctor")
 register("sampling", "default", Sampling, guidance=built_as(Guidance))
 register("probe", "default", ProbeConfig)

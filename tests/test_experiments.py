@@ -67,6 +67,16 @@ CUT = {
         "data.num_workers=0",
     ],
 }
+CUT["video"] = [
+    "model.network.dim=16",
+    "model.network.num_layers=1",
+    "model.network.num_heads=2",
+    "model.network.detail=4",
+    "data.tokenizer=carracing",
+    "data.batch_size=2",
+    "data.num_val_clips=2",
+    "data.num_workers=0",
+]
 CUT["whole"] = [*CUT["gpt"], "model.network.num_layers=2"]
 CUT["codec"] = CUT["whole"]
 CUT["road"] = [*CUT["whole"], "data.tokenizer=carracing"]
@@ -76,7 +86,8 @@ CUT["occupancy"] = [*CUT["gpt"], "data.tokenizer=carracing"]
 
 
 def cut_of(experiment: str) -> list[str]:
-    return CUT["tokenizer_video" if "video" in experiment else experiment.split("_")[0]]
+    video = experiment.startswith("tokenizer_video")
+    return CUT["tokenizer_video" if video else experiment.split("_")[0]]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -167,6 +178,7 @@ OF_EACH_KIND = (
     "tokenizer_video_base",
     "musik_tiny",
     "vqkd_vits16",
+    "video_decoder_tiny",
 )
 
 

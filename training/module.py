@@ -29,12 +29,14 @@ class TrainedModule(L.LightningModule):
         validated: names of all metrics that a validation may log; empty: not known beforehand.
         guards: refuse optimizer steps that are not finite; one per optimizer.
         ema: the average of the weights; None where there is none.
+        judged_by: the command that judges its checkpoints.
         manifest: entries of every checkpoint's manifest.
     """
 
     find_unused_parameters: bool = False
     shardable: bool = True
     validated: ClassVar[tuple[str, ...]] = ()
+    judged_by: str = "eval.py"
 
     def __init__(self, optimizer: AdamWConfig) -> None:
         super().__init__()

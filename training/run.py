@@ -166,7 +166,8 @@ class Run:
         if trainer.is_global_zero:
             shown = "  ".join(f"{k} {v:.4g}" for k, v in sorted(metrics.items()) if "val/" in k)
             print(f"\n{shown}\nrun folder: {self.folder}")
-            print(f"next: python eval.py {typed('ckpt', str(self.folder))}")
+            judged_by = trainer.lightning_module.judged_by
+            print(f"next: python {judged_by} {typed('ckpt', str(self.folder))}")
         return metrics.get("val/loss", metrics.get("val/lpips"))
 
     def _say(self, trainer: L.Trainer, **changes: Any) -> None:

@@ -38,12 +38,10 @@ class BalanceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipsConfig(DataConfig):
-    """Settings of clips of frames.
+class FramesConfig(DataConfig):
+    """Settings of clips of frames, whatever their size and length come from.
 
     Attributes:
-        image_size: (height, width) that frames are scaled to; the network's.
-        clip_frames: consecutive frames of a clip.
         num_val_clips: validation clips, evenly spread over the drives.
         frames: "cache" (decode all frames once, onto the disk) or "video" (decode the frames of
             each batch from the videos).
@@ -52,9 +50,7 @@ class ClipsConfig(DataConfig):
         balance: rare clips come more often.
     """
 
-    image_size: Sequence[int]
     batch_size: int = 32
-    clip_frames: int = 1
     num_val_clips: int = 256
     frames: str = "cache"
     fit: str = "same"
@@ -64,7 +60,23 @@ class ClipsConfig(DataConfig):
         super().__post_init__()
         one_of(FRAMES, "data.", frames=self.frames)
         one_of(FITS, "data.", fit=self.fit)
-        at_least(1, "data.", num_val_clips=self.num_val_clips, clip_frames=self.clip_frames)
-        at_least(1, "data.", image_size=self.image_size)
+        at_least(1, "data.", num_val_clips=self.num_val_clips)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipsConfig(FramesConfig):
+    """Settings of clips of frames.
+
+    Attributes:
+        image_size: (height, width) that frames are scaled to; the network's.
+        clip_frames: consecutive frames of a clip.
+    """
+
+    image_size: Sequence[int]
+    clip_frames: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, "data.", image_size=self.image_size, clip_frames=self.clip_frames)
         if len(self.image_size) != 2:
             raise BadInput(f"data.image_size={list(self.image_size)}: give [height, width]")

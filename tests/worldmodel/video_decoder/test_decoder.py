@@ -1,0 +1,219 @@
+"""Decoding by small random networks: what is kept, what depends on what, what is refused."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokenizer.load import Tokenizer, load_tokenizer
+from training.errors import BadInput
+from worldmodel.video_decoder.backbone import patches_of
+from worldmodel.video_decoder.config import (
+    TASKS,
+    DiffusionDecoderConfig,
+    OnePassDecoderConfig,
+    VideoDecoderModuleConfig,
+    VideoDecodingConfig,
+)
+from worldmodel.video_decoder.decoder import TokenVideoDecoder
+from worldmodel.video_decoder.networks import build_video_decoder
+from worldmodel.video_decoder.tasks import DecodingTask, draw_spacings, draw_tasks
+
+SMALL: dict[str, Any] = {"dim": 16, "num_layers": 1, "num_heads": 2, "patch": 8, "detail": 4}
+FAST = VideoDecodingConfig(num_steps=3)
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    return load_tokenizer("carracing")
+
+
+def decoder(kind: type = DiffusionDecoderConfig, how: VideoDecodingConfig = FAST, **settings: Any):
+    """A decoder whose zeros are random numbers, so that everything has an effect."""
+    torch.manual_seed(0)
+    network = build_video_decoder(kind(**SMALL, **settings), tokenizer().spec(10.0)).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return TokenVideoDecoder(network.requires_grad_(False), tokenizer(), how)
+
+
+def grids(num: int = 1, steps: int = 9, seed: int = 0) -> Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 1000, (num, steps, 8, 8), generator=draw)
+
+
+def whole(tokens: Tensor, **changes: Any) -> DecodingTask:
+    num, steps = tokens.shape[:2]
+    none = torch.zeros(num, steps, dtype=torch.bool)
+    task = DecodingTask(tokens, tokens >= 0, none, ~none[:, 0], torch.zeros(num).long())
+    return replace(task, **changes)
+
+
+def test_interpolation_keeps_the_frames_it_is_given() -> None:
+    tokens = grids(steps=5)
+    frames = torch.rand(1, 5, 3, 64, 64) * 2 - 1
+    more = decoder().upsample(frames, tokens)
+    assert more.shape[1] == 9
+    assert torch.equal(more[:, ::2], frames)
+    between = more[:, 1::2]
+    assert between.abs().max() <= 1
+    assert not torch.equal(between, decoder().upsample(-frames, tokens)[:, 1::2])
+
+
+def test_frames_between_have_no_tokens() -> None:
+    """The grids of even frames are read, and nothing takes their place in between."""
+    frames = torch.zeros(1, 4, 3, 64, 64)
+    made = decoder().upsample(frames, grids(steps=4))
+    assert not torch.equal(made, decoder().upsample(frames, grids(steps=4, seed=1)))
+
+
+def test_one_seed_is_one_video_and_another_is_another() -> None:
+    tokens = grids()
+    first = decoder().decode(tokens, seeds=[3])
+    assert torch.equal(first, decoder().decode(tokens, seeds=[3]))
+    assert not torch.equal(first, decoder().decode(tokens, seeds=[4]))
+    assert torch.equal(first, decoder(how=replace(FAST, seed=3)).decode(tokens))
+
+
+def test_a_clip_does_not_depend_on_its_batch() -> None:
+    tokens = grids(num=3)
+    together = decoder().decode(tokens, seeds=[5, 6, 7])
+    alone = decoder().decode(tokens[1:2], seeds=[6])
+    assert torch.allclose(together[1:2], alone, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_steps": 4}, {"overlap": 3}, {"backwards": False}, {"image_weight": 0.0}]
+)
+def test_every_setting_of_decoding_changes_the_video(changes: dict[str, Any]) -> None:
+    how = replace(FAST, image_share=1.0)
+    asked = decoder(how=how).decode(grids(steps=12))
+    assert not torch.allclose(asked, decoder(how=replace(how, **changes)).decode(grids(steps=12)))
+
+
+def test_image_mode_is_mixed_in_where_it_is_drawn() -> None:
+    """With weight 1 in every pass each frame is decoded alone, whatever its neighbours are."""
+    how = replace(FAST, image_share=1.0, image_weight=1.0)
+    images = decoder(how=how, tasks=("video",)).network
+    tokens, other = grids(steps=7), grids(steps=7)
+    other[:, 1:] = grids(steps=6, seed=9)
+    noise = torch.randn(1, 7, 3, 64, 64)
+    level = torch.full((1,), 0.5)
+    alone, beside = (
+        images.predict(noise, level, whole(t), noise, None, True) for t in (tokens, other)
+    )
+    assert torch.equal(alone[:, 0], beside[:, 0])
+    mixed, never = (
+        decoder(how=replace(how, image_share=s)).decode(grids(steps=7)) for s in (1.0, 0.0)
+    )
+    assert not torch.equal(mixed, never)
+
+
+def test_images_are_decoded_without_the_attention_over_time() -> None:
+    """Left out, or gated away: both are what the task `image` means."""
+    network = decoder().network
+    x, level = torch.randn(2, 7, 3, 64, 64), torch.tensor([0.2, 0.9])
+    task = whole(grids(num=2, steps=7))
+    with torch.no_grad():
+        left_out = network(x, task, None, level, alone=True)
+        gated = network(x, task.as_images(), None, level)
+        video = network(x, task, None, level)
+    assert torch.allclose(left_out, gated, atol=1e-6)
+    assert not torch.allclose(left_out, video, atol=1e-3)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_causal_decoder_reads_nothing_after_a_frame(causal: bool) -> None:
+    one_pass = decoder(OnePassDecoderConfig, causal=causal)
+    tokens = grids(steps=7)
+    changed = tokens.clone()
+    changed[:, 4:] = grids(steps=3, seed=2)
+    first, second = one_pass.decode(tokens), one_pass.decode(changed)
+    assert torch.allclose(first[:, :4], second[:, :4], atol=1e-6) == causal
+    assert not torch.allclose(first[:, 4:], second[:, 4:], atol=1e-3)
+
+
+def test_a_draft_that_is_not_changed_is_the_tokenizers_own_video() -> None:
+    torch.manual_seed(0)
+    network = build_video_decoder(OnePassDecoderConfig(**SMALL, draft=True), tokenizer().spec(10.0))
+    untrained = TokenVideoDecoder(network.eval(), tokenizer())
+    tokens = grids()
+    own = tokenizer().decode(tokens[0])
+    assert torch.allclose(untrained.decode(tokens)[0], own, atol=1e-5)
+    with torch.no_grad():
+        dropped = whole(tokens[:, :7], has_token=torch.zeros(1, 7, 8, 8, dtype=torch.bool))
+        draft = untrained.tokenizer.decode(tokens[:, :7])
+        assert not network.frames(dropped, torch.zeros_like(draft), draft).any()
+
+
+def test_tasks_are_drawn_evenly_and_given_frames_fit_them() -> None:
+    tokens = grids(num=1, steps=7).expand(4000, -1, -1, -1)
+    draw = torch.Generator().manual_seed(0)
+    task = draw_tasks(tokens, torch.zeros(4000).long(), TASKS, 0.15, draw)
+    given = task.is_given
+    images = ~task.is_video
+    ends = given[:, 0] & given[:, 2] & ~given[:, 1] & given[:, 6]
+    between = ends & ~task.has_token[:, 1].flatten(1).any(1)
+    forward, backward = given[:, 0] & ~ends, given[:, 6] & ~ends
+    video = task.is_video & ~given.any(1)
+    shares = [float(kind.float().mean()) for kind in (images, video, forward, backward, between)]
+    assert shares == pytest.approx([0.2] * 5, abs=0.03)
+    assert torch.equal(ends, between)
+    assert not (given & images[:, None]).any()
+    assert given[forward].sum(1).unique().tolist() == [1, 2, 3]
+    kept = task.has_token[~between].float().mean()
+    assert float(kept) == pytest.approx(0.85, abs=0.01)
+
+
+def test_windows_are_cut_at_every_spacing_and_place() -> None:
+    clips = torch.arange(25, dtype=torch.uint8).view(1, 25, 1, 1, 1).expand(300, -1, 3, 2, 2)
+    frames, rate = draw_spacings(clips, 7, (1, 2, 4), torch.Generator().manual_seed(0))
+    steps = frames[..., 0, 0, 0].long().diff(dim=1)
+    assert torch.equal(steps, torch.tensor([1, 2, 4])[rate][:, None].expand(-1, 6))
+    assert set(frames[rate == 0][:, 0, 0, 0, 0].tolist()) == set(range(19))
+    assert frames.max() == 24
+
+
+def test_a_spacing_is_told_to_the_network() -> None:
+    made = [decoder().decode(grids(), fps=fps) for fps in (10.0, 5.0)]
+    assert not torch.equal(*made)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    small = decoder()
+    for fps, told in ((3.0, r"fps=3: .* at 10, 5, 2.5"), (4.9, "no multiple"), (-5.0, "fps=-5")):
+        with pytest.raises(BadInput, match=told):
+            small.decode(grids(), fps=fps)
+    with pytest.raises(BadInput, match="6 frames are shorter than"):
+        small.decode(grids(steps=6))
+    with pytest.raises(BadInput, match=r"tokens are \(1, 9, 4, 8\)"):
+        small.decode(grids()[:, :, :4])
+    with pytest.raises(BadInput, match=r"in 0\.\.999"):
+        small.decode(grids() + 500)
+    with pytest.raises(BadInput, match="give one for each of the 2 clips"):
+        small.decode(grids(num=2), seeds=[1])
+    with pytest.raises(BadInput, match=r"was trained on tokens of .* not of"):
+        TokenVideoDecoder(small.network, load_tokenizer("udacity"))
+    with pytest.raises(BadInput, match="was not trained to interpolate"):
+        decoder(tasks=("video",)).upsample(torch.zeros(1, 9, 3, 64, 64), grids())
+
+
+def test_settings_that_exclude_each_other_are_refused() -> None:
+    from training.config import AdamWConfig
+
+    spec = tokenizer().spec(10.0)
+    with pytest.raises(BadInput, match=r"patch=5: .* cells of 8 pixels"):
+        patches_of(DiffusionDecoderConfig(patch=5), spec)
+    with pytest.raises(BadInput, match="its step stands for 4 frames"):
+        patches_of(DiffusionDecoderConfig(), replace(spec, frames_per_step=4))
+    with pytest.raises(BadInput, match="window_frames=6: give an odd number"):
+        DiffusionDecoderConfig(window_frames=6)
+    with pytest.raises(BadInput, match="backward and interpolation give later frames"):
+        OnePassDecoderConfig(tasks=TASKS)
+    with pytest.raises(BadInput, match=r"perceptual_weight=1\.0: compares frames"):
+        VideoDecoderModuleConfig(
+            network=DiffusionDecoderConfig(), optimizer=AdamWConfig(), perceptual_weight=1.0
+        )

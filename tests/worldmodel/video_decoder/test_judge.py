@@ -1,0 +1,39 @@
+"""Motion, warp error and the table against videos whose motion is known."""
+
+import pytest
+import torch
+
+from training.errors import BadInput
+from worldmodel.video_decoder.judge import blended, repeated
+from worldmodel.video_decoder.motion import motion, warp_error
+from worldmodel.video_decoder.windows import upsampling_order
+
+
+def panned(steps: int = 4, shift: int = 2) -> torch.Tensor:
+    """A random picture that moves to the left."""
+    wide = torch.rand(3, 32, 32 + steps * shift, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return torch.stack([wide[:, :, i * shift : i * shift + 32] for i in range(steps)])
+
+
+def test_motion_of_a_pan_is_found_and_the_video_follows_it() -> None:
+    clip = panned()
+    flow, error = motion(clip)
+    inner = (slice(None), slice(None), slice(None), slice(0, 26))
+    assert torch.equal(flow[inner][:, 1], torch.full_like(flow[inner][:, 1], 2))
+    assert not flow[inner][:, 0].any()
+    assert float(warp_error(clip, flow, error <= 4.0)) < 1.0
+
+
+def test_a_video_that_flickers_has_a_warp_error_of_its_flicker() -> None:
+    clip = panned() * 0.5
+    flow, error = motion(clip)
+    lit = clip + 0.1 * torch.tensor([0.0, 1, 0, 1]).view(-1, 1, 1, 1)
+    assert float(warp_error(lit, flow, error <= 4.0)) == pytest.approx(12.75, abs=1.0)
+
+
+def test_floors_of_upsampling() -> None:
+    frames = torch.arange(3.0).view(1, 3, 1, 1, 1).expand(-1, -1, 3, 2, 2)
+    assert repeated(frames)[0, :, 0, 0, 0].tolist() == [0, 0, 1, 1, 2]
+    assert blended(frames)[0, :, 0, 0, 0].tolist() == [0, 0.5, 1, 1.5, 2]
+    with pytest.raises(BadInput):
+        upsampling_order(1, 7)

@@ -1,0 +1,1 @@
+"""From token grids to smooth video: a diffusion decoder, and one that takes a single pass."""

@@ -1,0 +1,270 @@
+"""Settings of video decoders; imports no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from drives.clips.config import FramesConfig
+from drives.config import SPLIT_CHOICES
+from training.config import AdamWConfig
+from training.errors import BadInput
+from training.ranges import at_least, below_one, one_of, share
+
+SCHEDULES = ("cosine", "straight")
+PREDICTIONS = ("v", "eps", "x0")
+IMAGE, VIDEO, FORWARD, BACKWARD, INTERPOLATION = TASKS = (
+    "image",
+    "video",
+    "forward",
+    "backward",
+    "interpolation",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoDecoderConfig:
+    """A transformer over patches and time, from token grids to the frames of a window.
+
+    Grid, vocabulary and size of frames come from the tokenizer, never from here.
+
+    Attributes:
+        dim: channels of every patch.
+        num_layers: blocks of attention over a frame, attention over time, and an MLP.
+        num_heads: heads of both attentions; divides dim.
+        patch: pixels on a side of a patch; divides the size of frames.
+        detail: channels of the convolutions that join the patches to a frame.
+        window_frames: frames of a window; odd, so that it begins and ends with a given frame where
+            every second one is interpolated (7 in GAIA-1).
+        spacings: frames of the recording from one frame of a window to the next; one is drawn per
+            example. GAIA-1's 1, 2 and 4 are its 25, 12.5 and 6.25 Hz.
+        draft: also read the frames of the tokenizer's own decoder, and learn what to change.
+        tasks: what a window is trained on, with equal shares: image (every frame alone), video,
+            forward and backward (the first or last frames are given), interpolation (every second
+            frame is given, the others have no tokens).
+    """
+
+    dim: int = 256
+    num_layers: int = 8
+    num_heads: int = 4
+    patch: int = 4
+    detail: int = 32
+    window_frames: int = 7
+    spacings: Sequence[int] = (1, 2, 4)
+    draft: bool = False
+    tasks: Sequence[str] = TASKS
+
+    def __post_init__(self) -> None:
+        where = "model.network."
+        at_least(1, where, dim=self.dim, num_layers=self.num_layers, num_heads=self.num_heads)
+        at_least(1, where, patch=self.patch, detail=self.detail, spacings=self.spacings)
+        at_least(3, where, window_frames=self.window_frames)
+        if self.dim % (2 * self.num_heads):
+            raise BadInput(
+                f"model.network.dim={self.dim}: give a multiple of twice num_heads={self.num_heads}"
+            )
+        if self.window_frames % 2 == 0:
+            raise BadInput(
+                f"model.network.window_frames={self.window_frames}: give an odd number, such as 7"
+            )
+        if len(set(self.spacings)) != len(self.spacings) or not self.spacings:
+            raise BadInput(f"model.network.spacings={list(self.spacings)}: give different ones")
+        if not self.tasks:
+            raise BadInput(f"model.network.tasks=[]: give some of {', '.join(TASKS)}")
+        for task in self.tasks:
+            one_of(TASKS, where, tasks=task)
+
+    @property
+    def span(self) -> int:
+        """Frames of a recording that the widest window covers."""
+        return span_of(self.window_frames, self.spacings)
+
+
+def span_of(window_frames: int, spacings: Sequence[int]) -> int:
+    return (window_frames - 1) * max(spacings) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionDecoderConfig(VideoDecoderConfig):
+    """GAIA-1's decoder (Hu et al. 2023, arXiv 2309.17080, section 2.3): frames from noise.
+
+    Attributes:
+        schedule: how noise joins frames: "cosine" (Nichol and Dhariwal 2021), or "straight", a line
+            from frames to noise, as flow matching has (Lipman et al. 2023).
+        predicts: "v" (the velocity along the schedule: v-parameterisation for "cosine", Salimans
+            and Ho 2022; flow matching for "straight"), "eps" (the noise) or "x0" (the frames).
+    """
+
+    schedule: str = "cosine"
+    predicts: str = "v"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of(SCHEDULES, "model.network.", schedule=self.schedule)
+        one_of(PREDICTIONS, "model.network.", predicts=self.predicts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnePassDecoderConfig(VideoDecoderConfig):
+    """The same transformer without noise: frames in one pass, the same for the same tokens.
+
+    Attributes:
+        causal: a frame reads its own tokens and those before it, none after it.
+    """
+
+    causal: bool = True
+    tasks: Sequence[str] = (VIDEO,)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.causal and (late := {BACKWARD, INTERPOLATION} & set(self.tasks)):
+            raise BadInput(
+                f"model.network.tasks={list(self.tasks)}: {' and '.join(sorted(late))} give later "
+                "frames, which a causal decoder does not read; give causal=false"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoDecoderModuleConfig:
+    """A video decoder and how it is trained.
+
+    Attributes:
+        network: its kind and shape; model=NAME chooses it.
+        optimizer: that of the run.
+        ema_decay: of the average of the weights, per step, which validation and decoding use.
+        token_dropout: share of the tokens that an example does not see.
+        l1_weight, l2_weight: of absolute and squared errors, of what the network predicts.
+        perceptual_weight: of LPIPS between frames; of a one-pass decoder.
+        perceptual_net: backbone of LPIPS: "alex" or "vgg".
+        change_weight: of the absolute error of the change from frame to frame; of a one-pass
+            decoder.
+        lpips_weights: file of the backbone of LPIPS; null: the usual sources.
+        val_steps: passes of a diffusion decoder in a validation.
+    """
+
+    network: VideoDecoderConfig
+    optimizer: AdamWConfig
+    ema_decay: float = 0.999
+    token_dropout: float = 0.15
+    l1_weight: float = 0.1
+    l2_weight: float = 1.0
+    perceptual_weight: float = 0.0
+    perceptual_net: str = "alex"
+    change_weight: float = 0.0
+    lpips_weights: str | None = None
+    val_steps: int = 4
+
+    def __post_init__(self) -> None:
+        below_one("model.", ema_decay=self.ema_decay, token_dropout=self.token_dropout)
+        weights = {
+            "l1_weight": self.l1_weight,
+            "l2_weight": self.l2_weight,
+            "perceptual_weight": self.perceptual_weight,
+            "change_weight": self.change_weight,
+        }
+        at_least(0.0, "model.", **weights)
+        at_least(1, "model.", val_steps=self.val_steps)
+        one_of(("alex", "vgg"), "model.", perceptual_net=self.perceptual_net)
+        if not any(weights.values()):
+            raise BadInput("model.l2_weight=0.0: all weights are 0; give one that is not")
+        for name in ("perceptual_weight", "change_weight"):
+            if weights[name] and isinstance(self.network, DiffusionDecoderConfig):
+                raise BadInput(
+                    f"model.{name}={weights[name]}: compares frames, and a diffusion decoder is "
+                    "trained on its prediction; leave it out, or take model=one_pass_decoder"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderClipsConfig(FramesConfig):
+    """Settings of clips for a video decoder.
+
+    Attributes:
+        tokenizer: a shipped one, a run folder, or a checkpoint folder; of images.
+        window_frames: frames of a window; the network's.
+        spacings: between the frames of a window; the network's.
+    """
+
+    tokenizer: str = "carracing"
+    window_frames: int
+    spacings: Sequence[int]
+    batch_size: int = 8
+    num_val_clips: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoDecodingConfig:
+    """How a video decoder makes frames.
+
+    Attributes:
+        num_steps: passes of a diffusion decoder (DDIM; 50 in GAIA-1); a few for "straight".
+        overlap: frames that a window has in common with the one that is decoded before it.
+        backwards: decode a drive from its end to its begin, as GAIA-1 does; a causal decoder goes
+            forwards.
+        image_share: share of the passes in which every frame is also decoded alone.
+        image_weight: weight of that prediction in those passes.
+        seed: of the noise; a clip's number is added to it.
+    """
+
+    num_steps: int = 50
+    overlap: int = 2
+    backwards: bool = True
+    image_share: float = 0.25
+    image_weight: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, "video.", num_steps=self.num_steps, overlap=self.overlap)
+        at_least(0, "video.", seed=self.seed)
+        share("video.", image_share=self.image_share, image_weight=self.image_weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeVideoSettings:
+    """Which video decoder is judged, and on what.
+
+    Attributes:
+        ckpt: a run folder (its newest checkpoint) or a checkpoint folder.
+        out: a new folder for the result; null: <run folder>/video.
+        tokenizer: of the tokens; null: that of the training.
+        split: whose drives.
+        num_clips: clips, spread evenly over the drives.
+        clip_frames: frames of a clip; odd, so that every second one can be interpolated.
+        allow_train: judge it on clips that it was trained on as well.
+        lpips_weights: file of LPIPS's backbone; null: the usual sources (docs/ruler.md).
+        device: null: a GPU if there is one.
+    """
+
+    ckpt: str
+    out: str | None = None
+    tokenizer: str | None = None
+    split: str = "test"
+    num_clips: int = 12
+    clip_frames: int = 33
+    allow_train: bool = False
+    lpips_weights: str | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        one_of(SPLIT_CHOICES, split=self.split)
+        at_least(1, num_clips=self.num_clips)
+        at_least(3, clip_frames=self.clip_frames)
+        if self.clip_frames % 2 == 0:
+            raise BadInput(f"clip_frames={self.clip_frames}: give an odd number, such as 33")
+
+
+@dataclass(frozen=True)
+class DecodedMediaConfig:
+    """Pictures of fixed validation windows: recorded, by the tokenizer, by the video decoder.
+
+    Attributes:
+        every_steps: optimizer steps between pictures.
+        num_clips: windows below each other.
+        num_steps: passes of a diffusion decoder.
+    """
+
+    every_steps: int = 1000
+    num_clips: int = 2
+    num_steps: int = 10
+
+    def __post_init__(self) -> None:
+        at_least(1, "callbacks.media.", every_steps=self.every_steps, num_clips=self.num_clips)
+        at_least(1, "callbacks.media.", num_steps=self.num_steps)

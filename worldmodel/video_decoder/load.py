@@ -1,0 +1,68 @@
+"""Opens a trained video decoder: a run or a checkpoint folder."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from drives.tokens.spec import TokenSpec
+from tokenizer.load import Tokenizer, load_tokenizer
+from training.checkpoints.fitting import fitted
+from training.checkpoints.folder import MANIFEST, open_checkpoint
+from training.checkpoints.manifests import entries
+from training.errors import BadInput
+from worldmodel.video_decoder.config import VideoDecoderConfig, VideoDecodingConfig
+from worldmodel.video_decoder.decoder import TokenVideoDecoder
+from worldmodel.video_decoder.networks import (
+    build_video_decoder,
+    decoder_from_description,
+    describe_decoder,
+)
+
+KIND = "video_decoder"
+AVERAGE = "ema.module."
+
+
+@dataclass(frozen=True)
+class VideoDecoderEntries:
+    """Manifest entries of a video decoder besides `Head`."""
+
+    network: dict[str, Any]
+    spec: TokenSpec
+
+
+def manifest_of_decoder(config: VideoDecoderConfig, spec: TokenSpec) -> dict[str, Any]:
+    """Manifest entries from which `load_video_decoder` rebuilds the network."""
+    return {"kind": KIND, "network": describe_decoder(config), "spec": asdict(spec)}
+
+
+def load_video_decoder(
+    path: str | Path,
+    tokenizer: str | Path | Tokenizer | None = None,
+    how: VideoDecodingConfig | None = None,
+) -> TokenVideoDecoder:
+    """Open a run folder (its newest whole checkpoint) or a checkpoint folder; the EMA weights.
+
+    Args:
+        tokenizer: that of the tokens; None: the one that its config names.
+
+    Raises:
+        BadInput: not there, damaged, of another kind, or of another tokenizer.
+    """
+    if not Path(path).exists():
+        raise BadInput(f"video_decoder={path}: no such run or checkpoint")
+    folder, manifest, stored = open_checkpoint(Path(path), KIND)
+    entry = entries(VideoDecoderEntries, manifest, folder)
+    config = decoder_from_description(entry.network, f"{folder / MANIFEST}: network")
+    weights = {
+        name.removeprefix(AVERAGE): value.float()
+        for name, value in stored.items()
+        if name.startswith(AVERAGE)
+    }
+    network = fitted(lambda: build_video_decoder(config, entry.spec), weights, folder)
+    network.eval().requires_grad_(False)
+    if tokenizer is None:
+        named = ((manifest.get("config") or {}).get("data") or {}).get("tokenizer")
+        if not isinstance(named, str):
+            raise BadInput(f"{folder}: names no tokenizer; give the one of its tokens")
+        tokenizer = named
+    return TokenVideoDecoder(network, load_tokenizer(tokenizer), how, folder, manifest)

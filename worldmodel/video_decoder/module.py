@@ -1,0 +1,148 @@
+"""The Lightning module of a video decoder: windows, their tokens, a task each, the loss."""
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from drives.clips.data_module import Clip
+from drives.clips.preprocessing import to_pixels
+from drives.tokens.spec import TokenSpec
+from tokenizer.load import Tokenizer
+from tokenizer.losses.lpips import load_lpips
+from tokenizer.metrics import psnr
+from training.checkpoints.sharded import shard
+from training.config import AdamWConfig
+from training.module import TrainedModule
+from training.watch.throughput import Work
+from worldmodel.video_decoder.config import (
+    VIDEO,
+    VideoDecoderConfig,
+    VideoDecoderModuleConfig,
+    VideoDecodingConfig,
+)
+from worldmodel.video_decoder.load import manifest_of_decoder
+from worldmodel.video_decoder.networks import (
+    ClipNoise,
+    DecoderLoss,
+    VideoDecoderNetwork,
+    build_video_decoder,
+)
+from worldmodel.video_decoder.tasks import DecodingTask, draw_spacings, draw_tasks
+from worldmodel.video_decoder.tokens import FrozenTokenizer
+
+
+class VideoDecoderModule(TrainedModule):
+    """A video decoder and an average of its weights (EMA).
+
+    Args:
+        spec, tokenizer: of the tokens; from the data.
+        settings: as those of `VideoDecoderModuleConfig`.
+    """
+
+    validated = ("val/loss", "val/psnr")
+    judged_by = "-m worldmodel.video_decoder"
+
+    def __init__(
+        self,
+        network: VideoDecoderConfig,
+        optimizer: AdamWConfig,
+        spec: TokenSpec,
+        tokenizer: Tokenizer,
+        **settings: Any,
+    ) -> None:
+        super().__init__(optimizer)
+        config = VideoDecoderModuleConfig(network=network, optimizer=optimizer, **settings)
+        self.settings, self.manifest = config, manifest_of_decoder(network, spec)
+        self.network: VideoDecoderNetwork = build_video_decoder(network, spec)
+        self.tokenizer = FrozenTokenizer(tokenizer)
+        self.perceptual = None
+        if config.perceptual_weight:
+            file = config.lpips_weights
+            self.perceptual = load_lpips(config.perceptual_net, Path(file) if file else None)
+            self.perceptual.check_size(spec.image_size)
+        self.start_ema(self.network, config.ema_decay)
+
+    @property
+    def trained(self) -> VideoDecoderNetwork:
+        return self.network
+
+    @property
+    def trained_layers(self) -> Iterable[Any]:
+        return self.network.blocks
+
+    @property
+    def recomputing(self) -> list[Any]:
+        return [self.network]
+
+    @property
+    def how(self) -> DecoderLoss:
+        given = self.settings
+        weights = (given.l1_weight, given.l2_weight, given.perceptual_weight, given.change_weight)
+        return DecoderLoss(*weights, self.perceptual)
+
+    def configure_model(self) -> None:
+        assert self.ema is not None
+        for whole in (self.network, self.ema.module):
+            shard((), whole, self.trainer)
+
+    def prepared(
+        self, clips: UInt8[Tensor, "b span 3 h w"], generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "b t 3 h w"], DecodingTask, Float[Tensor, "b t 3 h w"] | None]:
+        """Windows of clips, what each is decoded from, and the tokenizer's own frames."""
+        config = self.network.config
+        chosen, rate = draw_spacings(clips, config.window_frames, config.spacings, generator)
+        frames = to_pixels(chosen)
+        tokens = self.tokenizer.encode(frames)
+        dropout = self.settings.token_dropout
+        task = draw_tasks(tokens, rate, config.tasks, dropout, generator)
+        return frames, task, self.tokenizer.decode(tokens) if config.draft else None
+
+    def training_step(self, batch: Clip, batch_idx: int) -> Tensor:
+        frames, task, draft = self.prepared(batch.frames)
+        loss, terms = self.network.loss(frames, task, draft, self.how)
+        self.guard.see(loss)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        return loss
+
+    def validation_step(self, batch: Clip, batch_idx: int) -> None:
+        """The loss on fixed draws, and PSNR of windows decoded from all their tokens."""
+        assert self.ema is not None
+        network: Any = self.ema.module
+        generator = torch.Generator(self.device).manual_seed(batch_idx)
+        frames, task, draft = self.prepared(batch.frames, generator)
+        loss = network.loss(frames, task, draft, self.how, generator)[0]
+        whole = draw_tasks(task.tokens, task.rate, (VIDEO,), 0.0, generator)
+        noise = ClipNoise(range(len(frames)), self.device)
+        how = VideoDecodingConfig(num_steps=self.settings.val_steps)
+        made = network.make(whole, frames, draft, noise, how)
+        logs = {"val/loss": loss, "val/psnr": psnr(made.flatten(0, 1), frames.flatten(0, 1)).mean()}
+        self.log("step", float(self.global_step))  # or Lightning counts from 0
+        self.log_dict(logs, batch_size=len(frames), sync_dist=True)
+
+    @cached_property
+    def flops_per_window(self) -> int:
+        """FLOPs of one forward pass of the network over a window, counted by running one."""
+        config, spec = self.network.config, self.network.spec
+        size, device = spec.image_size, self.network.place.device
+        frames = torch.zeros(1, config.window_frames, 3, *size, device=device)
+        tokens = torch.zeros(1, config.window_frames, *spec.grid[1:], device=device).long()
+        rate = torch.zeros(1, device=device).long()
+        task = DecodingTask(tokens, tokens == 0, tokens[..., 0, 0] > 0, rate == 0, rate)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self.network(frames, task, frames if config.draft else None, rate.float())
+        return int(counter.get_total_flops())
+
+    def work(self, batch: Clip) -> Work:
+        """Frames of windows, their tokens, and 3x the forward FLOPs of the network (backward = 2
+        forward), without those of the frozen tokenizer.
+        """
+        frames = len(batch.frames) * self.network.config.window_frames
+        tokens = frames * self.network.spec.tokens_per_step
+        return Work(frames, tokens, 3 * len(batch.frames) * self.flops_per_window)

@@ -1,0 +1,69 @@
+"""Windows of a drive: which are decoded after which, and what each has in common with others."""
+
+from dataclasses import dataclass
+
+from training.errors import BadInput
+
+
+@dataclass(frozen=True)
+class WindowPlace:
+    """A window of a drive.
+
+    Attributes:
+        start: its first frame.
+        given: its frames that are there already, as first and last plus one, counted in the window.
+    """
+
+    start: int
+    given: tuple[int, int]
+
+
+def decoding_order(
+    num_frames: int, window: int, overlap: int, backwards: bool
+) -> list[WindowPlace]:
+    """The windows that cover a drive, in the order in which they are decoded.
+
+    Each has `overlap` frames in common with the one before it, the last one as many as it takes.
+
+    Raises:
+        BadInput: fewer frames than a window has, or an overlap that leaves no new frame.
+    """
+    if num_frames < window:
+        raise BadInput(
+            f"{num_frames} frames are shorter than the video decoder's window of {window}; "
+            "give longer clips"
+        )
+    if not 0 < overlap < window:
+        raise BadInput(f"video.overlap={overlap}: give 1 to {window - 1}, of a window of {window}")
+    places, done = [WindowPlace(0, (0, 0))], window  # counted from the end that is decoded first
+    while done < num_frames:
+        start = min(done - overlap, num_frames - window)
+        places.append(WindowPlace(start, (0, done - start)))
+        done = start + window
+    if not backwards:
+        return places
+    return [
+        WindowPlace(num_frames - window - place.start, (window - place.given[1], window))
+        if place.given[1]
+        else WindowPlace(num_frames - window, (0, 0))
+        for place in places
+    ]
+
+
+def upsampling_order(num_frames: int, window: int) -> list[WindowPlace]:
+    """Windows over 2N - 1 frames, every second one given; each begins with a given frame.
+
+    Args:
+        num_frames: N.
+
+    Raises:
+        BadInput: 2N - 1 frames are fewer than a window has.
+    """
+    total = 2 * num_frames - 1
+    if total < window:
+        raise BadInput(
+            f"{num_frames} frames give {total}, fewer than the video decoder's window of {window}; "
+            f"give {(window + 1) // 2} or more"
+        )
+    starts = [*range(0, total - window, window - 1), total - window]
+    return [WindowPlace(start, (0, 0)) for start in starts]
