@@ -1,6 +1,7 @@
 """Headless Chromium for tests of pages."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,3 +35,11 @@ def overflow(page: Any) -> int:
     """Pixels by which the page is wider than the window."""
     root = "document.documentElement"
     return int(page.evaluate(f"{root}.scrollWidth - {root}.clientWidth"))
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait; the page's policy forbids what Playwright's own waiting does."""
+    end = time.monotonic() + 60
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, f"never: {condition}"
+        page.wait_for_timeout(20)

@@ -70,6 +70,8 @@ class DriveSettings:
         port: of the page, on 127.0.0.1; 0: any that is free.
         rate: time steps per second that the page asks for; null: those of the data.
         device: null: a GPU if there is one.
+        export: a new HTML file that holds the dream and dreams by itself; null: a page that a
+            server drives.
     """
 
     ckpt: str
@@ -80,6 +82,7 @@ class DriveSettings:
     port: int = 8765
     rate: float | None = None
     device: str | None = None
+    export: str | None = None
 
     def __post_init__(self) -> None:
         one_of(SPLIT_CHOICES, split=self.split)

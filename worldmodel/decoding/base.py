@@ -168,8 +168,14 @@ class RowDecoder(FrameDecoder):
                 shape = len(logits), self.layout.tokens_per_step, logits.shape[-1]
                 self._drawn_from = logits.new_empty(shape)
             self._drawn_from[:, cells] = logits
-        drawn = sample(logits.flatten(0, 1), self.sampling, uniform)
+        drawn = self.choose(logits.flatten(0, 1), uniform)
         return self.both(drawn.view(logits.shape[:2]))
+
+    def choose(
+        self, logits: Float[Tensor, "row vocab"], uniform: Float[Tensor, " row"]
+    ) -> Int[Tensor, " row"]:
+        """One token per row."""
+        return sample(logits, self.sampling, uniform)
 
     @torch.inference_mode()
     def score_next(

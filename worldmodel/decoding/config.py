@@ -14,6 +14,7 @@ WAYS = {
         "raster",
         "speculative",
         "diagonal",
+        "portable",
         "maskgit",
         "keyframes",
         "occupancy",
@@ -142,8 +143,8 @@ class DecodingConfig:
     """How a world model is decoded; an option that is null is the method's own choice.
 
     Attributes:
-        method: auto | raster | speculative | diagonal | maskgit | occupancy | keyframes | whole |
-            whole_raster; auto is the exact one of the kind (docs/decoding.md).
+        method: auto | raster | speculative | diagonal | portable | maskgit | occupancy |
+            keyframes | whole | whole_raster; auto is the exact one of the kind (docs/decoding.md).
         slide_steps: frames that leave a full context at once.
         window: what becomes of the others: slide (read again) | roll (kept).
         dtype: of the weights: float32 | bfloat16 | float16 | int8.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from training.errors import BadInput
 from training.ranges import at_least, one_of
+from worldmodel.codec.exact.decoder import PortableDecoder
 from worldmodel.decoding.base import FrameDecoder
 from worldmodel.decoding.config import WAYS, Sampling
 from worldmodel.decoding.diagonal import DiagonalDecoder
@@ -115,6 +116,7 @@ METHODS = {
     "raster": Method(GPT, Decoder),
     "speculative": Method(GPT, speculative),
     "diagonal": Method(GPT, DiagonalDecoder),
+    "portable": Method(GPT, PortableDecoder),
     "maskgit": Method(Masked, MaskGIT),
     "occupancy": Method(Occupancy, OccupancyDecoder),
     "keyframes": Method(Keyframes, KeyframesDecoder),

@@ -19,7 +19,7 @@ def sample(
         return logits.argmax(dim=-1)
     logits = logits.float() / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
-        logits = logits.masked_fill(~_likeliest(logits, sampling.top_k), -torch.inf)
+        logits = logits.masked_fill(~likeliest(logits, sampling.top_k), -torch.inf)
     probs = logits.softmax(dim=-1)
     if sampling.top_p < 1:
         ordered, order = probs.sort(dim=-1, descending=True, stable=True)
@@ -39,7 +39,7 @@ def entropy(logits: Float[Tensor, "*cell vocab"]) -> Float[Tensor, "*cell"]:
     return -(log_probs.exp() * log_probs).sum(dim=-1)
 
 
-def _likeliest(logits: Float[Tensor, "row vocab"], k: int) -> Bool[Tensor, "row vocab"]:
+def likeliest(logits: Float[Tensor, "row vocab"], k: int) -> Bool[Tensor, "row vocab"]:
     """Mask of exactly `k` tokens per row; among equals of the k-th, the lowest ids stay.
 
     In bf16, up to one row in thirty has such a tie. The choice of `topk` among equals depends on

@@ -1,9 +1,12 @@
 """Drives the dream of a checkpoint in a local page: python -m worldmodel.drive ckpt=RUN
 
-The page is at http://127.0.0.1:8765/; nothing leaves this machine. Ctrl-C ends it.
+The page is at http://127.0.0.1:8765/; nothing leaves this machine. Ctrl-C ends it. With export=FILE
+the page becomes one file that dreams by itself.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -12,6 +15,7 @@ from training.disk.places import writable_folder
 from training.machine import compute_device
 from worldmodel.commands import DriveSettings
 from worldmodel.decoding.config import DecodingConfig, sampling_from
+from worldmodel.drive.export.write import check_export, write_export
 from worldmodel.drive.server import DriveServer
 from worldmodel.drive.session import DriveSession
 from worldmodel.dynamics.gpt.model import GPT
@@ -19,6 +23,27 @@ from worldmodel.env.world import DreamWorld, open_world
 
 # The tokens of "raster", which is a GPT's own choice, in a third of its time for one dream.
 QUICK = "speculative"
+PORTABLE = "portable"
+
+
+def settings_of(values: Mapping[str, Any]) -> DriveSettings:
+    return DriveSettings(**{name: values[name] for name in DriveSettings.__dataclass_fields__})
+
+
+def world_of(values: Mapping[str, Any]) -> DreamWorld:
+    settings = settings_of(values)
+    given = (settings.tokenizer, settings.split, settings.prompt_steps)
+    return open_world(settings.ckpt, values["data"]["source"], *given)
+
+
+def session_of(values: Mapping[str, Any], world: DreamWorld, method: str) -> DriveSession:
+    """The session of a GPT decoded by `method` unless another is asked for."""
+    settings, decoding = settings_of(values), dict(values["decoding"])
+    out, device = writable_folder("out", settings.out), compute_device(settings.device)
+    if decoding["method"] == DecodingConfig.method and isinstance(world.model.network, GPT):
+        decoding["method"] = method
+    dream = world.dream(sampling_from(values["sampling"]), device, **decoding)
+    return DriveSession(world, dream, settings.rate or world.fps, Path(out))
 
 
 def opened(cfg: DictConfig) -> DriveServer:
@@ -28,16 +53,21 @@ def opened(cfg: DictConfig) -> DriveServer:
         BadInput: as of `open_world`, `Dream` and `DriveServer`, or a place that cannot be written.
     """
     values = plain(cfg)
-    settings = DriveSettings(**{name: values[name] for name in DriveSettings.__dataclass_fields__})
-    out, device = writable_folder("out", settings.out), compute_device(settings.device)
-    given = (settings.tokenizer, settings.split, settings.prompt_steps)
-    world = open_world(settings.ckpt, values["data"]["source"], *given)
-    decoding = values["decoding"]
-    if decoding["method"] == DecodingConfig.method and isinstance(world.model.network, GPT):
-        decoding["method"] = QUICK
-    dream = world.dream(sampling_from(values["sampling"]), device, **decoding)
-    session = DriveSession(world, dream, settings.rate or world.fps, Path(out))
-    return DriveServer(session, settings.port)
+    session = session_of(values, world_of(values), QUICK)
+    return DriveServer(session, settings_of(values).port)
+
+
+def exported(cfg: DictConfig) -> str:
+    """Write the file of a config; what to say of it.
+
+    Raises:
+        BadInput: as of `opened`, `check_export` and `write_export`.
+    """
+    values = plain(cfg)
+    file, world = values["export"], world_of(values)
+    place = check_export(world, file)
+    size = write_export(session_of({**values, "device": "cpu"}, world, PORTABLE), place)
+    return f"{place}: {size / 1e6:.1f} MB; open it in a browser, it needs no server"
 
 
 def missing(world: DreamWorld) -> list[str]:
@@ -52,6 +82,9 @@ def missing(world: DreamWorld) -> list[str]:
 
 @command("commands/drive")
 def main(cfg: DictConfig) -> None:
+    if cfg.export is not None:
+        print(exported(cfg))
+        return
     server = opened(cfg)
     print(f"{server.url}  drives {cfg.ckpt}; Ctrl-C ends it", flush=True)
     for sentence in missing(server.session.world):

@@ -58,9 +58,9 @@ class KVCache:
         """Repeat every row `num_futures` times, example-major."""
         layers, batch, heads, positions, channels = self.keys.shape
         shape = (layers, batch * num_futures, heads, positions, channels)
-        other = KVCache(*shape, self.keys.dtype, self.keys.device)
+        other = type(self)(*shape, self.keys.dtype, self.keys.device)
         other.length = self.length
-        for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
+        for mine, theirs in zip(self.parts, other.parts, strict=True):
             past = mine[..., : self.length, :].repeat_interleave(num_futures, dim=1)
             theirs[..., : self.length, :] = past
         return other

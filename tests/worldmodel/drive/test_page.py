@@ -2,14 +2,13 @@
 
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import DESKTOP, PHONE, overflow
+from browser import DESKTOP, PHONE, overflow, until
 from tiny_world import write_world
 
 from drives.carracing.config import CarRacingConfig
@@ -44,14 +43,6 @@ def driven(server: DriveServer, width: int = DESKTOP, **options: Any) -> Iterato
     server.shutdown()
     server.server_close()
     assert not faults
-
-
-def until(page: Any, condition: str) -> None:
-    """Wait; the page's policy forbids what Playwright's own waiting does."""
-    end = time.monotonic() + 60
-    while not page.evaluate(condition):
-        assert time.monotonic() < end, f"never: {condition}"
-        page.wait_for_timeout(20)
 
 
 @pytest.fixture

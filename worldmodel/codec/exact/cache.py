@@ -61,9 +61,6 @@ class RoundedCache(KVCache):
             out = numbers.attend(grouped, *held, hidden, None, scale)
             return out.unflatten(2, (-1, new)).flatten(1, 2)
 
-    def expand(self, num_futures: int) -> "RoundedCache":
-        raise NotImplementedError("a codec has one future")
-
     @property
     def parts(self) -> tuple[Float[Tensor, "layer batch kv_head position _"], ...]:
         return self.keys, self.values, *self.scales

@@ -18,9 +18,10 @@ EXACT = frozenset(
     copy_ detach detach_ div div_ embedding empty empty_like eq expand expand_as fill_ flatten floor
     full full_like gather ge gt index index_select le lift_fresh logical_and logical_not
     logical_or lt masked_fill maximum minimum movedim mul mul_ ne neg new_empty new_full
-    new_ones new_zeros numpy_T ones ones_like pad permute repeat repeat_interleave reshape round
+    new_ones new_zeros numpy_T ones ones_like pad permute pixel_shuffle
+    repeat repeat_interleave reshape round
     scatter select sign slice split split_with_sizes sqrt squeeze stack t to transpose tril triu
-    type_as unbind unflatten unsqueeze view where zero_ zeros zeros_like
+    type_as unbind unflatten unsqueeze upsample_nearest2d view where zero_ zeros zeros_like
     """.split()  # noqa: SIM905 (a list of words would be a page)
 )
 WHOLE = frozenset({"remainder", "floor_divide", "cumsum"})  # exact for integers
@@ -33,13 +34,15 @@ class ExactArithmetic(TorchDispatchMode):
 
     Args:
         network: in float32; its weights are rounded once.
+        grain: of its layers.
 
     Raises:
         BadInput: an operation that is not known to be exact.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, grain: numbers.Grain = numbers.WIDE) -> None:
         super().__init__()
+        self.grain = grain
         held = [*network.parameters(), *network.buffers()]
         self.owned = {value.untyped_storage().data_ptr() for value in held}
         self.weights: dict[Any, tuple[Tensor, Tensor]] = {}
@@ -81,13 +84,14 @@ class ExactArithmetic(TorchDispatchMode):
         key = value.data_ptr(), value.shape, value.stride(), value.dtype
         known = self.weights.get(key)
         if known is None:
-            known = numbers.rounded((value.flatten(1) if flat else value).contiguous())
+            rows = (value.flatten(1) if flat else value).contiguous()
+            known = numbers.rounded(rows, self.grain.weights, self.grain.most_terms)
             if value.untyped_storage().data_ptr() in self.owned:
                 self.weights[key] = known
         return known
 
     def on_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return numbers.products(x, self.weight(weight), bias).to(x.dtype)
+        return numbers.products(x, self.weight(weight), bias, self.grain.inputs).to(x.dtype)
 
     def on_matmul(self, a: Tensor, b: Tensor) -> Tensor:
         return numbers.products(a, numbers.rounded(b.mT)).to(a.dtype)
@@ -109,7 +113,8 @@ class ExactArithmetic(TorchDispatchMode):
         size = (weight.shape[2], weight.shape[3])
         rows = self.weight(weight, flat=True)
         places = tuple(stride), tuple(padding), tuple(dilation)
-        return numbers.convolution(x, rows, bias, size, *places).to(x.dtype)
+        out = numbers.convolution(x, rows, bias, size, *places, self.grain.inputs)
+        return out.to(x.dtype)
 
     def on_layer_norm(
         self,
@@ -122,6 +127,17 @@ class ExactArithmetic(TorchDispatchMode):
     ) -> Tensor:
         assert list(shape) == list(x.shape[-1:])
         return numbers.layer_norm(x, weight, bias, eps).to(x.dtype)
+
+    def on_group_norm(
+        self,
+        x: Tensor,
+        groups: int,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        eps: float = 1e-5,
+        cudnn_enabled: bool = True,
+    ) -> Tensor:
+        return numbers.group_norm(x, groups, weight, bias, eps).to(x.dtype)
 
     def on_rms_norm(
         self, x: Tensor, shape: list[int], weight: Tensor | None = None, eps: float | None = None

@@ -14,9 +14,7 @@ Scales belong to rows, so a row's result does not depend on the rows beside it.
 """
 
 from collections.abc import Callable
-from decimal import Decimal, localcontext
-from functools import cache
-from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +22,21 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from training.errors import BadInput
+from worldmodel.codec.exact.tables import (
+    DEPTH,
+    FINE,
+    GRAIN,
+    STEPS,
+    WIDTH,
+    exp_tables,
+    floats,
+    normal_tables,
+    tanh_tables,
+)
 
 LIMIT = 2.0**19  # largest operand of a product
 MOST_TERMS = 2**15  # LIMIT ** 2 * MOST_TERMS = 2 ** 53
 MASS = 2.0**30  # what exp(0) counts in the sum of a softmax
-STEPS = 2.0**16  # steps of a logit that the table of exp resolves
-DEPTH = 32  # logits further below the largest count nothing
-FINE = 10  # bits of the fine table; the rest indexes the coarse one
-WIDTH, GRAIN = 8, 256  # the tables of GELU reach from -WIDTH to WIDTH, with 1 / GRAIN between
 TINY = 1e-30
 PIECE = 2**15  # numbers that a chain of operations takes at once: they stay in the cache
 MOST_SCORES = 2**18  # of attention at once
@@ -40,21 +45,48 @@ BLOCK = 64  # queries of causal attention at once
 Rounded = tuple[Tensor, Tensor]  # integers in float64 [*shape dim], and scales [*shape 1]
 
 
-def rounded(x: Float[Tensor, "*shape dim"]) -> Rounded:
-    """Integers of at most `LIMIT` in float64, and a scale for every row; x is their product."""
-    if x.shape[-1] > MOST_TERMS:
-        raise BadInput(f"a sum of {x.shape[-1]} terms is not exact; {MOST_TERMS} at most")
+class Grain(NamedTuple):
+    """How finely the operands of layers are rounded.
+
+    Attributes:
+        inputs, weights: largest integers; that of the inputs is a power of two.
+        most_terms: of a sum, which stays exact.
+    """
+
+    inputs: float = LIMIT
+    weights: float = LIMIT
+    most_terms: int = MOST_TERMS
+
+
+WIDE = Grain()
+# Weights of 8 bits, inputs of 14, and sums in int32: what a browser multiplies fastest.
+BYTES = Grain(2.0**13, 127.0, 2**31 // (2**13 * 127))
+
+
+def rounded(
+    x: Float[Tensor, "*shape dim"], limit: float = LIMIT, most_terms: int = MOST_TERMS
+) -> Rounded:
+    """Integers of at most `limit` in float64, and a scale for every row; x is their product."""
+    if x.shape[-1] > most_terms:
+        raise BadInput(f"a sum of {x.shape[-1]} terms is not exact; {most_terms} at most")
     x = x.float()
-    # The limit is a power of two: the largest number becomes the limit, and no rounding passes it.
-    scale = x.abs().amax(-1, keepdim=True).clamp_(min=TINY).mul_(1 / LIMIT)
+    # The largest number becomes the limit: rounding a quotient that is a little larger goes down.
+    scale = x.abs().amax(-1, keepdim=True).clamp_(min=TINY).mul_(1 / limit)
     return (x / scale).round_().double(), scale
 
 
 def products(
-    a: Float[Tensor, "*shape left dim"], b: Rounded, bias: Float[Tensor, " right"] | None = None
+    a: Float[Tensor, "*shape left dim"],
+    b: Rounded,
+    bias: Float[Tensor, " right"] | None = None,
+    limit: float = LIMIT,
 ) -> Float[Tensor, "*shape left right"]:
-    """a @ b.T + bias for the integers and scales [right dim] of `rounded`; float32."""
-    integers, scale = rounded(a)
+    """a @ b.T + bias for the integers and scales [right dim] of `rounded`; float32.
+
+    Args:
+        limit: largest integer of `a`.
+    """
+    integers, scale = rounded(a, limit)
     out = (integers @ b[0].mT).float().mul_(scale).mul_(b[1].mT)
     return out if bias is None else out.add_(bias)
 
@@ -84,7 +116,7 @@ def in_pieces(work: Callable[[Tensor], Tensor], x: Float[Tensor, "*shape"]) -> T
 
 def exp(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """exp of numbers that are not positive, to 2 ** -16 in the exponent; 0 below -32."""
-    coarse, fine = _floats(_exp_tables)
+    coarse, fine = floats(exp_tables)
     steps = (x.float() * -STEPS).clamp_(max=STEPS * DEPTH).round_().int()
     found = _looked_up(coarse, steps >> FINE)
     return found.mul_(_looked_up(fine, steps & (2**FINE - 1)))
@@ -118,6 +150,19 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     return _affine(out, weight, bias)
 
 
+def group_norm(
+    x: Float[Tensor, "n channel *place"],
+    groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Float[Tensor, "n channel *place"]:
+    rows = layer_norm(x.reshape(len(x), groups, -1), None, None, eps)
+    shape = (-1, *[1] * (x.ndim - 2))
+    parts = (None if part is None else part.view(shape) for part in (weight, bias))
+    return _affine(rows.view(x.shape), *parts)
+
+
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     integers, scale = rounded(x)
     scale = scale.double()
@@ -141,7 +186,7 @@ def _silu(x: Tensor) -> Tensor:
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """x times a table: of the normal distribution, or as Hendrycks and Gimpel (2016) by tanh."""
-    values, slopes = _floats(_tanh_tables if approximate == "tanh" else _normal_tables)
+    values, slopes = floats(tanh_tables if approximate == "tanh" else normal_tables)
 
     def work(x: Tensor) -> Tensor:
         last = 2 * WIDTH * GRAIN  # of the intervals: what is further out lies at its end
@@ -227,71 +272,10 @@ def convolution(
     stride: tuple[int, ...],
     padding: tuple[int, ...],
     dilation: tuple[int, ...],
+    limit: float = LIMIT,
 ) -> Tensor:
     """A 2D convolution; `weight` is rounded, with a row per output channel."""
     patches = F.unfold(x.float(), size, dilation, padding, stride)
-    out = products(patches.mT, weight, bias).mT
+    out = products(patches.mT, weight, bias, limit).mT
     height = (x.shape[2] + 2 * padding[0] - dilation[0] * (size[0] - 1) - 1) // stride[0] + 1
     return out.unflatten(-1, (height, -1))
-
-
-@cache
-def _exp_tables() -> tuple[Tensor, Tensor]:
-    """exp(-k 2**(FINE - 16)) and exp(-k 2**-16)."""
-    with localcontext() as context:
-        context.prec = 40
-        fine = [float((Decimal(-k) / int(STEPS)).exp()) for k in range(2**FINE)]
-        count = int(STEPS * DEPTH) >> FINE
-        coarse = [float((Decimal(-k << FINE) / int(STEPS)).exp()) for k in range(count)]
-    return torch.tensor([*coarse, 0.0], dtype=torch.float64), torch.tensor(
-        fine, dtype=torch.float64
-    )
-
-
-@cache
-def _floats(tables: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    first, second = tables()
-    return first.float(), second.float()
-
-
-@cache
-def _normal_tables() -> tuple[Tensor, Tensor]:
-    """The normal distribution function, by its Taylor series."""
-    with localcontext() as context:
-        context.prec = 40
-        root = (2 * Decimal("3.14159265358979323846264338327950288419716939937510")).sqrt()
-
-        def above(x: Decimal) -> Decimal:
-            term = total = x
-            n = 1
-            while abs(term) > Decimal(10) ** -25:
-                n += 2
-                term = term * x * x / n
-                total += term
-            return Decimal("0.5") + total * (-x * x / 2).exp() / root
-
-        return _table(above)
-
-
-@cache
-def _tanh_tables() -> tuple[Tensor, Tensor]:
-    """(1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
-    with localcontext() as context:
-        context.prec = 30
-        twice = 2 * (2 / Decimal("3.14159265358979323846264338327950288")).sqrt()
-
-        def above(x: Decimal) -> Decimal:
-            return 1 / (1 + (-twice * (x + Decimal("0.044715") * x * x * x)).exp())
-
-        return _table(above)
-
-
-def _table(above: Callable[[Decimal], Decimal]) -> tuple[Tensor, Tensor]:
-    """Values at the ends of intervals from -WIDTH to WIDTH, and what each adds; x and -x make 1."""
-    half = [above(Decimal(k) / GRAIN) for k in range(WIDTH * GRAIN + 1)]
-    half[-1] = Decimal(1)  # beyond the table: 1 and 0
-    values = [1 - y for y in reversed(half)] + half[1:]
-    steps = [float(b - a) for a, b in pairwise(values)]
-    return torch.tensor([float(y) for y in values], dtype=torch.float64), torch.tensor(
-        [*steps, 0.0], dtype=torch.float64
-    )
