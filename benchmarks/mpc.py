@@ -3,13 +3,14 @@
     python -m benchmarks.mpc data/tokens/NAME CHECKPOINT [CHECKPOINT ...] --episodes 4 --write
 
 Tracks are those of no embedded drive. A careful scripted driver starts the car; then every policy
-drives from the same state. Random driving takes recorded actions of any situation.
+drives from the same state. Random driving takes recorded actions of any situation. All cars of a
+policy plan in one batch, on `--device`; candidates are recorded actions, the best one is taken.
 """
 
 import argparse
 import time
-from collections.abc import Callable
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,6 @@ from worldmodel.evaluation.intervals import mean_over_drives
 from worldmodel.evaluation.report.terminal import interval
 from worldmodel.evaluation.values.rewards import RewardHead, fit_rewards, rewarded
 from worldmodel.load import load_world_model
-from worldmodel.planning.agent import PlanningAgent
 from worldmodel.planning.config import PlanningConfig
 from worldmodel.planning.proposals import RecordedActions
 from worldmodel.planning.values import ActionValues
@@ -77,21 +77,53 @@ class Episode:
         return self.simulator.earned
 
 
-def driven(episode: Episode, choose: Callable[[Episode], object], num_steps: int) -> float:
-    return sum(episode.step(choose(episode)) for _ in range(num_steps))
+Policy = Callable[[Sequence[Episode]], list[object]]
 
 
-def planned(
-    episode: Episode, agent: PlanningAgent, known: dict[int, int], spent: list[float]
-) -> Controlled:
-    """Show the agent what is new, and ask it."""
-    for tokens, row in episode.seen[known.get(id(episode), 0) :]:
-        agent.see(tokens, None if row is None else torch.from_numpy(row))
-    known[id(episode)] = len(episode.seen)
-    start = time.process_time()
-    action = agent.act()
-    spent.append(time.process_time() - start)
-    return Controlled(action.numpy())
+def driven(episodes: Sequence[Episode], policy: Policy, num_steps: int) -> list[float]:
+    """The return of every episode."""
+    returns = np.zeros(len(episodes))
+    for _ in range(num_steps):
+        drivers = policy(episodes)
+        returns += [e.step(driver) for e, driver in zip(episodes, drivers, strict=True)]
+    return [float(one) for one in returns]
+
+
+class Planned:
+    """Plans for all cars at once: random shooting with recorded actions.
+
+    Attributes:
+        spent: seconds of every plan, per car.
+    """
+
+    def __init__(
+        self, values: ActionValues, proposals: RecordedActions, num: int, device: str
+    ) -> None:
+        self.values, self.proposals, self.num, self.device = values, proposals, num, device
+        self.generator = torch.Generator().manual_seed(0)
+        self.spent: list[float] = []
+
+    def __call__(self, episodes: Sequence[Episode]) -> list[object]:
+        start, most = time.perf_counter(), self.values.most_frames
+        seen = [e.seen[-most:] for e in episodes]
+        tokens = torch.stack([torch.stack([frame for frame, _ in one]) for one in seen])
+        rows = torch.stack([_rows(one) for one in seen])
+        newest = [torch.from_numpy(e.seen[-1][1]) for e in episodes]
+        candidates = torch.stack([self.proposals(n, self.num, self.generator) for n in newest])
+        several = candidates.shape[1]
+        asked = [part.repeat_interleave(several, dim=0).to(self.device) for part in (tokens, rows)]
+        seed = int(torch.randint(2**31, (), generator=self.generator))
+        worth = self.values(*asked, candidates.flatten(0, 1).to(self.device), seed).cpu()
+        best = worth.unflatten(0, (-1, several)).argmax(dim=1)
+        self.spent.append((time.perf_counter() - start) / len(episodes))
+        chosen = candidates[torch.arange(len(best)), best, 0]
+        return [Controlled(row.numpy()) for row in chosen]
+
+
+def _rows(seen: Sequence[tuple[torch.Tensor, Row | None]]) -> torch.Tensor:
+    """Rows between the frames; the first of them led there."""
+    rows = [torch.from_numpy(row) for _, row in seen[1:] if row is not None]
+    return torch.stack(rows) if rows else torch.empty(0, 0)
 
 
 def main() -> None:
@@ -104,59 +136,47 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=4)
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--stack", type=int, default=2, help="frames that rewards are read from")
-    parser.add_argument("--first", type=int, default=0, help="number of the first track")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--write", action="store_true", help="append to docs/results.md")
     args = parser.parse_args()
     store, tokenizer = TokenStore(args.store), load_tokenizer("carracing")
     trained = store.drives("train")
-    numbers = range(args.first, args.first + args.episodes)
+    recorded = RecordedActions(trained, args.horizon)
+    rng = np.random.default_rng(0)
 
     @cache
     def head_of(stack: int) -> RewardHead:
         known = rewarded(trained, store.columns.index(REWARD), store.spec.grid[1:], stack)
-        return fit_rewards(*known, store.spec, REWARD_STEPS)
+        return fit_rewards(*known, store.spec, REWARD_STEPS).to(args.device)
 
-    num_steps, spent = round(args.seconds * FRAMES_PER_S), {}
-    recorded = RecordedActions(trained, args.horizon)
-    rng = np.random.default_rng(0)
-    policies: dict[str, Callable[[int], Callable[[Episode], object]]] = {
-        "random": lambda number: (
-            lambda episode: Controlled(recorded.before[rng.integers(len(recorded.before))])
-        ),
-        "scripted": lambda number: lambda episode: episode.scripted,
+    def planning(name: str) -> Planned:
+        network = load_world_model(name).network.to(args.device)
+        head = head_of(network.sample_steps if network.state_steps else args.stack)
+        samples = args.samples * args.horizon if network.state_steps else args.samples
+        values = ActionValues(network, head, PlanningConfig().gamma, samples)
+        return Planned(values, recorded, args.candidates, args.device)
+
+    def at_random(episodes: Sequence[Episode]) -> list[object]:
+        picked = rng.integers(len(recorded.before), size=len(episodes))
+        return [Controlled(row) for row in recorded.before[picked]]
+
+    policies: dict[str, Policy] = {
+        "random": at_random,
+        "scripted": lambda episodes: [e.scripted for e in episodes],
+        **{name: planning(name) for name in args.models},
     }
-    for name in args.models:
-        spent[name] = []
-        policies[name] = partial(_planning, name, args, head_of, recorded, spent[name])
-    cells = []
+    cells, numbers = [], [str(number) for number in range(args.episodes)]
     for name, policy in policies.items():
-        returns = [
-            driven(Episode(number, tokenizer), policy(number), num_steps) for number in numbers
-        ]
-        error = mean_over_drives(returns, [str(number) for number in numbers])
-        cost = f"{np.mean(spent[name]):.2f}" if spent.get(name) else ""
+        cars = [Episode(int(number), tokenizer) for number in numbers]
+        returns = driven(cars, policy, round(args.seconds * FRAMES_PER_S))
+        error = mean_over_drives(returns, numbers)
+        cost = f"{np.mean(policy.spent):.3f}" if isinstance(policy, Planned) else ""
         cells.append([name, interval(vars(error)), cost])
         print(*cells[-1], [round(one, 1) for one in returns], flush=True)
-    told = f"{args.episodes} unseen tracks of {args.seconds:g} s, {args.candidates} candidates"
-    table = markdown_table(["policy", "return", "CPU s per decision"], cells)
+    told = f"{args.episodes} unseen tracks of {args.seconds:g} s, {args.candidates} candidates, "
+    told += f"a rollout of {args.horizon} frames, {args.samples} per candidate, on {args.device}"
+    table = markdown_table(["policy", "return", "s per decision"], cells)
     report(f"MPC on CarRacing: {told}\n\n{table}", args.write)
-
-
-def _planning(
-    name: str,
-    args: argparse.Namespace,
-    head_of: Callable[[int], RewardHead],
-    recorded: RecordedActions,
-    spent: list[float],
-    number: int,
-) -> Callable[[Episode], object]:
-    network = load_world_model(name).network
-    head = head_of(network.sample_steps if network.state_steps else args.stack)
-    samples = args.samples * args.horizon if network.state_steps else 1  # equally many frames
-    config = PlanningConfig(num_candidates=args.candidates, horizon=args.horizon, seed=number)
-    values = ActionValues(network, head, config.gamma, samples)
-    agent = PlanningAgent(values, recorded, config)
-    return partial(planned, agent=agent, known={}, spent=spent)
 
 
 if __name__ == "__main__":
