@@ -71,7 +71,13 @@ from worldmodel.evaluation.config import (
     DecodingBenchSettings,
     EvalSettings,
 )
+from worldmodel.heads.config import HeadsSettings
 from worldmodel.known_entropy.config import KnownEntropySourceConfig
+from worldmodel.proving_ground.config import (
+    CloningConfig,
+    DreamTrainingConfig,
+    ProvingGroundSettings,
+)
 from worldmodel.video_decoder.config import (
     DecodedMediaConfig,
     DecoderClipsConfig,
@@ -96,6 +102,13 @@ COMMANDS: dict[str, dict[str, type]] = {
     "commands/rollout": {"": RolloutSettings, **DECODING},
     "commands/drive": {"": DriveSettings, **DECODING},
     "commands/video_decoder": {"": JudgeVideoSettings, "video": VideoDecodingConfig, **EVIDENCE},
+    "commands/heads": {"": HeadsSettings, **EVIDENCE},
+    "commands/proving_ground": {
+        "": ProvingGroundSettings,
+        "cloning": CloningConfig,
+        "dream_training": DreamTrainingConfig,
+        **DECODING,
+    },
     "commands/world_model/convert": {"": ConvertModelSettings, "options": PublishedModelOptions},
     "commands/encode": {"": EncodeSettings, "options": PublishedOptions, **DATA, **PATHS},
     "commands/decode": {"": DecodeSettings, "options": PublishedOptions},

@@ -1,0 +1,147 @@
+"""Trains heads on the columns of the drives, and judges them on drives that were held out."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.stats import rankdata
+from torch import Tensor
+
+from drives.actions.units import REWARD
+from drives.tokens.drive import TokenDrive
+from drives.tokens.store import TokenStore
+from training.errors import BadInput
+from worldmodel.evaluation.intervals import Estimate, bootstrap
+from worldmodel.evaluation.values.rewards import fit_rewards, rewarded
+from worldmodel.heads.config import HeadsSettings
+from worldmodel.heads.heads import FrameHeads
+
+SUM_S = 2.0  # a reward comes in pieces: its sum over this time says more than one step
+RESAMPLES = 200
+Column = Float[np.ndarray, " frame"]
+
+
+def train_heads(store: TokenStore, settings: HeadsSettings, device: str) -> FrameHeads:
+    """A head for every column.
+
+    Raises:
+        BadInput: the store lacks a column, or it never changes.
+    """
+    places = {name: _place(store, name, settings) for name in settings.columns}
+    if settings.with_actions and not store.action_names:
+        raise BadInput(f"with_actions={list(settings.with_actions)}: {store.root} has no actions")
+    drives = [d for d in store.drives("train") if _is_usable(d, settings.num_frames)]
+    if not drives:
+        raise BadInput(f"heads: no whole train drive has over {settings.num_frames} time steps")
+    found = {}
+    for name in settings.columns:
+        acted = name in settings.with_actions
+        span = max(1, round(settings.smooth_s / store.spec.step_s)) if name == REWARD else 1
+        parts = [
+            _examples(drive, places[name], grid_of(store), settings.num_frames, span)
+            for drive in drives
+        ]
+        stacks, values, rows = (torch.cat(side).to(device) for side in zip(*parts, strict=True))
+        given = (stacks, values, store.spec, settings.steps, settings.seed, rows if acted else None)
+        try:
+            found[name] = fit_rewards(*given)
+        except BadInput as error:
+            raise BadInput(f"columns: {name}: {error}") from error
+    return FrameHeads(found, settings.num_frames, store.spec, tuple(store.action_names))
+
+
+def scores_of(
+    heads: FrameHeads, store: TokenStore, split: str, device: str
+) -> dict[str, dict[str, Estimate]]:
+    """Of every head on the drives of a split, by measure, with intervals over drives.
+
+    r2: 1 less the squared error over that of the mean. r2_sum: the same of sums over `SUM_S`.
+    auc: of shares and of zeros and ones: the chance that a frame above the middle is ranked before
+    one below.
+    """
+    span, found = max(1, round(SUM_S / store.spec.step_s)), {}
+    drives = [drive for drive in store.drives(split) if _is_usable(drive, heads.num_frames)]
+    for name, head in heads.heads.items():
+        pairs = {}
+        for drive in drives:
+            place = store.columns.index(name)
+            stacks, values, rows = _examples(drive, place, grid_of(store), heads.num_frames)
+            with torch.inference_mode():
+                read = head(stacks.to(device), rows.to(device)[:, None])[:, 0]
+            pairs[drive.id] = read.cpu().numpy(), values.numpy()
+        sums = {key: (_sums(read, span), _sums(real, span)) for key, (read, real) in pairs.items()}
+        scores = {"r2": _estimate(_r2, pairs), "r2_sum": _estimate(_r2, sums)}
+        real = np.concatenate([own for _, own in pairs.values()])
+        if real.min() == 0 and real.max() == 1:
+            scores["auc"] = _estimate(_auc, pairs)
+        found[name] = scores
+    return found
+
+
+def grid_of(store: TokenStore) -> tuple[int, int]:
+    """Rows and columns of tokens of a time step."""
+    count, rows, columns = store.spec.grid
+    return count * rows, columns
+
+
+def _is_usable(drive: TokenDrive, num_frames: int) -> bool:
+    return not drive.damage and drive.num_steps > num_frames
+
+
+def _examples(
+    drive: TokenDrive, place: int, grid: tuple[int, int], num_frames: int, span: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Stacks of frames, a column of the rows that led to them, and the actions of these rows.
+
+    Args:
+        place: of the column in the store.
+        span: the column's mean is taken over as many steps around each.
+    """
+    stacks, values = rewarded([drive], place, grid, num_frames)
+    rows = torch.from_numpy(np.array(drive.actions[-1 - len(values) : -1], np.float32))
+    if span > 1:
+        ones = np.ones(span)
+        sums = (np.convolve(of, ones, "same") for of in (values, np.ones(len(values))))
+        values = torch.from_numpy(np.divide(*sums)).float()
+    return stacks, values, rows
+
+
+def _place(store: TokenStore, name: str, settings: HeadsSettings) -> int:
+    if name not in store.columns:
+        raise BadInput(
+            f"columns={list(settings.columns)}: {store.root} has no column {name!r}, but "
+            f"{', '.join(store.columns)}; the embedded drives have rewards and the road by "
+            "data=drives data.source.carracing.rewards=true data.source.carracing.off_road=true"
+        )
+    return store.columns.index(name)
+
+
+def _sums(values: Column, span: int) -> Column:
+    """Of every whole span of steps."""
+    num = len(values) // span
+    sums: Column = values[: num * span].reshape(num, span).sum(1)
+    return sums
+
+
+def _estimate(
+    measure: Callable[[Column, Column], float], pairs: dict[str, tuple[Column, Column]]
+) -> Estimate:
+    read, real = (np.concatenate(side) for side in zip(*pairs.values(), strict=True))
+    drives = [name for name, (one, _) in pairs.items() for _ in one]
+    return bootstrap(lambda at: measure(read[at], real[at]), drives, RESAMPLES)
+
+
+def _r2(read: Column, real: Column) -> float:
+    spread = float(((real - real.mean()) ** 2).sum())
+    return 1 - float(((read - real) ** 2).sum()) / spread if spread > 0 else float("nan")
+
+
+def _auc(read: Column, real: Column) -> float:
+    """Mann and Whitney's U as a share; NaN where one kind is missing."""
+    above = real > 0.5
+    num = int(above.sum())
+    if not 0 < num < len(real):
+        return float("nan")
+    ranks = float(rankdata(read)[above].sum())
+    return (ranks - num * (num + 1) / 2) / (num * (len(real) - num))
