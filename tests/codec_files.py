@@ -1,6 +1,7 @@
 """A small world model and tokens that the tests of the codec code."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,13 +21,13 @@ NAMES = ("steering", "speed_mps")
 SMALL = ["--segment-steps", "7", "--parallel", "2"]
 
 
-def make_checkpoint(path: Path, seed: int = 0, actions: str = "continuous") -> str:
+def make_checkpoint(path: Path, seed: int = 0, actions: str = "continuous", **facts: Any) -> str:
     torch.manual_seed(seed)
     layout = LayoutConfig(actions)
     config = WholeFrameConfig(24, 2, 0, 2, context_steps=3, layout=layout)
     network = build_dynamics(config, SPEC, 2)
     weights = {f"network.{name}": value for name, value in network.state_dict().items()}
-    write_checkpoint(path, weights, manifest_of(config, SPEC, NAMES))
+    write_checkpoint(path, weights, manifest_of(config, SPEC, NAMES) | facts)
     return str(path)
 
 

@@ -221,6 +221,7 @@ class TokenDataModule(L.LightningDataModule):
         facts["train_footage"] = sorted(
             {*facts["train_footage"], *split_facts(stored)["train_footage"]}
         )
+        facts["train_steps"] = sum(drive.num_steps for drive in self.store.drives("train"))
         made_by = self.store.manifest.get("notes", {}).get(TOKENIZER_NOTE)
         return facts | ({"tokenizer": made_by} if made_by else {})
 

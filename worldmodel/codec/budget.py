@@ -1,10 +1,4 @@
-"""Total size, model included, against minutes of driving: where a model begins to pay for itself.
-
-A packed model costs its bytes once, then its bits per token; a general compressor costs nothing
-first, and learns from what it has read. Its bits are measured on the first eighth, quarter, half
-and all of the tokens, and go on by the power law A n^-a that fits them best. A model's bits are
-those of the tokens that it is given, at any length: which assumes that other drives are as hard.
-"""
+"""Total size, model included, against minutes of driving: where models pay for their bytes."""
 
 import math
 import tempfile
@@ -13,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Integer
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from training.disk.leftovers import written_whole
@@ -22,63 +16,27 @@ from training.errors import BadInput
 from training.pages.html_page import svg
 from training.pages.text_table import text_table
 from worldmodel.codec.compress import compress, measured
+from worldmodel.codec.crossing import LONGEST, Cost, Costs, along, crossing, falling, law_over
 from worldmodel.codec.distributions.models import open_models
 from worldmodel.codec.options import CodecOptions
 from worldmodel.codec.packed import is_packed
-from worldmodel.codec.rivals import rivals
 from worldmodel.codec.tokens import open_tokens
 
-PARTS = (8, 4, 2, 1)  # the shares of the tokens that a rival is measured on
-LONGEST = 1e7  # minutes
 PROJECTED = 5000.0  # minutes: the size of commaVQ's challenge
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a codec needs: bytes at first, and bits per token that fall as n^-slope.
+class Trained:
+    """A packed model and its training.
 
     Attributes:
-        bits: of a token, after `tokens` of them.
+        steps: optimizer steps; None where the file does not say.
+        frames: of the drives that it was trained on.
     """
 
-    name: str
-    bytes: float
-    bits: float
-    slope: float = 0.0
-    tokens: float = 1.0
-
-    def total(self, tokens: float) -> float:
-        """Bytes of so many tokens, with the model."""
-        return self.bytes + tokens * self.bits * (tokens / self.tokens) ** -self.slope / 8
-
-
-def crossing(ours: Cost, theirs: Cost, per_minute: float) -> tuple[float, float] | None:
-    """Minutes between which ours is smaller, up to `LONGEST`; None: nowhere.
-
-    A rival that goes on learning comes back: the model's bits do not fall.
-    """
-    minutes = np.geomspace(1e-2, LONGEST, 4000)
-    wins = [ours.total(m * per_minute) < theirs.total(m * per_minute) for m in minutes]
-    if True not in wins:
-        return None
-    first = wins.index(True)
-    last = wins.index(False, first) if False in wins[first:] else len(wins) - 1
-    return float(minutes[first]), float(minutes[last])
-
-
-def falling(tokens: Integer[np.ndarray, "step *grid"], vocab_size: int) -> Cost:
-    """The best general compressor here, and its power law."""
-    if len(tokens) < 2 * PARTS[0]:
-        raise BadInput(f"{len(tokens)} time steps tell no power law; give {2 * PARTS[0]} or more")
-    sizes = [rivals(tokens[: len(tokens) // part], vocab_size) for part in PARTS]
-    whole = {name: size for name, size in sizes[-1].items() if size is not None}
-    if not whole:
-        raise BadInput("too many tokens for other codecs; give some minutes of them")
-    name = min(whole, key=lambda name: whole[name])
-    counts = [tokens[: len(tokens) // part].size for part in PARTS]
-    bits = [8 * (own[name] or 0) / count for own, count in zip(sizes, counts, strict=True)]
-    slope = -float(np.polyfit(np.log(counts), np.log(bits), 1)[0])
-    return Cost(name, 0.0, bits[-1], max(0.0, slope), counts[-1])
+    cost: Cost
+    steps: int | None
+    frames: int | None
 
 
 def budget(source: Path, ckpts: Sequence[str], out: Path, cache: str = "data") -> str:
@@ -95,43 +53,69 @@ def budget(source: Path, ckpts: Sequence[str], out: Path, cache: str = "data") -
     given = open_tokens(source, models[0].spec, None, cache)
     tokens = np.concatenate([drive.tokens for drive in given.drives])
     rival = falling(tokens, given.spec.vocab_size)
-    costs = []
-    for ckpt in ckpts:
+    found = []
+    for ckpt, model in zip(ckpts, models, strict=True):
         with tempfile.TemporaryDirectory() as folder:
             compress(source, path := Path(folder, "a.codec"), CodecOptions(ckpt=ckpt), cache)
             coded = measured(path)
         bits = 8 * coded.code_bytes / coded.num_tokens
-        costs.append(Cost(Path(ckpt).name, Path(ckpt).stat().st_size, bits))
+        cost = Cost(Path(ckpt).name, Path(ckpt).stat().st_size, bits)
+        told = model.manifest.get("trained", {})
+        found.append(Trained(cost, told.get("steps"), told.get("frames")))
     per_minute = 60 / models[0].spec.step_s * models[0].spec.tokens_per_step
     with written_whole(out) as partial:
-        partial.write_text(_chart([*costs, rival], per_minute))
-    return _table(costs, rival, per_minute, math.log2(given.spec.vocab_size))
+        partial.write_text(_chart(found, rival, per_minute, tokens.size))
+    return _table(found, rival, per_minute, tokens.size, math.log2(given.spec.vocab_size))
 
 
-def _table(costs: Sequence[Cost], rival: Cost, per_minute: float, raw: float) -> str:
+def _table(
+    found: Sequence[Trained], rival: Cost, per_minute: float, tokens: int, raw: float
+) -> str:
     far = PROJECTED * per_minute
     rows = [
         (
-            cost.name,
-            int(cost.bytes),
-            cost.bits,
-            _span(crossing(cost, rival, per_minute)),
-            raw * far / 8 / cost.total(far),
-            raw / cost.bits,
+            own.cost.name,
+            own.steps,
+            own.frames,
+            int(own.cost.bytes),
+            own.cost.bits,
+            int(own.cost.total(tokens)),
+            _span(crossing(own.cost, rival, per_minute)),
+            raw * far / 8 / own.cost.total(far),
+            raw / own.cost.bits,
         )
-        for cost in (*costs, rival)
+        for own in (*found, Trained(rival, None, None))
     ]
-    smaller = f"smaller than {rival.name}, minutes"
     heads = [
         "codec",
+        "steps",
+        "frames",
         "bytes",
         "bits per token",
-        smaller,
+        "bytes in all, here",
+        f"smaller than {rival.name}, minutes",
         f"rate at {PROJECTED:g} min",
         "rate, free",
     ]
     law = f"{rival.name}: {rival.bits:.3f} bits (n / {rival.tokens:.0f} tokens)^-{rival.slope:.4f}"
-    return f"{text_table(heads, rows)}\n{law}"
+    return "\n".join([text_table(heads, rows), law, *_over_sizes(found, rival, per_minute)])
+
+
+def _over_sizes(found: Sequence[Trained], rival: Cost, per_minute: float) -> list[str]:
+    """The law over the sizes of the longest training, and where it crosses the rival."""
+    longest = max((own.frames or 0, own.steps or 0) for own in found)
+    alike = [own.cost for own in found if (own.frames or 0, own.steps or 0) == longest]
+    law = law_over(alike)
+    if law is None:
+        return []
+    fit, low, high = along(law)
+    spans = [crossing(costs, rival, per_minute) for costs in (fit, low, high)]
+    begins = [f"{span[0]:.3g}" if span else "never" for span in spans]
+    size = f" with {fit.best(spans[0][0] * per_minute):.0f} bytes" if spans[0] else ""
+    return [
+        f"over {len(alike)} sizes: {law.c:.3f} + (bytes / {law.a:.3g})^{law.b:.3f} bits; smaller "
+        f"than {rival.name} from {begins[0]} minutes [{begins[1]}, {begins[2]}]{size}"
+    ]
 
 
 def _span(minutes: tuple[float, float] | None) -> str:
@@ -141,14 +125,35 @@ def _span(minutes: tuple[float, float] | None) -> str:
     return f"from {first:.3g}" if last == LONGEST else f"{first:.3g} to {last:.3g}"
 
 
-def _chart(costs: Sequence[Cost], per_minute: float) -> str:
+def _chart(found: Sequence[Trained], rival: Cost, per_minute: float, tokens: int) -> str:
     chart = Figure(figsize=(6, 4), layout="constrained")
-    axes = chart.subplots()
+    told = [own for own in found if own.steps is not None and own.frames is not None]
+    axes = list(chart.subplots(1, 2 if told else 1, squeeze=False)[0])
     minutes = np.geomspace(0.1, PROJECTED, 200)
-    for cost in costs:
+    costs: list[tuple[str, Costs]] = [(cost.name, cost) for cost in (*_costs(found), rival)]
+    for name, cost in costs:
         bits = [8 * cost.total(m * per_minute) / (m * per_minute) for m in minutes]
-        axes.plot(minutes, bits, label=cost.name)
-    axes.set(xscale="log", yscale="log", xlabel="minutes of driving")
-    axes.set(ylabel="bits per token, model included")
+        axes[0].plot(minutes, bits, label=name)
+    axes[0].set(xscale="log", yscale="log", xlabel="minutes of driving")
+    axes[0].set(ylabel="bits per token, model included")
+    if told:
+        chart.set_size_inches(10, 4)
+        _by_training(axes[1], told, tokens)
     chart.legend(fontsize=7, loc="outside lower center", ncols=2)
     return str(svg(chart))
+
+
+def _costs(found: Sequence[Trained]) -> list[Cost]:
+    return [own.cost for own in found]
+
+
+def _by_training(axes: Axes, told: Sequence[Trained], tokens: int) -> None:
+    """Bytes in all of these tokens against optimizer steps; a line for every size of the data."""
+    for frames in sorted({own.frames for own in told}, key=lambda frames: frames or 0):
+        own = [each for each in told if each.frames == frames]
+        best = {
+            steps: min(each.cost.total(tokens) for each in own if each.steps == steps)
+            for steps in sorted({each.steps or 0 for each in own})
+        }
+        axes.plot(list(best), list(best.values()), "o-", label=f"best of {frames} train frames")
+    axes.set(xscale="log", xlabel="optimizer steps", ylabel="bytes in all of these tokens")

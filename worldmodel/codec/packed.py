@@ -81,6 +81,7 @@ def packed(model: WorldModel, bits: int) -> bytes:
     about = {
         **manifest_of(model.network.config, model.spec, model.action_names),
         **({"published": {}} if "published" in model.manifest else {}),
+        **_trained(model.manifest),
         "tensors": {name: list(value.shape) for name, value in state.items()},
         "counts": counts.pop(ROUNDED, []),
         **({"on_grid": on_grid, "depths": counts} if on_grid else {}),
@@ -92,6 +93,13 @@ def packed(model: WorldModel, bits: int) -> bytes:
     )
     body = MAGIC + LENGTHS.pack(*map(len, parts)) + b"".join(parts)
     return body + digest_of(body)
+
+
+def _trained(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What `budget` tells of the training, where the checkpoint says it."""
+    frames = manifest.get("run", {}).get("train_steps")
+    known = {"steps": manifest.get("step"), "frames": frames}
+    return {"trained": known} if None not in known.values() else {}
 
 
 def to_integers(

@@ -8,9 +8,11 @@ from codec_files import make_checkpoint, make_file, refused
 
 from training.errors import BadInput
 from worldmodel.codec.__main__ import main
-from worldmodel.codec.budget import LONGEST, Cost, crossing, falling
+from worldmodel.codec.budget import Trained, _over_sizes
+from worldmodel.codec.crossing import LONGEST, Cost, along, crossing, falling, law_over
 
 pytest.importorskip("constriction")
+TRAINED = {"step": 7777, "run": {"train_steps": 55}}
 
 
 def test_the_crossing_is_where_both_cost_the_same() -> None:
@@ -30,6 +32,29 @@ def test_the_crossing_is_where_both_cost_the_same() -> None:
     assert crossing(Cost("worse", 0.0, 7.0), theirs, 100.0) is None
 
 
+def test_over_several_sizes_the_best_is_chosen_and_crosses_first() -> None:
+    sizes, rival = [20e3, 40e3, 80e3, 160e3, 320e3], Cost("zpaq", 0.0, 6.0)
+    costs = [Cost(f"{size}", size, 4.0 + (size / 20e3) ** -0.7) for size in sizes]
+    found = [Trained(cost, 500, 1000) for cost in costs]
+    told = _over_sizes([*found, Trained(Cost("short", 1.0, 9.0), 5, 1000)], rival, 1e5)
+    assert "over 5 sizes: 4.000 +" in told[0]
+    assert _over_sizes(found[:3], rival, 1e5) == []
+    law = law_over(costs)
+    assert law is not None
+    assert law.at(60e3) == pytest.approx(4.0 + 3**-0.7, rel=1e-3)
+    fit, low, high = along(law)
+    for tokens in (1e5, 1e6, 1e8):
+        assert low.total(tokens) <= fit.total(tokens) <= high.total(tokens)
+        assert fit.total(tokens) <= min(cost.total(tokens) for cost in costs) * 1.0001
+    assert fit.best(1e5) < fit.best(1e7)
+    first = crossing(fit, rival, 1e5)
+    singles = [found for cost in costs if (found := crossing(cost, rival, 1e5))]
+    assert first is not None
+    assert first[0] <= min(span[0] for span in singles) * 1.01
+    assert law_over(costs[:3]) is None
+    assert law_over([Cost("", size, 4.0 + size / 1e6) for size in sizes]) is None
+
+
 def test_a_rival_has_the_law_of_its_parts() -> None:
     tokens = np.random.default_rng(0).integers(0, 4, (256, 4, 4)).repeat(2, 0)
     found = falling(tokens, 4)
@@ -44,16 +69,20 @@ def test_a_few_steps_have_no_law() -> None:
 
 
 def test_the_table_and_the_chart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ckpt, source = make_checkpoint(tmp_path / "ckpt", 0, "none"), make_file(tmp_path / "t.npy", 40)
+    ckpt, source = (
+        make_checkpoint(tmp_path / "ckpt", 0, "none", **TRAINED),
+        make_file(tmp_path / "t.npy", 40),
+    )
     files = [str(tmp_path / f"{bits}.model") for bits in (3, 6)]
-    for bits, file in zip((3, 6), files, strict=True):
-        main(["pack", ckpt, "-o", file, "--bits", str(bits)])
+    for own, file in zip((3, 6), files, strict=True):
+        main(["pack", ckpt, "-o", file, "--bits", str(own)])
     chart = tmp_path / "budget.svg"
     main(["budget", source, "-o", str(chart), "--ckpt", ",".join(files)])
     shown = capsys.readouterr().out
     for file in files:
         assert f"{Path(file).stat().st_size:,}" in shown or str(Path(file).stat().st_size) in shown
     assert "rate at 5000 min" in shown
+    assert shown.count("7777") == shown.count(" 55 ") == 2  # steps and frames of both
     assert "3.model" in chart.read_text() or "<path" in chart.read_text()
     assert "pack it first" in refused(
         capsys, "budget", source, "-o", str(tmp_path / "no.svg"), "--ckpt", ckpt
