@@ -3,6 +3,7 @@
     python -m benchmarks                 every row
     python -m benchmarks train_step      the named ones
     python -m benchmarks --write         and append the table to docs/results.md
+    python -m benchmarks gpu             all that one GPU can show (`benchmarks.gpu`)
 
 A row module in one of the rooms offers `rows() -> Iterator[Row]` and is named in `SUITES`.
 The modules beside this one are commands of their own, which train, draw or drive.

@@ -5,6 +5,7 @@ import importlib
 import sys
 
 from benchmarks import SUITES, Row
+from benchmarks.gpu import command as gpu
 from training.pages.text_table import markdown_table
 from training.watch.results import ROOT, append, heading
 
@@ -33,6 +34,8 @@ def report(body: str, write: bool) -> None:
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["gpu"]:
+        return gpu.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("suites", nargs="*", metavar="NAME", help=f"of {', '.join(SUITES)}")
     parser.add_argument("--write", action="store_true", help=f"append to {RESULTS.name}")

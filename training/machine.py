@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from training.errors import BadInput, first_line
+from training.watch.clock import now
 
 # name: bytes, dense FLOP/s in bf16 and in TF32 (what 32-true multiplies in), from the vendor's
 # data sheets. The GeForce cards count bf16 with sums in fp32, as training does.
@@ -48,6 +49,16 @@ def compute_device(name: str | None) -> str:
         reason = first_line(error)
         raise BadInput(f"device={name}: cannot be used ({reason}); give cpu or cuda") from error
     return name
+
+
+def read_bandwidth(device: torch.device) -> float:
+    """Bytes per second that a sum over a large array reads; the best of several."""
+    array, best = torch.ones(100_000_000, device=device), float("inf")
+    for _ in range(10):
+        began = now(device)
+        array.sum()
+        best = min(best, now(device) - began)
+    return array.numel() * 4 / best
 
 
 def computes_in_bf16() -> bool:

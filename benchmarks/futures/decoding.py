@@ -15,12 +15,12 @@ from torch import Tensor
 
 from benchmarks import Row, interleaved, seconds
 from drives.tokens.store import TokenSpec
+from training.machine import read_bandwidth
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.sampling import sample
 from worldmodel.decoding.weights import for_decoding
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
-from worldmodel.evaluation.decoding_bench import read_bandwidth
 
 LAYERS, DIM, HEADS, VOCAB, STEPS, GRID = 24, 1024, 16, 1024, 20, (1, 8, 16)
 NEW_TOKENS, REPEATS = 11, 6  # 66 tokens each, in turns

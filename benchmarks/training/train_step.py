@@ -1,6 +1,7 @@
 """One training step of our GPT against `transformers`' GPT-2 of the same shape."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,40 +13,20 @@ from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 LAYERS, DIM, HEADS, VOCAB = 6, 384, 6, 1024
 BATCH, STEPS, GRID = 4, 4, (1, 8, 16)  # 4 frames x (1 + 128) = 516 positions
 REPEATS = 6
+AS_GPT2: dict[str, Any] = {
+    "positions": "learned",
+    "qk_norm": False,
+    "bias": True,
+    "look_back": 0,
+    "tie_embeddings": False,
+}
 
 
 def rows() -> Iterator[Row]:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     spec = TokenSpec(GRID, VOCAB, 20.0, 1, (128, 256), "random")
-    config = GPTConfig(
-        dim=DIM,
-        num_layers=LAYERS,
-        num_heads=HEADS,
-        context_steps=STEPS,
-        positions="learned",
-        qk_norm=False,
-        bias=True,
-        look_back=0,
-        tie_embeddings=False,
-    )
-    ours = GPT(config, spec, 0)
-    peer = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=VOCAB + 1,
-            n_positions=ours.num_positions,
-            n_embd=DIM,
-            n_layer=LAYERS,
-            n_head=HEADS,
-            tie_word_embeddings=False,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            use_cache=False,
-            bos_token_id=VOCAB,
-            eos_token_id=None,
-        )
-    )
+    shape = {"dim": DIM, "num_layers": LAYERS, "num_heads": HEADS, "context_steps": STEPS}
+    ours = GPT(GPTConfig(**shape, **AS_GPT2), spec, 0)
+    peer = peer_of(ours)
     tokens = torch.randint(0, VOCAB, (BATCH, STEPS, *GRID[1:]))
     ids = ours.layout.sequence_ids(tokens)
     real = tokens.numel()
@@ -68,6 +49,27 @@ def rows() -> Iterator[Row]:
             best["peer"] / best["ours"],
             goal=1.0,
         )
+
+
+def peer_of(model: GPT) -> Any:
+    """`transformers`' GPT-2 of the same shape, with random weights."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=model.layout.vocab_size + 1,
+        n_positions=model.num_positions,
+        n_embd=model.config.dim,
+        n_layer=model.config.num_layers,
+        n_head=model.config.num_heads,
+        tie_word_embeddings=False,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        use_cache=False,
+        bos_token_id=model.layout.vocab_size,
+        eos_token_id=None,
+    )
+    return GPT2LMHeadModel(config)
 
 
 def _step(

@@ -13,14 +13,20 @@ ROOT = Path(__file__).parent.parent.parent
 
 def heading() -> str:
     """Date, commit, hardware and versions."""
-    git = ["git", "-C", str(ROOT)]
-    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
-    name = commit.stdout.strip() or "no commit"
-    if changed.stdout.strip():
+    name = _git("rev-parse", "--short", "HEAD") or "no commit"
+    if _git("status", "--porcelain"):
         name += " with uncommitted changes"
     today = datetime.date.today().isoformat()
     return f"## {today}, {name}\n\n{hardware()}; torch {torch.__version__}\n"
+
+
+def _git(*words: str) -> str:
+    """What git says of this tree; nothing where there is no git, or no history."""
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
 
 
 def append(text: str, path: Path) -> None:

@@ -17,6 +17,7 @@ from worldmodel.dynamics.actions.layers import UNMOVED
 from worldmodel.dynamics.attention import TextKV
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.gpt.model import GPT, Block
+from worldmodel.dynamics.gpt.one_position import ROW, OnePosition
 from worldmodel.dynamics.text import TextContext
 
 
@@ -38,12 +39,18 @@ class CachedDecoder(RowDecoder):
         slide_steps: 1 (longest context) to context_steps - 1.
         window: "slide" or "roll".
 
+    Attributes:
+        fixed_shapes: whether single positions run with fixed shapes, as a CUDA graph does; on a
+            GPU they do. The tokens are the same.
+        compiled: whether those are compiled too.
+
     Raises:
         BadInput: an unknown window, slide_steps out of range, or "roll" with learned or
             sinusoidal positions, which depend on more than distances.
     """
 
     model: GPT
+    compiled: bool = False
 
     def __init__(
         self,
@@ -65,6 +72,8 @@ class CachedDecoder(RowDecoder):
         super().__init__(model, sampling, slide_steps, own_choice)
         self.blocks = cast(list[Block], list(model.blocks))
         self.cache: KVCache
+        self.fixed_shapes = next(model.parameters()).is_cuda
+        self._one: OnePosition | None = None
         self.modulations = [UNMOVED] * len(self.blocks)  # by the action of the open frame
         self.text_context: TextContext | None  # for cross-attention
         self.state: Tensor  # hidden state of the newest position
@@ -159,13 +168,26 @@ class CachedDecoder(RowDecoder):
             absolute = torch.arange(self._opened, model.num_positions, device=x.device)[positions]
             x = x + model.learned_positions(absolute)
         rope = None if self._rope is None else self._rope.at(positions)
-        for layer, block in enumerate(self.blocks):
-            by = self.modulations[layer]
-            x = block.step(x, rope, self.cache, layer, self.text_kv[layer], by)
+        alone = self.fixed_shapes and x.shape[1] == 1 and cells is None
+        if alone and type(self.cache) is KVCache:
+            one = self._one_position()
+            x, logits = (out.clone() for out in one(x, rope, self.text_kv, self.modulations))
+        else:
+            for layer, block in enumerate(self.blocks):
+                by = self.modulations[layer]
+                x = block.step(x, rope, self.cache, layer, self.text_kv[layer], by)
+            logits = model.logits(x).float()
         self.cache.length += x.shape[1]
-        logits = model.logits(x).float()
         self.state, self.next_logits = x[:, -1:], logits[:, -1]
         return logits
+
+    def _one_position(self) -> OnePosition:
+        """The graph for the cache in use."""
+        if self._one is None or self._one.cache is not self.cache:
+            self._one = OnePosition(
+                self.blocks, self.cache, lambda x: self.model.logits(x).float(), self.compiled
+            )
+        return self._one
 
     def _read_text(self) -> None:
         """Compute keys and values of every caption, in every layer with cross-attention."""
@@ -200,7 +222,11 @@ class CachedDecoder(RowDecoder):
             captions = self.captions.from_step(self.tokens.shape[1] - num_steps)
         x = model.embed_clip(tokens, actions, self.drop_actions, captions)
         acting = model.acting(actions, self.drop_actions, num_steps)
-        self.cache = self._empty_cache(len(tokens))
+        if self._one is not None and self._one.cache.keys.shape[1] == len(tokens):
+            self.cache = self._one.cache  # a graph holds on to it
+            self.cache.length = 0
+        else:
+            self.cache = self._empty_cache(len(tokens))
         rope = model.rope(0, x.shape[1])
         lead = self.layout.lead_length
         text_kv = self._text_kv(self.tokens.shape[1] - num_steps, num_steps, lead)
@@ -213,7 +239,10 @@ class CachedDecoder(RowDecoder):
     def _empty_cache(self, rows: int) -> KVCache:
         """An empty cache for the full context, in the precision of the weights."""
         model, config = self.model, self.model.config
-        shape = config.num_layers, rows, config.kv_heads, model.num_positions, config.head_dim
+        positions = model.num_positions
+        if self.fixed_shapes:
+            positions += -positions % ROW
+        shape = config.num_layers, rows, config.kv_heads, positions, config.head_dim
         qkv = self.blocks[0].attention.qkv
         if isinstance(qkv, Int8Linear):
             return Int8Cache(*shape)

@@ -101,8 +101,7 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch new dim"]:
         """Write new positions at `cache.length`; attend causally to all positions in the cache."""
         query, key, value = self._project(x, rope)
-        cache.write(layer, cache.length, key, value)
-        out = cache.attend(layer, query, self.shape.scale)
+        out = cache.step(layer, query, key, value, self.shape.scale)
         return linear(self.proj, out.transpose(1, 2).flatten(2))
 
     def _project(

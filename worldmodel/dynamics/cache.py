@@ -54,6 +54,18 @@ class KVCache:
         keys, values = self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
         return attend_last(query.to(keys.dtype), keys, values, scale)
 
+    def step(
+        self,
+        layer: int,
+        query: Float[Tensor, "batch head new channel"],
+        keys: Float[Tensor, "batch kv_head new channel"],
+        values: Float[Tensor, "batch kv_head new channel"],
+        scale: float,
+    ) -> Float[Tensor, "batch head new channel"]:
+        """Write new positions at `length`, and attend causally to all positions up to them."""
+        self.write(layer, self.length, keys, values)
+        return self.attend(layer, query, scale)
+
     def expand(self, num_futures: int) -> "KVCache":
         """Repeat every row `num_futures` times, example-major."""
         layers, batch, heads, positions, channels = self.keys.shape

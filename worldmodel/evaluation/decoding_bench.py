@@ -17,7 +17,7 @@ from drives.splits.base import CHOICES
 from training.cli import command, plain
 from training.disk.places import writable_file
 from training.errors import BadInput
-from training.machine import compute_device
+from training.machine import compute_device, read_bandwidth
 from training.pages.text_table import markdown_table
 from training.ranges import at_least, one_of
 from training.watch.clock import now
@@ -102,16 +102,6 @@ def measure(
 def named(method: str, options: dict[str, Any]) -> str:
     """Method and options as one name."""
     return ", ".join([method, *(f"{key}={value}" for key, value in options.items())])
-
-
-def read_bandwidth(device: torch.device) -> float:
-    """Bytes per second that a sum over a large array reads; the best of several."""
-    array, best = torch.ones(100_000_000, device=device), float("inf")
-    for _ in range(10):
-        began = now(device)
-        array.sum()
-        best = min(best, now(device) - began)
-    return array.numel() * 4 / best
 
 
 def table(rows: list[Measured], space: int) -> str:

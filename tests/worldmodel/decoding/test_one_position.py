@@ -1,0 +1,49 @@
+"""Fixed shapes, as a CUDA graph runs them: the tokens are those of eager decoding."""
+
+import pytest
+import torch
+from tiny_gpt import LAYOUTS, POSITIONS, make_clip, make_model
+
+from worldmodel.decoding import Sampling
+from worldmodel.decoding.raster import Decoder
+from worldmodel.dynamics.gpt.model import GPT
+from worldmodel.dynamics.gpt.one_position import OnePosition
+
+
+def futures(model: GPT, fixed: bool, compiled: bool = False, horizon: int = 7) -> torch.Tensor:
+    """Frames of two futures per clip, beyond the context, from a cache full of NaN."""
+    tokens, actions = make_clip(2)
+    decoder = Decoder(model, Sampling(top_k=5), slide_steps=2)
+    decoder.fixed_shapes, decoder.compiled = fixed, compiled
+    make = decoder._empty_cache
+
+    def unwritten(rows: int):
+        cache = make(rows)
+        cache.keys.fill_(torch.nan), cache.values.fill_(torch.nan)
+        return cache
+
+    decoder._empty_cache = unwritten
+    decoder.start(tokens, actions, num_futures=2)
+    given = actions.repeat_interleave(2, dim=0)
+    return torch.stack([decoder.next_frame(given[:, 1 + step]) for step in range(horizon)], 1)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fixed_shapes_draw_the_tokens_of_eager_decoding(layout: str, positions: str) -> None:
+    model = make_model(layout, positions)
+    assert torch.equal(futures(model, fixed=True), futures(model, fixed=False))
+
+
+def test_a_slide_keeps_what_was_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits: list[bool] = []
+    hold = OnePosition._hold
+
+    def watched(self: OnePosition, inputs: list) -> bool:
+        fits.append(hold(self, inputs))
+        return fits[-1]
+
+    monkeypatch.setattr(OnePosition, "_hold", watched)
+    futures(make_model(), fixed=True)
+    assert fits.count(False) == 1
+    assert len(fits) > 40
