@@ -52,9 +52,16 @@ def make_world_model(kind: str = "gpt", **layout: object) -> WorldModel:
     return WorldModel(network, SPEC, NAMES, Path(kind), manifest_of(config, SPEC, NAMES))
 
 
+# The layout and the manifest of a model that reads text.
+TOLD: dict[str, int] = {"text_tokens": 3, "text_width": 5}
+TEXT = {"name": "hashed_words", "num_tokens": 3, "width": 5, "key": "hashed_words-5"}
+
+
 def write_world(folder: Path, kind: str = "gpt", **layout: object) -> tuple[str, str]:
     """A checkpoint and a store of three drives; their places."""
     model = make_world_model(kind, **layout)
+    if "text_tokens" in layout:
+        model.manifest["text"] = TEXT
     weights = {f"network.{name}": value for name, value in model.network.state_dict().items()}
     write_checkpoint(folder / kind, weights, model.manifest)
     root, rng = folder / "tokens", np.random.default_rng(0)

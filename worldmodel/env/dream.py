@@ -229,13 +229,16 @@ class Dream:
             BadInput: prompts of another length, or a number that no dream has.
         """
         within(0, self.num_dreams - 1, restart=list(dreams))
-        for dream, start in zip(dreams, starts, strict=True):
+        for start in starts:
             within(self.prompt_steps, self.prompt_steps, prompt_steps=len(start.tokens))
-            self.starts[dream] = start
+        if self.pixels and self.pixels.reads_past:  # what leaves the grids was seen nevertheless
+            left = self.grids[: -self.prompt_steps]
+            self.starts = [s.led_by([grid[n] for grid in left]) for n, s in enumerate(self.starts)]
         self.grids = [grid.clone() for grid in self.grids[-self.prompt_steps :]]
         self.actions = [r.clone() for r in self.actions[len(self.actions) + 1 - len(self.grids) :]]
         self.captions = [list(texts) for texts in self.captions[-self.prompt_steps - 1 :]]
         for dream, start in zip(dreams, starts, strict=True):
+            self.starts[dream] = start
             for mine, grid in zip(self.grids, start.tokens, strict=True):
                 mine[dream] = grid
             for texts in self.captions:

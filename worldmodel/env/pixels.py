@@ -18,7 +18,7 @@ class DreamPixels:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self._reads_past = tokenizer.drive_decoder() is not None
+        self.reads_past = tokenizer.drive_decoder() is not None
         self._streams: list[DriveDecoder] = []
         self._num_read = 0
         self._newest: UInt8[Tensor, "dream frame 3 h w"]
@@ -38,7 +38,7 @@ class DreamPixels:
             grids: of the dreams, by time step.
             leads: grids before them in the drives.
         """
-        if not self._reads_past:
+        if not self.reads_past:
             return decode_grids(self.tokenizer, grids[-1])[:, None]
         if not self._streams:
             self._streams = [self._opened(lead) for lead in leads]

@@ -1,7 +1,7 @@
 """Where a dream begins: a clip of a drive, with what was driven after it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,6 +43,12 @@ class Start:
         """The action that led to the last grid of the prompt; of a single grid, the one after."""
         rows: np.ndarray = self.actions.numpy()
         return rows[max(0, len(self.tokens) - 2)].copy()
+
+    def led_by(self, grids: Sequence[Tensor]) -> "Start":
+        """The same, with a lead that goes on with these grids."""
+        if not grids:
+            return self
+        return replace(self, lead=np.concatenate([self.lead, torch.stack([*grids]).cpu().numpy()]))
 
     @property
     def recorded(self) -> Float[Tensor, "step action"]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from browser import DESKTOP, PHONE, overflow, until
-from tiny_world import write_world
+from tiny_world import TOLD, write_world
 
 from drives.carracing.config import CarRacingConfig
 from drives.carracing.drives import make_drives
@@ -146,3 +146,37 @@ def test_a_phone_drives_by_touch_and_nothing_overflows(tmp_path: Path) -> None:
         controls = page.query_selector_all("button, input, select")
         assert len(controls) > 15
         assert all(control.evaluate(named) for control in controls)
+
+
+def test_a_gamepad_drives_and_text_prompts(tmp_path: Path) -> None:
+    ckpt, root = write_world(tmp_path, "gpt", **TOLD)
+    words = [f"ckpt={ckpt}", f"data.root={root}", "port=0", f"out={tmp_path}/saved"]
+    server = opened(composed("commands/drive", words))
+    with driven(server) as page:
+        buttons = "Array.from({ length: 8 }, (_, i) => ({ value: +(i === 7) }))"
+        pad = f"{{ axes: [-0.9, 0], buttons: {buttons} }}"
+        page.evaluate(f"void (navigator.getGamepads = () => [null, {pad}])")
+        for step in (1, 2, 3):
+            page.click("#one")
+            until(page, f"state.time === {step}")
+        steering, throttle = page.evaluate("state.actions[0].slice(0, 2)")
+        assert steering < -0.5
+        assert throttle > 0.2
+        page.evaluate("void (navigator.getGamepads = () => [])")
+        assert page.is_visible("#saying")
+        seen = []
+        for text in ("rain", "snow"):
+            page.fill("#text", text)  # keys that are typed do not drive
+            page.press("#text", "r")
+            page.press("#text", "Enter")
+            page.evaluate("queue")
+            page.click("#one")
+            until(page, "state.time === 4")
+            seen.append((server.session.dream.captions[-1], page.evaluate("state.bits")))
+            page.click("#back")  # the same numbers again
+            until(page, "state.time === 0")
+            for step in (1, 2, 3):
+                page.click("#one")
+                until(page, f"state.time === {step}")
+        assert [captions for captions, _ in seen] == [["rainr"], ["snowr"]]
+        assert seen[0][1] != seen[1][1]

@@ -1,11 +1,12 @@
 """Dreams: those of `rollout`, taken back and branched, of every kind of world model."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tiny_world import NAMES, SPEC, TinyVideo, driven, make_world_model
+from tiny_world import NAMES, SPEC, TEXT, TOLD, TinyVideo, driven, make_world_model
 
 from training.errors import BadInput
 from worldmodel.decoding import Sampling
@@ -193,10 +194,8 @@ def test_a_step_keeps_no_row_but_its_own() -> None:
 
 def test_a_negative_prompt_needs_no_caption() -> None:
     """A clip without caption is turned away from the negative prompt as well."""
-    told: dict[str, int] = {"text_tokens": 3, "text_width": 5}
-    bare, starts = make_world_model(**told), make_starts()
-    text = {"name": "hashed_words", "num_tokens": 3, "width": 5, "key": "hashed_words-5"}
-    model = replace(bare, manifest={**bare.manifest, "text": text})
+    bare, starts = make_world_model(**TOLD), make_starts()
+    model = replace(bare, manifest={**bare.manifest, "text": TEXT})
     actions, found = torch.stack([start.actions for start in starts]), []
     for negative in ("", "fog", "rain"):
         guidance = Guidance(scale=5, condition="text", negative=negative)
@@ -220,6 +219,41 @@ def test_dreams_begin_at_the_first_step_of_a_drive_and_elsewhere(length: int) ->
         assert (frames.amax((1, 2, 3, 4)) - grey).abs().max() <= 1
         assert (frames.amin((1, 2, 3, 4)) - grey).abs().max() <= 1
         dream.step(torch.zeros(2, 3))
+
+
+def test_a_video_goes_on_with_all_its_past_where_another_dream_begins_anew() -> None:
+    """The decoder of a video reads every grid, and those that left the session are among them."""
+
+    class Recalling(TinyVideo):
+        """A grid's frames are the sum of the first tokens of all grids so far."""
+
+        def drive_decoder(self) -> Callable[[torch.Tensor], torch.Tensor]:
+            read = [0.0]
+
+            def stream(grids: torch.Tensor) -> torch.Tensor:
+                greys = []
+                for grid in grids:
+                    read[0] += grid[0, 0].item()
+                    greys.append(read[0] / 500 - 1)
+                return torch.tensor(greys)[:, None, None, None].expand(-1, 3, 16, 24)
+
+            return stream
+
+    starts, actions = make_starts(3), torch.zeros(3, 9, 3)
+    starts = [replace(start, lead=np.full((2, 2, 3), 9)) for start in starts]
+    found = []
+    for restarts in (False, True):
+        dream = Dream(
+            make_world_model(), Recalling(), sampling=Sampling(greedy=True), slide_steps=1
+        )
+        dream.start(starts[:2])
+        drive(dream, actions[:2], 3, 3)
+        if restarts:
+            dream.restart([1], starts[2:])
+        found.append(dream.frames()[:, -1, 0, 0, 0].tolist())
+        begun = (18 + starts[2].tokens[:, 0, 0].sum()) / 500
+    assert found[0][0] == found[1][0]
+    assert abs(found[1][1] - 127.5 * begun) < 1
 
 
 def test_refuses_what_it_cannot_do() -> None:

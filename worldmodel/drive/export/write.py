@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from training.disk.leftovers import written_whole
 from training.disk.places import refuse_existing, writable_file
 from training.errors import BadInput
 from worldmodel.codec.exact.decoder import PortableDecoder
@@ -85,9 +86,8 @@ def write_export(session: DriveSession, file: Path) -> int:
             f"export={file}: would have {len(content) / 1e6:.1f} MB, and a page has "
             f"{MOST_BYTES / 1e6:.0f} at most; export a smaller model"
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("xb") as out:
-        out.write(content)
+    with written_whole(file) as partial:
+        partial.write_bytes(content)
     return len(content)
 
 
