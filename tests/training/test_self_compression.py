@@ -72,3 +72,10 @@ def test_the_optimizer_takes_the_multiples_of_plain_names() -> None:
     optimizer, _ = build_optimizer(network, AdamWConfig(lr=1e-2, warmup_steps=0), 10)
     rates = {len(p): g["lr"] for g in optimizer.param_groups for p in g["params"] if p.ndim > 1}
     assert rates == {6: pytest.approx(0.005, rel=0.2)}
+
+
+def test_weights_of_other_parametrizations_stay_as_they_are() -> None:
+    """Tokens that share digits have an `original` too, and no grid."""
+    weights = {"embed.parametrizations.weight.original": torch.ones(2)}
+    weights["embed.parametrizations.weight.0.tables.0"] = torch.ones(2)
+    assert settled(weights) == weights

@@ -96,6 +96,8 @@ def settled(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = {}
     for name, value in weights.items():
         own = OWN.search(name)
+        if own and own[2] == "original" and f"{name.removesuffix('original')}0.bits" not in weights:
+            own = None  # another parametrization: tokens that share digits
         if own is None:
             found[name] = value
         elif own[2] == "original":
