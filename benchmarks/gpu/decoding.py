@@ -20,20 +20,27 @@ from worldmodel.decoding import Sampling
 from worldmodel.decoding.diagonal import DiagonalDecoder
 from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.weights import for_decoding
+from worldmodel.dynamics import attention
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 
 GRID, VOCAB, STEPS, CAMERA_FPS = (1, 8, 16), 1024, 20, 20.0
 SHAPE = {"dim": 1024, "num_layers": 24, "num_heads": 16}
 TOY_GRID, TOY_SHAPE = (1, 2, 4), {"dim": 32, "num_layers": 2, "num_heads": 2}
 FRAMES, FUTURES = 10, 16
+WAYS = {
+    "decoding": "CUDA graph",
+    "decoding_compiled": "CUDA graph of compiled blocks",
+    "decoding_sums": "CUDA graph of compiled blocks, products as sums",
+}
 ALL, TOP_K = Sampling(top_k=0), Sampling(top_k=50)
 
 
 def rows(part: str, toy: bool) -> Iterator[Row | str]:
-    compiled = part == "decoding_compiled"
+    compiled = part != "decoding"
+    attention.SUMS_OF_ONE_ROW = part == "decoding_sums"
     model, prompt = make_model(toy)
     count = 2 if toy else FRAMES
-    way = "CUDA graph of compiled blocks" if compiled else "CUDA graph"
+    way = WAYS[part]
     one = _opened(Decoder(model, ALL), prompt, 1, True, compiled)
     began = seconds(lambda: one.next_frame())
     frames, each = _frames(one, count)
@@ -59,7 +66,7 @@ def rows(part: str, toy: bool) -> Iterator[Row | str]:
     eager.next_frame()
     theirs, slow = _frames(eager, count)
     equal = float((frames == theirs).float().mean())
-    rival = "CUDA graph" if compiled else "eager"
+    rival = WAYS["decoding"] if compiled else "eager"
     yield Row(
         f"{way} against {rival} ({equal:.1%} of {frames.numel()} tokens equal)",
         f"{1 / each:.2f} frames/s",

@@ -45,7 +45,7 @@ class Size:
     batch: int
     goal: float
     variant: str = ""
-    seconds: float = 4.0
+    seconds: float = 2.5
 
 
 SMALL = Size(768, 12, 12, 16, 32, 0.40)

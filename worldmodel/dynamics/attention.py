@@ -11,6 +11,9 @@ from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.positions import Rope, apply_rope
 from worldmodel.dynamics.text import Text
 
+# Whether a compiler sees the product of one row as a sum, and fuses it with its neighbours.
+SUMS_OF_ONE_ROW = False
+
 
 class TextKV(NamedTuple):
     """Keys and values of a `Text` in one layer."""
@@ -162,5 +165,8 @@ def linear(module: nn.Module, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "
     """
     if isinstance(module, nn.Linear) and module.weight.dtype != torch.float32:
         x = x.to(module.weight.dtype)
+        if SUMS_OF_ONE_ROW and torch.compiler.is_compiling() and x.numel() == x.shape[-1]:
+            total = (x.float()[..., None, :] * module.weight.float()).sum(-1)
+            return (total if module.bias is None else total + module.bias).to(x.dtype)
     out: Tensor = module(x)
     return out

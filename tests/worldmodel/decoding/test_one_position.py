@@ -6,6 +6,7 @@ from tiny_gpt import LAYOUTS, POSITIONS, make_clip, make_model
 
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.raster import Decoder
+from worldmodel.dynamics import attention
 from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.dynamics.gpt.one_position import OnePosition
 
@@ -47,3 +48,18 @@ def test_a_slide_keeps_what_was_recorded(monkeypatch: pytest.MonkeyPatch) -> Non
     futures(make_model(), fixed=True)
     assert fits.count(False) == 1
     assert len(fits) > 40
+
+
+def test_the_product_of_one_row_is_the_same_as_a_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "SUMS_OF_ONE_ROW", True)
+    layer = torch.nn.Linear(24, 7).bfloat16()
+    x, several = torch.randn(1, 1, 24), torch.randn(1, 2, 24)
+    seen: list[bool] = []
+    layer.register_forward_hook(lambda *_: seen.append(True))
+    expected = attention.linear(layer, x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    attention.linear(layer, several)
+    assert len(seen) == 2
+    with torch.no_grad():
+        torch.testing.assert_close(attention.linear(layer, x), expected, atol=0.01, rtol=0.01)
+    assert len(seen) == 2
