@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 
 from worldmodel.evaluation.intervals import Estimate, bootstrap
 
-RESAMPLES = 1000
+RESAMPLES = 500
 Returns = Float[np.ndarray, "policy track"]
 
 

@@ -1,7 +1,7 @@
 """What a proving ground found: lines of JSON, a table, a plot."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Races:
     spread: Float[np.ndarray, "policy track step"]
     fps: float
     horizons_s: Sequence[float]
+    _rankings: dict[float, Ranking] = field(default_factory=dict, repr=False, compare=False)
 
     def steps(self, horizon_s: float) -> int:
         return max(1, round(horizon_s * self.fps))
@@ -51,6 +52,12 @@ class Races:
         return float(mine / theirs)
 
     def ranking(self, horizon_s: float) -> Ranking:
+        """At a horizon; computed once."""
+        if horizon_s not in self._rankings:
+            self._rankings[horizon_s] = self._ranking(horizon_s)
+        return self._rankings[horizon_s]
+
+    def _ranking(self, horizon_s: float) -> Ranking:
         steps, dream = self.steps(horizon_s), self.dreamt
         signals = {
             "entropy": dream.entropy[..., :steps].mean(-1),

@@ -61,9 +61,9 @@ def read_road(frames: UInt8[Tensor, "car 3 height width"]) -> Road:
         near = row * (aside < HALF_M)
         wide = row * torch.exp(-aside / REACH_M)
         weight = torch.where(begun[:, None], near, wide)
-        mass = weight.sum(1)
-        found = (mass * per_px > FOUND_M) & ~ended
-        mean = (weight * right).sum(1) / mass.clamp(min=1e-6)
+        there = torch.where(begun[:, None], near, row).sum(1) * per_px
+        found = (there > FOUND_M) & ~ended
+        mean = (weight * right).sum(1) / weight.sum(1).clamp(min=1e-6)
         middle = torch.where(found, mean, middle)
         ended = ended | (begun & ~found)
         begun = begun | found
