@@ -126,11 +126,13 @@ class WorldModelModule(TrainedModule):
         return loss * self.accumulate if self.sum_accumulated else loss
 
     def _compress_itself(self) -> None:
+        stated = f"model.coded_tokens={self.coded_tokens}"
         if self.network.state_steps:
             raise BadInput(
-                f"model.coded_tokens={self.coded_tokens}: this kind predicts no next frame, so it "
-                "codes nothing; leave it out"
+                f"{stated}: this kind predicts no next frame, so it codes nothing; leave it out"
             )
+        if self.network.config.width_ratio != 1:
+            raise BadInput(f"{stated}: with rates by width (base_dim); leave one of the two out")
         learn_depths(self.network)
 
     def update_ema(self) -> None:

@@ -4,8 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from training.config import AdamWConfig
-from training.optimization.optimizers import build_optimizer
 from training.optimization.self_compression import (
     BITS_PACE,
     LearnedGrid,
@@ -65,13 +63,13 @@ def test_a_checkpoint_opens_under_plain_names_as_it_computed() -> None:
     assert settled(plain).keys() == plain.keys()
 
 
-def test_the_optimizer_takes_the_multiples_of_plain_names() -> None:
-    network = nn.Sequential(nn.Linear(8, 6, bias=False))
+def test_what_is_parametrized_already_stays() -> None:
+    network = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), nn.Linear(3, 2))
+    names = [name for name in network.state_dict() if name.startswith("0.")]
     learn_depths(network)
-    network.lr_multipliers = lambda: {"0.weight": 0.5}  # type: ignore[assignment]
-    optimizer, _ = build_optimizer(network, AdamWConfig(lr=1e-2, warmup_steps=0), 10)
-    rates = {len(p): g["lr"] for g in optimizer.param_groups for p in g["params"] if p.ndim > 1}
-    assert rates == {6: pytest.approx(0.005, rel=0.2)}
+    assert [name for name in network.state_dict() if name.startswith("0.")] == names
+    kept = settled(network.state_dict())
+    assert {"1.weight", "1.bias", *names} == set(kept)
 
 
 def test_weights_of_other_parametrizations_stay_as_they_are() -> None:

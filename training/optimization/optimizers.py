@@ -9,7 +9,6 @@ from torch import nn
 from training.config import AdamWConfig, MuonConfig
 from training.errors import BadInput
 from training.optimization.muon import KernelMuon, MuonWithAdamW
-from training.optimization.self_compression import plain_name
 
 
 def lr_factor(config: AdamWConfig, step: int, max_steps: int) -> float:
@@ -43,7 +42,7 @@ def build_optimizer(
     matrices = block_matrices(module) if isinstance(config, MuonConfig) else {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad and name not in matrices:
-            key = (multipliers.get(plain_name(name), 1.0), parameter.ndim >= 2)
+            key = (multipliers.get(name, 1.0), parameter.ndim >= 2)
             groups.setdefault(key, []).append(parameter)
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(
         [

@@ -63,8 +63,13 @@ def _straight(x: Tensor) -> Tensor:
 
 
 def learn_depths(network: nn.Module) -> None:
-    """Give every matrix of a network a grid that it learns; in place."""
-    for module in list(network.modules()):
+    """Give every matrix of a network a grid that it learns; in place.
+
+    What has a parametrization already (shared factors) keeps its numbers, which cost nothing.
+    """
+    for where, module in list(network.named_modules()):
+        if parametrize.is_parametrized(module) or "parametrizations" in where:
+            continue
         for name, value in list(module.named_parameters(recurse=False)):
             if value.ndim > 1 and value.requires_grad:
                 parametrize.register_parametrization(module, name, LearnedGrid(value))
@@ -84,25 +89,17 @@ def price(step: int, max_steps: int) -> float:
     return min(1.0, step / max(1.0, RISE * max_steps))
 
 
-def plain_name(name: str) -> str:
-    """The name that a weight has without its grid."""
-    found = OWN.search(name)
-    return f"{name[: found.start()]}.{found[1]}" if found and found[2] == "original" else name
-
-
 @torch.no_grad()
 def settled(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a state dict under their plain names, rounded to their grids."""
     found = {}
     for name, value in weights.items():
-        own = OWN.search(name)
-        if own and own[2] == "original" and f"{name.removesuffix('original')}0.bits" not in weights:
-            own = None  # another parametrization: tokens that share digits
-        if own is None:
-            found[name] = value
-        elif own[2] == "original":
-            grid, lead = LearnedGrid(value), name.removesuffix("original")
+        own, lead = OWN.search(name), name.removesuffix("original")
+        if own is None or (lead != name and f"{lead}0.bits" not in weights):
+            found[name] = value  # of no grid, but perhaps of another parametrization
+        elif lead != name:
+            grid = LearnedGrid(value)
             parts = {part: weights[f"{lead}0.{part}"] for part in ("bits", "exponent")}
             grid.load_state_dict(parts)
-            found[plain_name(name)] = grid(value)
+            found[f"{name[: own.start()]}.{own[1]}"] = grid(value)
     return found
