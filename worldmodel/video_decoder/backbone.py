@@ -19,7 +19,7 @@ from training.errors import BadInput
 from training.optimization.recompute import maybe_checkpoint
 from worldmodel.dynamics.factors import Factors
 from worldmodel.video_decoder.config import VideoDecoderConfig
-from worldmodel.video_decoder.tasks import DecodingTask
+from worldmodel.video_decoder.tasks import DecodingTask, Draft
 
 FREQUENCIES = 64  # sines and cosines of a noise level
 STD = 0.02  # of embeddings at the start
@@ -125,7 +125,7 @@ class SpaceTimeNet(nn.Module):
         self,
         x: Float[Tensor, "b t 3 h w"],
         task: DecodingTask,
-        draft: Float[Tensor, "b t 3 h w"] | None = None,
+        draft: Draft | None = None,
         level: Float[Tensor, " b"] | None = None,
         alone: bool = False,
     ) -> Float[Tensor, "b t 3 h w"]:
@@ -133,7 +133,7 @@ class SpaceTimeNet(nn.Module):
 
         Args:
             x: given frames stand in it as they are.
-            draft: frames of the tokenizer's own decoder.
+            draft: where the network reads one.
             level: of the noise, 0 (none) to 1.
             alone: every frame alone, whatever the task says; leaves the attention over time out.
         """
@@ -142,7 +142,7 @@ class SpaceTimeNet(nn.Module):
         planes = [x, given]
         if self.config.draft:
             assert draft is not None
-            planes.append(draft * self._upsampled(task.has_token, x.shape[-2:])[:, :, None])
+            planes.append(draft.frames)
         pixels = torch.cat(planes, dim=2).flatten(0, 1)
         cells = self.patches(pixels).flatten(2).transpose(1, 2).unflatten(0, (batch, steps))
         cells = cells + self._embedded(task) + self.place + self.when[:steps, None]
@@ -173,12 +173,6 @@ class SpaceTimeNet(nn.Module):
         rows, columns = self.spec.grid[1:]
         tall = vectors.repeat_interleave(self.rows // rows, dim=2)
         return tall.repeat_interleave(self.columns // columns, dim=3).flatten(2, 3)
-
-    def _upsampled(
-        self, grid: Bool[Tensor, "b t gh gw"], size: torch.Size
-    ) -> Bool[Tensor, "b t h w"]:
-        high, wide = (n // m for n, m in zip(size, grid.shape[-2:], strict=True))
-        return grid.repeat_interleave(high, dim=2).repeat_interleave(wide, dim=3)
 
 
 def patches_of(config: VideoDecoderConfig, spec: TokenSpec) -> tuple[int, int]:

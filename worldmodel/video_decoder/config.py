@@ -7,7 +7,7 @@ from drives.clips.config import FramesConfig
 from drives.config import SPLIT_CHOICES
 from training.config import AdamWConfig
 from training.errors import BadInput
-from training.ranges import at_least, below_one, one_of, share
+from training.ranges import at_least, below_one, one_of, positive, share
 
 SCHEDULES = ("cosine", "straight")
 PREDICTIONS = ("v", "eps", "x0")
@@ -36,7 +36,8 @@ class VideoDecoderConfig:
             every second one is interpolated (7 in GAIA-1).
         spacings: frames of the recording from one frame of a window to the next; one is drawn per
             example. GAIA-1's 1, 2 and 4 are its 25, 12.5 and 6.25 Hz.
-        draft: also read the frames of the tokenizer's own decoder, and learn what to change.
+        draft: also read the frames of the tokenizer's own decoder (and between two given frames
+            without tokens their mean), and learn what to change.
         tasks: what a window is trained on, with equal shares: image (every frame alone), video,
             forward and backward (the first or last frames are given), interpolation (every second
             frame is given, the others have no tokens).
@@ -91,13 +92,17 @@ class DiffusionDecoderConfig(VideoDecoderConfig):
             from frames to noise, as flow matching has (Lipman et al. 2023).
         predicts: "v" (the velocity along the schedule: v-parameterisation for "cosine", Salimans
             and Ho 2022; flow matching for "straight"), "eps" (the noise) or "x0" (the frames).
+        draft_std: how far frames lie from the draft (RMS, pixels in [-1, 1]); the network then
+            learns, in units of what noise and draft leave open, only that.
     """
 
     schedule: str = "cosine"
     predicts: str = "v"
+    draft_std: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        positive("model.network.", draft_std=self.draft_std)
         one_of(SCHEDULES, "model.network.", schedule=self.schedule)
         one_of(PREDICTIONS, "model.network.", predicts=self.predicts)
 

@@ -13,7 +13,7 @@ from tokenizer.load import Tokenizer
 from training.errors import BadInput
 from worldmodel.video_decoder.config import INTERPOLATION, VideoDecodingConfig
 from worldmodel.video_decoder.networks import ClipNoise, VideoDecoderNetwork
-from worldmodel.video_decoder.tasks import DecodingTask
+from worldmodel.video_decoder.tasks import DecodingTask, draft_of
 from worldmodel.video_decoder.tokens import FrozenTokenizer
 from worldmodel.video_decoder.windows import decoding_order, upsampling_order
 
@@ -149,7 +149,9 @@ class TokenVideoDecoder:
             torch.ones(num, dtype=torch.bool, device=tokens.device),
             torch.full((num,), rate, device=tokens.device),
         )
-        draft = self.tokenizer.decode(tokens) if self.network.config.draft else None
+        draft = None
+        if self.network.config.draft:
+            draft = draft_of(task, frames, self.tokenizer.decode(tokens))
         return self.network.make(task, frames, draft, noise, self.how)
 
     def _noise(self, num: int, seeds: Sequence[int] | None) -> ClipNoise:

@@ -76,6 +76,35 @@ class Diffusion:
         det = alpha * of_noise - sigma * of_frames  # 1 for both schedules, up to rounding
         return (of_noise * x - sigma * pred) / det, (alpha * pred - of_frames * x) / det
 
+    def guess(
+        self,
+        x: Float[Tensor, "b *n"],
+        t: Float[Tensor, " b"],
+        mean: Float[Tensor, "b *n"],
+        std: Float[Tensor, "b *m"],
+    ) -> tuple[Float[Tensor, "b *n"], Float[Tensor, "b *n"], Float[Tensor, "b *m"]]:
+        """The best guess at x_t if frames are normal around `mean`.
+
+        Returns:
+            x_0 and the prediction of that guess, and the standard deviation of x_0 that is left.
+            An error of one such deviation in x_0 changes the prediction by minus `unit`.
+
+        Source: the preconditioning of Karras et al. 2022, arXiv 2206.00364, with a mean.
+        """
+        alpha, sigma = (_as(value, x) for value in self.scales(t))
+        of_frames, of_noise = (_as(value, x) for value in self.weights(t))
+        total = (alpha * std).square() + sigma.square()
+        off = x - alpha * mean
+        frames, noise = mean + alpha * std.square() / total * off, sigma / total * off
+        return frames, of_frames * frames + of_noise * noise, std * sigma / total.sqrt()
+
+    def unit(self, t: Float[Tensor, " b"], std: Float[Tensor, "b *m"]) -> Float[Tensor, "b *m"]:
+        """How far the prediction moves by one standard deviation that a guess leaves open."""
+        alpha, sigma = (_as(value, std) for value in self.scales(t))
+        of_frames, of_noise = (_as(value, std) for value in self.weights(t))
+        total = (alpha * std).square() + sigma.square()
+        return (alpha * of_noise - sigma * of_frames) * std / total.sqrt()
+
 
 Predict = Callable[[Float[Tensor, "b *n"], Float[Tensor, " b"]], Float[Tensor, "b *n"]]
 

@@ -33,7 +33,7 @@ from worldmodel.video_decoder.networks import (
     VideoDecoderNetwork,
     build_video_decoder,
 )
-from worldmodel.video_decoder.tasks import DecodingTask, draw_spacings, draw_tasks
+from worldmodel.video_decoder.tasks import DecodingTask, Draft, draft_of, draw_spacings, draw_tasks
 from worldmodel.video_decoder.tokens import FrozenTokenizer
 
 
@@ -93,15 +93,20 @@ class VideoDecoderModule(TrainedModule):
 
     def prepared(
         self, clips: UInt8[Tensor, "b span 3 h w"], generator: torch.Generator | None = None
-    ) -> tuple[Float[Tensor, "b t 3 h w"], DecodingTask, Float[Tensor, "b t 3 h w"] | None]:
-        """Windows of clips, what each is decoded from, and the tokenizer's own frames."""
+    ) -> tuple[Float[Tensor, "b t 3 h w"], DecodingTask, Draft | None]:
+        """Windows of clips, what each is decoded from, and the draft, if the network reads one."""
         config = self.network.config
         chosen, rate = draw_spacings(clips, config.window_frames, config.spacings, generator)
         frames = to_pixels(chosen)
         tokens = self.tokenizer.encode(frames)
         dropout = self.settings.token_dropout
         task = draw_tasks(tokens, rate, config.tasks, dropout, generator)
-        return frames, task, self.tokenizer.decode(tokens) if config.draft else None
+        return frames, task, self.draft(task, frames)
+
+    def draft(self, task: DecodingTask, frames: Float[Tensor, "b t 3 h w"]) -> Draft | None:
+        if not self.network.config.draft:
+            return None
+        return draft_of(task, frames, self.tokenizer.decode(task.tokens))
 
     def training_step(self, batch: Clip, batch_idx: int) -> Tensor:
         frames, task, draft = self.prepared(batch.frames)
@@ -121,7 +126,7 @@ class VideoDecoderModule(TrainedModule):
         whole = draw_tasks(task.tokens, task.rate, (VIDEO,), 0.0, generator)
         noise = ClipNoise(range(len(frames)), self.device)
         how = VideoDecodingConfig(num_steps=self.settings.val_steps)
-        made = network.make(whole, frames, draft, noise, how)
+        made = network.make(whole, frames, self.draft(whole, frames), noise, how)
         logs = {"val/loss": loss, "val/psnr": psnr(made.flatten(0, 1), frames.flatten(0, 1)).mean()}
         self.log("step", float(self.global_step))  # or Lightning counts from 0
         self.log_dict(logs, batch_size=len(frames), sync_dist=True)
@@ -136,7 +141,8 @@ class VideoDecoderModule(TrainedModule):
         rate = torch.zeros(1, device=device).long()
         task = DecodingTask(tokens, tokens == 0, tokens[..., 0, 0] > 0, rate == 0, rate)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self.network(frames, task, frames if config.draft else None, rate.float())
+            draft = Draft(frames, frames[:, :, :1] > 1) if config.draft else None
+            self.network(frames, task, draft, rate.float())
         return int(counter.get_total_flops())
 
     def work(self, batch: Clip) -> Work:

@@ -18,8 +18,10 @@ from worldmodel.video_decoder.config import (
     VideoDecoderConfig,
     VideoDecodingConfig,
 )
-from worldmodel.video_decoder.diffusion import Diffusion, ddim
-from worldmodel.video_decoder.tasks import DecodingTask
+from worldmodel.video_decoder.diffusion import SMALLEST, Diffusion, ddim
+from worldmodel.video_decoder.tasks import DecodingTask, Draft
+
+PIXEL_STD = 0.5  # of pixels in [-1, 1] around 0
 
 
 @dataclass(frozen=True)
@@ -77,19 +79,33 @@ class DiffusionDecoder(SpaceTimeNet):
         self,
         frames: Float[Tensor, "b t 3 h w"],
         task: DecodingTask,
-        draft: Float[Tensor, "b t 3 h w"] | None,
+        draft: Draft | None,
         how: DecoderLoss,
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Weighted error of the prediction at noise levels drawn evenly, and its terms."""
+        """Weighted error of the prediction at noise levels drawn evenly, and its terms.
+
+        With a draft: of what the best guess from noise and draft leaves open, in units of its
+        standard deviation; the same for every parameterisation.
+        """
         options: dict[str, Any] = {"device": frames.device, "generator": generator}
         level = torch.rand(len(frames), **options)
         noise = torch.randn(frames.shape, **options)
         x = self.diffusion.noised(frames, noise, level)
-        target = self.diffusion.target(frames, noise, level)
-        pred = self.predict(x, level, task, frames, draft)
+        x = torch.where(task.is_given[:, :, None, None, None], frames, x)
+        pred = self(x, task, draft, level).float()
+        if draft is None:
+            target = self.diffusion.target(frames, noise, level)
+        else:
+            std = self.spread_of(draft)
+            guessed, _, left = self.diffusion.guess(x, level, draft.frames, std)
+            target = (guessed - frames) / left.clamp(min=SMALLEST)
         terms = how.errors(pred, target, ~task.is_given)
         return how.l1_weight * terms["l1"] + how.l2_weight * terms["l2"], terms
+
+    def spread_of(self, draft: Draft) -> Float[Tensor, "b t 1 h w"]:
+        """How far frames lie from a draft; where there is none, from the middle of all colours."""
+        return torch.where(draft.is_there, self.config.draft_std, PIXEL_STD)
 
     def predict(
         self,
@@ -97,19 +113,24 @@ class DiffusionDecoder(SpaceTimeNet):
         level: Float[Tensor, " b"],
         task: DecodingTask,
         given: Float[Tensor, "b t 3 h w"],
-        draft: Float[Tensor, "b t 3 h w"] | None,
+        draft: Draft | None,
         alone: bool = False,
     ) -> Float[Tensor, "b t 3 h w"]:
-        """The network's prediction at x; given frames take the place of their noise."""
+        """The prediction at x; given frames take the place of their noise."""
         x = torch.where(task.is_given[:, :, None, None, None], given, x)
-        return self(x, task, draft, level, alone).float()
+        pred = self(x, task, draft, level, alone).float()
+        if draft is None:
+            return pred
+        std = self.spread_of(draft)
+        guess = self.diffusion.guess(x, level, draft.frames, std)[1]
+        return guess + self.diffusion.unit(level, std) * pred
 
     @torch.no_grad()
     def make(
         self,
         task: DecodingTask,
         given: Float[Tensor, "b t 3 h w"],
-        draft: Float[Tensor, "b t 3 h w"] | None,
+        draft: Draft | None,
         noise: ClipNoise,
         how: VideoDecodingConfig,
     ) -> Float[Tensor, "b t 3 h w"]:
@@ -150,7 +171,7 @@ class OnePassDecoder(SpaceTimeNet):
         self,
         frames: Float[Tensor, "b t 3 h w"],
         task: DecodingTask,
-        draft: Float[Tensor, "b t 3 h w"] | None,
+        draft: Draft | None,
         how: DecoderLoss,
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
@@ -173,14 +194,13 @@ class OnePassDecoder(SpaceTimeNet):
         self,
         task: DecodingTask,
         given: Float[Tensor, "b t 3 h w"],
-        draft: Float[Tensor, "b t 3 h w"] | None,
+        draft: Draft | None,
     ) -> Float[Tensor, "b t 3 h w"]:
         """Frames, given ones as they are, not clamped; where there is a draft, it is changed."""
         here = task.is_given[:, :, None, None, None]
         pred = self(torch.where(here, given, 0.0), task, draft).float()
         if draft is not None:
-            seen = self._upsampled(task.has_token, given.shape[-2:])[:, :, None]
-            pred = pred + draft * seen
+            pred = pred + draft.frames
         return torch.where(here, given, pred)
 
     @torch.no_grad()
@@ -188,7 +208,7 @@ class OnePassDecoder(SpaceTimeNet):
         self,
         task: DecodingTask,
         given: Float[Tensor, "b t 3 h w"],
-        draft: Float[Tensor, "b t 3 h w"] | None,
+        draft: Draft | None,
         noise: ClipNoise,
         how: VideoDecodingConfig,
     ) -> Float[Tensor, "b t 3 h w"]:

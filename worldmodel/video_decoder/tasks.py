@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from worldmodel.video_decoder.config import BACKWARD, FORWARD, IMAGE, INTERPOLATION, TASKS
@@ -32,6 +32,38 @@ class DecodingTask:
     def as_images(self) -> "DecodingTask":
         """The same, every frame alone."""
         return replace(self, is_video=torch.zeros_like(self.is_video))
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A first guess of frames.
+
+    Attributes:
+        frames: 0 where there is none.
+        is_there: pixels that have one.
+    """
+
+    frames: Float[Tensor, "b t 3 h w"]
+    is_there: Bool[Tensor, "b t 1 h w"]
+
+
+def draft_of(
+    task: DecodingTask, given: Float[Tensor, "b t 3 h w"], own: Float[Tensor, "b t 3 h w"]
+) -> Draft:
+    """The tokenizer's own frames; between two given frames without tokens, the mean of the two.
+
+    Args:
+        given: frames, read where they are given.
+        own: the tokenizer's frames of all tokens; what a dropped token shows is left out.
+    """
+    high, wide = (n // m for n, m in zip(own.shape[-2:], task.tokens.shape[-2:], strict=True))
+    seen = task.has_token.repeat_interleave(high, dim=2).repeat_interleave(wide, dim=3)[:, :, None]
+    without = ~task.has_token.flatten(2).any(2)
+    inner = torch.zeros_like(without)
+    inner[:, 1:-1] = without[:, 1:-1] & task.is_given[:, :-2] & task.is_given[:, 2:]
+    between = inner[:, :, None, None, None]
+    mean = (given.roll(1, 1) + given.roll(-1, 1)) / 2
+    return Draft(torch.where(between, mean, own * seen), seen | between)
 
 
 def draw_spacings(

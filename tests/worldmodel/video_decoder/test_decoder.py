@@ -19,8 +19,9 @@ from worldmodel.video_decoder.config import (
     VideoDecodingConfig,
 )
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
-from worldmodel.video_decoder.networks import build_video_decoder
-from worldmodel.video_decoder.tasks import DecodingTask, draw_spacings, draw_tasks
+from worldmodel.video_decoder.judge import blended
+from worldmodel.video_decoder.networks import DecoderLoss, build_video_decoder
+from worldmodel.video_decoder.tasks import DecodingTask, draft_of, draw_spacings, draw_tasks
 
 SMALL: dict[str, Any] = {"dim": 16, "num_layers": 1, "num_heads": 2, "patch": 8, "detail": 4}
 FAST = VideoDecodingConfig(num_steps=3)
@@ -145,8 +146,39 @@ def test_a_draft_that_is_not_changed_is_the_tokenizers_own_video() -> None:
     assert torch.allclose(untrained.decode(tokens)[0], own, atol=1e-5)
     with torch.no_grad():
         dropped = whole(tokens[:, :7], has_token=torch.zeros(1, 7, 8, 8, dtype=torch.bool))
-        draft = untrained.tokenizer.decode(tokens[:, :7])
-        assert not network.frames(dropped, torch.zeros_like(draft), draft).any()
+        own = untrained.tokenizer.decode(tokens[:, :7])
+        draft = draft_of(dropped, torch.zeros_like(own), own)
+        assert not draft.is_there.any()
+        assert not network.frames(dropped, torch.zeros_like(own), draft).any()
+
+
+def test_an_untrained_decoder_with_a_draft_interpolates_by_blending() -> None:
+    torch.manual_seed(0)
+    settings = OnePassDecoderConfig(
+        **SMALL, draft=True, causal=False, tasks=("video", "interpolation")
+    )
+    network = build_video_decoder(settings, tokenizer().spec(10.0)).eval()
+    frames = torch.rand(1, 5, 3, 64, 64) * 2 - 1
+    made = TokenVideoDecoder(network, tokenizer()).upsample(frames, grids(steps=5))
+    assert torch.allclose(made, blended(frames), atol=1e-6)
+
+
+@pytest.mark.parametrize(("schedule", "predicts"), [("cosine", "v"), ("straight", "eps")])
+def test_a_diffusion_decoder_starts_at_what_its_draft_tells(schedule: str, predicts: str) -> None:
+    """Untrained, frames are normal around the draft; what is learnt is in those units."""
+    torch.manual_seed(0)
+    settings = {"schedule": schedule, "predicts": predicts, "draft_std": 0.05}
+    config = DiffusionDecoderConfig(**SMALL, draft=True, **settings)
+    network = build_video_decoder(config, tokenizer().spec(10.0)).eval()
+    how = VideoDecodingConfig(num_steps=60, image_weight=0.0)
+    tokens = grids(steps=7) * 0 + 500
+    own = tokenizer().decode(tokens[0])[None]
+    off = TokenVideoDecoder(network, tokenizer(), how).decode(tokens) - own
+    assert float(off.std()) == pytest.approx(0.05, rel=0.25)  # few of the steps are that small
+    task = whole(tokens)
+    frames = own + 0.05 * torch.randn(own.shape)
+    loss, _ = network.loss(frames, task, draft_of(task, frames, own), DecoderLoss(0.0, 1.0))
+    assert float(loss) == pytest.approx(1.0, abs=0.05)
 
 
 def test_tasks_are_drawn_evenly_and_given_frames_fit_them() -> None:
