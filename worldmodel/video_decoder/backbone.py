@@ -19,7 +19,7 @@ from training.errors import BadInput
 from training.optimization.recompute import maybe_checkpoint
 from worldmodel.dynamics.factors import Factors
 from worldmodel.video_decoder.config import VideoDecoderConfig
-from worldmodel.video_decoder.tasks import DecodingTask, FrameDraft
+from worldmodel.video_decoder.tasks import DecodingTask, FirstGuess
 
 FREQUENCIES = 64  # sines and cosines of a noise level
 STD = 0.02  # of embeddings at the start
@@ -125,7 +125,7 @@ class SpaceTimeNet(nn.Module):
         self,
         x: Float[Tensor, "b t 3 h w"],
         task: DecodingTask,
-        draft: FrameDraft | None = None,
+        draft: FirstGuess | None = None,
         level: Float[Tensor, " b"] | None = None,
         alone: bool = False,
     ) -> Float[Tensor, "b t 3 h w"]:

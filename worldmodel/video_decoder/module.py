@@ -35,7 +35,7 @@ from worldmodel.video_decoder.networks import (
 )
 from worldmodel.video_decoder.tasks import (
     DecodingTask,
-    FrameDraft,
+    FirstGuess,
     draft_of,
     draw_spacings,
     draw_tasks,
@@ -99,7 +99,7 @@ class VideoDecoderModule(TrainedModule):
 
     def prepared(
         self, clips: UInt8[Tensor, "b span 3 h w"], generator: torch.Generator | None = None
-    ) -> tuple[Float[Tensor, "b t 3 h w"], DecodingTask, FrameDraft | None]:
+    ) -> tuple[Float[Tensor, "b t 3 h w"], DecodingTask, FirstGuess | None]:
         """Windows of clips, what each is decoded from, and the draft, if the network reads one."""
         config = self.network.config
         chosen, rate = draw_spacings(clips, config.window_frames, config.spacings, generator)
@@ -109,7 +109,7 @@ class VideoDecoderModule(TrainedModule):
         task = draw_tasks(tokens, rate, config.tasks, dropout, generator)
         return frames, task, self.draft(task, frames)
 
-    def draft(self, task: DecodingTask, frames: Float[Tensor, "b t 3 h w"]) -> FrameDraft | None:
+    def draft(self, task: DecodingTask, frames: Float[Tensor, "b t 3 h w"]) -> FirstGuess | None:
         if not self.network.config.draft:
             return None
         return draft_of(task, frames, self.tokenizer.decode(task.tokens))
@@ -147,7 +147,7 @@ class VideoDecoderModule(TrainedModule):
         rate = torch.zeros(1, device=device).long()
         task = DecodingTask(tokens, tokens == 0, tokens[..., 0, 0] > 0, rate == 0, rate)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            draft = FrameDraft(frames, frames[:, :, :1] > 1) if config.draft else None
+            draft = FirstGuess(frames, frames[:, :, :1] > 1) if config.draft else None
             self.network(frames, task, draft, rate.float())
         return int(counter.get_total_flops())
 

@@ -19,7 +19,7 @@ from worldmodel.video_decoder.config import (
     VideoDecodingConfig,
 )
 from worldmodel.video_decoder.diffusion import SMALLEST, Diffusion, ddim
-from worldmodel.video_decoder.tasks import DecodingTask, FrameDraft
+from worldmodel.video_decoder.tasks import DecodingTask, FirstGuess
 
 PIXEL_STD = 0.5  # of pixels in [-1, 1] around 0
 
@@ -79,7 +79,7 @@ class DiffusionDecoder(SpaceTimeNet):
         self,
         frames: Float[Tensor, "b t 3 h w"],
         task: DecodingTask,
-        draft: FrameDraft | None,
+        draft: FirstGuess | None,
         how: DecoderLoss,
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
@@ -103,7 +103,7 @@ class DiffusionDecoder(SpaceTimeNet):
         terms = how.errors(pred, target, ~task.is_given)
         return how.l1_weight * terms["l1"] + how.l2_weight * terms["l2"], terms
 
-    def spread_of(self, draft: FrameDraft) -> Float[Tensor, "b t 1 h w"]:
+    def spread_of(self, draft: FirstGuess) -> Float[Tensor, "b t 1 h w"]:
         """How far frames lie from a draft; where there is none, from the middle of all colours."""
         return torch.where(draft.is_there, self.config.draft_std, PIXEL_STD)
 
@@ -113,7 +113,7 @@ class DiffusionDecoder(SpaceTimeNet):
         level: Float[Tensor, " b"],
         task: DecodingTask,
         given: Float[Tensor, "b t 3 h w"],
-        draft: FrameDraft | None,
+        draft: FirstGuess | None,
         alone: bool = False,
     ) -> Float[Tensor, "b t 3 h w"]:
         """The prediction at x; given frames take the place of their noise."""
@@ -130,7 +130,7 @@ class DiffusionDecoder(SpaceTimeNet):
         self,
         task: DecodingTask,
         given: Float[Tensor, "b t 3 h w"],
-        draft: FrameDraft | None,
+        draft: FirstGuess | None,
         noise: ClipNoise,
         how: VideoDecodingConfig,
     ) -> Float[Tensor, "b t 3 h w"]:
@@ -171,7 +171,7 @@ class OnePassDecoder(SpaceTimeNet):
         self,
         frames: Float[Tensor, "b t 3 h w"],
         task: DecodingTask,
-        draft: FrameDraft | None,
+        draft: FirstGuess | None,
         how: DecoderLoss,
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
@@ -194,7 +194,7 @@ class OnePassDecoder(SpaceTimeNet):
         self,
         task: DecodingTask,
         given: Float[Tensor, "b t 3 h w"],
-        draft: FrameDraft | None,
+        draft: FirstGuess | None,
     ) -> Float[Tensor, "b t 3 h w"]:
         """Frames, given ones as they are, not clamped; where there is a draft, it is changed."""
         here = task.is_given[:, :, None, None, None]
@@ -208,7 +208,7 @@ class OnePassDecoder(SpaceTimeNet):
         self,
         task: DecodingTask,
         given: Float[Tensor, "b t 3 h w"],
-        draft: FrameDraft | None,
+        draft: FirstGuess | None,
         noise: ClipNoise,
         how: VideoDecodingConfig,
     ) -> Float[Tensor, "b t 3 h w"]:

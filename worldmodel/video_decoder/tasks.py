@@ -35,7 +35,7 @@ class DecodingTask:
 
 
 @dataclass(frozen=True)
-class FrameDraft:
+class FirstGuess:
     """A first guess of frames.
 
     Attributes:
@@ -49,7 +49,7 @@ class FrameDraft:
 
 def draft_of(
     task: DecodingTask, given: Float[Tensor, "b t 3 h w"], own: Float[Tensor, "b t 3 h w"]
-) -> FrameDraft:
+) -> FirstGuess:
     """The tokenizer's own frames; between two given frames without tokens, the mean of the two.
 
     Args:
@@ -63,7 +63,7 @@ def draft_of(
     inner[:, 1:-1] = without[:, 1:-1] & task.is_given[:, :-2] & task.is_given[:, 2:]
     between = inner[:, :, None, None, None]
     mean = (given.roll(1, 1) + given.roll(-1, 1)) / 2
-    return FrameDraft(torch.where(between, mean, own * seen), seen | between)
+    return FirstGuess(torch.where(between, mean, own * seen), seen | between)
 
 
 def draw_spacings(
