@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from voc_files import frames, voc
 
+from drives.tokens.drive import TokenDrive
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.evaluation.values.estimates import (
@@ -17,7 +18,7 @@ from worldmodel.evaluation.values.estimates import (
     value_from_samples,
     whole_return,
 )
-from worldmodel.evaluation.values.rewards import RewardHead, fit_rewards
+from worldmodel.evaluation.values.rewards import RewardHead, fit_rewards, rewarded
 
 SPEC = TokenSpec((1, 2, 3), 5, 10.0, 1, (16, 24), "test")
 PUBLISHED = {"atol": 1e-5, "rtol": 1e-5}
@@ -26,10 +27,11 @@ PUBLISHED = {"atol": 1e-5, "rtol": 1e-5}
 @torch.no_grad()
 def test_published_rewards_values_and_densities(shared) -> None:
     network, io, weights, said = voc(shared)
-    head = RewardHead(network.spec, weights["codebook"], hidden=())
+    head = RewardHead(network.spec, codebook=weights["codebook"], hidden=())
     head.layers[0].load_state_dict({n: weights[f"reward.{n}"] for n in ("weight", "bias")})
     for number in (0, 1):
-        loss = head.loss(frames(network, io["target"][number]), io["reward"][number][:, 0])
+        observed = frames(network, io["target"][number])[:, None]
+        loss = head.loss(observed, io["reward"][number][:, 0])
         torch.testing.assert_close(loss, io["reward_loss"][number], **PUBLISHED)
     sampled = head(frames(network, io["value_samples"]))
     values = value_from_samples(sampled.repeat(25, 1), said["gamma"])
@@ -70,24 +72,42 @@ def test_returns_end_where_they_say() -> None:
 
 def test_rewards_are_read_from_tokens() -> None:
     torch.manual_seed(0)
-    tokens = torch.randint(0, 5, (600, 2, 3))
-    rewards = (tokens[:, 0, 0] == tokens[:, 1, 2]) * 3.0 + 100
+    tokens = torch.randint(0, 5, (600, 1, 2, 3))
+    rewards = (tokens[:, 0, 0, 0] == tokens[:, 0, 1, 2]) * 3.0 + 100
     head = fit_rewards(tokens[:500], rewards[:500], SPEC, steps=150)
-    assert F.mse_loss(head(tokens[500:]), rewards[500:]) < 0.3 * rewards.var()
+    assert head.loss(tokens[500:], rewards[500:]) < 0.3 * rewards.var()
     again = fit_rewards(tokens[:500], rewards[:500], SPEC, steps=150)
     assert torch.equal(again(tokens), head(tokens))
 
 
 def test_rewards_that_no_frame_shows_are_read_as_their_mean() -> None:
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, 5, (600, 2, 3), generator=generator)
+    tokens = torch.randint(0, 5, (600, 1, 2, 3), generator=generator)
     rewards = torch.randn(600, generator=generator)
     head = fit_rewards(tokens[:300], rewards[:300], SPEC, steps=200)
-    assert F.mse_loss(head(tokens[300:]), rewards[300:]) < 1.1 * rewards[300:].var()
+    assert head.loss(tokens[300:], rewards[300:]) < 1.1 * rewards[300:].var()
+
+
+def test_rewards_of_changes_are_read_from_two_frames() -> None:
+    """And drives that are too short for a stack give none."""
+    clip = torch.randint(0, 3, (900, 2, 3), generator=torch.Generator().manual_seed(0))
+    led = (clip[1:, 0, 0] == clip[:-1, 0, 0]).float()
+    columns = np.append(led.numpy(), 0.0)[:, None].astype(np.float32)
+    drives = [TokenDrive("long", "train", clip.numpy(), columns)]
+    drives.append(TokenDrive("short", "train", clip[:1].numpy(), columns[:1]))
+    errors = []
+    for stack in (1, 2):
+        stacks, rewards = rewarded(drives, 0, (2, 3), stack)
+        assert torch.equal(stacks[-1], clip[-stack:])
+        assert rewards[-1] == led[-1]
+        head = fit_rewards(stacks[:700], rewards[:700], SPEC, steps=60)
+        assert head(clip).shape == (901 - stack,)
+        errors.append(head.loss(stacks[700:], rewards[700:]))
+    assert errors[1] < 0.5 * errors[0]
 
 
 @pytest.mark.parametrize("number", [10, 60])
 def test_rewards_that_teach_nothing_are_refused(number: int) -> None:
-    tokens, rewards = torch.zeros(number, 2, 3, dtype=torch.long), torch.ones(number)
+    tokens, rewards = torch.zeros(number, 1, 2, 3, dtype=torch.long), torch.ones(number)
     with pytest.raises(BadInput, match=rf"rewards of {number} train frames with deviation 0"):
         fit_rewards(tokens, rewards, SPEC, steps=1)
