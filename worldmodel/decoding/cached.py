@@ -9,6 +9,7 @@ from torch import Tensor
 
 from training.errors import BadInput
 from training.ranges import one_of
+from training.watch.free_threads import FreeThreads
 from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.config import WAYS, Sampling
 from worldmodel.decoding.quantized import Int8Cache, Int8Linear
@@ -17,7 +18,8 @@ from worldmodel.dynamics.actions.layers import UNMOVED
 from worldmodel.dynamics.attention import TextKV
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.gpt.model import GPT, Block
-from worldmodel.dynamics.gpt.one_position import ROW, OnePosition
+from worldmodel.dynamics.gpt.one_position import ROW, OnePosition, Unrecordable
+from worldmodel.dynamics.positions import Rope
 from worldmodel.dynamics.text import TextContext
 
 
@@ -40,9 +42,9 @@ class CachedDecoder(RowDecoder):
         window: "slide" or "roll".
 
     Attributes:
-        fixed_shapes: whether single positions run with fixed shapes, as a CUDA graph does; on a
-            GPU they do. The tokens are the same.
+        fixed_shapes: whether single positions run as a CUDA graph does; on a GPU they do.
         compiled: whether those are compiled too.
+        threads: sets the number of threads before every pass; None leaves it.
 
     Raises:
         BadInput: an unknown window, slide_steps out of range, or "roll" with learned or
@@ -50,7 +52,8 @@ class CachedDecoder(RowDecoder):
     """
 
     model: GPT
-    compiled: bool = False
+    compiled = False
+    threads: FreeThreads | None = None
 
     def __init__(
         self,
@@ -160,6 +163,8 @@ class CachedDecoder(RowDecoder):
         Args:
             cells: their cells of the open frame, if they do not follow the last one fed.
         """
+        if self.threads is not None:
+            self.threads.settle()
         model, first = self.model, self.cache.length - self._opened
         positions: slice | Tensor = slice(first, first + x.shape[1])
         if cells is not None:
@@ -168,26 +173,29 @@ class CachedDecoder(RowDecoder):
             absolute = torch.arange(self._opened, model.num_positions, device=x.device)[positions]
             x = x + model.learned_positions(absolute)
         rope = None if self._rope is None else self._rope.at(positions)
-        alone = self.fixed_shapes and x.shape[1] == 1 and cells is None
-        if alone and type(self.cache) is KVCache:
-            one = self._one_position()
-            x, logits = (out.clone() for out in one(x, rope, self.text_kv, self.modulations))
-        else:
-            for layer, block in enumerate(self.blocks):
-                by = self.modulations[layer]
-                x = block.step(x, rope, self.cache, layer, self.text_kv[layer], by)
-            logits = model.logits(x).float()
+        x, logits = self._passed(x, rope, alone=x.shape[1] == 1 and cells is None)
         self.cache.length += x.shape[1]
         self.state, self.next_logits = x[:, -1:], logits[:, -1]
         return logits
 
-    def _one_position(self) -> OnePosition:
-        """The graph for the cache in use."""
-        if self._one is None or self._one.cache is not self.cache:
-            self._one = OnePosition(
-                self.blocks, self.cache, lambda x: self.model.logits(x).float(), self.compiled
-            )
-        return self._one
+    def _passed(self, x: Tensor, rope: Rope | None, alone: bool) -> tuple[Tensor, Tensor]:
+        """Last hidden states and logits of new positions, now in the cache."""
+        if self.fixed_shapes and alone and type(self.cache) is KVCache:
+            if self._one is None or self._one.cache is not self.cache:
+                self._one = OnePosition(self.blocks, self.cache, self._logits, self.compiled)
+            try:
+                x, logits = self._one(x, rope, self.text_kv, self.modulations)
+                return x.clone(), logits.clone()
+            except Unrecordable as why:
+                print(f"note: single positions run without a CUDA graph, so slower ({why})")
+                self.fixed_shapes, self._one = False, None
+        per_layer = zip(self.blocks, self.text_kv, self.modulations, strict=True)
+        for layer, (block, text, by) in enumerate(per_layer):
+            x = block.step(x, rope, self.cache, layer, text, by)
+        return x, self._logits(x)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self.model.logits(x).float()
 
     def _read_text(self) -> None:
         """Compute keys and values of every caption, in every layer with cross-attention."""

@@ -25,6 +25,7 @@ WAYS = {
     "dtype": ("float32", "bfloat16", "float16", "int8"),
     "draft": ("previous", "jacobi", "model"),
     "order": ("random", "confidence"),
+    "threads": ("all", "free"),
 }
 CONDITIONS = ("actions", "text", "both")
 
@@ -154,6 +155,8 @@ class DecodingConfig:
         lag: of diagonal: cells between one row and the next.
         num_steps: of maskgit: passes per frame.
         order: of maskgit: which tokens settle first: random | confidence.
+        threads: of a GPT on a CPU: all | free (as many as other processes leave cores, looked at
+            all the time; tokens may then differ by rounding).
     """
 
     method: str = "auto"
@@ -166,6 +169,7 @@ class DecodingConfig:
     lag: int | None = None
     num_steps: int | None = None
     order: str | None = None
+    threads: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("slide_steps", "num_draft", "lag", "num_steps"):

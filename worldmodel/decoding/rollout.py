@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from training.errors import BadInput
 from training.ranges import at_least, one_of
+from training.watch.free_threads import FreeThreads
 from worldmodel.codec.exact.decoder import PortableDecoder
 from worldmodel.decoding.base import FrameDecoder
+from worldmodel.decoding.cached import CachedDecoder
 from worldmodel.decoding.config import WAYS, Sampling
 from worldmodel.decoding.diagonal import DiagonalDecoder
 from worldmodel.decoding.drafts import Draft, FrameDraft, Jacobi, TokenDraft
@@ -49,7 +51,7 @@ class Method:
     @property
     def options(self) -> list[str]:
         named = list(signature(self.open).parameters)[2:]
-        return [*named, "dtype"] if self.kind is GPT else named
+        return [*named, "dtype", "threads"] if self.kind is GPT else named
 
 
 def speculative(
@@ -132,8 +134,8 @@ def open_decoder(
 
     Args:
         method: a name in `METHODS`, or "auto".
-        options: arguments of the method's decoder, and for a GPT `dtype` (see `for_decoding`). None
-            is the method's own choice.
+        options: arguments of the method's decoder, and for a GPT `dtype` (see `for_decoding`) and
+            `threads` (see `DecodingConfig`). None is the method's own choice.
 
     Raises:
         BadInput: a method that this kind of model cannot do (says which can), an option that
@@ -152,9 +154,14 @@ def open_decoder(
     for name, value in options.items():
         if name not in known:
             raise BadInput(f"{name}={value}: {chosen} has no such option; it has: {known}")
-    if isinstance(model, GPT):
-        model = for_decoding(model, options.pop("dtype", None))
-    return METHODS[chosen].open(model, sampling, **options)
+    if not isinstance(model, GPT):
+        return METHODS[chosen].open(model, sampling, **options)
+    one_of(WAYS["threads"], threads=(threads := options.pop("threads", "all")))
+    model = for_decoding(model, options.pop("dtype", None))
+    decoder = METHODS[chosen].open(model, sampling, **options)
+    if threads == "free" and next(model.parameters()).device.type == "cpu":
+        cast(CachedDecoder, decoder).threads = FreeThreads()
+    return decoder
 
 
 def rollout(

@@ -8,7 +8,7 @@ from worldmodel.decoding import Sampling
 from worldmodel.decoding.raster import Decoder
 from worldmodel.dynamics import attention
 from worldmodel.dynamics.gpt.model import GPT
-from worldmodel.dynamics.gpt.one_position import OnePosition
+from worldmodel.dynamics.gpt.one_position import OnePosition, Unrecordable
 
 
 def futures(model: GPT, fixed: bool, compiled: bool = False, horizon: int = 7) -> torch.Tensor:
@@ -48,6 +48,21 @@ def test_a_slide_keeps_what_was_recorded(monkeypatch: pytest.MonkeyPatch) -> Non
     futures(make_model(), fixed=True)
     assert fits.count(False) == 1
     assert len(fits) > 40
+
+
+def test_what_cannot_be_recorded_runs_as_before_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model()
+    expected = futures(model, fixed=False)
+
+    def refuse(self: OnePosition, *inputs: object) -> None:
+        raise Unrecordable("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(OnePosition, "__call__", refuse)
+    assert torch.equal(futures(model, fixed=True), expected)
+    said = capsys.readouterr().out
+    assert said.count("without a CUDA graph, so slower (operation not permitted") == 1
 
 
 def test_the_product_of_one_row_is_the_same_as_a_sum(monkeypatch: pytest.MonkeyPatch) -> None:

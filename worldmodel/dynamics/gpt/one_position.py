@@ -14,10 +14,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from training.errors import first_line
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.gpt.blocks import Block
 
 ROW = 16  # positions
+
+
+class Unrecordable(RuntimeError):
+    """The kernels of this position cannot be recorded; says why."""
 
 
 class LayerCache(KVCache):
@@ -79,6 +84,8 @@ class OnePosition:
 
         Args:
             layers: RoPE of the position, then texts and modulations, each one per block.
+        Raises:
+            Unrecordable: some operation of the network cannot be part of a graph.
         """
         inputs, spec = tree_flatten((x, *layers))
         if not self._hold(inputs):
@@ -122,9 +129,13 @@ class OnePosition:
             for _ in range(2):
                 self._run()
         torch.cuda.current_stream().wait_stream(aside)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.out = self._run()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self.out = self._run()
+        except RuntimeError as error:
+            raise Unrecordable(first_line(error)) from error
+        self.graph = graph
 
 
 def _alike(new: Any, held: Any) -> bool:
