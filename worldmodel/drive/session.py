@@ -101,7 +101,11 @@ class DriveSession:
         outside: list[str] = []
         controls = self.world.controls
         if controls is not None:
-            actions = self._recorded() if recorded else self._completed(commands)
+            if recorded:
+                actions = self._recorded()
+            else:
+                given = controls.checked(commands, self.dream.num_dreams)
+                actions = controls.complete(given, self.dream.newest_actions.cpu().numpy())
             far = np.flatnonzero(controls.outside(actions).any(0))
             outside = [controls.names[place] for place in far]
             self.dream.step(torch.from_numpy(actions))
@@ -155,22 +159,6 @@ class DriveSession:
             }
             for place, name in enumerate(controls.names)
         ]
-
-    def _completed(self, commands: Any) -> np.ndarray:
-        """All action columns of every dream; BadInput where commands do not fit."""
-        controls = self.world.controls
-        assert controls is not None
-        needed = (self.dream.num_dreams, len(controls.commanded))
-        try:
-            given = np.array(commands, np.float32)
-        except (TypeError, ValueError) as error:
-            raise BadInput(f"commands={str(commands)[:60]}: are no numbers ({error})") from error
-        if given.shape != needed or not np.isfinite(given).all():
-            raise BadInput(
-                f"commands are {list(given.shape)}; give {list(needed)} finite numbers: "
-                f"{', '.join(controls.commands)} of every dream"
-            )
-        return controls.complete(given, self.dream.newest_actions.cpu().numpy())
 
     def _recorded(self) -> np.ndarray:
         """The rows that were driven after the clip; BadInput where the recording ends."""

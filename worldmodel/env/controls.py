@@ -6,12 +6,14 @@ driver gives the commands. Measurements follow by a least-squares fit on the tra
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from drives.actions.derived import LEFT
 from drives.tokens.drive import TokenDrive
+from training.errors import BadInput
 from training.ranges import one_of
 from worldmodel.action_ranges import action_ranges
 
@@ -49,6 +51,26 @@ class Controls:
     @property
     def followers(self) -> tuple[int, ...]:
         return tuple(i for i in range(len(self.names)) if i not in self.commanded)
+
+    def checked(self, commands: Any, num: int) -> Float[np.ndarray, "dream command"]:
+        """Commands of `num` dreams as numbers.
+
+        Raises:
+            BadInput: they are no numbers, of another shape, or not finite.
+        """
+        needed = (num, len(self.commanded))
+        try:
+            given = np.array(commands, np.float32)
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"actions={str(commands)[:60]}: are no numbers ({error})") from error
+        if given.shape != needed:
+            raise BadInput(
+                f"actions are {list(given.shape)}; give {list(needed)}: "
+                f"{', '.join(self.commands)} of every dream"
+            )
+        if not np.isfinite(given).all():
+            raise BadInput("actions hold NaN or infinity; give finite numbers")
+        return given
 
     def complete(
         self, commands: Float[np.ndarray, "dream command"], before: Rows

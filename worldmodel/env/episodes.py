@@ -130,7 +130,7 @@ class DreamEpisodes:
         controls, given = self.world.controls, None
         outside = np.zeros((self.num_envs, len(self.names)), bool)
         if controls is not None:
-            self.before = controls.complete(self._checked(commands), self.before)
+            self.before = controls.complete(controls.checked(commands, self.num_envs), self.before)
             outside = controls.outside(self.before)
             given = torch.from_numpy(self.before)
         step = self.dream.step(given)
@@ -168,19 +168,6 @@ class DreamEpisodes:
                     f"{setting}=head: heads={folder} has no head {column!r}; give the folder of "
                     "python -m worldmodel.heads"
                 )
-
-    def _checked(self, commands: Any) -> np.ndarray:
-        controls = self.world.controls
-        assert controls is not None
-        given, needed = np.asarray(commands, np.float32), (self.num_envs, len(controls.commanded))
-        if given.shape != needed:
-            raise BadInput(
-                f"actions are {list(given.shape)}; give {list(needed)}: "
-                f"{', '.join(controls.commands)} of every dream"
-            )
-        if not np.isfinite(given).all():
-            raise BadInput("actions hold NaN or infinity; give finite numbers")
-        return given
 
     def _drawn(self, start: int | None) -> Any:
         number = int(self._rng.integers(len(self.world.starts))) if start is None else start

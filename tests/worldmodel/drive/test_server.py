@@ -143,9 +143,9 @@ def test_one_page_drives_until_another_takes_over(served) -> None:
 @pytest.mark.parametrize(
     ("what", "values", "message"),
     [
-        ("step", {"commands": [[0.0]]}, r"commands are [1, 1]; give [1, 2] finite numbers"),
+        ("step", {"commands": [[0.0]]}, "actions are [1, 1]; give [1, 2]: steering"),
         ("step", {"commands": [["left", 0]]}, "are no numbers"),
-        ("step", {"commands": [[float("nan"), 0.0]]}, "finite numbers: steering, throttle"),
+        ("step", {"commands": [[float("nan"), 0.0]]}, "actions hold NaN or infinity"),
         ("step", {"speed": 3}, "step: "),
         ("start", {"clip": 999}, "start=999: give a whole number from 0 to"),
         ("start", {"clip": 0, "seed": -1}, "seed=-1"),
