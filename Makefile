@@ -13,6 +13,8 @@ BIN = .venv/bin
 demo: .venv/installed
 	$(BIN)/python train.py +experiment=gpt_tiny
 	$(BIN)/python eval.py ckpt=runs/gpt_tiny
+	rm -f runs/dream.html
+	$(BIN)/python -m worldmodel.drive ckpt=runs/gpt_tiny export=runs/dream.html
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2
