@@ -46,9 +46,9 @@ class Session {
     this.before.push({ read: this.read, numbers: this.numbers.copy() });
     // Cells first, then dreams, as the decoder draws them.
     const uniform = Array.from({ length: gpt.cells }, () => dreams.map(() => this.numbers.uniform()));
-    const read = this.read === gpt.model.context ? gpt.model.context - this.known.slide : this.read;
+    const read = this.reads();
     dreams.forEach((dream, d) => {
-      if (this.holder !== dream || gpt.steps !== read) gpt.read(dream.grids.slice(-read), read > 1 ? dream.actions.slice(1 - read) : []);
+      this.recall(dream, read);
       const bits = [];
       const grid = gpt.predict(dream.grids.at(-1), given[d], (logits, cell) => {
         const [token, own] = gpt.draw(logits, uniform[cell][d]);
@@ -57,11 +57,25 @@ class Session {
       });
       dream.grids.push(grid); dream.bits.push(bits);
       if (controls) dream.actions.push(given[d]);
-      this.holder = dream;
     });
     this.read = read + 1;
     return { ...this.state(outside), ms: performance.now() - began };
   }
+
+  // Time steps that the next one reads: a full context slides.
+  reads() {
+    const { context } = this.gpt.model;
+    return this.read === context ? context - this.known.slide : this.read;
+  }
+
+  recall(dream, read) {  // keys and values of the newest time steps of a dream
+    if (this.holder === dream && this.gpt.steps === read) return;
+    this.gpt.read(dream.grids.slice(-read), read > 1 ? dream.actions.slice(1 - read) : []);
+    this.holder = dream;
+  }
+
+  // What the next step needs and no action changes, while the page paints.
+  foresee() { if (this.dreams.length === 1) this.recall(this.dreams[0], this.reads()) }
 
   rewind({ num }) {
     whole({ num }, 1, Infinity);
@@ -152,6 +166,7 @@ onmessage = ({ data: { number, what, values, begin } }) => {
     if (!QUESTIONS.includes(what)) throw new Error(`${what}: this file has no such question`);
     session.real = Boolean(values.real);
     postMessage({ number, said: session[what](values) });
+    if (what === "step") session.foresee();
   } catch (error) {
     if (begin) failed = error; else postMessage({ number, error: error.message });
   }

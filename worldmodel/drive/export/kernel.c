@@ -215,7 +215,7 @@ void remember(float *qkv, int rows, int heads, int kv_heads, int n, const float 
   }
 }
 
-static double dot(const double *a, const double *b, int n) { // n is even
+static double dot(const double *a, const double *b, int n) {
   v128_t s = wasm_f64x2_splat(0), t = s;
   int i = 0;
   for (; i + 4 <= n; i += 4) {
@@ -228,14 +228,40 @@ static double dot(const double *a, const double *b, int n) { // n is even
   return sum;
 }
 
+#define PAIR(s, w, at) s = wasm_f64x2_add(s, wasm_f64x2_mul(w, wasm_v128_load(at)))
+
+// The sum of the rows of `values`, each by its weight; eight columns at once stay in registers.
+static void weigh(double *sums, const double *values, const double *by, int rows, int n) {
+  int i = 0;
+  for (; i + 8 <= n; i += 8) {
+    v128_t a = wasm_f64x2_splat(0), b = a, c = a, d = a;
+    const double *at = values + i;
+    for (int p = 0; p < rows; p++, at += n) {
+      v128_t w = wasm_v128_load64_splat(by + p);
+      PAIR(a, w, at);
+      PAIR(b, w, at + 2);
+      PAIR(c, w, at + 4);
+      PAIR(d, w, at + 6);
+    }
+    wasm_v128_store(sums + i, a);
+    wasm_v128_store(sums + i + 2, b);
+    wasm_v128_store(sums + i + 4, c);
+    wasm_v128_store(sums + i + 6, d);
+  }
+  for (; i < n; i++) {
+    sums[i] = 0;
+    for (int p = 0; p < rows; p++) sums[i] += by[p] * values[p * n + i];
+  }
+}
+
 // Attention of row r to the first `seen + r * causal` positions. Rows of x are `x_stride` floats
-// apart. `scratch` has room for 2 n float64, `weights` for a float of every position.
+// apart. `scratch` has room for 2 n float64 and one of every position, `weights` for a float of each.
 EXPORT(attend)
 void attend(const float *x, int rows, int x_stride, int heads, int kv_heads, int n, int seen,
             int causal, int capacity, const double *keys, const float *key_scales,
             const double *values, const float *value_scales, float factor, double *scratch,
             float *weights, float *out) {
-  double *query = scratch, *sums = scratch + n;
+  double *query = scratch, *sums = query + n, *by = sums + n;
   for (int r = 0; r < rows; r++, x += x_stride) {
     int count = seen + r * causal;
     for (int h = 0; h < heads; h++, out += n) {
@@ -248,13 +274,8 @@ void attend(const float *x, int rows, int x_stride, int heads, int kv_heads, int
       for (int p = 0; p < count; p++) total += weights[p];
       for (int p = 0; p < count; p++) weights[p] *= value_scales[kv + p];
       float weight_scale = scale_of(largest(weights, count), WIDE);
-      for (int i = 0; i < n; i++) sums[i] = 0;
-      for (int p = 0; p < count; p++) {
-        double by = __builtin_rintf(weights[p] / weight_scale);
-        if (by == 0) continue;
-        const double *value = values + (kv + p) * n;
-        for (int i = 0; i < n; i++) sums[i] += by * value[i];
-      }
+      for (int p = 0; p < count; p++) by[p] = __builtin_rintf(weights[p] / weight_scale);
+      weigh(sums, values + kv * n, by, count, n);
       double back = weight_scale / total;
       for (int i = 0; i < n; i++) out[i] = (float)(sums[i] * back);
     }

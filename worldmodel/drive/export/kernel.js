@@ -76,6 +76,6 @@ class Kernel {
   attend(qkv, rows, [heads, kvHeads, width], seen, causal, cache, scale, out) {
     this.run.attend(qkv, rows, (heads + 2 * kvHeads) * width, heads, kvHeads, width, seen, causal, cache.capacity,
       cache.keys, cache.keyScales, cache.values, cache.valueScales, scale,
-      this.scratch("wide", 16 * width), this.scratch("weights", 4 * cache.capacity), out);
+      this.scratch("wide", 8 * (2 * width + cache.capacity)), this.scratch("weights", 4 * cache.capacity), out);
   }
 }
