@@ -5,8 +5,8 @@
     python -m benchmarks.drive_page --rate 100 ckpt=carracing export=dream.html
 
 The last measures an exported file. It holds an arrow key and counts the steps that the page has
-drawn. A rate beyond reach measures the most that page and model do together. Pictures are taken at a
-desk's and a phone's width.
+drawn. A rate beyond reach measures the most that page and model do together. Pictures are taken at
+a desk's and a phone's width.
 """
 
 import argparse

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from training.cli import command, plain
 from training.disk.places import writable_folder
 from training.machine import compute_device
+from training.ranges import one_of
 from worldmodel.commands import DriveSettings
 from worldmodel.decoding.config import DecodingConfig, sampling_from
 from worldmodel.drive.export.write import check_export, write_export
@@ -64,7 +65,10 @@ def exported(cfg: DictConfig) -> str:
         BadInput: as of `opened`, `check_export` and `write_export`.
     """
     values = plain(cfg)
-    file, world = values["export"], world_of(values)
+    file, decoding = values["export"], values["decoding"]
+    one_of((DecodingConfig.method, PORTABLE), "export: decoding.", method=decoding["method"])
+    one_of((None, "slide"), "export: decoding.", window=decoding["window"])
+    world = world_of(values)
     place = check_export(world, file)
     size = write_export(session_of({**values, "device": "cpu"}, world, PORTABLE), place)
     return f"{place}: {size / 1e6:.1f} MB; open it in a browser, it needs no server"

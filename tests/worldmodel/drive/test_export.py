@@ -230,6 +230,21 @@ def test_what_no_file_can_hold_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         check_export(world, file)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("decoding.method=raster", r"export: decoding\.method='raster': choose one of"),
+        ("decoding.window=roll", r"export: decoding\.window='roll': choose one of"),
+        ("export=''", "export=''.*empty"),
+    ],
+)
+def test_settings_that_no_file_has_are_refused(tmp_path: Path, setting: str, message: str) -> None:
+    ckpt, root = write_world(tmp_path)
+    words = [f"ckpt={ckpt}", f"data.root={root}", f"export={tmp_path}/dream.html", setting]
+    with pytest.raises(BadInput, match=message):
+        exported(composed("commands/drive", words))
+
+
 def test_the_kernel_is_that_of_its_source(tmp_path: Path) -> None:
     module = build.KERNEL.read_bytes()
     assert build.source_hash().encode() in module, "python -m worldmodel.drive.export.build"
