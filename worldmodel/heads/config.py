@@ -20,8 +20,8 @@ class HeadsSettings:
         out: folder that gets the heads.
         tokenizer: of the model's tokens, where it is another or not known.
         columns: of the drives; every head reads one. A model reads none of these columns.
-        with_actions: columns whose heads also read the row that led to the frame: tokens hardly
-            show how fast a straight road goes by.
+        with_actions: columns whose heads read the row that led to the frame, and what the heads of
+            the other columns read, in place of tokens: these hardly show how fast a road goes by.
         smooth_s: a reward is learned as its mean over about this time, which is hardly noise; its
             sums stay. 0: as it is.
         num_frames: newest time steps that a head reads.

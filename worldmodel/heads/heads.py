@@ -1,6 +1,6 @@
 """Several heads in one folder: each reads a column of the drives from the newest frames."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from training.disk.records import read_record, write_record
 from training.errors import BadInput
 from training.ranges import at_least
 from worldmodel.evaluation.values.rewards import RewardHead
+from worldmodel.heads.composed import ComposedHead
 
 MANIFEST, WEIGHTS = "heads.json", "heads.safetensors"
 
@@ -26,7 +27,7 @@ class HeadsManifest:
     Attributes:
         columns: what the heads read, in order.
         num_frames: newest time steps that they read.
-        with_actions: those that also read the row of actions.
+        with_actions: those that read the row of actions, and the other heads.
         action_names: its columns.
         tokenizer: hash of the tokenizer of their tokens.
     """
@@ -47,12 +48,13 @@ class FrameHeads:
     A column of zeros and ones is read as a chance: its mean given the frames.
 
     Args:
-        action_names: columns of the rows, for heads that read them.
+        heads: on tokens; composed ones come last and read these.
+        action_names: columns of the rows, for composed heads.
     """
 
     def __init__(
         self,
-        heads: dict[str, RewardHead],
+        heads: Mapping[str, RewardHead | ComposedHead],
         num_frames: int,
         spec: TokenSpec,
         action_names: tuple[str, ...] = (),
@@ -82,8 +84,24 @@ class FrameHeads:
         """
         newest = list(grids[-self.num_frames :])
         stacks = torch.stack([newest[0]] * (self.num_frames - len(newest)) + newest, 1)
-        steps = None if rows is None else rows[:, None]
-        return {name: head(stacks, steps)[:, 0] for name, head in self.heads.items()}
+        return self.of_stacks(stacks, rows)
+
+    @torch.inference_mode()
+    def of_stacks(
+        self,
+        stacks: Int[Tensor, "frame stack height width"],
+        rows: Float[Tensor, "frame action"] | None = None,
+    ) -> dict[str, Float[Tensor, " frame"]]:
+        """The same of frames that are stacked upon those before them."""
+        read: dict[str, Tensor] = {}
+        for name, head in self.heads.items():
+            if isinstance(head, RewardHead):
+                read[name] = head(stacks)[:, 0]
+        composed = {n: h for n, h in self.heads.items() if isinstance(h, ComposedHead)}
+        if composed:
+            inputs = composed_inputs(read, rows)
+            read |= {name: head(inputs) for name, head in composed.items()}
+        return {name: read[name] for name in self.heads}
 
     def save(self, folder: Path) -> None:
         """Write weights, then the manifest."""
@@ -96,11 +114,19 @@ class FrameHeads:
         values = {
             "columns": self.names,
             "num_frames": self.num_frames,
-            "with_actions": [name for name, head in self.heads.items() if head.rows is not None],
+            "with_actions": [n for n, h in self.heads.items() if isinstance(h, ComposedHead)],
             "action_names": self.action_names,
             "tokenizer": self.spec.tokenizer,
         }
         write_record(folder / MANIFEST, values)
+
+
+def composed_inputs(
+    read: Mapping[str, Float[Tensor, " frame"]], rows: Float[Tensor, "frame action"] | None
+) -> Float[Tensor, "frame input"]:
+    """What a composed head reads: the readings of the others, at most 1, and the row."""
+    some = [one[:, None].clamp(-1, 1) for one in read.values()]
+    return torch.cat([*some, *([] if rows is None else [rows])], 1)
 
 
 def load_heads(
@@ -134,10 +160,11 @@ def load_heads(
         weights = load_file(place / WEIGHTS)
     except Exception as error:  # safetensors has an error of its own
         raise BadInput(f"{place / WEIGHTS}: {error}; use another copy") from error
-    found = {}
+    found: dict[str, RewardHead | ComposedHead] = {}
+    acted = set(manifest.with_actions)
+    wide = len(set(manifest.columns) - acted) + len(action_names)
     for name in manifest.columns:
-        wide = len(action_names) if name in manifest.with_actions else 0
-        head = RewardHead(spec, manifest.num_frames, num_columns=wide)
+        head = ComposedHead(wide) if name in acted else RewardHead(spec, manifest.num_frames)
         own = {k.partition(".")[2]: v for k, v in weights.items() if k.partition(".")[0] == name}
         try:
             head.load_state_dict(own)

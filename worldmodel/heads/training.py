@@ -13,12 +13,14 @@ from drives.tokens.drive import TokenDrive
 from drives.tokens.store import TokenStore
 from training.errors import BadInput
 from worldmodel.evaluation.intervals import Estimate, bootstrap
-from worldmodel.evaluation.values.rewards import fit_rewards, rewarded
+from worldmodel.evaluation.values.rewards import RewardHead, fit_rewards, rewarded
+from worldmodel.heads.composed import ComposedHead, fit_composed
 from worldmodel.heads.config import HeadsSettings
-from worldmodel.heads.heads import FrameHeads
+from worldmodel.heads.heads import FrameHeads, composed_inputs
 
 SUM_S = 2.0  # a reward comes in pieces: its sum over this time says more than one step
 RESAMPLES = 200
+CHUNK = 1024
 Column = Float[np.ndarray, " frame"]
 
 
@@ -34,21 +36,30 @@ def train_heads(store: TokenStore, settings: HeadsSettings, device: str) -> Fram
     drives = [d for d in store.drives("train") if _is_usable(d, settings.num_frames)]
     if not drives:
         raise BadInput(f"heads: no whole train drive has over {settings.num_frames} time steps")
-    found = {}
-    for name in settings.columns:
-        acted = name in settings.with_actions
+
+    def examples(name: str) -> tuple[Tensor, Tensor, Tensor]:
         span = max(1, round(settings.smooth_s / store.spec.step_s)) if name == REWARD else 1
-        parts = [
-            _examples(drive, places[name], grid_of(store), settings.num_frames, span)
-            for drive in drives
-        ]
+        given = (places[name], grid_of(store), settings.num_frames, span)
+        parts = [_examples(drive, *given) for drive in drives]
         stacks, values, rows = (torch.cat(side).to(device) for side in zip(*parts, strict=True))
-        given = (stacks, values, store.spec, settings.steps, settings.seed, rows if acted else None)
-        try:
-            found[name] = fit_rewards(*given)
-        except BadInput as error:
-            raise BadInput(f"columns: {name}: {error}") from error
-    return FrameHeads(found, settings.num_frames, store.spec, tuple(store.action_names))
+        return stacks, values, rows
+
+    found: dict[str, RewardHead | ComposedHead] = {}
+    for name in sorted(settings.columns, key=lambda name: name in settings.with_actions):
+        stacks, values, rows = examples(name)
+        if not values.std() > 0:
+            raise BadInput(f"columns: {name} never changes in {store.root}; leave it out")
+        if name not in settings.with_actions:
+            given = (store.spec, settings.steps, settings.seed)
+            found[name] = fit_rewards(stacks, values, *given)
+            continue
+        others = {n: h for n, h in found.items() if isinstance(h, RewardHead)}
+        reading = FrameHeads(others, settings.num_frames, store.spec)
+        parts = zip(stacks.split(CHUNK), rows.split(CHUNK), strict=True)
+        inputs = torch.cat([composed_inputs(reading.of_stacks(s), r) for s, r in parts]).clone()
+        found[name] = fit_composed(inputs, values, settings.steps, settings.seed)
+    ordered = {name: found[name] for name in settings.columns}
+    return FrameHeads(ordered, settings.num_frames, store.spec, tuple(store.action_names))
 
 
 def scores_of(
@@ -62,13 +73,12 @@ def scores_of(
     """
     span, found = max(1, round(SUM_S / store.spec.step_s)), {}
     drives = [drive for drive in store.drives(split) if _is_usable(drive, heads.num_frames)]
-    for name, head in heads.heads.items():
+    for name in heads.names:
         pairs = {}
         for drive in drives:
             place = store.columns.index(name)
             stacks, values, rows = _examples(drive, place, grid_of(store), heads.num_frames)
-            with torch.inference_mode():
-                read = head(stacks.to(device), rows.to(device)[:, None])[:, 0]
+            read = heads.of_stacks(stacks.to(device), rows.to(device))[name]
             pairs[drive.id] = read.cpu().numpy(), values.numpy()
         sums = {key: (_sums(read, span), _sums(real, span)) for key, (read, real) in pairs.items()}
         scores = {"r2": _estimate(_r2, pairs), "r2_sum": _estimate(_r2, sums)}

@@ -11,7 +11,7 @@ from worldmodel.planning.config import PlanningConfig
 from worldmodel.planning.search import best_actions
 from worldmodel.proving_ground.config import DREAMT, DreamTrainingConfig
 from worldmodel.proving_ground.dreamed import DreamGround
-from worldmodel.proving_ground.policies import FEATURES, OUTPUTS, LinearPolicy
+from worldmodel.proving_ground.policies import FEATURES, LinearPolicy
 
 
 def train_in_dreams(
@@ -28,18 +28,18 @@ def train_in_dreams(
     steps = max(1, round(config.seconds * ground.world.fps))
     rounds = iter(range(config.rounds))
 
-    def value(candidates: Float[Tensor, "candidate output feature"]) -> Float[Tensor, " candidate"]:
+    def value(candidates: Float[Tensor, "candidate 1 feature"]) -> Float[Tensor, " candidate"]:
         number = next(rounds)
-        policies = [LinearPolicy(DREAMT, one[None]) for one in candidates]
+        policies = [LinearPolicy(DREAMT, one) for one in candidates]
         found = ground.drive(policies, starts, steps, config.seed + number)
         returns = torch.from_numpy(found.rewards.sum(-1).mean(-1)).float()
         say(f"round {number + 1}: returns of mean {returns.mean():.2f}, best {returns.max():.2f}")
         return returns
 
     generator = torch.Generator().manual_seed(config.seed)
-    shape = config.num_candidates, OUTPUTS, FEATURES
+    shape = config.num_candidates, 1, FEATURES
     first = config.spread * torch.randn(shape, generator=generator)
     search = PlanningConfig(
         num_candidates=config.num_candidates, rounds=config.rounds, num_elites=config.num_elites
     )
-    return LinearPolicy(DREAMT, best_actions(value, first, search, generator)[None])
+    return LinearPolicy(DREAMT, best_actions(value, first, search, generator))

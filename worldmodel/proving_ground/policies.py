@@ -136,43 +136,47 @@ class RoadFollower:
         return torch.minimum(allowed, sight).clamp(max=self.cruise_mps)
 
 
-FEATURES = 10
-OUTPUTS = 2  # wheel, acceleration
 NEAR_M = (6.0, 10.0, 16.0, 24.0)
+FEATURES = len(NEAR_M) + 6
 STRONGEST_MPS2 = 8.0
 
 
 @dataclass(frozen=True)
 class LinearPolicy:
-    """A linear layer on what the picture says of the road, and on the speed: 20 numbers.
+    """Linear in what the picture says of the road, and in the speed: ten numbers.
+
+    A mirrored picture turns the wheel to the other side and changes no pedal. So the wheel reads
+    the places of the road, and the pedals read how much it bends.
 
     Attributes:
-        weights: of one policy, or of many candidates that drive side by side.
+        weights: of one policy, or of many candidates that drive side by side; those of the wheel
+            first.
     """
 
     name: str
-    weights: Float[Tensor, "candidate output feature"] = field(repr=False)
+    weights: Float[Tensor, "candidate feature"] = field(repr=False)
 
     def driver(self, num_cars: int, seed: int, device: str) -> Driver:
         weights = self.weights.to(device).repeat_interleave(num_cars // len(self.weights), 0)
+        sizes = len(NEAR_M), FEATURES - len(NEAR_M)
 
         def drive(seen: DriverView) -> Commands:
-            out = torch.einsum("nof,nf->no", weights, features(seen))
-            accel = STRONGEST_MPS2 * torch.tanh(out[:, 1])
-            return torch.stack([out[:, 0].clamp(-1, 1), *pedals(accel, seen.speed_mps)], 1)
+            parts = zip(weights.split(sizes, 1), features(seen).split(sizes, 1), strict=True)
+            wheel, pedal = ((own * read).sum(1) for own, read in parts)
+            accel = STRONGEST_MPS2 * torch.tanh(pedal)
+            return torch.stack([wheel.clamp(-1, 1), *pedals(accel, seen.speed_mps)], 1)
 
         return drive
 
 
 def features(seen: DriverView) -> Float[Tensor, "car feature"]:
-    """About 1 each: places of the road, how far it is seen, how it bends, the speed, and 1."""
+    """About 1 each: places of the road; how it bends, how far it is seen, the speed, and 1."""
     road, speed = seen.road, seen.speed_mps
     right = [road.at(torch.full_like(speed, d)) / (d / 2) for d in NEAR_M]
     bends = [one.abs() for one in right[1:]]
-    rest = [road.seen_m / 20 - 1, speed / 10 - 1, torch.ones_like(speed)]
-    found = torch.stack([*right, *bends, *rest], 1)
-    assert found.shape[1] == FEATURES
-    return found
+    return torch.stack(
+        [*right, *bends, road.seen_m / 20 - 1, speed / 10 - 1, torch.ones_like(speed)], 1
+    )
 
 
 def graded(num: int | None = None) -> list[RoadFollower]:

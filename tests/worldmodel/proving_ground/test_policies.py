@@ -92,7 +92,7 @@ def test_every_fault_changes_what_is_commanded() -> None:
 def test_cars_of_a_batch_are_driven_as_each_alone() -> None:
     pictures = [picture(right_m=r, bend_per_m=b) for r, b in ((0, 0.01), (3, 0), (-5, -0.02))]
     together = view(*pictures)
-    weights = torch.randn(1, 2, FEATURES, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(1, FEATURES, generator=torch.Generator().manual_seed(0))
     for policy in (RoadFollower("good"), LinearPolicy("linear", weights)):
         all_ = policy.driver(3, 0, "cpu")(together)
         for number, one in enumerate(pictures):
@@ -103,8 +103,19 @@ def test_cars_of_a_batch_are_driven_as_each_alone() -> None:
 
 
 def test_candidates_drive_side_by_side_with_their_own_weights() -> None:
-    weights = torch.zeros(2, 2, FEATURES)
-    weights[0, 0, -1], weights[1, 0, -1] = 0.5, -0.5  # the feature that is always 1
-    shown = view(*[picture()] * 4)
-    wheel = LinearPolicy("two", weights).driver(4, 0, "cpu")(shown)[:, 0]
-    assert wheel.tolist() == pytest.approx([0.5, 0.5, -0.5, -0.5])
+    weights = torch.zeros(2, FEATURES)
+    weights[0, 0], weights[1, 0] = 0.5, -0.5  # the nearest place of the road
+    weights[:, -1] = torch.tensor([1.0, -1.0])  # the feature that is always 1
+    shown = view(*[picture(right_m=3.0)] * 4)
+    wheel, throttle, brake = LinearPolicy("two", weights).driver(4, 0, "cpu")(shown).unbind(1)
+    assert wheel.tolist() == pytest.approx([0.5, 0.5, -0.5, -0.5], abs=0.1)
+    assert ((throttle > 0) == torch.tensor([True, True, False, False])).all()
+    assert ((brake > 0) == torch.tensor([False, False, True, True])).all()
+
+
+def test_a_mirrored_road_mirrors_the_wheel_alone() -> None:
+    weights = torch.randn(1, FEATURES, generator=torch.Generator().manual_seed(1)) * 0.2
+    bent = picture(right_m=1.0, bend_per_m=0.02)
+    for policy in (RoadFollower("good"), LinearPolicy("linear", weights)):
+        one, other = policy.driver(2, 0, "cpu")(view(bent, bent.flip(-1)))
+        assert torch.allclose(one, other * torch.tensor([-1.0, 1.0, 1.0]), atol=1e-4)

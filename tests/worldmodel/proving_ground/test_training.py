@@ -56,7 +56,7 @@ def test_a_clone_follows_the_drives_that_earned_most(tmp_path: Path) -> None:
 
 
 def test_dreams_alone_teach_a_policy() -> None:
-    goal, asked = torch.randn(2, 10, generator=torch.Generator().manual_seed(3)) * 0.4, []
+    goal, asked = torch.randn(10, generator=torch.Generator().manual_seed(3)) * 0.4, []
 
     def drive(policies, starts, steps, seed):  # type: ignore[no-untyped-def]
         asked.append((len(policies), len(starts), steps, seed))

@@ -29,15 +29,12 @@ class RewardHead(nn.Module):
 
     Args:
         stack: frames that the reward is read from, the rewarded one last.
-        num_columns: of the row that led to the rewarded frame; 0: the row is not read.
         codebook: fixed vectors of the tokens; None: learned ones, 16 channels wide.
         hidden: widths of the hidden layers.
     """
 
     mean: Tensor
     std: Tensor
-    row_mean: Tensor
-    row_std: Tensor
 
     def __init__(
         self,
@@ -45,7 +42,6 @@ class RewardHead(nn.Module):
         stack: int = 1,
         codebook: Float[Tensor, "vocab channel"] | None = None,
         hidden: Sequence[int] = (256, 256),
-        num_columns: int = 0,
     ) -> None:
         super().__init__()
         if codebook is None:
@@ -58,43 +54,24 @@ class RewardHead(nn.Module):
         for wide, narrow in pairwise(widths):
             layers += [nn.Linear(wide, narrow), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
-        # Beside the many of the tokens, a few columns would hardly be heard.
-        self.rows = nn.Linear(num_columns, hidden[0]) if num_columns else None
-        if num_columns:
-            self.register_buffer("row_mean", torch.zeros(num_columns))
-            self.register_buffer("row_std", torch.ones(num_columns))
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
 
     def forward(
-        self,
-        tokens: Int[Tensor, "*clip time height width"],
-        rows: Float[Tensor, "*clip step column"] | None = None,
+        self, tokens: Int[Tensor, "*clip time height width"]
     ) -> Float[Tensor, "*clip step"]:
-        """The rewards of the steps that led to the frames, but to the first stack - 1.
-
-        Args:
-            rows: of these steps, for a head that reads them.
-        """
+        """The rewards of the steps that led to the frames, but to the first stack - 1."""
         stacks = tokens.unfold(-3, self.stack, 1).movedim(-1, -3)
         grids = self.embed(stacks.flatten(-3, -2).unflatten(-2, (self.grids, -1)))
         flat = grids.movedim(-1, -3).flatten(-4)  # every grid with its channels first
-        x: Tensor = self.layers[0](flat)
-        if self.rows is not None:
-            assert rows is not None
-            x = x + self.rows((rows - self.row_mean) / self.row_std)
-        out: Tensor = self.layers[1:](x)[..., 0] * self.std + self.mean
+        out: Tensor = self.layers(flat)[..., 0] * self.std + self.mean
         return out
 
     def loss(
-        self,
-        stacks: Int[Tensor, "row stack height width"],
-        rewards: Float[Tensor, " row"],
-        rows: Float[Tensor, "row column"] | None = None,
+        self, stacks: Int[Tensor, "row stack height width"], rewards: Float[Tensor, " row"]
     ) -> Float[Tensor, ""]:
         """Mean squared error."""
-        steps = None if rows is None else rows[:, None]
-        return F.mse_loss(self(stacks, steps)[:, 0], rewards)
+        return F.mse_loss(self(stacks)[:, 0], rewards)
 
 
 def rewarded(
@@ -125,15 +102,11 @@ def fit_rewards(
     spec: TokenSpec,
     steps: int,
     seed: int = 0,
-    rows: Float[Tensor, "row column"] | None = None,
 ) -> RewardHead:
     """Train a reward head on stacks and the rewards that led to them; deterministic.
 
     The last frames are held out, and the step that reads them best is kept: rewards that a frame
     does not show (a speed, a count) are learned by heart otherwise, and the mean is better.
-
-    Args:
-        rows: what led to the rewarded frames, for a head that reads it too.
 
     Raises:
         BadInput: too few frames, or rewards that never change.
@@ -144,13 +117,9 @@ def fit_rewards(
             f"can be learned from them; give {MIN_FRAMES} frames or more and rewards that change"
         )
     count = round(len(stacks) * (1 - HELD_OUT))
-    kept_out = None if rows is None else rows[count:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        columns = 0 if rows is None else rows.shape[1]
-        head = RewardHead(spec, stacks.shape[1], num_columns=columns).to(stacks.device)
-        if rows is not None:
-            head.row_mean, head.row_std = rows.mean(0), rows.std(0).clamp(min=1e-6)
+        head = RewardHead(spec, stacks.shape[1]).to(stacks.device)
         head.mean, head.std = rewards.mean(), rewards.std()
         for parameter in head.layers[-1].parameters():
             nn.init.zeros_(parameter)  # it starts as the mean
@@ -160,15 +129,14 @@ def fit_rewards(
         for step in range(steps + 1):
             if step % CHECK_EVERY == 0 or step == steps:
                 with torch.no_grad():
-                    error = float(head.loss(stacks[count:], rewards[count:], kept_out))
+                    error = float(head.loss(stacks[count:], rewards[count:]))
                 if error < best:
                     best, kept = error, copy.deepcopy(head.state_dict())
             if step == steps:
                 break
-            batch = torch.randint(count, (BATCH,)).to(stacks.device)
-            own = None if rows is None else rows[batch]
+            rows = torch.randint(count, (BATCH,)).to(stacks.device)
             optimizer.zero_grad()
-            head.loss(stacks[batch], rewards[batch], own).backward()
+            head.loss(stacks[rows], rewards[rows]).backward()
             optimizer.step()
             schedule.step()
     head.load_state_dict(kept)
