@@ -215,20 +215,35 @@ void remember(float *qkv, int rows, int heads, int kv_heads, int n, const float 
   }
 }
 
-static double dot(const double *a, const double *b, int n) {
-  v128_t s = wasm_f64x2_splat(0), t = s;
-  int i = 0;
-  for (; i + 4 <= n; i += 4) {
-    s = wasm_f64x2_add(s, wasm_f64x2_mul(wasm_v128_load(a + i), wasm_v128_load(b + i)));
-    t = wasm_f64x2_add(t, wasm_f64x2_mul(wasm_v128_load(a + i + 2), wasm_v128_load(b + i + 2)));
-  }
-  s = wasm_f64x2_add(s, t);
-  double sum = wasm_f64x2_extract_lane(s, 0) + wasm_f64x2_extract_lane(s, 1);
-  for (; i < n; i++) sum += a[i] * b[i];
-  return sum;
-}
-
 #define PAIR(s, w, at) s = wasm_f64x2_add(s, wasm_f64x2_mul(w, wasm_v128_load(at)))
+
+static double both(v128_t x) { return wasm_f64x2_extract_lane(x, 0) + wasm_f64x2_extract_lane(x, 1); }
+
+// Products of a query with consecutive keys; eight at once share what is read of the query.
+static void dots(const double *query, const double *keys, int rows, int n, double *out) {
+  int p = 0, even = n & ~1;
+  for (; p + 8 <= rows; p += 8, keys += 8 * n) {
+    v128_t a = wasm_f64x2_splat(0), b = a, c = a, d = a, e = a, f = a, g = a, h = a;
+    for (int i = 0; i < even; i += 2) {
+      v128_t q = wasm_v128_load(query + i);
+      PAIR(a, q, keys + i);
+      PAIR(b, q, keys + n + i);
+      PAIR(c, q, keys + 2 * n + i);
+      PAIR(d, q, keys + 3 * n + i);
+      PAIR(e, q, keys + 4 * n + i);
+      PAIR(f, q, keys + 5 * n + i);
+      PAIR(g, q, keys + 6 * n + i);
+      PAIR(h, q, keys + 7 * n + i);
+    }
+    double sums[8] = {both(a), both(b), both(c), both(d), both(e), both(f), both(g), both(h)};
+    for (int k = 0; k < 8; k++) out[p + k] = sums[k] + (even < n ? query[even] * keys[k * n + even] : 0);
+  }
+  for (; p < rows; p++, keys += n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += query[i] * keys[i];
+    out[p] = sum;
+  }
+}
 
 // The sum of the rows of `values`, each by its weight; eight columns at once stay in registers.
 static void weigh(double *sums, const double *values, const double *by, int rows, int n) {
@@ -267,8 +282,8 @@ void attend(const float *x, int rows, int x_stride, int heads, int kv_heads, int
     for (int h = 0; h < heads; h++, out += n) {
       int kv = h / (heads / kv_heads) * capacity;
       float scale = widened(x + h * n, n, query);
-      for (int p = 0; p < count; p++)
-        weights[p] = (float)dot(query, keys + (kv + p) * n, n) * scale * key_scales[kv + p] * factor;
+      dots(query, keys + kv * n, count, n, by);
+      for (int p = 0; p < count; p++) weights[p] = (float)by[p] * scale * key_scales[kv + p] * factor;
       masses_of(weights, count);
       double total = 0;
       for (int p = 0; p < count; p++) total += weights[p];
