@@ -21,6 +21,7 @@ SHORT = {
     "train.py +experiment=tokenizer": ["+debug=fast"],
     "train.py +experiment=gpt": ["+debug=fast"],
     "train.py +experiment=occupancy": ["+debug=fast"],
+    "train.py +experiment=codec": ["+debug=fast"],
     "eval.py ckpt=runs/occupancy": [
         "cards.occupancy.num_windows=2",
         "cards.occupancy.num_samples=2",

@@ -50,10 +50,13 @@ class Preprocessing:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "Preprocessing":
-        """From a manifest; TypeError where a field is unknown."""
+        """From a manifest; TypeError where a field is unknown, or no list of numbers."""
         fields: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
+        for name, value in fields.items():
+            if isinstance(value, tuple) and not all(type(x) in (int, float) for x in value):
+                raise TypeError(f"preprocessing: {name}={value}")
         return Preprocessing(**fields)
 
     def fit(

@@ -16,7 +16,7 @@ import struct
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
-from training.ranges import at_least
+from training.ranges import at_least, within
 
 MAGIC = b"dashcast codec\n"
 SCHEMA = 1
@@ -24,6 +24,7 @@ SEGMENT, END = b"\xd5segment", b"\xd5the end"
 LEAD = struct.Struct("<QIII")  # number, lengths
 DIGEST = 16
 MAX_HEADER = 2**24
+MAX_STEPS = 2**31  # of a segment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class SegmentAbout:
 
     def __post_init__(self) -> None:
         at_least(0, first=self.first)
-        at_least(1, steps=self.steps)
+        within(1, MAX_STEPS, steps=self.steps)
 
     @property
     def name(self) -> str:

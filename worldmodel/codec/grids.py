@@ -87,6 +87,8 @@ def decoded(
 
 
 def _family(counts: np.ndarray) -> Any:
-    # A ratio of integers: one rounding, the same on every machine.
     library, _ = opened()
+    if counts.min(initial=0) < 0 or counts.sum() < 1:
+        raise ValueError("a histogram that counts nothing")
+    # A ratio of integers: one rounding, the same on every machine.
     return library.stream.model.Categorical(counts / counts.sum(), perfect=False)

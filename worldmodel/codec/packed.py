@@ -192,6 +192,8 @@ def _weights(about: dict[str, Any], halves: np.ndarray, code: bytes) -> dict[str
     found = {}
     for name, shape in shapes.items():
         value = own[name].astype(np.float32)
+        if name not in on_grid and not np.isfinite(value).all():
+            raise ValueError(f"{name} is not finite")
         if name in on_grid:
             value = _on_grid(*on_grid[name], math.prod(shape[1:]), queues)
         elif len(shape) > 1:

@@ -159,7 +159,10 @@ def _content(marker: bytes, record: bytes, path: Path) -> CodedSegment | EndAbou
     """What a record with a right digest holds."""
     start = len(SEGMENT) + LEAD.size
     _, about, code, _ = LEAD.unpack(record[len(SEGMENT) : start])
-    values = json.loads(record[start : start + about])
+    try:
+        values = json.loads(record[start : start + about])
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: a record is no JSON object ({first_line(error)})") from error
     if marker == END:
         return judged(EndAbout, values, f"{path}: end")
     rest = record[start + about :]

@@ -28,6 +28,8 @@ from worldmodel.codec.container import Header, SegmentAbout
 
 Piece = tuple[SegmentAbout, Integer[np.ndarray, "step *grid"], Float[np.ndarray, "step action"]]
 
+MOST_PROBABILITIES = 2**30  # of a frame
+
 
 @dataclass(frozen=True)
 class CodedTokens:
@@ -188,8 +190,8 @@ def _runs(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
 
 
 def spec_of(header: Header) -> TokenSpec:
-    """The spec in a header; BadInput where there is none."""
-    try:
-        return TokenSpec.from_dict(header.spec)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise BadInput(f"header: spec={header.spec}: {error}; use another copy") from error
+    """The spec in a header; BadInput where there is none, or one of more than memory holds."""
+    spec = judged(TokenSpec, header.spec, "header: spec")
+    if spec.tokens_per_step * spec.vocab_size > MOST_PROBABILITIES:
+        raise BadInput(f"header: spec={header.spec}: no model predicts so much; use another copy")
+    return spec

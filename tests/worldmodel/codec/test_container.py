@@ -1,14 +1,23 @@
 """The container: what is written comes back, and every damage is named."""
 
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from codec_files import SPEC
 
 from training.errors import BadInput
-from worldmodel.codec.container import CodedSegment, ContainerWriter, Header, SegmentAbout
+from worldmodel.codec.container import (
+    SEGMENT,
+    CodedSegment,
+    ContainerWriter,
+    Header,
+    SegmentAbout,
+)
 from worldmodel.codec.reading import examine, read_header, segments_of
+from worldmodel.codec.tokens import spec_of
 
 HEADER = Header(
     schema=1,
@@ -133,3 +142,29 @@ def test_other_files_are_no_containers(tmp_path: Path) -> None:
             examine(path)
     with pytest.raises(BadInput, match="cannot be read"):
         examine(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"grid": [1, 2]}, "spec"),
+        ({"vocab_size": "x"}, "vocab_size"),
+        ({"grid": [1, 2**16, 2**16]}, "no model predicts so much"),
+        ({"preprocessing": {"mean": [[1], 2, 3]}}, "preprocessing"),
+    ],
+)
+def test_a_header_with_a_right_digest_and_no_spec_is_refused(spec: Any, says: str) -> None:
+    good = asdict(SPEC)
+    assert spec_of(replace(HEADER, spec=good)) == SPEC
+    with pytest.raises(BadInput, match=says):
+        spec_of(replace(HEADER, spec=good | spec))
+
+
+def test_a_record_with_a_right_digest_and_no_content_is_refused(tmp_path: Path) -> None:
+    with (path := tmp_path / "c").open("wb") as file:
+        writer = ContainerWriter(file, HEADER)
+        writer._record(SEGMENT, b"{", b"", b"")
+    with pytest.raises(BadInput, match="a record is no JSON object"):
+        examine(path)
+    with pytest.raises(BadInput, match="steps="):
+        replace(segment(0).about, steps=10**30)

@@ -94,6 +94,9 @@ def crafted(file: Path, halves: bytes = bytes(2), **about: Any) -> Path:
         ({"tensors": [], "counts": [1, 1, 1]}, "is no model"),
         ({"tensors": {}, "counts": [10**30]}, "is no model"),
         ({"tensors": {"a": [5]}, "counts": [1, 1, 1]}, "is no model"),
+        ({"tensors": {"a": [1, 4]}, "counts": [0, 0, 0]}, "counts nothing"),
+        ({"tensors": {"a": [1, 4]}, "counts": [3, -1, 3]}, "counts nothing"),
+        ({"tensors": {"a": [1, 4]}, "counts": [], "on_grid": ["b"]}, "is no model"),
     ],
 )
 def test_crafted_files_are_refused_before_they_take_memory(
