@@ -14,6 +14,12 @@ from training.sweeps.snapshot import PACKAGES
 ROOT = Path(__file__).parent.parent
 
 PAGES = ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+FEW_DRIVES = [
+    "data.source.carracing.num_train=2",
+    "data.source.carracing.num_val=1",
+    "data.source.carracing.num_test=1",
+    "data.source.carracing.seconds=4.0",
+]
 # Added to a command, so that it takes seconds: sizes only, never what it does.
 SHORT = {
     "train.py +experiment=tokenizer_video": ["+debug=fast"],
@@ -45,13 +51,21 @@ SHORT = {
     "-m worldmodel.evaluation.decoding_bench": ["num_frames=2", "repeats=1"],
     "-m worldmodel.evaluation.videos": ["max_clips=4", "metrics=single,duplicates"],
     "-m worldmodel.rollout": ["num_clips=1", "horizon_s=0.1"],
-    "-m worldmodel.evaluation.kinds_table": ["--num-windows=2", "--num-frames=2"],
-    "-m tokenizer.encode": [
-        "data.source.carracing.num_train=2",
-        "data.source.carracing.num_val=1",
-        "data.source.carracing.num_test=1",
-        "data.source.carracing.seconds=4.0",
+    "-m worldmodel.heads": [*FEW_DRIVES, "steps=20"],
+    "-m worldmodel.proving_ground": [
+        *FEW_DRIVES,
+        "num_tracks=2",
+        "num_graded=3",
+        "horizons_s=[0.3]",
+        "num_workers=1",
+        "cloning.steps=20",
+        "dream_training.rounds=1",
+        "dream_training.num_candidates=4",
+        "dream_training.num_starts=1",
+        "dream_training.seconds=0.2",
     ],
+    "-m worldmodel.evaluation.kinds_table": ["--num-windows=2", "--num-frames=2"],
+    "-m tokenizer.encode": FEW_DRIVES,
     "-m tokenizer.compare": ["num_clips=2", "clip_frames=8", "video_s=0.5"],
     "-m worldmodel.evaluation.tokenizer_sweep": [
         "data=few_drives",

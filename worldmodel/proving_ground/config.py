@@ -56,11 +56,11 @@ class DreamTrainingConfig:
         seed: of weights and dreams.
     """
 
-    rounds: int = 12
-    num_candidates: int = 48
-    num_elites: int = 8
-    num_starts: int = 16
-    seconds: float = 5.0
+    rounds: int = 8
+    num_candidates: int = 16
+    num_elites: int = 4
+    num_starts: int = 6
+    seconds: float = 3.0
     spread: float = 0.5
     seed: int = 0
 
