@@ -20,6 +20,12 @@ FEW_DRIVES = [
     "data.source.carracing.num_test=1",
     "data.source.carracing.seconds=4.0",
 ]
+# Long enough that one is lost on the grass.
+LOST_DRIVES = [
+    *FEW_DRIVES,
+    "data.source.carracing.num_train=4",
+    "data.source.carracing.seconds=20.0",
+]
 # Added to a command, so that it takes seconds: sizes only, never what it does.
 SHORT = {
     "train.py +experiment=tokenizer_video": ["+debug=fast"],
@@ -51,9 +57,9 @@ SHORT = {
     "-m worldmodel.evaluation.decoding_bench": ["num_frames=2", "repeats=1"],
     "-m worldmodel.evaluation.videos": ["max_clips=4", "metrics=single,duplicates"],
     "-m worldmodel.rollout": ["num_clips=1", "horizon_s=0.1"],
-    "-m worldmodel.heads": [*FEW_DRIVES, "steps=20"],
+    "-m worldmodel.heads": [*LOST_DRIVES, "steps=20"],
     "-m worldmodel.proving_ground": [
-        *FEW_DRIVES,
+        *LOST_DRIVES,
         "num_tracks=2",
         "num_graded=3",
         "horizons_s=[0.3]",
