@@ -60,6 +60,7 @@ class SequenceLayout:
         }
         bounds = config.ranges(num_actions) if config.actions == "binned" else ((), ())
         self.low, self.high = (symlog(torch.tensor(b, dtype=torch.float64)) for b in bounds)
+        self._bounds: dict[torch.device, list[Tensor]] = {}
         self.no_text_id = self.vocab_size + prefix_ids[config.actions]
         self.no_action_id = self.no_text_id - 1  # "none": the separator
         self.lead_length = int(config.start_token)  # positions before time step 0
@@ -88,14 +89,16 @@ class SequenceLayout:
         steps = torch.cat([time[:, None], step.repeat(num_steps, 1)], dim=1)
         return torch.cat([steps.new_zeros(self.lead_length, 3), steps])
 
-    def predicting_positions(self, num_steps: int) -> Int[Tensor, "time space"]:
+    def predicting_positions(
+        self, num_steps: int, device: torch.device | None = None
+    ) -> Int[Tensor, "time space"]:
         """The position that predicts each frame token: the one before it.
 
         -1 for the very first token if nothing precedes it.
         """
         before = self.lead_length + self.prefix_length - 1
-        starts = torch.arange(num_steps)[:, None] * self.step_length + before
-        return starts + torch.arange(self.tokens_per_step)
+        starts = torch.arange(num_steps, device=device)[:, None] * self.step_length + before
+        return starts + torch.arange(self.tokens_per_step, device=device)
 
     def counted_steps(self, num_steps: int) -> Bool[Tensor, " time"]:
         """Time steps whose tokens count in a loss or a score (see `first_target_step`)."""
@@ -151,9 +154,16 @@ class SequenceLayout:
         self, actions: Float[Tensor, "batch step action"]
     ) -> Int[Tensor, "batch step action"]:
         """The bin of every action."""
-        low, high = (bound.to(actions.device, torch.float32) for bound in (self.low, self.high))
+        low, high = self._bounds_on(actions.device)
         scaled = (symlog(actions.float()) - low) / (high - low) * self.config.num_bins
         return scaled.clamp(0, self.config.num_bins - 1).long()
+
+    def _bounds_on(self, device: torch.device) -> list[Tensor]:
+        """The ends of the bins, copied to a device once: a copy waits for all its work."""
+        if device not in self._bounds:
+            ends = (self.low, self.high)
+            self._bounds[device] = [end.to(device, torch.float32) for end in ends]
+        return self._bounds[device]
 
     def bin_ids(self, bins: Int[Tensor, "*shape action"]) -> Int[Tensor, "*shape action"]:
         """Ids of bins; every column has its own id range."""
@@ -162,14 +172,17 @@ class SequenceLayout:
 
     def bin_actions(self, bins: Int[Tensor, "*shape action"]) -> Float[Tensor, "*shape action"]:
         """Actions at the centre of their bins."""
-        low, high = (bound.to(bins.device, torch.float32) for bound in (self.low, self.high))
+        low, high = self._bounds_on(bins.device)
         scaled = low + (bins + 0.5) / self.config.num_bins * (high - low)
         return scaled.sign() * scaled.abs().expm1()
 
-    def action_predicting_positions(self, num_steps: int) -> Int[Tensor, "step action"]:
+    def action_predicting_positions(
+        self, num_steps: int, device: torch.device | None = None
+    ) -> Int[Tensor, "step action"]:
         """The positions that predict the actions of time steps 1 .. num_steps - 1."""
-        starts = torch.arange(1, num_steps)[:, None] * self.step_length
-        return starts + self.config.text_tokens - 1 + torch.arange(self.num_actions)
+        starts = torch.arange(1, num_steps, device=device)[:, None] * self.step_length
+        columns = torch.arange(self.num_actions, device=device)
+        return starts + self.config.text_tokens - 1 + columns
 
     def check(self, tokens: Tensor, actions: Tensor | None) -> None:
         """BadInput unless tokens and actions have the right shapes."""

@@ -132,7 +132,7 @@ class SequenceInput(Dynamics):
         They are also added to every frame token of their time step. So a token has the action
         in the first block and need not attend to it first.
         """
-        nothing = self.embed(torch.tensor(self.layout.no_action_id, device=actions.device))
+        nothing = self.embed(torch.full((), self.layout.no_action_id, device=actions.device))
         out: Tensor = self.action(actions, nothing, drop_actions)
         return out
 
@@ -140,7 +140,7 @@ class SequenceInput(Dynamics):
         self, captions: TextContext, start: int, stop: int
     ) -> Float[Tensor, "batch step token dim"]:
         """Text tokens of time steps start .. stop - 1, without position embedding."""
-        nothing = self.embed(torch.tensor(self.layout.no_text_id, device=captions.index.device))
+        nothing = self.embed(torch.full((), self.layout.no_text_id, device=captions.index.device))
         out: Tensor = self.text(captions, start, stop, nothing)
         return out
 

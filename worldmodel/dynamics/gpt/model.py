@@ -85,8 +85,8 @@ class GPT(SequenceInput):
         embedded = self.embed_clip(tokens, actions, drop_actions, captions, noise)
         acting = self.acting(actions, drop_actions, tokens.shape[1])
         states = self.run(embedded[:, :-1], captions, acting)
-        positions = self.layout.predicting_positions(tokens.shape[1]).flatten().clamp(min=0)
-        x = states.index_select(1, positions.to(states.device))
+        positions = self.layout.predicting_positions(tokens.shape[1], states.device)
+        x = states.index_select(1, positions.flatten().clamp(min=0))
         if head_fn is not None:
             return head_fn(x, states)
         logits = self.logits(x)
@@ -163,7 +163,7 @@ class GPT(SequenceInput):
         self, states: Tensor, actions: Tensor, drop_actions: Tensor | None
     ) -> Float[Tensor, ""]:
         time = (states.shape[1] + 1) // self.layout.step_length
-        positions = self.layout.action_predicting_positions(time).to(states.device)
+        positions = self.layout.action_predicting_positions(time, states.device)
         bins = self.layout.action_bins(actions[:, : time - 1])
         return self.action_head.nll(self._normed(states[:, positions]), bins, drop_actions)
 

@@ -81,7 +81,7 @@ class Masked(Dynamics):
         if masked is None:
             hidden = self.mask_token.expand_as(cells)
             x = torch.cat([x, self.prepare(hidden, cells[:, :-1], acting, text, 0)], dim=1)
-            mask = _past_and_self(time).to(x.device)
+            mask = _past_and_self(time, x.device)
         for block in self.blocks:
             x = maybe_checkpoint(block, x, mask, recompute=self.recompute)
         return self.logits(x[:, -time:])
@@ -231,8 +231,8 @@ class Masked(Dynamics):
         return tokens * (6 * self.num_parameters(embeddings=False) + attention)
 
 
-def _past_and_self(time: int) -> Bool[Tensor, "both past"]:
+def _past_and_self(time: int, device: torch.device) -> Bool[Tensor, "both past"]:
     """Mask of two clips: a frame of the second sees itself and earlier frames of the first."""
-    past, alone = torch.ones(time, time).tril(), torch.eye(time)
+    past, alone = torch.ones(time, time, device=device).tril(), torch.eye(time, device=device)
     rows = [[past, torch.zeros_like(past)], [past - alone, alone]]
     return torch.cat([torch.cat(row, dim=1) for row in rows]).bool()
