@@ -29,7 +29,12 @@ from tokenizer.load import Tokenizer, load_tokenizer
 from training.pages.text_table import markdown_table
 from worldmodel.evaluation.intervals import mean_over_drives
 from worldmodel.evaluation.report.terminal import interval
-from worldmodel.evaluation.values.rewards import RewardHead, fit_rewards, rewarded
+from worldmodel.evaluation.values.rewards import (
+    CONVOLUTIONS,
+    RewardHead,
+    fit_rewards,
+    rewarded,
+)
 from worldmodel.load import load_world_model
 from worldmodel.planning.config import PlanningConfig
 from worldmodel.planning.proposals import RecordedActions
@@ -38,7 +43,7 @@ from worldmodel.planning.values import ActionValues
 FIRST_TRACK = 10**9  # the seeds of embedded drives are smaller
 CAREFUL = DriverStyle(14.0, 6.0, 12.0, 12.0, 0.5, 3.0, 0.0)
 START_S, FRAMES_PER_S = 2.0, 10
-REWARD_STEPS = 1000
+REWARD_STEPS = 200
 Row = Float[np.ndarray, " action"]
 
 
@@ -135,7 +140,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=12)
     parser.add_argument("--horizon", type=int, default=4)
     parser.add_argument("--samples", type=int, default=2)
-    parser.add_argument("--stack", type=int, default=2, help="frames that rewards are read from")
+    parser.add_argument("--stack", type=int, default=3, help="frames that rewards are read from")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--write", action="store_true", help="append to docs/results.md")
     args = parser.parse_args()
@@ -146,8 +151,10 @@ def main() -> None:
 
     @cache
     def head_of(stack: int) -> RewardHead:
-        known = rewarded(trained, store.columns.index(REWARD), store.spec.grid[1:], stack)
-        return fit_rewards(*known, store.spec, REWARD_STEPS).to(args.device)
+        column = store.columns.index(REWARD)
+        known = rewarded(trained, column, store.spec.grid[1:], stack, FRAMES_PER_S)
+        head = fit_rewards(*known, store.spec, REWARD_STEPS, convolutions=CONVOLUTIONS)
+        return head.to(args.device)
 
     def planning(name: str) -> Planned:
         network = load_world_model(name).network.to(args.device)

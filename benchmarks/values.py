@@ -36,14 +36,19 @@ from worldmodel.evaluation.values.estimates import (
     num_truncated,
     whole_return,
 )
-from worldmodel.evaluation.values.rewards import RewardHead, fit_rewards, rewarded
+from worldmodel.evaluation.values.rewards import (
+    CONVOLUTIONS,
+    RewardHead,
+    fit_rewards,
+    rewarded,
+)
 from worldmodel.load import load_world_model
 from worldmodel.planning.values import ActionValues
 
 MISSING = 0.05
 SAMPLES = (1, 4, 16, 100)  # of the occupancy model
 FUTURES, HORIZONS = (1, 3), (4, 8, 16)  # of the rollouts
-REWARD_STEPS = 400
+REWARD_STEPS, SMOOTH_S = 200, 1.0
 TRUNCATED = "against the truncated return, as published"
 TOGETHER = 2048  # dreams in a batch
 
@@ -237,8 +242,9 @@ def main() -> None:
     store, gamma = TokenStore(args.store), occupancy.config.gamma  # type: ignore[attr-defined]
     column = store.columns.index(args.reward)
     grid = occupancy.layout.height, occupancy.layout.width
-    stacks, led = rewarded(store.drives("train"), column, grid, occupancy.sample_steps)
-    head = fit_rewards(stacks, led, store.spec, REWARD_STEPS)
+    span = max(1, round(SMOOTH_S / store.spec.step_s))
+    stacks, led = rewarded(store.drives("train"), column, grid, occupancy.sample_steps, span)
+    head = fit_rewards(stacks, led, store.spec, REWARD_STEPS, convolutions=CONVOLUTIONS)
     past = max(occupancy.state_steps, other.config.context_steps)
     states = states_of(store, "test", column, gamma, args.states, past)
     found = list(points(occupancy, other, head, states, args.seeds, args.device))

@@ -108,12 +108,8 @@ def _examples(
         place: of the column in the store.
         span: the column's mean is taken over as many steps around each.
     """
-    stacks, values = rewarded([drive], place, grid, num_frames)
+    stacks, values = rewarded([drive], place, grid, num_frames, span)
     rows = torch.from_numpy(np.array(drive.actions[-1 - len(values) : -1], np.float32))
-    if span > 1:
-        ones = np.ones(span)
-        sums = (np.convolve(of, ones, "same") for of in (values, np.ones(len(values))))
-        values = torch.from_numpy(np.divide(*sums)).float()
     return stacks, values, rows
 
 

@@ -197,13 +197,16 @@ class OccupancyCard(Card):
         num_samples: frames of the discounted future of each, for its value.
         reward: the column that is the reward; null is `reward`, where the data has it.
         reward_steps: training steps of the network that reads rewards from tokens.
+        smooth_s: rewards are learned as their mean over about this time, which is hardly noise;
+            returns are those of the real ones. 0: as they are.
     """
 
     name: ClassVar[str] = "occupancy"
     num_windows: int = 64
     num_samples: int = 100
     reward: str | None = None
-    reward_steps: int = 400
+    reward_steps: int = 200
+    smooth_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,12 @@ from worldmodel.evaluation.values.estimates import (
     value_from_samples,
     whole_return,
 )
-from worldmodel.evaluation.values.rewards import RewardHead, fit_rewards, rewarded
+from worldmodel.evaluation.values.rewards import (
+    CONVOLUTIONS,
+    RewardHead,
+    fit_rewards,
+    rewarded,
+)
 
 MISSING = 0.05  # share of a return's weight that may lie beyond the rewards that are summed
 
@@ -111,9 +116,11 @@ def _values(
     gamma, state = network.config.gamma, network.state_steps
     grid = network.layout.height, network.layout.width
     stack = network.sample_steps
-    known = rewarded(subject.train, column, grid, stack)
+    span = max(1, round(card.smooth_s / subject.model.spec.step_s))
+    known = rewarded(subject.train, column, grid, stack, span)
     stacks, led = (part.to(subject.device) for part in known)
-    head = fit_rewards(stacks, led, subject.model.spec, card.reward_steps)
+    spec, steps = subject.model.spec, card.reward_steps
+    head = fit_rewards(stacks, led, spec, steps, convolutions=CONVOLUTIONS)
     rows = _rows(subject, chosen, column)[:, state - 1 : -1]
     returns, truncated = whole_return(rows, gamma), _truncated(rows, gamma)
     samples = _samples(subject, network, clip, card.num_samples)

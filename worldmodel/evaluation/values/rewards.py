@@ -17,11 +17,27 @@ from torch import Tensor, nn
 from drives.tokens.drive import TokenDrive
 from drives.tokens.spec import TokenSpec
 from training.errors import BadInput
+from worldmodel.dynamics.factors import Factors
 
 MIN_FRAMES = 50
 MOST_FRAMES = 8192
 BATCH, LR = 256, 1e-3
+CONVOLUTIONS = (64, 64, 32)  # of a head that sees motion
 HELD_OUT, CHECK_EVERY = 0.1, 20  # share of the frames, and steps, that choose when to stop
+
+
+class FactorVectors(nn.Module):
+    """A vector per token: the sum of those of its factors, for codes that share one look alike."""
+
+    def __init__(self, spec: TokenSpec, channels: int) -> None:
+        super().__init__()
+        self.factors = Factors(spec.factors, spec.vocab_size)
+        self.tables = nn.ModuleList(nn.Embedding(size, channels) for size in self.factors.sizes)
+        self.embedding_dim = channels
+
+    def forward(self, tokens: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape channel"]:
+        parts = zip(self.tables, self.factors.split(tokens).unbind(-1), strict=True)
+        return torch.stack([table(digit) for table, digit in parts]).sum(0)
 
 
 class RewardHead(nn.Module):
@@ -31,6 +47,8 @@ class RewardHead(nn.Module):
         stack: frames that the reward is read from, the rewarded one last.
         codebook: fixed vectors of the tokens; None: learned ones, 16 channels wide.
         hidden: widths of the hidden layers.
+        convolutions: channels of 3 x 3 convolutions before them, the last one with stride 2, over
+            the frames of a stack as channels: motion looks alike everywhere. (): as published.
     """
 
     mean: Tensor
@@ -42,14 +60,25 @@ class RewardHead(nn.Module):
         stack: int = 1,
         codebook: Float[Tensor, "vocab channel"] | None = None,
         hidden: Sequence[int] = (256, 256),
+        convolutions: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        if codebook is None:
-            self.embed = nn.Embedding(spec.vocab_size, 16)
+        self.embed: nn.Module
+        if codebook is not None:
+            self.embed, channels = nn.Embedding.from_pretrained(codebook), codebook.shape[1]
+        elif convolutions:
+            self.embed, channels = FactorVectors(spec, 16), 16
         else:
-            self.embed = nn.Embedding.from_pretrained(codebook)
+            self.embed, channels = nn.Embedding(spec.vocab_size, 16), 16
         self.stack, self.grids = stack, stack * spec.grid[0]
-        widths = (stack * spec.tokens_per_step * self.embed.embedding_dim, *hidden)
+        (height, width), channels = spec.grid[1:], channels * self.grids
+        sees: list[nn.Module] = []
+        for number, wide in enumerate(convolutions, 1):
+            stride = 2 if number == len(convolutions) else 1
+            sees += [nn.Conv2d(channels, wide, 3, stride, 1), nn.ReLU()]
+            height, width, channels = -(-height // stride), -(-width // stride), wide
+        self.convolutions = nn.Sequential(*sees)
+        widths = (channels * height * width, *hidden)
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(widths):
             layers += [nn.Linear(wide, narrow), nn.ReLU()]
@@ -63,9 +92,10 @@ class RewardHead(nn.Module):
         """The rewards of the steps that led to the frames, but to the first stack - 1."""
         stacks = tokens.unfold(-3, self.stack, 1).movedim(-1, -3)
         grids = self.embed(stacks.flatten(-3, -2).unflatten(-2, (self.grids, -1)))
-        flat = grids.movedim(-1, -3).flatten(-4)  # every grid with its channels first
+        seen = grids.movedim(-1, -3).flatten(-4, -3)  # every grid with its channels first
+        flat = self.convolutions(seen.flatten(0, -4)).flatten(1)
         out: Tensor = self.layers(flat)[..., 0] * self.std + self.mean
-        return out
+        return out.view(seen.shape[:-3])
 
     def loss(
         self, stacks: Int[Tensor, "row stack height width"], rewards: Float[Tensor, " row"]
@@ -75,7 +105,11 @@ class RewardHead(nn.Module):
 
 
 def rewarded(
-    drives: Sequence[TokenDrive], column: int, grid: tuple[int, int], stack: int = 1
+    drives: Sequence[TokenDrive],
+    column: int,
+    grid: tuple[int, int],
+    stack: int = 1,
+    span: int = 1,
 ) -> tuple[Int[Tensor, "row stack height width"], Float[Tensor, " row"]]:
     """Stacks of whole drives, evenly spread, and the rewards of the steps that led to them.
 
@@ -83,6 +117,8 @@ def rewarded(
         column: of the store's columns.
         grid: rows and columns of tokens of a time step.
         stack: frames that end with the rewarded one; drives that are shorter give none.
+        span: the mean of as many rewards around each is taken: less noise, and nearly the same
+            sums (CarRacing rewards every tile of a road, which no frame shows).
     """
     whole = [d for d in drives if not d.damage and d.num_steps > max(1, stack - 1)]
     every = max(1, sum(drive.num_steps for drive in whole) // MOST_FRAMES)
@@ -91,9 +127,18 @@ def rewarded(
         newest = np.arange(max(1, stack - 1), drive.num_steps, every)
         tokens = np.asarray(drive.tokens, np.int64).reshape(-1, *grid)
         stacks.append(tokens[newest[:, None] + np.arange(1 - stack, 1)])
-        rewards.append(drive.columns[newest - 1, column])
+        rewards.append(_smoothed(drive.columns[:-1, column], span)[newest - 1])
     found = np.concatenate(rewards).astype(np.float32)
     return torch.from_numpy(np.concatenate(stacks)), torch.from_numpy(found)
+
+
+def _smoothed(values: Float[np.ndarray, " step"], span: int) -> Float[np.ndarray, " step"]:
+    """The mean of `span` values around each, of fewer at the ends."""
+    if span == 1:
+        return values
+    ones = np.ones(span)
+    count = np.convolve(np.ones(len(values)), ones, "same")
+    return np.asarray(np.convolve(values, ones, "same")[: len(values)] / count[: len(values)])
 
 
 def fit_rewards(
@@ -102,11 +147,15 @@ def fit_rewards(
     spec: TokenSpec,
     steps: int,
     seed: int = 0,
+    convolutions: Sequence[int] = (),
 ) -> RewardHead:
     """Train a reward head on stacks and the rewards that led to them; deterministic.
 
     The last frames are held out, and the step that reads them best is kept: rewards that a frame
     does not show (a speed, a count) are learned by heart otherwise, and the mean is better.
+
+    Args:
+        convolutions: of the head.
 
     Raises:
         BadInput: too few frames, or rewards that never change.
@@ -119,12 +168,13 @@ def fit_rewards(
     count = round(len(stacks) * (1 - HELD_OUT))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = RewardHead(spec, stacks.shape[1]).to(stacks.device)
+        head = RewardHead(spec, stacks.shape[1], convolutions=convolutions).to(stacks.device)
         head.mean, head.std = rewards.mean(), rewards.std()
         for parameter in head.layers[-1].parameters():
             nn.init.zeros_(parameter)  # it starts as the mean
-        optimizer = torch.optim.AdamW(head.parameters(), LR, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps)
+        rate = 2 * LR if convolutions else LR
+        optimizer = torch.optim.AdamW(head.parameters(), rate, weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
         best, kept = float("inf"), head.state_dict()
         for step in range(steps + 1):
             if step % CHECK_EVERY == 0 or step == steps:

@@ -88,6 +88,10 @@ def test_rewards_of_changes_are_read_from_stacks(tmp_path: Path) -> None:
         assert systems["world model"]["bits_per_token"]["value"] == pytest.approx(2, rel=0.2)
         lost.append(systems["reward head on the real future"]["value_error"]["value"])
     assert lost[1] < 0.3 * lost[0]
+    settings = replace(CARD, num_windows=16, reward_steps=60, smooth_s=2.0)
+    found = kinds.measure(subject, settings)  # such rewards are no longer seen
+    systems = json.loads(to_json(finite(found.plain())))["scores"]
+    assert systems["reward head on the real future"]["value_error"]["value"] > 2 * lost[1]
 
 
 def test_without_rewards_the_bits_remain_and_a_named_reward_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Values: the published numbers, and what returns and estimates mean."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,27 @@ def test_rewards_of_changes_are_read_from_two_frames() -> None:
         assert head(clip).shape == (901 - stack,)
         errors.append(head.loss(stacks[700:], rewards[700:]))
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_rewards_are_smoothed_over_a_span_and_motion_is_seen_by_convolutions() -> None:
+    """A reward at every other step of a thing that moves, which no frame shows, is its mean."""
+    generator = torch.Generator().manual_seed(0)
+    drives = []
+    for number in range(40):
+        speed = number % 2
+        at = (torch.arange(30) * speed + int(torch.randint(5, (), generator=generator))) % 5
+        clip = torch.zeros(30, 2, 5, dtype=torch.long)
+        clip[torch.arange(30), 0, at] = 3
+        led = np.arange(30) % 2 * 2.0 * speed
+        drives.append(TokenDrive(str(number), "train", clip.numpy(), led[:, None].astype("f4")))
+    spec = replace(SPEC, grid=(1, 2, 5), vocab_size=6, factors=(2, 3))
+    stacks, raw = rewarded(drives[1:2], 0, (2, 5), 2)
+    assert raw.unique().tolist() == [0, 2]
+    stacks, smooth = rewarded(drives, 0, (2, 5), 2, span=2)
+    assert smooth[29 + 5 : 29 + 20].unique().tolist() == [1]
+    head = fit_rewards(stacks, smooth, spec, 60, convolutions=(8, 8))
+    assert head.loss(stacks, smooth) < 0.2 * smooth.var()
+    assert head(stacks[:, None]).shape == (len(stacks), 1, 1)
 
 
 @pytest.mark.parametrize("number", [10, 60])
