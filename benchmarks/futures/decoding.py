@@ -2,10 +2,13 @@
 
 Peer: `transformers`' GPT-2 with its own cached `generate`. Limit: the time in which this
 machine reads the bytes that one token needs (weights and filled cache) once from memory.
-Both start from the same 19-frame prompt; prefill is timed separately. Weights are random.
+Both start from the same 19-frame prompt; prefill is timed separately. Weights are random. The last
+rows repeat the measurement while another process takes a core.
 """
 
 import copy
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +19,7 @@ from torch import Tensor
 from benchmarks import Row, interleaved, seconds
 from drives.tokens.store import TokenSpec
 from training.machine import read_bandwidth
+from training.watch.free_threads import FreeThreads
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.sampling import sample
@@ -74,6 +78,41 @@ def rows() -> Iterator[Row]:
         f"transformers {read_peer:.1f} s",
         read_peer / read_ours,
     )
+    yield from on_a_busy_machine(ours, best, peers)
+
+
+def on_a_busy_machine(
+    ours: dict[torch.dtype, Decoder],
+    free: dict[str, float],
+    peers: dict[torch.dtype, Callable[[], float]],
+) -> Iterator[Row]:
+    """What is left of the speed while another process takes a core.
+
+    Args:
+        free: seconds per token of every precision with nothing else running.
+    """
+    threads = torch.get_num_threads()
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        theirs = peers[torch.float32]()
+        for dtype, decoder in ours.items():
+            all_threads = _measure(decoder)()
+            decoder.threads, measure = FreeThreads(), _measure(decoder)
+            measure()  # it notices the load
+            taken = min(measure() for _ in range(3))
+            decoder.threads = None
+            torch.set_num_threads(threads)
+            own = free[str(dtype)]
+            yield Row(
+                f"decoding, {str(dtype).removeprefix('torch.')}, a core taken, threads=free",
+                f"{1 / taken:.2f} tokens/s (threads=all {1 / all_threads:.2f})",
+                f"nothing else running {1 / own:.2f}; transformers now {1 / theirs:.2f}",
+                own / taken,
+                0.4,
+            )
+    finally:
+        other.kill()
+        other.wait()
 
 
 def _copy_prompt(read: Decoder, other: Decoder) -> None:

@@ -44,7 +44,7 @@ class CachedDecoder(RowDecoder):
     Attributes:
         fixed_shapes: whether single positions run as a CUDA graph does; on a GPU they do.
         compiled: whether those are compiled too.
-        threads: sets the number of threads before every pass; None leaves it.
+        threads: sets the number of threads before every pass.
 
     Raises:
         BadInput: an unknown window, slide_steps out of range, or "roll" with learned or
@@ -180,9 +180,10 @@ class CachedDecoder(RowDecoder):
 
     def _passed(self, x: Tensor, rope: Rope | None, alone: bool) -> tuple[Tensor, Tensor]:
         """Last hidden states and logits of new positions, now in the cache."""
+        alone = alone and not torch.is_autocast_enabled()  # a graph outlives what autocast casts
         if self.fixed_shapes and alone and type(self.cache) is KVCache:
             if self._one is None or self._one.cache is not self.cache:
-                self._one = OnePosition(self.blocks, self.cache, self._logits, self.compiled)
+                self._one = OnePosition(self.model, self.cache, self.compiled)
             try:
                 x, logits = self._one(x, rope, self.text_kv, self.modulations)
                 return x.clone(), logits.clone()
@@ -192,10 +193,7 @@ class CachedDecoder(RowDecoder):
         per_layer = zip(self.blocks, self.text_kv, self.modulations, strict=True)
         for layer, (block, text, by) in enumerate(per_layer):
             x = block.step(x, rope, self.cache, layer, text, by)
-        return x, self._logits(x)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        return self.model.logits(x).float()
+        return x, self.model.logits(x).float()
 
     def _read_text(self) -> None:
         """Compute keys and values of every caption, in every layer with cross-attention."""

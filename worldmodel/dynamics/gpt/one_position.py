@@ -5,8 +5,7 @@ launches them at once; it needs every tensor at the same place each time. So the
 number on the device, and attention reads the whole cache and masks what is not written yet.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from training.errors import first_line
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.gpt.blocks import Block
+from worldmodel.dynamics.gpt.model import GPT
 
 ROW = 16  # positions
 
@@ -50,7 +50,6 @@ class OnePosition:
     """Runs one new position of every row; what it returns is overwritten by the next call.
 
     Args:
-        finish: from the last hidden states [row 1 dim] to the logits.
         compiled: compile the block; the first call then takes half a minute or more.
 
     Attributes:
@@ -58,14 +57,9 @@ class OnePosition:
             takes its mask as it is where the number of positions is a multiple of `ROW`.
     """
 
-    def __init__(
-        self,
-        blocks: Sequence[Block],
-        cache: KVCache,
-        finish: Callable[[Tensor], Tensor],
-        compiled: bool = False,
-    ) -> None:
-        self.blocks, self.cache, self.finish = blocks, cache, finish
+    def __init__(self, model: GPT, cache: KVCache, compiled: bool = False) -> None:
+        self.model, self.cache = model, cache
+        self.blocks = cast(list[Block], list(model.blocks))
         for part in cache.parts:
             part[..., cache.length :, :] = 0  # a masked position still multiplies: 0 times NaN
         device = cache.keys.device
@@ -119,7 +113,7 @@ class OnePosition:
             parts = self.cache.keys[layer], self.cache.values[layer]
             cache = LayerCache(*parts, self.position, mask)
             x = self.step(block, x, rope, cache, 0, texts[layer], modulations[layer])
-        return x, self.finish(x)
+        return x, self.model.logits(x).float()
 
     def _capture(self) -> None:
         """Record the kernels; first they run aside, so that libraries and compilers settle."""
