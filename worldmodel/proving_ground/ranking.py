@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 from worldmodel.evaluation.intervals import Estimate, bootstrap
 
 RESAMPLES = 500
+DECIDED = 2.0  # standard errors
 Returns = Float[np.ndarray, "policy track"]
 
 
@@ -20,6 +21,8 @@ class Ranking:
 
     Attributes:
         tau: Kendall's, of the mean returns over tracks.
+        margin: rank correlation, over pairs of policies, of the gap between their dreamt returns in
+            standard errors with whether their order is right. A dream knows the gap.
         decided: share of the pairs of policies whose dreamt returns differ by more than two
             standard errors, over tracks.
         right_decided, right_others: share of the pairs in the right order, among those and among
@@ -30,6 +33,7 @@ class Ranking:
     """
 
     tau: Estimate
+    margin: Estimate
     decided: float
     right_decided: float
     right_others: float
@@ -45,8 +49,9 @@ def rank(dreamt: Returns, real: Returns, signals: Mapping[str, Returns]) -> Rank
     """
     tracks = [str(number) for number in range(real.shape[1])]
     tau = bootstrap(partial(_tau, dreamt, real), tracks, RESAMPLES)
+    known = bootstrap(partial(_margin_tells, dreamt, real), tracks, RESAMPLES)
     right, margin = _pairs(dreamt, real)
-    decided = margin > 2
+    decided = margin > DECIDED
     # A road that pays less everywhere is no error of the ranking: each side around its mean.
     error = np.abs((dreamt - dreamt.mean()) - (real - real.mean()))
     warnings, trusted = {}, {}
@@ -55,7 +60,7 @@ def rank(dreamt: Returns, real: Returns, signals: Mapping[str, Returns]) -> Rank
         order = np.argsort(signal.mean(0), kind="stable")
         half = len(order) // 2
         trusted[name] = _tau(dreamt, real, order[:half]), _tau(dreamt, real, order[half:])
-    return Ranking(tau, float(decided.mean()), *_shares(right, decided), warnings, trusted)
+    return Ranking(tau, known, float(decided.mean()), *_shares(right, decided), warnings, trusted)
 
 
 def kendall_tau(one: Float[np.ndarray, " policy"], other: Float[np.ndarray, " policy"]) -> float:
@@ -88,9 +93,17 @@ def _tau(dreamt: Returns, real: Returns, at: Int[np.ndarray, " track"]) -> float
     return kendall_tau(dreamt[:, at].mean(1), real[:, at].mean(1))
 
 
+def _margin_tells(dreamt: Returns, real: Returns, at: Int[np.ndarray, " track"]) -> float:
+    return _ranks_correlate(*_pairs(dreamt[:, at], real[:, at]))
+
+
 def _correlation(signal: Returns, error: Returns, at: Int[np.ndarray, " track"]) -> float:
-    """Spearman's, over policies and some tracks; NaN where one side never changes."""
-    one, other = signal[:, at].ravel(), error[:, at].ravel()
+    """Over policies and some tracks."""
+    return _ranks_correlate(signal[:, at].ravel(), error[:, at].ravel())
+
+
+def _ranks_correlate(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's; NaN where one side never changes."""
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
     return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])

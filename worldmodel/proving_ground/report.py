@@ -114,9 +114,10 @@ def tables(races: Races) -> str:
     for horizon in races.horizons_s:
         found = races.ranking(horizon)
         told = "; ".join(f"{name} {interval(one.plain())}" for name, one in found.warnings.items())
-        right = f"{found.right_decided:.0%} of {found.decided:.0%}"
-        rows.append([f"{horizon:g} s", interval(found.tau.plain()), right, told])
-    head = ["horizon", "tau", "right, of the decided pairs", "signal against error"]
+        right = f"{found.right_decided:.0%} of {found.decided:.0%}, {found.right_others:.0%}"
+        margin = interval(found.margin.plain())
+        rows.append([f"{horizon:g} s", interval(found.tau.plain()), right, margin, told])
+    head = ["horizon", "tau", "decided pairs right, others", "margin", "signal against error"]
     return markdown_table(columns, cells) + "\n\n" + markdown_table(head, rows)
 
 
