@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from drives.tokens.spec import TokenSpec
+from tokenizer.load import Tokenizer
+from tokenizer.networks.kinds import build_network
 from training.checkpoints.folder import newest_first, read_state
-from training.cli import judge
+from training.cli import judge, plain
 from training.help import composed as composed_config
 from training.planner.devices import find_device
 from training.planner.plan import Planner
+from training.schemas import judged_settings
 from training.watch.rows import METRICS_FILE, read_rows
 
 ROOT = Path(__file__).parent.parent
@@ -159,6 +162,10 @@ def test_a_recipe_that_was_never_run_says_what_the_planner_expects(
         spec = TokenSpec(grid, math.prod(levels), 10.0, 1, size, "0" * 64, levels)
         told = SimpleNamespace(spec=lambda fps: replace(spec, fps=fps))
         monkeypatch.setattr("worldmodel.data.load_tokenizer", lambda name: told)
+    if experiment == "video_decoder_base":  # asks for a run of tokenizer_base
+        asked = plain(composed("tokenizer_base").model.network)
+        untrained = Tokenizer(build_network(judged_settings(asked)), "0" * 64, {})
+        monkeypatch.setattr("worldmodel.video_decoder.data.load_tokenizer", lambda name: untrained)
     words = ["model.weights=random"] if "vits16" in experiment else []
     cfg = composed(experiment, "plan_device=h200", "trainer.accelerator=gpu", *words)
     planner = Planner(cfg, *find_device(cfg))
