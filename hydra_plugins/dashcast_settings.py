@@ -99,7 +99,7 @@ COMMANDS: dict[str, dict[str, type]] = {
     "eval": {"": EvalSettings, **DECODING},
     "commands/attainable": {"": AttainableSettings, **DATA, **PATHS},
     "commands/decoding_bench": {"": DecodingBenchSettings, **EVIDENCE},
-    "commands/rollout": {"": RolloutSettings, **DECODING},
+    "commands/rollout": {"": RolloutSettings, "video": VideoDecodingConfig, **DECODING},
     "commands/drive": {"": DriveSettings, **DECODING},
     "commands/video_decoder": {"": JudgeVideoSettings, "video": VideoDecodingConfig, **EVIDENCE},
     "commands/heads": {"": HeadsSettings, **EVIDENCE},

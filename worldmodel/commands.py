@@ -45,6 +45,8 @@ class RolloutSettings(PromptsConfig):
         out: a new token store, with pictures beside it where a tokenizer is known.
         tokenizer: of the model's tokens, where it is another or not known.
         drives: write every future as a drive too, in OUT/drives; needs the tokenizer.
+        video_decoder: a run or checkpoint of a video decoder, which makes the frames in place of
+            the tokenizer's own decoder; null: none.
         allow_train: take clips that the model was trained on as well.
         device: null: a GPU if there is one.
     """
@@ -53,6 +55,7 @@ class RolloutSettings(PromptsConfig):
     out: str
     tokenizer: str | None = None
     drives: bool = False
+    video_decoder: str | None = None
     allow_train: bool = False
     device: str | None = None
 

@@ -37,6 +37,9 @@ from worldmodel.evaluation.pixels import captions_of
 from worldmodel.evaluation.provenance.trained_clips import refuse_trained
 from worldmodel.evaluation.report.strips import Panel, write_strip
 from worldmodel.load import WorldModel, load_world_model
+from worldmodel.video_decoder.config import VideoDecodingConfig
+from worldmodel.video_decoder.decoder import TokenVideoDecoder
+from worldmodel.video_decoder.load import video_decoder_for
 
 SHOWN = 4  # clips in the pictures
 
@@ -73,11 +76,16 @@ class Rollouts:
     futures: Int[Tensor, "clip future horizon height width"]
 
 
-def imagine(model: WorldModel, store: TokenStore, config: RolloutConfig, device: str) -> Rollouts:
+def imagine(
+    model: WorldModel, store: TokenStore, config: RolloutConfig, device: str, least_steps: int = 0
+) -> Rollouts:
     """Sample futures of prompts, which are spread evenly over the drives of a split.
 
     A model with actions follows the actions of the drive, so the drive must be as long as prompt
     and horizon. Any other model needs only the prompt.
+
+    Args:
+        least_steps: prompt and horizon have at least as many steps.
 
     Raises:
         BadInput: drives are too short, the prompt exceeds the context, or the model does not
@@ -89,6 +97,11 @@ def imagine(model: WorldModel, store: TokenStore, config: RolloutConfig, device:
     if prompt > context:
         raise BadInput(f"prompt_steps={prompt}: the context of {model.path} is {context} steps")
     horizon = max(1, round(config.horizon_s * spec.fps / spec.frames_per_step))
+    if prompt + horizon < least_steps:
+        raise BadInput(
+            f"horizon_s={config.horizon_s:g}: {prompt} steps of prompt and {horizon} more are less "
+            f"than the {least_steps} that the video decoder reads at once; give a longer one"
+        )
     open_decoder(network, config.sampling, **config.decoding)  # refuses before anything is read
     drives = store.drives(config.split)
     longest = max(len(drive.tokens) for drive in drives)
@@ -129,7 +142,13 @@ def write_tokens(out: Path, made: Rollouts, store: TokenStore, notes: dict[str, 
             writer.write(name, "test", tokens, actions, {**about, **notes})
 
 
-def write_pictures(out: Path, made: Rollouts, evidence: Evidence, device: str) -> list[Path]:
+def write_pictures(
+    out: Path,
+    made: Rollouts,
+    evidence: Evidence,
+    device: str,
+    video: TokenVideoDecoder | None = None,
+) -> list[Path]:
     """Write the first clips side by side: decoded real tokens, if there are any, then futures.
 
     Raises:
@@ -138,10 +157,10 @@ def write_pictures(out: Path, made: Rollouts, evidence: Evidence, device: str) -
     assert evidence.tokenizer is not None
     tokens = made.clips.tokens[:SHOWN]
     leads = leads_of(made.windows, made.ids[:SHOWN])
-    decoder = ClipDecoder(evidence.tokenizer.to(device), tokens, made.prompt_steps, leads)
+    decoder = ClipDecoder(evidence.tokenizer.to(device), tokens, made.prompt_steps, leads, video)
     panels: list[Panel] = []
     if tokens.shape[1] > made.prompt_steps:
-        panels.append(("tokenizer", decoder.real().cpu()))
+        panels.append(("tokenizer" if video is None else "real tokens", decoder.real().cpu()))
     for number, future in enumerate(made.futures[:SHOWN].unbind(1), 1):
         frames = torch.cat([decoder.prompt, decoder.after_prompt(future)], dim=1)
         panels.append((f"future {number}", frames.cpu()))
@@ -149,7 +168,13 @@ def write_pictures(out: Path, made: Rollouts, evidence: Evidence, device: str) -
     return write_strip(out, "rollouts", panels, shown, evidence.store.spec.fps)
 
 
-def write_drives(out: Path, made: Rollouts, evidence: Evidence, notes: dict[str, Any]) -> None:
+def write_drives(
+    out: Path,
+    made: Rollouts,
+    evidence: Evidence,
+    notes: dict[str, Any],
+    video: TokenVideoDecoder | None = None,
+) -> None:
     """Write a drive `clip-N-future-M` per future: decoded frames, the actions, the captions.
 
     Raises:
@@ -161,7 +186,7 @@ def write_drives(out: Path, made: Rollouts, evidence: Evidence, notes: dict[str,
         here = slice(number, number + 1)
         leads = leads_of(made.windows, made.ids[here])
         tokens = made.clips.tokens[here]
-        decoder = ClipDecoder(evidence.tokenizer, tokens, made.prompt_steps, leads)
+        decoder = ClipDecoder(evidence.tokenizer, tokens, made.prompt_steps, leads, video)
         num_steps = made.prompt_steps + futures.shape[1]
         begins = made.windows.describe(made.ids[number])
         meta = {
@@ -220,17 +245,23 @@ def write(cfg: DictConfig) -> None:
         raise BadInput(
             "drives=true: frames need the tokenizer; give tokenizer=FOLDER (docs/gpt.md)"
         )
-    made = imagine(model, evidence.store, config, device)
+    how = VideoDecodingConfig(**values["video"])
+    fps = evidence.store.spec.fps
+    video = video_decoder_for(cfg.video_decoder, evidence.tokenizer, fps, how, device)
+    least_steps = 0 if video is None else video.network.config.window_frames
+    made = imagine(model, evidence.store, config, device, least_steps)
     sweep_leftovers(out.parent)
     with written_whole(out) as partial:
         partial.mkdir()
         facts = {"checkpoint": str(model.path), "prompt_steps": made.prompt_steps}
         write_tokens(partial, made, evidence.store, {**facts, "sampling": asdict(config.sampling)})
         pictures = (
-            [] if evidence.tokenizer is None else write_pictures(partial, made, evidence, device)
+            []
+            if evidence.tokenizer is None
+            else write_pictures(partial, made, evidence, device, video)
         )
         if cfg.drives:
-            write_drives(partial / "drives", made, evidence, facts)
+            write_drives(partial / "drives", made, evidence, facts, video)
     count, futures, steps = made.futures.shape[:3]
     print(
         f"{out}: {count} x {futures} futures of {steps} steps after {made.prompt_steps} real ones"

@@ -15,6 +15,7 @@ from torch import Tensor
 from drives.clips.preprocessing import to_uint8
 from tokenizer.load import Tokenizer
 from worldmodel.data import TokenWindows
+from worldmodel.video_decoder.decoder import TokenVideoDecoder
 
 CHUNK = 64  # grids at once
 
@@ -39,6 +40,8 @@ class ClipDecoder:
     Args:
         tokens: the real tokens.
         leads: the grids before each clip in its drive; image tokenizers need none.
+        video: makes the frames, prompt and future together, in place of an image tokenizer's own
+            decoder.
 
     Attributes:
         first_step: time step whose frames are the clip's first: 1 for video tokenizers.
@@ -51,13 +54,18 @@ class ClipDecoder:
         tokens: Int[Tensor, "clip time height width"],
         prompt_steps: int,
         leads: Sequence[Integer[np.ndarray, "_ height width"]],
+        video: TokenVideoDecoder | None = None,
     ) -> None:
         self.tokenizer, self.tokens, self.prompt_steps = tokenizer, tokens, prompt_steps
+        self.video = video
         streams = [tokenizer.drive_decoder() for _ in leads]
         self.streams = [stream for stream in streams if stream is not None]
         self.first_step = int(bool(self.streams))
         if not self.streams:
-            self.prompt = decode_grids(tokenizer, tokens[:, :prompt_steps])
+            if video is None:
+                self.prompt = decode_grids(tokenizer, tokens[:, :prompt_steps])
+            else:
+                self.prompt = to_uint8(video.decode(tokens))[:, :prompt_steps]
             return
         prompts = []
         for stream, lead, clip in zip(self.streams, leads, tokens, strict=True):
@@ -75,6 +83,9 @@ class ClipDecoder:
         self, tokens: Int[Tensor, "clip horizon height width"]
     ) -> UInt8[Tensor, "clip frame 3 h w"]:
         """Frames of tokens that follow the prompts."""
+        if self.video is not None:
+            whole = torch.cat([self.tokens[:, : self.prompt_steps], tokens], dim=1)
+            return to_uint8(self.video.decode(whole))[:, self.prompt_steps :]
         if not self.streams:
             return decode_grids(self.tokenizer, tokens)
         pairs = zip(self.streams, tokens, strict=True)

@@ -66,3 +66,30 @@ def load_video_decoder(
             raise BadInput(f"{folder}: names no tokenizer; give the one of its tokens")
         tokenizer = named
     return TokenVideoDecoder(network, load_tokenizer(tokenizer), how, folder, manifest)
+
+
+def video_decoder_for(
+    path: str | None,
+    tokenizer: Tokenizer | None,
+    fps: float,
+    how: VideoDecodingConfig,
+    device: str,
+) -> TokenVideoDecoder | None:
+    """The video decoder that a command names for tokens at a rate; None where it names none.
+
+    Raises:
+        BadInput: as `load_video_decoder`; no tokenizer at hand, or tokens of another rate.
+    """
+    if path is None:
+        return None
+    if tokenizer is None:
+        raise BadInput(
+            f"video_decoder={path}: needs the tokenizer of these tokens; give tokenizer=FOLDER"
+        )
+    decoder = load_video_decoder(path, tokenizer, how)
+    if abs(fps / decoder.spec.fps - 1) > 0.01:
+        raise BadInput(
+            f"video_decoder={path}: was trained on {decoder.spec.fps:g} frames per second, and "
+            f"these tokens have {fps:g}; give one of their rate"
+        )
+    return decoder.to(device)

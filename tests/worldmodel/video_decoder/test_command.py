@@ -1,0 +1,95 @@
+"""The commands that open a trained video decoder: the one that judges it, and rollouts."""
+
+import importlib
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from drives.folder import open_folders
+from tokenizer.load import load_tokenizer
+from training.errors import BadInput
+from worldmodel.evaluation.clip_decoder import ClipDecoder
+from worldmodel.video_decoder.config import VideoDecodingConfig
+from worldmodel.video_decoder.load import load_video_decoder, video_decoder_for
+
+HOW = VideoDecodingConfig(num_steps=2)
+TINY = [
+    "+debug=fast",
+    "callbacks.media=null",
+    "trainer.max_steps=2",
+    "checkpoints.every_steps=2",
+    "data.source.carracing.seconds=5.0",
+]
+
+
+@pytest.fixture
+def called(monkeypatch, capsys):
+    """`called(module, ...)`: what a command prints."""
+
+    def call(module, *settings):
+        monkeypatch.setattr(sys, "argv", [module, *map(str, settings)])
+        importlib.import_module(module).main()
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.mark.slow
+def test_a_run_is_judged_and_makes_the_frames_of_rollouts(composed, fit, called, tmp_path):
+    run = fit(composed("video_decoder_tiny", *TINY))[1].folder
+    short = ["num_clips=2", "clip_frames=13", "video.num_steps=2"]
+    said = called("worldmodel.video_decoder.__main__", f"ckpt={run}", *short)
+    found = json.loads((run / "video/video.json").read_text())
+    names = [(row["rate"], row["name"]) for row in found["rows"]]
+    assert names == [
+        ("same", "recorded"),
+        ("same", "tokenizer"),
+        ("same", "video decoder"),
+        ("doubled", "repeated"),
+        ("doubled", "blended"),
+        ("doubled", "interpolated"),
+    ]
+    assert found["rows"][0]["lpips"] == 0
+    assert found["rows"][1]["lpips"] > 0
+    assert found["rows"][1]["psnr"] != found["rows"][2]["psnr"]
+    assert "video.png" in said
+    with pytest.raises(SystemExit):  # nothing is overwritten
+        called("worldmodel.video_decoder.__main__", f"ckpt={run}", *short)
+    with pytest.raises(SystemExit):  # every second frame fills no window
+        called("worldmodel.video_decoder.__main__", f"ckpt={run}", "clip_frames=11", "out=x")
+
+    model = fit(composed("gpt_tiny", *TINY, "model.network.num_layers=1"))[1].folder
+    asked = [f"ckpt={model}", "num_clips=1", "prompt_steps=3", "drives=true"]
+    named = [f"video_decoder={run}", "horizon_s=0.1", f"out={tmp_path}/short"]
+    with pytest.raises(SystemExit):  # prompt and horizon fill no window
+        called("worldmodel.rollout", *asked, *named)
+    assert not (tmp_path / "short").exists()
+    frames = []
+    for out, more in (("plain", []), ("smooth", [f"video_decoder={run}", "video.num_steps=2"])):
+        called("worldmodel.rollout", *asked, "horizon_s=0.5", f"out={tmp_path / out}", *more)
+        (drive,) = open_folders(tmp_path / out / "drives")
+        frames.append(np.stack(list(drive.frames())))
+    assert frames[0].shape == frames[1].shape
+    assert not np.array_equal(*frames)
+
+    tokenizer = load_tokenizer("carracing")
+    for other, fps, told in (
+        (None, 10.0, "needs the tokenizer"),
+        (tokenizer, 20.0, "trained on 10 frames per second"),
+        (load_tokenizer("udacity"), 10.0, "was trained on tokens of"),
+    ):
+        with pytest.raises(BadInput, match=told):
+            video_decoder_for(str(run), other, fps, HOW, "cpu")
+    with pytest.raises(BadInput, match="is a worldmodel checkpoint, a video_decoder is needed"):
+        load_video_decoder(model)
+    video = video_decoder_for(str(run), tokenizer, 10.0, HOW, "cpu")
+    assert video is not None
+    tokens = torch.randint(0, 1000, (1, 9, 8, 8), generator=torch.Generator().manual_seed(0))
+    clip = ClipDecoder(tokenizer, tokens, 4, [], video)
+    assert torch.equal(clip.real(), torch.cat([clip.prompt, clip.after_prompt(tokens[:, 4:])], 1))
+    own = ClipDecoder(tokenizer, tokens, 4, [])
+    assert clip.real().shape == own.real().shape
+    assert not torch.equal(clip.real(), own.real())
