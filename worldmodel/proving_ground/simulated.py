@@ -18,6 +18,7 @@ from worldmodel.proving_ground.policies import COMMANDS, DriverView, Policy
 FIRST_TRACK = 10**9  # the seeds of embedded drives are smaller
 CAREFUL = DriverStyle(14.0, 6.0, 12.0, 12.0, 0.5, 3.0, 0.0)
 WARM_UP_S = 3.0
+LEFT_FIELD = -100.0  # what CarRacing takes where the field ends, in each physics step
 SCRIPTED = "scripted (reads the simulator)"
 
 
@@ -45,7 +46,7 @@ class Driven:
     """What came of it, with the scripted driver that reads the simulator as the last policy.
 
     Attributes:
-        rewards: CarRacing's, of every step.
+        rewards: CarRacing's, of every step; none after the car has left the field.
         off_road: share of the wheels off the road after it.
         frames: the past, which all policies share.
         rows: actions between these frames.
@@ -125,8 +126,11 @@ def _on_track(course: Course, policies: Sequence[Policy], seed: int) -> Driven:
                 car.drive(Held(driver(car.seen)[0].tolist()))
                 car.look()
                 del car.frames[0], car.tokens[0]
-            earned[number, step] = car.simulator.earned
+            earned[number, step] = max(car.simulator.earned, LEFT_FIELD)
             off[number, step] = car.simulator.off_road
+            if car.simulator.earned <= LEFT_FIELD:  # then CarRacing ends
+                off[number, step:] = 1.0
+                break
         car.simulator.close()
     frames, tokens, rows = past
     return Driven(earned, off, np.stack(frames), tokens, rows)
