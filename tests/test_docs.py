@@ -36,7 +36,6 @@ SHORT = {
     "train.py +experiment=codec": ["+debug=fast"],
     "train.py +experiment=video": ["+debug=fast"],
     "-m worldmodel.video_decoder": ["num_clips=1", "clip_frames=13", "video.num_steps=2"],
-    "-m worldmodel.rollout ckpt=carracing video": ["num_clips=1", "horizon_s=1"],
     "eval.py ckpt=runs/occupancy": [
         "cards.occupancy.num_windows=2",
         "cards.occupancy.num_samples=2",
