@@ -165,6 +165,23 @@ def test_compiles_without_a_graph_break(layout: str) -> None:
     )
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_all_blocks_share_what_was_compiled_once(layout: str) -> None:
+    model = make_model(layout)
+    tokens, actions = make_clip()
+    made: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> object:
+        made.append(graph)
+        return graph.forward
+
+    for block in model.blocks:
+        block.compile(dynamic=False, backend=backend)
+    torch._dynamo.reset()
+    model.loss(tokens, actions).backward()
+    assert len(made) == 1
+
+
 def test_gpt_refuses() -> None:
     model = make_model()
     tokens, actions = make_clip(5)

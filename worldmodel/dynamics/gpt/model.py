@@ -81,10 +81,10 @@ class GPT(SequenceInput):
             BadInput: wrong grid, wrong action width, captions that do not fit, or more frames
                 than `context_steps`.
         """
-        # The last token predicts nothing.
-        embedded = self.embed_clip(tokens, actions, drop_actions, captions, noise)
+        # The last token predicts nothing. A view would have the first block compiled on its own.
+        x = self.embed_clip(tokens, actions, drop_actions, captions, noise)[:, :-1].contiguous()
         acting = self.acting(actions, drop_actions, tokens.shape[1])
-        states = self.run(embedded[:, :-1], captions, acting)
+        states = self.run(x, captions, acting)
         positions = self.layout.predicting_positions(tokens.shape[1], states.device)
         x = states.index_select(1, positions.flatten().clamp(min=0))
         if head_fn is not None:
