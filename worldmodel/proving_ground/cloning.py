@@ -15,6 +15,7 @@ from drives.tokens.drive import TokenDrive
 from drives.tokens.spec import TokenSpec
 from drives.tokens.store import TokenStore
 from training.errors import BadInput
+from worldmodel.dynamics.factors import Factors
 from worldmodel.env.controls import SPEED
 from worldmodel.evaluation.values.rewards import rewarded
 from worldmodel.proving_ground.config import CLONED, CloningConfig
@@ -36,8 +37,8 @@ class ActionExpert(nn.Module):
 
     def __init__(self, spec: TokenSpec, config: CloningConfig) -> None:
         super().__init__()
-        self.embed = nn.Embedding(spec.vocab_size, 16)
-        wide = config.num_frames * spec.tokens_per_step * 16
+        self.embed = token_vectors(spec)
+        wide = config.num_frames * spec.tokens_per_step * self.embed.embedding_dim
         self.drop = nn.Dropout(config.dropout)
         self.tokens, self.speed = nn.Linear(wide, config.hidden), nn.Linear(1, config.hidden)
         self.layers = nn.Sequential(
@@ -78,6 +79,18 @@ class ActionExpert(nn.Module):
         commands = mean * self.std + self.mean
         low, high = commands.new_tensor([-1.0, 0, 0]), commands.new_tensor([1.0, MOST_THROTTLE, 1])
         return commands.clamp(low, high)
+
+
+def token_vectors(spec: TokenSpec) -> nn.Embedding:
+    """The digits of a token, from -1 to 1, where it has some: frozen, and alike for like patches.
+
+    Tokens without digits get vectors that are learned.
+    """
+    if not spec.factors:
+        return nn.Embedding(spec.vocab_size, 16)
+    digits = Factors(spec.factors, spec.vocab_size).split(torch.arange(spec.vocab_size))
+    most = torch.tensor(spec.factors) - 1
+    return nn.Embedding.from_pretrained(2 * digits / most.clamp(min=1) - 1)
 
 
 @dataclass(frozen=True)

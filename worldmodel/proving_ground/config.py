@@ -25,7 +25,7 @@ class CloningConfig:
         seed: of weights and batches.
     """
 
-    steps: int = 1500
+    steps: int = 800
     num_frames: int = 2
     best_share: float = 0.5
     hidden: int = 256

@@ -1,5 +1,6 @@
 """Policies that are trained: cloned from drives, and by their returns in dreams alone."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from tiny_world import SPEC
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from training.errors import BadInput
-from worldmodel.proving_ground.cloning import clone
+from worldmodel.proving_ground.cloning import clone, token_vectors
 from worldmodel.proving_ground.config import CloningConfig, DreamTrainingConfig
 from worldmodel.proving_ground.dream_training import train_in_dreams
 from worldmodel.proving_ground.policies import DriverView
@@ -53,6 +54,14 @@ def test_a_clone_follows_the_drives_that_earned_most(tmp_path: Path) -> None:
     assert abs(wheel_of(store, 1.0)) < 0.7
     with pytest.raises(BadInput, match="has no column 'brake'"):
         clone(store_at(tmp_path / "less", NAMES[:2]), CloningConfig(), "cpu")
+
+
+def test_tokens_with_digits_are_read_by_them() -> None:
+    spec = replace(SPEC, vocab_size=15, factors=(5, 3))
+    vectors = token_vectors(spec)
+    assert not vectors.weight.requires_grad
+    assert vectors(torch.tensor([0, 4, 5, 14])).tolist() == [[-1, -1], [1, -1], [-1, 0], [1, 1]]
+    assert token_vectors(SPEC).weight.requires_grad
 
 
 def test_dreams_alone_teach_a_policy() -> None:
