@@ -22,7 +22,7 @@ from drives.writing import write_drive
 from training.checkpoints.folder import check_whole, read_state, read_weights, write_checkpoint
 from training.errors import BadInput
 from worldmodel.codec.container import CodedSegment, ContainerWriter, Header, SegmentAbout
-from worldmodel.codec.packed import open_packed, pack
+from worldmodel.codec.packing.packed import open_packed, pack
 from worldmodel.codec.reading import examine, segments_of
 from worldmodel.evaluation.challenges.submission import (
     Submitted,

@@ -13,7 +13,7 @@ from worldmodel.codec.challenge import submission
 from worldmodel.codec.compress import compress, measured
 from worldmodel.codec.decompress import decompress
 from worldmodel.codec.options import CodecOptions, listed
-from worldmodel.codec.packed import pack
+from worldmodel.codec.packing.packed import pack
 from worldmodel.codec.reading import examine, read_header
 from worldmodel.codec.tokens import spec_of
 from worldmodel.codec.verify import verify

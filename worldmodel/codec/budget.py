@@ -19,14 +19,14 @@ from worldmodel.codec.compress import compress, measured
 from worldmodel.codec.crossing import LONGEST, Cost, Costs, along, crossing, falling, law_over
 from worldmodel.codec.distributions.models import open_models
 from worldmodel.codec.options import CodecOptions
-from worldmodel.codec.packed import is_packed
+from worldmodel.codec.packing.packed import is_packed
 from worldmodel.codec.tokens import open_tokens
 
 PROJECTED = 5000.0  # minutes: the size of commaVQ's challenge
 
 
 @dataclass(frozen=True)
-class Trained:
+class PackedCost:
     """A packed model and its training.
 
     Attributes:
@@ -61,7 +61,7 @@ def budget(source: Path, ckpts: Sequence[str], out: Path, cache: str = "data") -
         bits = 8 * coded.code_bytes / coded.num_tokens
         cost = Cost(Path(ckpt).name, Path(ckpt).stat().st_size, bits)
         told = model.manifest.get("trained", {})
-        found.append(Trained(cost, told.get("steps"), told.get("frames")))
+        found.append(PackedCost(cost, told.get("steps"), told.get("frames")))
     per_minute = 60 / models[0].spec.step_s * models[0].spec.tokens_per_step
     with written_whole(out) as partial:
         partial.write_text(_chart(found, rival, per_minute, tokens.size))
@@ -69,7 +69,7 @@ def budget(source: Path, ckpts: Sequence[str], out: Path, cache: str = "data") -
 
 
 def _table(
-    found: Sequence[Trained], rival: Cost, per_minute: float, tokens: int, raw: float
+    found: Sequence[PackedCost], rival: Cost, per_minute: float, tokens: int, raw: float
 ) -> str:
     far = PROJECTED * per_minute
     rows = [
@@ -84,7 +84,7 @@ def _table(
             raw * far / 8 / own.cost.total(far),
             raw / own.cost.bits,
         )
-        for own in (*found, Trained(rival, None, None))
+        for own in (*found, PackedCost(rival, None, None))
     ]
     heads = [
         "codec",
@@ -101,7 +101,7 @@ def _table(
     return "\n".join([text_table(heads, rows), law, *_over_sizes(found, rival, per_minute)])
 
 
-def _over_sizes(found: Sequence[Trained], rival: Cost, per_minute: float) -> list[str]:
+def _over_sizes(found: Sequence[PackedCost], rival: Cost, per_minute: float) -> list[str]:
     """The law over the sizes of the longest training, and where it crosses the rival."""
     longest = max((own.frames or 0, own.steps or 0) for own in found)
     alike = [own.cost for own in found if (own.frames or 0, own.steps or 0) == longest]
@@ -125,7 +125,7 @@ def _span(minutes: tuple[float, float] | None) -> str:
     return f"from {first:.3g}" if last == LONGEST else f"{first:.3g} to {last:.3g}"
 
 
-def _chart(found: Sequence[Trained], rival: Cost, per_minute: float, tokens: int) -> str:
+def _chart(found: Sequence[PackedCost], rival: Cost, per_minute: float, tokens: int) -> str:
     chart = Figure(figsize=(6, 4), layout="constrained")
     told = [own for own in found if own.steps is not None and own.frames is not None]
     axes = list(chart.subplots(1, 2 if told else 1, squeeze=False)[0])
@@ -143,11 +143,11 @@ def _chart(found: Sequence[Trained], rival: Cost, per_minute: float, tokens: int
     return str(svg(chart))
 
 
-def _costs(found: Sequence[Trained]) -> list[Cost]:
+def _costs(found: Sequence[PackedCost]) -> list[Cost]:
     return [own.cost for own in found]
 
 
-def _by_training(axes: Axes, told: Sequence[Trained], tokens: int) -> None:
+def _by_training(axes: Axes, told: Sequence[PackedCost], tokens: int) -> None:
     """Bytes in all of these tokens against optimizer steps; a line for every size of the data."""
     for frames in sorted({own.frames for own in told}, key=lambda frames: frames or 0):
         own = [each for each in told if each.frames == frames]

@@ -26,7 +26,7 @@ from training.errors import BadInput
 from worldmodel.codec.compress import compress, measured
 from worldmodel.codec.decompress import decompress
 from worldmodel.codec.options import CodecOptions
-from worldmodel.codec.packed import is_packed
+from worldmodel.codec.packing.packed import is_packed
 from worldmodel.codec.reading import read_header
 
 ROOT = Path(__file__).parent.parent.parent

@@ -8,7 +8,7 @@ from codec_files import make_checkpoint, make_file, refused
 
 from training.errors import BadInput
 from worldmodel.codec.__main__ import main
-from worldmodel.codec.budget import Trained, _over_sizes
+from worldmodel.codec.budget import PackedCost, _over_sizes
 from worldmodel.codec.crossing import LONGEST, Cost, along, crossing, falling, law_over
 
 pytest.importorskip("constriction")
@@ -35,8 +35,8 @@ def test_the_crossing_is_where_both_cost_the_same() -> None:
 def test_over_several_sizes_the_best_is_chosen_and_crosses_first() -> None:
     sizes, rival = [20e3, 40e3, 80e3, 160e3, 320e3], Cost("zpaq", 0.0, 6.0)
     costs = [Cost(f"{size}", size, 4.0 + (size / 20e3) ** -0.7) for size in sizes]
-    found = [Trained(cost, 500, 1000) for cost in costs]
-    told = _over_sizes([*found, Trained(Cost("short", 1.0, 9.0), 5, 1000)], rival, 1e5)
+    found = [PackedCost(cost, 500, 1000) for cost in costs]
+    told = _over_sizes([*found, PackedCost(Cost("short", 1.0, 9.0), 5, 1000)], rival, 1e5)
     assert "over 5 sizes: 4.000 +" in told[0]
     assert _over_sizes(found[:3], rival, 1e5) == []
     law = law_over(costs)

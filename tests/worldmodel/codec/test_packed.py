@@ -19,7 +19,7 @@ from worldmodel.codec.__main__ import main
 from worldmodel.codec.container import digest_of
 from worldmodel.codec.distributions.models import open_model
 from worldmodel.codec.distributions.network import network_hash
-from worldmodel.codec.packed import LENGTHS, MAGIC, open_packed, packed, to_integers
+from worldmodel.codec.packing.packed import LENGTHS, MAGIC, open_packed, packed, to_integers
 from worldmodel.data import TokenClip
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.kinds import build_dynamics
@@ -109,7 +109,7 @@ def test_crafted_files_are_refused_before_they_take_memory(
 def test_a_part_that_unpacks_to_too_much_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worldmodel.codec.packed.MOST_VECTORS", 100)
+    monkeypatch.setattr("worldmodel.codec.packing.packed.MOST_VECTORS", 100)
     with pytest.raises(BadInput, match="a part holds more than 100 bytes"):
         open_packed(crafted(tmp_path / "a.model", bytes(10_000), tensors={}, counts=[1]))
 

@@ -9,7 +9,7 @@ from training.errors import BadInput
 from worldmodel.codec.distributions.mixing import Mixed
 from worldmodel.codec.distributions.network import NetworkPredictor, network_hash
 from worldmodel.codec.distributions.predictors import FLOORS, Predictor
-from worldmodel.codec.packed import is_packed, open_packed
+from worldmodel.codec.packing.packed import is_packed, open_packed
 from worldmodel.load import WorldModel, load_world_model
 
 

@@ -32,8 +32,8 @@ from training.disk.leftovers import written_whole
 from training.disk.places import refuse_existing, writable_file
 from training.errors import BadInput, first_line
 from training.ranges import within
-from worldmodel.codec import grids
 from worldmodel.codec.container import DIGEST, digest_of
+from worldmodel.codec.packing import grids
 from worldmodel.load import WorldModel, load_world_model, manifest_of, world_model_from
 
 MAGIC = b"dashcast model\n"
