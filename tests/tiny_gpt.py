@@ -12,11 +12,15 @@ POSITIONS = ["rope", "learned"]
 
 
 def make_model(
-    layout: str = "continuous", positions: str = "rope", context: int = 4, look_back: int = 3
+    layout: str = "continuous",
+    positions: str = "rope",
+    context: int = 4,
+    look_back: int = 3,
+    dim: int = 24,
 ) -> GPT:
     torch.manual_seed(0)
     config = GPTConfig(
-        dim=24,
+        dim=dim,
         num_layers=2,
         num_heads=2,
         context_steps=context,

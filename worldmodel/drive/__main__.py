@@ -16,7 +16,7 @@ from training.machine import compute_device
 from training.ranges import one_of
 from worldmodel.commands import DriveSettings
 from worldmodel.decoding.config import DecodingConfig, sampling_from
-from worldmodel.drive.export.write import check_export, write_export
+from worldmodel.drive.export.write import check_export, export_place, write_export
 from worldmodel.drive.server import DriveServer
 from worldmodel.drive.session import DriveSession
 from worldmodel.dynamics.gpt.model import GPT
@@ -62,14 +62,15 @@ def exported(cfg: DictConfig) -> str:
     """Write the file of a config; what to say of it.
 
     Raises:
-        BadInput: as of `opened`, `check_export` and `write_export`.
+        BadInput: as of `opened`, `export_place`, `check_export` and `write_export`.
     """
     values = plain(cfg)
     file, decoding = values["export"], values["decoding"]
     one_of((DecodingConfig.method, PORTABLE), "export: decoding.", method=decoding["method"])
     one_of((None, "slide"), "export: decoding.", window=decoding["window"])
+    place = export_place(file)
     world = world_of(values)
-    place = check_export(world, file)
+    check_export(world)
     size = write_export(session_of({**values, "device": "cpu"}, world, PORTABLE), place)
     return f"{place}: {size / 1e6:.1f} MB; open it in a browser, it needs no server"
 

@@ -98,5 +98,12 @@ def test_what_it_cannot_do_is_refused() -> None:
         open_decoder(model, Sampling(), "portable", dtype="int8")
     with pytest.raises(BadInput, match="no guidance"):
         open_decoder(model, Sampling(guidance=Guidance(scale=2.0, condition="actions")), "portable")
-    with pytest.raises(BadInput, match="a sum of 3000 terms is not exact; 2064 at most"):
-        numbers.rounded(torch.zeros(2, 3000), 127.0, numbers.BYTES.most_terms)
+    with pytest.raises(BadInput, match="computes on a CPU; give device=cpu"):
+        open_decoder(model.to("meta"), Sampling(), "portable")
+
+
+def test_wide_layers_are_summed_as_well() -> None:
+    """More products than the int32 of the file's kernel holds: here sums are in float64."""
+    model = make_model(dim=256)
+    tokens, actions = make_clip(2, batch=1)
+    assert rollout(model, tokens, actions, 1, method="portable").shape == (1, 1, 1, 2, 3)

@@ -28,8 +28,8 @@ from worldmodel.codec.exact import numbers
 from worldmodel.codec.exact.mode import ExactArithmetic
 from worldmodel.decoding import Sampling
 from worldmodel.drive.__main__ import exported, session_of, world_of
-from worldmodel.drive.export import build, write
-from worldmodel.drive.export.write import check_export, write_export
+from worldmodel.drive.export import build, tensors, write
+from worldmodel.drive.export.write import check_export, export_place, write_export
 from worldmodel.drive.session import DriveSession
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.config import GPTConfig
@@ -210,7 +210,8 @@ def test_what_no_file_can_hold_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     _, root = write_world(tmp_path)
     file = str(tmp_path / "dream.html")
     world = tiny(make_world_model(), root)
-    assert check_export(world, file) == Path(file)
+    assert export_place(file) == Path(file)
+    check_export(world)
     refused = {
         "this is a WholeFrame": tiny(make_world_model("whole"), root),
         "give tokenizer=FOLDER": replace(world, tokenizer=None),
@@ -218,16 +219,22 @@ def test_what_no_file_can_hold_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     }
     for words, other in refused.items():
         with pytest.raises(BadInput, match=words):
-            check_export(other, file)
+            check_export(other)
     with pytest.raises(BadInput, match="is a folder"):
-        check_export(world, str(tmp_path))
+        export_place(str(tmp_path))
+    monkeypatch.setattr(tensors, "MOST_TERMS", 20)
+    with pytest.raises(BadInput, match=r"export: .* sums \d+ products, and the file 20 at most"):
+        check_export(world)
+    monkeypatch.setattr(tensors, "MOST_TERMS", 2000)
     monkeypatch.setattr(write, "MOST_BYTES", 1000)
+    with pytest.raises(BadInput, match=r"would have 0\.\d MB.*smaller model"):
+        check_export(world)
     with pytest.raises(BadInput, match=r"would have 0\.\d MB.*smaller model"):
         write_export(session_in(world, tmp_path), Path(file))
     assert not Path(file).exists()
     Path(file).write_text("mine")
     with pytest.raises(BadInput, match="exists already"):
-        check_export(world, file)
+        export_place(file)
 
 
 @pytest.mark.parametrize(

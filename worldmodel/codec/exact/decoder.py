@@ -23,7 +23,8 @@ class PortableDecoder(Decoder):
     as `CachedDecoder`.
 
     Raises:
-        BadInput: weights that were lowered to another precision, guidance, or imagined actions.
+        BadInput: a model on a GPU, weights that were lowered to another precision, guidance, or
+            imagined actions.
     """
 
     new_cache = RoundedCache
@@ -39,6 +40,8 @@ class PortableDecoder(Decoder):
         qkv = self.blocks[0].attention.qkv
         if not isinstance(qkv, torch.nn.Linear) or qkv.weight.dtype != torch.float32:
             raise BadInput("decoding.method=portable rounds by itself; leave decoding.dtype out")
+        if qkv.weight.device.type != "cpu":
+            raise BadInput("decoding.method=portable computes on a CPU; give device=cpu")
         if self.guidance is not None:
             raise BadInput("decoding.method=portable has no guidance; leave it out")
         if model.predicts_actions:

@@ -123,7 +123,7 @@ class Session {
 
   recorded() {
     const row = this.clip.rows[this.clip.prompt - 1 + this.before.length];
-    if (!row) throw new Error(`${this.clip.name}: the recording ends here; drive on yourself`);
+    if (!row) throw new Error(`${this.clip.name}: the file keeps no more of the recording; drive on yourself`);
     return this.dreams.map(() => row);
   }
 

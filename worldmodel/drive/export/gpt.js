@@ -8,7 +8,8 @@ class Numbers {  // of torch.Generator on a CPU: MT19937 (Matsumoto and Nishimur
     for (let i = 1; i < 624; i++) s[i] = Math.imul(1812433253, s[i - 1] ^ (s[i - 1] >>> 30)) + i;
     this.next = 624;
   }
-  copy() { return Object.assign(new Numbers(0), { words: this.words.slice(), next: this.next }) }
+  // Copies share their words, which turn() replaces: one is kept for every step.
+  copy() { return Object.assign(Object.create(Numbers.prototype), this) }
   uniform() {  // 24 bits, as torch.rand in float32
     if (this.next === 624) this.turn();
     let y = this.words[this.next++];
@@ -16,7 +17,7 @@ class Numbers {  // of torch.Generator on a CPU: MT19937 (Matsumoto and Nishimur
     return (y & 0xffffff) / 0x1000000;
   }
   turn() {
-    const s = this.words;
+    const s = this.words = this.words.slice();
     for (let i = 0; i < 624; i++) {
       const y = (s[i] & 0x80000000) | (s[(i + 1) % 624] & 0x7fffffff);
       s[i] = s[(i + 397) % 624] ^ (y >>> 1) ^ (y & 1 ? 0x9908b0df : 0);

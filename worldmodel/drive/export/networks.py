@@ -19,7 +19,7 @@ from tokenizer.networks.autoencoder import (
 )
 from training.errors import BadInput
 from worldmodel.codec.exact.tables import exp_tables, floats, normal_tables, tanh_tables
-from worldmodel.drive.export.tensors import Tensors
+from worldmodel.drive.export.tensors import Tensors, check_layers
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.gpt.blocks import Block
 from worldmodel.dynamics.gpt.config import GPTConfig
@@ -64,6 +64,7 @@ def check_network(network: Dynamics) -> None:
                     f"export: {where}{name}={value}, and the file computes "
                     f"{' or '.join(map(str, able))}; drive this model by the page of the server"
                 )
+    check_layers(network)
 
 
 def check_tokenizer(tokenizer: Tokenizer | None) -> None:
@@ -75,6 +76,7 @@ def check_tokenizer(tokenizer: Tokenizer | None) -> None:
             f"export: its tokenizer is a {type(tokenizer.network).__name__}; the file decodes "
             "images of an autoencoder alone, so drive this model by the page of the server"
         )
+    check_layers(tokenizer.network.decoder)
 
 
 def tables(tensors: Tensors) -> dict[str, tuple[int, ...]]:
@@ -87,7 +89,7 @@ def of_gpt(model: GPT, tensors: Tensors) -> dict[str, Any]:
     """A GPT that is ready for decoding.
 
     Raises:
-        BadInput: as of `check_network` and `Tensors.layer`.
+        BadInput: as of `check_network`.
     """
     check_network(model)
     config, layout = model.config, model.layout
@@ -148,7 +150,7 @@ def of_tokenizer(tokenizer: Tokenizer, tensors: Tensors) -> dict[str, Any]:
     """The way from token grids to frames, layer by layer.
 
     Raises:
-        BadInput: as of `check_tokenizer` and `Tensors.layer`.
+        BadInput: as of `check_tokenizer`.
     """
     check_tokenizer(tokenizer)
     network = tokenizer.network

@@ -4,12 +4,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from worldmodel.codec.exact import numbers
+from training.errors import BadInput
+from worldmodel.codec.exact.numbers import BYTES, rounded
 
 ALIGNED = 16  # bytes: of a SIMD vector
 WIDE, HIGH = 8, 4  # the kernel takes so many inputs and outputs of a layer at once
+MOST_TERMS = int(2**31 // (BYTES.inputs * BYTES.weights))  # the kernel sums in int32
+
+
+def check_layers(network: nn.Module) -> None:
+    """BadInput for a layer of more inputs than the kernel sums."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight[0].numel() > MOST_TERMS:
+            raise BadInput(
+                f"export: {name} sums {layer.weight[0].numel()} products, and the file "
+                f"{MOST_TERMS} at most; drive this model by the page of the server"
+            )
 
 
 class Tensors:
@@ -32,15 +44,11 @@ class Tensors:
         return self.add(values.detach().cpu().float().contiguous().numpy())
 
     def layer(self, weight: Tensor, bias: Tensor | None = None) -> dict[str, int]:
-        """A linear layer [output input], rounded as `ExactArithmetic` with `numbers.BYTES` does.
+        """A linear layer [output input], rounded as `ExactArithmetic` with `BYTES` does.
 
         Rows and columns are padded with zeros for the kernel.
-
-        Raises:
-            BadInput: more inputs than can be summed.
         """
-        grain = numbers.BYTES
-        integers, scales = numbers.rounded(weight.detach().cpu(), grain.weights, grain.most_terms)
+        integers, scales = rounded(weight.detach().cpu(), BYTES.weights, MOST_TERMS)
         outputs, inputs = integers.shape
         below, beside = -outputs % HIGH, -inputs % WIDE
         padded = np.pad(integers.numpy().astype(np.int8), ((0, below), (0, beside)))

@@ -38,19 +38,29 @@ POLICY = (
 )
 
 
-def check_export(world: DreamWorld, file: str) -> Path:
-    """The place of a file, before anything is computed.
-
-    Raises:
-        BadInput: it exists or cannot be written, or a model that no file can hold.
-    """
+def export_place(file: str) -> Path:
+    """The place of a file; BadInput where it exists or cannot be written."""
     place = writable_file("export", file)
     refuse_existing("export", place)
+    return place
+
+
+def check_export(world: DreamWorld) -> None:
+    """BadInput for a model that no file can hold, before its numbers are written."""
     check_network(world.model.network)
     check_tokenizer(world.tokenizer)
     if world.model.spec.vocab_size > VOCABULARY:
         raise BadInput(f"export: {world.model.spec.vocab_size} tokens; {VOCABULARY} at most")
-    return place
+    size = world.model.network.num_parameters() * 4 / 3  # a byte each, in base64
+    if size > MOST_BYTES:
+        raise BadInput(_too_large(size))
+
+
+def _too_large(size: float) -> str:
+    return (
+        f"export: the file would have {size / 1e6:.1f} MB, and a page has {MOST_BYTES / 1e6:.0f} "
+        "at most; export a smaller model"
+    )
 
 
 def write_export(session: DriveSession, file: Path) -> int:
@@ -82,10 +92,7 @@ def write_export(session: DriveSession, file: Path) -> int:
     )
     content = page.encode()
     if len(content) > MOST_BYTES:
-        raise BadInput(
-            f"export={file}: would have {len(content) / 1e6:.1f} MB, and a page has "
-            f"{MOST_BYTES / 1e6:.0f} at most; export a smaller model"
-        )
+        raise BadInput(_too_large(len(content)))
     with written_whole(file) as partial:
         partial.write_bytes(content)
     return len(content)
