@@ -25,6 +25,8 @@ class HeadsSettings:
         smooth_s: a reward is learned as its mean over about this time, which is hardly noise; its
             sums stay. 0: as it is.
         num_frames: newest time steps that a head reads.
+        convolutions: channels of convolutions over the frames, of heads on tokens: such a head
+            sees motion, and needs no actions; []: none.
         steps: optimizer steps of every head.
         seed: of weights and batches.
         device: null: a GPU if there is one.
@@ -39,6 +41,7 @@ class HeadsSettings:
     columns: Sequence[str] = HEADS
     with_actions: Sequence[str] = (REWARD,)
     smooth_s: float = 1.0
+    convolutions: Sequence[int] = ()
     num_frames: int = 4
     steps: int = 2000
     seed: int = 0
@@ -48,6 +51,7 @@ class HeadsSettings:
         at_least(1, num_frames=self.num_frames, steps=self.steps)
         at_least(0, seed=self.seed)
         at_least(0.0, smooth_s=self.smooth_s)
+        at_least(1, convolutions=self.convolutions)
         for name in self.with_actions:
             one_of(self.columns, with_actions=name)
         if not self.columns or len(set(self.columns)) < len(self.columns):

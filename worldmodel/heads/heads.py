@@ -30,6 +30,7 @@ class HeadsManifest:
         with_actions: those that read the row of actions, and the other heads.
         action_names: its columns.
         tokenizer: hash of the tokenizer of their tokens.
+        convolutions: of the heads on tokens.
     """
 
     columns: tuple[str, ...]
@@ -37,6 +38,7 @@ class HeadsManifest:
     with_actions: tuple[str, ...]
     action_names: tuple[str, ...]
     tokenizer: str
+    convolutions: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         at_least(1, num_frames=self.num_frames)
@@ -50,6 +52,7 @@ class FrameHeads:
     Args:
         heads: on tokens; composed ones come last and read these.
         action_names: columns of the rows, for composed heads.
+        convolutions: that the heads on tokens were made with.
     """
 
     def __init__(
@@ -58,9 +61,10 @@ class FrameHeads:
         num_frames: int,
         spec: TokenSpec,
         action_names: tuple[str, ...] = (),
+        convolutions: tuple[int, ...] = (),
     ) -> None:
         self.heads, self.num_frames, self.spec = heads, num_frames, spec
-        self.action_names = action_names
+        self.action_names, self.convolutions = action_names, convolutions
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -117,6 +121,7 @@ class FrameHeads:
             "with_actions": [n for n, h in self.heads.items() if isinstance(h, ComposedHead)],
             "action_names": self.action_names,
             "tokenizer": self.spec.tokenizer,
+            "convolutions": self.convolutions,
         }
         write_record(folder / MANIFEST, values)
 
@@ -164,11 +169,13 @@ def load_heads(
     acted = set(manifest.with_actions)
     wide = len(set(manifest.columns) - acted) + len(action_names)
     for name in manifest.columns:
-        head = ComposedHead(wide) if name in acted else RewardHead(spec, manifest.num_frames)
+        head: RewardHead | ComposedHead = ComposedHead(wide)
+        if name not in acted:
+            head = RewardHead(spec, manifest.num_frames, convolutions=manifest.convolutions)
         own = {k.partition(".")[2]: v for k, v in weights.items() if k.partition(".")[0] == name}
         try:
             head.load_state_dict(own)
         except RuntimeError as error:
             raise BadInput(f"{place / WEIGHTS}: does not fit {MANIFEST}; train anew") from error
         found[name] = head.eval().requires_grad_(False)
-    return FrameHeads(found, manifest.num_frames, spec, action_names)
+    return FrameHeads(found, manifest.num_frames, spec, action_names, manifest.convolutions)

@@ -50,7 +50,7 @@ def train_heads(store: TokenStore, settings: HeadsSettings, device: str) -> Fram
         if not values.std() > 0:
             raise BadInput(f"columns: {name} never changes in {store.root}; leave it out")
         if name not in settings.with_actions:
-            given = (store.spec, settings.steps, settings.seed)
+            given = (store.spec, settings.steps, settings.seed, settings.convolutions)
             found[name] = fit_rewards(stacks, values, *given)
             continue
         others = {n: h for n, h in found.items() if isinstance(h, RewardHead)}
@@ -59,7 +59,8 @@ def train_heads(store: TokenStore, settings: HeadsSettings, device: str) -> Fram
         inputs = torch.cat([composed_inputs(reading.of_stacks(s), r) for s, r in parts]).clone()
         found[name] = fit_composed(inputs, values, settings.steps, settings.seed)
     ordered = {name: found[name] for name in settings.columns}
-    return FrameHeads(ordered, settings.num_frames, store.spec, tuple(store.action_names))
+    told = tuple(store.action_names), tuple(settings.convolutions)
+    return FrameHeads(ordered, settings.num_frames, store.spec, *told)
 
 
 def scores_of(

@@ -95,6 +95,17 @@ def test_files_hold_what_was_trained(heads: FrameHeads, tmp_path: Path) -> None:
         load_heads(tmp_path, SPEC, NAMES)
 
 
+def test_heads_with_convolutions_open_again(store: TokenStore, tmp_path: Path) -> None:
+    given = {"columns": ["off_road"], "with_actions": [], "steps": 2}
+    seeing = train_heads(store, settings(convolutions=[4, 4], **given), "cpu")
+    assert len(seeing.heads["off_road"].convolutions) == 4
+    assert len(train_heads(store, settings(**given), "cpu").heads["off_road"].convolutions) == 0
+    seeing.save(tmp_path)
+    grids = list(torch.randint(0, SPEC.vocab_size, (3, 5, 2, 3)))
+    again = load_heads(tmp_path, SPEC)(grids)
+    assert torch.equal(seeing(grids)["off_road"], again["off_road"])
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -105,6 +116,7 @@ def test_files_hold_what_was_trained(heads: FrameHeads, tmp_path: Path) -> None:
         ({"num_frames": 200}, "no whole train drive"),
         ({"columns": ["discount"], "with_actions": []}, "discount never changes"),
         ({"smooth_s": -1.0}, "smooth_s=-1.0"),
+        ({"convolutions": [0]}, "convolutions"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(store: TokenStore, wrong: dict, message: str) -> None:
