@@ -106,6 +106,12 @@ def imagine(
     drives = store.drives(config.split)
     longest = max(len(drive.tokens) for drive in drives)
     follows = network.conditioned or network.reads_text or longest >= prompt + horizon
+    if not follows and prompt < least_steps:
+        raise BadInput(
+            f"split={config.split}: no drive has the {prompt + horizon} steps of prompt and "
+            f"horizon, and the video decoder reads {least_steps} at once, more than the {prompt} "
+            "of the prompt; give a shorter horizon_s or a longer prompt"
+        )
     windows = TokenWindows(drives, prompt + horizon if follows else prompt)
     ids = np.unique(np.linspace(0, len(windows) - 1, config.num_clips + 2).astype(int)[1:-1])
     clips = collate([windows[int(i)] for i in ids]).to(device)
@@ -186,7 +192,7 @@ def write_drives(
         here = slice(number, number + 1)
         leads = leads_of(made.windows, made.ids[here])
         tokens = made.clips.tokens[here]
-        decoder = ClipDecoder(evidence.tokenizer, tokens, made.prompt_steps, leads, video)
+        decoder = ClipDecoder(evidence.tokenizer, tokens, made.prompt_steps, leads, video, number)
         num_steps = made.prompt_steps + futures.shape[1]
         begins = made.windows.describe(made.ids[number])
         meta = {

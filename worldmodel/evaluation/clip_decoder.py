@@ -42,6 +42,7 @@ class ClipDecoder:
         leads: the grids before each clip in its drive; image tokenizers need none.
         video: makes the frames, prompt and future together, in place of an image tokenizer's own
             decoder.
+        first_number: of the clips, which the video decoder counts: a clip's number makes its noise.
 
     Attributes:
         first_step: time step whose frames are the clip's first: 1 for video tokenizers.
@@ -55,9 +56,10 @@ class ClipDecoder:
         prompt_steps: int,
         leads: Sequence[Integer[np.ndarray, "_ height width"]],
         video: TokenVideoDecoder | None = None,
+        first_number: int = 0,
     ) -> None:
         self.tokenizer, self.tokens, self.prompt_steps = tokenizer, tokens, prompt_steps
-        self.video = video
+        self.video, self.first_number = video, first_number
         streams = [tokenizer.drive_decoder() for _ in leads]
         self.streams = [stream for stream in streams if stream is not None]
         self.first_step = int(bool(self.streams))
@@ -65,7 +67,7 @@ class ClipDecoder:
             if video is None:
                 self.prompt = decode_grids(tokenizer, tokens[:, :prompt_steps])
             else:
-                self.prompt = to_uint8(video.decode(tokens))[:, :prompt_steps]
+                self.prompt = self._by_video(tokens)[:, :prompt_steps]
             return
         prompts = []
         for stream, lead, clip in zip(self.streams, leads, tokens, strict=True):
@@ -85,11 +87,18 @@ class ClipDecoder:
         """Frames of tokens that follow the prompts."""
         if self.video is not None:
             whole = torch.cat([self.tokens[:, : self.prompt_steps], tokens], dim=1)
-            return to_uint8(self.video.decode(whole))[:, self.prompt_steps :]
+            return self._by_video(whole)[:, self.prompt_steps :]
         if not self.streams:
             return decode_grids(self.tokenizer, tokens)
         pairs = zip(self.streams, tokens, strict=True)
         return torch.stack([to_uint8(stream.fork()(future)) for stream, future in pairs])
+
+    def _by_video(
+        self, tokens: Int[Tensor, "clip time height width"]
+    ) -> UInt8[Tensor, "clip frame 3 h w"]:
+        assert self.video is not None
+        first = self.video.how.seed + self.first_number
+        return to_uint8(self.video.decode(tokens, seeds=range(first, first + len(tokens))))
 
     def one_step_ahead(
         self, tokens: Int[Tensor, "clip horizon height width"]

@@ -12,9 +12,11 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from drives.clips.preprocessing import to_uint8
+from drives.folder import common_rate
 from drives.sources import DriveSource
 from drives.splits.base import of_split
 from drives.splits.trained_clips import refuse_trained_clips
+from drives.video.rate import same_rate
 from tokenizer.losses.lpips import load_lpips
 from training.cli import command, plain
 from training.disk.leftovers import sweep_leftovers, written_whole
@@ -58,6 +60,12 @@ def judge_video(cfg: DictConfig) -> Path:
         raise BadInput(f"data.root={source.root}: a video decoder is judged on drives; give some")
     drives = of_split(source.open(needed=cfg.split), cfg.split, str(source.folder))
     refuse_trained_clips(manifest, path, cfg.split, drives=drives, allow=cfg.allow_train)
+    rate = common_rate(drives)
+    if not same_rate(rate, decoder.spec.fps):
+        raise BadInput(
+            f"data.root={source.folder}: has {rate:g} frames per second, and the video decoder was "
+            f"trained on {decoder.spec.fps:g}; give data.source.fps={decoder.spec.fps:g}"
+        )
     real, names = clips_of(drives, decoder.opened, cfg.num_clips, cfg.clip_frames)
     weights = Path(cfg.lpips_weights) if cfg.lpips_weights else None
     perceptual = load_lpips("alex", weights)

@@ -68,6 +68,8 @@ class VideoDecoderConfig:
             )
         if len(set(self.spacings)) != len(self.spacings) or not self.spacings:
             raise BadInput(f"model.network.spacings={list(self.spacings)}: give different ones")
+        if 1 not in self.spacings:  # frames at the rate of the drives
+            raise BadInput(f"model.network.spacings={list(self.spacings)}: 1 has to be among them")
         if not self.tasks:
             raise BadInput(f"model.network.tasks=[]: give some of {', '.join(TASKS)}")
         for task in self.tasks:

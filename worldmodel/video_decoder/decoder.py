@@ -11,7 +11,12 @@ from torch import Tensor
 from drives.tokens.spec import TokenSpec
 from tokenizer.load import Tokenizer
 from training.errors import BadInput
-from worldmodel.video_decoder.config import INTERPOLATION, VideoDecodingConfig
+from worldmodel.video_decoder.config import (
+    BACKWARD,
+    FORWARD,
+    INTERPOLATION,
+    VideoDecodingConfig,
+)
 from worldmodel.video_decoder.networks import ClipNoise, VideoDecoderNetwork
 from worldmodel.video_decoder.tasks import DecodingTask, draft_of
 from worldmodel.video_decoder.tokens import FrozenTokenizer
@@ -81,6 +86,8 @@ class TokenVideoDecoder:
         config, how = self.network.config, self.how
         noise, rate = self._noise(len(tokens), seeds), self._rate(fps)
         backwards = how.backwards and not self.network.causal
+        if FORWARD in config.tasks and BACKWARD not in config.tasks:
+            backwards = False  # the other direction was never seen in training
         window = config.window_frames
         order = decoding_order(tokens.shape[1], window, how.overlap, backwards)
         frames = tokens.new_zeros(*tokens.shape[:2], 3, *self.spec.image_size, dtype=torch.float32)
@@ -88,7 +95,7 @@ class TokenVideoDecoder:
         for place in order:
             here = slice(place.start, place.start + window)
             given = torch.zeros(window, dtype=torch.bool, device=tokens.device)
-            given[slice(*place.given)] = "forward" in config.tasks or "backward" in config.tasks
+            given[slice(*place.given)] = FORWARD in config.tasks or BACKWARD in config.tasks
             made = self._window(
                 tokens[:, here], known[:, here], frames[:, here], given, rate, noise
             )
@@ -166,7 +173,7 @@ class TokenVideoDecoder:
         spacing = base / (fps or base)
         if (fps is not None and fps <= 0) or round(spacing) not in spacings:
             at = ", ".join(f"{base / known:g}" for known in spacings)
-            raise BadInput(f"fps={fps:g}: the video decoder was trained at {at}; give one of these")
+            raise BadInput(f"fps={fps}: the video decoder was trained at {at}; give one of these")
         if abs(spacing - round(spacing)) > 0.01 * spacing:
             raise BadInput(f"fps={fps:g}: {base:g} is no multiple of it; give another rate")
         return spacings.index(round(spacing))

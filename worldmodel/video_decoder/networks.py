@@ -13,6 +13,7 @@ from tokenizer.losses.lpips import PerceptualDistance
 from training.disk.judging import judged, kind_of
 from worldmodel.video_decoder.backbone import SpaceTimeNet
 from worldmodel.video_decoder.config import (
+    IMAGE,
     DiffusionDecoderConfig,
     OnePassDecoderConfig,
     VideoDecoderConfig,
@@ -140,7 +141,8 @@ class DiffusionDecoder(SpaceTimeNet):
         alone (GAIA-1, section 2.3): sharp frames from one, smooth motion from the other.
         """
         start = noise.normal(*given.shape[1:])
-        mixed = noise.uniform(how.num_steps) < how.image_share
+        share = how.image_share if IMAGE in self.config.tasks else 0.0  # never seen in training
+        mixed = noise.uniform(how.num_steps) < share
         weight = mixed.float() * how.image_weight
         some = mixed.any(0).tolist() if how.image_weight else [False] * how.num_steps
         step = 0

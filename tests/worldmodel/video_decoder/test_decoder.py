@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokenizer.load import Tokenizer, load_tokenizer
 from training.errors import BadInput
+from worldmodel.evaluation.clip_decoder import ClipDecoder
 from worldmodel.video_decoder.backbone import patches_of
 from worldmodel.video_decoder.config import (
     TASKS,
@@ -111,6 +112,31 @@ def test_image_mode_is_mixed_in_where_it_is_drawn() -> None:
         decoder(how=replace(how, image_share=s)).decode(grids(steps=7)) for s in (1.0, 0.0)
     )
     assert not torch.equal(mixed, never)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "changes"),
+    [
+        (["video", "forward", "backward"], {"image_share": 1.0}),
+        (["video", "forward"], {"backwards": False}),
+    ],
+)
+def test_what_was_not_trained_is_not_decoded_by(tasks: list[str], changes: dict[str, Any]) -> None:
+    tokens, other = grids(), replace(FAST, **changes)
+    assert torch.equal(
+        decoder(tasks=tasks).decode(tokens), decoder(how=other, tasks=tasks).decode(tokens)
+    )
+    assert not torch.equal(decoder().decode(tokens), decoder(how=other).decode(tokens))
+
+
+def test_drives_of_a_rollout_are_those_of_its_picture() -> None:
+    """A clip alone has the noise of its number among all."""
+    tokens, video = grids(num=2), decoder()
+    both = ClipDecoder(tokenizer(), tokens, 4, [], video).real()
+    alone = ClipDecoder(tokenizer(), tokens[1:], 4, [], video, first_number=1).real()
+    other = ClipDecoder(tokenizer(), tokens[1:], 4, [], video).real()
+    apart = [(frames[0].float() - both[1].float()).abs().mean() for frames in (alone, other)]
+    assert apart[0] < 0.1 < 1 < apart[1]  # levels; a batch rounds otherwise
 
 
 def test_images_are_decoded_without_the_attention_over_time() -> None:
@@ -241,6 +267,8 @@ def test_settings_that_exclude_each_other_are_refused() -> None:
         patches_of(DiffusionDecoderConfig(patch=5), spec)
     with pytest.raises(BadInput, match="its step stands for 4 frames"):
         patches_of(DiffusionDecoderConfig(), replace(spec, frames_per_step=4))
+    with pytest.raises(BadInput, match=r"spacings=\[2, 4\]: 1 has to be among them"):
+        OnePassDecoderConfig(spacings=[2, 4])
     with pytest.raises(BadInput, match="window_frames=6: give an odd number"):
         DiffusionDecoderConfig(window_frames=6)
     with pytest.raises(BadInput, match="backward and interpolation give later frames"):
