@@ -125,6 +125,11 @@ def test_someone_drives_the_file_by_keyboard(shipped: tuple[Path, DriveSession])
         assert page.is_hidden("#error")
         page.set_viewport_size({"width": PHONE, "height": 844})
         assert overflow(page) == 0
+        page.uncheck("#real")
+        until(page, "!document.querySelector('.real')")
+        page.evaluate("scrollTo(0, 0)")  # dream and pad are seen at once
+        bottom = "document.getElementById('pad').getBoundingClientRect().bottom"
+        assert page.evaluate(bottom) <= 844
         assert page.evaluate("fetch('https://example.com').then(() => 1, () => 0)") == 0
 
 
