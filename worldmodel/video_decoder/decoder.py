@@ -173,7 +173,7 @@ class TokenVideoDecoder:
         spacing = base / (fps or base)
         if (fps is not None and fps <= 0) or round(spacing) not in spacings:
             at = ", ".join(f"{base / known:g}" for known in spacings)
-            raise BadInput(f"fps={fps}: the video decoder was trained at {at}; give one of these")
+            raise BadInput(f"fps={fps:g}: the video decoder was trained at {at}; give one of these")
         if abs(spacing - round(spacing)) > 0.01 * spacing:
             raise BadInput(f"fps={fps:g}: {base:g} is no multiple of it; give another rate")
         return spacings.index(round(spacing))
