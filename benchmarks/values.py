@@ -46,11 +46,11 @@ from worldmodel.load import load_world_model
 from worldmodel.planning.values import ActionValues
 
 MISSING = 0.05
-SAMPLES = (1, 4, 16, 100)  # of the occupancy model
+SAMPLES = (1, 4, 16, 32)  # of the occupancy model
 FUTURES, HORIZONS = (1, 3), (4, 8, 16)  # of the rollouts
 REWARD_STEPS, SMOOTH_S = 200, 1.0
 TRUNCATED = "against the truncated return, as published"
-TOGETHER = 2048  # dreams in a batch
+TOGETHER = 1024  # dreams in a batch
 
 
 @dataclass(frozen=True)

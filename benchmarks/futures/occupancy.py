@@ -23,7 +23,8 @@ from worldmodel.known_entropy.occupancy import KnownOccupancy
 from worldmodel.known_entropy.world import ACTION_NAMES, KnownEntropyWorld
 
 WORLD = KnownEntropyConfig(grid=(1, 1, 3), vocab_size=4, resample_prob=0.05)
-GAMMAS = (0.5, 0.8, 0.95)
+# Horizon by gamma: half of the targets are real frames, so what is learned spreads in few steps.
+GAMMAS = {0.5: 1, 0.8: 4, 0.95: 16}
 GOAL = 0.98
 NUM_STEPS, BATCH = 4000, 256
 FRAMES = 100_000  # of the drive that is trained on, and of the one that is judged
@@ -108,7 +109,8 @@ def learned(gamma: float, num_steps: int = NUM_STEPS, seed: int = 0) -> tuple[fl
     """
     torch.manual_seed(seed)
     world = KnownEntropyWorld(WORLD)
-    config = replace(SHAPE, gamma=gamma)
+    horizon = GAMMAS[gamma]
+    config = replace(SHAPE, gamma=gamma, horizon=horizon, context_steps=1 + horizon)
     network = Occupancy(config, world.spec, len(ACTION_NAMES))
     optimizer, schedule = build_optimizer(network, OPTIMIZER, num_steps)
     tokens, actions = _drive(world, seed)
