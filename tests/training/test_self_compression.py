@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
+from training.optimization.recompute import maybe_checkpoint
 from training.optimization.self_compression import (
     BITS_PACE,
     LearnedGrid,
@@ -61,6 +63,30 @@ def test_a_checkpoint_opens_under_plain_names_as_it_computed() -> None:
         assert torch.equal(value, getattr(network[int(number)], own))
     made().load_state_dict(plain)  # strict
     assert settled(plain).keys() == plain.keys()
+
+
+class Twice(nn.Linear):
+    """Reads its weight twice, as a layer that first asks for its type."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to(self.weight.dtype) @ self.weight.mT
+
+
+def test_recomputed_activations_give_the_same_gradients() -> None:
+    found = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        network = nn.Sequential(Twice(4, 4), Twice(4, 4))
+        learn_depths(network)
+        x = torch.randn(3, 4)
+        with parametrize.cached():
+            for layer in network:
+                x = maybe_checkpoint(layer, x, recompute=recompute)
+            loss = x.square().sum()
+        loss.backward()
+        found.append([p.grad for p in network.parameters() if p.grad is not None])
+    assert len(found[0]) == len(found[1]) > 4
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
 def test_what_is_parametrized_already_stays() -> None:

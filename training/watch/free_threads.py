@@ -8,6 +8,7 @@ than one.
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ class FreeThreads:
     """Sets torch's number of threads to what other processes leave free.
 
     Args:
-        most: threads where nothing else runs; None: those that torch has now.
+        most: threads where nothing else runs; None: those that torch had before the first look.
         read: what the system counts; on other systems than Linux there is nothing to read, and
             the number of threads stays.
     """
@@ -54,8 +55,8 @@ class FreeThreads:
     def __init__(
         self, most: int | None = None, read: Callable[[], Reading | None] = reading
     ) -> None:
-        self.most = most or torch.get_num_threads()
-        self.cores = min(len(_cores()), _quota())
+        self.most = most or _first_number()
+        self.cores, self.quota = len(_cores()), _quota()
         self.read = read
         self.last, self.looked = self.read(), time.monotonic()
 
@@ -68,9 +69,17 @@ class FreeThreads:
             return
         self.last, self.looked = now, time.monotonic()
         others = (now.busy - last.busy - (now.own - last.own)) / (now.wall - last.wall)
-        count = threads_for(self.cores - max(0.0, others), self.most)
+        # Others count on all cores; a quota is this process's own.
+        free = min(self.cores - max(0.0, others), self.quota)
+        count = threads_for(free, self.most)
         if count != torch.get_num_threads():
             torch.set_num_threads(count)
+
+
+@cache
+def _first_number() -> int:
+    """Of torch's threads, before any of these objects changed it."""
+    return torch.get_num_threads()
 
 
 def threads_for(free: float, most: int) -> int:

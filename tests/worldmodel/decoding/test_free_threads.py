@@ -26,7 +26,9 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(free_threads, "_cores", lambda: {0, 1})
     monkeypatch.setattr(free_threads, "_quota", lambda: float("inf"))
     monkeypatch.setattr(free_threads, "EVERY_S", 0.0)
+    free_threads._first_number.cache_clear()
     yield
+    free_threads._first_number.cache_clear()
     torch.set_num_threads(before)
 
 
@@ -51,6 +53,25 @@ def test_threads_come_and_go_with_the_load() -> None:
         threads.settle()
         seen.append(torch.get_num_threads())
     assert seen == [2, 2, 1, 1, 1, 2]
+
+
+def test_a_decoder_that_opens_on_a_busy_machine_gets_its_threads_later() -> None:
+    machine = Machine()
+    for others in (1.0, 0.0):
+        threads = FreeThreads(read=machine.read)
+        machine.others = others
+        threads.settle()
+    assert torch.get_num_threads() == 2
+
+
+def test_others_leave_a_quota_alone_where_cores_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(free_threads, "_cores", lambda: set(range(8)))
+    monkeypatch.setattr(free_threads, "_quota", lambda: 2.0)
+    machine = Machine()
+    threads = FreeThreads(read=machine.read)
+    machine.others = 5.0
+    threads.settle()
+    assert torch.get_num_threads() == 2
 
 
 def test_never_more_threads_than_there_were() -> None:

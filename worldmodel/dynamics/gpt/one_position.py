@@ -116,16 +116,22 @@ class OnePosition:
         return x, self.model.logits(x).float()
 
     def _capture(self) -> None:
-        """Record the kernels; first they run aside, so that libraries and compilers settle."""
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+        """Record the kernels; first they run aside, so that libraries and compilers settle.
+
+        Other threads, such as a loader's, go on as they were: only this one's calls are judged.
+        """
+        device = self.position.device  # not always the current one
+        aside, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
+        aside.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.device(device), torch.cuda.stream(aside):
             for _ in range(2):
                 self._run()
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
+        torch.cuda.current_stream(device).wait_stream(aside)
         try:
-            with torch.cuda.graph(graph):
+            with (
+                torch.cuda.device(device),
+                torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"),
+            ):
                 self.out = self._run()
         except RuntimeError as error:
             raise Unrecordable(first_line(error)) from error

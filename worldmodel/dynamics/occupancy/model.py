@@ -189,6 +189,7 @@ class Occupancy(Dynamics):
                 )
             action = actions[:, state.shape[1] - 1]
         decoder = Decoder(self.target, sampling)
+        decoder.fixed_shapes = False  # one short future: recording a graph would cost more
         decoder.start(state, actions, 1, drop_actions, captions)
         frames = [decoder.next_frame(action) for _ in range(self.sample_steps)]
         return torch.stack(frames, dim=1).clone()  # a tensor of inference has no place in a graph
