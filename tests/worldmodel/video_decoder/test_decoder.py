@@ -204,7 +204,34 @@ def test_a_diffusion_decoder_starts_at_what_its_draft_tells(schedule: str, predi
     task = whole(tokens)
     frames = own + 0.05 * torch.randn(own.shape)
     loss, _ = network.loss(frames, task, draft_of(task, frames, own), DecoderLoss(0.0, 1.0))
-    assert float(loss) == pytest.approx(1.0, abs=0.05)
+    assert float(loss.detach()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_loss_is_the_weighted_sum_of_its_terms() -> None:
+    """Of frames that are asked for: given ones have no share in it."""
+    tokens = grids(steps=7)
+    frames = torch.rand(1, 7, 3, 64, 64) * 2 - 1
+    one_pass = decoder(OnePassDecoderConfig).network
+
+    def apart(x: Tensor, y: Tensor) -> Tensor:
+        return (x - y).abs().amax((1, 2, 3))
+
+    weights = {"l1": 0.2, "l2": 0.3, "change": 0.5, "lpips": 0.7}
+    how = DecoderLoss(*(weights[n] for n in ("l1", "l2", "lpips", "change")), perceptual=apart)
+    loss, terms = one_pass.loss(frames, whole(tokens), None, how)
+    assert terms.keys() == weights.keys()
+    assert float(loss) == pytest.approx(sum(w * float(terms[n]) for n, w in weights.items()))
+    given = torch.arange(7)[None] < 6
+    last = one_pass.loss(frames, whole(tokens, is_given=given), None, DecoderLoss(1.0, 0.0))[0]
+    made = one_pass.frames(whole(tokens, is_given=given), frames, None)
+    assert float(last) == pytest.approx(float((made - frames)[:, 6].abs().mean()), rel=1e-5)
+    diffusion = decoder().network
+    draw = [torch.Generator().manual_seed(0) for _ in range(2)]
+    either = [
+        diffusion.loss(frames, whole(tokens), None, DecoderLoss(*pair), generator)
+        for pair, generator in zip(((1.0, 0.0), (0.0, 1.0)), draw, strict=True)
+    ]
+    assert [float(loss) for loss, _ in either] == [float(either[0][1][n]) for n in ("l1", "l2")]
 
 
 def test_tasks_are_drawn_evenly_and_given_frames_fit_them() -> None:
