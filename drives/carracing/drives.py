@@ -18,7 +18,6 @@ physics steps of that interval. On request more columns follow, of what came of 
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import as_completed
@@ -39,7 +38,7 @@ from training.disk.hashing import file_sha256
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.records import read_json
 from training.errors import BadInput
-from training.loading.pools import process_pool
+from training.loading.pools import process_pool, usable_cores
 
 VERSION = 1  # raise it with every change of a drive; old drives are then refused
 ACTION_NAMES = ("steering", "throttle", "brake", "speed_mps", "yaw_rate_rad_s")
@@ -154,8 +153,7 @@ def _write_all(
     root: Path, config: CarRacingConfig, indices: list[int], num_workers: int | None
 ) -> Iterator[None]:
     """Make drives, yielding once for each that is finished."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    num_workers = min(usable or 1 if num_workers is None else num_workers, len(indices))
+    num_workers = min(len(usable_cores()) if num_workers is None else num_workers, len(indices))
     if num_workers <= 1:
         for index in indices:
             _write(root, config, index)

@@ -20,6 +20,13 @@ from training.errors import TrainingFault
 START_METHOD = "spawn"
 
 
+def usable_cores() -> set[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))  # not every system tells
+
+
 @contextmanager
 def process_pool(
     num_workers: int, initializer: Callable[..., None] | None = None, *initargs: Any

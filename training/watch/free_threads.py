@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import torch
 
+from training.loading.pools import usable_cores
+
 # Seconds between two looks: the system counts in hundredths of a second.
 EVERY_S = 0.25
 # Share of a core that others may take before this process gives it up.
@@ -40,7 +42,7 @@ def reading(stat: Path = Path("/proc/stat")) -> Reading | None:
         lines = stat.read_text().splitlines()
     except OSError:
         return None
-    return Reading(time.monotonic(), busy_seconds(lines, _cores()), time.process_time())
+    return Reading(time.monotonic(), busy_seconds(lines, usable_cores()), time.process_time())
 
 
 class FreeThreads:
@@ -56,7 +58,7 @@ class FreeThreads:
         self, most: int | None = None, read: Callable[[], Reading | None] = reading
     ) -> None:
         self.most = most or _first_number()
-        self.cores, self.quota = len(_cores()), _quota()
+        self.cores, self.quota = len(usable_cores()), _quota()
         self.read = read
         self.last, self.looked = self.read(), time.monotonic()
 
@@ -97,13 +99,6 @@ def busy_seconds(lines: Iterable[str], cores: set[int]) -> float:
             user, nice, system, _, _, irq, softirq, *rest = map(int, counted)
             ticks += user + nice + system + irq + softirq + sum(rest[:1])  # stolen by the host
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _cores() -> set[int]:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
 
 
 def _quota(limits: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:

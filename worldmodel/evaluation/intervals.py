@@ -101,7 +101,8 @@ def bootstrap(
         for _ in range(resamples):
             drawn = [i for group in sets for i in group[rng.integers(0, len(group), len(group))]]
             found.append(statistic(np.concatenate([members[i] for i in drawn])))
-        if np.isfinite(found).any():
+        # Of what is mostly undefined, the rest would tell of the exceptions alone.
+        if math.isfinite(value) and np.isfinite(found).mean() > 0.5:
             shift = value - float(np.mean(found)) if centred else 0.0
             low, high = (end + shift for end in _ends(np.array(found)))
     value_or_none = value if math.isfinite(value) else None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from drives.tokens.spec import TokenSpec
 from training.disk.judging import judged
+from training.disk.leftovers import written_whole
 from training.disk.records import read_record, write_record
 from training.errors import BadInput
 from training.ranges import at_least
@@ -114,7 +115,8 @@ class FrameHeads:
             for name, head in self.heads.items()
             for key, value in head.state_dict().items()
         }
-        save_file(weights, folder / WEIGHTS)
+        with written_whole(folder / WEIGHTS) as partial:
+            save_file(weights, partial)
         values = {
             "columns": self.names,
             "num_frames": self.num_frames,

@@ -33,9 +33,7 @@ def train_heads(store: TokenStore, settings: HeadsSettings, device: str) -> Fram
     places = {name: _place(store, name, settings) for name in settings.columns}
     if settings.with_actions and not store.action_names:
         raise BadInput(f"with_actions={list(settings.with_actions)}: {store.root} has no actions")
-    drives = [d for d in store.drives("train") if _is_usable(d, settings.num_frames)]
-    if not drives:
-        raise BadInput(f"heads: no whole train drive has over {settings.num_frames} time steps")
+    drives = usable(store, "train", settings.num_frames)
 
     def examples(name: str) -> tuple[Tensor, Tensor, Tensor]:
         span = max(1, round(settings.smooth_s / store.spec.step_s)) if name == REWARD else 1
@@ -73,7 +71,7 @@ def scores_of(
     one below.
     """
     span, found = max(1, round(SUM_S / store.spec.step_s)), {}
-    drives = [drive for drive in store.drives(split) if _is_usable(drive, heads.num_frames)]
+    drives = usable(store, split, heads.num_frames)
     for name in heads.names:
         pairs = {}
         for drive in drives:
@@ -96,8 +94,15 @@ def grid_of(store: TokenStore) -> tuple[int, int]:
     return count * rows, columns
 
 
-def _is_usable(drive: TokenDrive, num_frames: int) -> bool:
-    return not drive.damage and drive.num_steps > num_frames
+def usable(store: TokenStore, split: str, num_frames: int) -> list[TokenDrive]:
+    """Whole drives of a split that are longer than a stack; BadInput where there are none."""
+    found = [d for d in store.drives(split) if not d.damage and d.num_steps > num_frames]
+    if not found:
+        raise BadInput(
+            f"heads: no whole {split} drive of {store.root} has over {num_frames} time steps; give "
+            "data.root=STORE with longer ones, or a smaller num_frames"
+        )
+    return found
 
 
 def _examples(
@@ -109,7 +114,7 @@ def _examples(
         place: of the column in the store.
         span: the column's mean is taken over as many steps around each.
     """
-    stacks, values = rewarded([drive], place, grid, num_frames, span)
+    stacks, values = rewarded([drive], place, grid, num_frames, span, every=1)
     rows = torch.from_numpy(np.array(drive.actions[-1 - len(values) : -1], np.float32))
     return stacks, values, rows
 

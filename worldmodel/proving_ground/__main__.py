@@ -3,7 +3,6 @@
 python -m worldmodel.proving_ground ckpt=carracing heads=FOLDER out=FOLDER [setting=value ...]
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from omegaconf import DictConfig
 from training.cli import command, plain
 from training.disk.places import made_folder, writable_folder
 from training.errors import BadInput
+from training.loading.pools import usable_cores
 from training.machine import compute_device
 from worldmodel.decoding.config import sampling_from
 from worldmodel.env.starts import Starts
@@ -79,7 +79,7 @@ def race(
         Course(track, steps, world.fps, world.starts.prompt_steps, _tokenizer(world, settings))
         for track in tracks
     ]
-    workers = settings.num_workers or len(os.sched_getaffinity(0))
+    workers = settings.num_workers or len(usable_cores())
     driven = on_road(courses, policies, settings.seed, workers)
     say("driven on the road")
     starts = [start_of(one, track) for one, track in zip(driven, tracks, strict=True)]

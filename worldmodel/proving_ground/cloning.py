@@ -117,15 +117,15 @@ def clone(store: TokenStore, config: CloningConfig, device: str) -> ClonedPolicy
     """Learn the commands of the train drives; the step that fits the val drives best is kept.
 
     Raises:
-        BadInput: the store lacks a command or the speed, or has too few frames.
+        BadInput: the store lacks a command, the speed or val drives, or has too few frames.
     """
     missing = {*COMMANDS, SPEED} - set(store.action_names)
     if missing:
         raise BadInput(f"cloning: {store.root} has no column {sorted(missing)[0]!r}")
-    train = _examples(store, store.drives("train"), config, config.best_share)
-    other = store.drives("val") or store.drives("test")
-    held_out = _examples(store, other, config, config.best_share)
-    train, held_out = ([part.to(device) for part in parts] for parts in (train, held_out))
+    train, held_out = (
+        [part.to(device) for part in _examples(store, drives, config, config.best_share)]
+        for drives in map(store.drives, ("train", "val"))
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = ActionExpert(store.spec, config)
@@ -172,7 +172,7 @@ def _examples(
     for drive in drives:
         if drive.damage or drive.num_steps <= least + steps_ahead:
             continue
-        stacks, _ = rewarded([drive], 0, (count * rows, columns), config.num_frames)
+        stacks, _ = rewarded([drive], 0, (count * rows, columns), config.num_frames, every=1)
         actions = torch.from_numpy(np.array(drive.actions, np.float32))
         num = len(stacks)  # frame t, row t - 1 led to it, row t follows
         before, after = actions[-1 - num : -1], actions[-num:]

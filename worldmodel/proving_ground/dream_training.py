@@ -20,10 +20,9 @@ def train_in_dreams(
     config: DreamTrainingConfig,
     say: Callable[[str], None] = print,
 ) -> LinearPolicy:
-    """The weights whose dreams earn most; every round dreams from the same starts.
+    """The weights whose dreams earn most.
 
-    The random numbers of a dream are the same for all candidates of a round, and others in the
-    next one.
+    Every round dreams from the same starts, and every dream has random numbers of its own.
     """
     steps = max(1, round(config.seconds * ground.world.fps))
     rounds = iter(range(config.rounds))

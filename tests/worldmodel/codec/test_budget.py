@@ -83,7 +83,7 @@ def test_the_table_and_the_chart(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert f"{Path(file).stat().st_size:,}" in shown or str(Path(file).stat().st_size) in shown
     assert "rate at 5000 min" in shown
     assert shown.count("7777") == shown.count(" 55 ") == 2  # steps and frames of both
-    assert "3.model" in chart.read_text() or "<path" in chart.read_text()
+    assert chart.read_text().count("<path") > 5
     assert "pack it first" in refused(
         capsys, "budget", source, "-o", str(tmp_path / "no.svg"), "--ckpt", ckpt
     )

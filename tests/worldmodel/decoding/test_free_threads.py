@@ -23,7 +23,7 @@ intr 12345 0 0"""
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    monkeypatch.setattr(free_threads, "_cores", lambda: {0, 1})
+    monkeypatch.setattr(free_threads, "usable_cores", lambda: {0, 1})
     monkeypatch.setattr(free_threads, "_quota", lambda: float("inf"))
     monkeypatch.setattr(free_threads, "EVERY_S", 0.0)
     free_threads._first_number.cache_clear()
@@ -65,7 +65,7 @@ def test_a_decoder_that_opens_on_a_busy_machine_gets_its_threads_later() -> None
 
 
 def test_others_leave_a_quota_alone_where_cores_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(free_threads, "_cores", lambda: set(range(8)))
+    monkeypatch.setattr(free_threads, "usable_cores", lambda: set(range(8)))
     monkeypatch.setattr(free_threads, "_quota", lambda: 2.0)
     machine = Machine()
     threads = FreeThreads(read=machine.read)

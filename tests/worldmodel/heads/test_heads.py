@@ -14,9 +14,11 @@ import worldmodel.env
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from training.errors import BadInput
+from training.help import composed
+from worldmodel.heads.__main__ import heads as train_by_command
 from worldmodel.heads.config import HEADS, HeadsSettings
 from worldmodel.heads.heads import MANIFEST, FrameHeads, load_heads
-from worldmodel.heads.training import scores_of, train_heads
+from worldmodel.heads.training import _examples, scores_of, train_heads, usable
 
 COLUMNS = (*NAMES, *HEADS, "discount")
 
@@ -122,6 +124,27 @@ def test_heads_with_convolutions_open_again(store: TokenStore, tmp_path: Path) -
 def test_what_cannot_be_trained_is_refused(store: TokenStore, wrong: dict, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         train_heads(store, settings(**wrong), "cpu")
+
+
+def test_no_drives_to_judge_by_and_heads_that_exist_are_refused(
+    store: TokenStore, heads: FrameHeads, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=r"no whole test drive of .* has over 120 time steps"):
+        usable(store, "test", 120)
+    heads.save(tmp_path)
+    with pytest.raises(BadInput, match="exists already; nothing is overwritten"):
+        train_by_command(composed("commands/heads", ["ckpt=carracing", f"out={tmp_path}"]))
+
+
+def test_long_drives_are_read_row_by_row(tmp_path: Path) -> None:
+    """More steps than a head of values reads; each stack keeps the row that led to it."""
+    writer = TokenStoreWriter(tmp_path, SPEC, ("step",))
+    steps = np.arange(17_000)
+    tokens = np.broadcast_to((steps % 7)[:, None, None], (17_000, 2, 3)).astype(np.uint16)
+    writer.write("long", "train", tokens, steps[:, None].astype(np.float32))
+    stacks, values, rows = _examples(TokenStore(tmp_path).drives("train")[0], 0, (2, 3), 2)
+    assert torch.equal(rows[:, 0], values)
+    assert torch.equal(stacks[:, -1, 0, 0], (values.long() + 1) % 7)
 
 
 def test_a_dream_is_rewarded_and_ended_by_heads(heads: FrameHeads, tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ from worldmodel.proving_ground.policies import DriverView
 NAMES = ("steering", "throttle", "brake", "speed_mps", "reward")
 
 
-def store_at(folder: Path, names: tuple[str, ...] = NAMES) -> TokenStore:
+def store_at(
+    folder: Path, names: tuple[str, ...] = NAMES, others: tuple[str, str] = ("val", "test")
+) -> TokenStore:
     """The wheel follows the first token; first the wrong way, for which there is no reward."""
     writer, rng = TokenStoreWriter(folder, SPEC, names), np.random.default_rng(0)
     for number in range(8):
@@ -29,7 +31,7 @@ def store_at(folder: Path, names: tuple[str, ...] = NAMES) -> TokenStore:
         wheel = (tokens[:, 0, 0] / 5 - 1) * np.where(good, 1, -1)
         speed = rng.uniform(0, 20, 300)
         rows = np.column_stack([wheel, 0.01 * speed, 0 * speed, speed, good])
-        split = ("val", "test")[number - 6] if number > 5 else "train"
+        split = others[number - 6] if number > 5 else "train"
         writer.write(f"drive-{number}", split, tokens, rows[:, : len(names)].astype(np.float32))
     return TokenStore(folder)
 
@@ -54,6 +56,11 @@ def test_a_clone_follows_the_drives_that_earned_most(tmp_path: Path) -> None:
     assert abs(wheel_of(store, 1.0)) < 0.7
     with pytest.raises(BadInput, match="has no column 'brake'"):
         clone(store_at(tmp_path / "less", NAMES[:2]), CloningConfig(), "cpu")
+
+
+def test_test_drives_choose_no_clone(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no drive is in the val split"):
+        clone(store_at(tmp_path / "store", others=("train", "test")), CloningConfig(), "cpu")
 
 
 def test_tokens_with_digits_are_read_by_them() -> None:

@@ -110,6 +110,7 @@ def rewarded(
     grid: tuple[int, int],
     stack: int = 1,
     span: int = 1,
+    every: int | None = None,
 ) -> tuple[Int[Tensor, "row stack height width"], Float[Tensor, " row"]]:
     """Stacks of whole drives, evenly spread, and the rewards of the steps that led to them.
 
@@ -119,9 +120,11 @@ def rewarded(
         stack: frames that end with the rewarded one; drives that are shorter give none.
         span: the mean of as many rewards around each is taken: less noise, and nearly the same
             sums (CarRacing rewards every tile of a road, which no frame shows).
+        every: steps from a stack to the next; None: as give about `MOST_FRAMES` in all.
     """
     whole = [d for d in drives if not d.damage and d.num_steps > max(1, stack - 1)]
-    every = max(1, sum(drive.num_steps for drive in whole) // MOST_FRAMES)
+    if every is None:
+        every = max(1, sum(drive.num_steps for drive in whole) // MOST_FRAMES)
     stacks, rewards = [np.empty((0, stack, *grid), np.int64)], [np.empty(0, np.float32)]
     for drive in whole:
         newest = np.arange(max(1, stack - 1), drive.num_steps, every)
