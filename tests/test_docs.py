@@ -58,6 +58,7 @@ SHORT = {
     ],
     "-m worldmodel.evaluation.decoding_bench": ["num_frames=2", "repeats=1"],
     "-m worldmodel.evaluation.videos": ["max_clips=4", "metrics=single,duplicates"],
+    "-m worldmodel.rollout ckpt=runs/occupancy": ["num_clips=1"],  # as long as a sample
     "-m worldmodel.rollout": ["num_clips=1", "horizon_s=0.1"],
     "-m worldmodel.heads": [*LOST_DRIVES, "steps=20"],
     "-m worldmodel.proving_ground": [
