@@ -49,7 +49,7 @@ def load_video_decoder(
         BadInput: not there, damaged, of another kind, or of another tokenizer.
     """
     if not Path(path).exists():
-        raise BadInput(f"video_decoder={path}: no such run or checkpoint")
+        raise BadInput(f"{path}: no such run or checkpoint of a video decoder")
     folder, manifest, stored = open_checkpoint(Path(path), KIND)
     entry = entries(VideoDecoderEntries, manifest, folder)
     config = decoder_from_description(entry.network, f"{folder / MANIFEST}: network")
@@ -78,9 +78,12 @@ def video_decoder_for(
     """The video decoder that a command names for tokens at a rate; None where it names none.
 
     Raises:
-        BadInput: as `load_video_decoder`; no tokenizer at hand, or tokens of another rate.
+        BadInput: as `load_video_decoder`; settings of none, no tokenizer at hand, or tokens of
+            another rate.
     """
     if path is None:
+        if how != VideoDecodingConfig():
+            raise BadInput("video.*: no video decoder is named; give video_decoder=RUN")
         return None
     if tokenizer is None:
         raise BadInput(

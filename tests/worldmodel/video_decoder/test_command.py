@@ -37,6 +37,12 @@ def called(monkeypatch, capsys):
     return call
 
 
+def test_settings_of_no_video_decoder_are_refused() -> None:
+    assert video_decoder_for(None, None, 10.0, VideoDecodingConfig(), "cpu") is None
+    with pytest.raises(BadInput, match=r"video\.\*: no video decoder is named"):
+        video_decoder_for(None, None, 10.0, HOW, "cpu")
+
+
 @pytest.mark.slow
 def test_a_run_is_judged_and_makes_the_frames_of_rollouts(composed, fit, called, tmp_path):
     run = fit(composed("video_decoder_tiny", *TINY))[1].folder
