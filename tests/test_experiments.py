@@ -152,8 +152,12 @@ def test_every_experiment_states_how_it_was_run(experiment):
         assert "result" in header
 
 
+# The planner counts every token of a bootstrap, which takes a minute; both have one network.
+PLANNED = [e for e in UNRUN if e != "occupancy_tiny"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", UNRUN)
+@pytest.mark.parametrize("experiment", PLANNED)
 def test_a_recipe_that_was_never_run_says_what_the_planner_expects(
     experiment, composed, monkeypatch
 ):

@@ -202,6 +202,7 @@ class OccupancyCard(Card):
     """
 
     name: ClassVar[str] = "occupancy"
+    version: str = "2"
     num_windows: int = 64
     num_samples: int = 100
     reward: str | None = None
@@ -293,7 +294,7 @@ VERSIONS: dict[str, dict[str, str]] = {
     "distance": {"1": "fd600cf8c1e18ed5"},
     "control": {"1": REPLACED, "2": "aeb36348776b0d24"},
     "drift": {"1": "3283c53802d2b993"},
-    "occupancy": {"1": "2bd0949eb263be12"},
+    "occupancy": {"1": REPLACED, "2": "8cae9d7e6770888c"},
     "onex": {"1": "21ea3d71a84a4277"},
     "commavq": {"1": "816d1ffb32140617"},
     "reconstruction": {"1": "68af64456c85ac16"},
