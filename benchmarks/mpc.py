@@ -21,7 +21,7 @@ import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks.__main__ import report
 from drives.actions.units import REWARD
 from drives.carracing.config import PHYSICS_FPS
-from drives.carracing.driver import DriverStyle, ScriptedDriver
+from drives.carracing.driver import ScriptedDriver
 from drives.carracing.simulator import Simulator
 from drives.clips.preprocessing import to_pixels
 from drives.tokens.store import TokenStore
@@ -39,23 +39,12 @@ from worldmodel.load import load_world_model
 from worldmodel.planning.config import PlanningConfig
 from worldmodel.planning.proposals import RecordedActions
 from worldmodel.planning.values import ActionValues
+from worldmodel.proving_ground.policies import COMMANDS
+from worldmodel.proving_ground.simulated import CAREFUL, FIRST_TRACK, Held
 
-FIRST_TRACK = 10**9  # the seeds of embedded drives are smaller
-CAREFUL = DriverStyle(14.0, 6.0, 12.0, 12.0, 0.5, 3.0, 0.0)
 START_S, FRAMES_PER_S = 2.0, 10
 REWARD_STEPS = 200
 Row = Float[np.ndarray, " action"]
-
-
-class Controlled:
-    """Stands in for the scripted driver: the same pedals and wheel for a whole interval."""
-
-    def __init__(self, row: Row) -> None:
-        self.row = row
-
-    def act(self, *_: object) -> tuple[float, float, float]:
-        steering, throttle, brake = self.row[:3].tolist()
-        return steering, throttle, brake
 
 
 class Episode:
@@ -122,7 +111,11 @@ class Planned:
         best = worth.unflatten(0, (-1, several)).argmax(dim=1)
         self.spent.append((time.perf_counter() - start) / len(episodes))
         chosen = candidates[torch.arange(len(best)), best, 0]
-        return [Controlled(row.numpy()) for row in chosen]
+        return [_held(row.numpy()) for row in chosen]
+
+
+def _held(row: Row) -> Held:
+    return Held(row[: len(COMMANDS)].tolist())
 
 
 def _rows(seen: Sequence[tuple[torch.Tensor, Row | None]]) -> torch.Tensor:
@@ -165,7 +158,7 @@ def main() -> None:
 
     def at_random(episodes: Sequence[Episode]) -> list[object]:
         picked = rng.integers(len(recorded.before), size=len(episodes))
-        return [Controlled(row) for row in recorded.before[picked]]
+        return [_held(row) for row in recorded.before[picked]]
 
     policies: dict[str, Policy] = {
         "random": at_random,

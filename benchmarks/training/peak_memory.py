@@ -88,6 +88,7 @@ def train(cfg: Any, data: Any, batch_size: int) -> None:
     """A few optimizer steps as Lightning takes them, on one batch without content."""
     import lightning as L
 
+    from training.planner.memory import RepeatedBatch
     from training.planner.plan import Facts
     from training.run import build_model
 
@@ -105,20 +106,7 @@ def train(cfg: Any, data: Any, batch_size: int) -> None:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a bare trainer does not do
-        trainer.fit(module, Batches(batch, STEPS * count))
-
-
-class Batches:
-    """The same batch again and again, as a loader with a length."""
-
-    def __init__(self, batch: Any, count: int) -> None:
-        self.batch, self.count = batch, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([self.batch] * self.count)
+        trainer.fit(module, RepeatedBatch(batch, STEPS * count))
 
 
 def tensor_bytes(work: Any) -> int:

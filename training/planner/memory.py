@@ -161,7 +161,7 @@ class _Detached(SingleDeviceStrategy):
         pass
 
 
-class _Batches:
+class RepeatedBatch:
     """A loader that repeats one batch."""
 
     def __init__(self, batch: Any, count: int) -> None:
@@ -218,7 +218,7 @@ def _train(
     loop = trainer.fit_loop.epoch_loop
     loop.automatic_optimization.optim_progress.optimizer.step.total.completed = start
     loop.manual_optimization.optim_step_progress.total.completed = start
-    trainer.fit(module, _Batches(batch, 2 * accumulate))
+    trainer.fit(module, RepeatedBatch(batch, 2 * accumulate))
     assert trainer.global_step == start + 2, f"{trainer.global_step} steps, not {start + 2}"
     tracker.flops /= accumulate
     tracker.ops //= accumulate

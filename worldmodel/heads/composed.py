@@ -2,8 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from training.optimization.one_cycle import one_cycle
 
 HIDDEN, BATCH, RATE = 32, 512, 3e-3
 
@@ -41,12 +43,10 @@ def fit_composed(
         torch.manual_seed(seed)
         head = ComposedHead(inputs.shape[1]).to(inputs.device)
         head.mean, head.std = inputs.mean(0), inputs.std(0).clamp(min=1e-6)
-        optimizer = torch.optim.AdamW(head.parameters(), RATE)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
-        for _ in range(steps):
-            rows = torch.randint(len(inputs), (BATCH,)).to(inputs.device)
-            optimizer.zero_grad()
-            F.mse_loss(head(inputs[rows]), values[rows]).backward()
-            optimizer.step()
-            schedule.step()
+
+        def loss_of(rows: Int[Tensor, " row"]) -> Float[Tensor, ""]:
+            return F.mse_loss(head(inputs[rows]), values[rows])
+
+        for _ in one_cycle(head.parameters(), loss_of, len(inputs), BATCH, RATE, steps):
+            pass
     return head.eval().requires_grad_(False)

@@ -15,6 +15,7 @@ from drives.tokens.drive import TokenDrive
 from drives.tokens.spec import TokenSpec
 from drives.tokens.store import TokenStore
 from training.errors import BadInput
+from training.optimization.one_cycle import one_cycle
 from worldmodel.dynamics.factors import Factors
 from worldmodel.env.controls import SPEED
 from worldmodel.evaluation.values.rewards import rewarded
@@ -141,17 +142,14 @@ def _fit(
     held_out: Sequence[Tensor],
     config: CloningConfig,
 ) -> None:
-    rate, steps = config.learning_rate, config.steps
-    optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     best, kept = float("inf"), network.state_dict()
-    for step in range(steps):
-        rows = torch.randint(len(train[0]), (config.batch_size,)).to(train[0].device)
-        optimizer.zero_grad()
-        network.loss(*(part[rows] for part in train)).backward()
-        optimizer.step()
-        schedule.step()
-        if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
+
+    def loss_of(rows: Int[Tensor, " row"]) -> Float[Tensor, ""]:
+        return network.loss(*(part[rows] for part in train))
+
+    sizes = len(train[0]), config.batch_size, config.learning_rate, config.steps
+    for step in one_cycle(network.parameters(), loss_of, *sizes, weight_decay=0.05):
+        if step and (step % CHECK_EVERY == 0 or step == config.steps):
             network.eval()
             with torch.no_grad():
                 error = float(network.loss(*held_out))

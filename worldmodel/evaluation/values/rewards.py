@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from drives.tokens.drive import TokenDrive
 from drives.tokens.spec import TokenSpec
 from training.errors import BadInput
+from training.optimization.one_cycle import one_cycle
 from worldmodel.dynamics.factors import Factors
 
 MIN_FRAMES = 50
@@ -176,21 +177,16 @@ def fit_rewards(
         for parameter in head.layers[-1].parameters():
             nn.init.zeros_(parameter)  # it starts as the mean
         rate = 2 * LR if convolutions else LR
-        optimizer = torch.optim.AdamW(head.parameters(), rate, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
         best, kept = float("inf"), head.state_dict()
-        for step in range(steps + 1):
+
+        def loss_of(rows: Int[Tensor, " row"]) -> Float[Tensor, ""]:
+            return head.loss(stacks[rows], rewards[rows])
+
+        for step in one_cycle(head.parameters(), loss_of, count, BATCH, rate, steps):
             if step % CHECK_EVERY == 0 or step == steps:
                 with torch.no_grad():
                     error = float(head.loss(stacks[count:], rewards[count:]))
                 if error < best:
                     best, kept = error, copy.deepcopy(head.state_dict())
-            if step == steps:
-                break
-            rows = torch.randint(count, (BATCH,)).to(stacks.device)
-            optimizer.zero_grad()
-            head.loss(stacks[rows], rewards[rows]).backward()
-            optimizer.step()
-            schedule.step()
     head.load_state_dict(kept)
     return head.eval().requires_grad_(False)
