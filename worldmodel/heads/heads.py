@@ -136,6 +136,16 @@ def composed_inputs(
     return torch.cat([*some, *([] if rows is None else [rows])], 1)
 
 
+def read_manifest(folder: str | Path) -> HeadsManifest:
+    """What heads a folder holds; BadInput for none, or a damaged manifest."""
+    file = Path(folder) / MANIFEST
+    if not file.exists():
+        raise BadInput(
+            f"heads={folder}: holds no {MANIFEST}; make it by python -m worldmodel.heads"
+        )
+    return judged(HeadsManifest, read_record(file), str(file))
+
+
 def load_heads(
     folder: str | Path, spec: TokenSpec, action_names: tuple[str, ...] = ()
 ) -> FrameHeads:
@@ -147,12 +157,7 @@ def load_heads(
     Raises:
         BadInput: no heads, damaged ones, or those of another tokenizer or of other actions.
     """
-    place = Path(folder)
-    if not (place / MANIFEST).exists():
-        raise BadInput(
-            f"heads={folder}: holds no {MANIFEST}; make it by python -m worldmodel.heads"
-        )
-    manifest = judged(HeadsManifest, read_record(place / MANIFEST), str(place / MANIFEST))
+    place, manifest = Path(folder), read_manifest(folder)
     if manifest.tokenizer != spec.tokenizer:
         raise BadInput(
             f"heads={folder}: read tokens of tokenizer {manifest.tokenizer[:12]}, and the model "

@@ -19,7 +19,7 @@ from worldmodel.decoding.config import sampling_from
 from worldmodel.env.starts import Starts
 from worldmodel.env.world import DreamWorld, open_world
 from worldmodel.evaluation.evidence import evidence_of
-from worldmodel.heads.heads import load_heads
+from worldmodel.heads.heads import load_heads, read_manifest
 from worldmodel.proving_ground.cloning import clone
 from worldmodel.proving_ground.config import (
     CloningConfig,
@@ -46,6 +46,7 @@ def proving_ground(cfg: DictConfig, say: Callable[[str], None] = print) -> Races
     dreaming = DreamTrainingConfig(**values["dream_training"])
     out, device = Path(writable_folder("out", settings.out)), compute_device(settings.device)
     data = values["data"]["source"]
+    read_manifest(settings.heads)  # before drives are encoded
     world = open_world(settings.ckpt, data, settings.tokenizer)
     names = world.controls.names if world.controls else ()
     heads = load_heads(settings.heads, world.model.spec, names)

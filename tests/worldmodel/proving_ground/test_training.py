@@ -12,6 +12,8 @@ from tiny_world import SPEC
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from training.errors import BadInput
+from training.help import composed
+from worldmodel.proving_ground.__main__ import proving_ground
 from worldmodel.proving_ground.cloning import clone, token_vectors
 from worldmodel.proving_ground.config import CloningConfig, DreamTrainingConfig
 from worldmodel.proving_ground.dream_training import train_in_dreams
@@ -61,6 +63,14 @@ def test_a_clone_follows_the_drives_that_earned_most(tmp_path: Path) -> None:
 def test_test_drives_choose_no_clone(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no drive is in the val split"):
         clone(store_at(tmp_path / "store", others=("train", "test")), CloningConfig(), "cpu")
+
+
+def test_missing_heads_are_told_before_drives_are_made(tmp_path: Path) -> None:
+    words = [f"heads={tmp_path}", f"out={tmp_path}/out", f"paths.data={tmp_path}/data"]
+    cfg = composed("commands/proving_ground", ["ckpt=carracing", *words])
+    with pytest.raises(BadInput, match=r"holds no heads\.json"):
+        proving_ground(cfg)
+    assert not any(tmp_path.iterdir())
 
 
 def test_tokens_with_digits_are_read_by_them() -> None:
