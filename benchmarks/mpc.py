@@ -15,17 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks.__main__ import report
 from drives.actions.units import REWARD
-from drives.carracing.config import PHYSICS_FPS
-from drives.carracing.driver import ScriptedDriver
-from drives.carracing.simulator import Simulator
-from drives.clips.preprocessing import to_pixels
 from drives.tokens.store import TokenStore
-from tokenizer.load import Tokenizer, load_tokenizer
+from tokenizer.load import load_tokenizer
 from training.pages.text_table import markdown_table
 from worldmodel.evaluation.intervals import mean_over_drives
 from worldmodel.evaluation.report.terminal import interval
@@ -40,54 +35,28 @@ from worldmodel.planning.config import PlanningConfig
 from worldmodel.planning.proposals import RecordedActions
 from worldmodel.planning.values import ActionValues
 from worldmodel.proving_ground.policies import COMMANDS
-from worldmodel.proving_ground.simulated import CAREFUL, FIRST_TRACK, Held
+from worldmodel.proving_ground.simulated import CarOnTrack, Course, Held
 
-START_S, FRAMES_PER_S = 2.0, 10
+TOKENIZER, FRAMES_PER_S = "carracing", 10
 REWARD_STEPS = 200
-Row = Float[np.ndarray, " action"]
+Policy = Callable[[Sequence[CarOnTrack]], list[object]]
 
 
-class Episode:
-    """A car on an unseen track, under way."""
-
-    def __init__(self, number: int, tokenizer: Tokenizer) -> None:
-        self.simulator, self.tokenizer = Simulator(FIRST_TRACK + number), tokenizer
-        self.scripted = ScriptedDriver(
-            self.simulator.line, CAREFUL, (), np.random.default_rng(number), 0.0, 1 / PHYSICS_FPS
-        )
-        self.seen: list[tuple[torch.Tensor, Row | None]] = [(self.frame(), None)]
-        for _ in range(round(START_S * FRAMES_PER_S)):
-            self.step(self.scripted)
-
-    def frame(self) -> torch.Tensor:
-        picture = torch.from_numpy(self.simulator.frame(64))
-        tokens = self.tokenizer.encode(to_pixels(picture.movedim(-1, 0)[None]))
-        return tokens.reshape(tokens.shape[-2:]).cpu()
-
-    def step(self, driver: object) -> float:
-        """Drive to the next frame; the rewards on the way."""
-        row = self.simulator.advance(driver, PHYSICS_FPS // FRAMES_PER_S)  # type: ignore[arg-type]
-        self.seen.append((self.frame(), row))
-        return self.simulator.earned
-
-
-Policy = Callable[[Sequence[Episode]], list[object]]
-
-
-def driven(episodes: Sequence[Episode], policy: Policy, num_steps: int) -> list[float]:
-    """The return of every episode."""
-    returns = np.zeros(len(episodes))
+def driven(cars: Sequence[CarOnTrack], policy: Policy, num_steps: int) -> list[float]:
+    """The return of every car."""
+    returns = [0.0] * len(cars)
     for _ in range(num_steps):
-        drivers = policy(episodes)
-        returns += [e.step(driver) for e, driver in zip(episodes, drivers, strict=True)]
-    return [float(one) for one in returns]
+        for number, (car, driver) in enumerate(zip(cars, policy(cars), strict=True)):
+            returns[number] += car.drive(driver)
+            car.look()
+    return returns
 
 
 class Planned:
     """Plans for all cars at once: random shooting with recorded actions.
 
     Attributes:
-        spent: seconds of every plan, per car.
+        spent: CPU seconds of every plan, per car.
     """
 
     def __init__(
@@ -97,31 +66,24 @@ class Planned:
         self.generator = torch.Generator().manual_seed(0)
         self.spent: list[float] = []
 
-    def __call__(self, episodes: Sequence[Episode]) -> list[object]:
-        start, most = time.perf_counter(), self.values.most_frames
-        seen = [e.seen[-most:] for e in episodes]
-        tokens = torch.stack([torch.stack([frame for frame, _ in one]) for one in seen])
-        rows = torch.stack([_rows(one) for one in seen])
-        newest = [torch.from_numpy(e.seen[-1][1]) for e in episodes]
-        candidates = torch.stack([self.proposals(n, self.num, self.generator) for n in newest])
+    def __call__(self, cars: Sequence[CarOnTrack]) -> list[object]:
+        start, most = time.process_time(), self.values.most_frames
+        tokens = torch.stack([torch.stack(car.tokens[-most:]) for car in cars])
+        rows = torch.from_numpy(np.stack([car.rows[-most:] for car in cars]))
+        between = rows[:, most - tokens.shape[1] + 1 :]
+        candidates = torch.stack([self.proposals(r[-1], self.num, self.generator) for r in rows])
         several = candidates.shape[1]
-        asked = [part.repeat_interleave(several, dim=0).to(self.device) for part in (tokens, rows)]
+        state, past = (p.repeat_interleave(several, dim=0) for p in (tokens, between))
+        asked = (part.to(self.device) for part in (state, past, candidates.flatten(0, 1)))
         seed = int(torch.randint(2**31, (), generator=self.generator))
-        worth = self.values(*asked, candidates.flatten(0, 1).to(self.device), seed).cpu()
+        worth = self.values(*asked, seed=seed).cpu()
         best = worth.unflatten(0, (-1, several)).argmax(dim=1)
-        self.spent.append((time.perf_counter() - start) / len(episodes))
-        chosen = candidates[torch.arange(len(best)), best, 0]
-        return [_held(row.numpy()) for row in chosen]
+        self.spent.append((time.process_time() - start) / len(cars))
+        return [_held(row) for row in candidates[torch.arange(len(best)), best, 0].numpy()]
 
 
-def _held(row: Row) -> Held:
+def _held(row: np.ndarray) -> Held:
     return Held(row[: len(COMMANDS)].tolist())
-
-
-def _rows(seen: Sequence[tuple[torch.Tensor, Row | None]]) -> torch.Tensor:
-    """Rows between the frames; the first of them led there."""
-    rows = [torch.from_numpy(row) for _, row in seen[1:] if row is not None]
-    return torch.stack(rows) if rows else torch.empty(0, 0)
 
 
 def main() -> None:
@@ -137,7 +99,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--write", action="store_true", help="append to docs/results.md")
     args = parser.parse_args()
-    store, tokenizer = TokenStore(args.store), load_tokenizer("carracing")
+    store, tokenizer = TokenStore(args.store), load_tokenizer(TOKENIZER)
     trained = store.drives("train")
     recorded = RecordedActions(trained, args.horizon)
     rng = np.random.default_rng(0)
@@ -156,26 +118,34 @@ def main() -> None:
         values = ActionValues(network, head, PlanningConfig().gamma, samples)
         return Planned(values, recorded, args.candidates, args.device)
 
-    def at_random(episodes: Sequence[Episode]) -> list[object]:
-        picked = rng.integers(len(recorded.before), size=len(episodes))
+    def at_random(cars: Sequence[CarOnTrack]) -> list[object]:
+        picked = rng.integers(len(recorded.before), size=len(cars))
         return [_held(row) for row in recorded.before[picked]]
 
+    planners = {name: planning(name) for name in args.models}
     policies: dict[str, Policy] = {
         "random": at_random,
-        "scripted": lambda episodes: [e.scripted for e in episodes],
-        **{name: planning(name) for name in args.models},
+        "scripted": lambda cars: [car.scripted for car in cars],
+        **planners,
     }
-    cells, numbers = [], [str(number) for number in range(args.episodes)]
+    steps = round(args.seconds * FRAMES_PER_S)
+    past = max((planned.values.most_frames for planned in planners.values()), default=1)
+    cells, numbers = [], range(args.episodes)
+    tracks, returns = [str(number) for number in numbers], {}
     for name, policy in policies.items():
-        cars = [Episode(int(number), tokenizer) for number in numbers]
-        returns = driven(cars, policy, round(args.seconds * FRAMES_PER_S))
-        error = mean_over_drives(returns, numbers)
+        courses = [Course(number, steps, FRAMES_PER_S, past, TOKENIZER) for number in numbers]
+        cars = [CarOnTrack(course, tokenizer) for course in courses]
+        returns[name] = np.array(driven(cars, policy, steps))
+        found = returns[name], returns[name] - returns["random"]
+        own, more = (interval(vars(mean_over_drives(one, tracks))) for one in found)
         cost = f"{np.mean(policy.spent):.3f}" if isinstance(policy, Planned) else ""
-        cells.append([name, interval(vars(error)), cost])
-        print(*cells[-1], [round(one, 1) for one in returns], flush=True)
+        cells.append([name, own, more, cost])
+        print(*cells[-1], returns[name].round(1), flush=True)
     told = f"{args.episodes} unseen tracks of {args.seconds:g} s, {args.candidates} candidates, "
     told += f"a rollout of {args.horizon} frames, {args.samples} per candidate, on {args.device}"
-    table = markdown_table(["policy", "return", "s per decision"], cells)
+    table = markdown_table(
+        ["policy", "return", "more than random, track by track", "CPU s per decision"], cells
+    )
     report(f"MPC on CarRacing: {told}\n\n{table}", args.write)
 
 

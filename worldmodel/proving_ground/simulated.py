@@ -71,7 +71,13 @@ class Held:
 
 
 class CarOnTrack:
-    """A car that a careful scripted driver has started; then anyone drives."""
+    """A car that a careful scripted driver has started; then anyone drives.
+
+    Attributes:
+        frames, tokens: what was looked at, the newest last.
+        rows: actions of all steps.
+        left_field: whether the car has left the field, where CarRacing ends.
+    """
 
     def __init__(self, course: Course, tokenizer: Tokenizer) -> None:
         self.simulator, self.tokenizer = Simulator(FIRST_TRACK + course.track), tokenizer
@@ -84,6 +90,7 @@ class CarOnTrack:
         self.frames: list[UInt8[np.ndarray, "height width 3"]] = []
         self.tokens: list[Int[torch.Tensor, "rows columns"]] = []
         self.rows: list[Float[np.ndarray, " action"]] = []
+        self.left_field = False
         for left in range(round(WARM_UP_S * course.fps), -1, -1):
             if left < course.past:
                 self.look()
@@ -98,8 +105,13 @@ class CarOnTrack:
         self.frames.append(frame)
         self.tokens.append(self.tokenizer.encode(pixels).flatten(0, 1))
 
-    def drive(self, driver: object) -> None:
+    def drive(self, driver: object) -> float:
+        """Drive a time step; CarRacing's reward, and none after the car has left the field."""
+        if self.left_field:
+            return 0.0
         self.rows.append(self.simulator.advance(driver, self.physics_steps))  # type: ignore[arg-type]
+        self.left_field = self.simulator.earned <= LEFT_FIELD
+        return max(self.simulator.earned, LEFT_FIELD)
 
     @property
     def seen(self) -> DriverView:
@@ -121,14 +133,13 @@ def _on_track(course: Course, policies: Sequence[Policy], seed: int) -> Driven:
             past = car.frames.copy(), torch.stack(car.tokens).numpy(), rows
         for step in range(course.steps):
             if driver is None:
-                car.drive(car.scripted)
+                earned[number, step] = car.drive(car.scripted)
             else:
-                car.drive(Held(driver(car.seen)[0].tolist()))
+                earned[number, step] = car.drive(Held(driver(car.seen)[0].tolist()))
                 car.look()
                 del car.frames[0], car.tokens[0]
-            earned[number, step] = max(car.simulator.earned, LEFT_FIELD)
             off[number, step] = car.simulator.off_road
-            if car.simulator.earned <= LEFT_FIELD:  # then CarRacing ends
+            if car.left_field:
                 off[number, step:] = 1.0
                 break
         car.simulator.close()
