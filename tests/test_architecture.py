@@ -134,6 +134,44 @@ def test_settings_are_read_without_torch() -> None:
     assert done.stdout.strip() == "set()", done.stderr
 
 
+ONLY_USE = (  # networks that others trained
+    "tokenizer.encode",
+    "tokenizer.decode",
+    "worldmodel.codec.__main__",
+    "worldmodel.drive.__main__",
+    "worldmodel.evaluation.judge",
+    "worldmodel.heads.__main__",
+    "worldmodel.rollout",
+)
+SLOW_TO_LOAD = {"lightning", "wandb", "lpips", "datasets"}
+SLOW_TO_LOAD |= {"torch.distributed.tensor", "torch.distributed.checkpoint"}
+
+
+def at_import(name: str) -> set[str]:
+    """Dotted names that a module of ours and all that it needs import when it is imported."""
+    found, left = set(), [name]
+    while left:
+        module = left.pop()
+        top = [n for n in TREE[module].body if isinstance(n, ast.Import | ast.ImportFrom)]
+        named = set(mentioned(ast.Module(top, []))) - found
+        found |= named
+        left += {part for target in named for part in parents(target) if part in TREE}
+    return found
+
+
+def parents(name: str) -> list[str]:
+    """The name itself and every package around it."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+@pytest.mark.parametrize("command", ONLY_USE)
+def test_what_only_uses_a_network_starts_without_what_trains_it(command: str) -> None:
+    """Lightning alone, with torchmetrics behind it, takes three seconds."""
+    slow = {part for name in at_import(command) for part in parents(name)} & SLOW_TO_LOAD
+    assert not slow, f"import it where it is used: {slow}"
+
+
 def test_folders_are_rooms() -> None:
     """`__init__.py` names a room and is no piece of it."""
     rooms: dict[Path, int] = defaultdict(int)

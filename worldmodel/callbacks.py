@@ -13,12 +13,13 @@ from training.errors import BadInput
 from training.watch.loggers import log_media
 from training.watch.media import Media
 from worldmodel.config import RolloutMediaConfig
-from worldmodel.data import TokenDataModule, collate
+from worldmodel.data import TokenDataModule
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of
 from worldmodel.evaluation.report.strips import Panel, write_strip
+from worldmodel.windows import collate
 
 
 class RolloutMedia(Media):

@@ -19,12 +19,12 @@ from worldmodel.conditioning.dropout import ConditionShares
 from worldmodel.conditioning.robustness import Robustness
 from worldmodel.conditioning.text_encoders import TextEncoder, Texts, reading_text
 from worldmodel.config import WorldModelModuleConfig
-from worldmodel.data import TokenClip
 from worldmodel.dynamics.actions.config import ActionMoments
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import ActionRanges, DynamicsConfig
 from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.load import current_name, manifest_of
+from worldmodel.windows import TokenClip
 
 
 class WorldModelModule(TrainedModule):

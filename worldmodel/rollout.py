@@ -27,7 +27,6 @@ from training.disk.places import refuse_existing, writable_folder
 from training.errors import BadInput
 from training.machine import compute_device
 from worldmodel.commands import PromptsConfig
-from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.config import sampling_from
 from worldmodel.decoding.rollout import open_decoder, rollout
@@ -40,6 +39,7 @@ from worldmodel.load import WorldModel, load_world_model
 from worldmodel.video_decoder.config import VideoDecodingConfig
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
 from worldmodel.video_decoder.load import video_decoder_for
+from worldmodel.windows import TokenClip, TokenWindows, collate
 
 SHOWN = 4  # clips in the pictures
 

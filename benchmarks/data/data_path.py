@@ -18,7 +18,7 @@ from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from training.loading.loader import OrderedLoader
 from training.loading.order import DataOrder, Weights
-from worldmodel.data import TokenWindows, collate
+from worldmodel.windows import TokenWindows, collate
 
 STEPS, DRIVES, BATCHES, WARM_UP, REPEATS = 1200, 64, 200, 8, 10
 SHAPES = ((20, 12), (16, 32), (2, 32))  # frames of 128 tokens, windows per batch

@@ -28,7 +28,7 @@ from drives.tokens.store import TokenStore
 from training.disk.hashing import file_sha256
 from training.loading.loader import OrderedLoader
 from training.loading.order import DataOrder
-from worldmodel.data import TokenWindows, collate
+from worldmodel.windows import TokenWindows, collate
 
 SPEC = TokenSpec((1, 8, 16), 1024, 20.0, 1, (128, 256), "benchmark")
 NAMES = ("speed_mps", "yaw_rate_rad_s")

@@ -23,7 +23,7 @@ from drives.tokens.spec import TokenSpec
 from drives.tokens.writer import TokenStoreWriter
 from training.loading.loader import OrderedLoader
 from training.loading.order import DataOrder
-from worldmodel.data import TokenWindows, collate
+from worldmodel.windows import TokenWindows, collate
 
 STEP_S, LATENCY_S, STEPS, BEGIN = 0.2, 0.1, 120, 20
 DRIVES, PER_SHARD, MINUTE, BATCH = 128, 4, 1200, 8

@@ -111,7 +111,7 @@ def _bare(cfg: DictConfig) -> float:
     optimizer, schedule = build_optimizer(network, module.optimizer_config, STEPS)
     windows = datamodule.dataset("train")
     from training.loading.order import sample_ids
-    from worldmodel.data import collate
+    from worldmodel.windows import collate
 
     stamps = []
     for step in range(STEPS):

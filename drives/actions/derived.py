@@ -6,7 +6,6 @@ is positive to the RIGHT.
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial.transform import Rotation
 
 from drives.actions.signals import Signal
 from training.errors import BadInput
@@ -58,6 +57,8 @@ def yaw_rate_from_orientations(
             (0, 0, -1) for forward-right-down (comma, aviation).
         where: the file, for messages.
     """
+    from scipy.spatial.transform import Rotation  # half a second; only importers come here
+
     lengths = np.linalg.norm(orientations_wxyz, axis=-1)
     if not (np.abs(lengths - 1) < 1e-2).all():
         bad = int(np.flatnonzero(~(np.abs(lengths - 1) < 1e-2))[0])

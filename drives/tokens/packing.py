@@ -10,19 +10,19 @@ one begins.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Features, Value
-from datasets import Sequence as ListOf
-from datasets.arrow_writer import ArrowWriter
 
 from drives.tokens.catalog import INDEX, Catalog, ShardRecord, named_by_content, write_index
 from drives.tokens.files import MappedFile, StoreFiles, rows_sha256
 from drives.tokens.manifest import write_store_manifest
 from drives.tokens.spec import TokenSpec
+
+if TYPE_CHECKING:
+    from datasets import Features
 
 PACKED_AT = 512  # loose drives
 SHARD_BYTES = 2**28  # a shard is put together in memory
@@ -30,6 +30,8 @@ SHARD_BYTES = 2**28  # a shard is put together in memory
 
 def write_rows(path: Path, spec: TokenSpec, tokens: np.ndarray, actions: np.ndarray) -> None:
     """Write an Arrow file of the columns `tokens` and, where there are any, `actions`."""
+    from datasets.arrow_writer import ArrowWriter  # pandas loads here, a second; readers need none
+
     kind = "uint16" if spec.vocab_size <= 2**16 else "uint32"
     table, features = _table(kind, tokens.reshape(len(tokens), -1), actions)
     with ArrowWriter(features=features, path=str(path)) as writer:
@@ -166,8 +168,11 @@ def _write_shard(
     return ShardRecord(name, digest, (root / name).stat().st_size, first), rows
 
 
-def _table(kind: str, tokens: np.ndarray, actions: np.ndarray) -> tuple[Any, Features]:
+def _table(kind: str, tokens: np.ndarray, actions: np.ndarray) -> tuple[Any, "Features"]:
     """Arrow table and features: `tokens`, and `actions` where there are any."""
+    from datasets import Features, Value
+    from datasets import Sequence as ListOf
+
     lists, features = {"tokens": tokens.astype(kind)}, {"tokens": kind}
     if actions.shape[1]:
         lists["actions"], features["actions"] = actions.astype(np.float32), "float32"

@@ -86,7 +86,7 @@ def test_recomputing_keeps_less(composed):
         cfg = composed("gpt_tiny", *WORLD, f"checkpoint_activations={flag}")
         data = build_data(cfg)
         module = build_model(cfg, data)
-        from worldmodel.data import collate
+        from worldmodel.windows import collate
 
         windows = data.dataset("train")
         clip = collate([windows[0], windows[1]])

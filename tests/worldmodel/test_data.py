@@ -5,7 +5,7 @@ import pytest
 
 from drives.tokens.store import TokenDrive
 from training.errors import BadInput
-from worldmodel.data import TokenWindows, collate
+from worldmodel.windows import TokenWindows, collate
 
 
 def drive(start: int, steps: int) -> TokenDrive:

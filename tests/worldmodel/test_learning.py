@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.known_entropy.config import KnownEntropyConfig
 from worldmodel.known_entropy.world import KnownEntropyWorld
+from worldmodel.windows import TokenClip, TokenWindows, collate
 
 COMMON = [
     "model.action_dropout=0.0",

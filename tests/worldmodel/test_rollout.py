@@ -11,10 +11,10 @@ from drives.exporters.__main__ import main as export_main
 from drives.folder import open_folders
 from drives.importers.formats import RECORDING_FORMATS
 from drives.tokens.store import TokenStore
-from worldmodel.data import collate
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import rollout
 from worldmodel.load import load_world_model
+from worldmodel.windows import collate
 
 TINY = [
     "+debug=fast",

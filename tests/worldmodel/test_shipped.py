@@ -24,7 +24,6 @@ from training.checkpoints.manifests import MANIFEST
 from training.checkpoints.shipped import named
 from training.errors import BadInput
 from training.help import CONFIGS
-from worldmodel.data import TokenWindows, collate
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import rollout
 from worldmodel.evaluation.action_use import VARIANTS, bits_by_window
@@ -32,6 +31,7 @@ from worldmodel.evaluation.evidence import data_source
 from worldmodel.evaluation.judge import judge
 from worldmodel.evaluation.provenance.chain import provenance
 from worldmodel.load import PRETRAINED, export_world_model, load_world_model
+from worldmodel.windows import TokenWindows, collate
 
 NAME = "carracing"
 ROAD = "udacity"  # roads of Udacity's simulator

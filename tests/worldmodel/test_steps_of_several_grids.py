@@ -11,10 +11,10 @@ import pytest
 from drives.tokens.spec import TokenSpec
 from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
-from worldmodel.data import TokenWindows, collate
 from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.rollout import METHODS, rollout
 from worldmodel.load import load_world_model
+from worldmodel.windows import TokenWindows, collate
 
 GRID = (2, 2, 3)
 TINY = [

@@ -14,7 +14,7 @@ from tokenizer.config import EncodeConfig
 from tokenizer.encode import encode_drives
 from tokenizer.load import load_tokenizer
 from training.errors import BadInput
-from worldmodel.data import open_store
+from worldmodel.stores import open_store
 
 NAMES = ["steering", "speed_mps"]
 

@@ -15,8 +15,9 @@ from drives.tokens.store import TokenStore
 from drives.tokens.writer import TokenStoreWriter
 from training.errors import BadInput
 from training.loading.order import DataOrder, Weights
-from worldmodel.data import TokenDataModule, TokenWindows
+from worldmodel.data import TokenDataModule
 from worldmodel.window_weights import window_weights
+from worldmodel.windows import TokenWindows
 
 SPEC = TokenSpec((1, 1, 1), 9, 10, 1, (8, 8), "test")
 EVEN = BalanceConfig()

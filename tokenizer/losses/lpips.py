@@ -12,11 +12,11 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from http.client import HTTPException
+from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.request import urlopen
 
-import lpips
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -29,6 +29,9 @@ from training.errors import BadInput
 from training.foreign.registry import Package, Tensors, Unavailable, arrays_of, cached_weights
 from training.foreign.weights import read_file
 from training.ranges import one_of
+
+if TYPE_CHECKING:
+    import lpips
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +79,7 @@ BACKBONES = {
 class PerceptualDistance(Frozen):
     """LPIPS with fixed weights; gradients reach the images."""
 
-    network: lpips.LPIPS
+    network: "lpips.LPIPS"
 
     @property
     def min_side(self) -> int:
@@ -126,7 +129,7 @@ def load_lpips(net: str = "alex", weights: Path | None = None) -> PerceptualDist
     names = {f"features.{key.split('.', 1)[1]}": f"net.{key}" for key in network.net.state_dict()}
     shapes = {name: network.state_dict()[key].shape for name, key in names.items()}
     tensors = _read_file(Path(weights), shapes) if weights is not None else _cached(net, shapes)
-    heads = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+    heads = str(files("lpips") / "weights" / "v0.1" / f"{net}.pth")
     state = torch.load(heads, map_location="cpu", weights_only=True)
     state |= {key: tensors[name] for name, key in names.items()}
     network.load_state_dict(state, strict=False, assign=True)
@@ -134,7 +137,9 @@ def load_lpips(net: str = "alex", weights: Path | None = None) -> PerceptualDist
     return PerceptualDistance(network)
 
 
-def _empty_network(net: str) -> lpips.LPIPS:
+def _empty_network(net: str) -> "lpips.LPIPS":
+    import lpips  # with torchvision: half of the start-up of a command that only decodes
+
     # On "meta" no random numbers are drawn, and VGG's unused 120 M classifier
     # weights cost neither time nor memory.
     with torch.device("meta"), warnings.catch_warnings():

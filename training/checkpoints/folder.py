@@ -9,8 +9,8 @@ Under FSDP the weights and the optimizers' moments are in `shards/` instead, wri
 (`training.checkpoints.sharded`). A folder without `state.pt` is an export: it can be evaluated but
 not resumed.
 
-`open_checkpoint` is the way in for all that resumes no run: manifest and weights, each file read
-once. `read_manifest` is cheap: the seal, the values and the sizes. `check_whole` hashes every file.
+`open_checkpoint` is the way in for all that resumes no run: manifest and weights. `read_manifest`
+is cheap: the seal, the values and the sizes. `check_whole` hashes every file.
 """
 
 import re
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from training.checkpoints.manifests import (
     MANIFEST,
@@ -35,6 +35,7 @@ from training.checkpoints.manifests import (
     read_manifest,
 )
 from training.checkpoints.pieces import read_whole
+from training.checkpoints.weights import refuse_altered, verified_weights, weights_in
 from training.disk.hashing import file_sha256
 from training.disk.records import sealed, sync
 from training.errors import BadInput, NotSaved, first_line
@@ -59,7 +60,9 @@ class OpenedCheckpoint(NamedTuple):
 
 
 def open_checkpoint(path: Path, kind: str = "") -> OpenedCheckpoint:
-    """The checkpoint that `path` means, as in `find_checkpoint`; every file is hashed once.
+    """The checkpoint that `path` means, as in `find_checkpoint`.
+
+    Its file of weights is hashed as it is read. Shards are hashed, then read.
 
     Args:
         kind: what it has to be, "tokenizer" or "worldmodel"; "" for any.
@@ -67,9 +70,9 @@ def open_checkpoint(path: Path, kind: str = "") -> OpenedCheckpoint:
     Raises:
         BadInput: nothing there, nothing of it is whole, or it is of another kind.
     """
-    folder, manifest = _first_whole(path, check_weights)
+    folder, (manifest, weights) = _first_whole(path, _whole_weights)
     check_kind(manifest, folder, kind)
-    return OpenedCheckpoint(folder, manifest, read_weights(folder, verify=False))
+    return OpenedCheckpoint(folder, manifest, weights)
 
 
 def write_checkpoint(
@@ -175,19 +178,12 @@ def check_weights(path: Path) -> dict[str, Any]:
 def _check(path: Path, chosen: Callable[[str], bool]) -> dict[str, Any]:
     manifest = read_manifest(path)
     for name, expected in manifest["files"].items():
-        if chosen(name) and _sha256(path / name) != expected:
-            raise BadInput(f"{path / name}: altered since it was written; use another checkpoint")
+        if chosen(name):
+            refuse_altered(path / name, expected)
     for file in (path / SHARDS).glob("*"):  # all of them are read
         if f"{SHARDS}/{file.name}" not in manifest["files"]:
             raise BadInput(f"{file}: is no part of this checkpoint; remove it")
     return manifest
-
-
-def _sha256(file: Path) -> str:
-    try:
-        return file_sha256(file)
-    except OSError as error:
-        raise BadInput(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def read_weights(path: Path, verify: bool = True) -> dict[str, torch.Tensor]:
@@ -200,13 +196,18 @@ def read_weights(path: Path, verify: bool = True) -> dict[str, torch.Tensor]:
         BadInput: as `check_whole`, the optimizer state aside.
     """
     if verify:
-        check_weights(path)
+        return _whole_weights(path)[1]
     if (path / SHARDS).is_dir():
         return read_whole(path / SHARDS)
-    try:
-        return load_file(path / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise BadInput(f"{path}/{WEIGHTS}: cannot be read ({error})") from error
+    return weights_in(path / WEIGHTS)
+
+
+def _whole_weights(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The manifest and the weights, verified as by `check_weights`."""
+    if (path / SHARDS).is_dir():
+        return check_weights(path), read_whole(path / SHARDS)
+    manifest = _check(path, lambda name: name not in (STATE, WEIGHTS))
+    return manifest, verified_weights(path / WEIGHTS, manifest["files"][WEIGHTS])
 
 
 def read_state(path: Path) -> dict[str, Any]:

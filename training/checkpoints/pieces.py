@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import HuggingFaceStorageReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 WEIGHTS, OPTIMIZER = "weights", "optimizer_{}"
 
@@ -54,6 +51,11 @@ def moments_of(prefix: str, optimizer: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _read(folder: Path, prefix: str) -> dict[str, Tensor]:
+    # A second to load, and few checkpoints have shards.
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
     known = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     tensors = {
         key: torch.empty(entry.size, dtype=entry.properties.dtype)

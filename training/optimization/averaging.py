@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
 
 
 def grown(decay: float, step: int) -> float:
@@ -30,4 +29,6 @@ def average_(averages: Any, currents: Any, decay: float) -> None:
 
 
 def _sharded(value: torch.Tensor) -> bool:
+    from torch.distributed.tensor import DTensor  # half a second; a model that decodes has no use
+
     return isinstance(value, DTensor)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from drives.tokens.drive import TokenDrive
 from training.ranges import within
-from worldmodel.data import TokenWindows, collate
+from worldmodel.windows import TokenWindows, collate
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel.conditioning.text_encoders import Texts
-from worldmodel.data import TokenClip, TokenWindows
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.scores import score_windows
+from worldmodel.windows import TokenClip, TokenWindows
 
 TRUE = "true"
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from drives.clips.preprocessing import to_uint8
 from tokenizer.load import Tokenizer
-from worldmodel.data import TokenWindows
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
+from worldmodel.windows import TokenWindows
 
 CHUNK = 64  # grids at once
 

@@ -22,7 +22,6 @@ from training.pages.text_table import markdown_table
 from training.ranges import at_least, one_of
 from training.watch.clock import now
 from training.watch.results import append, heading
-from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding.base import FrameDecoder
 from worldmodel.decoding.config import sampling_from
 from worldmodel.decoding.raster import Decoder
@@ -32,6 +31,7 @@ from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.evaluation.provenance.trained_clips import refuse_trained
 from worldmodel.load import load_world_model
+from worldmodel.windows import TokenClip, TokenWindows, collate
 
 # Nats per token: rounding alone changes a score by less.
 EXACT = 1e-3

@@ -29,9 +29,9 @@ from tokenizer.load import Tokenizer, load_tokenizer
 from training.checkpoints.folder import MANIFEST
 from training.disk.judging import judged
 from training.errors import BadInput
-from worldmodel.data import open_store
 from worldmodel.known_entropy.source import KnownEntropySource
 from worldmodel.load import WorldModel
+from worldmodel.stores import open_store
 
 source_of = partial(source_from_dict, more=(KnownEntropySource, MixtureSource))
 DRIVES, TOKENS = DriveSource.__name__, TokenSource.__name__

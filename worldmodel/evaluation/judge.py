@@ -39,7 +39,6 @@ from worldmodel.evaluation.cards.config import (
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.evidence import DRIVES, data_source, evidence_of
 from worldmodel.evaluation.provenance.trained_clips import refuse_trained
-from worldmodel.evaluation.report import to_wandb
 from worldmodel.evaluation.report.page import write_report
 from worldmodel.evaluation.report.terminal import table_of
 from worldmodel.evaluation.subject import Decoded, JudgedModel
@@ -93,6 +92,8 @@ def judge(cfg: DictConfig, decoded: Decoded | None = None) -> Path:
         write_report(partial, facts, manifest, plain(cfg))
         shutil.rmtree(out, ignore_errors=True)
     if cfg.wandb:
+        from worldmodel.evaluation.report import to_wandb  # wandb and lightning load here
+
         to_wandb.send(facts, manifest, home, out)
     print(f"\n{table_of(facts['cards'])}")
     for file in sorted(out.iterdir()):

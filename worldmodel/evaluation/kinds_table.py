@@ -24,7 +24,6 @@ from training.machine import compute_device
 from training.pages.text_table import markdown_table
 from training.ranges import at_least, one_of
 from training.watch.clock import now
-from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import open_decoder
 from worldmodel.dynamics.kinds import describe
@@ -33,6 +32,7 @@ from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.evaluation.provenance.trained_clips import SWITCH, refuse_trained
 from worldmodel.evaluation.scores import teacher_forced
 from worldmodel.load import WorldModel, load_world_model
+from worldmodel.windows import TokenClip, TokenWindows, collate
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from tqdm import tqdm
 from tokenizer.losses.lpips import PerceptualDistance
 from training.watch.clock import now
 from worldmodel.conditioning.text_encoders import Texts
-from worldmodel.data import TokenClip
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.text import TextContext
 from worldmodel.evaluation.videos.pixels import against_real
+from worldmodel.windows import TokenClip
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldmodel.conditioning.text_encoders import Texts
-from worldmodel.data import TokenClip
 from worldmodel.dynamics.base import Dynamics
+from worldmodel.windows import TokenClip
 
 TOP = (1, 5, 50)  # k of the top-k accuracies
 BINS = 10  # of the confidence

@@ -21,7 +21,6 @@ from training.errors import BadInput
 from training.loading.loader import listed_loader
 from training.loading.spread import spread
 from worldmodel.conditioning.text_encoders import Texts
-from worldmodel.data import TokenClip, TokenWindows, collate
 from worldmodel.decoding import Sampling
 from worldmodel.evaluation.cards.config import ControlCard, DistanceCard, DriftCard, RolloutCard
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of
@@ -30,6 +29,7 @@ from worldmodel.evaluation.floors.predictors import floors
 from worldmodel.evaluation.pixels import PixelJudge
 from worldmodel.evaluation.scores import WindowScores, score_windows
 from worldmodel.load import WorldModel
+from worldmodel.windows import TokenClip, TokenWindows, collate
 
 
 @dataclass(frozen=True)

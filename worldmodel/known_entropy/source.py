@@ -14,9 +14,9 @@ from drives.sources import TokenSource
 from drives.tokens.store import TokenSpec, TokenStore
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.errors import BadInput
-from worldmodel.data import TokenClip
 from worldmodel.known_entropy.config import KnownEntropySourceConfig
 from worldmodel.known_entropy.world import ACTION_NAMES, KnownEntropyWorld
+from worldmodel.windows import TokenClip
 
 NO_CONTENT = ("root", "cache", "format", "remote_cache_gb")  # settings that shape no token
 

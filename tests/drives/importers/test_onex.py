@@ -14,7 +14,7 @@ from drives.importers.tokens.onex_v2 import STATE_NAMES, import_onex_v2, read_on
 from drives.sources import TokenSource
 from drives.tokens.store import TokenStore
 from training.errors import BadInput
-from worldmodel.data import TokenWindows, collate
+from worldmodel.windows import TokenWindows, collate
 
 
 @pytest.fixture

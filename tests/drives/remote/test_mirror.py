@@ -25,7 +25,7 @@ from training.disk.hashing import file_sha256
 from training.errors import BadInput
 from training.loading.loader import OrderedLoader
 from training.loading.order import DataOrder
-from worldmodel.data import TokenWindows, collate
+from worldmodel.windows import TokenWindows, collate
 
 ROOT = Path(__file__).parents[3]
 SPEC = TokenSpec((1, 3, 4), 40, 10, 1, (24, 32), "test")

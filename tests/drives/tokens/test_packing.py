@@ -19,7 +19,7 @@ from drives.tokens.writer import TokenStoreWriter
 from training.disk.hashing import file_sha256
 from training.disk.records import read_record, write_record
 from training.errors import BadInput, CorruptSample
-from worldmodel.data import TokenWindows
+from worldmodel.windows import TokenWindows
 
 SPEC = TokenSpec((1, 3, 4), 40, 10, 1, (24, 32), "test")
 STEPS = 6

@@ -15,6 +15,7 @@ from training.checkpoints.folder import (
     check_whole,
     find_checkpoint,
     newest_first,
+    open_checkpoint,
     read_manifest,
     read_weights,
     write_checkpoint,
@@ -420,15 +421,15 @@ def test_a_checkpoint_of_schema_1_opens_and_resumes(composed, fit, tmp_path):
     assert trainer.train_dataloader.order.samples_consumed == 4 * 4
 
 
-def test_opening_a_run_hashes_each_file_once_and_no_optimizer_state(tmp_path, monkeypatch):
-    import training.checkpoints.folder as folder
+def test_opening_a_run_reads_each_byte_once_and_no_optimizer_state(tmp_path, monkeypatch):
+    from training.checkpoints import weights
 
     path = tmp_path / "run/checkpoints/step-0000001"
     write_checkpoint(path, WEIGHTS, {"kind": "test"}, {"optimizer_states": []})
-    hashed, sha256 = [], folder.file_sha256
-    monkeypatch.setattr(folder, "file_sha256", lambda f: hashed.append(f.name) or sha256(f))
-    opened = folder.open_checkpoint(tmp_path / "run", "test")
+    hashed, sha256 = [], weights.file_sha256
+    monkeypatch.setattr(weights, "file_sha256", lambda f: hashed.append(f.name) or sha256(f))
+    opened = open_checkpoint(tmp_path / "run", "test")
     assert (opened.path, opened.weights.keys()) == (path, WEIGHTS.keys())
-    assert hashed == ["weights.safetensors"]
+    assert hashed == []
     with pytest.raises(BadInput, match="is a test checkpoint"):
-        folder.open_checkpoint(path, "tokenizer")
+        open_checkpoint(path, "tokenizer")

@@ -160,7 +160,7 @@ def test_without_tensorboard_the_entry_says_what_to_install(composed, monkeypatc
 
 
 def test_a_loader_that_is_slow_is_seen_in_the_data_wait(composed, fit, monkeypatch):
-    from worldmodel.data import TokenWindows
+    from worldmodel.windows import TokenWindows
 
     real = TokenWindows.__getitem__
     monkeypatch.setattr(

@@ -20,13 +20,13 @@ from worldmodel.codec.container import digest_of
 from worldmodel.codec.distributions.models import open_model
 from worldmodel.codec.distributions.network import network_hash
 from worldmodel.codec.packing.packed import LENGTHS, MAGIC, open_packed, packed, to_integers
-from worldmodel.data import TokenClip
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.dynamics.occupancy.config import OccupancyConfig
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.load import WorldModel, manifest_of, world_model_from
 from worldmodel.module import WorldModelModule
+from worldmodel.windows import TokenClip
 
 pytest.importorskip("constriction")
 

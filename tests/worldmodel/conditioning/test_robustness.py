@@ -9,9 +9,9 @@ from drives.tokens.store import TokenSpec
 from training.config import AdamWConfig
 from training.errors import BadInput
 from worldmodel.conditioning.robustness import Robustness
-from worldmodel.data import TokenClip
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 from worldmodel.module import WorldModelModule
+from worldmodel.windows import TokenClip
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 CONFIG = GPTConfig(dim=24, num_layers=2, num_heads=2, context_steps=5, tie_embeddings=False)

@@ -12,11 +12,11 @@ from drives.tokens.store import TokenDrive, TokenSpec
 from training.config import AdamWConfig
 from training.errors import BadInput
 from worldmodel.conditioning.text_encoders import T5, Captions, HashedWords, Texts, texts_from
-from worldmodel.data import TokenWindows, collate
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.model import GPTConfig
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.module import WorldModelModule
+from worldmodel.windows import TokenWindows, collate
 
 SPEC = TokenSpec((1, 2, 2), 7, 10.0, 1, (16, 16), "test")
 NETWORK = GPTConfig(

@@ -10,12 +10,12 @@ from killed_runs import assert_same
 from training.checkpoints.folder import newest_first, read_state, read_weights
 from training.config import AdamWConfig
 from training.errors import BadInput
-from worldmodel.data import TokenClip
 from worldmodel.dynamics.occupancy.config import OccupancyConfig
 from worldmodel.known_entropy.config import KnownEntropyConfig
 from worldmodel.known_entropy.world import KnownEntropyWorld
 from worldmodel.load import load_world_model
 from worldmodel.module import WorldModelModule
+from worldmodel.windows import TokenClip
 
 CUT = [
     "model.network.dim=24",

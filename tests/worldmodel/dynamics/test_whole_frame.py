@@ -10,13 +10,13 @@ from drives.tokens.store import TokenSpec
 from training.config import AdamWConfig
 from training.errors import BadInput
 from training.optimization.optimizers import build_optimizer
-from worldmodel.data import TokenClip
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.kinds import build_dynamics, describe, from_description
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.dynamics.whole_frame.model import WholeFrame
 from worldmodel.evaluation.action_use import action_use
 from worldmodel.known_entropy.world import KnownEntropyWorld
+from worldmodel.windows import TokenClip
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 LAYOUTS = ["none", "continuous", "binned"]

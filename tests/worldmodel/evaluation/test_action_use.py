@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from drives.tokens.store import TokenSpec
-from worldmodel.data import TokenClip
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.dynamics.whole_frame.model import WholeFrame
 from worldmodel.evaluation.action_use import VARIANTS, action_use, held, shuffled
+from worldmodel.windows import TokenClip
 
 SPEC = TokenSpec((1, 2, 3), 11, 10.0, 1, (16, 24), "test")
 

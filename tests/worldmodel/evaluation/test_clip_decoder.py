@@ -15,10 +15,10 @@ from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.networks.kinds import build_network
 from tokenizer.networks.video.config import VideoAutoencoderConfig
 from tokenizer.quantizers.config import FSQConfig
-from worldmodel.data import TokenWindows
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of
 from worldmodel.evaluation.evidence import Evidence
 from worldmodel.evaluation.subject import between_ends, clips_of
+from worldmodel.windows import TokenWindows
 
 STEPS, PROMPT, LENGTH = 9, 2, 5
 

@@ -7,7 +7,6 @@ import torch
 from tiny_gpt import make_clip, make_model
 
 from training.errors import BadInput
-from worldmodel.data import TokenClip
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import METHODS, open_decoder
 from worldmodel.evaluation.decoding_bench import (
@@ -19,6 +18,7 @@ from worldmodel.evaluation.decoding_bench import (
     table,
     variants,
 )
+from worldmodel.windows import TokenClip
 
 
 def measured(method: str, **options: object) -> Measured:

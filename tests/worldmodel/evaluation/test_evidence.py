@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from drives.writing import write_drive
-from worldmodel.data import TokenWindows
 from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.evaluation.subject import Chosen, clips_of
 from worldmodel.load import load_world_model
+from worldmodel.windows import TokenWindows
 
 OLD = Path(__file__).parents[2] / "training/old_checkpoints/schema-1"
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from training.loading.loader import fixed_loader
-from worldmodel.data import TokenWindows, collate
 from worldmodel.evaluation.action_use import VARIANTS
 from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.evaluation.kinds_table import main
 from worldmodel.known_entropy.config import KnownEntropyConfig
 from worldmodel.known_entropy.world import KnownEntropyWorld
 from worldmodel.load import load_world_model
+from worldmodel.windows import TokenWindows, collate
 
 CUT = [
     "model.network.dim=24",

@@ -9,12 +9,12 @@ from known_models import KnownModel
 
 from drives.tokens.store import TokenDrive
 from training.loading.loader import listed_loader
-from worldmodel.data import TokenWindows, collate
 from worldmodel.evaluation.action_use import VARIANTS, action_use, bits_by_window, lagged
 from worldmodel.evaluation.floors.predictors import floors
 from worldmodel.evaluation.intervals import mean_over_drives
 from worldmodel.evaluation.scores import score_windows
 from worldmodel.known_entropy.world import KnownEntropyWorld
+from worldmodel.windows import TokenWindows, collate
 
 WORLD = KnownEntropyWorld()
 BITS = 1 / math.log(2)

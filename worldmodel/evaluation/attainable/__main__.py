@@ -15,10 +15,10 @@ from training.disk.places import writable_folder
 from training.disk.plain_json import finite, to_json
 from training.machine import compute_device
 from training.pages.text_table import text_table
-from worldmodel.data import open_store
 from worldmodel.evaluation.attainable.config import ProbeConfig
 from worldmodel.evaluation.attainable.estimate import Attainable, Probing, advice
 from worldmodel.evaluation.report.terminal import interval
+from worldmodel.stores import open_store
 
 RESULT = "attainable.json"
 

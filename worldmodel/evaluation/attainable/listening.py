@@ -24,13 +24,13 @@ from training.disk.records import read_json
 from training.errors import BadInput
 from training.loading.spread import spread
 from worldmodel.conditioning.text_encoders import Texts
-from worldmodel.data import TokenClip
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.attainable.config import ProbeConfig
 from worldmodel.evaluation.attainable.mixture import SAMPLE, Centres, centres_of, mixture_nats
 from worldmodel.evaluation.attainable.windows import statistics
 from worldmodel.evaluation.intervals import Estimate, bootstrap
 from worldmodel.evaluation.scores import score_windows
+from worldmodel.windows import TokenClip
 
 COMMAND = "python -m worldmodel.evaluation.attainable"
 RESAMPLES = 1000

@@ -21,8 +21,8 @@ from scipy.cluster.vq import kmeans2, vq
 from torch import Tensor
 
 from worldmodel.conditioning.text_encoders import Texts
-from worldmodel.data import TokenClip
 from worldmodel.dynamics.base import Dynamics
+from worldmodel.windows import TokenClip
 
 SAMPLE = 4096  # pairs of action rows that the centres stand for
 Rows = Float[np.ndarray, "row column"]

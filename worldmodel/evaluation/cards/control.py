@@ -12,7 +12,6 @@ from torch import Tensor
 from drives.clips.motion import scene_motion
 from training.pages.films import write_films
 from training.pages.html_page import shown
-from worldmodel.data import TokenClip
 from worldmodel.evaluation.action_use import TRUE, bits_by_window, lagged
 from worldmodel.evaluation.attainable.listening import (
     COMMAND,
@@ -29,6 +28,7 @@ from worldmodel.evaluation.report.strips import Panel, as_arrays, write_strip
 from worldmodel.evaluation.report.terminal import interval
 from worldmodel.evaluation.steering import steering_amplitude
 from worldmodel.evaluation.subject import Chosen, JudgedClips, JudgedModel
+from worldmodel.windows import TokenClip
 
 SHOWN = 4  # clips in the video
 LAGS = (-2, -1, 1, 2)  # rows, beside 0

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tokenizer.compare.fid import load_inception
 from training.pages.wording import counted
-from worldmodel.data import TokenWindows
 from worldmodel.evaluation.cards.config import DistanceCard
 from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.pixels import copy_last, imagine
@@ -19,6 +18,7 @@ from worldmodel.evaluation.videos import frechet
 from worldmodel.evaluation.videos.features import ALONE, Networks, vectors_of
 from worldmodel.evaluation.videos.frechet import VideoFeatures
 from worldmodel.evaluation.videos.i3d import SIDE, load_i3d, weights_sha256
+from worldmodel.windows import TokenWindows
 
 MODEL, CEILING, COPY = "world model", "ceiling_tokenizer", "floor_copy_last"
 REAL, HALF = "real", "real_other_half"

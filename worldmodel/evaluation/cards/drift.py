@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from training.pages.html_page import shown
-from worldmodel.data import TokenWindows
 from worldmodel.decoding.rollout import rollout
 from worldmodel.evaluation.cards.config import DriftCard
 from worldmodel.evaluation.cards.result import Result
@@ -18,6 +17,7 @@ from worldmodel.evaluation.long_rollouts import (
 )
 from worldmodel.evaluation.pixels import captions_of, copy_last
 from worldmodel.evaluation.subject import Chosen, JudgedClips, JudgedModel, between_ends
+from worldmodel.windows import TokenWindows
 
 DREAM, REAL, COPY = "own samples", "recording", "floor_copy_last"
 

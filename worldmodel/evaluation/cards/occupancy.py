@@ -10,7 +10,6 @@ from torch import Tensor
 
 from drives.actions.units import REWARD
 from training.errors import BadInput
-from worldmodel.data import TokenClip
 from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.occupancy.model import Occupancy
 from worldmodel.evaluation.cards.config import OccupancyCard
@@ -33,6 +32,7 @@ from worldmodel.evaluation.values.rewards import (
     fit_rewards,
     rewarded,
 )
+from worldmodel.windows import TokenClip
 
 MISSING = 0.05  # share of a return's weight that may lie beyond the rewards that are summed
 

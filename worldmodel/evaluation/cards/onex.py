@@ -11,7 +11,6 @@ from jaxtyping import Float
 from tokenizer.load import Tokenizer
 from training.errors import BadInput
 from training.loading.spread import spread
-from worldmodel.data import TokenClip
 from worldmodel.evaluation.cards.config import OnexCard
 from worldmodel.evaluation.cards.onex_clips import (
     Frames,
@@ -31,6 +30,7 @@ from worldmodel.evaluation.challenges.one_frame_ahead import (
 from worldmodel.evaluation.challenges.spaced_windows import SpacedWindows
 from worldmodel.evaluation.clip_decoder import decode_grids
 from worldmodel.evaluation.subject import Chosen, JudgedModel
+from worldmodel.windows import TokenClip
 
 WHERE, MODEL, COPY = "cards.onex", "world model", "copy last frame"
 TITLE = "| model | cross entropy | accuracy | LPIPS | s/frame |"

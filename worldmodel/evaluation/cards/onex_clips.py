@@ -18,7 +18,6 @@ from drives.clips.preprocessing import to_uint8
 from drives.tokens.store import TokenDrive
 from tokenizer.load import Tokenizer
 from training.loading.spread import spread
-from worldmodel.data import TokenWindows
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.cards.config import OnexCard
 from worldmodel.evaluation.cards.floors import put_floors
@@ -33,6 +32,7 @@ from worldmodel.evaluation.challenges.clip_compression import (
 from worldmodel.evaluation.challenges.one_frame_ahead import check_regime
 from worldmodel.evaluation.floors.predictors import floors
 from worldmodel.evaluation.subject import Chosen, JudgedModel
+from worldmodel.windows import TokenWindows
 
 Frames = UInt8[Tensor, "clip frame 3 h w"]
 MODEL, COPY = "world model", "copy last grid"

@@ -16,11 +16,11 @@ from tqdm import tqdm
 from drives.tokens.store import TokenDrive
 from training.errors import BadInput
 from training.watch.clock import now
-from worldmodel.data import TokenClip, TokenWindows, Window
 from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.challenges.top_tokens import TOP, top_scores
+from worldmodel.windows import TokenClip, TokenWindows, Window
 
 GIVEN = 2  # grids
 SAMPLING = Sampling(temperature=1.0, top_k=0, top_p=0.8)  # upstream's

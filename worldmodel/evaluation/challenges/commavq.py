@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from drives.tokens.store import TokenDrive
 from training.errors import BadInput
-from worldmodel.data import TokenClip, TokenWindows
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.gpt.model import GPT
+from worldmodel.windows import TokenClip, TokenWindows
 
 FRAMES = 20
 

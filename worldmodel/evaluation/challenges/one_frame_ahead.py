@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from training.errors import BadInput
 from training.watch.clock import now
-from worldmodel.data import TokenClip
 from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.maskgit import MaskGIT
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.masked.model import Masked
+from worldmodel.windows import TokenClip
 
 GREEDY = Sampling(greedy=True)
 

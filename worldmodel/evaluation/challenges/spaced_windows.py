@@ -13,7 +13,7 @@ import numpy as np
 from drives.captions import captions_at
 from drives.tokens.store import TokenDrive
 from training.errors import CorruptSample
-from worldmodel.data import TokenWindows, Window
+from worldmodel.windows import TokenWindows, Window
 
 
 class SpacedWindows(TokenWindows):

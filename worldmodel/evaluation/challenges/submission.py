@@ -23,7 +23,6 @@ from training.disk.leftovers import written_whole
 from training.disk.places import refuse_existing
 from training.disk.records import read_json
 from training.errors import BadInput
-from worldmodel.data import collate
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.challenges.top_tokens import (
     TOP,
@@ -31,6 +30,7 @@ from worldmodel.evaluation.challenges.top_tokens import (
     check_independent,
     next_step,
 )
+from worldmodel.windows import collate
 
 NUM_SAMPLES, GRID, VOCAB = 450, (3, 32, 32), 64_000
 README = "README.txt"

@@ -13,12 +13,12 @@ from tqdm import tqdm
 from drives.actions.derived import LEFT
 from drives.tokens.store import TokenDrive
 from worldmodel.conditioning.text_encoders import Texts
-from worldmodel.data import TokenClip
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.pixels import captions_of
 from worldmodel.evaluation.steering import steering_amplitude
+from worldmodel.windows import TokenClip
 
 SPEED = "speed_mps"
 ROWS = 72  # futures in one batch; it changes no future, because numbers are drawn by row

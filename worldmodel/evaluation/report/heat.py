@@ -10,8 +10,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from worldmodel.conditioning.text_encoders import Texts
-from worldmodel.data import TokenClip
 from worldmodel.dynamics.base import Dynamics
+from worldmodel.windows import TokenClip
 
 UNKNOWN = 90  # grey of cells that are not predicted
 

@@ -16,7 +16,6 @@ from training.config import MuonConfig
 from training.errors import BadInput
 from training.loading.loader import listed_loader
 from training.optimization.optimizers import build_optimizer
-from worldmodel.data import TokenWindows, collate
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.kinds import build_dynamics
@@ -34,6 +33,7 @@ from worldmodel.evaluation.attainable.windows import statistics
 from worldmodel.evaluation.intervals import Estimate
 from worldmodel.known_entropy.config import KnownEntropyConfig
 from worldmodel.known_entropy.world import KnownEntropyWorld
+from worldmodel.windows import TokenWindows, collate
 
 WORLD = KnownEntropyWorld()
 PROBE = ProbeConfig(context=3)

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from drives.importers.tokens.onex_v2 import import_onex_v2
 from drives.tokens.store import TokenDrive
 from training.errors import BadInput
-from worldmodel.data import collate
 from worldmodel.decoding.config import Sampling
 from worldmodel.evaluation.challenges.clip_compression import (
     ClipGrids,
@@ -20,6 +19,7 @@ from worldmodel.evaluation.challenges.clip_compression import (
     sample_clips,
 )
 from worldmodel.published import open_published
+from worldmodel.windows import collate
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from tiny_gpt import SPEC, make_model
 
 from drives.tokens.store import TokenDrive
 from training.errors import BadInput
-from worldmodel.data import collate
 from worldmodel.evaluation.challenges.commavq import (
     check_context,
     commavq_windows,
@@ -19,6 +18,7 @@ from worldmodel.evaluation.challenges.commavq import (
     predicts_separators,
 )
 from worldmodel.published import open_published
+from worldmodel.windows import collate
 
 
 def drive_of(tokens, name="minute") -> TokenDrive:

@@ -10,7 +10,6 @@ from tiny_gpt import make_model
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.data import TokenClip
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.dynamics.masked.config import MaskedConfig
@@ -23,6 +22,7 @@ from worldmodel.evaluation.challenges.one_frame_ahead import (
     sample_frames,
 )
 from worldmodel.published import open_published
+from worldmodel.windows import TokenClip
 
 SPEC = TokenSpec((1, 2, 3), 12, 2.0, 1, (32, 48), "test")
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from drives.tokens.store import TokenDrive
-from worldmodel.data import TokenClip
 from worldmodel.decoding.config import Sampling
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.config import GPTConfig
@@ -13,6 +12,7 @@ from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.evaluation.control import commands
 from worldmodel.evaluation.control.commands import commanded, commands_of, imagine_variants
 from worldmodel.known_entropy.world import KnownEntropyWorld
+from worldmodel.windows import TokenClip
 
 NAMES = ("speed_mps", "throttle", "steering", "yaw_rate_rad_s")
 

@@ -5,9 +5,9 @@ import torch
 from PIL import Image
 from tiny_gpt import make_clip, make_model
 
-from worldmodel.data import TokenClip
 from worldmodel.evaluation.report.heat import UNKNOWN, heat_frames, nats_of_cells
 from worldmodel.evaluation.report.strips import write_comic
+from worldmodel.windows import TokenClip
 
 
 def grey(*levels: int) -> torch.Tensor:
