@@ -4,6 +4,8 @@ Each of these settings has its default, type and meaning in its dataclass. YAML 
 hold what differs. Nothing here imports torch: `--help` answers at once.
 """
 
+from typing import Any
+
 from drives.clips.config import ClipsConfig
 from drives.config import (
     DataRoot,
@@ -72,6 +74,7 @@ from worldmodel.evaluation.config import (
     EvalSettings,
 )
 from worldmodel.heads.config import HeadsSettings
+from worldmodel.joint.config import JointClipsConfig, JointModuleConfig
 from worldmodel.known_entropy.config import KnownEntropySourceConfig
 from worldmodel.proving_ground.config import (
     CloningConfig,
@@ -154,6 +157,7 @@ MODULES = {
     "clips": (ClipsConfig, "drives.clips.data_module.ClipDataModule"),
     "action_clips": (ClipsConfig, "drives.clips.data_module.ActionClipDataModule"),
     "windows": (WindowsConfig, "worldmodel.data.TokenDataModule"),
+    "joint_clips": (JointClipsConfig, "worldmodel.joint.data.JointClipDataModule"),
     "decoder_clips": (DecoderClipsConfig, "worldmodel.video_decoder.data.DecoderClipDataModule"),
 }
 for name, (settings, module) in MODULES.items():  # data=NAME says what lies where
@@ -172,6 +176,9 @@ register(
 TOKENIZER, SEMANTIC = "tokenizer.module.TokenizerModule", "tokenizer.semantic_module.SemanticModule"
 register("module", "tokenizer", TokenizerModuleConfig, _target_=TOKENIZER, network={}, loss={})
 register("module", "semantic", SemanticModuleConfig, _target_=SEMANTIC, network={})
+JOINT = "worldmodel.joint.module.JointModule"
+BOTH: dict[str, Any] = {"network": {}, "tokenizer": {}, "tokenizer_optimizer": {}, "loss": {}}
+register("module", "joint", JointModuleConfig, _target_=JOINT, **BOTH)
 VIDEO_DECODER = "worldmodel.video_decoder.module.VideoDecoderModule"
 register("module", "video_decoder", VideoDecoderModuleConfig, _target_=VIDEO_DECODER, network={})
 ENCODERS = f"{CONDITIONING}.text_encoders"

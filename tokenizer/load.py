@@ -56,19 +56,7 @@ class Tokenizer(nn.Module):
 
     def spec(self, fps: float) -> TokenSpec:
         """The `TokenSpec` of its tokens at a frame rate."""
-        config, quantizer = self.network.config, self.network.quantizer
-        height, width = config.image_size
-        return TokenSpec(
-            grid=config.grid,
-            vocab_size=quantizer.vocab_size,
-            fps=fps,
-            frames_per_step=self.frames_per_step,
-            image_size=(height, width),
-            tokenizer=self.hash,
-            factors=quantizer.factors,
-            bit_order=quantizer.bit_order,
-            preprocessing=self.preprocessing,
-        )
+        return spec_of(self.network, fps, self.hash, self.preprocessing)
 
     @property
     def frames_per_step(self) -> int:
@@ -162,6 +150,24 @@ class Tokenizer(nn.Module):
                 "were they made by another one?"
             )
         return tokens
+
+
+def spec_of(
+    network: TokenNetwork, fps: float, hash: str, preprocessing: Preprocessing | None = None
+) -> TokenSpec:
+    """The `TokenSpec` of the tokens of a network at a frame rate."""
+    height, width = network.config.image_size
+    return TokenSpec(
+        grid=network.config.grid,
+        vocab_size=network.quantizer.vocab_size,
+        fps=fps,
+        frames_per_step=network.config.frames_per_step,
+        image_size=(height, width),
+        tokenizer=hash,
+        factors=network.quantizer.factors,
+        bit_order=network.quantizer.bit_order,
+        preprocessing=preprocessing or Preprocessing(),
+    )
 
 
 def manifest_of(

@@ -114,15 +114,24 @@ class TokenizerModule(TokenizerBase):
 
     def training_step(self, batch: Clip, batch_idx: int) -> None:
         last = (batch_idx + 1) % self.accumulate == 0
-        self.observed = {}
-        frames = batch.pixels()
-        joined = self.gan_joined  # before the generator's step counts
-        fake = self.generator_step(frames, last)
-        if joined:
-            self.discriminator_step(frames, fake, last)
+        self.learn(batch.pixels(), last)
         if last:
+            self.step_schedules()
+
+    def learn(self, frames: Float[Tensor, "n 3 h w"], step: bool) -> None:
+        """One step of both networks; `step` is as of `generator_step`."""
+        self.observed = {}
+        joined = self.gan_joined  # before the generator's step counts
+        fake = self.generator_step(frames, step)
+        if joined:
+            self.discriminator_step(frames, fake, step)
+        if step:
             self.update_ema()
-            self.lr_schedulers().step()  # type: ignore[union-attr]
+
+    def step_schedules(self) -> None:
+        schedules: Any = self.lr_schedulers()
+        for schedule in schedules if isinstance(schedules, list) else [schedules]:
+            schedule.step()
 
     @property
     def gan_joined(self) -> bool:

@@ -93,8 +93,8 @@ class RunSettings:
 
     Attributes:
         name: of the recipe, which sets it.
-        stage: what is trained: worldmodel | tokenizer | semantic | video_decoder; the recipe
-            sets it.
+        stage: what is trained: worldmodel | tokenizer | semantic | video_decoder | joint; the
+            recipe sets it.
         run: the run folder; the same name continues the same run.
         ckpt: "auto" resumes this run folder if it has checkpoints; null begins anew.
         seed: of the weights at the start, the order of the data, and everything else.

@@ -16,8 +16,12 @@ CONSTANT = 1e-6  # a smaller deviation, as a share of the mean, is rounding
 
 def action_facts(drives: Sequence[TokenDrive]) -> dict[str, Any]:
     """`action_ranges` and `action_moments` of these drives, which are read once."""
-    rows, inside = _sample(drives)
-    return {"action_ranges": _ranges(rows, inside), "action_moments": _moments(rows, inside)}
+    return _facts(*_sample(drives))
+
+
+def facts_of_rows(rows: Float[np.ndarray, "row action"]) -> dict[str, Any]:
+    """As `action_facts`, of rows that are at hand."""
+    return _facts(*_judged(rows))
 
 
 def action_ranges(drives: Sequence[TokenDrive], max_rows: int = 2**20) -> ActionRanges:
@@ -45,10 +49,20 @@ def _sample(
     drives = drives[:: -(-len(drives) // MAX_DRIVES)]
     every = -(-sum(drive.num_steps for drive in drives) // max_rows)
     found = [drive.actions[::every] for drive in drives if not drive.damage]
-    rows = np.concatenate(found or [drives[0].actions]).astype(np.float64)
+    return _judged(np.concatenate(found or [drives[0].actions]))
+
+
+def _judged(
+    rows: Float[np.ndarray, "row action"],
+) -> tuple[Float[np.ndarray, "row action"], Bool[np.ndarray, "row action"]]:
+    rows = rows.astype(np.float64)
     low, high = np.quantile(rows, [0.001, 0.999], axis=0)
     margin = np.where(high > low, high - low, np.inf)
     return rows, (rows >= low - margin) & (rows <= high + margin)
+
+
+def _facts(rows: np.ndarray, inside: np.ndarray) -> dict[str, Any]:
+    return {"action_ranges": _ranges(rows, inside), "action_moments": _moments(rows, inside)}
 
 
 def _ranges(rows: np.ndarray, inside: np.ndarray) -> ActionRanges:

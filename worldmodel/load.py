@@ -16,7 +16,7 @@ from training.checkpoints.folder import (
     open_checkpoint,
     write_checkpoint,
 )
-from training.checkpoints.manifests import check_kind, entries
+from training.checkpoints.manifests import check_kind, entries, weights_hash
 from training.checkpoints.shipped import named, without_places
 from training.errors import BadInput
 from training.optimization.self_compression import settled
@@ -28,6 +28,7 @@ from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 KIND = "worldmodel"
+TRAINED_TOGETHER = "trained together"  # in a spec: the tokenizer is in the same checkpoint
 # Modules of a network that older checkpoints name differently: old name to new.
 RENAMED: dict[type[DynamicsConfig], dict[str, str]] = {
     WholeFrameConfig: {
@@ -152,7 +153,7 @@ def world_model_from(opened: OpenedCheckpoint) -> WorldModel:
     """
     folder, manifest, stored = opened
     check_kind(manifest, folder, KIND)
-    entry = entries(WorldModelEntries, manifest, folder)
+    entry = entries(WorldModelEntries, resolved(manifest), folder)
     config = from_description(entry.network, f"{folder / MANIFEST}: network")
     weights = {k.removeprefix("network."): v for k, v in settled(stored).items()}
     network = fitted(
@@ -164,6 +165,14 @@ def world_model_from(opened: OpenedCheckpoint) -> WorldModel:
     return WorldModel(network, entry.spec, entry.action_names, folder, manifest)
 
 
+def resolved(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest whose spec names the tokenizer: of what was trained together, these weights."""
+    spec = manifest.get("spec")
+    if not isinstance(spec, dict) or spec.get("tokenizer") != TRAINED_TOGETHER:
+        return manifest
+    return {**manifest, "spec": {**spec, "tokenizer": weights_hash(manifest)}}
+
+
 def export_world_model(checkpoint: Path, out: Path, **facts: Any) -> None:
     """Write the weights in half precision, without optimizer state and places, with `facts`."""
     opened = open_checkpoint(checkpoint, KIND)
@@ -171,4 +180,4 @@ def export_world_model(checkpoint: Path, out: Path, **facts: Any) -> None:
         name: value.to(torch.float16) if value.is_floating_point() else value
         for name, value in settled(opened.weights).items()
     }
-    write_checkpoint(out, weights, {**without_places(opened.manifest), **facts})
+    write_checkpoint(out, weights, {**without_places(resolved(opened.manifest)), **facts})

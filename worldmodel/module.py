@@ -67,15 +67,7 @@ class WorldModelModule(TrainedModule):
         super().__init__(optimizer)
         self.sum_accumulated = sum_accumulated
         self.conditions = (conditions or ConditionShares()).with_action_dropout(action_dropout)
-        unconditioned = network.without_actions()
-        if not action_names and network != unconditioned:
-            print("note: the data has no actions, so the world model is not conditioned on any")
-            network = unconditioned
-        if action_ranges is not None:
-            network = network.within(action_ranges)
-        if action_moments is not None:
-            network = network.standardised(action_moments)
-        network = network.named(action_names)
+        network = fitted_to(network, action_names, action_ranges, action_moments)
         self.texts: Texts | None = None
         if text is not None:
             reader = reading_text(network, text, captioned)
@@ -172,3 +164,21 @@ class WorldModelModule(TrainedModule):
         tokens = num * steps * self.network.spec.tokens_per_step
         full, causal = (self.network.flops(num, steps, causal=c) for c in (False, True))
         return Work(num * steps, tokens, full, causal)
+
+
+def fitted_to(
+    network: DynamicsConfig,
+    action_names: tuple[str, ...],
+    action_ranges: ActionRanges | None = None,
+    action_moments: ActionMoments | None = None,
+) -> DynamicsConfig:
+    """The config of a network with what the data says of its actions, if it has any."""
+    unconditioned = network.without_actions()
+    if not action_names and network != unconditioned:
+        print("note: the data has no actions, so the world model is not conditioned on any")
+        network = unconditioned
+    if action_ranges is not None:
+        network = network.within(action_ranges)
+    if action_moments is not None:
+        network = network.standardised(action_moments)
+    return network.named(action_names)

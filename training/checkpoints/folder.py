@@ -34,6 +34,7 @@ from training.checkpoints.manifests import (
     check_resumable,
     read_manifest,
 )
+from training.checkpoints.parts import part_of
 from training.checkpoints.pieces import read_whole
 from training.checkpoints.weights import refuse_altered, verified_weights, weights_in
 from training.disk.hashing import file_sha256
@@ -58,6 +59,13 @@ class OpenedCheckpoint(NamedTuple):
     manifest: dict[str, Any]
     weights: dict[str, torch.Tensor]
 
+    def part(self, kind: str) -> "OpenedCheckpoint":
+        """The part of this kind, or itself where it has no parts; BadInput: of another kind."""
+        manifest, begins = part_of(self.manifest, kind, self.path)
+        check_kind(manifest, self.path, kind)
+        weights = {name: value for name, value in self.weights.items() if name.startswith(begins)}
+        return OpenedCheckpoint(self.path, manifest, weights)
+
 
 def open_checkpoint(path: Path, kind: str = "") -> OpenedCheckpoint:
     """The checkpoint that `path` means, as in `find_checkpoint`.
@@ -71,8 +79,7 @@ def open_checkpoint(path: Path, kind: str = "") -> OpenedCheckpoint:
         BadInput: nothing there, nothing of it is whole, or it is of another kind.
     """
     folder, (manifest, weights) = _first_whole(path, _whole_weights)
-    check_kind(manifest, folder, kind)
-    return OpenedCheckpoint(folder, manifest, weights)
+    return OpenedCheckpoint(folder, manifest, weights).part(kind)
 
 
 def write_checkpoint(

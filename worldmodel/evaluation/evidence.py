@@ -30,7 +30,7 @@ from training.checkpoints.folder import MANIFEST
 from training.disk.judging import judged
 from training.errors import BadInput
 from worldmodel.known_entropy.source import KnownEntropySource
-from worldmodel.load import WorldModel
+from worldmodel.load import TRAINED_TOGETHER, WorldModel
 from worldmodel.stores import open_store
 
 source_of = partial(source_from_dict, more=(KnownEntropySource, MixtureSource))
@@ -178,6 +178,8 @@ def trained_on(manifest: Mapping[str, Any], path: Path) -> Trained:
     if not isinstance(data, dict):
         raise BadInput(f"{says}={str(data)[:60]}: should be an object")
     known = {key: data[key] for key in ("encode", "tokenizer") if key in data}
+    if (manifest.get("spec") or {}).get("tokenizer") == TRAINED_TOGETHER:
+        known["tokenizer"] = str(path)
     return judged(Trained, without_targets(known), says)
 
 

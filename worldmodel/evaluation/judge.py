@@ -17,6 +17,7 @@ from tokenizer.load import PRETRAINED as TOKENIZERS
 from tokenizer.load import Tokenizer, tokenizer_from
 from tokenizer.losses.lpips import PerceptualDistance, load_lpips
 from training.checkpoints.folder import OpenedCheckpoint, open_checkpoint
+from training.checkpoints.parts import PARTS
 from training.checkpoints.shipped import named
 from training.cli import plain
 from training.disk.leftovers import sweep_leftovers, written_whole
@@ -58,8 +59,9 @@ def judge(cfg: DictConfig, decoded: Decoded | None = None) -> Path:
     check_settings(cfg)
     device = compute_device(cfg.device)
     opened = open_checkpoint(named(cfg.ckpt, PRETRAINED, "ckpt"))
+    kind = judged_kind(opened.manifest, plain(cfg))
+    opened = opened.part(kind)
     checkpoint, manifest = opened.path, opened.manifest
-    kind = TOKENIZER if manifest.get("kind") == TOKENIZER else WORLD_MODEL
     network = manifest.get("network")
     samples_future = isinstance(network, dict) and network.get("name") == OCCUPANCY
     usual = OCCUPANCY if samples_future else kind
@@ -99,6 +101,14 @@ def judge(cfg: DictConfig, decoded: Decoded | None = None) -> Path:
     for file in sorted(out.iterdir()):
         print(f"  {file}")
     return out
+
+
+def judged_kind(manifest: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """What is judged: of what was trained together the world model, or what the cards are for."""
+    if PARTS in manifest:
+        cards = judged_settings(values.get("cards") or {}, "cards").values()
+        return next((card.kind for card in cards), WORLD_MODEL)
+    return TOKENIZER if manifest.get("kind") == TOKENIZER else WORLD_MODEL
 
 
 def check_settings(cfg: DictConfig) -> None:

@@ -1,0 +1,169 @@
+"""A tokenizer and a world model that are trained together, and what their checkpoints open as."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from drives.clips.data_module import Clip, collate
+from tokenizer.load import export_tokenizer, load_tokenizer
+from training.checkpoints.folder import open_checkpoint
+from training.checkpoints.parts import part_of
+from training.errors import BadInput
+from training.help import composed as composed_config
+from training.watch.rows import METRICS_FILE, read_rows
+from worldmodel.evaluation.evidence import evidence_of
+from worldmodel.evaluation.judge import judge
+from worldmodel.load import export_world_model, load_world_model
+
+SMALL = [
+    "model.tokenizer.channels=[16]",
+    "model.tokenizer.patch=8",
+    "model.tokenizer.quantizer.vocab_size=64",
+    "model.loss.perceptual_weight=0",
+    "model.loss.perceptual_net=''",
+    "model.loss.gan_weight=0",
+    "model.network.dim=48",
+    "model.network.num_layers=1",
+    "model.network.num_heads=2",
+    "model.network.context_steps=5",
+    "model.network.horizon=2",
+    "model.network.stack=2",
+    "data.batch_size=4",
+    "data.num_val_clips=4",
+    "data.duplicates=off",
+    "max_passes=null",
+    "trainer.precision=32-true",
+    "callbacks.media=null",
+    "callbacks.doctor=null",
+]
+
+
+@pytest.fixture
+def joined(composed, fit):
+    """`joined(*overrides)`: module, run and a batch of clips after two steps."""
+
+    def train(*overrides: str) -> tuple[Any, Any, Clip]:
+        cfg = composed("joint_tiny", *SMALL, "trainer.max_steps=2", *overrides)
+        module, run, trainer = fit(cfg)
+        clips = trainer.datamodule.dataset("train")
+        return module, run, collate([clips[0], clips[9]])
+
+    return train
+
+
+def test_its_checkpoints_open_as_both(joined, tmp_path: Path) -> None:
+    """And as a pair: the world model knows the tokenizer of its checkpoint by its hash."""
+    module, run, batch = joined()
+    tokenizer, model = load_tokenizer(run.folder), load_world_model(run.folder)
+    assert model.spec == tokenizer.spec(module.network.spec.fps)
+    tokens = tokenizer.encode(batch.pixels()).reshape(2, 5, 8, 8)
+    module.eval()
+    assert torch.equal(tokens, module.tokens(batch))
+    ours, theirs = (n.score(tokens, batch.actions) for n in (module.network, model.network))
+    assert torch.equal(ours.nats, theirs.nats)
+    source = plain_source(run.config)
+    evidence = evidence_of(model, source, None)
+    assert evidence.tokenizer is not None
+    assert evidence.store.spec.tokenizer == tokenizer.hash
+    export_world_model(run.folder, tmp_path / "model")
+    export_tokenizer(run.folder, tmp_path / "tokenizer")
+    assert load_world_model(tmp_path / "model").spec.tokenizer == tokenizer.hash
+    assert load_tokenizer(tmp_path / "tokenizer").network.config == module.config
+    with pytest.raises(BadInput, match="has parts tokenizer, worldmodel; a video_decoder is"):
+        open_checkpoint(run.folder, "video_decoder")
+
+
+def plain_source(config: dict[str, Any]) -> dict[str, Any]:
+    return {"cache": config["data"]["source"]["cache"]}
+
+
+def test_each_card_judges_its_part(joined, tmp_path: Path, data_folder: Path) -> None:
+    _, run, _ = joined()
+    words = [f"ckpt={run.folder}", f"paths.data={data_folder}", "device=cpu"]
+    asked = {
+        "occupancy": ["cards.occupancy.version=small", "cards.occupancy.num_windows=2"],
+        "reconstruction": ["cards.reconstruction.version=s", "cards.reconstruction.max_frames=4"],
+    }
+    for card, settings in asked.items():
+        out = tmp_path / card
+        judge(composed_config("eval", [*words, f"card={card}", f"out={out}", *settings]))
+        found = json.loads((out / "metrics.json").read_text())
+        assert set(found["cards"]) == {card}
+    assert found["kind"] == "tokenizer"
+
+
+def test_gradients_stay_where_they_belong(joined) -> None:
+    """Tokens are integers: the world model teaches the tokenizer nothing, nor the other way."""
+    module, _, batch = joined()
+    module.train()
+    module.network.loss(module.tokens(batch), batch.actions).backward()
+    assert all(p.grad is None for p in module.autoencoder.parameters())
+    assert all(p.grad is None for p in module.ema.parameters())
+    assert all(p.grad is None for p in module.network.target.parameters())
+    assert all(p.grad is not None for p in module.network.online.blocks.parameters())
+
+
+@pytest.mark.slow
+def test_what_each_setting_changes(joined) -> None:
+    """The rate of the tokenizer alone, the frames it sees, and whose tokens are read."""
+    module, _, batch = joined("run=${paths.runs}/a")
+    still, _, _ = joined("run=${paths.runs}/b", "model.tokenizer_optimizer.lr=1e-9")
+    moved, kept = (m.autoencoder.encoder.state_dict() for m in (module, still))
+    assert any((moved[name] - kept[name]).abs().max() > 1e-4 for name in moved)
+    assert module.pictures(batch).frames.shape[:2] == (2, 2)
+    assert still.ema_decay == 0.999
+    own, _, _ = joined("run=${paths.runs}/c", "model.ema_decay=0.0", "model.tokenizer_frames=5")
+    assert own.pictures(batch).frames.shape[:2] == (2, 5)
+    for average, weight in zip(
+        own.ema.module.parameters(), own.autoencoder.parameters(), strict=True
+    ):
+        assert torch.equal(average, weight)
+
+
+@pytest.mark.slow
+def test_dropped_actions_teach_nothing(joined) -> None:
+    """With all of them dropped, what embeds them stays as it began; else it moves."""
+    weights = {}
+    for share in (0.0, 1.0):
+        for steps in (1, 2):
+            words = [f"model.action_dropout={share}", "optimizer.weight_decay=0.0"]
+            words += [f"trainer.max_steps={steps}", f"run=${{paths.runs}}/{share}-{steps}"]
+            named = joined(*words)[0].network.online.named_parameters()
+            weights[share, steps] = {n: p for n, p in named if "action" in n and p.ndim == 2}
+    assert weights[0.0, 1]
+    for name in weights[0.0, 1]:
+        assert not torch.equal(weights[0.0, 1][name], weights[0.0, 2][name])
+        assert torch.equal(weights[1.0, 1][name], weights[1.0, 2][name])
+
+
+@pytest.mark.slow
+def test_it_learns_and_its_target_follows(composed, fit) -> None:
+    cfg = composed("joint_tiny", *SMALL, "trainer.max_steps=40", "trainer.log_every_n_steps=5")
+    module, run, _ = fit(cfg)
+    rows = [row for row in read_rows(run.folder / METRICS_FILE) if "train/loss" in row]
+    for name in ("train/loss", "train/world_loss"):
+        assert rows[-1][name] < 0.8 * rows[0][name]
+    pairs = zip(module.network.online.parameters(), module.network.target.parameters(), strict=True)
+    assert any(not torch.equal(online, target) for online, target in pairs)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([*SMALL, "network@model.tokenizer=musik"], "model.tokenizer: is a MusikConfig"),
+        ([*SMALL, "model.tokenizer_frames=0"], "model.tokenizer_frames=0"),
+        ([*SMALL, "model.ema_decay=1.0"], "model.ema_decay=1.0"),
+    ],
+)
+def test_settings_that_make_no_pair(words: list[str], said: str, composed, fit) -> None:
+    with pytest.raises(BadInput, match=said):
+        fit(composed("joint_tiny", *words))
+
+
+def test_parts_of_a_damaged_manifest() -> None:
+    for parts in ([], {"tokenizer": 3}):
+        with pytest.raises(BadInput, match=r"parts=.*should be an object per kind"):
+            part_of({"kind": "joint", "parts": parts}, "tokenizer", Path("x"))
