@@ -68,7 +68,7 @@ class OpenedCheckpoint(NamedTuple):
 
 
 def open_checkpoint(path: Path, kind: str = "") -> OpenedCheckpoint:
-    """The checkpoint that `path` means, as in `find_checkpoint`; weights are hashed as they are read.
+    """The checkpoint that `path` means, as in `find_checkpoint`; weights are hashed when read.
 
     Args:
         kind: what it has to be, "tokenizer" or "worldmodel"; "" for any.
