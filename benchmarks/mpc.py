@@ -1,10 +1,11 @@
-"""Planning in dreams on CarRacing itself: returns of an agent beside random and scripted driving.
+"""Planning in dreams in the simulator itself: returns of an agent beside random and scripted ones.
 
     python -m benchmarks.mpc data/tokens/NAME CHECKPOINT [CHECKPOINT ...] --episodes 4 --write
+    python -m benchmarks.mpc data/tokens/NAME RUN --world cheetah_run --tokenizer RUN
 
-Tracks are those of no embedded drive. A careful scripted driver starts the car; then every policy
-drives from the same state. Random driving takes recorded actions of any situation. All cars of a
-policy plan in one batch, on `--device`; candidates are recorded actions, the best one is taken.
+No drive has these episodes. A scripted policy starts each; then every policy goes on from the same
+state. The random one takes recorded actions of any situation. All episodes of a policy are planned
+in one batch, on `--device`; candidates are recorded actions, the best one is taken.
 """
 
 import argparse
@@ -18,7 +19,11 @@ import torch
 
 import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks.__main__ import report
+from benchmarks.worlds.carracing import Tracks
+from benchmarks.worlds.control_suite import Stages
+from benchmarks.worlds.episode import Episode, Row, World
 from drives.actions.units import REWARD
+from drives.control_suite.config import TASKS
 from drives.tokens.store import TokenStore
 from tokenizer.load import load_tokenizer
 from training.pages.text_table import markdown_table
@@ -34,29 +39,26 @@ from worldmodel.load import load_world_model
 from worldmodel.planning.config import PlanningConfig
 from worldmodel.planning.proposals import RecordedActions
 from worldmodel.planning.values import ActionValues
-from worldmodel.proving_ground.policies import COMMANDS
-from worldmodel.proving_ground.simulated import CarOnTrack, Course, Held
 
-TOKENIZER, FRAMES_PER_S = "carracing", 10
+CARRACING = "carracing"
 REWARD_STEPS = 200
-Policy = Callable[[Sequence[CarOnTrack]], list[object]]
+Policy = Callable[[Sequence[Episode]], Sequence[Row | None]]
 
 
-def driven(cars: Sequence[CarOnTrack], policy: Policy, num_steps: int) -> list[float]:
-    """The return of every car."""
-    returns = [0.0] * len(cars)
+def played(episodes: Sequence[Episode], policy: Policy, num_steps: int) -> list[float]:
+    """The return of every episode."""
+    returns = [0.0] * len(episodes)
     for _ in range(num_steps):
-        for number, (car, driver) in enumerate(zip(cars, policy(cars), strict=True)):
-            returns[number] += car.drive(driver)
-            car.look()
+        for number, (episode, row) in enumerate(zip(episodes, policy(episodes), strict=True)):
+            returns[number] += episode.play(row)
     return returns
 
 
 class Planned:
-    """Plans for all cars at once: random shooting with recorded actions.
+    """Plans for all episodes at once: random shooting with recorded actions.
 
     Attributes:
-        spent: CPU seconds of every plan, per car.
+        spent: CPU seconds of every plan, per episode.
     """
 
     def __init__(
@@ -66,10 +68,10 @@ class Planned:
         self.generator = torch.Generator().manual_seed(0)
         self.spent: list[float] = []
 
-    def __call__(self, cars: Sequence[CarOnTrack]) -> list[object]:
+    def __call__(self, episodes: Sequence[Episode]) -> Sequence[Row]:
         start, most = time.process_time(), self.values.most_frames
-        tokens = torch.stack([torch.stack(car.tokens[-most:]) for car in cars])
-        rows = torch.from_numpy(np.stack([car.rows[-most:] for car in cars]))
+        tokens = torch.stack([torch.stack(e.tokens[-most:]) for e in episodes])
+        rows = torch.from_numpy(np.stack([e.rows[-most:] for e in episodes]))
         between = rows[:, most - tokens.shape[1] + 1 :]
         candidates = torch.stack([self.proposals(r[-1], self.num, self.generator) for r in rows])
         several = candidates.shape[1]
@@ -78,18 +80,22 @@ class Planned:
         seed = int(torch.randint(2**31, (), generator=self.generator))
         worth = self.values(*asked, seed=seed).cpu()
         best = worth.unflatten(0, (-1, several)).argmax(dim=1)
-        self.spent.append((time.process_time() - start) / len(cars))
-        return [_held(row) for row in candidates[torch.arange(len(best)), best, 0].numpy()]
+        self.spent.append((time.process_time() - start) / len(episodes))
+        return list(candidates[torch.arange(len(best)), best, 0].numpy())
 
 
-def _held(row: np.ndarray) -> Held:
-    return Held(row[: len(COMMANDS)].tolist())
+def world_of(name: str, tokenizer: str, fps: float) -> World:
+    opened = load_tokenizer(tokenizer)
+    return Tracks(opened, fps) if name == CARRACING else Stages(opened, fps, name)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.mpc", description=__doc__)
-    parser.add_argument("store", type=Path, help="token store of CarRacing with rewards")
+    parser.add_argument("store", type=Path, help="token store of the world, with rewards")
     parser.add_argument("models", nargs="*", help="checkpoints to plan with")
+    parser.add_argument("--world", choices=[CARRACING, *TASKS], default=CARRACING)
+    parser.add_argument("--tokenizer", default=CARRACING, help="that of the store")
+    parser.add_argument("--smooth", type=float, default=1.0, help="seconds of rewards, averaged")
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--candidates", type=int, default=12)
@@ -99,7 +105,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--write", action="store_true", help="append to docs/results.md")
     args = parser.parse_args()
-    store, tokenizer = TokenStore(args.store), load_tokenizer(TOKENIZER)
+    store = TokenStore(args.store)
+    world = world_of(args.world, args.tokenizer, store.spec.fps)
     trained = store.drives("train")
     recorded = RecordedActions(trained, args.horizon)
     rng = np.random.default_rng(0)
@@ -107,7 +114,8 @@ def main() -> None:
     @cache
     def head_of(stack: int) -> RewardHead:
         column = store.columns.index(REWARD)
-        known = rewarded(trained, column, store.spec.grid[1:], stack, FRAMES_PER_S)
+        span = max(1, round(args.smooth * world.fps))
+        known = rewarded(trained, column, store.spec.grid[1:], stack, span)
         head = fit_rewards(*known, store.spec, REWARD_STEPS, convolutions=CONVOLUTIONS)
         return head.to(args.device)
 
@@ -118,35 +126,33 @@ def main() -> None:
         values = ActionValues(network, head, PlanningConfig().gamma, samples)
         return Planned(values, recorded, args.candidates, args.device)
 
-    def at_random(cars: Sequence[CarOnTrack]) -> list[object]:
-        picked = rng.integers(len(recorded.before), size=len(cars))
-        return [_held(row) for row in recorded.before[picked]]
+    def at_random(episodes: Sequence[Episode]) -> Sequence[Row]:
+        return list(recorded.before[rng.integers(len(recorded.before), size=len(episodes))])
 
     planners = {name: planning(name) for name in args.models}
     policies: dict[str, Policy] = {
         "random": at_random,
-        "scripted": lambda cars: [car.scripted for car in cars],
+        "scripted": lambda episodes: [None] * len(episodes),
         **planners,
     }
-    steps = round(args.seconds * FRAMES_PER_S)
+    steps = round(args.seconds * world.fps)
     past = max((planned.values.most_frames for planned in planners.values()), default=1)
     cells, numbers = [], range(args.episodes)
-    tracks, returns = [str(number) for number in numbers], {}
+    names, returns = [str(number) for number in numbers], {}
     for name, policy in policies.items():
-        courses = [Course(number, steps, FRAMES_PER_S, past, TOKENIZER) for number in numbers]
-        cars = [CarOnTrack(course, tokenizer) for course in courses]
-        returns[name] = np.array(driven(cars, policy, steps))
+        episodes = [world.start(number, past) for number in numbers]
+        returns[name] = np.array(played(episodes, policy, steps))
         found = returns[name], returns[name] - returns["random"]
-        own, more = (interval(vars(mean_over_drives(one, tracks))) for one in found)
+        own, more = (interval(vars(mean_over_drives(one, names))) for one in found)
         cost = f"{np.mean(policy.spent):.3f}" if isinstance(policy, Planned) else ""
         cells.append([name, own, more, cost])
         print(*cells[-1], returns[name].round(1), flush=True)
-    told = f"{args.episodes} unseen tracks of {args.seconds:g} s, {args.candidates} candidates, "
+    told = f"{args.episodes} unseen episodes of {args.seconds:g} s, {args.candidates} candidates, "
     told += f"a rollout of {args.horizon} frames, {args.samples} per candidate, on {args.device}"
     table = markdown_table(
-        ["policy", "return", "more than random, track by track", "CPU s per decision"], cells
+        ["policy", "return", "more than random, one by one", "CPU s per decision"], cells
     )
-    report(f"MPC on CarRacing: {told}\n\n{table}", args.write)
+    report(f"MPC on {world.name}: {told}\n\n{table}", args.write)
 
 
 if __name__ == "__main__":
