@@ -12,6 +12,7 @@ from training.ranges import one_of
 from training.watch.free_threads import FreeThreads
 from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.config import WAYS, Sampling
+from worldmodel.decoding.native.step import NativeStep
 from worldmodel.decoding.quantized import Int8Cache, Int8Linear
 from worldmodel.decoding.sampling import sample
 from worldmodel.dynamics.actions.layers import UNMOVED
@@ -45,6 +46,7 @@ class CachedDecoder(RowDecoder):
         fixed_shapes: whether single positions run as a CUDA graph does; on a GPU they do.
         compiled: whether those are compiled too.
         threads: sets the number of threads before every pass.
+        native: computes the passes over few positions, on a CPU.
 
     Raises:
         BadInput: an unknown window, slide_steps out of range, or "roll" with learned or
@@ -54,6 +56,7 @@ class CachedDecoder(RowDecoder):
     model: GPT
     compiled = False
     threads: FreeThreads | None = None
+    native: NativeStep | None = None
 
     def __init__(
         self,
@@ -180,6 +183,9 @@ class CachedDecoder(RowDecoder):
 
     def _passed(self, x: Tensor, rope: Rope | None, alone: bool) -> tuple[Tensor, Tensor]:
         """Last hidden states and logits of new positions, now in the cache."""
+        if self.native is not None and self.native.takes(x, self.cache):
+            x = self.native(x, rope, self.cache)
+            return x, self.model.logits(x).float()
         alone = alone and not torch.is_autocast_enabled()  # a graph outlives what autocast casts
         if self.fixed_shapes and alone and type(self.cache) is KVCache:
             if self._one is None or self._one.cache is not self.cache:

@@ -26,6 +26,7 @@ WAYS = {
     "draft": ("previous", "jacobi", "model"),
     "order": ("random", "confidence"),
     "threads": ("all", "free"),
+    "kernel": ("torch", "native"),
 }
 CONDITIONS = ("actions", "text", "both")
 
@@ -157,6 +158,8 @@ class DecodingConfig:
         order: of maskgit: which tokens settle first: random | confidence.
         threads: of a GPT on a CPU: all | free (as many as other processes leave cores, looked at
             all the time; tokens may then differ by rounding).
+        kernel: of a GPT on a CPU: torch | native (passes over few positions run in a C function,
+            compiled here at first use; equal to rounding).
     """
 
     method: str = "auto"
@@ -170,6 +173,7 @@ class DecodingConfig:
     num_steps: int | None = None
     order: str | None = None
     threads: str | None = None
+    kernel: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("slide_steps", "num_draft", "lag", "num_steps"):

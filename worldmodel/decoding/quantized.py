@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Int8, UInt8
 from torch import Tensor, nn
 
 from worldmodel.dynamics.cache import KVCache
@@ -127,11 +127,18 @@ class Int8Linear(nn.Module):
             out = out[..., : self.num_outputs]
         return out * self.scale if self.bias is None else self.bias.addcmul(out, self.scale)
 
+    def rows(self) -> Int8[Tensor, "output input"]:
+        """A copy of the unscaled weights, an output per row."""
+        weight = self._tiles().permute(0, 2, 1).flatten(0, 1)[: self.num_outputs]
+        return weight.bitwise_xor(128).view(torch.int8)
+
     def _floats(self) -> Float[Tensor, "input tiled"]:
         """Unscaled float32 weights; the last tile is padded."""
         weight = torch.empty(self.num_inputs, self.num_tiles, self.width)
-        table = self.table.view(self.num_tiles, self.num_inputs, -1)
-        return weight.copy_(table[..., : self.width].transpose(0, 1)).flatten(1).sub_(128)
+        return weight.copy_(self._tiles().transpose(0, 1)).flatten(1).sub_(128)
+
+    def _tiles(self) -> UInt8[Tensor, "tile input width"]:
+        return self.table.view(self.num_tiles, self.num_inputs, -1)[..., : self.width]
 
 
 class Int8Cache(KVCache):

@@ -19,6 +19,7 @@ from worldmodel.decoding.config import WAYS, Sampling
 from worldmodel.decoding.diagonal import DiagonalDecoder
 from worldmodel.decoding.drafts import Draft, FrameDraft, Jacobi, TokenDraft
 from worldmodel.decoding.maskgit import MaskGIT
+from worldmodel.decoding.native.step import native_step
 from worldmodel.decoding.occupancy import ONE_FRAME, OccupancyDecoder
 from worldmodel.decoding.raster import Decoder
 from worldmodel.decoding.speculative import SpeculativeDecoder
@@ -51,7 +52,7 @@ class Method:
     @property
     def options(self) -> list[str]:
         named = list(signature(self.open).parameters)[2:]
-        return [*named, "dtype", "threads"] if self.kind is GPT else named
+        return [*named, "dtype", "threads", "kernel"] if self.kind is GPT else named
 
 
 def speculative(
@@ -134,8 +135,8 @@ def open_decoder(
 
     Args:
         method: a name in `METHODS`, or "auto".
-        options: arguments of the method's decoder, and for a GPT `dtype` (see `for_decoding`) and
-            `threads` (see `DecodingConfig`). None is the method's own choice.
+        options: arguments of the method's decoder, and for a GPT `dtype` (see `for_decoding`),
+            `threads` and `kernel` (see `DecodingConfig`). None is the method's own choice.
 
     Raises:
         BadInput: a method that this kind of model cannot do (says which can), an option that
@@ -157,10 +158,15 @@ def open_decoder(
     if not isinstance(model, GPT):
         return METHODS[chosen].open(model, sampling, **options)
     one_of(WAYS["threads"], threads=(threads := options.pop("threads", "all")))
+    one_of(WAYS["kernel"], kernel=(kernel := options.pop("kernel", "torch")))
+    if kernel == "native" and chosen == "portable":
+        raise BadInput("decoding.method=portable has its own arithmetic; leave decoding.kernel out")
     model = for_decoding(model, options.pop("dtype", None))
-    decoder = METHODS[chosen].open(model, sampling, **options)
+    decoder = cast(CachedDecoder, METHODS[chosen].open(model, sampling, **options))
     if threads == "free" and next(model.parameters()).device.type == "cpu":
-        cast(CachedDecoder, decoder).threads = FreeThreads()
+        decoder.threads = FreeThreads()
+    if kernel == "native":
+        decoder.native = native_step(model)
     return decoder
 
 

@@ -1,0 +1,236 @@
+/* Sums of products of 16 lanes: GCC and clang turn these vectors into what the machine has. */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#include <stddef.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum { LANES = 16, BATCH = 6 };
+typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t words __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t halves __attribute__((vector_size(32), aligned(2), may_alias));
+typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
+#define INLINE static inline __attribute__((always_inline, unused))
+#define UNROLL _Pragma("GCC unroll 8")
+
+INLINE void rest(void) {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
+
+INLINE vec lanes_float(const float *p) { return *(const vec *)p; }
+INLINE vec lanes_bfloat16(const uint16_t *p) {
+  return (vec)(__builtin_convertvector(*(const halves *)p, words) << 16);
+}
+INLINE vec lanes_int8(const int8_t *p) {
+#ifdef __AVX512F__
+  return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)));
+#else
+  vec v;
+  for (int i = 0; i < LANES; i++) v[i] = p[i];
+  return v;
+#endif
+}
+INLINE vec lanes_uint8(const uint8_t *p) { /* 128 stands for 0 */
+#ifdef __AVX512F__
+  __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p));
+  return (vec)_mm512_cvtepi32_ps(_mm512_sub_epi32(wide, _mm512_set1_epi32(128)));
+#else
+  vec v;
+  for (int i = 0; i < LANES; i++) v[i] = (float)p[i] - 128;
+  return v;
+#endif
+}
+
+INLINE vec first(const float *x, int64_t count) {
+  float lanes[LANES] = {0};
+  memcpy(lanes, x, count * sizeof(float));
+  return lanes_float(lanes);
+}
+
+INLINE float total(vec v) {
+  union { vec whole; vec8 half[2]; } a = {v};
+  union { vec8 whole; vec4 half[2]; } b = {a.half[0] + a.half[1]};
+  vec4 c = b.half[0] + b.half[1];
+  return (c[0] + c[2]) + (c[1] + c[3]);
+}
+
+/* R rows of weights times B rows of x: one sum of 16 lanes each; what is missing at the end is 0.
+ * So a longer row of which the rest is 0 has the same sum, bit by bit. */
+#define DOTS(NAME, TYPE)                                                                           \
+  INLINE void tile_##NAME(const TYPE *w, int64_t apart, int64_t cols, const float *x, int64_t ldx, \
+                          const int R, const int B, float *y, int64_t ldy) {                       \
+    enum { UNIT = 64 / sizeof(TYPE) };                                                             \
+    vec acc[4][BATCH];                                                                             \
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int b = 0; b < B; b++) acc[r][b] = (vec){0};    \
+    int64_t k = 0;                                                                                 \
+    for (; k + UNIT <= cols; k += UNIT) UNROLL for (int r = 0; r < R; r++) {                       \
+        __builtin_prefetch(w + (r + R) * apart + k, 0, 2);                                         \
+        UNROLL for (int u = 0; u < UNIT; u += LANES) {                                             \
+          vec v = lanes_##NAME(w + r * apart + k + u);                                             \
+          UNROLL for (int b = 0; b < B; b++) acc[r][b] += v * *(const vec *)(x + b * ldx + k + u); \
+        }                                                                                          \
+      }                                                                                            \
+    for (; k + LANES <= cols; k += LANES) UNROLL for (int r = 0; r < R; r++) {                     \
+        vec v = lanes_##NAME(w + r * apart + k);                                                   \
+        UNROLL for (int b = 0; b < B; b++) acc[r][b] += v * *(const vec *)(x + b * ldx + k);       \
+      }                                                                                            \
+    if (k < cols) UNROLL for (int r = 0; r < R; r++) {                                             \
+        TYPE last[LANES] = {0};                                                                    \
+        memcpy(last, w + r * apart + k, (cols - k) * sizeof(TYPE));                                \
+        vec v = lanes_##NAME(last);                                                                \
+        UNROLL for (int b = 0; b < B; b++) acc[r][b] += v * first(x + b * ldx + k, cols - k);      \
+      }                                                                                            \
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int b = 0; b < B; b++)                          \
+      y[b * ldy + r] = total(acc[r][b]);                                                           \
+  }                                                                                                \
+  INLINE void rows_##NAME(const TYPE *w, int64_t apart, int64_t cols, const float *x, int64_t ldx, \
+                          const int R, int64_t many, float *y, int64_t ldy) {                      \
+    int64_t b = 0;                                                                                 \
+    for (; b + 6 <= many; b += 6)                                                                  \
+      tile_##NAME(w, apart, cols, x + b * ldx, ldx, R, 6, y + b * ldy, ldy);                       \
+    for (; b + 2 <= many; b += 2)                                                                  \
+      tile_##NAME(w, apart, cols, x + b * ldx, ldx, R, 2, y + b * ldy, ldy);                       \
+    if (b < many) tile_##NAME(w, apart, cols, x + b * ldx, ldx, R, 1, y + b * ldy, ldy);           \
+  }                                                                                                \
+  /* y[b][row] = sum over k of w[row][k] x[b][k]; rows of w are `apart` numbers apart. */          \
+  static void dots_##NAME(const TYPE *w, int64_t apart, int64_t rows, int64_t cols, const float *x,\
+                          int64_t ldx, int64_t many, float *y, int64_t ldy) {                      \
+    int64_t r = 0;                                                                                 \
+    for (; r + 4 <= rows; r += 4) rows_##NAME(w + r * apart, apart, cols, x, ldx, 4, many, y + r, ldy); \
+    for (; r < rows; r++) rows_##NAME(w + r * apart, apart, cols, x, ldx, 1, many, y + r, ldy);    \
+  }
+DOTS(float, float)
+DOTS(bfloat16, uint16_t)
+DOTS(int8, int8_t)
+
+INLINE float dot(const float *a, const float *b, int64_t size) {
+  float y;
+  rows_float(a, 0, size, b, 0, 1, 1, &y, 0);
+  return y;
+}
+
+INLINE float sum(const float *x, int64_t size) {
+  vec all = {0};
+  int64_t i = 0;
+  for (; i + LANES <= size; i += LANES) all += *(const vec *)(x + i);
+  if (i < size) all += first(x + i, size - i);
+  return total(all);
+}
+
+/* e^x to 2 ulp: 2^n times a polynomial (Cephes). */
+INLINE float exponential(float x) {
+  x = x < -87 ? -87 : x > 87 ? 87 : x;
+  float n = rintf(x * 1.44269504f), r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  float y = 1.9875691500e-4f;
+  y = y * r + 1.3981999507e-3f;
+  y = y * r + 8.3334519073e-3f;
+  y = y * r + 4.1665795894e-2f;
+  y = y * r + 1.6666665459e-1f;
+  y = y * r + 5.0000001201e-1f;
+  union { int32_t word; float number; } power = {((int32_t)n + 127) << 23};
+  return (y * r * r + r + 1) * power.number;
+}
+
+/* x becomes e^(x - most); returns the most, and the sum. */
+INLINE float exponentials(float *x, int64_t size, float *all) {
+  float most = -1e30f;
+  for (int64_t i = 0; i < size; i++) most = x[i] > most ? x[i] : most;
+  for (int64_t i = 0; i < size; i++) x[i] = exponential(x[i] - most);
+  *all = sum(x, size);
+  return most;
+}
+
+INLINE void activate(float *y, const float *gate, int64_t kind, int64_t size) {
+  if (kind == 0)
+    for (int64_t i = 0; i < size; i++) {
+      float z = 1.5957691216f * (y[i] + 0.044715f * y[i] * y[i] * y[i]);
+      y[i] = y[i] / (1 + exponential(-z)); /* (1 + tanh(z / 2)) / 2 is the sigmoid of z */
+    }
+  else if (kind == 1)
+    for (int64_t i = 0; i < size; i++) y[i] *= 0.5f * (1 + erff(y[i] * 0.70710678f));
+  else
+    for (int64_t i = 0; i < size; i++) y[i] *= gate[i] / (1 + exponential(-gate[i]));
+}
+
+/* scores[b][position] = sum over c of query[b][c] keys[c][position]; `left` positions of a row may be
+ * read, and scores has room for whole vectors. */
+static void scores_float(const float *keys, int64_t room, int64_t left, int64_t size,
+                         int64_t count, const float *query, int64_t many, float *scores, int64_t lds) {
+  for (int64_t b = 0; b < many; b++) {
+    const float *q = query + b * size;
+    int64_t at = 0;
+#define BLOCK(WIDE)                                                                              \
+  for (; at + WIDE * LANES <= count; at += WIDE * LANES) {                                       \
+    vec acc[WIDE];                                                                               \
+    UNROLL for (int i = 0; i < WIDE; i++) acc[i] = (vec){0};                                     \
+    for (int64_t c = 0; c < size; c++) UNROLL for (int i = 0; i < WIDE; i++) {                   \
+        const float *k = keys + c * room + at + i * LANES;                                       \
+        __builtin_prefetch(k + WIDE * LANES, 0, 2);                                              \
+        acc[i] += q[c] * *(const vec *)k;                                                        \
+      }                                                                                          \
+    UNROLL for (int i = 0; i < WIDE; i++) *(vec *)(scores + b * lds + at + i * LANES) = acc[i];  \
+  }
+    BLOCK(8)
+    BLOCK(1)
+    if (at < count) { /* the rest of a row may be read, but is not written yet */
+      vec acc = {0};
+      for (int64_t c = 0; c < size; c++) {
+        const float *k = keys + c * room + at;
+        acc += q[c] * (at + LANES <= left ? lanes_float(k) : first(k, count - at));
+      }
+      *(vec *)(scores + b * lds + at) = acc;
+    }
+  }
+}
+
+/* The same for one tile of 96 positions in bytes. */
+static void scores_int8(const uint8_t *keys, int64_t line, int64_t size, const float *scales,
+                        const float *query, int64_t many, float *scores, int64_t lds) {
+  for (int64_t b = 0; b < many; b++) {
+    vec acc[6] = {{0}, {0}, {0}, {0}, {0}, {0}};
+    for (int64_t c = 0; c < size; c++) {
+      if (!b) __builtin_prefetch(keys + c * line + size * line, 0, 2);
+      UNROLL for (int i = 0; i < 6; i++)
+        acc[i] += query[b * size + c] * lanes_uint8(keys + c * line + i * LANES);
+    }
+    UNROLL for (int i = 0; i < 6; i++)
+      *(vec *)(scores + b * lds + i * LANES) = acc[i] * *(const vec *)(scales + i * LANES);
+  }
+}
+
+/* value[b][c] = sum over positions of weights[b][position] times the bytes of a row, scaled. */
+static void values_int8(const uint8_t *rows, int64_t size, int64_t count, const float *weights,
+                        int64_t ldw, int64_t many, float *value) {
+  int64_t line = size + 8;
+  for (int64_t b = 0; b < many; b++) {
+    int64_t c = 0;
+#define WIDE_ROW(WIDE)                                                                             \
+  for (; c + WIDE * LANES <= size; c += WIDE * LANES) {                                            \
+    vec acc[WIDE];                                                                                 \
+    UNROLL for (int i = 0; i < WIDE; i++) acc[i] = (vec){0};                                       \
+    for (int64_t at = 0; at < count; at++) {                                                       \
+      const uint8_t *row = rows + at * line;                                                       \
+      float by = weights[b * ldw + at] * *(const vec_scale *)(row + size);                         \
+      if (!b) __builtin_prefetch(row + 4096, 0, 2);                                                \
+      UNROLL for (int i = 0; i < WIDE; i++) acc[i] += by * lanes_uint8(row + c + i * LANES);       \
+    }                                                                                              \
+    UNROLL for (int i = 0; i < WIDE; i++) *(vec *)(value + b * size + c + i * LANES) = acc[i];     \
+  }
+    typedef float vec_scale __attribute__((aligned(1), may_alias));
+    WIDE_ROW(4)
+    WIDE_ROW(1)
+    for (; c < size; c++) {
+      float all = 0;
+      for (int64_t at = 0; at < count; at++) {
+        const uint8_t *row = rows + at * line;
+        all += weights[b * ldw + at] * *(const vec_scale *)(row + size) * ((float)row[c] - 128);
+      }
+      value[b * size + c] = all;
+    }
+  }
+}

@@ -1,0 +1,176 @@
+"""Binds a GPT and its cache to the C function, and says which networks it computes."""
+
+import ctypes
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from worldmodel.decoding.native.build import NoLibrary, library
+from worldmodel.decoding.quantized import Int8Cache, Int8Linear
+from worldmodel.dynamics.cache import KVCache
+from worldmodel.dynamics.gpt.blocks import Block
+from worldmodel.dynamics.gpt.model import GPT
+from worldmodel.dynamics.positions import Rope
+
+MOST_ROWS = 32  # for more, the products of torch are as fast
+KINDS = (torch.float32, torch.bfloat16, torch.int8)
+MLPS = {("gelu", "tanh"): 0, ("gelu", "none"): 1}
+SWIGLU = 2
+NUMBERS = (
+    "num_layers dim heads kv_heads head_dim hidden weight_kind rms mlp_kind int8_cache capacity "
+    "rows new_positions length threads"
+)
+
+
+class Call(ctypes.Structure):
+    """`Step` of step.c."""
+
+    _fields_ = (
+        ("layers", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in NUMBERS.split()),
+        *((name, ctypes.c_void_p) for name in ("x", "cos", "sin", "out", "arena")),
+        *((name, ctypes.c_double) for name in ("eps", "qk_eps", "scale")),
+    )
+
+
+def why_not_native(model: GPT) -> str | None:
+    """What of this network the C function does not compute; None if nothing."""
+    config, weight = model.config, model.embed.weight
+    block = cast(Block, model.blocks[0])
+    if weight.device.type != "cpu":
+        return f"the model is on {weight.device}"
+    if config.context_dim:
+        return "cross-attention to captions"
+    if block.acting is not None:
+        return f"layout.action_input={config.layout.action_input}"
+    if config.sinusoid:
+        return "sinusoid=true"
+    if _dtype(block.up) not in KINDS:
+        return f"weights in {_dtype(block.up)}"
+    return None
+
+
+def native_step(model: GPT) -> "NativeStep | None":
+    """The step of a model made by `for_decoding`; None, and a line that says why, where none is."""
+    reason = why_not_native(model)
+    if reason is None:
+        try:
+            return NativeStep(model)
+        except NoLibrary as error:
+            reason = str(error)
+    print(f"note: decoding.kernel=native: {reason}; torch computes instead")
+    return None
+
+
+class NativeStep:
+    """Runs new positions of every row through all blocks; the cache gains keys and values.
+
+    Args:
+        model: made by `for_decoding`, and one that `why_not_native` has no word against. Its
+            weights are laid out anew; their values stay.
+
+    Raises:
+        NoLibrary: the C function cannot be compiled here.
+    """
+
+    def __init__(self, model: GPT) -> None:
+        self.library = library()
+        config, block = model.config, cast(Block, model.blocks[0])
+        self.held: list[Tensor] = []  # what the C function points to
+        self.layers = [self._layer(cast(Block, block)) for block in model.blocks]
+        self.cache: KVCache | None = None
+        self.arena = torch.empty(0)
+        self.call = Call(
+            num_layers=config.num_layers,
+            dim=config.dim,
+            heads=config.num_heads,
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            hidden=config.hidden,
+            weight_kind=KINDS.index(_dtype(block.up)),
+            rms=config.norm == "rms",
+            mlp_kind=MLPS.get((config.mlp, config.gelu), SWIGLU),
+            eps=config.norm_eps,
+            qk_eps=config.qk_norm_eps,
+            scale=block.attention.shape.scale,
+        )
+
+    def takes(self, x: Float[Tensor, "row new dim"], cache: KVCache) -> bool:
+        """Whether these positions and this cache are computed here."""
+        known = type(cache) in (KVCache, Int8Cache) and cache.keys.dtype != torch.bfloat16
+        return known and x.shape[0] * x.shape[1] <= MOST_ROWS
+
+    def __call__(
+        self, x: Float[Tensor, "row new dim"], rope: Rope | None, cache: KVCache
+    ) -> Float[Tensor, "row new dim"]:
+        """The last hidden states; keys and values are written from `cache.length` on."""
+        if cache is not self.cache:
+            self._bind(cache)
+        call, x = self.call, x.float().contiguous()
+        turns = () if rope is None else (rope.cos.contiguous(), rope.sin.contiguous())
+        out = torch.empty_like(x)
+        call.rows, call.new_positions = x.shape[:2]
+        call.length, call.threads = cache.length, torch.get_num_threads()
+        call.x, call.out = x.data_ptr(), out.data_ptr()
+        call.cos, call.sin = (part.data_ptr() for part in turns) if turns else (None, None)
+        call.arena = self.arena.data_ptr()
+        size = self.library.arena_size(ctypes.byref(call))
+        if size > len(self.arena):
+            self.arena = torch.empty(size)
+            call.arena = self.arena.data_ptr()
+        self.library.step(ctypes.byref(call))
+        return out
+
+    def _bind(self, cache: KVCache) -> None:
+        """Point every layer to its part of a cache."""
+        eight = isinstance(cache, Int8Cache)
+        scales: Any = cache.key_scales if isinstance(cache, Int8Cache) else [None] * len(cache.keys)
+        table = [
+            [*layer, keys.data_ptr(), values.data_ptr(), 0 if scale is None else scale.data_ptr()]
+            for layer, keys, values, scale in zip(
+                self.layers, cache.keys, cache.values, scales, strict=True
+            )
+        ]
+        self.cache, self.table = cache, torch.tensor(table, dtype=torch.int64)
+        self.call.layers = self.table.data_ptr()
+        self.call.int8_cache = eight
+        self.call.capacity = cache.values.shape[3] if eight else cache.values.stride(-1)
+
+    def _layer(self, block: Block) -> list[int]:
+        """The places of a layer's weights, in the order of `Layer` of step.c."""
+        attention = block.attention
+        gate = block.gate if block.mlp == "swiglu" else None
+        matrices = attention.qkv, attention.proj, block.up, gate, block.down
+        vectors: list[Tensor | None] = []
+        for norm in (block.attention_norm, block.mlp_norm):
+            vectors += [getattr(norm, "weight", None), getattr(norm, "bias", None)]
+        for own in (attention.query_norm, attention.key_norm):
+            vectors.append(None if own is None else own.weight)
+        places = [place for matrix in matrices for place in self._matrix(matrix)]
+        return places + [self._place(vector) for vector in vectors]
+
+    def _matrix(self, linear: nn.Module | None) -> list[int]:
+        if linear is None:
+            return [0] * 5
+        if isinstance(linear, Int8Linear):
+            weight = linear.rows()
+            parts: list[Tensor | None] = [linear.scale, linear.bias]
+            self.held.append(weight)
+        else:
+            assert isinstance(linear, nn.Linear)
+            linear.weight.data = weight = linear.weight.data.contiguous()
+            parts = [None, linear.bias]
+        return [weight.data_ptr(), *(self._place(part) for part in parts), *weight.shape]
+
+    def _place(self, vector: Tensor | None) -> int:
+        """Where these numbers stand in float32."""
+        if vector is None:
+            return 0
+        self.held.append(vector.detach().float().contiguous())
+        return self.held[-1].data_ptr()
+
+
+def _dtype(linear: nn.Module) -> torch.dtype:
+    return torch.int8 if isinstance(linear, Int8Linear) else cast(nn.Linear, linear).weight.dtype
