@@ -84,11 +84,13 @@ from worldmodel.proving_ground.config import (
 from worldmodel.video_decoder.config import (
     DecodedMediaConfig,
     DecoderClipsConfig,
-    DiffusionDecoderConfig,
     JudgeVideoSettings,
-    OnePassDecoderConfig,
     VideoDecoderModuleConfig,
     VideoDecodingConfig,
+)
+from worldmodel.video_decoder.networks.config import (
+    DiffusionDecoderConfig,
+    OnePassDecoderConfig,
 )
 
 CALLBACKS = "lightning.pytorch.callbacks"
@@ -98,12 +100,13 @@ register_sections("train", TRAINING)
 PATHS, DATA = {"paths": PathSettings}, {"data": DataRoot}
 EVIDENCE: dict[str, type] = {**DATA, "data.source": SourceRoot, **PATHS}
 DECODING: dict[str, type] = {"decoding": DecodingConfig, **EVIDENCE}
+SHOWN: dict[str, type] = {"video": VideoDecodingConfig, **DECODING}
 COMMANDS: dict[str, dict[str, type]] = {
-    "eval": {"": EvalSettings, **DECODING},
+    "eval": {"": EvalSettings, **SHOWN},
     "commands/attainable": {"": AttainableSettings, **DATA, **PATHS},
     "commands/decoding_bench": {"": DecodingBenchSettings, **EVIDENCE},
-    "commands/rollout": {"": RolloutSettings, "video": VideoDecodingConfig, **DECODING},
-    "commands/drive": {"": DriveSettings, **DECODING},
+    "commands/rollout": {"": RolloutSettings, **SHOWN},
+    "commands/drive": {"": DriveSettings, **SHOWN},
     "commands/video_decoder": {"": JudgeVideoSettings, "video": VideoDecodingConfig, **EVIDENCE},
     "commands/heads": {"": HeadsSettings, **EVIDENCE},
     "commands/proving_ground": {
@@ -122,8 +125,8 @@ COMMANDS: dict[str, dict[str, type]] = {
 }
 for command, sections in COMMANDS.items():
     register_sections(command, sections)
-COMPARED = {"": CompareModelsSettings, **DECODING}
-register_sections("commands/compare_models", COMPARED, given=DECODING)  # after all of eval
+COMPARED = {"": CompareModelsSettings, **SHOWN}
+register_sections("commands/compare_models", COMPARED, given=SHOWN)  # after all of eval
 register("optimizer", "adamw", AdamWConfig)
 register("optimizer", "muon", MuonConfig)
 QUANTIZERS = {

@@ -1,14 +1,11 @@
 """Pictures of a tokenizer in training."""
 
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from einops import rearrange
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,8 +14,7 @@ from drives.clips.preprocessing import to_uint8
 from tokenizer.config import FrameMediaConfig
 from tokenizer.networks.kinds import build_network
 from training.checkpoints.sharded import full_copy
-from training.watch.loggers import log_media
-from training.watch.media import Media
+from training.watch.media import Media, log_picture
 
 
 class ReconstructionMedia(Media):
@@ -46,10 +42,7 @@ class ReconstructionMedia(Media):
             to_uint8(torch.stack([frames, self.shown(network, frames)])),
             "row n c h w -> (row h) (n w) c",
         )
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "reconstructions.png"
-            Image.fromarray(grid.cpu().numpy()).save(file)
-            log_media(trainer, "rollout/reconstructions", [file])
+        log_picture(trainer, "rollout/reconstructions", grid)
 
     def shown(self, network: Any, frames: Tensor) -> Tensor:
         """The lower row: reconstructions of the frames, in [-1, 1]."""

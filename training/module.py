@@ -115,3 +115,21 @@ class TrainedModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[MANIFEST_KEY] = self.manifest
+
+
+class NetworkModule(TrainedModule):
+    """A module that trains one network, which has `blocks` and `recompute`."""
+
+    network: Any
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.network
+
+    @property
+    def trained_layers(self) -> Iterable[Any]:
+        return self.network.blocks
+
+    @property
+    def recomputing(self) -> Iterable[Any]:
+        return [self.network]

@@ -67,6 +67,8 @@ class DriveSettings:
     Attributes:
         ckpt: a shipped model, a run folder (its newest checkpoint) or a checkpoint folder.
         tokenizer: of the model's tokens, where it is another or not known.
+        video_decoder: a run or checkpoint of a video decoder, which makes the frames in place of
+            the tokenizer's own decoder; null: none.
         split: whose drives give the clips that a dream begins with.
         prompt_steps: real time steps before a dream; null: the context of the model.
         out: folder of what is saved.
@@ -79,6 +81,7 @@ class DriveSettings:
 
     ckpt: str
     tokenizer: str | None = None
+    video_decoder: str | None = None
     split: str = "test"
     prompt_steps: int | None = None
     out: str = "${paths.runs}/dreams"

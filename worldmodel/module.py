@@ -1,7 +1,6 @@
 """The Lightning module of a world model: teacher-forced cross entropy."""
 
 import math
-from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,7 +11,7 @@ from drives.tokens.store import TokenSpec
 from training.checkpoints.sharded import shard
 from training.config import AdamWConfig
 from training.errors import BadInput
-from training.module import TrainedModule
+from training.module import NetworkModule
 from training.optimization.self_compression import learn_depths, price, weight_bits
 from training.watch.throughput import Work
 from worldmodel.conditioning.dropout import ConditionShares
@@ -27,7 +26,7 @@ from worldmodel.load import current_name, manifest_of
 from worldmodel.windows import TokenClip
 
 
-class WorldModelModule(TrainedModule):
+class WorldModelModule(NetworkModule):
     """A world model of any kind (`worldmodel.dynamics`).
 
     Args:
@@ -82,18 +81,6 @@ class WorldModelModule(TrainedModule):
         self.manifest = manifest_of(network, spec, action_names)
         if self.texts is not None:
             self.manifest["text"] = self.texts.describe()
-
-    @property
-    def trained(self) -> Dynamics:
-        return self.network
-
-    @property
-    def trained_layers(self) -> Iterable[Any]:
-        return self.network.blocks
-
-    @property
-    def recomputing(self) -> list[Any]:
-        return [self.network]
 
     def configure_model(self) -> None:
         shard(self.network.blocks, self.network, self.trainer)

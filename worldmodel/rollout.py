@@ -36,9 +36,6 @@ from worldmodel.evaluation.pixels import captions_of
 from worldmodel.evaluation.provenance.trained_clips import refuse_trained
 from worldmodel.evaluation.report.strips import Panel, write_strip
 from worldmodel.load import WorldModel, load_world_model
-from worldmodel.video_decoder.config import VideoDecodingConfig
-from worldmodel.video_decoder.decoder import TokenVideoDecoder
-from worldmodel.video_decoder.load import video_decoder_for
 from worldmodel.windows import TokenClip, TokenWindows, collate
 
 SHOWN = 4  # clips in the pictures
@@ -153,7 +150,6 @@ def write_pictures(
     made: Rollouts,
     evidence: Evidence,
     device: str,
-    video: TokenVideoDecoder | None = None,
 ) -> list[Path]:
     """Write the first clips side by side: decoded real tokens, if there are any, then futures.
 
@@ -163,7 +159,8 @@ def write_pictures(
     assert evidence.tokenizer is not None
     tokens = made.clips.tokens[:SHOWN]
     leads = leads_of(made.windows, made.ids[:SHOWN])
-    decoder = ClipDecoder(evidence.tokenizer.to(device), tokens, made.prompt_steps, leads, video)
+    tokenizer, video = evidence.tokenizer.to(device), evidence.video
+    decoder = ClipDecoder(tokenizer, tokens, made.prompt_steps, leads, video)
     panels: list[Panel] = []
     if tokens.shape[1] > made.prompt_steps:
         panels.append(("tokenizer" if video is None else "real tokens", decoder.real().cpu()))
@@ -179,7 +176,6 @@ def write_drives(
     made: Rollouts,
     evidence: Evidence,
     notes: dict[str, Any],
-    video: TokenVideoDecoder | None = None,
 ) -> None:
     """Write a drive `clip-N-future-M` per future: decoded frames, the actions, the captions.
 
@@ -187,7 +183,7 @@ def write_drives(
         BadInput: a token is not in the tokenizer's vocabulary.
     """
     assert evidence.tokenizer is not None
-    spec, names = evidence.store.spec, evidence.store.action_names
+    spec, names, video = evidence.store.spec, evidence.store.action_names, evidence.video
     for number, futures in enumerate(made.futures):
         here = slice(number, number + 1)
         leads = leads_of(made.windows, made.ids[here])
@@ -251,10 +247,8 @@ def write(cfg: DictConfig) -> None:
         raise BadInput(
             "drives=true: frames need the tokenizer; give tokenizer=FOLDER (docs/gpt.md)"
         )
-    how = VideoDecodingConfig(**values["video"])
-    fps = evidence.store.spec.fps
-    video = video_decoder_for(cfg.video_decoder, evidence.tokenizer, fps, how, device)
-    least_steps = 0 if video is None else video.network.config.window_frames
+    evidence = evidence.decoded_by(cfg.video_decoder, values["video"], device)
+    least_steps = 0 if evidence.video is None else evidence.video.window_frames
     made = imagine(model, evidence.store, config, device, least_steps)
     sweep_leftovers(out.parent)
     with written_whole(out) as partial:
@@ -262,12 +256,10 @@ def write(cfg: DictConfig) -> None:
         facts = {"checkpoint": str(model.path), "prompt_steps": made.prompt_steps}
         write_tokens(partial, made, evidence.store, {**facts, "sampling": asdict(config.sampling)})
         pictures = (
-            []
-            if evidence.tokenizer is None
-            else write_pictures(partial, made, evidence, device, video)
+            [] if evidence.tokenizer is None else write_pictures(partial, made, evidence, device)
         )
         if cfg.drives:
-            write_drives(partial / "drives", made, evidence, facts, video)
+            write_drives(partial / "drives", made, evidence, facts)
     count, futures, steps = made.futures.shape[:3]
     print(
         f"{out}: {count} x {futures} futures of {steps} steps after {made.prompt_steps} real ones"

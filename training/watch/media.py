@@ -1,11 +1,17 @@
 """Pictures of a network in training."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
 
 from training.errors import BadInput, CorruptSample, first_line
+from training.watch.loggers import log_media
 
 # Errors of the machine or the data. Any other exception is a bug and ends the run.
 LACKING = (BadInput, CorruptSample, OSError, MemoryError, torch.OutOfMemoryError)
@@ -40,5 +46,17 @@ class Media(L.Callback):
         raise NotImplementedError
 
     def draw(self, trainer: L.Trainer, module: Any, network: Any) -> None:
-        """Make the pictures and hand them to `log_media`."""
+        """Make the pictures and hand them to `log_picture` or `log_media`."""
         raise NotImplementedError
+
+
+def log_picture(trainer: L.Trainer, name: str, picture: UInt8[Tensor, "h w 3"]) -> None:
+    """Keep one picture as a PNG and send it on, as `log_media` does.
+
+    Args:
+        name: key such as "rollout/decoded"; its last part names the file.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{name.rpartition('/')[2]}.png"
+        Image.fromarray(picture.cpu().numpy()).save(file)
+        log_media(trainer, name, [file])

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from training.cli import command, plain
 from training.disk.places import writable_folder
+from training.errors import BadInput
 from training.machine import compute_device
 from training.ranges import one_of
 from worldmodel.commands import DriveSettings
@@ -34,7 +35,8 @@ def settings_of(values: Mapping[str, Any]) -> DriveSettings:
 def world_of(values: Mapping[str, Any]) -> DreamWorld:
     settings = settings_of(values)
     given = (settings.tokenizer, settings.split, settings.prompt_steps)
-    return open_world(settings.ckpt, values["data"]["source"], *given)
+    video = {"video_decoder": settings.video_decoder, "video": values["video"]}
+    return open_world(settings.ckpt, values["data"]["source"], *given, **video)
 
 
 def session_of(values: Mapping[str, Any], world: DreamWorld, method: str) -> DriveSession:
@@ -69,6 +71,11 @@ def exported(cfg: DictConfig) -> str:
     one_of((DecodingConfig.method, PORTABLE), "export: decoding.", method=decoding["method"])
     one_of((None, "slide"), "export: decoding.", window=decoding["window"])
     place = export_place(file)
+    if values["video_decoder"] is not None:
+        raise BadInput(
+            f"export: video_decoder={values['video_decoder']}: a file decodes by the tokenizer's "
+            "own decoder; leave it out"
+        )
     world = world_of(values)
     check_export(world)
     size = write_export(session_of({**values, "device": "cpu"}, world, PORTABLE), place)

@@ -18,7 +18,6 @@ from training.disk.places import made_folder
 from training.errors import BadInput
 from training.ranges import one_of, within
 from worldmodel.env.dream import Dream
-from worldmodel.env.pixels import DreamPixels
 from worldmodel.env.world import DreamWorld
 from worldmodel.evaluation.report.strips import write_gif
 
@@ -70,7 +69,7 @@ def _fps(world: DreamWorld) -> float:
 def _frames(dream: Dream, which: int) -> Iterator[UInt8[np.ndarray, "frame h w 3"]]:
     """The frames of every grid."""
     assert dream.pixels is not None
-    pixels, lead = DreamPixels(dream.pixels.tokenizer), dream.starts[which].lead
+    pixels, lead = dream.pixels.fresh(), dream.starts[which].lead
     grids = [grid[which : which + 1] for grid in dream.grids]
     for stop in range(1, len(grids) + 1):
         newest = pixels.newest(grids[:stop], [lead])

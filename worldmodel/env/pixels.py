@@ -11,13 +11,19 @@ from drives.clips.preprocessing import to_uint8
 from tokenizer.load import Tokenizer
 from tokenizer.networks.base import DriveDecoder
 from worldmodel.evaluation.clip_decoder import CHUNK, decode_grids
+from worldmodel.video_decoder.decoder import TokenVideoDecoder
 
 
 class DreamPixels:
-    """Decodes the grids of dreams; one that reads the past gets every grid once, in order."""
+    """Decodes the grids of dreams; one that reads the past gets every grid once, in order.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
+    Args:
+        video: makes the frames in place of an image tokenizer's own decoder, each from the window
+            that ends with it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, video: TokenVideoDecoder | None = None) -> None:
+        self.tokenizer, self.video = tokenizer, video
         self.reads_past = tokenizer.drive_decoder() is not None
         self._streams: list[DriveDecoder] = []
         self._num_read = 0
@@ -26,6 +32,10 @@ class DreamPixels:
     def forget(self) -> None:
         """The grids before have changed."""
         self._streams, self._num_read = [], 0
+
+    def fresh(self) -> "DreamPixels":
+        """The same decoders, nothing read yet."""
+        return DreamPixels(self.tokenizer, self.video)
 
     def newest(
         self,
@@ -38,6 +48,9 @@ class DreamPixels:
             grids: of the dreams, by time step.
             leads: grids before them in the drives.
         """
+        if self.video is not None:
+            seen = torch.stack(list(grids[-self.video.window_frames :]), dim=1)
+            return to_uint8(self.video.newest(seen))[:, None]
         if not self.reads_past:
             return decode_grids(self.tokenizer, grids[-1])[:, None]
         if not self._streams:

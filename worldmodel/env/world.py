@@ -17,6 +17,7 @@ from worldmodel.env.dream import Dream
 from worldmodel.env.starts import Starts
 from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.load import WorldModel, load_world_model
+from worldmodel.video_decoder.decoder import TokenVideoDecoder
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class DreamWorld:
             tokens alone.
         controls: None if the model reads no actions.
         fps: time steps per second.
+        video: makes the frames in place of the tokenizer's own decoder.
     """
 
     model: WorldModel
@@ -35,12 +37,16 @@ class DreamWorld:
     controls: Controls | None
     starts: Starts
     fps: float
+    video: TokenVideoDecoder | None = None
 
     def dream(
         self, sampling: Sampling | None = None, device: str = "cpu", **decoding: Any
     ) -> Dream:
         """A session of its dreams; errors as of `Dream`."""
-        return Dream(self.model, self.tokenizer, sampling, device, **decoding)
+        dream = Dream(self.model, self.tokenizer, sampling, device, **decoding)
+        if self.video is not None and dream.pixels is not None:
+            dream.pixels.video = self.video.to(device)
+        return dream
 
 
 def open_world(
@@ -50,6 +56,8 @@ def open_world(
     split: str = "test",
     prompt_steps: int | None = None,
     actions: str = "commands",
+    video_decoder: str | None = None,
+    video: Mapping[str, Any] | None = None,
 ) -> DreamWorld:
     """Open a checkpoint to be driven.
 
@@ -58,6 +66,7 @@ def open_world(
         tokenizer: of the tokens; None: the one of the training, if any.
         prompt_steps: real time steps before a dream; None: the context of the model.
         actions: what a driver gives, as of `controls_of`.
+        video_decoder, video: which makes the frames, and how; None: the tokenizer's own decoder.
 
     Raises:
         BadInput: as `load_world_model`, `evidence_of`, `controls_of` and `Starts`, or a prompt
@@ -71,13 +80,14 @@ def open_world(
     if prompt > context:
         raise BadInput(f"prompt_steps={prompt}: the context of {model.path} is {context} steps")
     evidence = evidence_of(model, data, tokenizer)
+    evidence = evidence.decoded_by(video_decoder, video or {}, "cpu")
     store, controls = evidence.store, None
     if model.network.conditioned:
         controls = controls_of(_trained(store), store.action_names, actions)
     starts = Starts(store.drives(split), prompt)
     rate = store.spec.fps / store.spec.frames_per_step
     opened = evidence.tokenizer if shows_frames(model, evidence.tokenizer) else None
-    return DreamWorld(model, opened, controls, starts, rate)
+    return DreamWorld(model, opened, controls, starts, rate, evidence.video)
 
 
 def shows_frames(model: WorldModel, tokenizer: Tokenizer | None) -> bool:

@@ -97,13 +97,29 @@ class ClipDecoder:
         self, tokens: Int[Tensor, "clip time height width"]
     ) -> UInt8[Tensor, "clip frame 3 h w"]:
         assert self.video is not None
+        return to_uint8(self.video.decode(tokens, seeds=self._seeds(len(tokens))))
+
+    def _ahead_by_video(
+        self, tokens: Int[Tensor, "clip horizon height width"]
+    ) -> UInt8[Tensor, "clip frame 3 h w"]:
+        assert self.video is not None
+        seeds, frames = self._seeds(len(tokens)), []
+        for step, ahead in enumerate(tokens.unbind(1), self.prompt_steps):
+            seen = torch.cat([self.tokens[:, :step], ahead[:, None]], dim=1)
+            frames.append(to_uint8(self.video.newest(seen, seeds)))
+        return torch.stack(frames, dim=1)
+
+    def _seeds(self, num: int) -> range:
+        assert self.video is not None
         first = self.video.how.seed + self.first_number
-        return to_uint8(self.video.decode(tokens, seeds=range(first, first + len(tokens))))
+        return range(first, first + num)
 
     def one_step_ahead(
         self, tokens: Int[Tensor, "clip horizon height width"]
     ) -> UInt8[Tensor, "clip frame 3 h w"]:
         """Frames of tokens, each decoded after the real tokens before it."""
+        if self.video is not None:
+            return self._ahead_by_video(tokens)
         if not self.streams:
             return decode_grids(self.tokenizer, tokens)
         clips = []

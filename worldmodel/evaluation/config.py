@@ -25,6 +25,8 @@ class EvalSettings:
         ckpt: a shipped model, a run folder (its newest checkpoint) or a checkpoint folder.
         out: where the report goes; null: <run folder>/eval.
         tokenizer: of the world model's tokens, where it is another or not known.
+        video_decoder: a run or checkpoint of a video decoder, which makes the frames of the tokens
+            in place of the tokenizer's own decoder; null: none.
         split: whose drives.
         allow_train: judge it on clips that it was trained on as well.
         batch_size: windows scored at once.
@@ -40,6 +42,7 @@ class EvalSettings:
     ckpt: str | None
     out: str | None = None
     tokenizer: str | None = None
+    video_decoder: str | None = None
     split: str = "test"
     allow_train: bool = False
     batch_size: int = 16

@@ -32,6 +32,9 @@ from training.errors import BadInput
 from worldmodel.known_entropy.source import KnownEntropySource
 from worldmodel.load import TRAINED_TOGETHER, WorldModel
 from worldmodel.stores import open_store
+from worldmodel.video_decoder.config import VideoDecodingConfig
+from worldmodel.video_decoder.decoder import TokenVideoDecoder
+from worldmodel.video_decoder.load import video_decoder_for
 
 source_of = partial(source_from_dict, more=(KnownEntropySource, MixtureSource))
 DRIVES, TOKENS = DriveSource.__name__, TokenSource.__name__
@@ -44,12 +47,26 @@ class Evidence:
     Attributes:
         drives: those that were encoded; ids and first frames are as in the store.
         every: frames per kept frame when the drives were encoded.
+        video: makes the frames of tokens in place of the tokenizer's own decoder.
     """
 
     store: TokenStore
     drives: Sequence[Drive] = ()
     tokenizer: Tokenizer | None = None
     every: int = 1
+    video: TokenVideoDecoder | None = None
+
+    def decoded_by(self, path: str | None, how: Mapping[str, Any], device: str) -> "Evidence":
+        """The same, its frames made by a video decoder, if one is named.
+
+        Args:
+            path, how: `video_decoder` and `video` of a command line.
+
+        Raises:
+            BadInput: as `video_decoder_for`.
+        """
+        fps, settings = self.store.spec.fps, VideoDecodingConfig(**how)
+        return replace(self, video=video_decoder_for(path, self.tokenizer, fps, settings, device))
 
 
 def evidence_of(

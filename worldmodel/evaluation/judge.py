@@ -148,6 +148,7 @@ def _of_world_model(
     strided = all(card.strides for card in cards)
     evidence = evidence_of(model, plain(cfg.data.source), cfg.tokenizer, strided)
     refuse_trained([model], evidence, cfg.split, cfg.allow_train)
+    evidence = evidence.decoded_by(cfg.video_decoder, plain(cfg.video), device)
     subject = JudgedModel(
         model,
         evidence,
@@ -172,6 +173,8 @@ def _of_world_model(
         subject.out = out
         found = {card.name: (card, kinds.measure(subject, card)) for card in cards}
         said = {"sampling": asdict(subject.sampling), "decoding": dict(subject.decoding)}
+        if evidence.video is not None:
+            said["video_decoder"] = {"checkpoint": str(evidence.video.path), **plain(cfg.video)}
         return said | {"data": evidence.store.hash, **_written(found)}
 
     return ask

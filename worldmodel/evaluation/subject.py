@@ -114,8 +114,9 @@ class JudgedClips:
         return self.decoder.real()
 
 
-# Clips by hash of their store, split, lengths and number; several checkpoints share them.
-Decoded = dict[tuple[str, str, int, int, int], JudgedClips]
+# Clips by hash of their store, video decoder, split, lengths and number; several checkpoints share
+# them.
+Decoded = dict[tuple[str, str, str, int, int, int], JudgedClips]
 
 
 @dataclass
@@ -199,6 +200,7 @@ class JudgedModel:
         """
         context, where = self.network.config.context_steps, f"cards.{card.name}"
         prompt = card.prompt_steps or max(2, context // 2)
+        video = self.evidence.video
         if not 2 <= prompt < context:
             raise BadInput(
                 f"{where}.prompt_steps={prompt}: the context of {self.model.path} is {context} "
@@ -209,6 +211,11 @@ class JudgedModel:
         else:
             asked = f"horizon_s={card.horizon_s}"
             horizon = max(1, round(card.horizon_s * self.steps_per_second))
+        if video is not None and prompt + horizon < video.window_frames:
+            raise BadInput(
+                f"{where}.{asked}: {prompt + horizon} steps of prompt and horizon are less than "
+                f"the {video.window_frames} that the video decoder reads at once; raise it"
+            )
         longest = max(len(drive.tokens) for drive in self.held)
         if longest < prompt + horizon and self.evidence.tokenizer and self.evidence.drives:
             raise BadInput(
@@ -247,7 +254,9 @@ class JudgedModel:
 
     def clips(self, prompt: int, horizon: int, num: int) -> JudgedClips:
         """`num` clips away from the ends of the drives, with frames; decoded once."""
-        key = (self.evidence.store.hash, self.split, prompt, horizon, num)
+        evidence = self.evidence
+        by = "" if evidence.video is None else str(evidence.video.path)
+        key = (evidence.store.hash, by, self.split, prompt, horizon, num)
         if key not in self.decoded:
             chosen = between_ends(TokenWindows(self.held, prompt + horizon), num)
             self.decoded[key] = clips_of(self.evidence, chosen, prompt, self.device)
@@ -261,7 +270,7 @@ def clips_of(evidence: Evidence, chosen: Chosen, prompt: int, device: str) -> Ju
     tokenizer = evidence.tokenizer.to(device)
     clip = chosen.clip().to(device)
     leads = leads_of(chosen.windows, chosen.ids)
-    decoder = ClipDecoder(tokenizer, clip.tokens, prompt, leads)
+    decoder = ClipDecoder(tokenizer, clip.tokens, prompt, leads, evidence.video)
     by_id = {drive.id: drive for drive in evidence.drives}
     frames = []
     for drive, start in places_of(chosen.windows, chosen.ids):

@@ -1,23 +1,19 @@
 """Pictures of a video decoder in training."""
 
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from einops import rearrange
-from PIL import Image
 
 from drives.clips.data_module import collate
 from drives.clips.preprocessing import to_pixels, to_uint8
 from training.checkpoints.sharded import full_copy
-from training.watch.loggers import log_media
-from training.watch.media import Media
+from training.watch.media import Media, log_picture
 from worldmodel.video_decoder.config import DecodedMediaConfig, VideoDecodingConfig
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
-from worldmodel.video_decoder.networks import build_video_decoder
+from worldmodel.video_decoder.networks.kinds import build_video_decoder
 
 
 class DecodedMedia(Media):
@@ -49,7 +45,4 @@ class DecodedMedia(Media):
         tokens = decoder.tokenizer.encode(frames)
         rows = [frames, decoder.tokenizer.decode(tokens), decoder.decode(tokens)]
         grid = rearrange(to_uint8(torch.stack(rows, 1)), "n row t c h w -> (n row h) (t w) c")
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "decoded.png"
-            Image.fromarray(grid.cpu().numpy()).save(file)
-            log_media(trainer, "rollout/decoded", [file])
+        log_picture(trainer, "rollout/decoded", grid)

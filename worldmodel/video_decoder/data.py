@@ -7,7 +7,8 @@ from drives.folder import common_rate
 from drives.sources import DriveSource
 from tokenizer.load import Tokenizer, load_tokenizer
 from training.checkpoints.provenance import provenance_of
-from worldmodel.video_decoder.config import DecoderClipsConfig, span_of
+from worldmodel.video_decoder.config import DecoderClipsConfig
+from worldmodel.video_decoder.networks.config import span_of
 from worldmodel.video_decoder.tokens import check_usable
 
 

@@ -11,14 +11,12 @@ from torch import Tensor
 from drives.tokens.spec import TokenSpec
 from tokenizer.load import Tokenizer
 from training.errors import BadInput
-from worldmodel.video_decoder.config import (
-    BACKWARD,
-    FORWARD,
-    INTERPOLATION,
-    VideoDecodingConfig,
-)
-from worldmodel.video_decoder.networks import ClipNoise, VideoDecoderNetwork
-from worldmodel.video_decoder.tasks import DecodingTask, draft_of
+from worldmodel.video_decoder.config import VideoDecodingConfig
+from worldmodel.video_decoder.motion.drafts import drafted
+from worldmodel.video_decoder.networks.config import BACKWARD, FORWARD, INTERPOLATION
+from worldmodel.video_decoder.networks.kinds import VideoDecoderNetwork
+from worldmodel.video_decoder.networks.noise import ClipNoise
+from worldmodel.video_decoder.tasks import DecodingTask
 from worldmodel.video_decoder.tokens import FrozenTokenizer
 from worldmodel.video_decoder.windows import decoding_order, upsampling_order
 
@@ -58,6 +56,10 @@ class TokenVideoDecoder:
         return self.network.spec
 
     @property
+    def window_frames(self) -> int:
+        return self.network.config.window_frames
+
+    @property
     def device(self) -> torch.device:
         return self.network.place.device
 
@@ -85,7 +87,7 @@ class TokenVideoDecoder:
         self._check(tokens)
         config, how = self.network.config, self.how
         noise, rate = self._noise(len(tokens), seeds), self._rate(fps)
-        backwards = how.backwards and not self.network.causal
+        backwards = how.backwards and not config.causal
         if FORWARD in config.tasks and BACKWARD not in config.tasks:
             backwards = False  # the other direction was never seen in training
         window = config.window_frames
@@ -99,10 +101,21 @@ class TokenVideoDecoder:
             made = self._window(
                 tokens[:, here], known[:, here], frames[:, here], given, rate, noise
             )
-            kept = torch.zeros_like(given)
-            kept[slice(*place.given)] = True  # also where a frame is decoded a second time
-            frames[:, here] = torch.where(kept[:, None, None, None], frames[:, here], made)
+            kept = place.kept(window, fades=not (bool(given.any()) or config.causal))
+            frames[:, here] = torch.lerp(made, frames[:, here], kept.to(made)[:, None, None, None])
         return frames
+
+    def newest(
+        self, tokens: Int[Tensor, "clip step gh gw"], seeds: Sequence[int] | None = None
+    ) -> Float[Tensor, "clip 3 h w"]:
+        """The frame in [-1, 1] of the last grid, of a window that ends with it.
+
+        Before the first grid of a short clip, that grid stands.
+        """
+        window = self.network.config.window_frames
+        last = tokens[:, -window:]
+        before = last[:, :1].expand(-1, window - last.shape[1], -1, -1)
+        return self.decode(torch.cat([before, last], dim=1), seeds=seeds)[:, -1]
 
     def upsample(
         self,
@@ -136,7 +149,9 @@ class TokenVideoDecoder:
         known = given[None, :, None, None].expand_as(wide[:, :window])
         for place in order:
             here = slice(place.start, place.start + window)
-            more[:, here] = self._window(wide[:, here], known, more[:, here], given, rate, noise)
+            more[:, here] = self._window(
+                wide[:, here], known, more[:, here], given, rate, noise, may_interpolate=True
+            )
         return more
 
     def _window(
@@ -147,6 +162,7 @@ class TokenVideoDecoder:
         given: Bool[Tensor, " t"],
         rate: int,
         noise: ClipNoise,
+        may_interpolate: bool = False,
     ) -> Float[Tensor, "clip t 3 h w"]:
         num = len(tokens)
         task = DecodingTask(
@@ -155,10 +171,9 @@ class TokenVideoDecoder:
             given.expand(num, -1),
             torch.ones(num, dtype=torch.bool, device=tokens.device),
             torch.full((num,), rate, device=tokens.device),
+            may_interpolate,
         )
-        draft = None
-        if self.network.config.draft:
-            draft = draft_of(task, frames, self.tokenizer.decode(tokens))
+        draft = drafted(self.network.config, task, frames, self.tokenizer.decode)
         return self.network.make(task, frames, draft, noise, self.how)
 
     def _noise(self, num: int, seeds: Sequence[int] | None) -> ClipNoise:

@@ -17,9 +17,9 @@ from training.errors import BadInput
 from training.loading.spread import spread
 from training.watch.clock import now
 from worldmodel.evaluation.videos.pixels import flicker_alone, sharpness
-from worldmodel.video_decoder.config import INTERPOLATION
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
-from worldmodel.video_decoder.motion import motion, warp_error
+from worldmodel.video_decoder.motion.matching import motion, warp_error
+from worldmodel.video_decoder.networks.config import INTERPOLATION
 
 FOLLOWS = 4.0  # levels: pixels of the recording that differ less along the flow are compared
 Clips = Float[Tensor, "clip time 3 h w"]

@@ -10,9 +10,10 @@ from training.checkpoints.fitting import fitted
 from training.checkpoints.folder import MANIFEST, open_checkpoint
 from training.checkpoints.manifests import entries
 from training.errors import BadInput
-from worldmodel.video_decoder.config import VideoDecoderConfig, VideoDecodingConfig
+from worldmodel.video_decoder.config import VideoDecodingConfig
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
-from worldmodel.video_decoder.networks import (
+from worldmodel.video_decoder.networks.config import VideoDecoderConfig
+from worldmodel.video_decoder.networks.kinds import (
     build_video_decoder,
     decoder_from_description,
     describe_decoder,

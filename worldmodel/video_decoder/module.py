@@ -1,6 +1,5 @@
 """The Lightning module of a video decoder: windows, their tokens, a task each, the loss."""
 
-from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,32 +17,20 @@ from tokenizer.losses.lpips import load_lpips
 from tokenizer.metrics import psnr
 from training.checkpoints.sharded import shard
 from training.config import AdamWConfig
-from training.module import TrainedModule
+from training.module import NetworkModule
 from training.watch.throughput import Work
-from worldmodel.video_decoder.config import (
-    VIDEO,
-    VideoDecoderConfig,
-    VideoDecoderModuleConfig,
-    VideoDecodingConfig,
-)
+from worldmodel.video_decoder.config import VideoDecoderModuleConfig, VideoDecodingConfig
 from worldmodel.video_decoder.load import manifest_of_decoder
-from worldmodel.video_decoder.networks import (
-    ClipNoise,
-    DecoderLoss,
-    VideoDecoderNetwork,
-    build_video_decoder,
-)
-from worldmodel.video_decoder.tasks import (
-    DecodingTask,
-    FirstGuess,
-    draft_of,
-    draw_spacings,
-    draw_tasks,
-)
+from worldmodel.video_decoder.motion.drafts import FirstGuess, drafted
+from worldmodel.video_decoder.networks.config import VIDEO, VideoDecoderConfig
+from worldmodel.video_decoder.networks.kinds import VideoDecoderNetwork, build_video_decoder
+from worldmodel.video_decoder.networks.loss import DecoderLoss
+from worldmodel.video_decoder.networks.noise import ClipNoise
+from worldmodel.video_decoder.tasks import DecodingTask, draw_spacings, draw_tasks
 from worldmodel.video_decoder.tokens import FrozenTokenizer
 
 
-class VideoDecoderModule(TrainedModule):
+class VideoDecoderModule(NetworkModule):
     """A video decoder and an average of its weights (EMA).
 
     Args:
@@ -75,18 +62,6 @@ class VideoDecoderModule(TrainedModule):
         self.start_ema(self.network, config.ema_decay)
 
     @property
-    def trained(self) -> VideoDecoderNetwork:
-        return self.network
-
-    @property
-    def trained_layers(self) -> Iterable[Any]:
-        return self.network.blocks
-
-    @property
-    def recomputing(self) -> list[Any]:
-        return [self.network]
-
-    @property
     def how(self) -> DecoderLoss:
         given = self.settings
         weights = (given.l1_weight, given.l2_weight, given.perceptual_weight, given.change_weight)
@@ -110,9 +85,7 @@ class VideoDecoderModule(TrainedModule):
         return frames, task, self.draft(task, frames)
 
     def draft(self, task: DecodingTask, frames: Float[Tensor, "b t 3 h w"]) -> FirstGuess | None:
-        if not self.network.config.draft:
-            return None
-        return draft_of(task, frames, self.tokenizer.decode(task.tokens))
+        return drafted(self.network.config, task, frames, self.tokenizer.decode)
 
     def training_step(self, batch: Clip, batch_idx: int) -> Tensor:
         frames, task, draft = self.prepared(batch.frames)
@@ -147,7 +120,7 @@ class VideoDecoderModule(TrainedModule):
         rate = torch.zeros(1, device=device).long()
         task = DecodingTask(tokens, tokens == 0, tokens[..., 0, 0] > 0, rate == 0, rate)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            draft = FirstGuess(frames, frames[:, :, :1] > 1) if config.draft else None
+            draft = self.draft(task, frames)
             self.network(frames, task, draft, rate.float())
         return int(counter.get_total_flops())
 

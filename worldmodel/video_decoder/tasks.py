@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from worldmodel.video_decoder.config import BACKWARD, FORWARD, IMAGE, INTERPOLATION, TASKS
+from worldmodel.video_decoder.networks.config import BACKWARD, FORWARD, IMAGE, INTERPOLATION, TASKS
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class DecodingTask:
         is_given: which frames are given, and stay as they are.
         is_video: whether frames read each other.
         rate: index of the window's spacing in the network's `spacings`.
+        may_interpolate: whether frames may lie between given ones without tokens.
     """
 
     tokens: Int[Tensor, "b t gh gw"]
@@ -28,42 +29,11 @@ class DecodingTask:
     is_given: Bool[Tensor, "b t"]
     is_video: Bool[Tensor, " b"]
     rate: Int[Tensor, " b"]
+    may_interpolate: bool = False
 
     def as_images(self) -> "DecodingTask":
         """The same, every frame alone."""
         return replace(self, is_video=torch.zeros_like(self.is_video))
-
-
-@dataclass(frozen=True)
-class FirstGuess:
-    """A first guess of frames.
-
-    Attributes:
-        frames: 0 where there is none.
-        is_there: pixels that have one.
-    """
-
-    frames: Float[Tensor, "b t 3 h w"]
-    is_there: Bool[Tensor, "b t 1 h w"]
-
-
-def draft_of(
-    task: DecodingTask, given: Float[Tensor, "b t 3 h w"], own: Float[Tensor, "b t 3 h w"]
-) -> FirstGuess:
-    """The tokenizer's own frames; between two given frames without tokens, the mean of the two.
-
-    Args:
-        given: frames, read where they are given.
-        own: the tokenizer's frames of all tokens; what a dropped token shows is left out.
-    """
-    high, wide = (n // m for n, m in zip(own.shape[-2:], task.tokens.shape[-2:], strict=True))
-    seen = task.has_token.repeat_interleave(high, dim=2).repeat_interleave(wide, dim=3)[:, :, None]
-    without = ~task.has_token.flatten(2).any(2)
-    inner = torch.zeros_like(without)
-    inner[:, 1:-1] = without[:, 1:-1] & task.is_given[:, :-2] & task.is_given[:, 2:]
-    between = inner[:, :, None, None, None]
-    mean = (given.roll(1, 1) + given.roll(-1, 1)) / 2
-    return FirstGuess(torch.where(between, mean, own * seen), seen | between)
 
 
 def draw_spacings(
@@ -92,13 +62,14 @@ def draw_tasks(
 ) -> DecodingTask:
     """A task per example, each as often; nothing waits for the device.
 
-    Of forward and backward, 1 to half of the window's frames are given.
+    Of forward and backward, 1 to all but one of the window's frames are given: the last window of
+    a drive shares more frames with the one before it than others do.
     """
     num, steps = tokens.shape[:2]
     options: dict[str, Any] = {"device": tokens.device, "generator": generator}
     kinds = torch.tensor([TASKS.index(task) for task in tasks], device=tokens.device)
     kind = kinds[torch.randint(len(kinds), (num,), **options)][:, None]
-    count = torch.randint(1, steps // 2 + 1, (num, 1), **options)
+    count = torch.randint(1, steps, (num, 1), **options)
     at = torch.arange(steps, device=tokens.device)[None]
     first = (kind == TASKS.index(FORWARD)) & (at < count)
     last = (kind == TASKS.index(BACKWARD)) & (at >= steps - count)
@@ -111,4 +82,5 @@ def draw_tasks(
         first | last | ends,
         kind[:, 0] != TASKS.index(IMAGE),
         rate,
+        INTERPOLATION in tasks,
     )

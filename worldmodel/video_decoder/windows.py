@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from training.errors import BadInput
 
 
@@ -16,6 +20,23 @@ class WindowPlace:
 
     start: int
     given: tuple[int, int]
+
+    def kept(self, window: int, fades: bool) -> Float[Tensor, " t"]:
+        """Weights of the frames that are there already, against those of this window.
+
+        Args:
+            fades: from the one to the other, so that no seam is left where this window was not
+                given them.
+        """
+        begin, end = self.given
+        weights = torch.zeros(window)
+        ramp = torch.ones(end - begin)
+        if fades and begin == 0:  # the earlier window knows more of what is far from its end
+            ramp = torch.linspace(1, 0, end - begin + 2)[1:-1]
+        elif fades:
+            ramp = torch.linspace(0, 1, end - begin + 2)[1:-1]
+        weights[begin:end] = ramp
+        return weights
 
 
 def decoding_order(

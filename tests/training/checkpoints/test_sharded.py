@@ -43,6 +43,18 @@ CODEBOOK = (
     "model.network.quantizer.kmeans_batches=0",
     "model.network.quantizer.dead_below=0",
 )
+VIDEO_DECODER = (
+    "+experiment=video_decoder_tiny",
+    "model=one_pass_decoder",
+    "+debug=fast",
+    "model.network.num_layers=1",
+    "model.network.draft=false",
+    "model.network.spacings=[1]",  # nothing is drawn: another number of processes draws others
+    "model.token_dropout=0",
+    "model.perceptual_weight=0",
+    "optimizer.lr=0.01",
+    "optimizer.warmup_steps=0",
+)
 ONE = ("trainer.devices=1", "data.batch_size=4")
 TWO = ("trainer.devices=2", "data.batch_size=2")
 
@@ -74,7 +86,9 @@ def weights(run) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "recipe", [WORLD, (*TOKENIZER, *CODEBOOK)], ids=["gpt", "tokenizer-with-a-codebook"]
+    "recipe",
+    [WORLD, (*TOKENIZER, *CODEBOOK), VIDEO_DECODER],
+    ids=["gpt", "tokenizer-with-a-codebook", "video-decoder"],
 )
 def test_two_processes_are_one_with_the_same_global_batch(recipe, tmp_path, data_folder):
     train(tmp_path / "one", data_folder, *recipe, *ONE)

@@ -8,21 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
+from drives.clips.preprocessing import to_uint8
 from tokenizer.load import Tokenizer, load_tokenizer
 from training.errors import BadInput
+from worldmodel.env.pixels import DreamPixels
 from worldmodel.evaluation.clip_decoder import ClipDecoder
-from worldmodel.video_decoder.backbone import patches_of
-from worldmodel.video_decoder.config import (
+from worldmodel.video_decoder.config import VideoDecoderModuleConfig, VideoDecodingConfig
+from worldmodel.video_decoder.decoder import TokenVideoDecoder
+from worldmodel.video_decoder.judge import blended
+from worldmodel.video_decoder.motion.drafts import draft_of
+from worldmodel.video_decoder.networks.backbone import patches_of
+from worldmodel.video_decoder.networks.config import (
     TASKS,
     DiffusionDecoderConfig,
     OnePassDecoderConfig,
-    VideoDecoderModuleConfig,
-    VideoDecodingConfig,
 )
-from worldmodel.video_decoder.decoder import TokenVideoDecoder
-from worldmodel.video_decoder.judge import blended
-from worldmodel.video_decoder.networks import DecoderLoss, build_video_decoder
-from worldmodel.video_decoder.tasks import DecodingTask, draft_of, draw_spacings, draw_tasks
+from worldmodel.video_decoder.networks.kinds import build_video_decoder
+from worldmodel.video_decoder.networks.loss import DecoderLoss
+from worldmodel.video_decoder.tasks import DecodingTask, draw_spacings, draw_tasks
 
 SMALL: dict[str, Any] = {"dim": 16, "num_layers": 1, "num_heads": 2, "patch": 8, "detail": 4}
 FAST = VideoDecodingConfig(num_steps=3)
@@ -139,6 +142,62 @@ def test_drives_of_a_rollout_are_those_of_its_picture() -> None:
     assert apart[0] < 0.1 < 1 < apart[1]  # levels; a batch rounds otherwise
 
 
+def test_the_newest_frame_is_that_of_a_window_that_ends_with_it() -> None:
+    tokens, video = grids(), decoder(OnePassDecoderConfig)
+    newest = video.newest(tokens)
+    assert torch.allclose(newest, video.decode(tokens[:, 2:])[:, -1], atol=1e-6)
+    short = torch.cat([tokens[:, :1].expand(-1, 5, -1, -1), tokens[:, :2]], dim=1)
+    assert torch.allclose(video.newest(tokens[:, :2]), video.decode(short)[:, -1], atol=1e-6)
+    page = DreamPixels(tokenizer(), video).fresh().newest(list(tokens.unbind(1)), [])
+    assert torch.equal(page[:, 0], to_uint8(newest))
+    own = DreamPixels(tokenizer()).newest(list(tokens.unbind(1)), [])
+    assert page.shape == own.shape
+    assert not torch.equal(page, own)
+
+
+def test_one_step_ahead_reads_the_real_tokens_before_it() -> None:
+    tokens, video = grids(num=2), decoder()
+    clips = ClipDecoder(tokenizer(), tokens, 4, [], video)
+    ahead = clips.one_step_ahead(grids(num=2, steps=5, seed=1))
+    assert ahead.shape == clips.real()[:, 4:].shape
+    real = clips.one_step_ahead(tokens[:, 4:])
+    newest = to_uint8(video.newest(tokens, seeds=[0, 1]))
+    assert torch.equal(real[:, -1], newest)
+    assert not torch.equal(ahead[:, -1], newest)
+
+
+def test_windows_that_are_given_nothing_leave_no_seam() -> None:
+    """Of a decoder that reads the whole window: frames in common are a mean of both windows."""
+    settings = {"causal": False, "tasks": ("video",)}
+    video, tokens = decoder(OnePassDecoderConfig, **settings), grids(steps=12)
+    windows = [video.decode(tokens[:, start : start + 7]) for start in (5, 0)]  # from the end
+    shared = torch.stack([windows[0][:, :2], windows[1][:, 5:]])
+    made = video.decode(tokens)
+    weights = torch.tensor([1 / 3, 2 / 3]).view(1, 2, 1, 1, 1)
+    assert torch.allclose(made[:, 5:7], torch.lerp(shared[1], shared[0], weights), atol=1e-5)
+
+
+def test_noise_in_common_changes_training_and_decoding() -> None:
+    tokens = grids()
+    own, common = (decoder(shared_noise=share) for share in (0.0, 1.0))
+    assert not torch.equal(own.decode(tokens), common.decode(tokens))
+    frames = torch.rand(1, 7, 3, 64, 64) * 2 - 1
+    losses = [
+        d.network.loss(
+            frames, whole(tokens[:, :7]), None, DecoderLoss(), torch.Generator().manual_seed(0)
+        )
+        for d in (own, common)
+    ]
+    assert float(losses[0][0]) != float(losses[1][0])
+
+
+@pytest.mark.parametrize("kind", [DiffusionDecoderConfig, OnePassDecoderConfig])
+def test_neighbours_moved_along_the_motion_are_read(kind: type) -> None:
+    made = decoder(kind, draft=True, reach=2)
+    assert made.network.patches.in_channels == (10 if kind is OnePassDecoderConfig else 13)
+    assert made.decode(grids(steps=8)).shape == (1, 8, 3, 64, 64)
+
+
 def test_images_are_decoded_without_the_attention_over_time() -> None:
     """Left out, or gated away: both are what the task `image` means."""
     network = decoder().network
@@ -248,7 +307,7 @@ def test_tasks_are_drawn_evenly_and_given_frames_fit_them() -> None:
     assert shares == pytest.approx([0.2] * 5, abs=0.03)
     assert torch.equal(ends, between)
     assert not (given & images[:, None]).any()
-    assert given[forward].sum(1).unique().tolist() == [1, 2, 3]
+    assert given[forward].sum(1).unique().tolist() == [1, 2, 3, 4, 5, 6]
     kept = task.has_token[~between].float().mean()
     assert float(kept) == pytest.approx(0.85, abs=0.01)
 

@@ -34,6 +34,20 @@ def test_every_frame_between_two_is_made(num_frames: int) -> None:
     assert made == set(range(1, 2 * num_frames - 1, 2))
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_windows_fade_into_each_other(backwards: bool) -> None:
+    """From the one that was decoded before, at its side, to the new one."""
+    place = decoding_order(9, 7, 5, backwards)[1]
+    kept = place.kept(7, fades=True)
+    assert kept.tolist() == pytest.approx(
+        [0, 0, *(n / 6 for n in range(1, 6))]
+        if backwards
+        else [*(n / 6 for n in range(5, 0, -1)), 0, 0]
+    )
+    whole = [0, 0, 1, 1, 1, 1, 1] if backwards else [1, 1, 1, 1, 1, 0, 0]
+    assert place.kept(7, fades=False).tolist() == whole
+
+
 def test_short_clips_and_overlaps_without_new_frames_are_refused() -> None:
     with pytest.raises(BadInput, match="6 frames are shorter than the video decoder's window of 7"):
         decoding_order(6, 7, 2, True)

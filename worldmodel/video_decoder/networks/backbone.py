@@ -18,8 +18,9 @@ from drives.tokens.spec import TokenSpec
 from training.errors import BadInput
 from training.optimization.recompute import maybe_checkpoint
 from worldmodel.dynamics.factors import Factors
-from worldmodel.video_decoder.config import VideoDecoderConfig
-from worldmodel.video_decoder.tasks import DecodingTask, FirstGuess
+from worldmodel.video_decoder.motion.drafts import FirstGuess
+from worldmodel.video_decoder.networks.config import VideoDecoderConfig
+from worldmodel.video_decoder.tasks import DecodingTask
 
 FREQUENCIES = 64  # sines and cosines of a noise level
 STD = 0.02  # of embeddings at the start
@@ -79,7 +80,6 @@ class SpaceTimeNet(nn.Module):
 
     Args:
         timed: whether it is told a noise level.
-        causal: whether frames read only those before them.
 
     Raises:
         BadInput: a patch that divides neither frame nor grid, or tokens that are no image's.
@@ -87,13 +87,12 @@ class SpaceTimeNet(nn.Module):
 
     recompute = False
 
-    def __init__(
-        self, config: VideoDecoderConfig, spec: TokenSpec, timed: bool, causal: bool
-    ) -> None:
+    def __init__(self, config: VideoDecoderConfig, spec: TokenSpec, timed: bool) -> None:
         super().__init__()
         self.config, self.spec, dim = config, spec, config.dim
         self.rows, self.columns = patches_of(config, spec)
-        channels = 4 + 3 * config.draft  # pixels, whether they are given, the draft
+        drafts = config.draft + bool(config.reach) * (1 if config.causal else 2)
+        channels = 4 + 3 * drafts  # pixels, whether they are given, what `FirstGuess` shows
         self.factors = Factors(spec.factors, spec.vocab_size)
         self.tables = nn.ModuleList(nn.Embedding(size, dim) for size in self.factors.sizes)
         self.no_token = nn.Parameter(torch.randn(dim) * STD)
@@ -107,7 +106,7 @@ class SpaceTimeNet(nn.Module):
                 nn.Linear(2 * FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim)
             )
         self.blocks = nn.ModuleList(
-            SpaceTimeLayer(dim, config.num_heads, causal) for _ in range(config.num_layers)
+            SpaceTimeLayer(dim, config.num_heads, config.causal) for _ in range(config.num_layers)
         )
         self.last = nn.Linear(dim, 2 * dim)
         self.to_detail = nn.Linear(dim, config.detail * config.patch**2)
@@ -142,7 +141,7 @@ class SpaceTimeNet(nn.Module):
         planes = [x, given]
         if self.config.draft:
             assert draft is not None
-            planes.append(draft.frames)
+            planes += draft.planes(None if alone else task.is_video)
         pixels = torch.cat(planes, dim=2).flatten(0, 1)
         cells = self.patches(pixels).flatten(2).transpose(1, 2).unflatten(0, (batch, steps))
         cells = cells + self._embedded(task) + self.place + self.when[:steps, None]

@@ -5,7 +5,13 @@ import torch
 
 from training.errors import BadInput
 from worldmodel.video_decoder.judge import blended, repeated
-from worldmodel.video_decoder.motion import motion, warp_error
+from worldmodel.video_decoder.motion.matching import (
+    block_mean,
+    met_between,
+    motion,
+    moved_onto,
+    warp_error,
+)
 from worldmodel.video_decoder.windows import upsampling_order
 
 
@@ -29,6 +35,27 @@ def test_a_video_that_flickers_has_a_warp_error_of_its_flicker() -> None:
     flow, error = motion(clip)
     lit = clip + 0.1 * torch.tensor([0.0, 1, 0, 1]).view(-1, 1, 1, 1)
     assert float(warp_error(lit, flow, error <= 4.0)) == pytest.approx(12.75, abs=1.0)
+
+
+def test_a_frame_is_moved_onto_the_next_one_and_two_meet_in_the_middle() -> None:
+    clip = panned(steps=3)
+    inner = (slice(None), slice(None), slice(None), slice(6, 26))
+    onto = moved_onto(clip[:1], clip[1:2], reach=3)
+    assert torch.equal(onto[inner], clip[1:2][inner])
+    assert not torch.equal(moved_onto(clip[:1], clip[1:2], reach=1)[inner], clip[1:2][inner])
+    for met in met_between(clip[:1], clip[2:], reach=2):
+        assert torch.equal(met[inner], clip[1:2][inner])
+
+
+def test_what_stands_still_is_not_moved() -> None:
+    noise = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(moved_onto(noise, noise, reach=3), noise)
+
+
+def test_means_of_blocks_are_those_of_avg_pool() -> None:
+    values = torch.rand(2, 9, 12, generator=torch.Generator().manual_seed(0))
+    pooled = torch.nn.functional.avg_pool2d(values, 7, 1, 3, count_include_pad=False)
+    assert torch.allclose(block_mean(values), pooled, atol=1e-6)
 
 
 def test_floors_of_upsampling() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldmodel.video_decoder.config import PREDICTIONS, SCHEDULES
-from worldmodel.video_decoder.diffusion import Diffusion, ddim
+from worldmodel.video_decoder.networks.config import PREDICTIONS, SCHEDULES
+from worldmodel.video_decoder.networks.diffusion import Diffusion, ddim
 
 MEAN, STD = 0.7, 0.3
 BOTH = list(itertools.product(SCHEDULES, PREDICTIONS))
