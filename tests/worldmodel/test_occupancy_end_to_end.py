@@ -92,7 +92,7 @@ def test_a_published_vqgan_of_the_cheetah(drives, tmp_path: Path, composed, fit)
     weights["quantize.embedding.weight"] = torch.randn(1024, 8)  # as many codes as upstream
     torch.save(weights, tmp_path / "cheetah_vq_vae_model.pth")
     out = tmp_path / "tokenizer"
-    convert("taming", [tmp_path / "cheetah_vq_vae_model.pth"], out, image_size=[64, 64])
+    convert("video_occupancy", [tmp_path / "cheetah_vq_vae_model.pth"], out, image_size=[64, 64])
     data = ["data=drives", f"data.root={drives}", f"data.tokenizer={out}"]
     places = [f"paths.data={tmp_path}/data"]
     _, run, _ = fit(composed("occupancy_tiny", *data, *RUN, *SMALL, *places))

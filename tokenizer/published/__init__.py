@@ -18,7 +18,7 @@ from tokenizer.published.llamagen import LlamaGen
 from tokenizer.published.magvit2 import Magvit2
 from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.seed_voken import IBQ, OpenMagvit2
-from tokenizer.published.taming import Taming
+from tokenizer.published.taming import Taming, VideoOccupancy
 from training.checkpoints.folder import WEIGHTS, write_checkpoint
 from training.disk.hashing import file_sha256
 from training.disk.places import cache_folder, refuse_existing
@@ -36,6 +36,7 @@ ADAPTERS: dict[str, Callable[..., TokenizerAdapter]] = {
     "open_magvit2": OpenMagvit2,
     "ibq": IBQ,
     "taming": Taming,
+    "video_occupancy": VideoOccupancy,
     "llamagen": LlamaGen,
     "driving_simulator": DrivingSimulator,
     "cosmos_dv": CosmosDV,

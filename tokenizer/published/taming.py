@@ -4,11 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from drives.clips.preprocessing import Preprocessing
 from tokenizer.published.averages import AVERAGED
 from tokenizer.published.opened import OpenedTokenizer
 from tokenizer.published.vqgan_keys import architecture, codebook, opened
 from training.errors import BadInput
 from training.foreign.weights import read_file, state_dict
+
+SHIFT = (0.485 / 0.229, 0.456 / 0.224, 0.406 / 0.225)  # ImageNet's means by its deviations
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,25 @@ class Taming:
             )
         book = codebook(tensors, str(file))
         return opened(self.image_size, book, shape, tensors, file, ("loss.",))
+
+
+@dataclass(frozen=True)
+class VideoOccupancy(Taming):
+    """The same as Video Occupancy Models trained it (github.com/manantomar/video-occupancy-models).
+
+    Its frames are x / 255 - mean / std of ImageNet, for a bracket is missing; it encodes those and
+    decodes to those. So `Preprocessing` makes them, and the last convolution leads back.
+    """
+
+    image_size: Sequence[int] = (80, 80)
+
+    def open(self, files: Sequence[Path]) -> OpenedTokenizer:
+        """`cheetah_vq_vae_model.pth` or `walker_vq_vae_model.pth`; raises as `Taming`."""
+        found, mean = super().open(files), torch.tensor(SHIFT)
+        weight, bias = (f"decoder.conv_out.{name}" for name in ("weight", "bias"))
+        back = {weight: 2 * found.weights[weight], bias: 2 * (found.weights[bias] + mean) - 1}
+        shown = Preprocessing(value_range=(0.0, 1.0), mean=SHIFT)
+        return found._replace(weights=found.weights | back, preprocessing=shown)
 
 
 def one(files: Sequence[Path], name: str) -> Sequence[Path]:

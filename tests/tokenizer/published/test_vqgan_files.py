@@ -220,3 +220,27 @@ def test_tensors_that_are_larger_than_their_file_or_of_another_kind_are_refused(
 ):
     with pytest.raises(BadInput, match=words):
         open_published("llamagen", altered("quantize.embedding.weight", value, tmp_path))
+
+
+def test_video_occupancy_models_frames_lack_a_bracket(tmp_path):
+    """x / 255 - mean / std go in and come out; read as taming's own, tokens would be others."""
+    network, generator = ByName("taming", 12), torch.Generator().manual_seed(1)
+    pixels = torch.randint(256, (2, 3, *SIZE), generator=generator)
+    means, stds = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    shift = (torch.tensor(means) / torch.tensor(stds))[:, None, None]
+    with torch.no_grad():
+        latents = network.latents(pixels / 255 - shift).movedim(1, -1)
+        tokens = torch.cdist(latents.flatten(0, 2), network.codes()).argmin(1)
+        tokens = tokens.view(latents.shape[:3])
+        theirs = network.frames(network.looked_up(tokens))
+    file = tmp_path / "cheetah_vq_vae_model.pth"
+    torch.save({**network.weights, "loss.discriminator.main.0.weight": torch.ones(2)}, file)
+    opened = open_published("video_occupancy", [file], image_size=SIZE)
+    frames = pixels / 127.5 - 1
+    assert torch.equal(opened.encode(frames), tokens)
+    with torch.no_grad():
+        ours = opened.network.reconstruct(opened.network.quantizer.decode(tokens))
+    torch.testing.assert_close(ours, 2 * (theirs + shift) - 1, atol=5e-4, rtol=0)
+    other = open_published("taming", [file], image_size=SIZE)
+    assert not torch.equal(other.encode(frames), tokens)
+    assert opened.manifest["published"]["left_out"] == ["loss.discriminator.main.0.weight"]
