@@ -19,6 +19,7 @@ import torch
 
 import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks.__main__ import report
+from benchmarks.returns import SMOOTH_S, Rewards
 from benchmarks.worlds.carracing import Tracks
 from benchmarks.worlds.control_suite import Stages
 from benchmarks.worlds.episode import Episode, Row, World
@@ -29,19 +30,12 @@ from tokenizer.load import load_tokenizer
 from training.pages.text_table import markdown_table
 from worldmodel.evaluation.intervals import mean_over_drives
 from worldmodel.evaluation.report.terminal import interval
-from worldmodel.evaluation.values.rewards import (
-    CONVOLUTIONS,
-    RewardHead,
-    fit_rewards,
-    rewarded,
-)
 from worldmodel.load import load_world_model
 from worldmodel.planning.config import PlanningConfig
 from worldmodel.planning.proposals import RecordedActions
 from worldmodel.planning.values import ActionValues
 
 CARRACING = "carracing"
-REWARD_STEPS = 200
 Policy = Callable[[Sequence[Episode]], Sequence[Row | None]]
 
 
@@ -95,7 +89,9 @@ def main() -> None:
     parser.add_argument("models", nargs="*", help="checkpoints to plan with")
     parser.add_argument("--world", choices=[CARRACING, *TASKS], default=CARRACING)
     parser.add_argument("--tokenizer", default=CARRACING, help="that of the store")
-    parser.add_argument("--smooth", type=float, default=1.0, help="seconds of rewards, averaged")
+    parser.add_argument(
+        "--smooth", type=float, default=SMOOTH_S, help="seconds of rewards, averaged"
+    )
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--candidates", type=int, default=12)
@@ -107,23 +103,17 @@ def main() -> None:
     args = parser.parse_args()
     store = TokenStore(args.store)
     world = world_of(args.world, args.tokenizer, store.spec.fps)
-    trained = store.drives("train")
-    recorded = RecordedActions(trained, args.horizon)
+    recorded = RecordedActions(store.drives("train"), args.horizon)
     rng = np.random.default_rng(0)
 
-    @cache
-    def head_of(stack: int) -> RewardHead:
-        column = store.columns.index(REWARD)
-        span = max(1, round(args.smooth * world.fps))
-        known = rewarded(trained, column, store.spec.grid[1:], stack, span)
-        head = fit_rewards(*known, store.spec, REWARD_STEPS, convolutions=CONVOLUTIONS)
-        return head.to(args.device)
+    gamma = PlanningConfig().gamma
+    head_of = cache(Rewards(store, store.columns.index(REWARD), gamma, args.smooth).head)
 
     def planning(name: str) -> Planned:
         network = load_world_model(name).network.to(args.device)
-        head = head_of(network.sample_steps if network.state_steps else args.stack)
+        head, _ = head_of(network.sample_steps if network.state_steps else args.stack)
         samples = args.samples * args.horizon if network.state_steps else args.samples
-        values = ActionValues(network, head, PlanningConfig().gamma, samples)
+        values = ActionValues(network, head.to(args.device), gamma, samples)
         return Planned(values, recorded, args.candidates, args.device)
 
     def at_random(episodes: Sequence[Episode]) -> Sequence[Row]:

@@ -3,8 +3,10 @@
     python -m benchmarks.values OCCUPANCY MODEL data/tokens/NAME --plot docs/values.png --write
 
 Both read the same states and share a reward head. The rollouts hold the newest action ("held"), or
-are told what was driven ("told"), which no decision knows. Seeds are those of sampling. Dreams are
-drawn on `--device`, seconds are of one thread of a CPU.
+are told what was driven ("told"), which no decision knows. Every budget of the occupancy model is
+compared, state by state, with the rollouts that hold the action and take about as long, and about
+ten times as long. Seeds are those of sampling. Dreams are drawn on `--device`, seconds are of one
+thread of a CPU, of one state and one candidate.
 """
 
 import argparse
@@ -24,50 +26,23 @@ from torch import Tensor
 
 import training  # noqa: F401  (first: it repairs torchvision)
 from benchmarks.__main__ import report
+from benchmarks.returns import Rewards, State
 from drives.actions.units import REWARD
 from drives.tokens.store import TokenStore
 from training.pages.text_table import markdown_table
-from worldmodel.dynamics.base import Dynamics
 from worldmodel.evaluation.intervals import mean_over_drives
 from worldmodel.evaluation.report.terminal import interval
-from worldmodel.evaluation.values.estimates import (
-    discounted,
-    num_counted,
-    num_truncated,
-    whole_return,
-)
-from worldmodel.evaluation.values.rewards import (
-    CONVOLUTIONS,
-    RewardHead,
-    fit_rewards,
-    rewarded,
-)
+from worldmodel.evaluation.values.estimates import whole_return
 from worldmodel.load import load_world_model
 from worldmodel.planning.values import ActionValues
 
-MISSING = 0.05
-SAMPLES = (1, 4, 16, 32)  # of the occupancy model
-FUTURES, HORIZONS = (1, 3), (4, 8, 16)  # of the rollouts
-REWARD_STEPS, SMOOTH_S = 200, 1.0
+SAMPLES = (1, 2, 4, 8, 16)  # of the occupancy model
+FUTURES, HORIZONS = (1, 2), (2, 4, 8, 16)  # of the rollouts; the longest is that of a return
+TIMES = (1, 10)  # the rollouts' time, of the occupancy model's
+TIMED, TIMED_FRAMES = 5, (2, 8)  # decisions, and frames of rollouts, that are timed
+OCCUPANCY, HELD = "occupancy", "rollouts, held"
 TRUNCATED = "against the truncated return, as published"
 TOGETHER = 1024  # dreams in a batch
-
-
-@dataclass(frozen=True)
-class State:
-    """A frame of a test drive: what came before, what followed, and what was earned.
-
-    Attributes:
-        value: its return.
-        truncated: its first rewards alone, as in Video Occupancy Models.
-    """
-
-    drive: str
-    tokens: Tensor
-    future: Tensor
-    actions: Tensor
-    value: float
-    truncated: float
 
 
 @dataclass(frozen=True)
@@ -84,62 +59,28 @@ class Point:
         return np.asarray((self.estimates - truth[:, None]) ** 2)
 
 
-def states_of(
-    store: TokenStore, split: str, column: int, gamma: float, num: int, past: int
-) -> list[State]:
-    """States, evenly spread over the drives of a split."""
-    steps = num_counted(gamma, MISSING)
-    drives = store.drives(split)
-    places = [(drive, at) for drive in drives for at in range(past - 1, drive.num_steps - steps, 7)]
-    found = []
-    for index in np.linspace(0, len(places) - 1, num).astype(int):
-        drive, at = places[index]
-        rewards = drive.columns[at : at + steps, column].astype(float)
-        tokens = np.asarray(drive.tokens[at - past + 1 : at + 1 + steps], np.int64)
-        frames = torch.from_numpy(tokens.reshape(past + steps, -1, tokens.shape[-1]))
-        actions = np.array(drive.actions[at - past + 1 : at + max(HORIZONS)], np.float32)
-        found.append(
-            State(
-                drive.id,
-                frames[:past],
-                frames[past:],
-                torch.from_numpy(actions),
-                float(whole_return(rewards, gamma)),
-                float(discounted(rewards[: num_truncated(gamma)], gamma)),
-            )
-        )
-    return found
-
-
 def points(
-    occupancy: Dynamics,
-    other: Dynamics,
-    head: RewardHead,
-    states: list[State],
-    seeds: int,
-    device: str,
+    sampled: ActionValues, rolled: ActionValues, states: list[State], seeds: int, device: str
 ) -> Iterator[Point]:
     """Every way and budget; smaller budgets use the first dreams of the largest."""
-    gamma = occupancy.config.gamma  # type: ignore[attr-defined]
-    values = ActionValues(occupancy, head, gamma, max(SAMPLES))
-    drawn = _dreams(values, states, seeds, 1, True, device)[..., 0]
+    gamma, longest, (few, many) = sampled.gamma, len(states[0].future), TIMED_FRAMES
+    timed = [(replace(sampled, num_samples=count), 1) for count in SAMPLES]
+    for count in FUTURES:
+        timed += [(replace(rolled, num_samples=count), frames) for frames in TIMED_FRAMES]
+    spent = iter(_seconds(timed, states))
+    drawn = _dreams(sampled, max(SAMPLES), states, seeds, 1, True, device)[..., 0]
     for count in SAMPLES:
         estimate = drawn[..., :count].mean(-1) / (1 - gamma)
-        seconds = _seconds(replace(values, num_samples=count), states, 1)
-        yield Point("occupancy", f"{count} samples", estimate, seconds)
-    values = ActionValues(other, head, gamma, max(FUTURES))
-    least = min(HORIZONS)  # a frame costs the same, as long as the context slides
-    per_frame = {
-        count: _seconds(replace(values, num_samples=count), states, least) / least
-        for count in FUTURES
-    }
-    for way, held in (("rollouts, held", True), ("rollouts, told", False)):
-        drawn = _dreams(values, states, seeds, max(HORIZONS), held, device)
-        for horizon in HORIZONS:
-            for count in FUTURES:
+        yield Point(OCCUPANCY, f"{count} samples", estimate, next(spent))
+    ends = {count: (next(spent), next(spent)) for count in FUTURES}
+    for way, held in ((HELD, True), ("rollouts, told", False)):
+        drawn = _dreams(rolled, max(FUTURES), states, seeds, longest, held, device)
+        for horizon in (*(h for h in HORIZONS if h < longest), longest):
+            for count, (short, long) in ends.items():
                 rewards = drawn[..., :count, :horizon].mean(-2)
-                estimate, seconds = whole_return(rewards, gamma), per_frame[count] * horizon
-                yield Point(way, f"{count} futures of {horizon} frames", estimate, seconds)
+                seconds = short + (long - short) / (many - few) * (horizon - few)
+                name = f"{count} futures of {horizon} frames"
+                yield Point(way, name, whole_return(rewards, gamma), seconds)
 
 
 def _candidate(state: State, horizon: int, held: bool) -> Tensor:
@@ -150,21 +91,28 @@ def _candidate(state: State, horizon: int, held: bool) -> Tensor:
 
 
 def _dreams(
-    values: ActionValues, states: list[State], seeds: int, horizon: int, held: bool, device: str
+    values: ActionValues,
+    count: int,
+    states: list[State],
+    seeds: int,
+    horizon: int,
+    held: bool,
+    device: str,
 ) -> Float[np.ndarray, "state seed sample step"]:
     """Rewards of all dreams; an occupancy model too holds the newest action."""
-    on_device = (part.to(device) for part in (values.network, values.head))
-    many = ActionValues(*on_device, values.gamma, seeds * values.num_samples)
-    rows = []
+    values.network.to(device), values.head.to(device)
+    many = replace(values, num_samples=seeds * count)
+    found = []
     size = max(1, TOGETHER // many.num_samples)
     for start in range(0, len(states), size):
         some = states[start : start + size]
-        known = zip(*(_before(values, s) for s in some), strict=True)
-        before = (torch.stack(part).to(device) for part in known)
-        candidates = torch.cat([_candidate(s, horizon, held) for s in some]).to(device)
-        rows.append(many.rewards(*before, candidates, start).cpu())
+        tokens, rows = zip(*(_before(values, s) for s in some), strict=True)
+        candidates = torch.cat([_candidate(s, horizon, held) for s in some])
+        known = (torch.stack(tokens), torch.stack(rows), candidates)
+        dreamt = many.rewards(*(part.to(device) for part in known), seed=start)
+        found.append(dreamt.cpu())
     values.network.cpu(), values.head.cpu()
-    return torch.cat(rows).unflatten(1, (seeds, -1)).numpy()
+    return torch.cat(found).unflatten(1, (seeds, -1)).numpy()
 
 
 def _before(values: ActionValues, state: State) -> tuple[Tensor, Tensor]:
@@ -173,29 +121,15 @@ def _before(values: ActionValues, state: State) -> tuple[Tensor, Tensor]:
     return state.tokens[-past:], state.actions[end - past : end - 1]
 
 
-def _seconds(values: ActionValues, states: list[State], horizon: int) -> float:
-    """CPU seconds of one decision: one state, one candidate."""
-    spent = []
-    for state in states[:3]:
-        start = time.process_time()
-        values(*_before(values, state), _candidate(state, horizon, True))
-        spent.append(time.process_time() - start)
-    return float(np.median(spent))
-
-
-def references(
-    head: RewardHead, states: list[State], typical: float, gamma: float
-) -> dict[str, Float[np.ndarray, " state"]]:
-    """Estimates without a dream; the last one reads the future, and shows what the head loses."""
-    stack = head.stack
-    now = torch.stack([s.tokens[-stack:] for s in states])
-    before = [s.tokens[len(s.tokens) + 1 - stack :] for s in states]
-    real = torch.stack([torch.cat([b, s.future]) for b, s in zip(before, states, strict=True)])
-    return {
-        "floor: mean of train rewards": np.full(len(states), typical / (1 - gamma)),
-        "floor: reward of the newest frames": head(now)[:, 0].numpy() / (1 - gamma),
-        "reward head on the real future": whole_return(head(real).numpy(), gamma),
-    }
+def _seconds(decisions: list[tuple[ActionValues, int]], states: list[State]) -> list[float]:
+    """CPU seconds of decisions with as many frames: one state, one candidate; by turns."""
+    spent: list[list[float]] = [[] for _ in decisions]
+    for state in states[:TIMED]:
+        for own, (values, horizon) in zip(spent, decisions, strict=True):
+            start = time.process_time()
+            values(*_before(values, state), _candidate(state, horizon, True))
+            own.append(time.process_time() - start)
+    return [float(np.median(own)) for own in spent]
 
 
 def plot(found: list[Point], lines: dict[str, float], truth: np.ndarray, path: Path) -> None:
@@ -226,6 +160,23 @@ def told(estimates: Float[np.ndarray, "state seed"], states: list[State]) -> lis
     return [interval(vars(next(found))), spread, f"{next(found).value:.2f}"]
 
 
+def rivals(found: list[Point], states: list[State]) -> list[str]:
+    """How much larger the occupancy model's errors are than those of slower rollouts."""
+    truth, drives = np.array([s.value for s in states]), [s.drive for s in states]
+    own, held = ([p for p in found if p.way == way] for way in (OCCUPANCY, HELD))
+    lines = []
+    for point in own:
+        for times in TIMES:
+            asked = times * point.seconds
+            rival = min(held, key=lambda p: abs(np.log(p.seconds / asked)))
+            more = (point.errors(truth) - rival.errors(truth)).mean(1)
+            lines.append(
+                f"- {point.budget} ({point.seconds:.2f} s) against {rival.budget} "
+                f"({rival.seconds:.2f} s): {interval(vars(mean_over_drives(more, drives)))}"
+            )
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.values", description=__doc__)
     parser.add_argument("occupancy", help="checkpoint of an occupancy model")
@@ -240,22 +191,24 @@ def main() -> None:
     args = parser.parse_args()
     occupancy, other = (load_world_model(name).network for name in (args.occupancy, args.model))
     store, gamma = TokenStore(args.store), occupancy.config.gamma  # type: ignore[attr-defined]
-    column = store.columns.index(args.reward)
-    grid = occupancy.layout.height, occupancy.layout.width
-    span = max(1, round(SMOOTH_S / store.spec.step_s))
-    stacks, led = rewarded(store.drives("train"), column, grid, occupancy.sample_steps, span)
-    head = fit_rewards(stacks, led, store.spec, REWARD_STEPS, convolutions=CONVOLUTIONS)
+    rewards = Rewards(store, store.columns.index(args.reward), gamma)
+    head, typical = rewards.head(occupancy.sample_steps)
     past = max(occupancy.state_steps, other.config.context_steps)
-    states = states_of(store, "test", column, gamma, args.states, past)
-    found = list(points(occupancy, other, head, states, args.seeds, args.device))
-    known = references(head, states, float(led.mean()), gamma)
+    states = rewards.states("test", args.states, past)
+    sampled, rolled = (ActionValues(network, head, gamma) for network in (occupancy, other))
+    found = list(points(sampled, rolled, states, args.seeds, args.device))
+    known = rewards.without_dreams(states, head, typical)
     cells = [[p.way, p.budget, f"{p.seconds:.3f}", *told(p.estimates, states)] for p in found]
     cells += [[name, "", "", *told(one[:, None], states)] for name, one in known.items()]
     titles = "way", "budget", "CPU s per decision", "squared error", "std over seeds", TRUNCATED
     drives = len({state.drive for state in states})
     text = f"{args.reward}: {len(states)} states of {drives} test drives, gamma {gamma:g}, "
     text += f"{args.seeds} seeds of sampling, rewards read from {head.stack} frames"
-    report(f"{text}\n\n{markdown_table(list(titles), cells)}", args.write)
+    text += f"; parameters: {occupancy.num_parameters():,} and {other.num_parameters():,}"
+    more = "Squared error of the occupancy model less that of rollouts that hold the action:"
+    told_rivals = "\n".join(rivals(found, states))
+    table = markdown_table(list(titles), cells)
+    report(f"{text}\n\n{table}\n\n{more}\n\n{told_rivals}", args.write)
     if args.plot:
         truth = np.array([state.value for state in states])
         lines = {name: float(((one - truth) ** 2).mean()) for name, one in known.items()}
