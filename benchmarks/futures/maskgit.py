@@ -20,6 +20,7 @@ from worldmodel.dynamics.masked.config import MaskedConfig
 from worldmodel.dynamics.masked.model import Masked
 
 LAYERS, PROMPT, FRAMES, STEPS, REPEATS = 32, 8, 2, 2, 2
+CLIPS = 4  # whose prompts are read together
 SPEC = TokenSpec((1, 16, 16), 2**18, 2.0, 1, (256, 256), "random")
 
 
@@ -51,6 +52,30 @@ def rows() -> Iterator[Row]:
         best["peer"] / best["ours"],
         goal=1.5,
     )
+    clips = torch.randint(0, 2**18, (CLIPS, PROMPT, 16, 16), device=device)
+    contestants = {
+        "together": lambda: seconds(lambda: decoder.start(clips)),
+        "alone": lambda: seconds(lambda: [decoder.start(clip[None]) for clip in clips]),
+        "plain": lambda: CLIPS * seconds(lambda: read_plainly(model, prompt)),
+    }
+    best = interleaved(contestants, REPEATS)
+    for peer, said in (("plain", "plain PyTorch, whole windows"), ("alone", "one clip at a time")):
+        yield Row(
+            f"GENIE_35M's shape: reading the prompts of {CLIPS} clips, {PROMPT} frames each",
+            f"{best['together']:.2f} s",
+            f"{said}, {best[peer]:.2f} s",
+            best[peer] / best["together"],
+        )
+
+
+def read_plainly(model: Masked, prompt: Tensor) -> Tensor:
+    """What upstream does of a prompt in every step: the whole window, masked after the prompt."""
+    limit = model.config.context_steps
+    tokens = F.pad(prompt.flatten(2), (0, 0, 0, limit - PROMPT))
+    masked = torch.zeros_like(tokens, dtype=torch.bool)
+    masked[:, PROMPT:] = True
+    with torch.inference_mode():
+        return plain_logits(model, tokens, masked)
 
 
 @torch.inference_mode()

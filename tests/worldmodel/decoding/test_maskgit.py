@@ -105,6 +105,28 @@ def test_futures_are_rows_of_their_own():
     assert not torch.equal(free[:, 0], free[:, 1])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("layout", ["none", "continuous"])
+def test_prompts_of_many_clips_are_read_together_and_go_on_as_alone(layout):
+    """Over a slide of the context, with the numbers that decide a clip's frames."""
+    model, many, horizon = make_model(layout), 5, 4
+    tokens, actions = torch.randint(0, 12, (many, 3, 2, 3)), torch.randn(many, 3 + horizon, 2)
+    together, alone = MaskGIT(model, Sampling()), MaskGIT(model, Sampling())
+    uniform, noise = torch.rand(horizon, 2, 2, many, 6), torch.rand(horizon, 2, many, 6)
+
+    def future(decoder: MaskGIT, clips: slice) -> torch.Tensor:
+        decoder.start(tokens[clips], actions[clips, :2])
+        frames = []
+        for step in range(horizon):
+            decoder.begin(actions[clips, 2 + step])
+            drawn = decoder.fill(uniform[step][:, :, clips], noise[step][:, clips])
+            frames.append(decoder.append(drawn))
+        return torch.stack(frames, dim=1)
+
+    one_by_one = [future(alone, slice(i, i + 1)) for i in range(many)]
+    assert torch.equal(future(together, slice(None)), torch.cat(one_by_one))
+
+
 def test_a_seed_decides_everything():
     model = make_model()
     tokens, actions = make_clip()
