@@ -12,6 +12,8 @@ The modules beside this one are commands of their own, which train, draw or driv
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
+from typing import Any
 
 import torch
 
@@ -47,6 +49,7 @@ class Row:
         ours, theirs: our figure and the figure of the peer or limit, with units.
         ratio: ours / theirs, above 1 where we beat the peer; or the share of a limit.
         goal: target ratio; None where there is none.
+        spread: lowest and highest ratio of the rounds; None where `ratio` is one of best times.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Row:
     theirs: str
     ratio: float
     goal: float | None = None
+    spread: tuple[float, float] | None = None
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -72,12 +76,23 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 
 def interleaved(contestants: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """Fastest of `repeats` timings of each contestant, taken in turns.
+    """Fastest of `repeats` timings of each contestant, taken in turns."""
+    return {name: min(taken) for name, taken in in_rounds(contestants, repeats).items()}
+
+
+def in_rounds(contestants: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """`repeats` timings of each contestant, taken in turns.
 
     Other processes only add time; taking turns spreads it over all contestants.
     """
-    best = dict.fromkeys(contestants, float("inf"))
+    taken: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(repeats):
         for name, measure in contestants.items():
-            best[name] = min(best[name], measure())
-    return best
+            taken[name].append(measure())
+    return taken
+
+
+def ratios(theirs: list[float], ours: list[float]) -> dict[str, Any]:
+    """`ratio` and `spread` of a row: theirs / ours round by round; median, lowest and highest."""
+    each = sorted(their / our for their, our in zip(theirs, ours, strict=True))
+    return {"ratio": median(each), "spread": (each[0], each[-1])}

@@ -14,15 +14,16 @@ RESULTS = ROOT / "docs" / "results.md"
 
 def table(rows: list[Row]) -> str:
     cells = [
-        [r.name, r.ours, r.theirs, _figure(r.ratio), "" if r.goal is None else f">= {r.goal:g}"]
+        [r.name, r.ours, r.theirs, _figure(r), "" if r.goal is None else f">= {r.goal:g}"]
         for r in rows
     ]
     return markdown_table(["measurement", "ours", "against", "ratio", "goal"], cells)
 
 
-def _figure(ratio: float) -> str:
-    """Two decimals; small shares in percent."""
-    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2%}"
+def _figure(row: Row) -> str:
+    """Two decimals, small shares in percent; with the range over the rounds."""
+    ratio = f"{row.ratio:.2f}" if row.ratio >= 0.1 else f"{row.ratio:.2%}"
+    return ratio if row.spread is None else f"{ratio} [{row.spread[0]:.2f}, {row.spread[1]:.2f}]"
 
 
 def report(body: str, write: bool) -> None:

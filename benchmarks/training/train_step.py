@@ -1,18 +1,28 @@
-"""One training step of our GPT against `transformers`' GPT-2 of the same shape."""
+"""One training step of our GPT against others of the same shape, eager and compiled.
 
+Peers: `transformers`' GPT-2, and the model of nanoGPT (github.com/karpathy/nanoGPT), which is no
+package: its rows need NANOGPT=FOLDER with its `model.py`. Each is compiled as its own training
+compiles it: the peers as a whole, ours block by block. All step by the same AdamW.
+"""
+
+import importlib.util
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from benchmarks import Row, interleaved, seconds
+from benchmarks import Row, in_rounds, ratios, seconds
 from drives.tokens.store import TokenSpec
 from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 
 LAYERS, DIM, HEADS, VOCAB = 6, 384, 6, 1024
 BATCH, STEPS, GRID = 4, 4, (1, 8, 16)  # 4 frames x (1 + 128) = 516 positions
-REPEATS = 6
+ROUNDS = 7
+GOALS = {"eager": 1.2, "compiled": 1.0}
 AS_GPT2: dict[str, Any] = {
     "positions": "learned",
     "qk_norm": False,
@@ -25,30 +35,54 @@ AS_GPT2: dict[str, Any] = {
 def rows() -> Iterator[Row]:
     spec = TokenSpec(GRID, VOCAB, 20.0, 1, (128, 256), "random")
     shape = {"dim": DIM, "num_layers": LAYERS, "num_heads": HEADS, "context_steps": STEPS}
-    ours = GPT(GPTConfig(**shape, **AS_GPT2), spec, 0)
-    peer = peer_of(ours)
     tokens = torch.randint(0, VOCAB, (BATCH, STEPS, *GRID[1:]))
-    ids = ours.layout.sequence_ids(tokens)
-    real = tokens.numel()
-    for precision in (torch.float32, torch.bfloat16):
-        if precision == torch.bfloat16 and torch.backends.cpu.get_cpu_capability() == "AVX2":
-            print("training step, bfloat16: left out, AVX2 only emulates it", flush=True)
-            continue
-        contestants = {
-            "ours": _step(ours, lambda: ours.loss(tokens), precision),
-            "peer": _step(peer, lambda: peer(ids, labels=ids).loss, precision),
-        }
-        best = interleaved(contestants, REPEATS)
-        label = str(precision).removeprefix("torch.")
-        label += "" if precision == torch.float32 else " autocast"
-        shape = f"L{LAYERS} d{DIM}, {BATCH} x {ours.num_positions}"
-        yield Row(
-            f"training step, {shape}, {label}",
-            f"{real / best['ours']:.0f} real tokens/s",
-            f"transformers GPT2LMHeadModel {real / best['peer']:.0f}",
-            best["peer"] / best["ours"],
-            goal=1.0,
-        )
+    for way, goal in GOALS.items():
+        ours = GPT(GPTConfig(**shape, **AS_GPT2), spec, 0)
+        peers = peers_of(ours, ours.layout.sequence_ids(tokens))
+        if way == "compiled":
+            for block in ours.blocks:
+                block.compile(dynamic=False)
+            for model, _ in peers.values():
+                model.compile(dynamic=False)
+        models = {"ours": (ours, lambda ours=ours: ours.loss(tokens)), **peers}
+        for precision in precisions():
+            steps = {name: _step(*model, precision) for name, model in models.items()}
+            taken = in_rounds(steps, ROUNDS)
+            rate = {name: tokens.numel() / median(times) for name, times in taken.items()}
+            label = str(precision).removeprefix("torch.")
+            label += "" if precision == torch.float32 else " autocast"
+            shown = f"L{LAYERS} d{DIM}, {BATCH} x {ours.num_positions}, {label}, {way}"
+            for name in peers:
+                yield Row(
+                    f"training step, {shown}",
+                    f"{rate['ours']:.0f} real tokens/s",
+                    f"{name} {rate[name]:.0f}",
+                    goal=goal,
+                    **ratios(taken[name], taken["ours"]),
+                )
+
+
+def precisions() -> list[torch.dtype]:
+    """float32, and bfloat16 where it is not emulated."""
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+        print("training step, bfloat16: left out, AVX2 only emulates it", flush=True)
+        return [torch.float32]
+    return [torch.float32, torch.bfloat16]
+
+
+def peers_of(model: GPT, ids: Tensor) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
+    """Each peer of the same shape with its loss of these ids [batch position]."""
+    gpt2 = peer_of(model)
+    peers: dict[str, Any] = {
+        "transformers GPT2LMHeadModel": (gpt2, lambda: gpt2(ids, labels=ids).loss)
+    }
+    folder = os.environ.get("NANOGPT")
+    if folder is None:
+        print("nanoGPT: left out; NANOGPT=FOLDER names a clone of it", flush=True)
+        return peers
+    nano = nanogpt_of(model, Path(folder))
+    peers["nanoGPT"] = (nano, lambda: nano(ids[:, :-1], ids[:, 1:])[1])
+    return peers
 
 
 def peer_of(model: GPT) -> Any:
@@ -72,10 +106,29 @@ def peer_of(model: GPT) -> Any:
     return GPT2LMHeadModel(config)
 
 
+def nanogpt_of(model: GPT, folder: Path) -> Any:
+    """nanoGPT's model of the same shape; its head is always that of its embeddings."""
+    spec = importlib.util.spec_from_file_location("nanogpt", folder / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    nanogpt = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(nanogpt)
+    config = nanogpt.GPTConfig(
+        block_size=model.num_positions,
+        vocab_size=model.layout.vocab_size + 1,
+        n_layer=model.config.num_layers,
+        n_head=model.config.num_heads,
+        n_embd=model.config.dim,
+        dropout=0.0,
+        bias=True,
+    )
+    return nanogpt.GPT(config)
+
+
 def _step(
-    model: nn.Module, loss: Callable[[], torch.Tensor], precision: torch.dtype
+    model: nn.Module, loss: Callable[[], Tensor], precision: torch.dtype
 ) -> Callable[[], float]:
-    """Time one step of forward, backward and AdamW; the first call is a warm-up."""
+    """Time one step of forward, backward and AdamW; the first calls are a warm-up."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1)
     model.train()
 
@@ -86,5 +139,6 @@ def _step(
         optimizer.step()
         optimizer.zero_grad()
 
+    step()
     step()
     return lambda: seconds(step)
