@@ -4,6 +4,7 @@
     python -m benchmarks train_step      the named ones
     python -m benchmarks --write         and append the table to docs/results.md
     python -m benchmarks gpu             all that one GPU can show (`benchmarks.gpu`)
+    python -m benchmarks growth          how time and memory grow (`benchmarks.growth`)
 
 A row module in one of the rooms offers `rows() -> Iterator[Row]` and is named in `SUITES`.
 The modules beside this one are commands of their own, which train, draw or drive.
@@ -33,6 +34,7 @@ SUITES = {
     "goodput": "training",
     "peak_memory": "training",
     "head_memory": "training",
+    "start_up": "training",
     "tokenizer_speed": "tokens",
     "encode": "tokens",
     "occupancy": "futures",

@@ -6,6 +6,7 @@ import sys
 
 from benchmarks import SUITES, Row
 from benchmarks.gpu import command as gpu
+from benchmarks.growth import command as growth
 from training.pages.text_table import markdown_table
 from training.watch.results import ROOT, append, heading
 
@@ -37,6 +38,10 @@ def report(body: str, write: bool) -> None:
 def main() -> int:
     if sys.argv[1:2] == ["gpu"]:
         return gpu.main(sys.argv[2:])
+    if sys.argv[1:2] == ["growth"]:
+        arguments = [word for word in sys.argv[2:] if word != "--write"]
+        report(growth.main(arguments), write="--write" in sys.argv)
+        return 0
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("suites", nargs="*", metavar="NAME", help=f"of {', '.join(SUITES)}")
     parser.add_argument("--write", action="store_true", help=f"append to {RESULTS.name}")

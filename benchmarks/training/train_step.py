@@ -81,7 +81,8 @@ def peers_of(model: GPT, ids: Tensor) -> dict[str, tuple[nn.Module, Callable[[],
         print("nanoGPT: left out; NANOGPT=FOLDER names a clone of it", flush=True)
         return peers
     nano = nanogpt_of(model, Path(folder))
-    peers["nanoGPT"] = (nano, lambda: nano(ids[:, :-1], ids[:, 1:])[1])
+    given, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    peers["nanoGPT"] = (nano, lambda: nano(given, targets)[1])
     return peers
 
 
