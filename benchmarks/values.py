@@ -30,6 +30,7 @@ from benchmarks.returns import Rewards, State
 from drives.actions.units import REWARD
 from drives.tokens.store import TokenStore
 from training.pages.text_table import markdown_table
+from worldmodel.decoding.config import Sampling
 from worldmodel.evaluation.intervals import mean_over_drives
 from worldmodel.evaluation.report.terminal import interval
 from worldmodel.evaluation.values.estimates import whole_return
@@ -101,7 +102,8 @@ def _dreams(
 ) -> Float[np.ndarray, "state seed sample step"]:
     """Rewards of all dreams; an occupancy model too holds the newest action."""
     values.network.to(device), values.head.to(device)
-    many = replace(values, num_samples=seeds * count)
+    # States are no candidates: their errors are averaged, so each meets its own chances.
+    many = replace(values, num_samples=seeds * count, sampling=Sampling(top_k=0))
     found = []
     size = max(1, TOGETHER // many.num_samples)
     for start in range(0, len(states), size):

@@ -63,6 +63,7 @@ class RowDecoder(FrameDecoder):
         tokens, actions, drop_actions, captions: all frames so far and their conditions, by row;
             actions are None if the model reads none.
         guidance: None if off.
+        futures_each: futures of every example.
         generator: draws the uniform numbers of sampling, on the CPU.
         new_cache: class of the KV cache.
         measures_entropy: whether `next_frame` leaves the entropy (nats) of every cell behind, of
@@ -118,7 +119,7 @@ class RowDecoder(FrameDecoder):
         self.layout.check(tokens, actions)
         self.model.check_captions(captions, len(tokens))
         self.tokens, self.actions, self.drop_actions = tokens, None, drop_actions
-        self.captions, self.prompt_steps = captions, time
+        self.captions, self.prompt_steps, self.futures_each = captions, time, 1
         if self.model.conditioned and actions is not None:
             self.actions = actions[:, : time - 1]
         if self.guidance is not None:
@@ -202,10 +203,14 @@ class RowDecoder(FrameDecoder):
 
     def _draw_uniform(self) -> None:
         """Draw the uniform number that decides each token of the next frame."""
-        space = self.layout.tokens_per_step
-        uniform = torch.rand(space, self.num_futures, generator=self.generator)
-        self._uniform = uniform.to(self.tokens.device).T
-        self._drawn_from = None
+        self._uniform, self._drawn_from = self.chances(self.layout.tokens_per_step).T, None
+
+    def chances(self, *before: int, after: tuple[int, ...] = ()) -> Float[Tensor, "*number"]:
+        """Uniform numbers [*before future *after] of all futures; see `Sampling.common`."""
+        each = self.futures_each if self.sampling.common else self.num_futures
+        drawn = torch.rand(*before, each, *after, generator=self.generator)
+        rows = torch.arange(self.num_futures) % each
+        return drawn.index_select(len(before), rows).to(self.tokens.device)
 
     @property
     def entropy(self) -> Float[Tensor, "future space"]:
@@ -233,6 +238,7 @@ class RowDecoder(FrameDecoder):
 
     def repeat(self, num_futures: int) -> None:
         """Repeat every row `num_futures` times, example-major."""
+        self.futures_each *= num_futures
         self.cache = self.cache.expand(num_futures)
         self.tokens = self.tokens.repeat_interleave(num_futures, dim=0)
         if self.actions is not None:

@@ -287,7 +287,7 @@ class CachedDecoder(RowDecoder):
         assert self.actions is not None
         count, rows = self.layout.num_actions, len(self.tokens)
         bins = self.tokens.new_zeros(rows, count)
-        uniform = torch.rand(count, rows, generator=self.generator).to(self.tokens.device)
+        uniform = self.chances(count)
         for column in range(count):
             logits = self.model.action_logits(self.state, column).float()
             bins[:, column] = sample(logits, self.sampling, uniform[column])

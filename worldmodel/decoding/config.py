@@ -104,6 +104,8 @@ class Sampling:
             keeps all.
         greedy: take the most likely token; temperature, top_k and top_p must keep their defaults.
         seed: the same seed gives the same futures.
+        common: all examples of a batch draw by the same numbers, so that what differs between
+            their futures comes from the examples and less from chance (common random numbers).
         guidance: classifier-free guidance; some methods do not support it.
     """
 
@@ -112,6 +114,7 @@ class Sampling:
     top_p: float = 1.0
     greedy: bool = False
     seed: int = 0
+    common: bool = False
     guidance: Guidance | None = None
 
     def __post_init__(self) -> None:

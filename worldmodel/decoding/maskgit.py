@@ -58,16 +58,11 @@ class MaskGIT(RowDecoder):
         self, action: Float[Tensor, "future action"] | None = None
     ) -> Int[Tensor, "future height width"]:
         """Sample the frame that follows, given the action in force before it."""
-        rows, space = self.num_futures, self.layout.tokens_per_step
         self.begin(action)
-        num_factors = len(self.model.factors.sizes)
-        uniform = torch.rand(self.num_steps, num_factors, rows, space, generator=self.generator)
-        noise = None
-        if self.order == "random":
-            noise = torch.rand(self.num_steps, rows, space, generator=self.generator)
-            noise = noise.to(self.tokens.device)
-        frame = self.fill(uniform.to(self.tokens.device), noise)
-        return self.append(frame)
+        space = (self.layout.tokens_per_step,)
+        uniform = self.chances(self.num_steps, len(self.model.factors.sizes), after=space)
+        noise = self.chances(self.num_steps, after=space) if self.order == "random" else None
+        return self.append(self.fill(uniform, noise))
 
     @torch.inference_mode()
     def predict(self, action: Float[Tensor, "future action"] | None = None) -> Cells:

@@ -26,7 +26,8 @@ class ActionValues:
     Args:
         head: reads the reward of a frame.
         gamma: discount; of an occupancy model its own.
-        sampling: from all tokens, for rare ones count in a mean.
+        sampling: from all tokens, for rare ones count in a mean; candidates meet the same chances,
+            for they are compared.
 
     Raises:
         BadInput: a model that reads no actions, or an occupancy model whose samples are not what
@@ -37,7 +38,7 @@ class ActionValues:
     head: RewardHead
     gamma: float
     num_samples: int = 1
-    sampling: Sampling = field(default_factory=lambda: Sampling(top_k=0))
+    sampling: Sampling = field(default_factory=lambda: Sampling(top_k=0, common=True))
 
     def __post_init__(self) -> None:
         if not self.network.conditioned:

@@ -25,15 +25,15 @@ def test_auto_is_the_first_method_of_the_kind():
     assert torch.equal(auto, raster)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        CONFIG,
-        MaskedConfig(dim=24, num_layers=1, num_heads=2, context_steps=3),
-        WholeFrameConfig(24, 2, 0, 2, context_steps=3),
-        WholeFrameConfig(24, 2, 1, 2, context_steps=3),
-    ],
-)
+KINDS = [
+    CONFIG,
+    MaskedConfig(dim=24, num_layers=1, num_heads=2, context_steps=3),
+    WholeFrameConfig(24, 2, 0, 2, context_steps=3),
+    WholeFrameConfig(24, 2, 1, 2, context_steps=3),
+]
+
+
+@pytest.mark.parametrize("config", KINDS)
 def test_every_kind_scores_a_real_frame_as_its_network_does(config):
     """A masked model scores by its first pass."""
     torch.manual_seed(0)
@@ -48,6 +48,17 @@ def test_every_kind_scores_a_real_frame_as_its_network_does(config):
         real = model.score(tokens[:, : step + 1]).nats[:, step]
         assert torch.allclose(nats, real, atol=1e-4)
     assert nats.std() > 0.01
+
+
+@pytest.mark.parametrize("config", KINDS)
+def test_equal_examples_have_equal_futures_where_chances_are_common(config):
+    torch.manual_seed(0)
+    model = build_dynamics(config, SPEC, 0).eval()
+    prompt = torch.randint(0, 11, (1, 2, 2, 3)).expand(3, -1, -1, -1)
+    for common in (False, True):
+        first, *others = rollout(model, prompt, None, 2, Sampling(common=common), num_futures=2)
+        assert all(torch.equal(first, other) is common for other in others)
+        assert not torch.equal(first[0], first[1])
 
 
 def test_what_cannot_be_done_says_what_can():

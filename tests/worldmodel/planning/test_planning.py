@@ -1,5 +1,6 @@
 """Planning in dreams: the search, the proposals, values of both kinds of models, the agent."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,6 @@ from torch import nn
 
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
-from worldmodel.decoding.config import Sampling
 from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.config import LayoutConfig
 from worldmodel.dynamics.gpt.config import GPTConfig
@@ -100,15 +100,17 @@ def test_a_rollout_is_worth_its_discounted_rewards_and_an_occupancy_its_mean() -
 
 @pytest.mark.parametrize(("kind", "steps"), [("gpt", 3), ("occupancy", 1)])
 def test_dreams_follow_the_state_and_the_candidates(kind: str, steps: int) -> None:
-    judge = values_of(kind, num_samples=2)
+    judge = values_of(kind, num_samples=16)
     tokens = torch.randint(0, 11, (2, 2, 3), generator=torch.Generator().manual_seed(1))
     candidates = torch.randn(5, 3, 2, generator=torch.Generator().manual_seed(2))
     past = torch.zeros(1, 2)
     found = judge.rewards(tokens, past, candidates, seed=3)
-    assert found.shape == (5, 2, steps)
+    assert found.shape == (5, 16, steps)
     assert torch.equal(found, judge.rewards(tokens, past, candidates, seed=3))
     assert not torch.equal(found, judge.rewards(tokens, past, candidates, seed=4))
     assert not torch.equal(found, judge.rewards(tokens, past, 3 + candidates, seed=3))
+    alike = judge.rewards(tokens, past, candidates[:1].expand(4, -1, -1), seed=3)
+    assert (alike == alike[0]).all(), "equal candidates met other chances"
 
 
 def test_an_agent_takes_the_action_whose_dream_pays(monkeypatch) -> None:
@@ -163,7 +165,7 @@ def test_rewards_of_two_frames_are_read_from_the_newest_and_dreamt_ones(kind: st
         tokens.expand(5, -1, -1, -1),
         torch.cat([past.expand(5, -1, -1), candidates], dim=1),
         3 if kind == "gpt" else 2,
-        Sampling(top_k=0, seed=3),
+        replace(judge.sampling, seed=3),
         2,
     )[..., 0, 0]
     if kind == "gpt":
