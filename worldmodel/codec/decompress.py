@@ -14,7 +14,7 @@ from worldmodel.codec.coder import CODER, check_vocabulary, decode
 from worldmodel.codec.compress import tokens_digest, unpacked_actions
 from worldmodel.codec.container import CodedSegment, Header
 from worldmodel.codec.distributions.models import models_of, predictor_of
-from worldmodel.codec.distributions.network import EXACT
+from worldmodel.codec.distributions.network import CACHES
 from worldmodel.codec.distributions.predictors import Predictor
 from worldmodel.codec.machine import refuse_other
 from worldmodel.codec.reading import Found, examine, read_header, segments_of
@@ -70,9 +70,10 @@ def _predictor(path: Path, header: Header, ckpts: Sequence[str]) -> Predictor:
         raise BadInput(f"{path}: was coded by {header.coder!r}; this release has {CODER!r}")
     if header.arithmetic == "float":
         refuse_other(header.machine, path)
-    elif header.arithmetic != EXACT:
+    elif header.arithmetic not in CACHES:
         raise BadInput(
-            f"{path}: was coded in arithmetic {header.arithmetic!r}; this release has {EXACT!r}"
+            f"{path}: was coded in arithmetic {header.arithmetic!r}; this release has "
+            f"{', '.join(CACHES)}"
         )
     models, floors = models_of(header.predictors, ckpts, str(path))
     spec = spec_of(header)

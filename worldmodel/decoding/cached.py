@@ -45,6 +45,7 @@ class CachedDecoder(RowDecoder):
     Attributes:
         fixed_shapes: whether single positions run as a CUDA graph does; on a GPU they do.
         compiled: whether those are compiled too.
+        rows_at_once: rows of a window that are read at once; None: all. Few stay in a CPU's cache.
         threads: sets the number of threads before every pass.
         native: computes the passes over few positions, on a CPU.
 
@@ -55,6 +56,7 @@ class CachedDecoder(RowDecoder):
 
     model: GPT
     compiled = False
+    rows_at_once: int | None = None
     threads: FreeThreads | None = None
     native: NativeStep | None = None
 
@@ -242,10 +244,17 @@ class CachedDecoder(RowDecoder):
         rope = model.rope(0, x.shape[1])
         lead = self.layout.lead_length
         text_kv = self._text_kv(self.tokens.shape[1] - num_steps, num_steps, lead)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, rope, self.cache, layer, text_kv[layer], acting)
+        count = len(x) if self.text_context else self.rows_at_once or len(x)
+        states = []
+        for first in range(0, len(x), count):
+            rows = slice(first, first + count)
+            part, cache = x[rows], self.cache if count >= len(x) else self.cache.rows(rows)
+            by = None if acting is None else acting[rows]
+            for layer, block in enumerate(self.blocks):
+                part = block(part, rope, cache, layer, text_kv[layer], by)
+            states.append(part[:, -1:])
         self.cache.length = x.shape[1]
-        self.state = x[:, -1:]
+        self.state = torch.cat(states)
         self.next_logits = model.logits(self.state)[:, 0].float()
 
     def _empty_cache(self, rows: int) -> KVCache:

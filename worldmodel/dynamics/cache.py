@@ -1,5 +1,8 @@
 """The static KV cache, and attention of the newest positions to it."""
 
+from copy import copy
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -75,6 +78,12 @@ class KVCache:
         for mine, theirs in zip(self.parts, other.parts, strict=True):
             past = mine[..., : self.length, :].repeat_interleave(num_futures, dim=1)
             theirs[..., : self.length, :] = past
+        return other
+
+    def rows(self, rows: slice) -> Self:
+        """Some rows of the same memory."""
+        other = copy(self)
+        other.keys, other.values = self.keys[:, rows], self.values[:, rows]
         return other
 
     def forget(self, num_positions: int) -> None:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from drives.tokens.store import TokenSpec
 from training.errors import BadInput
 from worldmodel.codec.coder import decode, encode
-from worldmodel.codec.distributions.network import EXACT, NetworkPredictor, network_hash
+from worldmodel.codec.distributions.network import CACHES, EXACT, NetworkPredictor, network_hash
 from worldmodel.codec.distributions.predictors import Told, sent
 from worldmodel.codec.exact import numbers, tables
+from worldmodel.codec.exact.attention import NARROW, WIDE, Way, attention
 from worldmodel.codec.exact.mode import ExactArithmetic
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import LayoutConfig
@@ -104,16 +105,18 @@ def probs_of(predictor: NetworkPredictor, rows: list[int]) -> np.ndarray:
     return np.concatenate(found, axis=1)
 
 
+@pytest.mark.parametrize("arithmetic", CACHES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_batches_and_threads_change_no_bit(kind: str, two_threads: None) -> None:
+def test_batches_and_threads_change_no_bit(kind: str, arithmetic: str, two_threads: None) -> None:
     model = network(kind)
-    together = probs_of(NetworkPredictor(model, EXACT), [0, 1, 2])
+    together = probs_of(NetworkPredictor(model, arithmetic), [0, 1, 2])
     torch.set_num_threads(1)
     for row in (0, 2):
-        alone = probs_of(NetworkPredictor(model, EXACT), [row])[0]
+        alone = probs_of(NetworkPredictor(model, arithmetic), [row])[0]
         assert alone.tobytes() == together[row].tobytes()
     floats = probs_of(NetworkPredictor(model, "float"), [0, 1, 2])
-    assert np.abs(floats - together).max() < 2e-5  # it is the same model
+    near = {"exact 2": 2e-5, "exact 3": 2e-3}[arithmetic]
+    assert np.abs(floats - together).max() < near  # it is the same model
     assert floats.std(axis=(0, 1)).max() > 1e-3  # which depends on what it reads
 
 
@@ -133,14 +136,15 @@ def test_tokens_come_back_in_other_batches(kind: str) -> None:
         assert all(np.array_equal(tokens[r], own) for r, own in zip(rows, back, strict=True))
 
 
+@pytest.mark.parametrize("arithmetic", CACHES)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("masked", "keyframes")])
-def test_a_pass_over_what_is_there_gives_the_bits_of_decoding(kind: str) -> None:
+def test_a_pass_over_what_is_there_gives_the_bits_of_decoding(kind: str, arithmetic: str) -> None:
     """Windows slide twice in six steps; compressing takes the pass, decompressing walks."""
-    predictor, (tokens, actions) = NetworkPredictor(network(kind), EXACT), clips()
+    predictor, (tokens, actions) = NetworkPredictor(network(kind), arithmetic), clips()
     assert predictor.foresees
     assert not NetworkPredictor(network(kind), "float").foresees
     whole = np.stack(list(predictor.known(tokens[0], actions[0])))
-    walked = NetworkPredictor(network(kind), EXACT)
+    walked = NetworkPredictor(network(kind), arithmetic)
     walked.start(tokens[0][None, 0], actions[0][None])
     for step, probs in enumerate(whole, 1):
         guesses, real = walked.predict(actions[0][None, step - 1]), tokens[0][step].reshape(1, -1)
@@ -150,10 +154,28 @@ def test_a_pass_over_what_is_there_gives_the_bits_of_decoding(kind: str) -> None
             told = sent(guesses, real[:, told[1]])
 
 
+def test_codes_of_an_earlier_arithmetic_still_decode() -> None:
+    """Golden: written by the release whose newest was "exact 2"."""
+    pytest.importorskip("constriction")
+    model, (tokens, actions) = network("raster"), clips()
+    codes = [
+        "fdeca780a0710d9a4b02dd289a82296b1a",
+        "1a0bafd6819933235f89cb",
+        "c36d4568a20aa1efd9efb4bbfd6bea83e9",
+    ]
+    predictor = NetworkPredictor(model, "exact 2")
+    back = decode(predictor, [bytes.fromhex(code) for code in codes], STEPS, (2, 3), actions)
+    assert all(np.array_equal(own, there) for own, there in zip(tokens, back, strict=True))
+    assert [code.hex() for code in encode(predictor, tokens, actions)[0]] == codes
+    assert [
+        code.hex() for code in encode(NetworkPredictor(model, EXACT), tokens, actions)[0]
+    ] != codes
+
+
 def fingerprints() -> str:
     """Of every kind's distributions, exact and in floats; and of weights and tables."""
     found = [network_hash(network(kind)) for kind in KINDS]
-    for arithmetic in (EXACT, "float"):
+    for arithmetic in (*CACHES, "float"):
         total = hashlib.sha256()
         for kind in KINDS:
             total.update(probs_of(NetworkPredictor(network(kind), arithmetic), [0, 1]).tobytes())
@@ -203,6 +225,33 @@ def test_sums_are_exact_in_any_order() -> None:
     assert far.max() < 2e-6
 
 
+def test_small_integers_have_no_order_either() -> None:
+    """All keys and values at their limit: the largest sums that there are."""
+    query, key = torch.full((1, 1, 64), 3.0), torch.full((1, 4000, 64), -3.0)
+    value = torch.full((1, 4000, 64), 2.0)
+    key[:, ::3] = 2.9  # which is what is attended to
+    value[:, ::3, 1] = torch.arange(1334) / 1334
+    order = torch.randperm(4000, generator=torch.Generator().manual_seed(0))
+    out = attention(query, key, value, None, False, 1.0, NARROW)
+    assert torch.equal(
+        out, attention(query, key[:, order], value[:, order], None, False, 1.0, NARROW)
+    )
+    keys, values, *_ = NARROW.kept(key, value)
+    assert (keys.abs().max().item(), values.max().item()) == (512.0, 255.0)
+    real = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+    assert (out - real).abs().max() < 2e-2
+    with pytest.raises(BadInput, match="8000 positions"):
+        attention(query, key.repeat(1, 2, 1), value.repeat(1, 2, 1), None, False, 1.0, NARROW)
+
+
+def test_products_that_are_lowered_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = torch.Tensor.__matmul__
+    lowered = lambda a, b: own(a.bfloat16(), b.bfloat16()).float()  # noqa: E731
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lowered)
+    with pytest.raises(BadInput, match="products of float32 are lowered"):
+        NetworkPredictor(network("raster"), EXACT)
+
+
 FUNCTIONS = {
     "exp": (lambda x: numbers.exp(-x.abs()), lambda x: (-x.abs()).exp(), 1e-5),
     "log": (lambda x: numbers.log(x.abs() + 1e-9), lambda x: (x.abs() + 1e-9).log(), 1e-14),
@@ -249,15 +298,16 @@ def test_tables_are_those_of_every_machine() -> None:
     assert digest[:16] == "5b162913ec0b31cc"
 
 
-def test_hidden_positions_change_nothing() -> None:
+@pytest.mark.parametrize("way", [WIDE, NARROW])
+def test_hidden_positions_change_nothing(way: Way) -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 1, 2, 5, 4).unbind(0)
-    out = numbers.attention(query, key, value, None, True, 0.5)
+    out = attention(query, key, value, None, True, 0.5, way)
     key[..., 3:, :], value[..., 3:, :] = 100.0, -100.0
-    again = numbers.attention(query, key, value, None, True, 0.5)
+    again = attention(query, key, value, None, True, 0.5, way)
     assert torch.equal(out[..., :3, :], again[..., :3, :])
     real = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.5)
-    assert torch.allclose(again, real, atol=1e-3)
+    assert torch.allclose(again, real, atol=1e-2)
 
 
 class Strange(nn.Module):

@@ -12,9 +12,11 @@ from torch import Tensor
 from training.errors import BadInput
 from worldmodel.codec.distributions.predictors import Guesses, Predictor
 from worldmodel.codec.exact import numbers
-from worldmodel.codec.exact.cache import RoundedCache
+from worldmodel.codec.exact.attention import MOST_POSITIONS
+from worldmodel.codec.exact.cache import NarrowCache, RoundedCache
 from worldmodel.codec.exact.mode import ExactArithmetic
 from worldmodel.decoding.base import RowDecoder
+from worldmodel.decoding.cached import CachedDecoder
 from worldmodel.decoding.rollout import open_decoder
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.gpt.model import GPT
@@ -22,7 +24,10 @@ from worldmodel.dynamics.kinds import describe
 from worldmodel.dynamics.occupancy.model import Occupancy
 from worldmodel.dynamics.whole_frame.model import WholeFrame
 
-EXACT = "exact 2"  # the number changes with any result of the arithmetic
+# The number changes with any result of the arithmetic: those of before decode their containers.
+CACHES: dict[str, type[RoundedCache]] = {"exact 2": RoundedCache, "exact 3": NarrowCache}
+EXACT = "exact 3"  # what codes
+ROWS = 2  # of a window that are read at once
 
 
 class NetworkPredictor(Predictor):
@@ -31,7 +36,7 @@ class NetworkPredictor(Predictor):
     A masked model predicts with its first pass.
 
     Args:
-        arithmetic: `EXACT`, or "float".
+        arithmetic: of `CACHES`, or "float".
 
     Raises:
         BadInput: the model reads captions, or predicts no next frame.
@@ -45,9 +50,13 @@ class NetworkPredictor(Predictor):
         self.exact: ExactArithmetic | None = None
         decoder = open_decoder(network.float())
         assert isinstance(decoder, RowDecoder)  # every kind's own choice is one
-        if arithmetic == EXACT:
-            self.exact = ExactArithmetic(decoder.model)
-            decoder.new_cache = RoundedCache
+        if arithmetic in CACHES:
+            # Others spend little time in attention, and keep their finer integers.
+            small = isinstance(network, GPT) and network.num_positions <= MOST_POSITIONS
+            decoder.new_cache = CACHES[arithmetic] if small else RoundedCache
+            self.exact = ExactArithmetic(decoder.model, way=decoder.new_cache.way)
+            if isinstance(decoder, CachedDecoder):
+                decoder.rows_at_once = ROWS
             self.foresees = isinstance(network, GPT) or type(network) is WholeFrame
         self.decoder, self.vocab_size = decoder, network.spec.vocab_size
         self.reads_actions = network.conditioned

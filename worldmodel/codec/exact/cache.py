@@ -1,19 +1,23 @@
 """The KV cache of exact decoding: keys and values are rounded once, when they are written."""
 
+from typing import Self
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldmodel.codec.exact import numbers
+from worldmodel.codec.exact.attention import NARROW, WIDE, Way
 from worldmodel.dynamics.cache import KVCache
 
 
 class RoundedCache(KVCache):
-    """Integers in float64 in place of keys and values, and a scale for every vector of them.
+    """Integers in place of keys and values, and a scale for every vector of them.
 
-    `attend` gives the bits of `numbers.attention`: so a frame that is decoded token by token has
-    the distributions of one pass over the whole clip.
+    `attend` gives the bits of `attention`: so a frame that is decoded token by token has the
+    distributions of one pass over the whole clip.
     """
+
+    way: Way = WIDE
 
     def __init__(
         self,
@@ -26,7 +30,7 @@ class RoundedCache(KVCache):
         device: torch.device,
     ) -> None:
         shape = num_layers, batch, num_heads, num_positions
-        super().__init__(*shape, head_dim, torch.float64, device)
+        super().__init__(*shape, head_dim, self.way.dtype, device)
         self.scales = torch.empty(2, *shape, 1, device=device)
 
     def write(
@@ -38,11 +42,9 @@ class RoundedCache(KVCache):
     ) -> None:
         # The operations here are exact themselves; judging each would cost more than it does.
         with torch._C._DisableTorchDispatch():
-            (keys, key_scales), (values, value_scales) = map(numbers.rounded, (keys, values))
-            super().write(layer, start, keys, values)
-            stop = start + keys.shape[2]
-            self.scales[0, layer, :, :, start:stop] = key_scales
-            self.scales[1, layer, :, :, start:stop] = value_scales
+            kept = self.way.kept(keys, values)
+            for part, new in zip(self.parts, kept, strict=True):
+                part[layer, :, :, start : start + keys.shape[2]] = new
 
     def attend(
         self, layer: int, query: Float[Tensor, "batch head new channel"], scale: float
@@ -50,17 +52,27 @@ class RoundedCache(KVCache):
         with torch._C._DisableTorchDispatch():
             new = query.shape[2]
             stop = self.length + new
-            parts = self.keys, self.scales[0], self.values, self.scales[1]
-            keys, key_scales, values, value_scales = (p[layer, :, :, :stop] for p in parts)
+            keys, values, *scales = (part[layer, :, :, :stop] for part in self.parts)
             grouped = query.unflatten(1, (keys.shape[1], -1)).flatten(2, 3)
             hidden = None
             if new > 1:
-                hidden = torch.ones(new, stop, dtype=torch.bool).triu(stop - new + 1)
+                hidden = torch.ones(new, new, dtype=torch.bool).triu(1)
                 hidden = hidden.repeat(grouped.shape[2] // new, 1)
-            held = (keys, key_scales), (values, value_scales)
-            out = numbers.attend(grouped, *held, hidden, None, scale)
+            kept = keys, values, scales[0], scales[1]
+            out = self.way.attend(grouped, kept, hidden, None, scale)
             return out.unflatten(2, (-1, new)).flatten(1, 2)
+
+    def rows(self, rows: slice) -> Self:
+        other = super().rows(rows)
+        other.scales = self.scales[:, :, rows]
+        return other
 
     @property
     def parts(self) -> tuple[Float[Tensor, "layer batch kv_head position _"], ...]:
         return self.keys, self.values, *self.scales
+
+
+class NarrowCache(RoundedCache):
+    """The same in small integers: half of the bytes."""
+
+    way = NARROW

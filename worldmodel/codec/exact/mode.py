@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from training.errors import BadInput
 from worldmodel.codec.exact import numbers
+from worldmodel.codec.exact.attention import WIDE, Way, attention
 
 # What only moves numbers, compares them, or rounds each result once.
 EXACT = frozenset(
@@ -35,14 +36,18 @@ class ExactArithmetic(TorchDispatchMode):
     Args:
         network: in float32; its weights are rounded once.
         grain: of its layers.
+        way: of its attention, where no mask is given.
 
     Raises:
-        BadInput: an operation that is not known to be exact.
+        BadInput: an operation that is not known to be exact, or products that are lowered here.
     """
 
-    def __init__(self, network: nn.Module, grain: numbers.Grain = numbers.WIDE) -> None:
+    def __init__(
+        self, network: nn.Module, grain: numbers.Grain = numbers.WIDE, way: Way = WIDE
+    ) -> None:
         super().__init__()
-        self.grain = grain
+        way.check()
+        self.grain, self.way = grain, way
         held = [*network.parameters(), *network.buffers()]
         self.owned = {value.untyped_storage().data_ptr() for value in held}
         self.weights: dict[Any, tuple[Tensor, Tensor]] = {}
@@ -207,7 +212,8 @@ class ExactArithmetic(TorchDispatchMode):
             group = query.shape[-3] // key.shape[-3]
             key, value = (part.repeat_interleave(group, -3) for part in (key, value))
         factor = query.shape[-1] ** -0.5 if scale is None else scale
-        return numbers.attention(query, key, value, mask, is_causal, factor).to(query.dtype)
+        way = self.way if mask is None else WIDE
+        return attention(query, key, value, mask, is_causal, factor, way).to(query.dtype)
 
 
 def _unscaled(func: Any) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from training.errors import BadInput
@@ -39,10 +39,8 @@ MOST_TERMS = 2**15  # LIMIT ** 2 * MOST_TERMS = 2 ** 53
 MASS = 2.0**30  # what exp(0) counts in the sum of a softmax
 TINY = 1e-30
 PIECE = 2**15  # numbers that a chain of operations takes at once: they stay in the cache
-MOST_SCORES = 2**18  # of attention at once
-BLOCK = 64  # queries of causal attention at once
 
-Rounded = tuple[Tensor, Tensor]  # integers in float64 [*shape dim], and scales [*shape 1]
+Rounded = tuple[Tensor, Tensor]  # integers [*shape dim], mostly in float64, and scales [*shape 1]
 
 
 class Grain(NamedTuple):
@@ -69,10 +67,16 @@ def rounded(
     """Integers of at most `limit` in float64, and a scale for every row; x is their product."""
     if x.shape[-1] > most_terms:
         raise BadInput(f"a sum of {x.shape[-1]} terms is not exact; {most_terms} at most")
+    integers, scale = narrow(x, limit)
+    return integers.double(), scale
+
+
+def narrow(x: Float[Tensor, "*shape dim"], limit: float) -> Rounded:
+    """As `rounded`, in float32."""
     x = x.float()
     # The largest number becomes the limit: rounding a quotient that is a little larger goes down.
     scale = x.abs().amax(-1, keepdim=True).clamp_(min=TINY).mul_(1 / limit)
-    return (x / scale).round_().double(), scale
+    return (x / scale).round_(), scale
 
 
 def products(
@@ -201,67 +205,6 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 def _looked_up(table: Tensor, index: Tensor) -> Tensor:
     return table.index_select(0, index.reshape(-1)).view(index.shape)
-
-
-def attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float
-) -> Tensor:
-    """softmax(query key.T scale) value; positions that are masked change nothing."""
-    count = query.shape[-2]
-    block = BLOCK if causal and mask is None else count  # of queries: those before see less
-    size = max(1, MOST_SCORES // (query[0, ..., :block, 0].numel() * key.shape[-2]))
-    if mask is not None and mask.ndim > 2:
-        size = len(query)  # it may differ from row to row
-    keys, values = rounded(key), rounded(value)
-    out = torch.empty(*query.shape[:-1], value.shape[-1])
-    for first in range(0, len(query), size):
-        rows = slice(first, first + size)
-        some = [(whole[rows], scales[rows]) for whole, scales in (keys, values)]
-        for start in range(0, count, block):
-            stop = min(start + block, count)
-            seen = stop if block < count else key.shape[-2]
-            (k, ks), (v, vs) = [(w[..., :seen, :], s[..., :seen, :]) for w, s in some]
-            hidden = torch.ones(stop - start, seen, dtype=torch.bool).triu(start + 1)
-            out[rows, ..., start:stop, :] = attend(
-                query[rows, ..., start:stop, :],
-                (k, ks),
-                (v, vs),
-                *_masks(hidden if causal else None, mask),
-                scale,
-            )
-    return out
-
-
-def _masks(hidden: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """What is hidden, and what is added to scores."""
-    if mask is None or mask.dtype != torch.bool:
-        return hidden, mask
-    return (~mask if hidden is None else hidden | ~mask), None
-
-
-def attend(
-    query: Float[Tensor, "*batch new channel"],
-    keys: Rounded,
-    values: Rounded,
-    hidden: Bool[Tensor, "*any new position"] | None,
-    added: Tensor | None,
-    scale: float,
-) -> Float[Tensor, "*batch new channel"]:
-    """Attention to keys and values that are rounded, position by position.
-
-    Args:
-        hidden: what is not seen; it changes nothing.
-        added: to the scores.
-    """
-    scores = products(query, keys).mul_(scale)
-    if added is not None:
-        scores = scores + added
-    if hidden is not None:
-        scores.masked_fill_(hidden, -torch.inf)
-    mass = masses(scores)
-    total = mass.sum(-1, keepdim=True, dtype=torch.float64)
-    weights, weight_scale = rounded(mass.mul_(values[1].mT))
-    return (weights @ values[0]).mul_(weight_scale / total).float()
 
 
 def convolution(
