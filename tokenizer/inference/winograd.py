@@ -7,9 +7,9 @@ convolutions directly; for inference in float32, whose rounding errors it about 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 TILE, SEEN = 4, 6  # side of an output tile and of its receptive field
+EVERYWHERE = 7  # the product that every pixel of a tile holds once, as OUTPUT says
 BLOCK = 256  # tiles per block: their data stay in the cache
 INPUT = (
     (4, 0, -5, 0, 1, 0),
@@ -58,27 +58,38 @@ class WinogradConv2d(nn.Module):
         rows, frames = max(1, BLOCK // across), max(1, BLOCK // (down * across))
         pixels = x.permute(0, 2, 3, 1)
         out = x.new_empty(count, down, TILE, across, TILE, self.weight.shape[-1])
+        sides = (min(rows, down) * TILE + 2, across * TILE + 2)
+        seen = x.new_zeros(min(frames, count), *sides, channels)  # every block is laid in here
         for i in range(0, count, frames):
             for r in range(0, down, rows):
-                seen = _padded(pixels[i : i + frames], r * TILE - 1, min(down, r + rows) * TILE + 1)
-                tiles = seen.unfold(1, SEEN, TILE).unfold(2, SEEN, TILE)  # n down across c 6 6
+                padded = _laid_in(seen, pixels[i : i + frames], r, min(down, r + rows))
+                tiles = padded.unfold(1, SEEN, TILE).unfold(2, SEEN, TILE)  # n down across c 6 6
                 block = tiles.permute(0, 1, 2, 4, 5, 3)
                 made = self._block(block.reshape(-1, SEEN**2, channels))
                 place = out[i : i + frames, r : r + rows].transpose(2, 3)
                 place.copy_(made.view(*block.shape[:3], TILE, TILE, -1))
         image = out.view(count, TILE * down, TILE * across, -1)[:, :height, :width]
-        return image.add_(self.bias).permute(0, 3, 1, 2)
+        return image.permute(0, 3, 1, 2)
 
     def _block(self, tiles: Float[Tensor, "t 36 c"]) -> Float[Tensor, "t 16 d"]:
         products = torch.bmm((self.into @ tiles).transpose(0, 1), self.weight)
+        products[EVERYWHERE] += self.bias
         return self.out_of @ products.transpose(0, 1)
 
 
-def _padded(pixels: Float[Tensor, "n h w c"], top: int, bottom: int) -> Float[Tensor, "n r v c"]:
-    """Rows top to bottom - 1, zero-padded to whole tiles."""
+def _laid_in(
+    seen: Float[Tensor, "n r v c"], pixels: Float[Tensor, "m h w c"], first: int, last: int
+) -> Float[Tensor, "m s v c"]:
+    """What the rows of tiles from `first` to `last` - 1 see, in `seen`, whose sides stay zero."""
     height, width = pixels.shape[1:3]
-    missing = (0, 0, 1, 1 - width % -TILE, max(0, -top), max(0, bottom - height))
-    return F.pad(pixels[:, max(0, top) : bottom], missing)
+    top, bottom = first * TILE - 1, last * TILE + 1
+    padded = seen[: len(pixels), : bottom - top]
+    above, below = max(0, -top), max(0, bottom - height)
+    padded[:, :above] = 0
+    padded[:, bottom - top - below :] = 0
+    inside = pixels[:, top + above : bottom - below]
+    padded[:, above : above + inside.shape[1], 1 : 1 + width] = inside
+    return padded
 
 
 def _both_axes(rows: tuple[tuple[int, ...], ...]) -> Float[Tensor, "out in"]:

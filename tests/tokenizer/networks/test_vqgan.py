@@ -87,7 +87,9 @@ def test_folded_upsampling_is_the_same_function():
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), [(16, 32), (5, 3), (1, 70)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_winograd_is_the_same_convolution(height, width, bias):
+@pytest.mark.parametrize("block", [256, 3])  # 3: blocks of rows, and of frames
+def test_winograd_is_the_same_convolution(height, width, bias, block, monkeypatch):
+    monkeypatch.setattr("tokenizer.inference.winograd.BLOCK", block)
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(6, 9, 3, padding=1, bias=bias)
     x = torch.randn(3, 6, height, width)
