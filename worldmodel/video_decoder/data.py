@@ -7,6 +7,7 @@ from drives.folder import common_rate
 from drives.sources import DriveSource
 from tokenizer.load import Tokenizer, load_tokenizer
 from training.checkpoints.provenance import provenance_of
+from training.errors import BadInput
 from worldmodel.video_decoder.config import DecoderClipsConfig
 from worldmodel.video_decoder.networks.config import span_of
 from worldmodel.video_decoder.tokens import check_usable
@@ -34,6 +35,23 @@ class DecoderClipDataModule(ClipDataModule):
             **{name: value for name, value in settings.items() if name not in taken},
         )
         self.batch_size, self.num_val_clips = config.batch_size, config.num_val_clips
+
+    def prepare_data(self) -> None:
+        """As of all clips; a tokenizer that cuts a window of its own takes drives that are cut.
+
+        Raises:
+            BadInput: drives of another size than its window's; clips are scaled whole.
+        """
+        if not self.drives and self.opened.preprocessing.window:
+            size = tuple(self.image_size)
+            for drive in self.source.open():
+                if drive.frame_size != size:
+                    raise BadInput(
+                        f"data.tokenizer: cuts a window of its own from the camera's frames, and "
+                        f"{drive.path} has frames of {drive.frame_size}, which would be scaled "
+                        f"whole; give drives that are cut to {size} already"
+                    )
+        super().prepare_data()
 
     def model_facts(self) -> dict[str, Any]:
         """Facts for the model: the meaning of the tokens, and the tokenizer."""

@@ -15,7 +15,7 @@ class FrozenTokenizer(Frozen):
     """A tokenizer beside a network in training, in full precision; in no checkpoint.
 
     Raises:
-        BadInput: it cuts its own window from the frames, or has no way back to pixels.
+        BadInput: it is one of videos.
     """
 
     network: TokenNetwork
@@ -45,11 +45,6 @@ class FrozenTokenizer(Frozen):
 
 def check_usable(tokenizer: Tokenizer) -> None:
     """BadInput where a video decoder cannot be trained on this tokenizer."""
-    if tokenizer.preprocessing.window:
-        raise BadInput(
-            "data.tokenizer: cuts a window of its own from the camera's frames, and clips for a "
-            "video decoder are scaled whole; give a tokenizer of whole frames"
-        )
     if tokenizer.frames_per_step != 1:
         raise BadInput(
             f"data.tokenizer: its step stands for {tokenizer.frames_per_step} frames; a video "

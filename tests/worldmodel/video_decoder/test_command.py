@@ -11,6 +11,7 @@ import torch
 from drives.folder import open_folders
 from tokenizer.load import load_tokenizer
 from training.errors import BadInput
+from worldmodel.env.world import open_world
 from worldmodel.evaluation.clip_decoder import ClipDecoder
 from worldmodel.video_decoder.config import VideoDecodingConfig
 from worldmodel.video_decoder.load import load_video_decoder, video_decoder_for
@@ -80,6 +81,30 @@ def test_a_run_is_judged_and_makes_the_frames_of_rollouts(composed, fit, called,
         frames.append(np.stack(list(drive.frames())))
     assert frames[0].shape == frames[1].shape
     assert not np.array_equal(*frames)
+
+    card = [
+        "split=test",
+        "card=rollout",
+        "cards.rollout.version=short",
+        "cards.rollout.num_clips=1",
+    ]
+    judged = {}
+    for out, more in (("own", []), ("video", [f"video_decoder={run}", "video.num_steps=2"])):
+        folder = f"out={tmp_path}/{out}"
+        settings = [*card, "cards.rollout.prompt_steps=3", "cards.rollout.horizon_s=0.5", folder]
+        called("eval", f"ckpt={model}", *settings, *more)
+        found = json.loads((tmp_path / out / "metrics.json").read_text())
+        judged[out] = found["cards"]["rollout"]["scores"], found.get("video_decoder")
+    assert judged["own"][1] is None
+    assert judged["video"][1]["checkpoint"].startswith(str(run))
+    for system in ("autoregressive", "ceiling_tokenizer", "temporally_teacher_forced"):
+        assert judged["own"][0][system] != judged["video"][0][system]
+    with pytest.raises(SystemExit):  # prompt and horizon fill no window
+        called("eval", f"ckpt={model}", *settings, *more, "cards.rollout.horizon_s=0.1")
+    driven = [open_world(str(model), {}, video_decoder=name).dream() for name in (None, str(run))]
+    for dream in driven:
+        dream.start([open_world(str(model), {}).starts[0]])
+    assert not torch.equal(*(dream.frames() for dream in driven))
 
     tokenizer = load_tokenizer("carracing")
     for other, fps, told in (
