@@ -32,7 +32,16 @@ from worldmodel.video_decoder.load import load_video_decoder
 
 RESULT, PICTURE = "video.json", "video.png"
 SHOWN = 7  # frames in the picture
-COLUMNS = ("psnr", "lpips", "flicker", "shimmer", "jitter", "warp", "sharpness")
+COLUMNS = (
+    "psnr",
+    "lpips",
+    "flicker",
+    "shimmer",
+    "jitter",
+    "warp",
+    "sharpness",
+    "seconds_per_frame",
+)
 
 
 def judge_video(cfg: DictConfig) -> Path:
@@ -88,7 +97,7 @@ def judge_video(cfg: DictConfig) -> Path:
         (partial / RESULT).write_text(to_json(finite(facts)) + "\n")
         picture_of(videos).save(partial / PICTURE)
     cells = [[r["rate"], r["name"], *(f"{r[c]:.4g}" for c in COLUMNS)] for r in rows]
-    print(text_table(["rate", "by", *COLUMNS], cells))
+    print(text_table(["rate", "by", *(name.replace("_", " ") for name in COLUMNS)], cells))
     print(f"  {out / RESULT}\n  {out / PICTURE}")
     return out
 
