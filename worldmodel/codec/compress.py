@@ -26,7 +26,12 @@ from worldmodel.codec.container import (
     digest_of,
     encoded,
 )
-from worldmodel.codec.distributions.models import describe_all, open_models, predictor_of
+from worldmodel.codec.distributions.models import (
+    describe_all,
+    open_models,
+    predictor_of,
+    slides_of,
+)
 from worldmodel.codec.distributions.network import EXACT
 from worldmodel.codec.distributions.predictors import Predictor
 from worldmodel.codec.machine import machine
@@ -83,7 +88,8 @@ def compress(source: Path, out: Path, options: CodecOptions, cache: str = "data"
             model.check_store(found.store)
     check_vocabulary(found.spec.vocab_size)
     arithmetic = "float" if models and options.arithmetic == "float" else EXACT
-    predictor = predictor_of(models, options.floor_names, found.spec, arithmetic)
+    slides = slides_of(models, options.slide_steps)
+    predictor = predictor_of(models, options.floor_names, found.spec, arithmetic, slides)
     if predictor.reads_actions and not found.action_names:
         raise BadInput(f"{source}: holds no actions, which {models[0].path} reads; give its store")
     header = Header(
@@ -91,7 +97,7 @@ def compress(source: Path, out: Path, options: CodecOptions, cache: str = "data"
         source=found.described,
         spec=asdict(found.spec),
         action_names=found.action_names,
-        predictors=describe_all(models, options.floor_names),
+        predictors=describe_all(models, options.floor_names, slides),
         arithmetic=arithmetic,
         machine=machine() if arithmetic == "float" else {},
         segment_steps=options.segment_steps,

@@ -75,13 +75,13 @@ def _predictor(path: Path, header: Header, ckpts: Sequence[str]) -> Predictor:
             f"{path}: was coded in arithmetic {header.arithmetic!r}; this release has "
             f"{', '.join(CACHES)}"
         )
-    models, floors = models_of(header.predictors, ckpts, str(path))
+    models, floors, slides = models_of(header.predictors, ckpts, str(path))
     spec = spec_of(header)
     check_vocabulary(spec.vocab_size)
     for model in models:
         if (model.spec.grid, model.spec.vocab_size) != (spec.grid, spec.vocab_size):
             raise BadInput(f"{model.path}: reads other tokens than {path} holds; give its model")
-    return predictor_of(models, floors, spec, header.arithmetic)
+    return predictor_of(models, floors, spec, header.arithmetic, slides)
 
 
 def _groups(path: Path, header: Header, found: Found, size: int) -> dict[int, int]:

@@ -23,6 +23,8 @@ class CodecOptions:
         segment_steps: time steps of a segment, which is coded on its own; its first step costs
             log2(vocabulary) bits per token.
         parallel: segments that are coded at once.
+        slide_steps: frames that leave a full context at once; the others are read again. By default
+            half of a GPT's context, because it reads longest, and a quarter of other models'.
         vocab: size of the vocabulary of a .npy file that is coded without a model; its largest
             token + 1 by default.
 
@@ -34,13 +36,15 @@ class CodecOptions:
     floors: str = ""
     arithmetic: Literal["exact", "float"] = "exact"
     segment_steps: int = 600
-    parallel: int = 16
+    parallel: int = 32
+    slide_steps: int | None = None
     vocab: int | None = None
 
     def __post_init__(self) -> None:
         at_least(1, segment_steps=self.segment_steps, parallel=self.parallel)
-        if self.vocab is not None:
-            at_least(1, vocab=self.vocab)
+        for name in ("vocab", "slide_steps"):
+            if (value := getattr(self, name)) is not None:
+                at_least(1, **{name: value})
         for name in self.floor_names:
             one_of(ADAPTIVE, floors=name)
         for setting, names in (("ckpt", self.ckpts), ("floors", self.floor_names)):

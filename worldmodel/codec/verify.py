@@ -12,7 +12,7 @@ from training.errors import TrainingFault
 from training.pages.text_table import text_table
 from worldmodel.codec.compress import Coded, code_group, compress, measured
 from worldmodel.codec.decompress import decompress
-from worldmodel.codec.distributions.models import open_models, predictor_of
+from worldmodel.codec.distributions.models import open_models, predictor_of, slides_of
 from worldmodel.codec.distributions.predictors import FLOORS, Predictor
 from worldmodel.codec.options import CodecOptions
 from worldmodel.codec.rivals import rivals
@@ -43,7 +43,8 @@ def verify(source: Path, options: CodecOptions, cache: str = "data") -> str:
         coded = measured(path)
     rows = _own(coded)
     if models and options.arithmetic == "exact":
-        floats = predictor_of(models, options.floor_names, given.spec, "float")
+        slides = slides_of(models, options.slide_steps)
+        floats = predictor_of(models, options.floor_names, given.spec, "float", slides)
         bits = _cross_entropy(given, floats, options) / coded.num_tokens
         rows.append(("cross entropy in floating point", bits))
     for name, kind in FLOORS.items():

@@ -28,6 +28,7 @@ from worldmodel.codec import machine
 from worldmodel.codec.__main__ import main
 from worldmodel.codec.compress import packed_actions, unpacked_actions
 from worldmodel.codec.reading import examine, read_header
+from worldmodel.dynamics.gpt.config import GPTConfig
 from worldmodel.dynamics.kinds import build_dynamics
 from worldmodel.dynamics.whole_frame.config import WholeFrameConfig
 from worldmodel.load import manifest_of
@@ -275,3 +276,34 @@ def test_a_full_disk_leaves_nothing_under_the_name(
         main(["decompress", str(coded), "-o", str(small_disk / "back.npy")])
     assert ended.value.code == 1
     assert sorted(p.name for p in small_disk.iterdir()) == ["filler", "t.codec"]
+
+
+def test_half_of_a_gpts_context_leaves_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The header says how many frames; containers of before do not, and a quarter left."""
+    config = GPTConfig(dim=24, num_layers=1, num_heads=2, context_steps=4)
+    torch.manual_seed(0)
+    weights = build_dynamics(config, SPEC, 0).state_dict()
+    named = {f"network.{name}": value for name, value in weights.items()}
+    ckpt = str(tmp_path / "gpt")
+    write_checkpoint(Path(ckpt), named, manifest_of(config, SPEC, ()))
+    source = make_file(tmp_path / "tokens.npy")
+
+    def coded(name: str, *options: str) -> tuple[object, int]:
+        path = tmp_path / name
+        main(["compress", source, "-o", str(path), "--ckpt", ckpt, *options])
+        main(["decompress", str(path), "-o", f"{path}.npy", "--ckpt", ckpt])
+        assert np.array_equal(np.load(f"{path}.npy"), np.load(source))
+        bits = sum(about.bits for about in examine(path).segments.values())
+        return read_header(path)[0].predictors[0]["slide_steps"], bits
+
+    own, two, one = coded("own"), coded("two", "--slide-steps", "2"), coded("1", "--slide-steps=1")
+    assert own == two
+    assert (own[0], one[0]) == (2, 1)
+    assert one[1] != two[1]
+    monkeypatch.setattr("worldmodel.codec.compress.slides_of", lambda models, asked: [None])
+    assert coded("before") == (None, one[1])
+    monkeypatch.undo()
+    wrong = ["compress", source, "-o", str(tmp_path / "wrong"), "--ckpt", ckpt]
+    assert "slide_steps=4" in refused(capsys, *wrong, "--slide-steps", "4")

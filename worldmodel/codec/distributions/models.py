@@ -10,6 +10,7 @@ from worldmodel.codec.distributions.mixing import Mixed
 from worldmodel.codec.distributions.network import NetworkPredictor, network_hash
 from worldmodel.codec.distributions.predictors import FLOORS, Predictor
 from worldmodel.codec.packing.packed import is_packed, open_packed
+from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.load import WorldModel, load_world_model
 
 
@@ -31,28 +32,52 @@ def open_models(ckpts: Sequence[str]) -> list[WorldModel]:
     return models
 
 
-def describe_all(models: Sequence[WorldModel], floors: Sequence[str]) -> tuple[dict[str, Any], ...]:
+def slides_of(models: Sequence[WorldModel], asked: int | None) -> list[int | None]:
+    """Frames that leave each model's full context at once; None: as its decoder chooses."""
+    return [
+        max(1, model.network.config.context_steps // 2)
+        if asked is None and isinstance(model.network, GPT)
+        else asked
+        for model in models
+    ]
+
+
+def describe_all(
+    models: Sequence[WorldModel], floors: Sequence[str], slides: Sequence[int | None]
+) -> tuple[dict[str, Any], ...]:
     """The header's entries of models, and of floors."""
     own = [
-        {"name": "model", "hash": network_hash(model.network), "ckpt": str(model.path)}
-        for model in models
+        {
+            "name": "model",
+            "hash": network_hash(model.network),
+            "ckpt": str(model.path),
+            "slide_steps": slide,
+        }
+        for model, slide in zip(models, slides, strict=True)
     ]
     return (*own, *({"name": name} for name in floors))
 
 
 def predictor_of(
-    models: Sequence[WorldModel], floors: Sequence[str], spec: TokenSpec, arithmetic: str
+    models: Sequence[WorldModel],
+    floors: Sequence[str],
+    spec: TokenSpec,
+    arithmetic: str,
+    slides: Sequence[int | None],
 ) -> Predictor:
     """The predictor; a mixture where there are several."""
-    parts: list[Predictor] = [NetworkPredictor(model.network, arithmetic) for model in models]
+    parts: list[Predictor] = [
+        NetworkPredictor(model.network, arithmetic, slide)
+        for model, slide in zip(models, slides, strict=True)
+    ]
     parts += [FLOORS[name](spec.vocab_size) for name in floors]
     return parts[0] if len(parts) == 1 else Mixed(parts)
 
 
 def models_of(
     entries: Sequence[dict[str, Any]], ckpts: Sequence[str], where: str
-) -> tuple[list[WorldModel], list[str]]:
-    """The models and floors of a header, in its order.
+) -> tuple[list[WorldModel], list[str], list[int | None]]:
+    """The models and floors of a header, in its order, and the `slides_of` the models.
 
     Raises:
         BadInput: a model is missing, or is another one than that which coded.
@@ -75,4 +100,7 @@ def models_of(
                 f"{str(entry.get('hash'))[:12]}, not by {', '.join(h[:12] for h in hashes)}; give "
                 "that checkpoint"
             )
-    return [hashes[entry["hash"]] for entry in wanted], floors
+    slides = [entry.get("slide_steps") for entry in wanted]  # an older release wrote none
+    if wrong := [slide for slide in slides if slide is not None and type(slide) is not int]:
+        raise BadInput(f"{where}: says slide_steps={wrong[0]!r}; use another copy")
+    return [hashes[entry["hash"]] for entry in wanted], floors, slides

@@ -37,18 +37,19 @@ class NetworkPredictor(Predictor):
 
     Args:
         arithmetic: of `CACHES`, or "float".
+        slide_steps: frames that leave a full context at once; None: as the decoder chooses.
 
     Raises:
         BadInput: the model reads captions, or predicts no next frame.
     """
 
-    def __init__(self, network: Dynamics, arithmetic: str) -> None:
+    def __init__(self, network: Dynamics, arithmetic: str, slide_steps: int | None = None) -> None:
         if network.reads_text:
             raise BadInput("ckpt: reads captions, which the codec does not keep; use another model")
         if isinstance(network, Occupancy):
             raise BadInput("ckpt: predicts the discounted future, not the next frame; use another")
         self.exact: ExactArithmetic | None = None
-        decoder = open_decoder(network.float())
+        decoder = open_decoder(network.float(), slide_steps=slide_steps)
         assert isinstance(decoder, RowDecoder)  # every kind's own choice is one
         if arithmetic in CACHES:
             # Others spend little time in attention, and keep their finer integers.
