@@ -95,6 +95,8 @@ def test_a_run_is_judged_and_makes_the_frames_of_rollouts(composed, fit, called,
         called("eval", f"ckpt={model}", *settings, *more)
         found = json.loads((tmp_path / out / "metrics.json").read_text())
         judged[out] = found["cards"]["rollout"]["scores"], found.get("video_decoder")
+        said = (tmp_path / out / "report.html").read_text()
+        assert ("real tokens" in said) == (out == "video")
     assert judged["own"][1] is None
     assert judged["video"][1]["checkpoint"].startswith(str(run))
     for system in ("autoregressive", "ceiling_tokenizer", "temporally_teacher_forced"):

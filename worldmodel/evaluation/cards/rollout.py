@@ -86,7 +86,8 @@ def _write_videos(
     subject: JudgedModel, clips: JudgedClips, imagined: list[Tensor], result: Result
 ) -> None:
     """Films of all clips for the report; a strip and a comic of the first ones for people."""
-    panels: list[Panel] = [("camera", clips.frames), ("tokenizer", clips.reconstruction)]
+    by = "tokenizer" if clips.decoder.video is None else "real tokens"
+    panels: list[Panel] = [("camera", clips.frames), (by, clips.reconstruction)]
     for number, future in enumerate(imagined):
         panels.append((f"future {number + 1}", clips.with_prompt(future)))
     shown = [(caption, pixels[:SHOWN]) for caption, pixels in panels]
