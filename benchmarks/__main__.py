@@ -54,7 +54,7 @@ def main() -> int:
     for suite in args.suites or SUITES:
         for row in importlib.import_module(f"benchmarks.{SUITES[suite]}.{suite}").rows():
             rows.append(row)
-            print(f"{row.name}: {row.ours} against {row.theirs}: {row.ratio:.2f}", flush=True)
+            print(f"{row.name}: {row.ours} against {row.theirs}: {_figure(row)}", flush=True)
     report(table(rows), args.write)
     return 0
 
