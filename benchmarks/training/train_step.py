@@ -2,7 +2,8 @@
 
 Peers: `transformers`' GPT-2, and the model of nanoGPT (github.com/karpathy/nanoGPT), which is no
 package: its rows need NANOGPT=FOLDER with its `model.py`. Each is compiled as its own training
-compiles it: the peers as a whole, ours block by block. All step by the same AdamW.
+compiles it: the peers as a whole, ours block by block. All step by the same AdamW. Each peer meets
+our model with the GELU that it has: tanh's approximation in GPT-2, the exact one in nanoGPT.
 """
 
 import importlib.util
@@ -22,6 +23,7 @@ from worldmodel.dynamics.gpt.model import GPT, GPTConfig
 LAYERS, DIM, HEADS, VOCAB = 6, 384, 6, 1024
 BATCH, STEPS, GRID = 4, 4, (1, 8, 16)  # 4 frames x (1 + 128) = 516 positions
 ROUNDS = 7
+NANOGPT = "nanoGPT"
 GOALS = {"eager": 1.2, "compiled": 1.0}
 AS_GPT2: dict[str, Any] = {
     "positions": "learned",
@@ -37,28 +39,35 @@ def rows() -> Iterator[Row]:
     shape = {"dim": DIM, "num_layers": LAYERS, "num_heads": HEADS, "context_steps": STEPS}
     tokens = torch.randint(0, VOCAB, (BATCH, STEPS, *GRID[1:]))
     for way, goal in GOALS.items():
-        ours = GPT(GPTConfig(**shape, **AS_GPT2), spec, 0)
-        peers = peers_of(ours, ours.layout.sequence_ids(tokens))
+        ours = {
+            gelu: GPT(GPTConfig(**shape, **AS_GPT2, gelu=gelu), spec, 0)
+            for gelu in ("tanh", "none")
+        }
+        peers = peers_of(ours["tanh"], ours["tanh"].layout.sequence_ids(tokens))
         if way == "compiled":
-            for block in ours.blocks:
+            for block in (block for model in ours.values() for block in model.blocks):
                 block.compile(dynamic=False)
             for model, _ in peers.values():
                 model.compile(dynamic=False)
-        models = {"ours": (ours, lambda ours=ours: ours.loss(tokens)), **peers}
+        models: dict[str, Any] = {
+            gelu: (model, lambda model=model: model.loss(tokens)) for gelu, model in ours.items()
+        }
         for precision in precisions():
-            steps = {name: _step(*model, precision) for name, model in models.items()}
+            steps = {name: _step(*model, precision) for name, model in (models | peers).items()}
             taken = in_rounds(steps, ROUNDS)
             rate = {name: tokens.numel() / median(times) for name, times in taken.items()}
             label = str(precision).removeprefix("torch.")
             label += "" if precision == torch.float32 else " autocast"
-            shown = f"L{LAYERS} d{DIM}, {BATCH} x {ours.num_positions}, {label}, {way}"
+            positions = ours["tanh"].num_positions
+            shown = f"L{LAYERS} d{DIM}, {BATCH} x {positions}, {label}, {way}"
             for name in peers:
+                same = "none" if name == NANOGPT else "tanh"
                 yield Row(
                     f"training step, {shown}",
-                    f"{rate['ours']:.0f} real tokens/s",
+                    f"{rate[same]:.0f} real tokens/s",
                     f"{name} {rate[name]:.0f}",
                     goal=goal,
-                    **ratios(taken[name], taken["ours"]),
+                    **ratios(taken[name], taken[same]),
                 )
 
 
@@ -82,7 +91,7 @@ def peers_of(model: GPT, ids: Tensor) -> dict[str, tuple[nn.Module, Callable[[],
         return peers
     nano = nanogpt_of(model, Path(folder))
     given, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-    peers["nanoGPT"] = (nano, lambda: nano(given, targets)[1])
+    peers[NANOGPT] = (nano, lambda: nano(given, targets)[1])
     return peers
 
 
