@@ -18,7 +18,7 @@ from training.machine import compute_device
 from worldmodel.decoding.config import sampling_from
 from worldmodel.env.starts import Starts
 from worldmodel.env.world import DreamWorld, open_world
-from worldmodel.evaluation.evidence import evidence_of
+from worldmodel.evaluation.evidence import evidence_of, trained_on
 from worldmodel.heads.heads import load_heads, read_manifest
 from worldmodel.proving_ground.cloning import clone
 from worldmodel.proving_ground.config import (
@@ -103,10 +103,10 @@ def race(
 
 def _tokenizer(world: DreamWorld, settings: ProvingGroundSettings) -> str:
     """The name by which other processes open the tokenizer."""
-    config = world.model.manifest.get("config") or {}
-    name = settings.tokenizer or config.get("data", {}).get("tokenizer")
+    model = world.model
+    name = settings.tokenizer or trained_on(model.manifest, model.path).tokenizer
     if not name:
-        raise BadInput(f"ckpt={world.model.path}: names no tokenizer; give tokenizer=FOLDER")
+        raise BadInput(f"ckpt={model.path}: names no tokenizer; give tokenizer=FOLDER")
     return str(name)
 
 
