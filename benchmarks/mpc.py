@@ -66,7 +66,7 @@ class Planned:
         start, most = time.process_time(), self.values.most_frames
         tokens = torch.stack([torch.stack(e.tokens[-most:]) for e in episodes])
         rows = torch.from_numpy(np.stack([e.rows[-most:] for e in episodes]))
-        between = rows[:, most - tokens.shape[1] + 1 :]
+        between = rows[:, rows.shape[1] - tokens.shape[1] + 1 :]
         candidates = torch.stack([self.proposals(r[-1], self.num, self.generator) for r in rows])
         several = candidates.shape[1]
         state, past = (p.repeat_interleave(several, dim=0) for p in (tokens, between))

@@ -96,7 +96,8 @@ class Rewards:
     def value_head(self, stack: int) -> RewardHead:
         """Reads 1 - gamma of the return from the newest frames: a value function."""
         seen, found = [], []
-        for drive in self.store.drives("train"):
+        long = [d for d in self.store.drives("train") if d.num_steps > self.steps + stack]
+        for drive in (d for d in long if not d.damage):
             tokens = torch.from_numpy(np.asarray(drive.tokens, np.int64))
             frames = tokens.view(len(tokens), *self.store.spec.grid[1:])
             led = drive.columns[:-1, self.column].astype(float)  # row t: from frame t on

@@ -6,6 +6,7 @@ reads 8-bit rows at memory speed and sums in float32.
 """
 
 from collections.abc import Iterable
+from copy import copy
 from functools import lru_cache
 
 import torch
@@ -211,6 +212,13 @@ class Int8Cache(KVCache):
         other.shape, other.length = (layers, batch * num_futures, *self.shape[2:]), self.length
         parts = self.keys, self.values, self.key_scales
         other._hold(*(part.repeat_interleave(num_futures, dim=1) for part in parts))
+        return other
+
+    def rows(self, rows: slice) -> "Int8Cache":
+        other = copy(self)
+        parts = self.keys[:, rows], self.values[:, rows], self.key_scales[:, rows]
+        other.shape = (self.shape[0], parts[0].shape[1], *self.shape[2:])
+        other._hold(*parts)
         return other
 
     def forget(self, num_positions: int) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -244,9 +244,27 @@ def test_small_integers_have_no_order_either() -> None:
         attention(query, key.repeat(1, 2, 1), value.repeat(1, 2, 1), None, False, 1.0, NARROW)
 
 
-def test_products_that_are_lowered_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_channels_changes_no_score() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key = 3 - torch.rand(2, 1, 200, 64, generator=generator) / 64  # odd, near the limit
+    value = torch.rand(1, 200, 64, generator=generator)
+    order = torch.randperm(64, generator=generator)
+    out = attention(query, key, value, None, False, 1.0, NARROW)
+    again = attention(query[..., order], key[..., order], value, None, False, 1.0, NARROW)
+    assert torch.equal(out, again)
+
+
+def tf32(x: torch.Tensor) -> torch.Tensor:
+    """The 10 bits of mantissa that TF32 keeps."""
+    return (x.view(torch.int32) + 0x1000 & ~0x1FFF).view(torch.float32)
+
+
+@pytest.mark.parametrize("low", [torch.Tensor.bfloat16, tf32])
+def test_products_that_are_lowered_are_refused(
+    monkeypatch: pytest.MonkeyPatch, low: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
     own = torch.Tensor.__matmul__
-    lowered = lambda a, b: own(a.bfloat16(), b.bfloat16()).float()  # noqa: E731
+    lowered = lambda a, b: own(low(a), low(b)).float()  # noqa: E731
     monkeypatch.setattr(torch.Tensor, "__matmul__", lowered)
     with pytest.raises(BadInput, match="products of float32 are lowered"):
         NetworkPredictor(network("raster"), EXACT)

@@ -135,30 +135,38 @@ def test_every_method_draws_the_tokens_of_torch(layout: str, positions: str) -> 
         assert torch.equal(ours, theirs)
 
 
+def long_past(dtype: str | None) -> KVCache:
+    """A cache of two layers that holds 700 positions, which attention reads in two parts."""
+    shape = (2, 1, 2, 3 * 256, 16)
+    eight = dtype == "int8"
+    cache = Int8Cache(*shape) if eight else KVCache(*shape, torch.float32, torch.device("cpu"))
+    past = torch.randn(2, 1, 2, 700, 16, generator=torch.Generator().manual_seed(0))
+    for layer in range(2):
+        cache.write(layer, 0, past[0], past[1])
+    cache.length = 700
+    return cache
+
+
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_neither_threads_nor_companions_change_a_bit(dtype: str | None) -> None:
     """So guesses of speculative decoding and threads=free change none either."""
-    model = network(dim=64, num_heads=2)
-    lowered, before = for_decoding(model, dtype), torch.get_num_threads()
+    lowered = for_decoding(network(dim=64, num_heads=4, num_kv_heads=2), dtype)
+    before, expected = torch.get_num_threads(), torch.randn(1, 12, 64)
+    x, found, cache = expected, [], long_past(dtype)
+    for layer, block in enumerate(lowered.blocks):
+        expected = block.step(expected, None, cache, layer)
     step = NativeStep(lowered)
-    x, found = torch.randn(1, 12, 64), []
     try:
         for threads, sizes in ((1, (12,)), (3, (12,)), (2, (1,) * 12), (2, (7, 5))):
             torch.set_num_threads(threads)
-            shape, device = (2, 1, 2, 3 * 256, 32), torch.device("cpu")
-            eight = dtype == "int8"
-            cache = Int8Cache(*shape) if eight else KVCache(*shape, torch.float32, device)
-            past = torch.randn(2, 1, 2, 700, 32, generator=torch.Generator().manual_seed(0))
-            for layer in range(2):
-                cache.write(layer, 0, past[0], past[1])
-            cache.length = 700
-            parts = []
+            cache, parts = long_past(dtype), []
             for part in x.split(sizes, dim=1):
                 parts.append(step(part, None, cache))
                 cache.length += part.shape[1]
             found.append(torch.cat(parts, 1))
     finally:
         torch.set_num_threads(before)
+    assert (found[0] - expected).abs().max() < ROUNDING[dtype] * expected.abs().max()
     assert all(torch.equal(found[0], other) for other in found[1:])
 
 
@@ -166,9 +174,34 @@ def test_many_positions_are_left_to_torch() -> None:
     model = network()
     decoder = open_decoder(model, kernel="native")
     decoder.start(make_clip(2)[0], None)
-    takes = decoder.native.takes
+    takes, decoder.cache.length = decoder.native.takes, 0
     assert takes(torch.zeros(2, MOST_ROWS // 2, 24), decoder.cache)
     assert not takes(torch.zeros(2, MOST_ROWS // 2 + 1, 24), decoder.cache)
+
+
+def test_what_does_not_fit_into_the_cache_is_left_to_torch() -> None:
+    decoder = open_decoder(network(), kernel="native")
+    decoder.start(make_clip(2)[0], None)
+    takes, cache = decoder.native.takes, decoder.cache
+    assert not takes(torch.zeros(1, 1, 24), cache)  # another number of rows
+    cache.length = cache.keys.shape[3]
+    assert not takes(torch.zeros(2, 1, 24), cache)
+
+
+def test_a_model_in_half_precision_is_left_to_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert open_decoder(network().bfloat16(), kernel="native").native is None
+    assert "a model in torch.bfloat16" in capsys.readouterr().out
+
+
+def test_a_library_that_others_may_have_written_is_not_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(build, "_loaded", build._loaded.__wrapped__)
+    monkeypatch.setenv("DASHCAST_CACHE", str(tmp_path))
+    (tmp_path / "native").mkdir()
+    (tmp_path / "native").chmod(0o777)
+    assert open_decoder(network(), kernel="native").native is None
+    assert "others may write it; set DASHCAST_CACHE" in capsys.readouterr().out
 
 
 def test_portable_decoding_refuses_another_kernel() -> None:

@@ -179,3 +179,18 @@ def test_eight_bits_are_refused_where_they_do_not_run(monkeypatch: pytest.Monkey
 
 def test_the_settings_offer_every_type_of_weights() -> None:
     assert list(WAYS["dtype"]) == list(DTYPES)
+
+
+def test_some_rows_of_a_cache_are_written_and_read_alone() -> None:
+    """Scales too: a row never gets another's."""
+    generator = torch.Generator().manual_seed(0)
+    keys, values, query = torch.randn(3, 2, 2, 5, 8, generator=generator)
+    scales = torch.tensor([1.0, 50.0])[:, None, None, None]
+    whole, parts = (Int8Cache(1, 2, 2, 9, 8) for _ in range(2))
+    expected = whole.step(0, query, keys * scales, values, 1.0)
+    found = [
+        parts.rows(rows).step(0, query[rows], (keys * scales)[rows], values[rows], 1.0)
+        for rows in (slice(0, 1), slice(1, 2))
+    ]
+    assert torch.equal(torch.cat(found), expected)
+    assert torch.equal(parts.key_scales, whole.key_scales)

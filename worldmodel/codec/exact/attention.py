@@ -100,11 +100,13 @@ class Narrow:
     dtype = torch.float32
 
     def check(self) -> None:
-        odd = torch.full((64, 64), math.isqrt(LARGEST // 64) - 1.0)  # needs all of its bits
-        if not (odd @ odd).eq(64 * odd**2).all():
+        odd = torch.full((64, 64), math.isqrt(LARGEST // 64) - 1.0)  # needs all bits of the sum
+        wide = torch.full((64, 64), WEIGHTS - 1)  # and this all bits of an operand
+        exact = (odd @ odd).eq(64 * odd**2) & (wide @ torch.eye(64)).eq(wide)
+        if not exact.all():
             raise BadInput(
                 "arithmetic=exact: products of float32 are lowered here; unset "
-                "ONEDNN_DEFAULT_FPMATH_MODE, or give --arithmetic float"
+                "ONEDNN_DEFAULT_FPMATH_MODE and torch.set_float32_matmul_precision"
             )
 
     def kept(self, key: Tensor, value: Tensor) -> Kept:

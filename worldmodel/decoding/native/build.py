@@ -4,9 +4,11 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -44,24 +46,31 @@ def library() -> ctypes.CDLL:
 @cache
 def _loaded() -> ctypes.CDLL | str:
     """The library, or why there is none: a broken compiler is not asked again."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        return "there is no C compiler; install one, or name it in CC"
+    command = shlex.split(os.environ.get("CC") or "cc")
+    if not command or shutil.which(command[0]) is None:
+        return f"there is no C compiler {shlex.join(command)!r}; install one, or name it in CC"
     try:
-        path = cache_folder() / "native" / f"step-{_key(compiler)}.so"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if (said := _compile(compiler, path)) is not None:
-                return f"{compiler} fails: {said}"
+        path = cache_folder() / "native" / f"step-{_key(command)}.so"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_strangers(path.parent)
+        if not path.exists() and (said := _compile(command, path)) is not None:
+            return f"{shlex.join(command)} fails: {said}"
         loaded = ctypes.CDLL(str(path))
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
         return first_line(error)
     loaded.arena_size.restype = ctypes.c_int64
     loaded.step.restype = None
     return loaded
 
 
-def _compile(compiler: str, path: Path) -> str | None:
+def _refuse_strangers(folder: Path) -> None:
+    """OSError where another user may have written what is about to run."""
+    known = folder.stat()
+    if hasattr(os, "getuid") and (known.st_uid != os.getuid() or known.st_mode & 0o022):
+        raise OSError(f"{folder}: others may write it; set DASHCAST_CACHE to a folder of your own")
+
+
+def _compile(compiler: Sequence[str], path: Path) -> str | None:
     """Write the library beside its place and move it there: other processes may do the same.
 
     Returns:
@@ -69,8 +78,8 @@ def _compile(compiler: str, path: Path) -> str | None:
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as made:
         out = Path(made) / path.name
-        command = [compiler, *FLAGS.split(), "-o", str(out), str(SOURCES[0]), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True)
+        command = [*compiler, *FLAGS.split(), "-o", str(out), str(SOURCES[0]), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode == 0 and out.exists():
             os.replace(out, path)
             return None
@@ -78,10 +87,11 @@ def _compile(compiler: str, path: Path) -> str | None:
     return ([line for line in said if "error" in line] or said)[0]
 
 
-def _key(compiler: str) -> str:
-    """Of what the library depends on: sources, flags, compiler, CPU and torch."""
+def _key(compiler: Sequence[str]) -> str:
+    """Of what the library depends on: sources, flags, compiler, C library, CPU and torch."""
     parts = [source.read_bytes() for source in SOURCES]
-    parts += [FLAGS.encode(), compiler.encode(), torch.__version__.encode(), _cpu().encode()]
+    words = [FLAGS, *compiler, *platform.libc_ver(), torch.__version__, _cpu()]
+    parts += [word.encode() for word in words]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 
 

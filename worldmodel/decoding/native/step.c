@@ -2,9 +2,10 @@
  *
  * The work is a row of phases, five per layer, each cut into chunks. A thread takes the next chunk
  * that nobody took; where it finds none, it waits for the others, and what takes them too long it
- * computes again: a thread that another process keeps from running holds up nobody. So no buffer is
- * written twice in a step with different numbers: every layer has its own. Each sum has one order,
- * so the results depend neither on the number of threads nor on how many rows are computed at once.
+ * computes again: a thread that another process keeps from running holds up the end of a step, and no
+ * part of it. So no buffer is written twice in a step with different numbers: every layer has its
+ * own. Each sum has one order, so the results depend neither on the number of threads nor on how many
+ * rows are computed at once.
  *
  * Weights lie as in torch.nn.Linear, [out, in]; inputs, sums and outputs are float32.
  */

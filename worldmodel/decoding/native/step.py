@@ -41,6 +41,8 @@ def why_not_native(model: GPT) -> str | None:
     block = cast(Block, model.blocks[0])
     if weight.device.type != "cpu":
         return f"the model is on {weight.device}"
+    if weight.dtype != torch.float32:
+        return f"a model in {weight.dtype}; load it in float32 and give decoding.dtype"
     if config.context_dim:
         return "cross-attention to captions"
     if block.acting is not None:
@@ -100,7 +102,9 @@ class NativeStep:
     def takes(self, x: Float[Tensor, "row new dim"], cache: KVCache) -> bool:
         """Whether these positions and this cache are computed here."""
         known = type(cache) in (KVCache, Int8Cache) and cache.keys.dtype != torch.bfloat16
-        return known and x.shape[0] * x.shape[1] <= MOST_ROWS
+        rows, new, _ = x.shape
+        fits = rows == cache.keys.shape[1] and cache.length + new <= cache.values.shape[3]
+        return known and fits and rows * new <= MOST_ROWS
 
     def __call__(
         self, x: Float[Tensor, "row new dim"], rope: Rope | None, cache: KVCache
