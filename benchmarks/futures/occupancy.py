@@ -50,7 +50,7 @@ MOST = 0.5  # share of a step that bootstrapping may take
 STATE, HORIZONS = 3, (1, 8)
 RECIPE = OccupancyConfig(
     dim=192,
-    num_layers=4,
+    num_layers=2,
     num_heads=3,
     gamma=0.9,
     stack=3,
@@ -85,7 +85,7 @@ def step_seconds(config: OccupancyConfig, batch: int = 8, repeats: int = 3) -> t
 
     def rest() -> None:
         optimizer.zero_grad()
-        network.loss_of(tokens, tokens[:, -1:], actions).backward()
+        network.loss_of(tokens, network.stack_of(tokens, 0), actions).backward()
         optimizer.step()
         network.after_step()
 
