@@ -2,11 +2,11 @@
 
     python -m benchmarks.values OCCUPANCY MODEL data/tokens/NAME --plot docs/values.png --write
 
-Both read the same states and share a reward head. The rollouts hold the newest action ("held"), or
-are told what was driven ("told"), which no decision knows. Every budget of the occupancy model is
-compared, state by state, with the rollouts that hold the action and take about as long, and about
-ten times as long. Seeds are those of sampling. Dreams are drawn on `--device`, seconds are of one
-thread of a CPU, of one state and one candidate.
+Both read the same states and share a reward head. The rollouts hold the newest action ("held");
+`--told` adds some that are told what was driven, which no decision knows. Every budget of the
+occupancy model is compared, state by state, with the rollouts that hold the action and take about
+as long, and about ten times as long. Seeds are those of sampling. Dreams are drawn on `--device`,
+seconds are of one thread of a CPU, of one state and one candidate.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from worldmodel.planning.values import ActionValues
 SAMPLES = (1, 2, 4, 8, 16)  # of the occupancy model
 FUTURES, HORIZONS = (1, 2), (2, 4, 8, 16)  # of the rollouts; the longest is that of a return
 TIMES = (1, 10)  # the rollouts' time, of the occupancy model's
-TIMED, TIMED_FRAMES = 5, (2, 8)  # decisions, and frames of rollouts, that are timed
+TIMED, TIMED_FRAMES = 3, (2, 8)  # decisions, and frames of rollouts, that are timed
 OCCUPANCY, HELD = "occupancy", "rollouts, held"
 TRUNCATED = "against the truncated return, as published"
 TOGETHER = 1024  # dreams in a batch
@@ -61,7 +61,12 @@ class Point:
 
 
 def points(
-    sampled: ActionValues, rolled: ActionValues, states: list[State], seeds: int, device: str
+    sampled: ActionValues,
+    rolled: ActionValues,
+    states: list[State],
+    seeds: int,
+    device: str,
+    also_told: bool = False,
 ) -> Iterator[Point]:
     """Every way and budget; smaller budgets use the first dreams of the largest."""
     gamma, longest, (few, many) = sampled.gamma, len(states[0].future), TIMED_FRAMES
@@ -74,7 +79,7 @@ def points(
         estimate = drawn[..., :count].mean(-1) / (1 - gamma)
         yield Point(OCCUPANCY, f"{count} samples", estimate, next(spent))
     ends = {count: (next(spent), next(spent)) for count in FUTURES}
-    for way, held in ((HELD, True), ("rollouts, told", False)):
+    for way, held in {HELD: True, **({"rollouts, told": False} if also_told else {})}.items():
         drawn = _dreams(rolled, max(FUTURES), states, seeds, longest, held, device)
         for horizon in (*(h for h in HORIZONS if h < longest), longest):
             for count, (short, long) in ends.items():
@@ -187,6 +192,7 @@ def main() -> None:
     parser.add_argument("--reward", default=REWARD, help="the column")
     parser.add_argument("--states", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--told", action="store_true", help="rollouts of the true actions too")
     parser.add_argument("--device", default="cpu", help="draws the dreams")
     parser.add_argument("--plot", type=Path, help="PNG to draw")
     parser.add_argument("--write", action="store_true", help="append to docs/results.md")
@@ -198,7 +204,7 @@ def main() -> None:
     past = max(occupancy.state_steps, other.config.context_steps)
     states = rewards.states("test", args.states, past)
     sampled, rolled = (ActionValues(network, head, gamma) for network in (occupancy, other))
-    found = list(points(sampled, rolled, states, args.seeds, args.device))
+    found = list(points(sampled, rolled, states, args.seeds, args.device, args.told))
     known = rewards.without_dreams(states, head, typical)
     cells = [[p.way, p.budget, f"{p.seconds:.3f}", *told(p.estimates, states)] for p in found]
     cells += [[name, "", "", *told(one[:, None], states)] for name, one in known.items()]
