@@ -90,7 +90,7 @@ CURVES = {
         "frames of context: a training step of one window",
         (2, 4, 8, 16, 32),
         lambda frames: step(frames, VOCAB),
-        "attention is quadratic in time, nothing is in memory",
+        "attention is quadratic in time, in memory it is linear",
     ),
     "vocabulary": Curve(
         "vocabulary: a training step of one window",
