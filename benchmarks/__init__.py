@@ -25,6 +25,8 @@ from training.watch.clock import now
 SUITES = {
     "train_step": "training",
     "decoding": "futures",
+    "busy_decoding": "futures",
+    "prompts": "futures",
     "maskgit": "futures",
     "data_path": "data",
     "large_store": "data",

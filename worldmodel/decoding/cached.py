@@ -12,6 +12,7 @@ from training.ranges import one_of
 from training.watch.free_threads import FreeThreads
 from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.config import WAYS, Sampling
+from worldmodel.decoding.native.pages import in_large_pages
 from worldmodel.decoding.native.step import NativeStep
 from worldmodel.decoding.quantized import Int8Cache, Int8Linear
 from worldmodel.decoding.sampling import sample
@@ -270,7 +271,11 @@ class CachedDecoder(RowDecoder):
         dtype, device = qkv.weight.dtype, qkv.weight.device
         if device.type == "cpu":
             dtype = torch.float32  # a CPU reads a float32 cache faster than it converts bfloat16
-        return self.new_cache(*shape, dtype, device)
+        cache = self.new_cache(*shape, dtype, device)
+        if self.native is not None:
+            for part in cache.parts:
+                in_large_pages(part)
+        return cache
 
     def _text_prefix(self) -> Float[Tensor, "row token dim"]:
         """Embedded text tokens of the next time step."""

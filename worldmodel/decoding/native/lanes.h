@@ -63,13 +63,13 @@ INLINE float total(vec v) {
  * So a longer row of which the rest is 0 has the same sum, bit by bit. */
 #define DOTS(NAME, TYPE)                                                                           \
   INLINE void tile_##NAME(const TYPE *w, int64_t apart, int64_t cols, const float *x, int64_t ldx, \
-                          const int R, const int B, float *y, int64_t ldy) {                       \
+                          const int R, const int B, int64_t ahead, float *y, int64_t ldy) {        \
     enum { UNIT = 64 / sizeof(TYPE) };                                                             \
     vec acc[4][BATCH];                                                                             \
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int b = 0; b < B; b++) acc[r][b] = (vec){0};    \
     int64_t k = 0;                                                                                 \
     for (; k + UNIT <= cols; k += UNIT) UNROLL for (int r = 0; r < R; r++) {                       \
-        __builtin_prefetch(w + (r + R) * apart + k, 0, 2);                                         \
+        __builtin_prefetch(w + r * apart + k + ahead, 0, 2);                                       \
         UNROLL for (int u = 0; u < UNIT; u += LANES) {                                             \
           vec v = lanes_##NAME(w + r * apart + k + u);                                             \
           UNROLL for (int b = 0; b < B; b++) acc[r][b] += v * *(const vec *)(x + b * ldx + k + u); \
@@ -89,20 +89,21 @@ INLINE float total(vec v) {
       y[b * ldy + r] = total(acc[r][b]);                                                           \
   }                                                                                                \
   INLINE void rows_##NAME(const TYPE *w, int64_t apart, int64_t cols, const float *x, int64_t ldx, \
-                          const int R, int64_t many, float *y, int64_t ldy) {                      \
+                          const int R, int64_t many, int64_t ahead, float *y, int64_t ldy) {       \
     int64_t b = 0;                                                                                 \
     for (; b + 6 <= many; b += 6)                                                                  \
-      tile_##NAME(w, apart, cols, x + b * ldx, ldx, R, 6, y + b * ldy, ldy);                       \
+      tile_##NAME(w, apart, cols, x + b * ldx, ldx, R, 6, b ? 0 : ahead, y + b * ldy, ldy);                       \
     for (; b + 2 <= many; b += 2)                                                                  \
-      tile_##NAME(w, apart, cols, x + b * ldx, ldx, R, 2, y + b * ldy, ldy);                       \
-    if (b < many) tile_##NAME(w, apart, cols, x + b * ldx, ldx, R, 1, y + b * ldy, ldy);           \
+      tile_##NAME(w, apart, cols, x + b * ldx, ldx, R, 2, b ? 0 : ahead, y + b * ldy, ldy);                       \
+    if (b < many) tile_##NAME(w, apart, cols, x + b * ldx, ldx, R, 1, b ? 0 : ahead, y + b * ldy, ldy);           \
   }                                                                                                \
   /* y[b][row] = sum over k of w[row][k] x[b][k]; rows of w are `apart` numbers apart. */          \
   static void dots_##NAME(const TYPE *w, int64_t apart, int64_t rows, int64_t cols, const float *x,\
                           int64_t ldx, int64_t many, float *y, int64_t ldy) {                      \
-    int64_t r = 0;                                                                                 \
-    for (; r + 4 <= rows; r += 4) rows_##NAME(w + r * apart, apart, cols, x, ldx, 4, many, y + r, ldy); \
-    for (; r < rows; r++) rows_##NAME(w + r * apart, apart, cols, x, ldx, 1, many, y + r, ldy);    \
+    int64_t r = 0; /* what lies behind the last rows, another thread reads */                      \
+    for (; r + 4 <= rows; r += 4)                                                                  \
+      rows_##NAME(w + r * apart, apart, cols, x, ldx, 4, many, r + 8 <= rows ? 4 * apart : 0, y + r, ldy); \
+    for (; r < rows; r++) rows_##NAME(w + r * apart, apart, cols, x, ldx, 1, many, 0, y + r, ldy); \
   }
 DOTS(float, float)
 DOTS(bfloat16, uint16_t)
@@ -110,7 +111,7 @@ DOTS(int8, int8_t)
 
 INLINE float dot(const float *a, const float *b, int64_t size) {
   float y;
-  rows_float(a, 0, size, b, 0, 1, 1, &y, 0);
+  rows_float(a, 0, size, b, 0, 1, 1, 0, &y, 0);
   return y;
 }
 
@@ -194,7 +195,8 @@ static void scores_int8(const uint8_t *keys, int64_t line, int64_t size, const f
   for (int64_t b = 0; b < many; b++) {
     vec acc[6] = {{0}, {0}, {0}, {0}, {0}, {0}};
     for (int64_t c = 0; c < size; c++) {
-      if (!b) __builtin_prefetch(keys + c * line + size * line, 0, 2);
+      if (!b) /* of the next tile; a line has 64 bytes */
+        for (int64_t at = 0; at < line; at += 64) __builtin_prefetch(keys + (size + c) * line + at, 0, 2);
       UNROLL for (int i = 0; i < 6; i++)
         acc[i] += query[b * size + c] * lanes_uint8(keys + c * line + i * LANES);
     }

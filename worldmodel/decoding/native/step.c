@@ -41,7 +41,7 @@ typedef struct {
 } Step;
 
 enum { QKV, ATTENTION, PROJ, UP, DOWN, KINDS };
-enum { CHUNK_BYTES = 65536, MOST_ROWS = 64, SPLIT = 480, TILE = 96, ROW_END = 8, PATIENCE = 1500 };
+enum { CHUNK_BYTES = 262144, MOST_ROWS = 64, SPLIT = 480, TILE = 96, ROW_END = 8, PATIENCE = 1500 };
 
 typedef struct {
   atomic_int next, done;

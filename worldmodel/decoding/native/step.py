@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldmodel.decoding.native.build import NoLibrary, library
+from worldmodel.decoding.native.pages import in_large_pages
 from worldmodel.decoding.quantized import Int8Cache, Int8Linear
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.gpt.blocks import Block
@@ -159,12 +160,12 @@ class NativeStep:
         if linear is None:
             return [0] * 5
         if isinstance(linear, Int8Linear):
-            weight = linear.rows()
+            weight = _placed(linear.rows())
             parts: list[Tensor | None] = [linear.scale, linear.bias]
             self.held.append(weight)
         else:
             assert isinstance(linear, nn.Linear)
-            linear.weight.data = weight = linear.weight.data.contiguous()
+            linear.weight.data = weight = _placed(linear.weight.data)
             parts = [None, linear.bias]
         return [weight.data_ptr(), *(self._place(part) for part in parts), *weight.shape]
 
@@ -174,6 +175,11 @@ class NativeStep:
             return 0
         self.held.append(vector.detach().float().contiguous())
         return self.held[-1].data_ptr()
+
+
+def _placed(weight: Tensor) -> Tensor:
+    """These weights, an output per row."""
+    return in_large_pages(torch.empty(weight.shape, dtype=weight.dtype)).copy_(weight)
 
 
 def _dtype(linear: nn.Module) -> torch.dtype:
