@@ -189,13 +189,13 @@ static void scores_float(const float *keys, int64_t room, int64_t left, int64_t 
   }
 }
 
-/* The same for one tile of 96 positions in bytes. */
-static void scores_int8(const uint8_t *keys, int64_t line, int64_t size, const float *scales,
+/* The same for one tile of 96 positions in bytes; `more`: whether this thread reads the next one. */
+static void scores_int8(const uint8_t *keys, int64_t line, int64_t size, int more, const float *scales,
                         const float *query, int64_t many, float *scores, int64_t lds) {
   for (int64_t b = 0; b < many; b++) {
     vec acc[6] = {{0}, {0}, {0}, {0}, {0}, {0}};
     for (int64_t c = 0; c < size; c++) {
-      if (!b) /* of the next tile; a line has 64 bytes */
+      if (!b && more) /* of the next tile; a line has 64 bytes */
         for (int64_t at = 0; at < line; at += 64) __builtin_prefetch(keys + (size + c) * line + at, 0, 2);
       UNROLL for (int i = 0; i < 6; i++)
         acc[i] += query[b * size + c] * lanes_uint8(keys + c * line + i * LANES);
@@ -218,7 +218,7 @@ static void values_int8(const uint8_t *rows, int64_t size, int64_t count, const 
     for (int64_t at = 0; at < count; at++) {                                                       \
       const uint8_t *row = rows + at * line;                                                       \
       float by = weights[b * ldw + at] * *(const vec_scale *)(row + size);                         \
-      if (!b) __builtin_prefetch(row + 4096, 0, 2);                                                \
+      if (!b && (count - at) * line > 4096) __builtin_prefetch(row + 4096, 0, 2);                                               \
       UNROLL for (int i = 0; i < WIDE; i++) acc[i] += by * lanes_uint8(row + c + i * LANES);       \
     }                                                                                              \
     UNROLL for (int i = 0; i < WIDE; i++) *(vec *)(value + b * size + c + i * LANES) = acc[i];     \

@@ -194,7 +194,7 @@ static void attend(const Step *s, const Plan *p, int64_t number, int64_t chunk) 
       for (int64_t at = 0; at < count; at += TILE) {
         int64_t tile = table * (room / TILE) + (begin + at) / TILE;
         scores_int8((const uint8_t *)layer->keys + tile * size * (TILE + ROW_END), TILE + ROW_END, size,
-                    layer->key_scales + table * room + begin + at, *query, some, *scores + at, SPLIT);
+                    at + TILE < count, layer->key_scales + table * room + begin + at, *query, some, *scores + at, SPLIT);
       }
     for (int64_t q = 0; q < some; q++) {
       int64_t seen = s->length + (from + q) / group + 1 - begin;
