@@ -147,7 +147,6 @@ UNITS = {"MB": 1e6, "GB": 1e9, "seconds": 1, "minutes": 60, "hours": 3600}
 TOKENS = {  # of the tokenizers that these recipes ask for: grid, levels, size of frames
     "road_tiny": ((1, 8, 16), (8, 5, 5, 5), (64, 128)),
     "road_base": ((1, 8, 16), (8, 8, 8, 6, 5), (128, 256)),
-    "occupancy_cheetah": ((1, 8, 8), (8, 5, 5, 5), (64, 64)),
 }
 UNRUN = [e for e in EXPERIMENTS if "never run at full size" in header_of(e)]
 
