@@ -31,5 +31,8 @@ def test_growth_names_what_grows_faster_than_linearly_and_draws_it(tmp_path, mon
         cells = next(line for line in said.splitlines() if curve.title in line).split(" | ")
         assert (cells[3], cells[5]) == ("2.00 (!)", "1.00")
     assert (tmp_path / "docs" / "growth.png").stat().st_size > 10_000
+    monkeypatch.setattr(growth, "PICTURE", tmp_path / "all.png")
+    growth.main([next(iter(CURVES))])
+    assert not (tmp_path / "all.png").exists()  # some curves do not replace the picture of all
     with pytest.raises(SystemExit):
         growth.main(["depth"])

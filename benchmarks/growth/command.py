@@ -19,16 +19,17 @@ LINEAR = 1.1  # above, a curve is named
 
 
 def main(arguments: list[str]) -> str:
-    """The table of the curves that are named, all by default; draws them."""
+    """The table of the curves that are named, all by default; draws them where all are asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks growth")
     parser.add_argument("curves", nargs="*", metavar="NAME", help=f"of {', '.join(CURVES)}")
-    parser.add_argument("--picture", type=Path, default=PICTURE)
+    parser.add_argument("--picture", type=Path, help=f"default: {PICTURE.name}, of all curves")
     args = parser.parse_args(arguments)
     names = args.curves or list(CURVES)
     if unknown := sorted(set(names) - set(CURVES)):
         parser.error(f"no curve {unknown[0]!r}; choose from {', '.join(CURVES)}")
     found = {name: points_of(name) for name in names}
-    draw(found, args.picture)
+    if picture := args.picture or (None if args.curves else PICTURE):
+        draw(found, picture)
     return table(found)
 
 

@@ -196,6 +196,11 @@ def _of_tokenizer(
     opened: OpenedCheckpoint, cfg: DictConfig, cards: list[Card], device: str
 ) -> Callable[[Path], Findings]:
     checkpoint, manifest, _ = opened
+    if cfg.video_decoder is not None:
+        raise BadInput(
+            f"video_decoder={cfg.video_decoder}: shows what a world model predicts, and "
+            f"{checkpoint} is a tokenizer; run python -m worldmodel.video_decoder"
+        )
     source = data_source(manifest, _or_embedded(manifest, cfg, checkpoint), checkpoint)
     if not isinstance(source, DriveSource):
         raise BadInput(f"{checkpoint}: a tokenizer is evaluated on drives; give data.root=FOLDER")

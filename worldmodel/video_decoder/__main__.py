@@ -58,11 +58,13 @@ def judge_video(cfg: DictConfig) -> Path:
     home = path.parent.parent if path.parent.name == "checkpoints" else path
     out = writable_folder("out", home / "video" if cfg.out is None else cfg.out)
     refuse_existing("out", out)
-    window = decoder.network.config.window_frames
-    if cfg.clip_frames < 2 * window - 1:
+    window, doubled = decoder.window_frames, 2 in decoder.network.config.spacings
+    fewest = 2 * window - 1 if doubled else window
+    if cfg.clip_frames < fewest:
+        part = "every second frame has" if doubled else "frames have"
         raise BadInput(
-            f"clip_frames={cfg.clip_frames}: every second frame has to fill the video decoder's "
-            f"window of {window}; give {2 * window - 1} or more"
+            f"clip_frames={cfg.clip_frames}: {part} to fill the video decoder's window of "
+            f"{window}; give {fewest} or more"
         )
     source = data_source(manifest, values["data"]["source"], path)
     if not isinstance(source, DriveSource):

@@ -18,7 +18,7 @@ from worldmodel.video_decoder.networks.kinds import VideoDecoderNetwork
 from worldmodel.video_decoder.networks.noise import ClipNoise
 from worldmodel.video_decoder.tasks import DecodingTask
 from worldmodel.video_decoder.tokens import FrozenTokenizer
-from worldmodel.video_decoder.windows import decoding_order, upsampling_order
+from worldmodel.video_decoder.windows import check_overlap, decoding_order, upsampling_order
 
 
 class TokenVideoDecoder:
@@ -30,7 +30,7 @@ class TokenVideoDecoder:
         how: the settings of decoding.
 
     Raises:
-        BadInput: the tokenizer is another one than that of its training.
+        BadInput: the tokenizer is another one than that of its training, or windows overlap wholly.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class TokenVideoDecoder:
                 "its training"
             )
         self.opened, self.tokenizer = tokenizer, FrozenTokenizer(tokenizer)
+        check_overlap(self.how.overlap, self.window_frames)
 
     @property
     def spec(self) -> TokenSpec:
@@ -88,8 +89,8 @@ class TokenVideoDecoder:
         config, how = self.network.config, self.how
         noise, rate = self._noise(len(tokens), seeds), self._rate(fps)
         backwards = how.backwards and not config.causal
-        if FORWARD in config.tasks and BACKWARD not in config.tasks:
-            backwards = False  # the other direction was never seen in training
+        if (FORWARD in config.tasks) != (BACKWARD in config.tasks):
+            backwards = BACKWARD in config.tasks  # the other was never seen in training
         window = config.window_frames
         order = decoding_order(tokens.shape[1], window, how.overlap, backwards)
         frames = tokens.new_zeros(*tokens.shape[:2], 3, *self.spec.image_size, dtype=torch.float32)
@@ -111,7 +112,12 @@ class TokenVideoDecoder:
         """The frame in [-1, 1] of the last grid, of a window that ends with it.
 
         Before the first grid of a short clip, that grid stands.
+
+        Args:
+            seeds: as of `decode`; None: `how.seed` for every clip, for which of them are shown
+                changes while they are driven.
         """
+        seeds = [self.how.seed] * len(tokens) if seeds is None else seeds
         window = self.network.config.window_frames
         last = tokens[:, -window:]
         before = last[:, :1].expand(-1, window - last.shape[1], -1, -1)

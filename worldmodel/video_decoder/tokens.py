@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from tokenizer.load import Tokenizer
 from tokenizer.losses.frozen import Frozen
-from tokenizer.networks.base import TokenNetwork
+from tokenizer.networks.base import MeaningOnly, TokenNetwork
 from training.errors import BadInput
 
 
@@ -15,7 +15,7 @@ class FrozenTokenizer(Frozen):
     """A tokenizer beside a network in training, in full precision; in no checkpoint.
 
     Raises:
-        BadInput: it is one of videos.
+        BadInput: it is one of videos, or decodes nothing.
     """
 
     network: TokenNetwork
@@ -49,4 +49,9 @@ def check_usable(tokenizer: Tokenizer) -> None:
         raise BadInput(
             f"data.tokenizer: its step stands for {tokenizer.frames_per_step} frames; a video "
             "decoder reads a grid per frame, so give a tokenizer of images"
+        )
+    if isinstance(tokenizer.network, MeaningOnly):
+        raise BadInput(
+            "data.tokenizer: its tokens have no pixels, and a video decoder is compared with the "
+            "tokenizer's own frames; give a tokenizer that decodes"
         )

@@ -39,6 +39,12 @@ class WindowPlace:
         return weights
 
 
+def check_overlap(overlap: int, window: int) -> None:
+    """BadInput where windows overlap so far that no frame is new."""
+    if not 0 < overlap < window:
+        raise BadInput(f"video.overlap={overlap}: give 1 to {window - 1}, of a window of {window}")
+
+
 def decoding_order(
     num_frames: int, window: int, overlap: int, backwards: bool
 ) -> list[WindowPlace]:
@@ -54,8 +60,7 @@ def decoding_order(
             f"{num_frames} frames are shorter than the video decoder's window of {window}; "
             "give longer clips"
         )
-    if not 0 < overlap < window:
-        raise BadInput(f"video.overlap={overlap}: give 1 to {window - 1}, of a window of {window}")
+    check_overlap(overlap, window)
     places, done = [WindowPlace(0, (0, 0))], window  # counted from the end that is decoded first
     while done < num_frames:
         start = min(done - overlap, num_frames - window)

@@ -84,3 +84,9 @@ def test_where_no_data_is_named_the_embedded_drives_are_and_that_is_said(judged,
     scores = judged(*(f"+data.source.carracing.{setting}" for setting in tiny))
     assert scores["cards"]["reconstruction"]["means"]["num_drives"] == 1
     assert "names no data and is judged on the embedded CarRacing drives" in capsys.readouterr().out
+
+
+def test_a_video_decoder_beside_a_tokenizer_is_refused(judged, capsys):
+    with pytest.raises(SystemExit):
+        judged("video_decoder=runs/smooth")
+    assert "video_decoder=runs/smooth: shows what a world model predicts" in capsys.readouterr().err

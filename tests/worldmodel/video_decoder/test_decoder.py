@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from drives.clips.preprocessing import to_uint8
 from tokenizer.load import Tokenizer, load_tokenizer
+from tokenizer.networks.base import MeaningOnly
 from training.errors import BadInput
 from worldmodel.env.pixels import DreamPixels
 from worldmodel.evaluation.clip_decoder import ClipDecoder
@@ -26,6 +28,7 @@ from worldmodel.video_decoder.networks.config import (
 from worldmodel.video_decoder.networks.kinds import build_video_decoder
 from worldmodel.video_decoder.networks.loss import DecoderLoss
 from worldmodel.video_decoder.tasks import DecodingTask, draw_spacings, draw_tasks
+from worldmodel.video_decoder.tokens import check_usable
 
 SMALL: dict[str, Any] = {"dim": 16, "num_layers": 1, "num_heads": 2, "patch": 8, "detail": 4}
 FAST = VideoDecodingConfig(num_steps=3)
@@ -122,6 +125,7 @@ def test_image_mode_is_mixed_in_where_it_is_drawn() -> None:
     [
         (["video", "forward", "backward"], {"image_share": 1.0}),
         (["video", "forward"], {"backwards": False}),
+        (["video", "backward"], {"backwards": False}),
     ],
 )
 def test_what_was_not_trained_is_not_decoded_by(tasks: list[str], changes: dict[str, Any]) -> None:
@@ -130,6 +134,23 @@ def test_what_was_not_trained_is_not_decoded_by(tasks: list[str], changes: dict[
         decoder(tasks=tasks).decode(tokens), decoder(how=other, tasks=tasks).decode(tokens)
     )
     assert not torch.equal(decoder().decode(tokens), decoder(how=other).decode(tokens))
+
+
+def test_an_overlap_that_leaves_no_new_frame_is_refused_before_anything_is_decoded() -> None:
+    with pytest.raises(BadInput, match=r"video\.overlap=7: give 1 to 6"):
+        decoder(how=replace(FAST, overlap=7))
+
+
+def test_the_newest_frame_does_not_depend_on_which_dreams_are_shown() -> None:
+    tokens, video = grids(num=2), decoder()
+    apart = (video.newest(tokens)[1] - video.newest(tokens[1:])[0]).abs().max()
+    assert apart < 1e-3
+
+
+def test_tokens_without_pixels_are_refused() -> None:
+    meaning = Mock(spec=Tokenizer, frames_per_step=1, network=Mock(spec=MeaningOnly))
+    with pytest.raises(BadInput, match="its tokens have no pixels"):
+        check_usable(meaning)
 
 
 def test_drives_of_a_rollout_are_those_of_its_picture() -> None:

@@ -72,7 +72,7 @@ class NativeStep:
 
     Args:
         model: made by `for_decoding`, and one that `why_not_native` has no word against. Its
-            weights are laid out anew; their values stay.
+            weights are laid out anew; their values stay, and may not change afterwards.
 
     Raises:
         NoLibrary: the C function cannot be compiled here.
@@ -162,11 +162,11 @@ class NativeStep:
         if isinstance(linear, Int8Linear):
             weight = _placed(linear.rows())
             parts: list[Tensor | None] = [linear.scale, linear.bias]
-            self.held.append(weight)
         else:
             assert isinstance(linear, nn.Linear)
             linear.weight.data = weight = _placed(linear.weight.data)
             parts = [None, linear.bias]
+        self.held.append(weight)
         return [weight.data_ptr(), *(self._place(part) for part in parts), *weight.shape]
 
     def _place(self, vector: Tensor | None) -> int:
