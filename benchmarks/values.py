@@ -22,6 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jaxtyping import Float
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 import training  # noqa: F401  (first: it repairs torchvision)
@@ -37,7 +38,7 @@ from worldmodel.evaluation.values.estimates import whole_return
 from worldmodel.load import load_world_model
 from worldmodel.planning.values import ActionValues
 
-SAMPLES = (1, 2, 4, 8, 16)  # of the occupancy model
+SAMPLES = (1, 2, 4, 8)  # of the occupancy model
 FUTURES, HORIZONS = (1, 2), (2, 4, 8, 16)  # of the rollouts; the longest is that of a return
 TIMES = (1, 10)  # the rollouts' time, of the occupancy model's
 TIMED, TIMED_FRAMES = 3, (2, 8)  # decisions, and frames of rollouts, that are timed
@@ -147,12 +148,12 @@ def plot(found: list[Point], lines: dict[str, float], truth: np.ndarray, path: P
     for name, error in lines.items():
         axes.axhline(error, linestyle=":", color="grey")
         axes.annotate(name, (axes.get_xlim()[1], error), ha="right", va="bottom", fontsize=8)
-    axes.set(
-        xscale="log",
-        xlabel="CPU seconds per decision",
-        ylabel="squared error of the value",
-        yscale="log",
-    )
+    axes.set(xlabel="CPU seconds per decision", ylabel="squared error of the value")
+    axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
     axes.legend()
     figure.savefig(path, dpi=110)
 
