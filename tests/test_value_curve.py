@@ -21,6 +21,7 @@ def rewards() -> Rewards:
     drive = SimpleNamespace(
         id="a",
         num_steps=LENGTH,
+        damage="",
         tokens=np.repeat(number[:, None, None], 2, axis=1).repeat(3, axis=2),
         columns=columns,
         actions=columns[:, :1],
