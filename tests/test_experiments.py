@@ -164,7 +164,7 @@ def test_every_experiment_states_how_it_was_run(experiment):
         assert "result" in header
 
 
-# The planner counts every token of a bootstrap, which takes a minute; one such recipe will do.
+# The planner counts every token of a bootstrap, which takes a minute.
 PLANNED = [e for e in UNRUN if e != "joint_tiny"]
 
 
