@@ -42,7 +42,7 @@ COVERED = {
     "exact gelu": {"gelu": "none"},
     "like Llama": {"num_heads": 6, "num_kv_heads": 2, "norm": "rms", "mlp": "swiglu", "dim": 48},
     "wide": {"dim": 80, "num_heads": 3, "head_channels": 48, "attention_scale": 0.2},
-    "tied": {"tie_embeddings": True, "mup_base_width": 12},
+    "tied": {"tie_embeddings": True, "output_scale": 0.7},
     "all ids": {"head_ids": "all", "unused_ids": 2},
     "factors": {"factors": (3, 4), "look_back": 0},
 }
