@@ -139,6 +139,17 @@ def header_of(experiment: str) -> str:
     return (ROOT / f"configs/experiment/{experiment}.yaml").read_text().split("name:")[0]
 
 
+WITH_GAN = [
+    e for e in EXPERIMENTS if "gan_start" in (ROOT / f"configs/experiment/{e}.yaml").read_text()
+]
+
+
+@pytest.mark.parametrize("experiment", WITH_GAN)
+def test_a_discriminator_joins_before_the_run_ends(experiment, composed):
+    cfg = composed(experiment)
+    assert cfg.model.loss.gan_start < cfg.trainer.max_steps
+
+
 EXPECTED = re.compile(
     r"#   expected  by the planner, one H200 in bf16-mixed: ([\d.]+) (MB|GB), ([\d.]+) "
     r"(seconds|minutes|hours) at 40 % of the peak"

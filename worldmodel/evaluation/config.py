@@ -23,7 +23,8 @@ class EvalSettings:
 
     Attributes:
         ckpt: a shipped model, a run folder (its newest checkpoint) or a checkpoint folder.
-        out: where the report goes; null: <run folder>/eval.
+        out: where the report goes; null: <run folder>/eval, and beside it eval_tokenizer for
+            the tokenizer that was trained together with a world model.
         tokenizer: of the world model's tokens, where it is another or not known.
         video_decoder: a run or checkpoint of a video decoder, which makes the frames of the tokens
             in place of the tokenizer's own decoder; null: none.

@@ -60,14 +60,14 @@ def judge(cfg: DictConfig, decoded: Decoded | None = None) -> Path:
     device = compute_device(cfg.device)
     opened = open_checkpoint(named(cfg.ckpt, PRETRAINED, "ckpt"))
     kind = judged_kind(opened.manifest, plain(cfg))
-    opened = opened.part(kind)
+    usual_out, opened = _usual_out(opened.manifest, kind), opened.part(kind)
     checkpoint, manifest = opened.path, opened.manifest
     network = manifest.get("network")
     samples_future = isinstance(network, dict) and network.get("name") == OCCUPANCY
     usual = OCCUPANCY if samples_future else kind
     cards = chosen_cards(plain(cfg), kind, checkpoint, usual)
     home = _run_folder(checkpoint, cfg)
-    out = home / "eval" if cfg.out is None else cfg.out
+    out = home / usual_out if cfg.out is None else cfg.out
     out = writable_folder("out", out)
     if out.exists() and not (out / METRICS).exists():
         raise BadInput(f"out={out}: exists and is no evaluation of ours; choose another folder")
@@ -109,6 +109,11 @@ def judged_kind(manifest: Mapping[str, Any], values: Mapping[str, Any]) -> str:
         cards = judged_settings(values.get("cards") or {}, "cards").values()
         return next((card.kind for card in cards), WORLD_MODEL)
     return TOKENIZER if manifest.get("kind") == TOKENIZER else WORLD_MODEL
+
+
+def _usual_out(manifest: Mapping[str, Any], kind: str) -> str:
+    """In the run's folder; of what was trained together, no part replaces the other's."""
+    return f"eval_{kind}" if PARTS in manifest and kind != WORLD_MODEL else "eval"
 
 
 def check_settings(cfg: DictConfig) -> None:

@@ -77,7 +77,8 @@ class JointModule(TokenizerModule):
             TOKENIZER: {**self.manifest, "weights": "ema.module."},
             WORLD_MODEL: {**manifest_of(network, spec, action_names), "weights": "network."},
         }
-        self.manifest = {"kind": JOINT, PARTS: parts}
+        # The names once more, where a resumed run of any kind looks for its columns.
+        self.manifest = {"kind": JOINT, "action_names": list(action_names), PARTS: parts}
 
     @property
     def trained_layers(self) -> list[Any]:

@@ -4,16 +4,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
+from killed_runs import assert_same
 
 from drives.clips.data_module import Clip, collate
 from tokenizer.load import export_tokenizer, load_tokenizer
-from training.checkpoints.folder import open_checkpoint
+from training.checkpoints.folder import (
+    newest_first,
+    open_checkpoint,
+    read_manifest,
+    read_state,
+    read_weights,
+)
 from training.checkpoints.parts import part_of
 from training.errors import BadInput
 from training.help import composed as composed_config
 from training.watch.rows import METRICS_FILE, read_rows
+from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.evaluation.evidence import evidence_of
 from worldmodel.evaluation.judge import judge
 from worldmodel.load import export_world_model, load_world_model
@@ -80,7 +89,8 @@ def plain_source(config: dict[str, Any]) -> dict[str, Any]:
     return {"cache": config["data"]["source"]["cache"]}
 
 
-def test_each_card_judges_its_part(joined, tmp_path: Path, data_folder: Path) -> None:
+def test_each_card_judges_its_part(joined, data_folder: Path) -> None:
+    """And beside the other: no report replaces that of the other part."""
     _, run, _ = joined()
     words = [f"ckpt={run.folder}", f"paths.data={data_folder}", "device=cpu"]
     asked = {
@@ -88,11 +98,14 @@ def test_each_card_judges_its_part(joined, tmp_path: Path, data_folder: Path) ->
         "reconstruction": ["cards.reconstruction.version=s", "cards.reconstruction.max_frames=4"],
     }
     for card, settings in asked.items():
-        out = tmp_path / card
-        judge(composed_config("eval", [*words, f"card={card}", f"out={out}", *settings]))
-        found = json.loads((out / "metrics.json").read_text())
+        judge(composed_config("eval", [*words, f"card={card}", *settings]))
+    for name, card, kind in (
+        ("eval", "occupancy", "worldmodel"),
+        ("eval_tokenizer", "reconstruction", "tokenizer"),
+    ):
+        found = json.loads((run.folder / name / "metrics.json").read_text())
         assert set(found["cards"]) == {card}
-    assert found["kind"] == "tokenizer"
+        assert found["kind"] == kind
 
 
 def test_gradients_stay_where_they_belong(joined) -> None:
@@ -104,6 +117,15 @@ def test_gradients_stay_where_they_belong(joined) -> None:
     assert all(p.grad is None for p in module.ema.parameters())
     assert all(p.grad is None for p in module.network.target.parameters())
     assert all(p.grad is not None for p in module.network.online.blocks.parameters())
+
+
+def test_another_kind_of_world_model(composed, fit) -> None:
+    """It has no use for what the recipe sets of an occupancy model."""
+    words = [f"~model.network.{name}" for name in ("gamma", "horizon", "stack")]
+    words += ["network@model.network=gpt", "trainer.max_steps=1"]
+    _, run, trainer = fit(composed("joint_tiny", *SMALL, *words))
+    assert trainer.global_step == 1
+    assert type(load_world_model(run.folder).network) is GPT
 
 
 @pytest.mark.slow
@@ -148,6 +170,41 @@ def test_it_learns_and_its_target_follows(composed, fit) -> None:
         assert rows[-1][name] < 0.8 * rows[0][name]
     pairs = zip(module.network.online.parameters(), module.network.target.parameters(), strict=True)
     assert any(not torch.equal(online, target) for online, target in pairs)
+
+
+class Stop(L.Callback):
+    """Dies in the third step, between its two batches."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if batch_idx == 5:
+            raise InterruptedError
+
+
+@pytest.mark.slow
+def test_two_steps_and_two_more_are_four_bit_for_bit(composed, fit) -> None:
+    """With the discriminator, two batches per step, and draws of every kind."""
+    words = [*SMALL, "model.loss.gan_weight=0.1", "model.loss.gan_start=0", "trainer.max_steps=4"]
+    words += ["model.loss.discriminator_channels=8", "trainer.accumulate_grad_batches=2"]
+    words += ["checkpoints.every_steps=2", "trainer.val_check_interval=4", "data.batch_size=2"]
+    words += ["model.network.dropout=0.1", "model.action_dropout=0.5"]
+    _, alone, _ = fit(composed("joint_tiny", *words, "run=${paths.runs}/alone"))
+    cfg = composed("joint_tiny", *words, "run=${paths.runs}/parts")
+    with pytest.raises(InterruptedError):  # a shorter run would have another schedule
+        fit(cfg, Stop())
+    assert read_manifest(newest_first(Path(cfg.run))[0])["step"] == 2
+    module, run, trainer = fit(cfg)
+    assert run.resume_from is not None
+    assert trainer.global_step == 4
+    one, two = (newest_first(folder)[0] for folder in (alone.folder, run.folder))
+    assert one.name == two.name == "step-0000004"
+    assert_same(read_weights(one), read_weights(two))
+    states = [read_state(path) for path in (one, two)]
+    assert len(states[0]["optimizer_states"]) == 3
+    assert all(state["state"] for state in states[0]["optimizer_states"])
+    for name in ("optimizer_states", "lr_schedulers", "loops"):
+        assert_same(states[0][name], states[1][name])
+    assert list(cfg.data.source.actions) == module.manifest["action_names"]
+    assert run.config["data"]["source"]["actions"] is None
 
 
 @pytest.mark.parametrize(
