@@ -63,6 +63,7 @@ def park(folder, split):
     (folder / "drive.json").write_text(json.dumps({"fps": 10, "split": split}))
 
 
+@pytest.mark.slow
 def test_a_world_model_gets_its_cards(composed, fit, evaluate, tmp_path):
     _, run, _ = fit(composed("gpt_tiny", *TINY, "data.source.carracing.num_test=2"))
     found = evaluate(run.folder, *FEW)
