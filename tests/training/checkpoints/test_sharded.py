@@ -49,10 +49,12 @@ VIDEO_DECODER = (
     "+debug=fast",
     "model.network.num_layers=1",
     "model.network.draft=false",
+    "model.network.reach=0",
     "model.network.spacings=[1]",  # nothing is drawn: another number of processes draws others
+    "model.network.tasks=[video]",
     "model.token_dropout=0",
     "model.perceptual_weight=0",
-    "optimizer.lr=0.01",
+    "optimizer.lr=0.02",
     "optimizer.warmup_steps=0",
 )
 ONE = ("trainer.devices=1", "data.batch_size=4")
