@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from benchmarks.worlds.episode import Row
-from drives.clips.preprocessing import to_pixels
 from drives.control_suite.config import TASKS, ControlSuiteConfig
 from drives.control_suite.policies import GAITS
 from drives.control_suite.simulator import ControlSuite
 from tokenizer.load import Tokenizer
+from worldmodel.proving_ground.simulated import tokens_of
 
 FIRST_SEED = 4_100_000_000  # those of drives are smaller
 WARM_UP_S = 1.0
@@ -51,8 +51,7 @@ class BodyEpisode:
 
     def look(self) -> None:
         frame = self.body.frame(self.tokenizer.network.config.image_size[0])
-        pixels = to_pixels(torch.from_numpy(frame).movedim(-1, 0)[None])
-        self.tokens.append(self.tokenizer.encode(pixels).flatten(0, 1))
+        self.tokens.append(tokens_of(frame, self.tokenizer))
 
     def act(self, row: Row | None) -> float:
         acts, reward = [], 0.0

@@ -70,6 +70,14 @@ class Held:
         return steering, throttle, brake
 
 
+def tokens_of(
+    frame: UInt8[np.ndarray, "height width 3"], tokenizer: Tokenizer
+) -> Int[torch.Tensor, "rows columns"]:
+    """The grid of a simulator's picture."""
+    pixels = to_pixels(torch.from_numpy(frame).movedim(-1, 0)[None])
+    return tokenizer.encode(pixels).flatten(0, 1)
+
+
 class CarOnTrack:
     """A car that a careful scripted driver has started; then anyone drives.
 
@@ -101,9 +109,8 @@ class CarOnTrack:
 
     def look(self) -> None:
         frame = self.simulator.frame(self.size)
-        pixels = to_pixels(torch.from_numpy(frame).movedim(-1, 0)[None])
         self.frames.append(frame)
-        self.tokens.append(self.tokenizer.encode(pixels).flatten(0, 1))
+        self.tokens.append(tokens_of(frame, self.tokenizer))
 
     def drive(self, driver: object) -> float:
         """Drive a time step; CarRacing's reward, and none after the car has left the field."""
