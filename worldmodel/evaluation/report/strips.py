@@ -11,6 +11,7 @@ from torch import Tensor
 
 from drives import video
 from tokenizer.compare.panels import CAPTION, Panel, draw_panels, scale_of
+from training.disk.leftovers import written_whole
 
 PROMPT, IMAGINED = "#9a9a9a", "#2a9d4b"
 
@@ -96,7 +97,10 @@ def _captioned(caption: str, frame: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndar
 
 
 def write_gif(file: Path, pictures: Sequence[UInt8[np.ndarray, "h w 3"]], fps: float) -> None:
-    """Pictures of one size as an endless GIF of 128 colours."""
+    """Pictures of one size as an endless GIF of 128 colours; an old file stays until it is whole."""
     frames = [Image.fromarray(p).quantize(128, dither=Image.Dither.NONE) for p in pictures]
     duration = round(1000 / fps)
-    frames[0].save(file, save_all=True, append_images=frames[1:], duration=duration, loop=0)
+    with written_whole(file) as partial:
+        frames[0].save(
+            partial, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0
+        )

@@ -1,12 +1,15 @@
 """Pictures of clips: a comic strip, a GIF, and cross entropy as heat."""
 
+import resource
+
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from tiny_gpt import make_clip, make_model
 
 from worldmodel.evaluation.report.heat import UNKNOWN, heat_frames, nats_of_cells
-from worldmodel.evaluation.report.strips import write_comic
+from worldmodel.evaluation.report.strips import write_comic, write_gif
 from worldmodel.windows import TokenClip
 
 
@@ -50,3 +53,18 @@ def test_heat_is_dark_at_zero_bright_at_the_top_and_grey_where_unknown():
     brightness = pixels.sum(-1)
     assert brightness[0] < 10 < brightness[1] < brightness[2] == brightness[3]
     assert pixels[4].tolist() == [UNKNOWN] * 3
+
+
+def test_a_gif_that_does_not_fit_leaves_the_old_one(tmp_path):
+    file, noise = tmp_path / "a.gif", np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3))
+    pictures = list(noise.astype(np.uint8))
+    write_gif(file, pictures[:1], 10)
+    before, limits = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_gif(file, pictures, 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
