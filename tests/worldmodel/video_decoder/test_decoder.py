@@ -18,7 +18,7 @@ from worldmodel.evaluation.clip_decoder import ClipDecoder
 from worldmodel.video_decoder.config import VideoDecoderModuleConfig, VideoDecodingConfig
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
 from worldmodel.video_decoder.judge import blended
-from worldmodel.video_decoder.motion.drafts import draft_of
+from worldmodel.video_decoder.motion.drafts import FirstGuess, draft_of
 from worldmodel.video_decoder.networks.backbone import patches_of
 from worldmodel.video_decoder.networks.config import (
     TASKS,
@@ -269,7 +269,7 @@ def test_an_untrained_decoder_with_a_draft_interpolates_by_blending() -> None:
     assert torch.allclose(made, blended(frames), atol=1e-6)
 
 
-@pytest.mark.parametrize(("schedule", "predicts"), [("cosine", "v"), ("straight", "eps")])
+@pytest.mark.parametrize(("schedule", "predicts"), [("cosine", "v"), ("straight", "x0")])
 def test_a_diffusion_decoder_starts_at_what_its_draft_tells(schedule: str, predicts: str) -> None:
     """Untrained, frames are normal around the draft; what is learnt is in those units."""
     torch.manual_seed(0)
@@ -277,14 +277,40 @@ def test_a_diffusion_decoder_starts_at_what_its_draft_tells(schedule: str, predi
     config = DiffusionDecoderConfig(**SMALL, draft=True, **settings)
     network = build_video_decoder(config, tokenizer().spec(10.0)).eval()
     how = VideoDecodingConfig(num_steps=60, image_weight=0.0)
-    tokens = grids(steps=7) * 0 + 500
-    own = tokenizer().decode(tokens[0])[None]
-    off = TokenVideoDecoder(network, tokenizer(), how).decode(tokens) - own
-    assert float(off.std()) == pytest.approx(0.05, rel=0.25)  # few of the steps are that small
-    task = whole(tokens)
-    frames = own + 0.05 * torch.randn(own.shape)
-    loss, _ = network.loss(frames, task, draft_of(task, frames, own), DecoderLoss(0.0, 1.0))
-    assert float(loss.detach()) == pytest.approx(1.0, abs=0.05)
+    tokens, given = grids(steps=7) * 0 + 500, torch.zeros(1, 7, 3, 64, 64)
+    task, own = whole(tokens), tokenizer().decode(tokens[0])[None]
+    draft = draft_of(task, given, own)
+    spread = network.prior(draft, given)[1]
+    off = (TokenVideoDecoder(network, tokenizer(), how).decode(tokens) - own) / spread
+    assert float(off.std()) == pytest.approx(1.0, abs=0.05)
+    frames = own + spread * torch.randn(own.shape)
+    draws = [torch.Generator().manual_seed(3) for _ in range(2)]
+    loss, _ = network.loss(frames, task, draft, DecoderLoss(0.0, 1.0), draws[0])
+    unit = network.diffusion.unit(torch.rand(1, generator=draws[1]))
+    assert float(loss.detach()) == pytest.approx(float(unit.square()), rel=0.05)
+
+
+def test_a_draft_leaves_more_open_where_it_has_contrast() -> None:
+    """A step of 0.6 between three and six of 3x3 pixels: their variance is 0.6^2 * 2 / 9 = 0.08."""
+    frames = torch.full((1, 7, 3, 64, 64), -0.3)
+    frames[..., 32:] = 0.3
+    there = torch.ones(1, 7, 1, 64, 64, dtype=torch.bool)
+    there[..., :8] = False
+    mean, spread = decoder(draft=True, draft_std=0.1).network.prior(
+        FirstGuess(frames, there), frames
+    )
+    assert torch.equal(mean, frames)
+    expected = torch.full((64,), 0.1)
+    expected[31:33], expected[:8] = (0.1**2 + 0.08) ** 0.5, 0.5
+    assert torch.allclose(spread[0, 0, 0, 20], expected, atol=1e-5)
+
+
+def test_one_pass_has_no_noise_in_it() -> None:
+    """Pure noise tells nothing of the frames, so no network can make them depend on it."""
+    how = VideoDecodingConfig(num_steps=1, image_weight=0.0)
+    tokens = grids(steps=7)
+    one, two = (decoder(how=how, draft=True).decode(tokens, seeds=[seed]) for seed in (3, 4))
+    assert torch.allclose(one, two, atol=1e-5)
 
 
 def test_a_loss_is_the_weighted_sum_of_its_terms() -> None:

@@ -141,7 +141,7 @@ class SpaceTimeNet(nn.Module):
         planes = [x, given]
         if self.config.draft:
             assert draft is not None
-            planes += draft.planes(None if alone else task.is_video)
+            planes += self.planes(draft, None if alone else task.is_video)
         pixels = torch.cat(planes, dim=2).flatten(0, 1)
         cells = self.patches(pixels).flatten(2).transpose(1, 2).unflatten(0, (batch, steps))
         cells = cells + self._embedded(task) + self.place + self.when[:steps, None]
@@ -162,6 +162,12 @@ class SpaceTimeNet(nn.Module):
             x=self.config.patch,
         )
         return self.join(torch.cat([detail, pixels.to(detail)], dim=1)).unflatten(0, (batch, steps))
+
+    def planes(
+        self, draft: FirstGuess, is_video: Bool[Tensor, " b"] | None
+    ) -> list[Float[Tensor, "b t 3 h w"]]:
+        """What is read of a draft; `is_video` None: every frame alone."""
+        return draft.planes(is_video)
 
     def _embedded(self, task: DecodingTask) -> Float[Tensor, "b t space dim"]:
         """The vector of each patch's token: the sum of those of the token's factors."""

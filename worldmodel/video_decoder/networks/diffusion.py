@@ -77,33 +77,23 @@ class Diffusion:
         return (of_noise * x - sigma * pred) / det, (alpha * pred - of_frames * x) / det
 
     def guess(
-        self,
-        x: Float[Tensor, "b *n"],
-        t: Float[Tensor, " b"],
-        mean: Float[Tensor, "b *n"],
-        std: Float[Tensor, "b *m"],
-    ) -> tuple[Float[Tensor, "b *n"], Float[Tensor, "b *n"], Float[Tensor, "b *m"]]:
-        """The best guess at x_t if frames are normal around `mean`.
+        self, x: Float[Tensor, "b *n"], t: Float[Tensor, " b"]
+    ) -> tuple[Float[Tensor, "b *n"], Float[Tensor, "b *n"]]:
+        """The best guess at x_t of x_0, and the prediction of it, if x_0 is standard normal.
 
-        Returns:
-            x_0 and the prediction of that guess, and the standard deviation of x_0 that is left.
-            An error of one such deviation in x_0 changes the prediction by minus `unit`.
+        Noise has no share in it where it tells nothing: at pure noise it is 0.
 
-        Source: the preconditioning of Karras et al. 2022, arXiv 2206.00364, with a mean.
+        Source: the skip connection of Karras et al. 2022, arXiv 2206.00364, section 5.
         """
         alpha, sigma = (_as(value, x) for value in self.scales(t))
         of_frames, of_noise = (_as(value, x) for value in self.weights(t))
-        total = (alpha * std).square() + sigma.square()
-        off = x - alpha * mean
-        frames, noise = mean + alpha * std.square() / total * off, sigma / total * off
-        return frames, of_frames * frames + of_noise * noise, std * sigma / total.sqrt()
+        share = x / (alpha.square() + sigma.square())
+        return alpha * share, (of_frames * alpha + of_noise * sigma) * share
 
-    def unit(self, t: Float[Tensor, " b"], std: Float[Tensor, "b *m"]) -> Float[Tensor, "b *m"]:
-        """How far the prediction moves by one standard deviation that a guess leaves open."""
-        alpha, sigma = (_as(value, std) for value in self.scales(t))
-        of_frames, of_noise = (_as(value, std) for value in self.weights(t))
-        total = (alpha * std).square() + sigma.square()
-        return (alpha * of_noise - sigma * of_frames) * std / total.sqrt()
+    def unit(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Standard deviation of the prediction around that of the guess."""
+        (alpha, sigma), (of_frames, of_noise) = self.scales(t), self.weights(t)
+        return (alpha * of_noise - sigma * of_frames) / (alpha.square() + sigma.square()).sqrt()
 
 
 Predict = Callable[[Float[Tensor, "b *n"], Float[Tensor, " b"]], Float[Tensor, "b *n"]]
@@ -114,7 +104,7 @@ def ddim(
     diffusion: Diffusion,
     noise: Float[Tensor, "b *n"],
     num_steps: int,
-    limit: float | None = 1.0,
+    limits: tuple[Float[Tensor, "b *n"], Float[Tensor, "b *n"]] | None = None,
 ) -> Float[Tensor, "b *n"]:
     """Frames from noise by DDIM without further noise (Song et al. 2021, arXiv 2010.02502, eq. 12).
 
@@ -122,14 +112,14 @@ def ddim(
 
     Args:
         predict: the prediction at x_t and t.
-        limit: x_0 is kept within it at every step, as pixels are; None: not.
+        limits: lowest and highest x_0, kept at every step; None: none.
     """
     x = noise
     times = torch.linspace(1, 0, num_steps + 1, device=x.device, dtype=x.dtype)
     for now, then in pairwise(times.expand(len(x), -1).unbind(1)):
         frames, eps = diffusion.split(predict(x, now), x, now)
-        if limit is not None:
-            frames = frames.clamp(-limit, limit)
+        if limits is not None:
+            frames = frames.clamp(*limits)
             alpha, sigma = (_as(value, x) for value in diffusion.scales(now))
             eps = (x - alpha * frames) / sigma.clamp(min=SMALLEST)
         x = diffusion.noised(frames, eps, then)

@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from drives.tokens.spec import TokenSpec
@@ -11,7 +12,7 @@ from worldmodel.video_decoder.config import VideoDecodingConfig
 from worldmodel.video_decoder.motion.drafts import FirstGuess
 from worldmodel.video_decoder.networks.backbone import SpaceTimeNet
 from worldmodel.video_decoder.networks.config import IMAGE, DiffusionDecoderConfig
-from worldmodel.video_decoder.networks.diffusion import SMALLEST, Diffusion, ddim
+from worldmodel.video_decoder.networks.diffusion import Diffusion, ddim
 from worldmodel.video_decoder.networks.loss import DecoderLoss
 from worldmodel.video_decoder.networks.noise import ClipNoise, with_shared
 from worldmodel.video_decoder.tasks import DecodingTask
@@ -20,7 +21,12 @@ PIXEL_STD = 0.5  # of pixels in [-1, 1] around 0
 
 
 class DiffusionDecoder(SpaceTimeNet):
-    """Predicts, from noised frames and tokens, what leads to the frames; see `Diffusion`."""
+    """Predicts, from noised frames and tokens, what leads to the frames; see `Diffusion`.
+
+    What is noised is how far frames lie from their draft, in units of what the draft leaves open at
+    each pixel (`prior`). Noise as wide as all pixels would drown that at almost every level, in
+    training and in decoding, and what is left of such noise flickers.
+    """
 
     config: DiffusionDecoderConfig
 
@@ -36,32 +42,39 @@ class DiffusionDecoder(SpaceTimeNet):
         how: DecoderLoss,
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Weighted error of the prediction at noise levels drawn evenly, and its terms.
-
-        With a draft: of what the best guess from noise and draft leaves open, in units of its
-        standard deviation; the same for every parameterisation.
-        """
+        """Weighted error of the prediction at noise levels drawn evenly, and its terms."""
         options: dict[str, Any] = {"device": frames.device, "generator": generator}
         level = torch.rand(len(frames), **options)
         noise = torch.randn(frames.shape, **options)
         share = self.config.shared_noise
         if share:
             noise = with_shared(noise, torch.randn(frames[:, :1].shape, **options), share)
-        x = self.diffusion.noised(frames, noise, level)
-        x = torch.where(task.is_given[:, :, None, None, None], frames, x)
-        pred = self(x, task, draft, level).float()
-        if draft is None:
-            target = self.diffusion.target(frames, noise, level)
-        else:
-            std = self.spread_of(draft)
-            guessed, _, left = self.diffusion.guess(x, level, draft.frames, std)
-            target = (guessed - frames) / left.clamp(min=SMALLEST)
-        terms = how.errors(pred, target, ~task.is_given)
+        mean, spread = self.prior(draft, frames)
+        off = (frames - mean) / spread
+        pred = self.predict(self.diffusion.noised(off, noise, level), level, task, off, draft)
+        terms = how.errors(pred, self.diffusion.target(off, noise, level), ~task.is_given)
         return how.l1_weight * terms["l1"] + how.l2_weight * terms["l2"], terms
 
-    def spread_of(self, draft: FirstGuess) -> Float[Tensor, "b t 1 h w"]:
-        """How far frames lie from a draft; where there is none, from the middle of all colours."""
-        return torch.where(draft.is_there, self.config.draft_std, PIXEL_STD)
+    def prior(
+        self, draft: FirstGuess | None, like: Float[Tensor, "b t 3 h w"]
+    ) -> tuple[Float[Tensor, "b t 3 h w"], Float[Tensor, "b t 1 h w"]]:
+        """Mean and standard deviation of frames before anything is known but their draft.
+
+        A draft errs by `draft_std` where it is flat, and by about its own contrast at its edges,
+        which lie a little off. Without one: the middle of all colours.
+        """
+        if draft is None:
+            return torch.zeros_like(like), torch.full_like(like[:, :, :1], PIXEL_STD)
+        drafted = (self.config.draft_std**2 + contrast(draft.frames)).sqrt()
+        return draft.frames, torch.where(draft.is_there, drafted, PIXEL_STD)
+
+    def planes(
+        self, draft: FirstGuess, is_video: Bool[Tensor, " b"] | None
+    ) -> list[Float[Tensor, "b t 3 h w"]]:
+        """The draft, and how far its neighbours lie from it, in the units of what is noised."""
+        spread = self.prior(draft, draft.frames)[1]
+        own, *neighbours = draft.planes(is_video)
+        return [own, *((one - own) / spread for one in neighbours)]
 
     def predict(
         self,
@@ -72,14 +85,14 @@ class DiffusionDecoder(SpaceTimeNet):
         draft: FirstGuess | None,
         alone: bool = False,
     ) -> Float[Tensor, "b t 3 h w"]:
-        """The prediction at x; given frames take the place of their noise."""
-        x = torch.where(task.is_given[:, :, None, None, None], given, x)
-        pred = self(x, task, draft, level, alone).float()
-        if draft is None:
-            return pred
-        std = self.spread_of(draft)
-        guess = self.diffusion.guess(x, level, draft.frames, std)[1]
-        return guess + self.diffusion.unit(level, std) * pred
+        """The prediction at x; given frames take the place of their noise.
+
+        The network reads the best guess at x, and changes the prediction of that.
+        """
+        guess, pred = self.diffusion.guess(x, level)
+        read = torch.where(task.is_given[:, :, None, None, None], given, guess)
+        unit = self.diffusion.unit(level)[:, None, None, None, None]
+        return pred + unit * self(read, task, draft, level, alone).float()
 
     @torch.no_grad()
     def make(
@@ -96,6 +109,8 @@ class DiffusionDecoder(SpaceTimeNet):
         alone (GAIA-1, section 2.3): sharp frames from one, smooth motion from the other.
         """
         start = noise.frames(*given.shape[1:], shared=self.config.shared_noise)
+        mean, spread = self.prior(draft, given)
+        known, limits = (given - mean) / spread, ((-1 - mean) / spread, (1 - mean) / spread)
         share = how.image_share if IMAGE in self.config.tasks else 0.0  # never seen in training
         mixed = noise.uniform(how.num_steps) < share
         weight = mixed.float() * how.image_weight
@@ -104,12 +119,23 @@ class DiffusionDecoder(SpaceTimeNet):
 
         def predict(x: Tensor, level: Tensor) -> Tensor:
             nonlocal step
-            pred = self.predict(x, level, task, given, draft)
+            pred = self.predict(x, level, task, known, draft)
             if some[step]:
-                image = self.predict(x, level, task, given, draft, alone=True)
+                image = self.predict(x, level, task, known, draft, alone=True)
                 pred = torch.lerp(pred, image, weight[:, step, None, None, None, None])
             step += 1
             return pred
 
-        frames = ddim(predict, self.diffusion, start, how.num_steps)
+        off = ddim(predict, self.diffusion, start, how.num_steps, limits)
+        frames = (mean + spread * off).clamp(-1, 1)  # not beyond by rounding
         return torch.where(task.is_given[:, :, None, None, None], given, frames)
+
+
+def contrast(frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b t 1 h w"]:
+    """Variance within 3x3 pixels, the mean of the colours."""
+    flat = frames.flatten(0, 1)
+    mean, square = (
+        F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False) for x in (flat, flat**2)
+    )
+    variance = (square - mean**2).clamp(min=0).mean(1, keepdim=True)
+    return variance.unflatten(0, frames.shape[:2])

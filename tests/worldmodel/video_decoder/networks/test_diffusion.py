@@ -23,7 +23,7 @@ def best(diffusion: Diffusion, x: Tensor, t: Tensor) -> Tensor:
 
 
 def made(diffusion: Diffusion, noise: Tensor, num_steps: int) -> Tensor:
-    return ddim(lambda x, t: best(diffusion, x, t), diffusion, noise, num_steps, limit=None)
+    return ddim(lambda x, t: best(diffusion, x, t), diffusion, noise, num_steps)
 
 
 @pytest.mark.parametrize(("schedule", "predicts"), BOTH)
@@ -75,7 +75,24 @@ def test_v_is_the_velocity(schedule: str) -> None:
 def test_frames_stay_within_the_limit() -> None:
     diffusion = Diffusion("cosine", "v")
     noise = torch.full((1, 1), 3.0)
-    wild = ddim(lambda x, t: best(diffusion, x, t).float(), diffusion, noise, 8, limit=None)
-    kept = ddim(lambda x, t: best(diffusion, x, t).float(), diffusion, noise, 8, limit=1.0)
+    wild = ddim(lambda x, t: best(diffusion, x, t).float(), diffusion, noise, 8)
+    limits = (-torch.ones(1, 1), torch.ones(1, 1))
+    kept = ddim(lambda x, t: best(diffusion, x, t).float(), diffusion, noise, 8, limits)
     assert float(wild) > 1.0
     assert float(kept) <= 1.0
+
+
+@pytest.mark.parametrize(("schedule", "predicts"), BOTH)
+def test_a_guess_is_the_best_one_of_a_standard_normal(schedule: str, predicts: str) -> None:
+    """By regression on draws: its slope is the guess, what is left has the deviation `unit`."""
+    diffusion = Diffusion(schedule, predicts)
+    draw = torch.Generator().manual_seed(2)
+    t = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    frames, noise = (torch.randn(2, 400_000, dtype=t.dtype, generator=draw) for _ in range(2))
+    x, target = diffusion.noised(frames, noise, t), diffusion.target(frames, noise, t)
+    guessed, pred = diffusion.guess(x, t)
+    for truth, found in ((frames, guessed), (target, pred)):
+        slope = (truth * x).mean(1) / (x * x).mean(1)
+        assert torch.allclose(found, slope[:, None] * x, atol=0.03)
+    left = (target - pred).std(1)
+    assert torch.allclose(left, diffusion.unit(t).abs(), atol=0.01)
