@@ -4,7 +4,9 @@ On recorded clips, at the same tokens: the tokenizer's own decoder, the video de
 second grid brought back to the full rate by repeating, blending and interpolating.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -25,8 +27,10 @@ from training.disk.plain_json import finite, to_json
 from training.errors import BadInput
 from training.machine import compute_device, hardware
 from training.pages.text_table import text_table
+from training.pages.wording import counted
 from worldmodel.evaluation.evidence import data_source
 from worldmodel.video_decoder.config import VideoDecodingConfig
+from worldmodel.video_decoder.distances import VideoDistances
 from worldmodel.video_decoder.judge import Clips, VideoJudge, clips_of, compare
 from worldmodel.video_decoder.load import load_video_decoder
 
@@ -40,6 +44,8 @@ COLUMNS = (
     "jitter",
     "warp",
     "sharpness",
+    "fvd",
+    "statistics",
     "seconds_per_frame",
 )
 
@@ -77,31 +83,54 @@ def judge_video(cfg: DictConfig) -> Path:
             f"data.root={source.folder}: has {rate:g} frames per second, and the video decoder was "
             f"trained on {decoder.spec.fps:g}; give data.source.fps={decoder.spec.fps:g}"
         )
-    real, names = clips_of(drives, decoder.opened, cfg.num_clips, cfg.clip_frames)
-    weights = Path(cfg.lpips_weights) if cfg.lpips_weights else None
-    perceptual = load_lpips("alex", weights)
+    clips = clips_of(drives, decoder.opened, cfg.num_clips, cfg.clip_frames)
+    perceptual = load_lpips("alex", _path(cfg.lpips_weights))
     perceptual.check_size(decoder.spec.image_size)
-    judge = VideoJudge(real.to(device), perceptual.to(device))
-    rows, videos = compare(decoder, judge)
+    real, weights = clips.frames.to(device), _path(cfg.i3d_weights)
+    distances = VideoDistances(real, clips.drives, values["features"], cfg.min_clips, weights)
+    found = compare(decoder, VideoJudge(real, perceptual.to(device), distances))
     facts = {
         "checkpoint": str(path),
         "step": manifest.get("step"),
         "split": cfg.split,
-        "clips": names,
+        "clips": clips.names,
         "clip_frames": cfg.clip_frames,
         "video": values["video"],
         "hardware": hardware(),
-        "rows": rows,
+        "rows": found.rows,
+        "distances": distances.facts(),
     }
     sweep_leftovers(out.parent)
     with written_whole(out) as partial:
         partial.mkdir()
         (partial / RESULT).write_text(to_json(finite(facts)) + "\n")
-        picture_of(videos).save(partial / PICTURE)
-    cells = [[r["rate"], r["name"], *(f"{r[c]:.4g}" for c in COLUMNS)] for r in rows]
-    print(text_table(["rate", "by", *(name.replace("_", " ") for name in COLUMNS)], cells))
+        picture_of(found.videos).save(partial / PICTURE)
+    print(_table(found.rows))
+    print("\n".join(_of_distances(facts["distances"])))
     print(f"  {out / RESULT}\n  {out / PICTURE}")
     return out
+
+
+def _path(value: str | None) -> Path | None:
+    return Path(value) if value else None
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of scores; a column that none of them has is left out."""
+    columns = [name for name in COLUMNS if name in rows[0]]
+    cells = [[r["rate"], r["name"], *(f"{r[name]:.4g}" for name in columns)] for r in rows]
+    return text_table(["rate", "by", *(name.replace("_", " ") for name in columns)], cells)
+
+
+def _of_distances(facts: Mapping[str, Any]) -> list[str]:
+    """What the Frechet distances are of, and why some are missing."""
+    lines = [
+        f"  {kind}: of {facts['num_clips']} clips of {facts['clip_frames']} frames, of "
+        f"{counted(facts['num_drives'], 'drive')}; one half of the recorded ones to the other: "
+        f"{half['value']:.4g}"
+        for kind, half in facts["real_other_half"].items()
+    ]
+    return lines + [f"  no {kind}: {why}" for kind, why in facts["missing"].items()]
 
 
 def picture_of(videos: dict[str, Clips]) -> Image.Image:

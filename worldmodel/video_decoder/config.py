@@ -117,8 +117,11 @@ class JudgeVideoSettings:
         split: whose drives.
         num_clips: clips, spread evenly over the drives.
         clip_frames: frames of a clip; odd, so that every second one can be interpolated.
+        features: of Frechet distances to the recording: fvd (I3D) | statistics (no weights).
+        min_clips: fewest clips of 16 frames for them; with fewer, they are left out.
         allow_train: judge it on clips that it was trained on as well.
         lpips_weights: file of LPIPS's backbone; null: the usual sources (docs/ruler.md).
+        i3d_weights: file of FVD's network; null: the usual sources.
         device: null: a GPU if there is one.
     """
 
@@ -128,14 +131,20 @@ class JudgeVideoSettings:
     split: str = "test"
     num_clips: int = 12
     clip_frames: int = 33
+    features: Sequence[str] = ("fvd", "statistics")
+    min_clips: int = 64
     allow_train: bool = False
     lpips_weights: str | None = None
+    i3d_weights: str | None = None
     device: str | None = None
 
     def __post_init__(self) -> None:
         one_of(SPLIT_CHOICES, split=self.split)
         at_least(1, num_clips=self.num_clips)
         at_least(3, clip_frames=self.clip_frames)
+        at_least(2, min_clips=self.min_clips)
+        for feature in self.features:
+            one_of(("fvd", "statistics"), features=feature)
         if self.clip_frames % 2 == 0:
             raise BadInput(f"clip_frames={self.clip_frames}: give an odd number, such as 33")
 

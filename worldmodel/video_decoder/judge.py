@@ -1,6 +1,7 @@
 """A video decoder beside the tokenizer's own decoder, on the same tokens of recorded clips."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from drives.clips.preprocessing import to_pixels, to_uint8
 from drives.drive import Drive
+from drives.versions import recording_of
 from tokenizer.load import Tokenizer
 from tokenizer.losses.lpips import PerceptualDistance
 from tokenizer.metrics import flicker, psnr
@@ -18,6 +20,7 @@ from training.loading.spread import spread
 from training.watch.clock import now
 from worldmodel.evaluation.videos.pixels import flicker_alone, sharpness
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
+from worldmodel.video_decoder.distances import VideoDistances
 from worldmodel.video_decoder.motion.matching import motion, warp_error
 from worldmodel.video_decoder.networks.config import INTERPOLATION
 
@@ -25,10 +28,33 @@ FOLLOWS = 4.0  # levels: pixels of the recording that differ less along the flow
 Clips = Float[Tensor, "clip time 3 h w"]
 
 
+@dataclass(frozen=True)
+class RecordedClips:
+    """Recorded clips.
+
+    Attributes:
+        frames: in [-1, 1].
+        places: the drive and the first frame of each.
+    """
+
+    frames: Clips
+    places: Sequence[tuple[Drive, int]]
+
+    @property
+    def names(self) -> list[str]:
+        """drive@first frame of each."""
+        return [f"{drive.id}@{start}" for drive, start in self.places]
+
+    @property
+    def drives(self) -> list[str]:
+        """The recording of each; versions of one drive are no two samples."""
+        return [recording_of(drive.id) for drive, _ in self.places]
+
+
 def clips_of(
     drives: Sequence[Drive], tokenizer: Tokenizer, num_clips: int, num_frames: int
-) -> tuple[Clips, list[str]]:
-    """Clips in [-1, 1] spread evenly over the drives, and drive@frame of each.
+) -> RecordedClips:
+    """Clips spread evenly over the drives.
 
     Raises:
         BadInput: no drive is long enough.
@@ -49,8 +75,7 @@ def clips_of(
         tokenizer.fit(np.stack(list(drive.frames(start, start + num_frames))))
         for drive, start in chosen
     ]
-    names = [f"{drive.id}@{start}" for drive, start in chosen]
-    return to_pixels(torch.stack(frames)), names
+    return RecordedClips(to_pixels(torch.stack(frames)), chosen)
 
 
 class VideoJudge:
@@ -58,19 +83,26 @@ class VideoJudge:
 
     Args:
         real: the recorded frames.
+        distances: of whole videos to these, which rows then have as well.
     """
 
-    def __init__(self, real: Clips, perceptual: PerceptualDistance | None) -> None:
-        self.real, self.perceptual = real, perceptual
+    def __init__(
+        self,
+        real: Clips,
+        perceptual: PerceptualDistance | None,
+        distances: VideoDistances | None = None,
+    ) -> None:
+        self.real, self.perceptual, self.distances = real, perceptual, distances
         self.motion = [motion(clip) for clip in real]
 
     @torch.no_grad()
-    def scores(self, made: Clips, which: slice = slice(None)) -> dict[str, float]:
+    def scores(self, made: Clips, which: slice = slice(None)) -> dict[str, Any]:
         """Means over the clips.
 
         psnr (dB) and lpips against the recording; flicker (wrong change from frame to frame),
         shimmer (change where the recording stands still), jitter (second difference over time),
-        warp (`warp_error`), all in 8-bit levels; sharpness as a multiple of the recording's.
+        warp (`warp_error`), all in 8-bit levels; sharpness as a multiple of the recording's. The
+        distances are of the whole clips.
 
         Args:
             which: frames of each clip whose psnr, lpips and sharpness are taken.
@@ -92,45 +124,67 @@ class VideoJudge:
                 values["lpips"] = self.perceptual(fake, there).mean()
             for name, value in values.items():
                 found.setdefault(name, []).append(float(value))
-        return {name: float(np.nanmean(values)) for name, values in found.items()}
+        means: dict[str, Any] = {n: float(np.nanmean(values)) for n, values in found.items()}
+        far = {} if self.distances is None else self.distances.of(made)
+        intervals = {name: [one.low, one.high] for name, one in far.items()}
+        means |= {name: one.value for name, one in far.items()}
+        return means | ({"intervals": intervals} if far else {})
 
 
-def compare(
-    decoder: TokenVideoDecoder, judge: VideoJudge
-) -> tuple[list[dict[str, Any]], dict[str, Clips]]:
-    """Rows of scores, and the videos by name.
+class Rows:
+    """The table of a judge, and the videos that its rows are of.
 
-    Rows at the rate of the data: the recording itself, the tokenizer's decoder, the video decoder.
-    Rows of every second grid, brought to that rate: the decoder's frames repeated, blended, and
-    interpolated by it; psnr, lpips and sharpness are those of the frames between.
+    Attributes:
+        videos: as many last frames of each as the judge has.
     """
-    real = judge.real
-    tokens = decoder.tokenizer.encode(real)
-    rows, videos = [], {"recorded": real}
 
-    def add(rate: str, name: str, make: Callable[[], Clips], which: slice = slice(None)) -> Clips:
-        began = now(str(real.device))
+    def __init__(self, judge: VideoJudge) -> None:
+        self.judge = judge
+        self.rows: list[dict[str, Any]] = []
+        self.videos = {"recorded": judge.real}
+
+    def add(
+        self, group: str, name: str, make: Callable[[], Clips], which: slice = slice(None)
+    ) -> Clips:
+        """Judge a video; seconds are those per frame that was made.
+
+        Args:
+            group: which tokens it is of.
+            which: as of `VideoJudge.scores`.
+        """
+        device, real = str(self.judge.real.device), self.judge.real
+        began = now(device)
         made = make().clamp(-1, 1)
-        seconds = now(str(real.device)) - began
-        per_frame = seconds / (real.shape[0] * real.shape[1])
-        row = {"rate": rate, "name": name, **judge.scores(made, which)}
-        rows.append(row | {"seconds_per_frame": per_frame})
-        videos[f"{rate} {name}"] = made
+        seconds = (now(device) - began) / (made.shape[0] * made.shape[1])
+        made = made[:, -real.shape[1] :]
+        scores = self.judge.scores(made, which)
+        self.rows.append({"rate": group, "name": name, **scores, "seconds_per_frame": seconds})
+        self.videos[f"{group} {name}"] = made
         return made
 
-    add("same", "recorded", lambda: real)
-    add("same", "tokenizer", lambda: decoder.tokenizer.decode(tokens))
-    add("same", "video decoder", lambda: decoder.decode(tokens))
+
+def compare(decoder: TokenVideoDecoder, judge: VideoJudge) -> Rows:
+    """Rows of the decoders on the tokens of the recording.
+
+    At the rate of the data: the recording itself, the tokenizer's decoder, the video decoder. Of
+    every second grid, brought to that rate: the decoder's frames repeated, blended, and
+    interpolated by it; psnr, lpips and sharpness are those of the frames between.
+    """
+    real, rows = judge.real, Rows(judge)
+    tokens = decoder.tokenizer.encode(real)
+    rows.add("same", "recorded", lambda: real)
+    rows.add("same", "tokenizer", lambda: decoder.tokenizer.decode(tokens))
+    rows.add("same", "video decoder", lambda: decoder.decode(tokens))
     spacings = decoder.network.config.spacings
     if real.shape[1] % 2 == 0 or 2 not in spacings:
-        return rows, videos
+        return rows
     between, half = slice(1, None, 2), tokens[:, ::2]
     kept = decoder.decode(half, decoder.spec.fps / 2)
-    add("doubled", "repeated", lambda: repeated(kept), between)
-    add("doubled", "blended", lambda: blended(kept), between)
+    rows.add("doubled", "repeated", lambda: repeated(kept), between)
+    rows.add("doubled", "blended", lambda: blended(kept), between)
     if INTERPOLATION in decoder.network.config.tasks:
-        add("doubled", "interpolated", lambda: decoder.upsample(kept, half), between)
-    return rows, videos
+        rows.add("doubled", "interpolated", lambda: decoder.upsample(kept, half), between)
+    return rows
 
 
 def repeated(frames: Clips) -> Clips:

@@ -63,6 +63,7 @@ def test_a_run_is_judged_and_makes_the_frames_of_rollouts(composed, fit, called,
     assert found["rows"][1]["lpips"] > 0
     assert found["rows"][1]["psnr"] != found["rows"][2]["psnr"]
     assert "video.png" in said
+    assert "no fvd: 2 clips of 13 frames hold 0 of 16, and min_clips=64 are needed" in said
     with pytest.raises(SystemExit):  # nothing is overwritten
         called("worldmodel.video_decoder.__main__", f"ckpt={run}", *short)
     with pytest.raises(SystemExit):  # every second frame fills no window

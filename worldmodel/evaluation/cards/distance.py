@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import torch
 from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
@@ -15,14 +14,13 @@ from worldmodel.evaluation.cards.result import Result
 from worldmodel.evaluation.pixels import copy_last, imagine
 from worldmodel.evaluation.subject import JudgedModel
 from worldmodel.evaluation.videos import frechet
-from worldmodel.evaluation.videos.features import ALONE, Networks, vectors_of
-from worldmodel.evaluation.videos.frechet import VideoFeatures
+from worldmodel.evaluation.videos.features import ALONE, Networks, features_of
 from worldmodel.evaluation.videos.i3d import SIDE, load_i3d, weights_sha256
 from worldmodel.windows import TokenWindows
 
 MODEL, CEILING, COPY = "world model", "ceiling_tokenizer", "floor_copy_last"
 REAL, HALF = "real", "real_other_half"
-USUAL_FRAMES, BATCH = 16, 4
+USUAL_FRAMES = 16
 Videos = UInt8[Tensor, "clip time h w 3"]
 
 
@@ -57,7 +55,7 @@ def measure(subject: JudgedModel, card: DistanceCard) -> Result:
     }
     shown = {name: _cut(frames, card.clip_frames) for name, frames in videos.items()}
     networks, weights = _networks(subject, card)
-    features = {name: _features(v, networks, clips.drives) for name, v in shown.items()}
+    features = {name: features_of(v, networks, clips.drives) for name, v in shown.items()}
     result = Result(clips.chosen.record(), clips.drives, clips.chosen.names)
     result.floors += [COPY]
     curves: dict[str, Any] = {}
@@ -100,18 +98,6 @@ def _networks(subject: JudgedModel, card: DistanceCard) -> tuple[Networks, dict[
         inception = load_inception(subject.inception_weights).to(subject.device)
         weights["inception"] = weights_sha256(inception)
     return Networks(i3d, inception, card.side, card.images_per_clip), weights
-
-
-def _features(videos: Videos, networks: Networks, drives: list[str]) -> dict[str, VideoFeatures]:
-    """Feature vectors by kind; a bootstrap resamples drives."""
-    rows = [vectors_of(batch, networks) for batch in videos.split(BATCH)]
-    found = {}
-    for kind in rows[0]:
-        vectors = torch.cat([row[kind] for row in rows]).double().numpy()
-        found[kind] = VideoFeatures(
-            vectors, np.repeat(drives, len(vectors) // len(drives)).tolist()
-        )
-    return found
 
 
 def _warnings(card: DistanceCard, num_drives: int) -> dict[str, str]:

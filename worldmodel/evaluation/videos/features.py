@@ -1,6 +1,6 @@
 """One pass over the clips of a folder, for all scores."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,7 @@ from worldmodel.evaluation.videos.i3d import I3D, i3d_features
 from worldmodel.evaluation.videos.pixels import change, flicker_alone, sharpness
 from worldmodel.evaluation.videos.statistics import clip_statistics
 
+AT_ONCE = 4  # videos in memory that a network sees together
 Batch = UInt8[Tensor, "n time h w 3"]
 ALONE: dict[str, Callable[[Tensor], Tensor]] = {
     "sharpness": lambda clip: sharpness(clip).mean(),
@@ -95,6 +96,23 @@ def see(
 def _add(rows: dict[str, list[Tensor]], found: dict[str, Tensor]) -> None:
     for kind, vectors in found.items():
         rows.setdefault(kind, []).append(vectors)
+
+
+def features_of(
+    videos: Batch, networks: Networks, units: Sequence[str]
+) -> dict[str, VideoFeatures]:
+    """Feature vectors of videos in memory, by kind.
+
+    Args:
+        units: the bootstrap's unit of each video.
+    """
+    rows = [vectors_of(batch, networks) for batch in videos.split(AT_ONCE)]
+    found = {}
+    for kind in rows[0]:
+        vectors = torch.cat([row[kind] for row in rows]).double().numpy()
+        repeated = np.repeat(np.asarray(units, dtype=object), len(vectors) // len(units))
+        found[kind] = VideoFeatures(vectors, repeated.tolist())
+    return found
 
 
 def batches(clips: VideoClips, size: int) -> Iterator[Batch]:
