@@ -107,7 +107,7 @@ COMMANDS: dict[str, dict[str, type]] = {
     "commands/decoding_bench": {"": DecodingBenchSettings, **EVIDENCE},
     "commands/rollout": {"": RolloutSettings, **SHOWN},
     "commands/drive": {"": DriveSettings, **SHOWN},
-    "commands/video_decoder": {"": JudgeVideoSettings, "video": VideoDecodingConfig, **EVIDENCE},
+    "commands/video_decoder": {"": JudgeVideoSettings, **SHOWN},
     "commands/heads": {"": HeadsSettings, **EVIDENCE},
     "commands/proving_ground": {
         "": ProvingGroundSettings,

@@ -114,6 +114,9 @@ class JudgeVideoSettings:
         ckpt: a run folder (its newest checkpoint) or a checkpoint folder.
         out: a new folder for the result; null: <run folder>/video.
         tokenizer: of the tokens; null: that of the training.
+        world_model: a shipped one, a run or a checkpoint; then tokens that it dreams after prompts
+            of the same clips are decoded as well, under the real actions; null: none.
+        prompt_steps: real frames before its dreams; null: half of its context.
         split: whose drives.
         num_clips: clips, spread evenly over the drives.
         clip_frames: frames of a clip; odd, so that every second one can be interpolated.
@@ -128,6 +131,8 @@ class JudgeVideoSettings:
     ckpt: str
     out: str | None = None
     tokenizer: str | None = None
+    world_model: str | None = None
+    prompt_steps: int | None = None
     split: str = "test"
     num_clips: int = 12
     clip_frames: int = 33
@@ -143,6 +148,8 @@ class JudgeVideoSettings:
         at_least(1, num_clips=self.num_clips)
         at_least(3, clip_frames=self.clip_frames)
         at_least(2, min_clips=self.min_clips)
+        if self.prompt_steps is not None:
+            at_least(1, prompt_steps=self.prompt_steps)
         for feature in self.features:
             one_of(("fvd", "statistics"), features=feature)
         if self.clip_frames % 2 == 0:

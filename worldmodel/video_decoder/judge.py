@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from drives.clips.preprocessing import to_pixels, to_uint8
@@ -49,6 +49,16 @@ class RecordedClips:
     def drives(self) -> list[str]:
         """The recording of each; versions of one drive are no two samples."""
         return [recording_of(drive.id) for drive, _ in self.places]
+
+    def actions(self, names: Sequence[str]) -> Float[Tensor, "clip time action"]:
+        """The named columns; row t leads to frame t + 1.
+
+        Raises:
+            BadInput: a drive lacks one.
+        """
+        length = self.frames.shape[1]
+        rows = [drive.select_actions(names)[start : start + length] for drive, start in self.places]
+        return torch.from_numpy(np.stack(rows).astype(np.float32))
 
 
 def clips_of(
@@ -135,13 +145,19 @@ class Rows:
     """The table of a judge, and the videos that its rows are of.
 
     Attributes:
+        key: what a group of rows has in common.
         videos: as many last frames of each as the judge has.
     """
 
-    def __init__(self, judge: VideoJudge) -> None:
-        self.judge = judge
+    def __init__(self, judge: VideoJudge, key: str = "rate") -> None:
+        self.judge, self.key = judge, key
         self.rows: list[dict[str, Any]] = []
         self.videos = {"recorded": judge.real}
+
+    @property
+    def distances(self) -> dict[str, Any]:
+        """As of `VideoDistances.facts`; empty where the judge has none."""
+        return {} if self.judge.distances is None else self.judge.distances.facts()
 
     def add(
         self, group: str, name: str, make: Callable[[], Clips], which: slice = slice(None)
@@ -149,7 +165,7 @@ class Rows:
         """Judge a video; seconds are those per frame that was made.
 
         Args:
-            group: which tokens it is of.
+            group: its value of `key`.
             which: as of `VideoJudge.scores`.
         """
         device, real = str(self.judge.real.device), self.judge.real
@@ -158,20 +174,24 @@ class Rows:
         seconds = (now(device) - began) / (made.shape[0] * made.shape[1])
         made = made[:, -real.shape[1] :]
         scores = self.judge.scores(made, which)
-        self.rows.append({"rate": group, "name": name, **scores, "seconds_per_frame": seconds})
+        self.rows.append({self.key: group, "name": name, **scores, "seconds_per_frame": seconds})
         self.videos[f"{group} {name}"] = made
         return made
 
 
-def compare(decoder: TokenVideoDecoder, judge: VideoJudge) -> Rows:
+def compare(
+    decoder: TokenVideoDecoder, judge: VideoJudge, tokens: Int[Tensor, "clip time gh gw"]
+) -> Rows:
     """Rows of the decoders on the tokens of the recording.
 
     At the rate of the data: the recording itself, the tokenizer's decoder, the video decoder. Of
     every second grid, brought to that rate: the decoder's frames repeated, blended, and
     interpolated by it; psnr, lpips and sharpness are those of the frames between.
+
+    Args:
+        tokens: of the recording.
     """
     real, rows = judge.real, Rows(judge)
-    tokens = decoder.tokenizer.encode(real)
     rows.add("same", "recorded", lambda: real)
     rows.add("same", "tokenizer", lambda: decoder.tokenizer.decode(tokens))
     rows.add("same", "video decoder", lambda: decoder.decode(tokens))

@@ -44,6 +44,15 @@ def test_settings_of_no_video_decoder_are_refused() -> None:
         video_decoder_for(None, None, 10.0, HOW, "cpu")
 
 
+@pytest.mark.parametrize(
+    "given", ["prompt_steps=3", "sampling.temperature=2.0", "decoding.method=raster"]
+)
+def test_settings_of_no_world_model_are_refused(called, capsys, given: str) -> None:
+    with pytest.raises(SystemExit):
+        called("worldmodel.video_decoder.__main__", "ckpt=none", given)
+    assert "no world model is named; give world_model=RUN" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_run_is_judged_and_makes_the_frames_of_rollouts(composed, fit, called, tmp_path):
     run = fit(composed("video_decoder_tiny", *TINY))[1].folder
@@ -70,6 +79,11 @@ def test_a_run_is_judged_and_makes_the_frames_of_rollouts(composed, fit, called,
         called("worldmodel.video_decoder.__main__", f"ckpt={run}", "clip_frames=11", "out=x")
 
     model = fit(composed("gpt_tiny", *TINY, "model.network.num_layers=1"))[1].folder
+    dreams = [f"world_model={model}", "prompt_steps=3", f"out={tmp_path}/dreams"]
+    assert "dreamt" in called("worldmodel.video_decoder.__main__", f"ckpt={run}", *short, *dreams)
+    assert (tmp_path / "dreams/dreams.png").exists()
+    found = json.loads((tmp_path / "dreams/video.json").read_text())
+    assert [row["tokens"] for row in found["dreams"]["rows"]].count("dreamt") == 2
     asked = [f"ckpt={model}", "num_clips=1", "prompt_steps=3", "drives=true"]
     named = [f"video_decoder={run}", "horizon_s=0.1", f"out={tmp_path}/short"]
     with pytest.raises(SystemExit):  # prompt and horizon fill no window
