@@ -398,6 +398,8 @@ def test_settings_that_exclude_each_other_are_refused() -> None:
     spec = tokenizer().spec(10.0)
     with pytest.raises(BadInput, match=r"patch=5: .* cells of 8 pixels"):
         patches_of(DiffusionDecoderConfig(patch=5), spec)
+    with pytest.raises(BadInput, match=r"halvings=4: .* 8 pixels are left on a side"):
+        patches_of(OnePassDecoderConfig(draft=True, reach=2, halvings=4), spec)
     with pytest.raises(BadInput, match="its step stands for 4 frames"):
         patches_of(DiffusionDecoderConfig(), replace(spec, frames_per_step=4))
     with pytest.raises(BadInput, match=r"spacings=\[2, 4\]: 1 has to be among them"):

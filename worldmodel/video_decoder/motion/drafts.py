@@ -51,7 +51,7 @@ def drafted(
     """
     if not config.draft:
         return None
-    met = _met(given, config.reach) if config.reach and task.may_interpolate else None
+    met = _met(given, config) if config.reach and task.may_interpolate else None
     draft = draft_of(task, given, decode(task.tokens), met)
     if not config.reach:
         return draft
@@ -86,10 +86,11 @@ def between_given(task: DecodingTask) -> Bool[Tensor, "b t 1 1 1"]:
     return inner[:, :, None, None, None]
 
 
-def _met(frames: Frames, reach: int) -> tuple[Frames, Frames]:
+def _met(frames: Frames, config: VideoDecoderConfig) -> tuple[Frames, Frames]:
     """For every second frame of a window, its two neighbours moved to where their motion meets."""
     first, second = frames[:, :-2:2], frames[:, 2::2]
-    pair = met_between(first.flatten(0, 1), second.flatten(0, 1), reach)
+    how = (config.reach, config.halvings)
+    pair = met_between(first.flatten(0, 1), second.flatten(0, 1), *how)
     begin, end = (one.unflatten(0, first.shape[:2]) for one in pair)
     return begin, end
 
@@ -107,13 +108,13 @@ def _from_neighbours(
     their motion meets.
     """
     base = torch.where(task.is_given[:, :, None, None, None], given, draft.frames)
-    size, reach = (base.shape[0], base.shape[1] - 1), config.reach
+    size, how = (base.shape[0], base.shape[1] - 1), (config.reach, config.halvings)
     left, right = base[:, :-1].flatten(0, 1), base[:, 1:].flatten(0, 1)
-    moved = moved_onto(left, right, reach).unflatten(0, size)
+    moved = moved_onto(left, right, *how).unflatten(0, size)
     before = torch.cat([base[:, :1], moved], dim=1)
     if config.causal:
         return (before,)
-    after = torch.cat([moved_onto(right, left, reach).unflatten(0, size), base[:, -1:]], dim=1)
+    after = torch.cat([moved_onto(right, left, *how).unflatten(0, size), base[:, -1:]], dim=1)
     if met is not None:
         between = between_given(task)[:, 1:-1:2]
         for whole, inner in zip((before, after), met, strict=True):

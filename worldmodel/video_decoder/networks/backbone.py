@@ -198,6 +198,11 @@ def patches_of(config: VideoDecoderConfig, spec: TokenSpec) -> tuple[int, int]:
                 f"model.network.patch={config.patch}: frames of {spec.image_size} with a grid of "
                 f"{spec.grid[1:]} have cells of {side // cells} pixels; give a divisor of that"
             )
+        if side % 2**config.halvings or side // 2**config.halvings < 8:
+            raise BadInput(
+                f"model.network.halvings={config.halvings}: frames of {spec.image_size} cannot be "
+                "halved so often; give fewer, so that 8 pixels are left on a side"
+            )
         counts.append(side // config.patch)
     return counts[0], counts[1]
 

@@ -38,6 +38,9 @@ class VideoDecoderConfig:
         reach: also read the drafts of the frames before and after, moved along the motion between
             the drafts, of up to so many pixels per frame; two given frames are moved to where their
             motion meets before their mean is taken; 0: neither.
+        halvings: how often drafts are halved in size before moves up to `reach` are tried. At each
+            larger size the motion found is doubled, corrected and smoothed: moves of up to
+            (reach + 1) * 2**halvings - 1 pixels are found, 11 for 2 and 2.
         tasks: what a window is trained on, with equal shares: image (every frame alone), video,
             forward and backward (the first or last frames are given), interpolation (every second
             frame is given, the others have no tokens).
@@ -52,16 +55,22 @@ class VideoDecoderConfig:
     spacings: Sequence[int] = (1, 2, 4)
     draft: bool = False
     reach: int = 0
+    halvings: int = 0
     tasks: Sequence[str] = TASKS
     causal = False  # whether frames read those after them; no setting of most kinds
 
     def __post_init__(self) -> None:
         where = "model.network."
-        at_least(0, where, reach=self.reach)
+        at_least(0, where, reach=self.reach, halvings=self.halvings)
         if self.reach and not self.draft:
             raise BadInput(
                 f"model.network.reach={self.reach}: moves drafts, and draft=false has none; give "
                 "draft=true as well"
+            )
+        if self.halvings and not self.reach:
+            raise BadInput(
+                f"model.network.halvings={self.halvings}: of a search for motion, and reach=0 "
+                "searches none; give reach=2 as well"
             )
         at_least(1, where, dim=self.dim, num_layers=self.num_layers, num_heads=self.num_heads)
         at_least(1, where, patch=self.patch, detail=self.detail, spacings=self.spacings)

@@ -74,6 +74,16 @@ def test_a_frame_that_is_decoded_alone_is_shown_no_neighbours() -> None:
     assert not torch.equal(draft.planes(torch.tensor([True]))[1], draft.frames)
 
 
+def test_a_search_in_halves_reaches_farther() -> None:
+    frames = panned(shift=4)
+    for given in (False, True):
+        near, far = (guess(frames, given, reach=2, halvings=n).neighbours[0] for n in (0, 1))
+        assert torch.equal(far[:, 1::2][INNER], frames[:, 1::2][INNER])
+        assert not torch.equal(near[:, 1::2][INNER], frames[:, 1::2][INNER])
+
+
 def test_motion_without_drafts_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"halvings=1: of a search .* reach=0 searches none"):
+        OnePassDecoderConfig(draft=True, halvings=1)
     with pytest.raises(BadInput, match=r"reach=2: moves drafts, and draft=false has none"):
         OnePassDecoderConfig(reach=2)
