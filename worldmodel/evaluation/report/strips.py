@@ -97,7 +97,7 @@ def _captioned(caption: str, frame: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndar
 
 
 def write_gif(file: Path, pictures: Sequence[UInt8[np.ndarray, "h w 3"]], fps: float) -> None:
-    """Pictures of one size as an endless GIF of 128 colours; an old file stays until it is whole."""
+    """Pictures of one size as an endless GIF of 128 colours; it replaces a file once whole."""
     frames = [Image.fromarray(p).quantize(128, dither=Image.Dither.NONE) for p in pictures]
     duration = round(1000 / fps)
     with written_whole(file) as partial:
