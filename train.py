@@ -24,6 +24,7 @@ def main(cfg: DictConfig) -> float | None:
         run = runs.open_run(cfg)
         datamodule = runs.build_data(cfg)
         module = runs.build_model(cfg, datamodule)
+        run.begin(module)
         trainer = runs.build_trainer(cfg, run, datamodule, module)
         run.describe(datamodule, module)
         run.fit(trainer, module, datamodule)

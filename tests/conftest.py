@@ -120,6 +120,7 @@ def fit() -> Callable[[DictConfig], Fitted]:
         run = runs.open_run(cfg)
         datamodule = runs.build_data(cfg)
         module = runs.build_model(cfg, datamodule)
+        run.begin(module)
         trainer = runs.build_trainer(cfg, run, datamodule, module)
         run.describe(datamodule, module)
         trainer.callbacks.extend(callbacks)

@@ -31,6 +31,12 @@ SHORT = {
     "train.py +experiment=tokenizer_video": ["+debug=fast"],
     "train.py +experiment=musik": ["+debug=fast"],
     "train.py +experiment=tokenizer": ["+debug=fast"],
+    "train.py +experiment=gpt_tiny init_from": [
+        "trainer.max_steps=2",
+        "trainer.val_check_interval=2",
+        "callbacks.media=null",
+        "data.num_workers=0",
+    ],
     "train.py +experiment=gpt": ["+debug=fast"],
     "train.py +experiment=occupancy": ["+debug=fast"],
     "train.py +experiment=codec": ["+debug=fast"],

@@ -1,14 +1,18 @@
 """Base of the modules that train tokenizers: network, EMA, statistics of codes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from tokenizer.load import manifest_of
+from tokenizer.load import load_tokenizer, manifest_of
 from tokenizer.metrics import CodebookStats
 from tokenizer.networks.base import TokenNetwork
 from tokenizer.networks.kinds import NetworkConfig, build_network
 from training.checkpoints.sharded import shard
+from training.checkpoints.starting import take_weights
 from training.config import AdamWConfig
 from training.module import TrainedModule
 from training.optimization.recompute import Layers
@@ -38,6 +42,13 @@ class TokenizerBase(TrainedModule):
     @property
     def trained_layers(self) -> list[Layers]:
         return self.autoencoder.trained_layers
+
+    def begin_from(self, path: str) -> Mapping[str, Any]:
+        """As `TrainedModule.begin_from`; a discriminator is new."""
+        other = load_tokenizer(path)
+        take_weights(self.autoencoder, other.network, path)
+        self.ema.module.load_state_dict(self.autoencoder.state_dict())
+        return other.manifest
 
     def configure_model(self) -> None:
         for whole in (self.autoencoder, self.ema.module):

@@ -97,6 +97,8 @@ class RunSettings:
             recipe sets it.
         run: the run folder; the same name continues the same run.
         ckpt: "auto" resumes this run folder if it has checkpoints; null begins anew.
+        init_from: a run, checkpoint, export or shipped name whose weights a new run begins with;
+            null: random ones.
         seed: of the weights at the start, the order of the data, and everything else.
         other_data: resume though the data is not what the run began with.
         fps: frames per second of the data that the recipe was made for; null is any.
@@ -115,6 +117,7 @@ class RunSettings:
     stage: str = "worldmodel"
     run: str = "${paths.runs}/${name}"
     ckpt: str | None = "auto"
+    init_from: str | None = None
     other_data: bool = False
     seed: int = 0
     fps: float | None = None

@@ -1,6 +1,6 @@
 """Base of our Lightning modules: guard, clipping, EMA, manifest."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import lightning as L
@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from training.checkpoints.folder import MANIFEST_KEY
 from training.config import AdamWConfig
+from training.errors import BadInput
 from training.optimization.averaging import average_, grown
 from training.optimization.optimizers import build_optimizer
 from training.watch.gradients import FiniteGuard
@@ -65,6 +66,14 @@ class TrainedModule(L.LightningModule):
     def work(self, batch: Any) -> Work:
         """Frames, tokens and FLOPs of one batch."""
         raise NotImplementedError
+
+    def begin_from(self, path: str) -> Mapping[str, Any]:
+        """Take the weights of a checkpoint (`init_from`); returns its manifest.
+
+        Raises:
+            BadInput: it cannot be opened, does not fit, or this kind begins from no other weights.
+        """
+        raise BadInput(f"init_from={path}: {type(self).__name__} takes no weights; leave it out")
 
     def speed_up(self, compile: bool, recompute: bool) -> None:
         """Compile the layers that learn in place, and recompute their activations."""

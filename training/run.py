@@ -31,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from training.checkpoints.folder import find_checkpoint, newest_first
 from training.checkpoints.manifests import read_resumable
+from training.checkpoints.provenance import provenance_of
 from training.checkpoints.resume import (
     as_recorded,
     decide_precision,
@@ -39,6 +40,7 @@ from training.checkpoints.resume import (
     keep_actions,
 )
 from training.checkpoints.same_data import data_facts, judge_data, write_digests
+from training.checkpoints.starting import with_origin
 from training.cli import is_sweep, plain, run_folder
 from training.command_line import typed
 from training.disk.folders import lock_folder, refuse_held
@@ -75,6 +77,7 @@ class Run:
         resumed: manifest of the checkpoint that the run resumes from; empty for a new run.
         id: id of the run, made once per folder, so that a resumed run stays one run in wandb.
         newest: newest checkpoint of the folder at the time of opening, whole or not.
+        origin: provenance of the weights that it began with; None: random ones.
     """
 
     folder: Path
@@ -84,7 +87,20 @@ class Run:
     global_batch: int
     resumed: dict[str, Any] = field(default_factory=dict)
     newest: Path | None = None
+    origin: dict[str, Any] | None = None
     _lock: FileLock | None = None
+
+    def begin(self, module: Any) -> None:
+        """Give a new run the weights of `init_from`; a resumed run has its own.
+
+        Raises:
+            BadInput: as `TrainedModule.begin_from`.
+        """
+        path = self.config["init_from"]
+        if self.resumed:
+            self.origin = self.resumed.get("run", {}).get("init_from")
+        elif path is not None:
+            self.origin = provenance_of(module.begin_from(path))
 
     def describe(self, datamodule: Any, module: Any) -> None:
         """Lock the folder, write config.yaml and run.json, give the module its manifest.
@@ -103,7 +119,7 @@ class Run:
             "lightning": L.__version__,
             "hardware": hardware(),
             "global_batch": self.global_batch,
-            **data_facts(datamodule),
+            **with_origin(data_facts(datamodule), self.origin),
         }
         if self.resumed:
             before, other = self.resumed.get("run", {}), self.config["other_data"]
@@ -198,6 +214,9 @@ def open_run(cfg: DictConfig, to_train: bool = True) -> Run:
     _check_processes(cfg)
     if to_train and not launched_rank():
         refuse_held(folder, TRAINS)
+    begins = cfg.init_from
+    if begins and os.sep in begins and not Path(begins).exists() and not _newest(folder):
+        raise BadInput(f"init_from={begins}: no such run or checkpoint")
     check_settings(cfg)
     newest = _newest(folder)
     if cfg.ckpt == "auto":

@@ -1,6 +1,7 @@
 """The Lightning module of a world model: teacher-forced cross entropy."""
 
 import math
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch.nn.utils import parametrize
 
 from drives.tokens.store import TokenSpec
 from training.checkpoints.sharded import shard
+from training.checkpoints.starting import take_weights
 from training.config import AdamWConfig
 from training.errors import BadInput
 from training.module import NetworkModule
@@ -22,7 +24,7 @@ from worldmodel.dynamics.actions.config import ActionMoments
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.config import ActionRanges, DynamicsConfig
 from worldmodel.dynamics.kinds import build_dynamics
-from worldmodel.load import current_name, manifest_of
+from worldmodel.load import current_name, load_world_model, manifest_of
 from worldmodel.windows import TokenClip
 
 
@@ -84,6 +86,24 @@ class WorldModelModule(NetworkModule):
 
     def configure_model(self) -> None:
         shard(self.network.blocks, self.network, self.trainer)
+
+    def begin_from(self, path: str) -> Mapping[str, Any]:
+        """As `TrainedModule.begin_from`; for other action columns, what reads actions is new."""
+        other = load_world_model(path)
+        names = tuple(self.manifest["action_names"])
+        anew = () if other.action_names == names else ("action.",)
+        take_weights(self.network, other.network, path, anew)
+        if anew:
+            print(
+                f"note: init_from={path}: reads actions {list(other.action_names)}, this data has "
+                f"{list(names)}; what reads them begins anew"
+            )
+        if not other.reads_tokens_of(self.network.spec.tokenizer):
+            print(
+                f"warning: init_from={path}: learned tokens of {other.spec.tokenizer[:12]}, and "
+                f"these are of {self.network.spec.tokenizer[:12]}, where they mean other things"
+            )
+        return other.manifest
 
     def training_step(self, batch: TokenClip, batch_idx: int) -> Tensor:
         no_actions, no_text = self.conditions.draw(len(batch.tokens), self.device)

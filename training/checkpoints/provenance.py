@@ -14,7 +14,8 @@ def provenance_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
     `code.code` is a hash of our sources, `data.data_hash` of every byte of the drives,
     `data.split_hash` of which footage is in which split. `train_footage` lists the train drives as
-    `drives.splits.footage` does. `published` is set for weights that others trained.
+    `drives.splits.footage` does, with those of the weights that it began with, whose own provenance
+    is `init_from`. `published` is set for weights that others trained.
     """
     run, config = manifest.get("run", {}), manifest.get("config") or {}
     found: dict[str, Any] = {
@@ -27,6 +28,8 @@ def provenance_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
         | {name: run.get(name) for name in DATA},
         "train_footage": run.get("train_footage"),
     }
+    if run.get("init_from"):
+        found["init_from"] = run["init_from"]
     if manifest.get("published"):
         found["published"] = manifest["published"]
     if hash_ := (manifest.get("spec") or {}).get("tokenizer"):

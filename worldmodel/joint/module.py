@@ -6,6 +6,7 @@ tokenizer. The world model follows tokens whose meaning still moves.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from tokenizer.load import spec_of
 from tokenizer.module import TokenizerModule
 from training.checkpoints.parts import PARTS
 from training.config import AdamWConfig
+from training.errors import BadInput
 from training.optimization.optimizers import build_optimizer
 from training.watch.gradients import FiniteGuard
 from training.watch.throughput import Work
@@ -83,6 +85,12 @@ class JointModule(TokenizerModule):
     @property
     def trained_layers(self) -> list[Any]:
         return [*super().trained_layers, *self.network.blocks]
+
+    def begin_from(self, path: str) -> Mapping[str, Any]:
+        raise BadInput(
+            f"init_from={path}: a tokenizer and a world model that are trained together begin "
+            "anew; leave it out"
+        )
 
     @property
     def recomputing(self) -> list[Any]:

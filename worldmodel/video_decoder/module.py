@@ -1,5 +1,6 @@
 """The Lightning module of a video decoder: windows, their tokens, a task each, the loss."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from tokenizer.load import Tokenizer
 from tokenizer.losses.lpips import load_lpips
 from tokenizer.metrics import psnr
 from training.checkpoints.sharded import shard
+from training.checkpoints.starting import take_weights
 from training.config import AdamWConfig
 from training.module import NetworkModule
 from training.watch.throughput import Work
 from worldmodel.video_decoder.config import VideoDecoderModuleConfig, VideoDecodingConfig
-from worldmodel.video_decoder.load import manifest_of_decoder
+from worldmodel.video_decoder.load import load_video_decoder, manifest_of_decoder
 from worldmodel.video_decoder.motion.drafts import FirstGuess, drafted
 from worldmodel.video_decoder.networks.config import VIDEO, VideoDecoderConfig
 from worldmodel.video_decoder.networks.kinds import VideoDecoderNetwork, build_video_decoder
@@ -54,6 +56,7 @@ class VideoDecoderModule(NetworkModule):
         self.settings, self.manifest = config, manifest_of_decoder(network, spec)
         self.network: VideoDecoderNetwork = build_video_decoder(network, spec)
         self.tokenizer = FrozenTokenizer(tokenizer)
+        self._opened = (tokenizer,)  # in a tuple, or the state dict would name it
         self.perceptual = None
         if config.perceptual_weight:
             file = config.lpips_weights
@@ -71,6 +74,14 @@ class VideoDecoderModule(NetworkModule):
         assert self.ema is not None
         for whole in (self.network, self.ema.module):
             shard((), whole, self.trainer)
+
+    def begin_from(self, path: str) -> Mapping[str, Any]:
+        """As `TrainedModule.begin_from`; of the same tokenizer."""
+        other = load_video_decoder(path, *self._opened)
+        take_weights(self.network, other.network, path)
+        assert self.ema is not None
+        self.ema.module.load_state_dict(self.network.state_dict())
+        return other.manifest
 
     def prepared(
         self, clips: UInt8[Tensor, "b span 3 h w"], generator: torch.Generator | None = None
