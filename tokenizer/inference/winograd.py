@@ -1,16 +1,24 @@
 """3x3 convolution with a quarter of the multiplications: Winograd's F(4x4, 3x3).
 
 Lavin and Gray 2015 (arXiv 1509.09308), section 4.3. For processors whose libraries compute 3x3
-convolutions directly; for inference in float32, whose rounding errors it about triples.
+convolutions directly; for inference in float32, whose rounding errors it about triples. On a CPU
+with a C compiler its transforms are two C functions (`winograd.c`).
 """
+
+import ctypes
+from functools import cache
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from training.disk.libraries import NoLibrary, compiled
+
 TILE, SEEN = 4, 6  # side of an output tile and of its receptive field
 EVERYWHERE = 7  # the product that every pixel of a tile holds once, as OUTPUT says
-BLOCK = 256  # tiles per block: their data stay in the cache
+BLOCK = 128  # tiles per block: their data stay in the cache
+LANES = 8  # channels that the C functions compute at once
 INPUT = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
@@ -47,12 +55,36 @@ class WinogradConv2d(nn.Module):
             ("out_of", _both_axes(OUTPUT)),
         ):
             self.register_buffer(name, value)
+        self.whole_lanes = conv.in_channels % LANES == conv.out_channels % LANES == 0
         self.weight: Tensor
         self.bias: Tensor
         self.into: Tensor
         self.out_of: Tensor
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
+        fits = x.is_cpu and x.dtype == torch.float32 and self.whole_lanes
+        if fits and not torch.compiler.is_compiling() and (library := _library()) is not None:
+            return self._native(library, x)
+        return self._in_torch(x)
+
+    def _native(
+        self, library: ctypes.CDLL, x: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n d h w"]:
+        count, channels, height, width = x.shape
+        pixels = x.permute(0, 2, 3, 1).contiguous()
+        out = x.new_empty(count, height, width, self.weight.shape[-1])
+        total = count * -(-height // TILE) * -(-width // TILE)
+        tiles = x.new_empty(min(BLOCK, total), SEEN**2, channels)
+        for first in range(0, total, BLOCK):
+            block = tiles[: total - first]
+            sides = height, width
+            library.into(pixels.data_ptr(), block.data_ptr(), *sides, channels, first, len(block))
+            products = torch.bmm(block.transpose(0, 1), self.weight)
+            given = products.data_ptr(), self.bias.data_ptr(), out.data_ptr()
+            library.out_of(*given, *sides, out.shape[-1], first, len(block))
+        return out.permute(0, 3, 1, 2)
+
+    def _in_torch(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
         count, channels, height, width = x.shape
         down, across = -(-height // TILE), -(-width // TILE)
         rows, frames = max(1, BLOCK // across), max(1, BLOCK // (down * across))
@@ -75,6 +107,20 @@ class WinogradConv2d(nn.Module):
         products = torch.bmm((self.into @ tiles).transpose(0, 1), self.weight)
         products[EVERYWHERE] += self.bias
         return self.out_of @ products.transpose(0, 1)
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The C functions; None, with a note, where they cannot be compiled."""
+    try:
+        library = compiled(Path(__file__).with_suffix(".c"))
+    except NoLibrary as error:
+        print(f"note: winograd=true: {error}; torch computes its transforms instead, slower")
+        return None
+    for function, pointers in ((library.into, 2), (library.out_of, 3)):
+        function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * 5
+        function.restype = None
+    return library
 
 
 def _laid_in(

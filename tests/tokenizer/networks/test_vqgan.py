@@ -1,8 +1,12 @@
 """The VQGAN blocks train, and compute the same in every way of computing faster."""
 
+import os
+import shutil
+
 import pytest
 import torch
 
+from tokenizer.inference import winograd
 from tokenizer.inference.config import InferenceConfig
 from tokenizer.inference.fast import folded, for_inference, share_changed
 from tokenizer.inference.winograd import WinogradConv2d
@@ -87,13 +91,29 @@ def test_folded_upsampling_is_the_same_function():
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), [(16, 32), (5, 3), (1, 70)])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("block", [256, 3])  # 3: blocks of rows, and of frames
-def test_winograd_is_the_same_convolution(height, width, bias, block, monkeypatch):
+@pytest.mark.parametrize("block", [128, 3])  # 3: blocks of rows, and of frames
+@pytest.mark.parametrize("channels", [(6, 9), (16, 24)])  # in torch; in C, where it compiles
+def test_winograd_is_the_same_convolution(height, width, bias, block, channels, monkeypatch):
     monkeypatch.setattr("tokenizer.inference.winograd.BLOCK", block)
     torch.manual_seed(0)
-    conv = torch.nn.Conv2d(6, 9, 3, padding=1, bias=bias)
-    x = torch.randn(3, 6, height, width)
+    conv = torch.nn.Conv2d(*channels, 3, padding=1, bias=bias)
+    x = torch.randn(3, channels[0], height, width)
     torch.testing.assert_close(WinogradConv2d(conv)(x), conv(x), atol=2e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_winograd_runs_in_c_and_without_a_compiler_in_torch(monkeypatch, tmp_path, capsys):
+    torch.manual_seed(0)
+    layer, x = WinogradConv2d(torch.nn.Conv2d(16, 16, 3, padding=1)), torch.randn(1, 16, 9, 9)
+    in_torch = layer._in_torch(x)
+    if shutil.which(os.environ.get("CC", "cc")):
+        assert not torch.equal(layer(x), in_torch)  # another order of sums
+    assert "note" not in capsys.readouterr().out
+    monkeypatch.setattr(winograd, "_library", winograd._library.__wrapped__)
+    monkeypatch.setenv("CC", "missing")
+    assert torch.equal(layer(x), in_torch)
+    said = "note: winograd=true: there is no C compiler 'missing'; install one, or name it in CC; "
+    assert capsys.readouterr().out == said + "torch computes its transforms instead, slower\n"
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldmodel.decoding.native.build import NoLibrary, library
+from training.disk.libraries import NoLibrary
+from worldmodel.decoding.native.build import library
 from worldmodel.decoding.native.pages import in_large_pages
 from worldmodel.decoding.quantized import Int8Cache, Int8Linear
 from worldmodel.dynamics.cache import KVCache
