@@ -41,7 +41,7 @@ SHORT = {
     "train.py +experiment=occupancy": ["+debug=fast"],
     "train.py +experiment=codec": ["+debug=fast"],
     "train.py +experiment=video": ["+debug=fast"],
-    "-m worldmodel.video_decoder": ["num_clips=1", "clip_frames=13", "video.num_steps=2"],
+    "-m worldmodel.video_decoder": ["num_clips=1", "clip_frames=13"],
     "eval.py ckpt=runs/occupancy": [
         "cards.occupancy.num_windows=2",
         "cards.occupancy.num_samples=2",

@@ -76,8 +76,21 @@ def open_checkpoint(path: Path, kind: str = "") -> OpenedCheckpoint:
     Raises:
         BadInput: nothing there, nothing of it is whole, or it is of another kind.
     """
+    if kind:
+        _refuse_other_kind(path, kind)
     folder, (manifest, weights) = _first_whole(path, _whole_weights)
     return OpenedCheckpoint(folder, manifest, weights).part(kind)
+
+
+def _refuse_other_kind(path: Path, kind: str) -> None:
+    """BadInput where the newest manifest that can be read says so; no weights are hashed."""
+    for folder in [path] if (path / MANIFEST).exists() else newest_first(path):
+        try:
+            manifest = read_manifest(folder)
+        except BadInput:
+            continue  # `_first_whole` says what is wrong with it
+        check_kind(part_of(manifest, kind, folder)[0], folder, kind)
+        return
 
 
 def write_checkpoint(

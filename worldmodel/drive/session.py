@@ -17,7 +17,6 @@ from worldmodel.drive.recording import FORMS, save
 from worldmodel.env.controls import PEDALS, SPEED
 from worldmodel.env.dream import Dream
 from worldmodel.env.world import DreamWorld
-from worldmodel.evaluation.clip_decoder import decode_grids
 
 MOST_DREAMS = 8
 CLIPS = 4  # of every drive in the list
@@ -191,14 +190,14 @@ class DriveSession:
         return state
 
     def _real(self) -> str:
-        """The frame of the recording now, through the tokenizer; "" where there is none."""
-        start, tokenizer = self.dream.starts[0], self.world.tokenizer
-        step = self.dream.num_imagined - 1
-        if tokenizer is None or tokenizer.drive_decoder() is not None or step >= len(start.after):
+        """The frame of the recording now, decoded as the dream's; "" where there is none."""
+        start, decoders, num = self.dream.starts[0], self.dream.pixels, self.dream.num_imagined
+        if decoders is None or decoders.reads_past or num > len(start.after):
             return ""
-        grid = start.tokens[-1].numpy() if step < 0 else np.asarray(start.after[step], np.int64)
-        frame = decode_grids(tokenizer, torch.from_numpy(grid)[None].to(self.dream.device))
-        pixels = frame[0].permute(1, 2, 0).contiguous().cpu().numpy()
+        later = torch.from_numpy(np.asarray(start.after[:num], np.int64))
+        grids = torch.cat([start.tokens, later]).to(self.dream.device)
+        frame = decoders.newest(grids[:, None].unbind(), [])[0, 0]
+        pixels = frame.permute(1, 2, 0).contiguous().cpu().numpy()
         return base64.b64encode(pixels.tobytes()).decode()
 
 

@@ -24,6 +24,7 @@ from worldmodel.dynamics.text import TextContext
 from worldmodel.env.pixels import DreamPixels
 from worldmodel.env.starts import Start
 from worldmodel.load import WorldModel
+from worldmodel.video_decoder.decoder import TokenVideoDecoder
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Dream:
     Args:
         tokenizer: of the tokens; without one there are tokens and no frames.
         sampling: how tokens are sampled; its seed is that of a start without one.
+        video: makes the frames in place of an image tokenizer's own decoder.
         decoding: method and options of `open_decoder`.
 
     Attributes:
@@ -78,6 +80,7 @@ class Dream:
         tokenizer: Tokenizer | None = None,
         sampling: Sampling | None = None,
         device: str = "cpu",
+        video: TokenVideoDecoder | None = None,
         **decoding: Any,
     ) -> None:
         if model.network.state_steps:
@@ -90,7 +93,8 @@ class Dream:
         self.decoder = decoder
         self.decoder.measures_entropy = True
         self.acted, self.texts = self.network.conditioned, model.texts()
-        self.pixels = DreamPixels(tokenizer.to(device)) if tokenizer else None
+        shown = video and video.to(device)
+        self.pixels = DreamPixels(tokenizer.to(device), shown) if tokenizer else None
         self.grids, self.steps = [], []
 
     @property

@@ -43,10 +43,7 @@ class DreamWorld:
         self, sampling: Sampling | None = None, device: str = "cpu", **decoding: Any
     ) -> Dream:
         """A session of its dreams; errors as of `Dream`."""
-        dream = Dream(self.model, self.tokenizer, sampling, device, **decoding)
-        if self.video is not None and dream.pixels is not None:
-            dream.pixels.video = self.video.to(device)
-        return dream
+        return Dream(self.model, self.tokenizer, sampling, device, self.video, **decoding)
 
 
 def open_world(

@@ -66,6 +66,8 @@ def judge(cfg: DictConfig, decoded: Decoded | None = None) -> Path:
     samples_future = isinstance(network, dict) and network.get("name") == OCCUPANCY
     usual = OCCUPANCY if samples_future else kind
     cards = chosen_cards(plain(cfg), kind, checkpoint, usual)
+    if cfg.video_decoder is not None and kind == WORLD_MODEL:
+        _check_decodes(cards, cfg.video_decoder)
     home = _run_folder(checkpoint, cfg)
     out = home / usual_out if cfg.out is None else cfg.out
     out = writable_folder("out", out)
@@ -144,6 +146,17 @@ def chosen_cards(
             )
         card.check_version()
     return cards
+
+
+def _check_decodes(cards: list[Card], path: str) -> None:
+    """BadInput where no card shows frames of a video decoder."""
+    if not any(card.decodes for card in cards):
+        asked = ", ".join(card.name for card in cards)
+        fitting = ", ".join(name for name, card in CARDS.items() if card.decodes)
+        raise BadInput(
+            f"video_decoder={path}: card={asked} shows none of its frames; leave it out, or ask "
+            f"one of {fitting} too"
+        )
 
 
 def _of_world_model(

@@ -12,7 +12,7 @@ from training.checkpoints.manifests import entries
 from training.errors import BadInput
 from worldmodel.video_decoder.config import VideoDecodingConfig
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
-from worldmodel.video_decoder.networks.config import VideoDecoderConfig
+from worldmodel.video_decoder.networks.config import OnePassDecoderConfig, VideoDecoderConfig
 from worldmodel.video_decoder.networks.kinds import (
     build_video_decoder,
     decoder_from_description,
@@ -21,6 +21,7 @@ from worldmodel.video_decoder.networks.kinds import (
 
 KIND = "video_decoder"
 AVERAGE = "ema.module."
+OF_NOISE = ("num_steps", "image_share", "image_weight", "seed")  # of VideoDecodingConfig
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def load_video_decoder(
         tokenizer: that of the tokens; None: the one that its config names.
 
     Raises:
-        BadInput: not there, damaged, of another kind, or of another tokenizer.
+        BadInput: not there, damaged, of another kind, or of another tokenizer; a setting of noise
+            for a decoder that has none.
     """
     if not Path(path).exists():
         raise BadInput(f"{path}: no such run or checkpoint of a video decoder")
@@ -59,6 +61,7 @@ def load_video_decoder(
         for name, value in stored.items()
         if name.startswith(AVERAGE)
     }
+    _check_effect(config, how or VideoDecodingConfig(), folder)
     network = fitted(lambda: build_video_decoder(config, entry.spec), weights, folder)
     network.eval().requires_grad_(False)
     if tokenizer is None:
@@ -67,6 +70,18 @@ def load_video_decoder(
             raise BadInput(f"{folder}: names no tokenizer; give the one of its tokens")
         tokenizer = named
     return TokenVideoDecoder(network, load_tokenizer(tokenizer), how, folder, manifest)
+
+
+def _check_effect(config: VideoDecoderConfig, how: VideoDecodingConfig, folder: Path) -> None:
+    """BadInput for settings without effect: one pass has no passes of DDIM and no noise."""
+    if not isinstance(config, OnePassDecoderConfig):
+        return
+    usual = VideoDecodingConfig()
+    for name in OF_NOISE:
+        if (value := getattr(how, name)) != getattr(usual, name):
+            raise BadInput(
+                f"video.{name}={value}: {folder} decodes in one pass without noise; leave it out"
+            )
 
 
 def video_decoder_for(

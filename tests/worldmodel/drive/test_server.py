@@ -264,6 +264,26 @@ def test_pixels_are_sent_as_they_are(painted) -> None:
     assert np.abs(real - grey(int(start.after[0][0, 0]))).max() <= 1
 
 
+class Averaged:
+    """A video decoder whose frame is the mean of a window's grids."""
+
+    window_frames = 3
+
+    def newest(self, tokens: torch.Tensor) -> torch.Tensor:
+        grey_level = tokens[:, -3:].float().mean((1, 2, 3)) / 5.5 - 1
+        return grey_level[:, None, None, None].expand(-1, 3, 16, 24)
+
+
+def test_the_recorded_frame_is_decoded_as_the_dream_is(painted) -> None:
+    session = painted.session
+    session.dream.pixels = DreamPixels(Painted(), Averaged())
+    _, said = ask(painted, "step", commands=[[0, 0]], real=True)
+    start = session.dream.starts[0]
+    grids = [*start.tokens[-2:].numpy(), start.after[0]]
+    real = np.frombuffer(base64.b64decode(said["real"]), np.uint8).astype(int)
+    assert np.abs(real - np.mean([grid.mean() for grid in grids]) / 5.5 * 127.5).max() <= 1
+
+
 def test_clips_are_named_without_reading_them(served, monkeypatch) -> None:
     session = served().session
     names = [session.world.starts[number].name for number in session.clips]

@@ -16,7 +16,7 @@ from worldmodel.evaluation.clip_decoder import ClipDecoder
 from worldmodel.video_decoder.config import VideoDecodingConfig
 from worldmodel.video_decoder.load import load_video_decoder, video_decoder_for
 
-HOW = VideoDecodingConfig(num_steps=2)
+HOW = VideoDecodingConfig(overlap=3)
 TINY = [
     "+debug=fast",
     "callbacks.media=null",
@@ -53,10 +53,16 @@ def test_settings_of_no_world_model_are_refused(called, capsys, given: str) -> N
     assert "no world model is named; give world_model=RUN" in capsys.readouterr().err
 
 
+def test_cards_that_show_no_frames_refuse_a_video_decoder(called, capsys) -> None:
+    with pytest.raises(SystemExit):
+        called("eval", "ckpt=carracing", "card=[teacher_forced,floors]", "video_decoder=none")
+    assert "card=teacher_forced, floors shows none of its frames" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_run_is_judged_and_makes_the_frames_of_rollouts(composed, fit, called, tmp_path):
     run = fit(composed("video_decoder_tiny", *TINY))[1].folder
-    short = ["num_clips=2", "clip_frames=13", "video.num_steps=2"]
+    short = ["num_clips=2", "clip_frames=13"]
     said = called("worldmodel.video_decoder.__main__", f"ckpt={run}", *short)
     found = json.loads((run / "video/video.json").read_text())
     names = [(row["rate"], row["name"]) for row in found["rows"]]
@@ -90,7 +96,7 @@ def test_a_run_is_judged_and_makes_the_frames_of_rollouts(composed, fit, called,
         called("worldmodel.rollout", *asked, *named)
     assert not (tmp_path / "short").exists()
     frames = []
-    for out, more in (("plain", []), ("smooth", [f"video_decoder={run}", "video.num_steps=2"])):
+    for out, more in (("plain", []), ("smooth", [f"video_decoder={run}"])):
         called("worldmodel.rollout", *asked, "horizon_s=0.5", f"out={tmp_path / out}", *more)
         (drive,) = open_folders(tmp_path / out / "drives")
         frames.append(np.stack(list(drive.frames())))
@@ -104,7 +110,7 @@ def test_a_run_is_judged_and_makes_the_frames_of_rollouts(composed, fit, called,
         "cards.rollout.num_clips=1",
     ]
     judged = {}
-    for out, more in (("own", []), ("video", [f"video_decoder={run}", "video.num_steps=2"])):
+    for out, more in (("own", []), ("video", [f"video_decoder={run}"])):
         folder = f"out={tmp_path}/{out}"
         settings = [*card, "cards.rollout.prompt_steps=3", "cards.rollout.horizon_s=0.5", folder]
         called("eval", f"ckpt={model}", *settings, *more)

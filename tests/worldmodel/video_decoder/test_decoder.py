@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,8 +14,11 @@ from drives.clips.preprocessing import to_uint8
 from tokenizer.load import Tokenizer, load_tokenizer
 from tokenizer.networks.base import MeaningOnly
 from training.errors import BadInput
+from worldmodel.env.dream import Dream
 from worldmodel.env.pixels import DreamPixels
-from worldmodel.evaluation.clip_decoder import ClipDecoder
+from worldmodel.env.starts import Start
+from worldmodel.evaluation.clip_decoder import ClipDecoder, decode_grids
+from worldmodel.load import load_world_model
 from worldmodel.video_decoder.config import VideoDecoderModuleConfig, VideoDecodingConfig
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
 from worldmodel.video_decoder.judge import blended
@@ -41,8 +45,9 @@ def tokenizer() -> Tokenizer:
 
 def decoder(kind: type = DiffusionDecoderConfig, how: VideoDecodingConfig = FAST, **settings: Any):
     """A decoder whose zeros are random numbers, so that everything has an effect."""
+    spec = tokenizer().spec(10.0)  # opening it draws numbers the first time
     torch.manual_seed(0)
-    network = build_video_decoder(kind(**SMALL, **settings), tokenizer().spec(10.0)).eval()
+    network = build_video_decoder(kind(**SMALL, **settings), spec).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return TokenVideoDecoder(network.requires_grad_(False), tokenizer(), how)
@@ -145,6 +150,20 @@ def test_the_newest_frame_does_not_depend_on_which_dreams_are_shown() -> None:
     tokens, video = grids(num=2), decoder()
     apart = (video.newest(tokens)[1] - video.newest(tokens[1:])[0]).abs().max()
     assert apart < 1e-3
+
+
+def test_a_dream_is_shown_by_the_video_decoder_it_is_given() -> None:
+    tokens, model = grids(steps=4)[0], load_world_model("carracing")
+    none = np.zeros((0, 8, 8), np.int64)
+    start = Start("d", 0, tokens, torch.zeros(4, len(model.action_names)), none, "", none)
+    shown = []
+    for video in (None, decoder()):
+        dream = Dream(model, tokenizer(), video=video)
+        dream.start([start])
+        shown.append(dream.frames())
+    assert torch.equal(shown[0][:, 0], decode_grids(tokenizer(), tokens[None, -1]))
+    assert torch.equal(shown[1][:, 0], to_uint8(decoder().newest(tokens[None])))
+    assert not torch.equal(*shown)
 
 
 def test_tokens_without_pixels_are_refused() -> None:

@@ -29,6 +29,7 @@ class Card:
     name: ClassVar[str]
     kind: ClassVar[str] = "worldmodel"
     strides: ClassVar[bool] = False  # whether it takes frames at the model's rate from any store
+    decodes: ClassVar[bool] = False  # whether it shows tokens as a video decoder's frames
 
     version: str = "1"
 
@@ -101,6 +102,7 @@ class RolloutCard(Card):
     """
 
     name: ClassVar[str] = "rollout"
+    decodes: ClassVar[bool] = True
     num_clips: int = 8
     prompt_steps: int | None = None
     horizon_s: float = 2.0
@@ -123,6 +125,7 @@ class DistanceCard(Card):
     """
 
     name: ClassVar[str] = "distance"
+    decodes: ClassVar[bool] = True
     features: tuple[str, ...] = ("statistics",)
     num_clips: int = 64
     min_clips: int = 64
@@ -162,6 +165,7 @@ class ControlCard(Card):
     """
 
     name: ClassVar[str] = "control"
+    decodes: ClassVar[bool] = True
     version: str = "2"
     num_windows: int = 256
     num_clips: int = 8
@@ -182,6 +186,7 @@ class DriftCard(Card):
     """
 
     name: ClassVar[str] = "drift"
+    decodes: ClassVar[bool] = True
     num_clips: int = 16
     prompt_steps: int | None = None
     horizon_s: float = 8.0
