@@ -15,6 +15,8 @@ from training.loading.loader import OrderedLoader
 from training.machine import GPUS
 from training.watch.clock import now
 
+TELL_S = 1.0  # how often the status learns how long a run has trained
+
 
 @dataclass(frozen=True)
 class Work:
@@ -52,7 +54,8 @@ class Throughput(L.Callback):
     a causal mask leaves. Data-wait = share of the time that the loop waits for a batch. All of
     these exclude validation, checkpoints and media. Goodput = seconds of the steps behind the
     current parameters / seconds since the run first trained, over all restarts; it counts steps
-    lost by a crash as lost.
+    lost by a crash as lost. The status tells these seconds every second or every step, for a
+    process that is killed tells nothing any more.
     """
 
     def __init__(self, every_steps: int, folder: Path) -> None:
@@ -72,7 +75,7 @@ class Throughput(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._loader_wait = self._wait(trainer)
-        self._began = self._started = time.perf_counter()
+        self._began = self._started = self._told = time.perf_counter()
         status = read_status(self.folder)
         # A lost status knows no earlier attempts; they lasted at least the kept time.
         self._alive_before = max(float(status.get("alive_s", 0.0)), self.kept_s)
@@ -110,17 +113,24 @@ class Throughput(L.Callback):
         self.flops_causal += work.flops_causal or work.flops
         if due:
             self._log(trainer, module)
+        elif trainer.is_global_zero and time.perf_counter() - self._told >= TELL_S:
+            self._tell(trainer)
 
     def _log(self, trainer: L.Trainer, module: Any) -> None:
         learnt = _averaged_over_ranks(_learnt(trainer))
         row = {**learnt, **self.metrics(module.device), **self._stability(trainer)}
         if trainer.is_global_zero:
-            alive = self._alive_before + time.perf_counter() - self._started
-            row["perf/goodput"] = self.kept_s / alive
-            write_status(self.folder, step=trainer.global_step, alive_s=round(alive, 3))
+            row["perf/goodput"] = self.kept_s / self._tell(trainer)
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=trainer.global_step)
         self._reset()
+
+    def _tell(self, trainer: L.Trainer) -> float:
+        """Write to the status how long the run has trained, in seconds, and return it."""
+        self._told = time.perf_counter()
+        alive = self._alive_before + self._told - self._started
+        write_status(self.folder, step=trainer.global_step, alive_s=round(alive, 3))
+        return alive
 
     def metrics(self, device: torch.device) -> dict[str, float]:
         """Averages since the last row."""

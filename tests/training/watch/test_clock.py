@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from training.disk.status import read_status
 from training.watch.clock import now
 from training.watch.throughput import Throughput, Work
 
@@ -51,6 +52,31 @@ def test_a_row_of_speeds_counts_the_work_that_is_still_queued(queue, tmp_path) -
     assert throughput.batches == 4
     assert throughput.seconds >= 4 * QUEUED_S
     assert queue.waits == 4  # two to warm up, and one for each of two rows
+
+
+@pytest.mark.parametrize(("tell_s", "told"), [(0.0, True), (60.0, False)])
+def test_a_run_that_is_killed_between_rows_has_told_how_long_it_trained(
+    tell_s, told, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setattr("training.watch.throughput.TELL_S", tell_s)
+    trainer = SimpleNamespace(is_global_zero=True, world_size=1, global_step=0)
+    module = SimpleNamespace(
+        device=torch.device("cpu"), accumulate=1, work=lambda batch: Work(1, 1, 1.0)
+    )
+
+    def killed_after(steps: int) -> Throughput:
+        throughput = Throughput(every_steps=100, folder=tmp_path)
+        throughput._wait = lambda trainer: 0.0
+        throughput.on_train_start(trainer, module)
+        for trainer.global_step in range(1, steps + 1):
+            throughput.on_train_batch_start(trainer)
+            time.sleep(0.02)
+            throughput.on_train_batch_end(trainer, module, None, None, trainer.global_step - 1)
+        return throughput
+
+    killed_after(5)
+    assert (read_status(tmp_path).get("alive_s", 0.0) >= 0.1) == told
+    assert (killed_after(1)._alive_before >= 0.1) == told  # its five steps are lost, not forgotten
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
