@@ -1,5 +1,6 @@
 """Trains an autoencoder with two manually stepped optimizers, one per network."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from drives.clips.data_module import Clip
 from tokenizer.base_module import CODEBOOK, TokenizerBase
 from tokenizer.config import TokenizerModuleConfig
+from tokenizer.losses.adversary import Adversary
 from tokenizer.losses.config import LossConfig
 from tokenizer.losses.distillation import Distillation, build_teacher
 from tokenizer.losses.lpips import PerceptualDistance, load_lpips
@@ -20,16 +22,13 @@ from tokenizer.losses.perceptual_features import (
     gram_distance,
     shifted,
 )
-from tokenizer.losses.terms import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, LeCam, adaptive_weight
 from tokenizer.metrics import psnr, ssim
 from tokenizer.networks.base import PixelNetwork
-from tokenizer.networks.discriminator import PatchDiscriminator
 from tokenizer.networks.kinds import PixelConfig
 from tokenizer.quantizers.base import Quantized
 from training.checkpoints.sharded import shard
 from training.config import AdamWConfig
 from training.errors import BadInput
-from training.watch.gradients import FiniteGuard
 from training.watch.throughput import Work
 
 
@@ -37,7 +36,8 @@ class TokenizerModule(TokenizerBase):
     """Autoencoder, discriminator and other losses, and an EMA of the weights.
 
     Attributes:
-        discriminator: None where its weight is 0; so are `lecam` and `distillation`.
+        adversary: the discriminator and its losses; None where its weight is 0; so is
+            `distillation`.
     """
 
     autoencoder: PixelNetwork
@@ -54,14 +54,10 @@ class TokenizerModule(TokenizerBase):
         super().__init__(network, optimizer, ema_decay)
         self.automatic_optimization = False
         self.loss = loss
-        self.critic_guard = FiniteGuard()
-        self.guards = (self.guard, self.critic_guard)
-        self.discriminator: PatchDiscriminator | None = None
-        if loss.gan_weight:
-            self.discriminator = PatchDiscriminator(
-                loss.discriminator_channels, loss.discriminator_layers, loss.discriminator_norm
-            )
-        self.lecam = LeCam(loss.lecam_decay) if loss.gan_weight and loss.lecam_weight else None
+        self.adversary = Adversary(loss) if loss.gan_weight else None
+        if self.adversary is not None:
+            self.discriminator, self.lecam = self.adversary.discriminator, self.adversary.lecam
+            self.guards = (self.guard, self.adversary.guard)
         self.perceptual: PerceptualDistance | None = None
         if loss.perceptual_net:
             self.perceptual = load_lpips(
@@ -80,9 +76,10 @@ class TokenizerModule(TokenizerBase):
 
     def configure_model(self) -> None:
         super().configure_model()
-        for whole in (self.discriminator, self.distillation):
-            if whole is not None:
-                shard((), whole, self.trainer)
+        if self.adversary is not None:
+            shard((), self.adversary.discriminator, self.trainer)
+        if self.distillation is not None:
+            shard((), self.distillation, self.trainer)
         codebook = self.autoencoder.quantizer
         if codebook.writes_parameters and any(
             isinstance(p, DTensor) for p in codebook.parameters()
@@ -101,16 +98,15 @@ class TokenizerModule(TokenizerBase):
 
     def configure_optimizers(self) -> Any:
         optimizers, schedules = super().configure_optimizers()
-        if self.discriminator is not None:
-            optimizers.append(
-                torch.optim.Adam(
-                    self.discriminator.parameters(),
-                    lr=self.loss.discriminator_lr,
-                    betas=(0.5, 0.9),
-                    fused=True,
-                )
-            )
+        if self.adversary is not None:
+            optimizers.append(self.adversary.optimizer())
         return optimizers, schedules
+
+    def change_loss(self, **changes: Any) -> None:
+        """Other weights or starts from the next step on, as a treatment of the doctor."""
+        self.loss = replace(self.loss, **changes)
+        if self.adversary is not None:
+            self.adversary.settings = self.loss
 
     def training_step(self, batch: Clip, batch_idx: int) -> None:
         last = (batch_idx + 1) % self.accumulate == 0
@@ -128,14 +124,9 @@ class TokenizerModule(TokenizerBase):
         if step:
             self.update_ema()
 
-    def step_schedules(self) -> None:
-        schedules: Any = self.lr_schedulers()
-        for schedule in schedules if isinstance(schedules, list) else [schedules]:
-            schedule.step()
-
     @property
     def gan_joined(self) -> bool:
-        return self.discriminator is not None and self.global_step >= self.loss.gan_start
+        return self.adversary is not None and self.adversary.has_joined(self.global_step)
 
     def generator_step(
         self, frames: Float[Tensor, "n 3 h w"], step: bool = True
@@ -155,8 +146,10 @@ class TokenizerModule(TokenizerBase):
         nll, logs = self.reconstruction_loss(frames, seen)
         self.guard.see(nll)
         (gradient,) = torch.autograd.grad(nll, seen)
-        if self.gan_joined:
-            gan_grad, more = self.adversarial_gradient(seen, gradient)
+        if self.adversary is not None and self.gan_joined:
+            last_layer = self.autoencoder.decoder.last_layer_gradient
+            gan_grad, more = self.adversary.gradient(seen, gradient, last_layer)
+            self.guard.see(more["g_loss"])
             gradient, logs = gradient + gan_grad, logs | more
         # Its gradient in the pixels is `gradient`; the terms of the features join it.
         terms = self.feature_terms(frames, quantized)
@@ -164,35 +157,10 @@ class TokenizerModule(TokenizerBase):
         self.manual_backward(total / self.accumulate)
         logs |= terms
         if step:
-            logs["grad_norm"] = self.step_generator()
+            logs["grad_norm"] = self.step_by_hand()
         self.log_dict({f"train/{k}": v.detach() for k, v in logs.items()})
         self.log("train/loss", nll.detach(), prog_bar=True)
         return fake.detach()
-
-    def step_generator(self) -> Tensor:
-        """Clip, step, clear; returns the gradient's norm before clipping."""
-        optimizer: Any = self.optimizers()
-        optimizer = optimizer[0] if isinstance(optimizer, list) else optimizer
-        norm = self.clip(optimizer)
-        optimizer.step()
-        optimizer.zero_grad()
-        return norm
-
-    def adversarial_gradient(
-        self, seen: Float[Tensor, "n 3 h w"], gradient: Float[Tensor, "n 3 h w"]
-    ) -> tuple[Float[Tensor, "n 3 h w"], dict[str, Tensor]]:
-        """Weighted gradient of the GAN loss in the pixels, and its logs."""
-        assert self.discriminator is not None
-        adversarial = GENERATOR_LOSSES[self.loss.gan_generator](self.discriminator(seen).float())
-        self.guard.see(adversarial)
-        (gan_grad,) = torch.autograd.grad(adversarial, seen)
-        weight = torch.full_like(adversarial, self.loss.gan_weight)
-        last_layer = self.autoencoder.decoder.last_layer_gradient
-        loss_grad, last_gan_grad = last_layer(gradient), last_layer(gan_grad)
-        if self.loss.gan_adaptive:
-            weight = weight * adaptive_weight(loss_grad, last_gan_grad)
-        self.observed |= {"loss_grad": loss_grad, "gan_grad": weight * last_gan_grad}
-        return weight * gan_grad, {"g_loss": adversarial, "gan_weight": weight.detach()}
 
     def feature_terms(
         self, frames: Float[Tensor, "n 3 h w"], quantized: Quantized
@@ -235,32 +203,10 @@ class TokenizerModule(TokenizerBase):
         self, frames: Float[Tensor, "n 3 h w"], fake: Float[Tensor, "n 3 h w"], step: bool = True
     ) -> None:
         """One step of the discriminator on real frames and a detached reconstruction."""
-        # The raw optimizer: Lightning counts every wrapped step as a global step.
-        optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
-        assert self.discriminator is not None
-        real_logits, fake_logits = self.discriminator(frames), self.discriminator(fake)
-        self.observed |= {"real_logits": real_logits.detach(), "fake_logits": fake_logits.detach()}
-        real_logits, fake_logits = real_logits.float(), fake_logits.float()
-        loss = DISCRIMINATOR_LOSSES[self.loss.gan_discriminator](real_logits, fake_logits)
-        if self.lecam is not None:
-            lecam = self.lecam(real_logits, fake_logits)
-            loss = loss + self.loss.lecam_weight * lecam
-            self.log("train/lecam", lecam.detach())
-        self.critic_guard.see(loss)
-        self.manual_backward(loss / self.accumulate)
-        if step:
-            # The generator's step has been counted already.
-            number = self.global_step - 1
-            self.critic_guard.clip(self.discriminator.parameters(), optimizer, 0.0, number)
-            optimizer.step()
-            optimizer.zero_grad()
-        self.log_dict(
-            {
-                "train/d_loss": loss.detach(),
-                "train/logits_real": real_logits.detach().mean(),
-                "train/logits_fake": fake_logits.detach().mean(),
-            }
-        )
+        assert self.adversary is not None
+        logs = self.adversary.step(self, frames, fake, step)
+        self.observed |= self.adversary.observed
+        self.log_dict({f"train/{k}": v for k, v in logs.items()})
 
     def validation_step(self, batch: Clip, batch_idx: int) -> None:
         frames = batch.pixels()

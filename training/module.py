@@ -113,6 +113,24 @@ class TrainedModule(L.LightningModule):
         limit = self.optimizer_config.clip_norm
         return self.guard.clip(self.trained.parameters(), optimizer, limit, self.global_step)
 
+    def step_by_hand(self) -> Tensor:
+        """Clip, step the first optimizer, clear; returns the gradients' norm before clipping.
+
+        For a module with `automatic_optimization = False`; this step is the one that is counted.
+        """
+        optimizer: Any = self.optimizers()
+        optimizer = optimizer[0] if isinstance(optimizer, list) else optimizer
+        norm = self.clip(optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+        return norm
+
+    def step_schedules(self) -> None:
+        """As `step_by_hand`, of the learning rates."""
+        schedules: Any = self.lr_schedulers()
+        for schedule in schedules if isinstance(schedules, list) else [schedules]:
+            schedule.step()
+
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Replaces Lightning's clipping: it refuses fused AdamW in bf16-mixed and ignores NaN."""
         self.log("train/grad_norm", self.clip(optimizer))

@@ -1,7 +1,7 @@
 """Watches a tokenizer in training for collapse; warns, or treats it."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Doctor(L.Callback):
             known = {
                 k: v for k, v in treatment["changes"].items() if k in ("gan_weight", "gan_start")
             }
-            module.loss = replace(module.loss, **known)
+            module.change_loss(**known)
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         self._fresh(module)

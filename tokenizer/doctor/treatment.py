@@ -1,7 +1,7 @@
 """Treatments: back to a healthy checkpoint, then one change; the step count continues."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def weaken_gan(context: TreatmentContext) -> dict[str, Any]:
         "gan_weight": weaker(context.figures, context.limits, context.now),
         "gan_start": context.now.step + context.now.delay_steps,
     }
-    context.module.loss = replace(context.module.loss, **changes)
+    context.module.change_loss(**changes)
     return changes
 
 

@@ -28,8 +28,52 @@ NORMS = ("batch", "group")  # of the discriminator
 PIXEL_TERMS = ("pixel", "l2", "perceptual", "features")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdversaryConfig:
+    """A discriminator that a generator of frames is trained against.
+
+    Attributes:
+        gan_start: generator step at which the discriminator begins; it costs nothing before.
+        gan_weight: factor of the adaptive weight, or the weight itself; 0: no discriminator.
+        gan_adaptive: scale the discriminator's gradient to that of the reconstruction.
+        gan_generator: "hinge" (-E D) or "non_saturating" (E softplus of -mean D of an image).
+        gan_discriminator: "hinge" or "logistic".
+        lecam_weight: weight of LeCAM, which keeps real and fake logits close to each other.
+        lecam_decay: decay of the running means of LeCAM.
+        discriminator_channels: width of the PatchGAN.
+        discriminator_layers: number of its layers with stride 2.
+        discriminator_lr: learning rate of its Adam.
+        discriminator_norm: "batch" (as in the paper; statistics of one device, or of all GPUs) or
+            "group" (independent of the split of a batch over devices).
+    """
+
+    gan_start: int = 20_000
+    gan_weight: float = 0.1
+    gan_adaptive: bool = True
+    gan_generator: str = "hinge"
+    gan_discriminator: str = "hinge"
+    lecam_weight: float = 0.0
+    lecam_decay: float = 0.999
+    discriminator_channels: int = 64
+    discriminator_layers: int = 3
+    discriminator_lr: float = 1e-4
+    discriminator_norm: str = "batch"
+    where = "model."  # of these settings in a config
+
+    def __post_init__(self) -> None:
+        at_least(0.0, self.where, gan_weight=self.gan_weight, lecam_weight=self.lecam_weight)
+        at_least(0, self.where, gan_start=self.gan_start)
+        at_least(1, self.where, discriminator_channels=self.discriminator_channels)
+        at_least(1, self.where, discriminator_layers=self.discriminator_layers)
+        one_of(NORMS, self.where, discriminator_norm=self.discriminator_norm)
+        positive(self.where, discriminator_lr=self.discriminator_lr)
+        below_one(self.where, lecam_decay=self.lecam_decay)
+        one_of(("hinge", "non_saturating"), self.where, gan_generator=self.gan_generator)
+        one_of(("hinge", "logistic"), self.where, gan_discriminator=self.gan_discriminator)
+
+
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(AdversaryConfig):
     """Loss terms of a tokenizer (VQGAN, Esser et al. 2021, section 3.2); weight 0: term off.
 
     The terms of the quantizer (commitment, codebook, entropy) are in the quantizer's config.
@@ -47,18 +91,6 @@ class LossConfig:
             (Cosmos).
         gram_weight: weight of the squared error between Gram matrices of these features (Cosmos).
         gram_start: generator step at which the Gram term begins.
-        gan_start: generator step at which the discriminator begins; it costs nothing before.
-        gan_weight: factor of the adaptive weight, or the weight itself; 0: no discriminator.
-        gan_adaptive: scale the discriminator's gradient to that of the reconstruction.
-        gan_generator: "hinge" (-E D) or "non_saturating" (E softplus of -mean D of an image).
-        gan_discriminator: "hinge" or "logistic".
-        lecam_weight: weight of LeCAM, which keeps real and fake logits close to each other.
-        lecam_decay: decay of the running means of LeCAM.
-        discriminator_channels: width of the PatchGAN.
-        discriminator_layers: number of its layers with stride 2.
-        discriminator_lr: learning rate of its Adam.
-        discriminator_norm: "batch" (as in the paper; statistics of one device, or of all GPUs) or
-            "group" (independent of the split of a batch over devices).
         distillation_weight: weight of the cosine distance between codes and `teacher`'s features.
         teacher: network to distil; built only if the weight is above 0.
     """
@@ -72,32 +104,16 @@ class LossConfig:
     features_weight: float = 0.0
     gram_weight: float = 0.0
     gram_start: int = 0
-    gan_start: int = 20_000
-    gan_weight: float = 0.1
-    gan_adaptive: bool = True
-    gan_generator: str = "hinge"
-    gan_discriminator: str = "hinge"
-    lecam_weight: float = 0.0
-    lecam_decay: float = 0.999
-    discriminator_channels: int = 64
-    discriminator_layers: int = 3
-    discriminator_lr: float = 1e-4
-    discriminator_norm: str = "batch"
     distillation_weight: float = 0.0
     teacher: TeacherConfig | None = None
+    where = "model.loss."
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         weights = {name: value for name, value in vars(self).items() if name.endswith("_weight")}
         at_least(0.0, "model.loss.", **weights)
-        at_least(0, "model.loss.", gan_start=self.gan_start, gram_start=self.gram_start)
+        at_least(0, "model.loss.", gram_start=self.gram_start)
         at_least(0, "model.loss.", perceptual_shift=self.perceptual_shift)
-        at_least(1, "model.loss.", discriminator_channels=self.discriminator_channels)
-        at_least(1, "model.loss.", discriminator_layers=self.discriminator_layers)
-        one_of(NORMS, "model.loss.", discriminator_norm=self.discriminator_norm)
-        positive("model.loss.", discriminator_lr=self.discriminator_lr)
-        below_one("model.loss.", lecam_decay=self.lecam_decay)
-        one_of(("hinge", "non_saturating"), "model.loss.", gan_generator=self.gan_generator)
-        one_of(("hinge", "logistic"), "model.loss.", gan_discriminator=self.gan_discriminator)
         one_of(("alex", "vgg", ""), "model.loss.", perceptual_net=self.perceptual_net)
         if (self.features_weight or self.gram_weight) and not self.perceptual_net:
             raise BadInput(

@@ -13,13 +13,16 @@ class PatchDiscriminator(nn.Module):
         channels: width of the first layer (doubled per layer, at most eightfold).
         num_layers: layers with stride 2; each doubles the receptive field.
         norm: "batch", as in the paper, or "group" (32 groups at most).
+        in_channels: 3 for each frame that it sees at once.
     """
 
-    def __init__(self, channels: int = 64, num_layers: int = 3, norm: str = "batch") -> None:
+    def __init__(
+        self, channels: int = 64, num_layers: int = 3, norm: str = "batch", in_channels: int = 3
+    ) -> None:
         super().__init__()
         if norm not in ("batch", "group"):
             raise BadInput(f"discriminator_norm={norm!r}; choose batch or group")
-        layers: list[nn.Module] = [nn.Conv2d(3, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
         width = channels
         for layer in range(1, num_layers + 1):
             out = channels * min(2**layer, 8)
@@ -42,5 +45,5 @@ class PatchDiscriminator(nn.Module):
                 nn.init.normal_(module.weight, 1.0, 0.02)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 ph pw"]:
+    def forward(self, frames: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 ph pw"]:
         return self.main(frames)

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 
 from drives.clips.config import FramesConfig
 from drives.config import SPLIT_CHOICES
+from tokenizer.losses.config import AdversaryConfig
 from training.config import AdamWConfig
 from training.errors import BadInput
-from training.ranges import at_least, below_one, one_of, share
+from training.ranges import at_least, below_one, one_of, share, within
 from worldmodel.video_decoder.networks.config import DiffusionDecoderConfig, VideoDecoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoDecoderModuleConfig:
+class VideoDecoderModuleConfig(AdversaryConfig):
     """A video decoder and how it is trained.
+
+    The discriminator's settings are those of tokenizers; it is one of a one-pass decoder.
 
     Attributes:
         network: its kind and shape; model=NAME chooses it.
@@ -25,6 +28,8 @@ class VideoDecoderModuleConfig:
         perceptual_net: backbone of LPIPS: "alex" or "vgg".
         change_weight: of the absolute error of the change from frame to frame; of a one-pass
             decoder.
+        discriminator_frames: neighbouring frames that the discriminator sees at once; 1: each
+            alone, so that it knows no flicker.
         lpips_weights: file of the backbone of LPIPS; null: the usual sources.
         val_steps: passes of a diffusion decoder in a validation.
     """
@@ -38,10 +43,14 @@ class VideoDecoderModuleConfig:
     perceptual_weight: float = 0.0
     perceptual_net: str = "alex"
     change_weight: float = 0.0
+    gan_weight: float = 0.0
+    gan_start: int = 1000
+    discriminator_frames: int = 3
     lpips_weights: str | None = None
     val_steps: int = 4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         below_one("model.", ema_decay=self.ema_decay, token_dropout=self.token_dropout)
         weights = {
             "l1_weight": self.l1_weight,
@@ -54,10 +63,13 @@ class VideoDecoderModuleConfig:
         one_of(("alex", "vgg"), "model.", perceptual_net=self.perceptual_net)
         if not any(weights.values()):
             raise BadInput("model.l2_weight=0.0: all weights are 0; give one that is not")
-        for name in ("perceptual_weight", "change_weight"):
-            if weights[name] and isinstance(self.network, DiffusionDecoderConfig):
+        window = self.network.window_frames
+        within(1, window, "model.", discriminator_frames=self.discriminator_frames)
+        for name in ("perceptual_weight", "change_weight", "gan_weight"):
+            weight = getattr(self, name)
+            if weight and isinstance(self.network, DiffusionDecoderConfig):
                 raise BadInput(
-                    f"model.{name}={weights[name]}: compares frames, and a diffusion decoder is "
+                    f"model.{name}={weight}: compares frames, and a diffusion decoder is "
                     "trained on its prediction; leave it out, or take model=one_pass_decoder"
                 )
 

@@ -1,7 +1,7 @@
 """The Lightning module of a video decoder: windows, their tokens, a task each, the loss."""
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from drives.clips.data_module import Clip
 from drives.clips.preprocessing import to_pixels
 from drives.tokens.spec import TokenSpec
 from tokenizer.load import Tokenizer
+from tokenizer.losses.adversary import Adversary
 from tokenizer.losses.lpips import load_lpips
 from tokenizer.metrics import psnr
 from training.checkpoints.sharded import shard
@@ -28,12 +29,15 @@ from worldmodel.video_decoder.networks.config import VIDEO, VideoDecoderConfig
 from worldmodel.video_decoder.networks.kinds import VideoDecoderNetwork, build_video_decoder
 from worldmodel.video_decoder.networks.loss import DecoderLoss
 from worldmodel.video_decoder.networks.noise import ClipNoise
-from worldmodel.video_decoder.tasks import DecodingTask, draw_spacings, draw_tasks
+from worldmodel.video_decoder.networks.one_pass_decoder import OnePassDecoder
+from worldmodel.video_decoder.tasks import DecodingTask, draw_spacings, draw_tasks, neighbours
 from worldmodel.video_decoder.tokens import FrozenTokenizer
 
 
 class VideoDecoderModule(NetworkModule):
-    """A video decoder and an average of its weights (EMA).
+    """A video decoder, an average of its weights (EMA), and a discriminator if it has a weight.
+
+    Lightning steps the decoder alone; with a discriminator both are stepped by hand.
 
     Args:
         spec, tokenizer: of the tokens; from the data.
@@ -63,6 +67,18 @@ class VideoDecoderModule(NetworkModule):
             self.perceptual = load_lpips(config.perceptual_net, Path(file) if file else None)
             self.perceptual.check_size(spec.image_size)
         self.start_ema(self.network, config.ema_decay)
+        self.adversary: Adversary | None = None
+        if config.gan_weight:
+            self.join_adversary(config)
+
+    def join_adversary(self, config: VideoDecoderModuleConfig) -> None:
+        with torch.random.fork_rng(devices=[]):  # until it joins, a run is the one without it
+            self.adversary = Adversary(config, config.discriminator_frames)
+        self.discriminator, self.lecam = self.adversary.discriminator, self.adversary.lecam
+        self.guards = (self.guard, self.adversary.guard)
+        self.network.keeps_features = config.gan_adaptive
+        self.automatic_optimization = False
+        self.find_unused_parameters = True  # the two are never both in one backward pass
 
     @property
     def how(self) -> DecoderLoss:
@@ -72,8 +88,17 @@ class VideoDecoderModule(NetworkModule):
 
     def configure_model(self) -> None:
         assert self.ema is not None
-        for whole in (self.network, self.ema.module):
+        trained = [self.network, self.ema.module]
+        if self.adversary is not None:
+            trained.append(self.adversary.discriminator)
+        for whole in trained:
             shard((), whole, self.trainer)
+
+    def configure_optimizers(self) -> Any:
+        found = super().configure_optimizers()
+        if self.adversary is not None:
+            found[0].append(self.adversary.optimizer())
+        return found
 
     def begin_from(self, path: str) -> Mapping[str, Any]:
         """As `TrainedModule.begin_from`; of the same tokenizer."""
@@ -98,13 +123,56 @@ class VideoDecoderModule(NetworkModule):
     def draft(self, task: DecodingTask, frames: Float[Tensor, "b t 3 h w"]) -> FirstGuess | None:
         return drafted(self.network.config, task, frames, self.tokenizer.decode)
 
-    def training_step(self, batch: Clip, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Clip, batch_idx: int) -> Tensor | None:
         frames, task, draft = self.prepared(batch.frames)
-        loss, terms = self.network.loss(frames, task, draft, self.how)
-        self.guard.see(loss)
+        if self.adversary is None:
+            loss, terms = self.network.loss(frames, task, draft, self.how)
+            self.guard.see(loss)
+        else:
+            last = (batch_idx + 1) % self.accumulate == 0
+            loss, terms = self.learn(self.adversary, frames, task, draft, last)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
-        return loss
+        return loss if self.automatic_optimization else None
+
+    def learn(
+        self,
+        adversary: Adversary,
+        frames: Float[Tensor, "b t 3 h w"],
+        task: DecodingTask,
+        draft: FirstGuess | None,
+        step: bool,
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """One step of decoder and discriminator; returns the loss without the GAN's, and all terms.
+
+        As in `TokenizerModule.generator_step`, the losses read pixels that are cut from the graph.
+
+        Args:
+            step: whether the optimizers move now, or gradients are still accumulated.
+        """
+        network, joined = self.network, adversary.has_joined(self.global_step)
+        assert isinstance(network, OnePassDecoder)
+        count = self.settings.discriminator_frames
+        pictures = partial(neighbours, is_given=task.is_given, count=count)
+        made = network.frames(task, frames, draft)
+        seen = made.detach().requires_grad_()
+        loss, terms = network.judged(seen, frames, task, self.how)
+        self.guard.see(loss)
+        (gradient,) = torch.autograd.grad(loss, seen)
+        if joined:
+            last_layer = partial(network.last_layer_gradient, task=task)
+            gan_grad, more = adversary.gradient(seen, gradient, last_layer, pictures)
+            self.guard.see(more["g_loss"])
+            gradient, terms = gradient + gan_grad, terms | more
+        self.manual_backward((made * gradient).sum() / self.accumulate)
+        if step:
+            terms["grad_norm"] = self.step_by_hand()
+        if joined:
+            terms |= adversary.step(self, pictures(frames), pictures(seen.detach()), step)
+        if step:
+            self.update_ema()
+            self.step_schedules()
+        return loss, terms
 
     def validation_step(self, batch: Clip, batch_idx: int) -> None:
         """The loss on fixed draws, and PSNR of windows decoded from all their tokens."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int, UInt8
+from einops import rearrange
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from worldmodel.video_decoder.networks.config import BACKWARD, FORWARD, IMAGE, INTERPOLATION, TASKS
@@ -84,3 +85,14 @@ def draw_tasks(
         rate,
         INTERPOLATION in tasks,
     )
+
+
+def neighbours(
+    frames: Float[Tensor, "b t 3 h w"], is_given: Bool[Tensor, "b t"], count: int
+) -> Float[Tensor, "n c h w"]:
+    """Every `count` frames in a row of which one is asked for, as channels.
+
+    How many there are is known to the host: it waits for the device once.
+    """
+    rows = rearrange(frames.unfold(1, count, 1), "b s c h w k -> b s (k c) h w")
+    return rows[(~is_given).unfold(1, count, 1).any(2)]

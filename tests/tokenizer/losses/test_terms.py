@@ -248,11 +248,10 @@ def test_a_shift_of_a_whole_frame_is_refused():
 
 def test_without_a_weight_there_is_no_discriminator():
     without, with_it = module_of(), module_of(gan_weight=0.1, lecam_weight=0.01)
-    assert without.discriminator is None
-    assert without.lecam is None
+    assert without.adversary is None
     assert not [name for name in without.state_dict() if "discriminator" in name]
     assert {"lecam.real", "lecam.fake"} <= with_it.state_dict().keys()
-    assert module_of(gan_weight=0.1).lecam is None
+    assert module_of(gan_weight=0.1).adversary.lecam is None
 
 
 def test_the_settings_of_the_adversary_reach_its_gradient(frames):
@@ -266,7 +265,10 @@ def test_the_settings_of_the_adversary_reach_its_gradient(frames):
     }.items():
         module = module_of(**{"gan_weight": 0.1, **changes})
         module.autoencoder(frames[..., :32, :32])
-        gan_grad, logs = module.adversarial_gradient(seen[..., :32, :32], torch.ones(2, 3, 32, 32))
+        last_layer = module.autoencoder.decoder.last_layer_gradient
+        gan_grad, logs = module.adversary.gradient(
+            seen[..., :32, :32], torch.ones(2, 3, 32, 32), last_layer
+        )
         gradients[name] = gan_grad
         if name in ("fixed", "soft"):
             assert logs["gan_weight"] == pytest.approx(0.1)

@@ -81,11 +81,17 @@ class SpaceTimeNet(nn.Module):
     Args:
         timed: whether it is told a noise level.
 
+    Attributes:
+        keeps_features: whether `features` are what the last layer read, for the adaptive weight of
+            a discriminator.
+
     Raises:
         BadInput: a patch that divides neither frame nor grid, or tokens that are no image's.
     """
 
     recompute = False
+    keeps_features = False
+    features: Tensor
 
     def __init__(self, config: VideoDecoderConfig, spec: TokenSpec, timed: bool) -> None:
         super().__init__()
@@ -161,7 +167,11 @@ class SpaceTimeNet(nn.Module):
             y=self.config.patch,
             x=self.config.patch,
         )
-        return self.join(torch.cat([detail, pixels.to(detail)], dim=1)).unflatten(0, (batch, steps))
+        first, activation, last = self.join
+        joined = activation(first(torch.cat([detail, pixels.to(detail)], dim=1)))
+        if self.keeps_features:
+            self.features = joined.detach()
+        return last(joined).unflatten(0, (batch, steps))
 
     def planes(
         self, draft: FirstGuess, is_video: Bool[Tensor, " b"] | None

@@ -1,8 +1,11 @@
 """Frames in one pass."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from drives.tokens.spec import TokenSpec
 from worldmodel.video_decoder.config import VideoDecodingConfig
@@ -30,9 +33,18 @@ class OnePassDecoder(SpaceTimeNet):
         how: DecoderLoss,
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """As `judged`, of the frames that it makes; nothing is drawn."""
+        return self.judged(self.frames(task, frames, draft), frames, task, how)
+
+    def judged(
+        self,
+        pred: Float[Tensor, "b t 3 h w"],
+        frames: Float[Tensor, "b t 3 h w"],
+        task: DecodingTask,
+        how: DecoderLoss,
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Weighted errors of the frames and of their changes, LPIPS, and each term unweighted."""
         asked = ~task.is_given
-        pred = self.frames(task, frames, draft)
         terms = how.errors(pred, frames, asked)
         loss = how.l1_weight * terms["l1"] + how.l2_weight * terms["l2"]
         if how.change_weight:
@@ -57,6 +69,18 @@ class OnePassDecoder(SpaceTimeNet):
         if draft is not None:
             pred = pred + draft.frames
         return torch.where(here, given, pred)
+
+    def last_layer_gradient(
+        self, gradient: Float[Tensor, "b t 3 h w"], task: DecodingTask
+    ) -> Float[Tensor, "out in k k"]:
+        """Gradient of the last layer's weight, from that of the frames of the last forward pass.
+
+        The network has to keep its features (`keeps_features`).
+        """
+        last: Any = self.join[-1]
+        shape = (last.out_channels, last.in_channels, *last.kernel_size)
+        asked = gradient.float() * ~task.is_given[:, :, None, None, None]
+        return conv2d_weight(self.features.float(), shape, asked.flatten(0, 1), padding=1)
 
     @torch.no_grad()
     def make(
