@@ -1,9 +1,10 @@
-"""Reading a prompt of 19 frames at the shape of commaVQ's GPT, in float32.
+"""Prompts of 19 frames at the shape of commaVQ's GPT, in float32: reading one, and its futures.
 
-Peer: `transformers`' GPT-2 of the same shape. Several futures read one prompt once.
+Peer: `transformers`' GPT-2 of the same shape. Several futures read one prompt once, and hold it
+once; the first rows compare a token of them with that of copies of its cache.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
@@ -20,14 +21,19 @@ from benchmarks.futures.decoding import (
     VOCAB,
     compared,
     make_decoders,
+    one_token,
     rounds,
 )
+from worldmodel.decoding.native.build import SPLIT
+from worldmodel.decoding.raster import Decoder
+from worldmodel.decoding.shared import SharedCache
 
 ROUNDS, FUTURES = 3, 8
 
 
 def rows() -> Iterator[Row]:
     decoder = make_decoders(["float32"])["float32"]
+    yield from tokens_of_futures(decoder)
     prompt = torch.randint(0, VOCAB, (1, STEPS - 1, *GRID[1:]))
     peer, ids = transformers_gpt2(), decoder.layout.sequence_ids(prompt)
     times = rounds(
@@ -42,6 +48,29 @@ def rows() -> Iterator[Row]:
     yield compared(what, f"{median(times['ours']):.2f} s", "transformers", times, "ours", 1.5)
     several = f"{median(times['several']):.2f} s"
     yield compared(f"the same for {FUTURES} futures", several, "ours", times, "several")
+
+
+def tokens_of_futures(decoder: Decoder) -> Iterator[Row]:
+    """A token of each future: the prompt stands once, or once for each."""
+    tokens, copies = decoder.tokens, decoder.cache.expand(FUTURES)
+    caches = {"copies": copies, "once": SharedCache(decoder.cache, FUTURES, SPLIT)}
+
+    def measure(name: str, native: bool) -> Callable[[], float]:
+        def of_all() -> float:
+            decoder.tokens, decoder.cache = tokens.expand(FUTURES, -1, -1, -1), caches[name]
+            return one_token(decoder, native, tokens=1)()
+
+        return of_all
+
+    ways = {"native": True, "torch": False}
+    times = rounds(
+        {f"{way} {name}": measure(name, native) for way, native in ways.items() for name in caches},
+        ROUNDS,
+    )
+    for way in ways:
+        ours = f"{median(times[f'{way} once']) * 1e3:.0f} ms"
+        what = f"a token of each of {FUTURES} futures, {way}"
+        yield compared(what, ours, f"{way} copies", times, f"{way} once")
 
 
 def transformers_gpt2() -> Any:

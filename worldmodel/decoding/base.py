@@ -239,13 +239,17 @@ class RowDecoder(FrameDecoder):
     def repeat(self, num_futures: int) -> None:
         """Repeat every row `num_futures` times, example-major."""
         self.futures_each *= num_futures
-        self.cache = self.cache.expand(num_futures)
+        self.cache = self._cache_for(num_futures)
         self.tokens = self.tokens.repeat_interleave(num_futures, dim=0)
         if self.actions is not None:
             self.actions = self.actions.repeat_interleave(num_futures, dim=0)
         if self.drop_actions is not None:
             self.drop_actions = self.drop_actions.repeat_interleave(num_futures, dim=0)
         self.captions = self.captions and self.captions.repeat(num_futures)
+
+    def _cache_for(self, num_futures: int) -> KVCache | TimeCache:
+        """The cache of so many futures per row."""
+        return self.cache.expand(num_futures)
 
     @property
     def frames_read(self) -> int:

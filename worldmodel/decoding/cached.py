@@ -12,10 +12,12 @@ from training.ranges import one_of
 from training.watch.free_threads import FreeThreads
 from worldmodel.decoding.base import RowDecoder
 from worldmodel.decoding.config import WAYS, Sampling
+from worldmodel.decoding.native.build import SPLIT
 from worldmodel.decoding.native.pages import in_large_pages
 from worldmodel.decoding.native.step import NativeStep
-from worldmodel.decoding.quantized import Int8Cache, Int8Linear
+from worldmodel.decoding.quantized import TILE, Int8Cache, Int8Linear
 from worldmodel.decoding.sampling import sample
+from worldmodel.decoding.shared import SharedCache
 from worldmodel.dynamics.actions.layers import UNMOVED
 from worldmodel.dynamics.attention import TextKV
 from worldmodel.dynamics.cache import KVCache
@@ -98,9 +100,23 @@ class CachedDecoder(RowDecoder):
 
     def repeat(self, num_futures: int) -> None:
         super().repeat(num_futures)
+        self._repeat_read(num_futures)
+        self.text_context = self.text_context and self.text_context.repeat(num_futures)
+
+    def _repeat_read(self, num_futures: int) -> None:
         self.next_logits = self.next_logits.repeat_interleave(num_futures, dim=0)
         self.state = self.state.repeat_interleave(num_futures, dim=0)
-        self.text_context = self.text_context and self.text_context.repeat(num_futures)
+
+    def _cache_for(self, num_futures: int) -> KVCache:
+        """The prompt once for all futures; graphs, and a cache of another kind, need its copies."""
+        if self.fixed_shapes or type(self.cache) not in (KVCache, Int8Cache):
+            return self.cache.expand(num_futures)
+        unit = TILE if isinstance(self.cache, Int8Cache) else 1
+        cache = SharedCache(self.cache, num_futures, unit if self.native is None else SPLIT)
+        if self.native is not None:
+            for part in cache.own.parts:
+                in_large_pages(part)
+        return cache
 
     @torch.inference_mode()
     def begin(self, action: Float[Tensor, "future action"] | None = None) -> None:
@@ -230,13 +246,17 @@ class CachedDecoder(RowDecoder):
         """Fill a fresh cache from the newest `num_steps` frames."""
         model = self.model
         self._step = num_steps
-        tokens = self.tokens[:, self.tokens.shape[1] - num_steps :]
-        actions = None if self.actions is None else _newest(self.actions, self.tokens, num_steps)
-        captions = None
-        if self.captions is not None:
-            captions = self.captions.from_step(self.tokens.shape[1] - num_steps)
-        x = model.embed_clip(tokens, actions, self.drop_actions, captions)
-        acting = model.acting(actions, self.drop_actions, num_steps)
+        alike = self._alike()
+        tokens = self.tokens[::alike, self.tokens.shape[1] - num_steps :]
+        actions, drop, captions = self.actions, self.drop_actions, self.captions
+        if actions is not None:
+            actions = _newest(actions[::alike], self.tokens, num_steps)
+        if drop is not None:
+            drop = drop[::alike]
+        if captions is not None:
+            captions = captions.from_step(self.tokens.shape[1] - num_steps)
+        x = model.embed_clip(tokens, actions, drop, captions)
+        acting = model.acting(actions, drop, num_steps)
         if self._one is not None and self._one.cache.keys.shape[1] == len(tokens):
             self.cache = self._one.cache  # a graph holds on to it
             self.cache.length = 0
@@ -257,6 +277,15 @@ class CachedDecoder(RowDecoder):
         self.cache.length = x.shape[1]
         self.state = torch.cat(states)
         self.next_logits = model.logits(self.state)[:, 0].float()
+        if alike > 1:
+            self.cache = self._cache_for(alike)
+            self._repeat_read(alike)
+
+    def _alike(self) -> int:
+        """How many rows in turn have read the same: the futures of a prompt, until they begin."""
+        if self.tokens.shape[1] > self.prompt_steps or self.captions or self.text_context:
+            return 1
+        return self.futures_each
 
     def _empty_cache(self, rows: int) -> KVCache:
         """An empty cache for the full context, in the precision of the weights."""

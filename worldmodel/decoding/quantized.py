@@ -188,31 +188,63 @@ class Int8Cache(KVCache):
     def attend(
         self, layer: int, query: Float[Tensor, "batch head new channel"], scale: float
     ) -> Float[Tensor, "batch head new channel"]:
-        batch, heads, new, channels = query.shape
-        kv_heads, capacity = self.shape[2], self.values.shape[3]
+        new = query.shape[2]
+        grouped = query.unflatten(1, (self.shape[2], -1)).flatten(2, 3)
+        out = self.sums(layer, self.scores(layer, grouped, scale, new).softmax(-1))
+        return out.view(query.shape)
+
+    def scores(
+        self,
+        layer: int,
+        query: Float[Tensor, "batch kv_head query channel"],
+        scale: float,
+        new: int,
+    ) -> Float[Tensor, "batch kv_head query padded"]:
+        """As `KVCache.scores`, up to the end of a tile; -inf behind the newest position.
+
+        Queries of later positions (new=0) need full tiles.
+        """
+        batch, kv_heads, group, channels = query.shape
         stop = self.length + new
-        tiles = -(-stop // TILE)
-        tables, width, group = batch * kv_heads, tiles * TILE, heads // kv_heads * new
+        tables, tiles = batch * kv_heads, -(-stop // TILE)
+        width, run = tiles * TILE, self.capacity // TILE * channels
         # Queries that share keys read a tile of keys together, but the values one by one.
         weights = (query * scale).reshape(tables, 1, group, channels).expand(-1, tiles, -1, -1)
-        chosen = bags(tables, capacity // TILE * channels, tiles, group, channels)
+        chosen = bags(tables, run, tiles, group, channels)
         scores = weighted_sums(self._key_tables[layer], chosen, weights)
         if group > 1:
             scores = scores.view(tables, tiles, group, TILE).transpose(1, 2)
         scores = scores.reshape(tables, group, width)
         scales = self._layer_scales[layer][..., :width]
-        scores = unseen(new, stop, width, group // new).addcmul(scores, scales)
-        chosen = bags(tables, capacity, 1, group, width)
-        out = weighted_sums(self._value_tables[layer], chosen, scores.softmax(-1))
-        return out.view(query.shape)
+        if new:
+            scores = unseen(new, stop, width, group // new).addcmul(scores, scales)
+        else:
+            scores = scores * scales
+        return scores.view(batch, kv_heads, group, width)
 
-    def expand(self, num_futures: int) -> "Int8Cache":
-        layers, batch, heads, positions, channels = self.shape
-        other = Int8Cache(layers, 0, heads, positions, channels)
-        other.shape, other.length = (layers, batch * num_futures, *self.shape[2:]), self.length
-        parts = self.keys, self.values, self.key_scales
-        other._hold(*(part.repeat_interleave(num_futures, dim=1) for part in parts))
-        return other
+    def sums(
+        self, layer: int, weights: Float[Tensor, "batch kv_head query padded"]
+    ) -> Float[Tensor, "batch kv_head query channel"]:
+        batch, kv_heads, group, width = weights.shape
+        chosen = bags(batch * kv_heads, self.capacity, 1, group, width)
+        out = weighted_sums(self._value_tables[layer], chosen, weights)
+        return out.view(batch, kv_heads, group, -1)
+
+    def empty(self, batch: int, num_positions: int) -> "Int8Cache":
+        layers, _, heads, _, channels = self.shape
+        return Int8Cache(layers, batch, heads, num_positions, channels)
+
+    def take(self, other: "Int8Cache", start: int, stop: int, at: int = 0, times: int = 1) -> None:
+        to = slice(at, at + stop - start)
+        for layer in range(self.shape[0]):
+            held = other.keys[layer, ..., :TILE].mT.flatten(2, 3)[:, :, start:stop]
+            self._put_keys(layer, at, held.repeat_interleave(times, dim=0))
+            for mine, theirs in (
+                (self.key_scales.mT, other.key_scales.mT),
+                (self.values, other.values),
+            ):
+                past = theirs[layer, :, :, start:stop].repeat_interleave(times, dim=0)
+                mine[layer, :, :, to] = past
 
     def rows(self, rows: slice) -> "Int8Cache":
         other = copy(self)
@@ -220,16 +252,6 @@ class Int8Cache(KVCache):
         other.shape = (self.shape[0], parts[0].shape[1], *self.shape[2:])
         other._hold(*parts)
         return other
-
-    def forget(self, num_positions: int) -> None:
-        kept = self.length - num_positions
-        for layer in range(self.shape[0]):
-            held = self.keys[layer, ..., :TILE].mT.flatten(2, 3)
-            self._put_keys(layer, 0, held[:, :, num_positions : self.length])
-            scales, values = self.key_scales[layer], self.values[layer]
-            scales[..., :kept] = scales[..., num_positions : self.length].clone()
-            values[:, :, :kept] = values[:, :, num_positions : self.length].clone()
-        self.length = kept
 
     @property
     def num_bytes(self) -> int:

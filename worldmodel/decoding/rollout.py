@@ -19,6 +19,7 @@ from worldmodel.decoding.config import WAYS, Sampling
 from worldmodel.decoding.diagonal import DiagonalDecoder
 from worldmodel.decoding.drafts import Draft, FrameDraft, Jacobi, TokenDraft
 from worldmodel.decoding.maskgit import MaskGIT
+from worldmodel.decoding.native.kept import kept_for_decoding
 from worldmodel.decoding.native.step import native_step
 from worldmodel.decoding.occupancy import ONE_FRAME, OccupancyDecoder
 from worldmodel.decoding.raster import Decoder
@@ -161,7 +162,8 @@ def open_decoder(
     one_of(WAYS["kernel"], kernel=(kernel := options.pop("kernel", "torch")))
     if kernel == "native" and chosen == "portable":
         raise BadInput("decoding.method=portable has its own arithmetic; leave decoding.kernel out")
-    model = for_decoding(model, options.pop("dtype", None))
+    prepared = kept_for_decoding if kernel == "native" else for_decoding
+    model = prepared(model, options.pop("dtype", None))
     decoder = cast(CachedDecoder, METHODS[chosen].open(model, sampling, **options))
     if threads == "free" and next(model.parameters()).device.type == "cpu":
         decoder.threads = FreeThreads()

@@ -69,15 +69,41 @@ class KVCache:
         self.write(layer, self.length, keys, values)
         return self.attend(layer, query, scale)
 
-    def expand(self, num_futures: int) -> "KVCache":
-        """Repeat every row `num_futures` times, example-major."""
-        layers, batch, heads, positions, channels = self.keys.shape
-        shape = (layers, batch * num_futures, heads, positions, channels)
-        other = type(self)(*shape, self.keys.dtype, self.keys.device)
-        other.length = self.length
+    def scores(
+        self,
+        layer: int,
+        query: Float[Tensor, "batch kv_head query channel"],
+        scale: float,
+        new: int,
+    ) -> Float[Tensor, "batch kv_head query position"]:
+        """Scores of grouped queries: of `new` positions, already written, or of later ones (0)."""
+        keys = self.keys[layer, :, :, : self.length + new]
+        return scores_of(query.to(keys.dtype), keys, scale, new)
+
+    def sums(
+        self, layer: int, weights: Float[Tensor, "batch kv_head query position"]
+    ) -> Float[Tensor, "batch kv_head query channel"]:
+        """Sums of the values of the first positions, by their weights."""
+        return weights @ self.values[layer, :, :, : weights.shape[-1]]
+
+    def empty(self, batch: int, num_positions: int) -> Self:
+        """An empty cache of the same kind."""
+        layers, _, heads, _, channels = self.keys.shape
+        shape = (layers, batch, heads, num_positions, channels)
+        return type(self)(*shape, self.keys.dtype, self.keys.device)
+
+    def take(self, other: Self, start: int, stop: int, at: int = 0, times: int = 1) -> None:
+        """Copy positions of another cache, or of this one, to `at`; each row `times` times."""
         for mine, theirs in zip(self.parts, other.parts, strict=True):
-            past = mine[..., : self.length, :].repeat_interleave(num_futures, dim=1)
-            theirs[..., : self.length, :] = past
+            for to, layer in zip(mine, theirs, strict=True):  # all at once would double the memory
+                past = layer[:, :, start:stop].clone()
+                to[:, :, at : at + stop - start].unflatten(0, (-1, times)).copy_(past[:, None])
+
+    def expand(self, num_futures: int) -> Self:
+        """Repeat every row `num_futures` times, example-major."""
+        other = self.empty(self.batch * num_futures, self.capacity)
+        other.take(self, 0, self.length, times=num_futures)
+        other.length = self.length
         return other
 
     def rows(self, rows: slice) -> Self:
@@ -88,11 +114,18 @@ class KVCache:
 
     def forget(self, num_positions: int) -> None:
         """Drop the oldest positions and shift the others to the front."""
-        kept = self.length - num_positions
-        for part in self.parts:
-            for layer in part:  # per layer: cloning the whole cache would double the memory
-                layer[:, :, :kept] = layer[:, :, num_positions : self.length].clone()
-        self.length = kept
+        self.take(self, num_positions, self.length)
+        self.length -= num_positions
+
+    @property
+    def batch(self) -> int:
+        """Number of rows."""
+        return self.values.shape[1]
+
+    @property
+    def capacity(self) -> int:
+        """Number of positions that there is room for."""
+        return self.values.shape[3]
 
     @property
     def parts(self) -> tuple[Float[Tensor, "layer batch kv_head position _"], ...]:
@@ -120,16 +153,30 @@ def attend_last(
     """
     new, positions = query.shape[2], keys.shape[2]
     grouped = query.unflatten(1, (keys.shape[1], -1)).flatten(2, 3)
-    later = None
-    if new > 1:
-        later = query.new_full((new, new), -torch.inf).triu(1)
-        later = later.repeat(grouped.shape[2] // new, 1)
     if query.device.type != "cpu":
-        mask = None if later is None else F.pad(later, (positions - new, 0))
+        mask = None
+        if new > 1:
+            mask = F.pad(_later(grouped, new), (positions - new, 0))
         out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale)
     else:
-        scores = grouped @ keys.transpose(-1, -2) * scale
-        if later is not None:
-            scores[..., positions - new :] += later
-        out = scores.softmax(dim=-1) @ values
+        out = scores_of(grouped, keys, scale, new).softmax(dim=-1) @ values
     return out.unflatten(2, (-1, new)).flatten(1, 2)
+
+
+def scores_of(
+    grouped: Float[Tensor, "batch kv_head query channel"],
+    keys: Float[Tensor, "batch kv_head position channel"],
+    scale: float,
+    new: int,
+) -> Float[Tensor, "batch kv_head query position"]:
+    """Scores of grouped queries, of which a group belongs to the newest `new` positions."""
+    scores = grouped @ keys.transpose(-1, -2) * scale
+    if new > 1:
+        scores[..., keys.shape[2] - new :] += _later(grouped, new)
+    return scores
+
+
+def _later(grouped: Tensor, new: int) -> Float[Tensor, "query new"]:
+    """-inf for positions after that of a query."""
+    later = grouped.new_full((new, new), -torch.inf).triu(1)
+    return later.repeat(grouped.shape[2] // new, 1)

@@ -1,14 +1,16 @@
 """The C function computes what torch does, to rounding; where it cannot, torch does."""
 
 import dataclasses
+import gc
 import os
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_gpt import SPEC, make_clip, make_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.errors import BadInput
 from worldmodel.decoding import Sampling
@@ -168,6 +170,31 @@ def test_neither_threads_nor_companions_change_a_bit(dtype: str | None) -> None:
         torch.set_num_threads(before)
     assert (found[0] - expected).abs().max() < ROUNDING[dtype] * expected.abs().max()
     assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_weights_are_laid_out_once_while_they_stay(dtype: str | None) -> None:
+    """A decoder per decision shares them; an edit, of whatever kind, has them laid out anew."""
+    model = network()
+    first, again = (open_decoder(model, kernel="native", dtype=dtype) for _ in range(2))
+    assert again.native.layout is first.native.layout
+    assert again.native is not first.native  # each has its own cache
+    weight = model.blocks[1].up.weight
+    for edit in (lambda: weight.data[0, 0].neg_(), lambda: nn.init.normal_(weight)):
+        before = logits(model, dtype, "native", 1)
+        edit()
+        after, expected = (logits(model, dtype, kernel, 1) for kernel in ("native", "torch"))
+        assert not torch.equal(before, after)
+        assert (after - expected).abs().max() < ROUNDING[dtype] * expected.abs().max()
+
+
+def test_weights_are_not_kept_beyond_their_network() -> None:
+    model = network()
+    layout = weakref.ref(open_decoder(model, kernel="native").native.layout)
+    assert layout() is not None
+    del model
+    gc.collect()
+    assert layout() is None
 
 
 def test_many_positions_are_left_to_torch() -> None:

@@ -25,8 +25,8 @@ typedef struct {
 typedef struct {
   Matrix qkv, proj, up, gate, down;
   const float *attention_norm, *attention_bias, *mlp_norm, *mlp_bias, *query_norm, *key_norm;
-  char *keys, *values;
-  float *key_scales;
+  char *keys, *values, *shared_keys, *shared_values;
+  float *key_scales, *shared_scales;
 } Layer;
 
 typedef struct {
@@ -34,6 +34,7 @@ typedef struct {
   int64_t num_layers, dim, heads, kv_heads, head_dim, hidden;
   int64_t weight_kind, rms, mlp_kind; /* 0 float, 1 bfloat16, 2 int8; 0 tanh, 1 erf, 2 swiglu */
   int64_t int8_cache, capacity;       /* positions between two rows of the cache */
+  int64_t shared, shared_capacity, futures; /* first positions, that so many rows share; splits */
   int64_t rows, new_positions, length, threads;
   const float *x, *cos, *sin; /* x [row, new, dim]; cos, sin [new, head_dim / 2] or NULL */
   float *out, *arena;
@@ -41,7 +42,7 @@ typedef struct {
 } Step;
 
 enum { QKV, ATTENTION, PROJ, UP, DOWN, KINDS };
-enum { CHUNK_BYTES = 262144, MOST_ROWS = 64, SPLIT = 480, TILE = 96, ROW_END = 8, PATIENCE = 1500 };
+enum { CHUNK_BYTES = 262144, MOST_ROWS = 64, ROW_END = 8, PATIENCE = 1500 };
 
 typedef struct {
   atomic_int next, done;
@@ -49,7 +50,7 @@ typedef struct {
 } Phase;
 
 typedef struct {
-  int64_t many, width, splits, part, chunks[KINDS], lines[KINDS], most;
+  int64_t many, width, splits, shared_splits, shared_chunks, part, chunks[KINDS], lines[KINDS], most;
   float *qkv, *parts, *middle, *hidden, *end; /* of all layers */
   float *own;                                 /* of all threads */
   Phase *phases;
@@ -72,7 +73,9 @@ static int64_t make_plan(const Step *s, Plan *p) {
   p->part = s->head_dim + 2;
   int64_t cols[KINDS] = {one->qkv.cols, 0, one->proj.cols, one->up.cols, one->down.cols};
   int64_t rows[KINDS] = {one->qkv.rows, 0, one->proj.rows, one->up.rows, one->down.rows};
-  p->most = p->chunks[ATTENTION] = s->rows * s->kv_heads * p->splits;
+  p->shared_splits = s->shared / SPLIT;
+  p->shared_chunks = s->rows / s->futures * s->kv_heads * p->shared_splits;
+  p->most = p->chunks[ATTENTION] = p->shared_chunks + s->rows * s->kv_heads * (p->splits - p->shared_splits);
   for (int kind = 0; kind < KINDS; kind++)
     if (kind != ATTENTION) {
       p->lines[kind] = chunk_rows(s, cols[kind]);
@@ -162,50 +165,78 @@ static void store(const Step *s, const Layer *layer, int64_t table, int64_t at, 
   memcpy(row + size, ends, ROW_END);
 }
 
-/* Attention of the queries that share a key head to one split of the positions. */
+/* The part of a cache that a chunk reads: some positions of one key head. */
+typedef struct {
+  const char *keys, *values;
+  const float *scales;
+  int64_t room, table, at, count; /* `at`: the first one, in this memory */
+} Past;
+
+static void scores_of(const Step *s, const Past *p, const float *query, int64_t many, float *scores) {
+  int64_t size = s->head_dim, line = TILE + ROW_END;
+  if (!s->int8_cache) {
+    const float *keys = (const float *)p->keys + p->table * size * p->room + p->at;
+    scores_float(keys, p->room, p->room - p->at, size, p->count, query, many, scores, SPLIT);
+    return;
+  }
+  for (int64_t at = 0; at < p->count; at += TILE) {
+    int64_t tile = p->table * (p->room / TILE) + (p->at + at) / TILE;
+    scores_int8((const uint8_t *)p->keys + tile * size * line, line, size, at + TILE < p->count,
+                p->scales + p->table * p->room + p->at + at, query, many, scores + at, SPLIT);
+  }
+}
+
+static void values_of(const Step *s, const Past *p, const float *weights, int64_t many, float *value) {
+  int64_t size = s->head_dim;
+  if (!s->int8_cache)
+    dots_float((const float *)p->values + p->table * size * p->room + p->at, p->room, size, p->count,
+               weights, SPLIT, many, value, size);
+  else
+    values_int8((const uint8_t *)p->values + (p->table * p->room + p->at) * (size + ROW_END), size,
+                p->count, weights, SPLIT, many, value);
+}
+
+/* Attention of the queries that share a key head to one split of the positions. First come the
+ * splits of what several rows share. */
 static void attend(const Step *s, const Plan *p, int64_t number, int64_t chunk) {
   const Layer *layer = s->layers + number;
-  int64_t split = chunk % p->splits, table = chunk / p->splits, size = s->head_dim, room = s->capacity;
-  int64_t row = table / s->kv_heads, head = table % s->kv_heads, group = s->heads / s->kv_heads;
-  int64_t begin = split * SPLIT, stop = s->length + s->new_positions;
-  int64_t count = stop - begin < SPLIT ? stop - begin : SPLIT, line = layer->qkv.rows;
+  int64_t shares = chunk < p->shared_chunks, rows = shares ? s->futures : 1, size = s->head_dim;
+  int64_t splits = shares ? p->shared_splits : p->splits - p->shared_splits;
+  if (!shares) chunk -= p->shared_chunks;
+  int64_t split = chunk % splits + (shares ? 0 : p->shared_splits), table = chunk / splits;
+  int64_t row = table / s->kv_heads * rows, head = table % s->kv_heads, group = s->heads / s->kv_heads;
+  int64_t begin = split * SPLIT, stop = s->length + s->new_positions, line = layer->qkv.rows;
+  int64_t count = stop - begin < SPLIT ? stop - begin : SPLIT;
+  Past own = {layer->keys, layer->values, layer->key_scales, s->capacity, table, begin - s->shared, count};
+  Past shared = {layer->shared_keys, layer->shared_values, layer->shared_scales, s->shared_capacity, table, begin, count};
+  const Past *past = shares ? &shared : &own;
   const float *qkv = p->qkv + (number * p->many + row * s->new_positions) * line;
-  for (int64_t i = 0; i < s->new_positions; i++) {
+  for (int64_t i = 0; i < s->new_positions && !shares; i++) {
     int64_t at = s->length + i;
     float key[size];
     if (at < begin || at >= begin + count) continue;
     turned(s, qkv + i * line + (s->heads + head) * size, layer->key_norm, i, key);
-    store(s, layer, table, at, key, qkv + i * line + (s->heads + s->kv_heads + head) * size);
+    store(s, layer, table, at - s->shared, key, qkv + i * line + (s->heads + s->kv_heads + head) * size);
   }
-  int64_t queries = group * s->new_positions;
+  int64_t queries = rows * s->new_positions * group;
   float query[BATCH][size], scores[BATCH][SPLIT], value[BATCH][size];
   for (int64_t from = 0; from < queries; from += BATCH) {
     int64_t some = queries - from < BATCH ? queries - from : BATCH;
     float *parts[BATCH];
     for (int64_t q = 0; q < some; q++) {
-      int64_t i = (from + q) / group, own = head * group + (from + q) % group;
-      turned(s, qkv + i * line + own * size, layer->query_norm, i, query[q]);
+      int64_t i = (from + q) / group, of = head * group + (from + q) % group;
+      turned(s, qkv + i * line + of * size, layer->query_norm, i % s->new_positions, query[q]);
       for (int64_t c = 0; c < size; c++) query[q][c] *= (float)s->scale;
-      parts[q] = p->parts + (((number * p->many + row * s->new_positions + i) * s->heads + own) * p->splits + split) * p->part;
+      parts[q] = p->parts + (((number * p->many + row * s->new_positions + i) * s->heads + of) * p->splits + split) * p->part;
     }
-    if (!s->int8_cache)
-      scores_float((const float *)layer->keys + table * size * room + begin, room, room - begin, size, count, *query, some, *scores, SPLIT);
-    else
-      for (int64_t at = 0; at < count; at += TILE) {
-        int64_t tile = table * (room / TILE) + (begin + at) / TILE;
-        scores_int8((const uint8_t *)layer->keys + tile * size * (TILE + ROW_END), TILE + ROW_END, size,
-                    at + TILE < count, layer->key_scales + table * room + begin + at, *query, some, *scores + at, SPLIT);
-      }
+    scores_of(s, past, *query, some, *scores);
     for (int64_t q = 0; q < some; q++) {
-      int64_t seen = s->length + (from + q) / group + 1 - begin;
+      int64_t seen = s->length + (from + q) / group % s->new_positions + 1 - begin;
       seen = seen < 0 ? 0 : seen > count ? count : seen;
       parts[q][0] = exponentials(scores[q], seen, parts[q] + 1);
       for (int64_t at = seen; at < count; at++) scores[q][at] = 0;
     }
-    if (!s->int8_cache)
-      dots_float((const float *)layer->values + table * size * room + begin, room, size, count, *scores, SPLIT, some, *value, size);
-    else
-      values_int8((const uint8_t *)layer->values + (table * room + begin) * (size + ROW_END), size, count, *scores, SPLIT, some, *value);
+    values_of(s, past, *scores, some, *value);
     for (int64_t q = 0; q < some; q++) memcpy(parts[q] + 2, value[q], size * sizeof(float));
   }
 }

@@ -2,15 +2,17 @@
 
 import ctypes
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from training.disk.libraries import NoLibrary
-from worldmodel.decoding.native.build import library
+from worldmodel.decoding.native.build import SPLIT, library
 from worldmodel.decoding.native.pages import in_large_pages
 from worldmodel.decoding.quantized import Int8Cache, Int8Linear
+from worldmodel.decoding.shared import SharedCache
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.gpt.blocks import Block
 from worldmodel.dynamics.gpt.model import GPT
@@ -22,7 +24,7 @@ MLPS = {("gelu", "tanh"): 0, ("gelu", "none"): 1}
 SWIGLU = 2
 NUMBERS = (
     "num_layers dim heads kv_heads head_dim hidden weight_kind rms mlp_kind int8_cache capacity "
-    "rows new_positions length threads"
+    "shared shared_capacity futures rows new_positions length threads"
 )
 
 
@@ -68,84 +70,18 @@ def native_step(model: GPT) -> "NativeStep | None":
     return None
 
 
-class NativeStep:
-    """Runs new positions of every row through all blocks; the cache gains keys and values.
+class Layout:
+    """Where the weights of a model stand that the C function reads.
 
-    Args:
-        model: made by `for_decoding`, and one that `why_not_native` has no word against. Its
-            weights are laid out anew; their values stay, and may not change afterwards.
-
-    Raises:
-        NoLibrary: the C function cannot be compiled here.
+    Attributes:
+        layers: of every layer the places of its weights, in the order of `Layer` of step.c.
     """
 
     def __init__(self, model: GPT) -> None:
-        self.library = library()
-        config, block = model.config, cast(Block, model.blocks[0])
         self.held: list[Tensor] = []  # what the C function points to
         self.layers = [self._layer(cast(Block, block)) for block in model.blocks]
-        self.cache: KVCache | None = None
-        self.arena = torch.empty(0)
-        self.call = Call(
-            num_layers=config.num_layers,
-            dim=config.dim,
-            heads=config.num_heads,
-            kv_heads=config.kv_heads,
-            head_dim=config.head_dim,
-            hidden=config.hidden,
-            weight_kind=KINDS.index(_dtype(block.up)),
-            rms=config.norm == "rms",
-            mlp_kind=MLPS.get((config.mlp, config.gelu), SWIGLU),
-            eps=config.norm_eps,
-            qk_eps=config.qk_norm_eps,
-            scale=block.attention.shape.scale,
-        )
-
-    def takes(self, x: Float[Tensor, "row new dim"], cache: KVCache) -> bool:
-        """Whether these positions and this cache are computed here."""
-        known = type(cache) in (KVCache, Int8Cache) and cache.keys.dtype != torch.bfloat16
-        rows, new, _ = x.shape
-        fits = rows == cache.keys.shape[1] and cache.length + new <= cache.values.shape[3]
-        return known and fits and rows * new <= MOST_ROWS
-
-    def __call__(
-        self, x: Float[Tensor, "row new dim"], rope: Rope | None, cache: KVCache
-    ) -> Float[Tensor, "row new dim"]:
-        """The last hidden states; keys and values are written from `cache.length` on."""
-        if cache is not self.cache:
-            self._bind(cache)
-        call, x = self.call, x.float().contiguous()
-        turns = () if rope is None else (rope.cos.contiguous(), rope.sin.contiguous())
-        out = torch.empty_like(x)
-        call.rows, call.new_positions = x.shape[:2]
-        call.length, call.threads = cache.length, torch.get_num_threads()
-        call.x, call.out = x.data_ptr(), out.data_ptr()
-        call.cos, call.sin = (part.data_ptr() for part in turns) if turns else (None, None)
-        call.arena = self.arena.data_ptr()
-        size = self.library.arena_size(ctypes.byref(call))
-        if size > len(self.arena):
-            self.arena = torch.empty(size)
-            call.arena = self.arena.data_ptr()
-        self.library.step(ctypes.byref(call))
-        return out
-
-    def _bind(self, cache: KVCache) -> None:
-        """Point every layer to its part of a cache."""
-        eight = isinstance(cache, Int8Cache)
-        scales: Any = cache.key_scales if isinstance(cache, Int8Cache) else [None] * len(cache.keys)
-        table = [
-            [*layer, keys.data_ptr(), values.data_ptr(), 0 if scale is None else scale.data_ptr()]
-            for layer, keys, values, scale in zip(
-                self.layers, cache.keys, cache.values, scales, strict=True
-            )
-        ]
-        self.cache, self.table = cache, torch.tensor(table, dtype=torch.int64)
-        self.call.layers = self.table.data_ptr()
-        self.call.int8_cache = eight
-        self.call.capacity = cache.values.shape[3] if eight else cache.values.stride(-1)
 
     def _layer(self, block: Block) -> list[int]:
-        """The places of a layer's weights, in the order of `Layer` of step.c."""
         attention = block.attention
         gate = block.gate if block.mlp == "swiglu" else None
         matrices = attention.qkv, attention.proj, block.up, gate, block.down
@@ -176,6 +112,110 @@ class NativeStep:
             return 0
         self.held.append(vector.detach().float().contiguous())
         return self.held[-1].data_ptr()
+
+
+LAID_OUT: WeakKeyDictionary[GPT, Layout] = WeakKeyDictionary()
+
+
+class NativeStep:
+    """Runs new positions of every row through all blocks; the cache gains keys and values.
+
+    Args:
+        model: made by `for_decoding`, and one that `why_not_native` has no word against. Its
+            weights are laid out anew, once; their values stay, and may not change afterwards.
+
+    Raises:
+        NoLibrary: the C function cannot be compiled here.
+    """
+
+    def __init__(self, model: GPT) -> None:
+        self.library = library()
+        config, block = model.config, cast(Block, model.blocks[0])
+        if model not in LAID_OUT:
+            LAID_OUT[model] = Layout(model)
+        self.layout = LAID_OUT[model]
+        self.cache: KVCache | None = None
+        self.arena = torch.empty(0)
+        self.call = Call(
+            num_layers=config.num_layers,
+            dim=config.dim,
+            heads=config.num_heads,
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            hidden=config.hidden,
+            weight_kind=KINDS.index(_dtype(block.up)),
+            rms=config.norm == "rms",
+            mlp_kind=MLPS.get((config.mlp, config.gelu), SWIGLU),
+            eps=config.norm_eps,
+            qk_eps=config.qk_norm_eps,
+            scale=block.attention.shape.scale,
+        )
+
+    def takes(self, x: Float[Tensor, "row new dim"], cache: KVCache) -> bool:
+        """Whether these positions and this cache are computed here."""
+        own, prompt, _ = parts_of(cache)
+        known = type(own) in (KVCache, Int8Cache) and own.keys.dtype != torch.bfloat16
+        rows, new, _ = x.shape
+        fits = rows == own.batch and own.length + new <= own.capacity
+        whole = prompt is None or prompt.length % SPLIT == 0
+        return known and fits and whole and rows * new <= MOST_ROWS
+
+    def __call__(
+        self, x: Float[Tensor, "row new dim"], rope: Rope | None, cache: KVCache
+    ) -> Float[Tensor, "row new dim"]:
+        """The last hidden states; keys and values are written from `cache.length` on."""
+        own, prompt, futures = parts_of(cache)
+        if own is not self.cache:
+            self._bind(own, prompt, futures)
+        call, x = self.call, x.float().contiguous()
+        turns = () if rope is None else (rope.cos.contiguous(), rope.sin.contiguous())
+        out = torch.empty_like(x)
+        call.rows, call.new_positions = x.shape[:2]
+        call.shared = prompt.length if prompt else 0
+        call.length, call.threads = cache.length, torch.get_num_threads()
+        call.x, call.out = x.data_ptr(), out.data_ptr()
+        call.cos, call.sin = (part.data_ptr() for part in turns) if turns else (None, None)
+        call.arena = self.arena.data_ptr()
+        size = self.library.arena_size(ctypes.byref(call))
+        if size > len(self.arena):
+            self.arena = torch.empty(size)
+            call.arena = self.arena.data_ptr()
+        self.library.step(ctypes.byref(call))
+        return out
+
+    def _bind(self, own: KVCache, prompt: KVCache | None, futures: int) -> None:
+        """Point every layer to its parts of a cache."""
+        places = zip(self.layout.layers, _places(own), _places(prompt or own), strict=True)
+        table = [
+            [*layer, keys, values, past_keys, past_values, scales, past_scales]
+            for layer, (keys, values, scales), (past_keys, past_values, past_scales) in places
+        ]
+        self.cache, self.table = own, torch.tensor(table, dtype=torch.int64)
+        call = self.call
+        call.layers, call.futures = self.table.data_ptr(), futures
+        call.int8_cache = isinstance(own, Int8Cache)
+        call.capacity, call.shared_capacity = _apart(own), _apart(prompt or own)
+
+
+def parts_of(cache: KVCache) -> tuple[KVCache, KVCache | None, int]:
+    """Each row's own cache, the one before it that several rows share, and how many do."""
+    if isinstance(cache, SharedCache):
+        return cache.own, cache.prompt, cache.num_futures
+    return cache, None, 1
+
+
+def _places(cache: KVCache) -> list[tuple[int, int, int]]:
+    """Of every layer: keys, values, scales of keys."""
+    scales: Any = cache.key_scales if isinstance(cache, Int8Cache) else [None] * len(cache.keys)
+    return [
+        (keys.data_ptr(), values.data_ptr(), 0 if scale is None else scale.data_ptr())
+        for keys, values, scale in zip(cache.keys, cache.values, scales, strict=True)
+    ]
+
+
+def _apart(cache: KVCache) -> int:
+    """Positions between two rows of a cache."""
+    return cache.capacity if isinstance(cache, Int8Cache) else cache.values.stride(-1)
 
 
 def _placed(weight: Tensor) -> Tensor:
