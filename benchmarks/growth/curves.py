@@ -108,7 +108,7 @@ CURVES = {
         "futures of one prompt: one frame of each",
         (1, 2, 4, 8, 16),
         futures,
-        "weights are read once for all, caches once for each",
+        "weights and the prompt are read once for all, what follows once for each",
     ),
 }
 
