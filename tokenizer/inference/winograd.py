@@ -2,7 +2,7 @@
 
 Lavin and Gray 2015 (arXiv 1509.09308), section 4.3. For processors whose libraries compute 3x3
 convolutions directly; for inference in float32, whose rounding errors it about triples. On a CPU
-with a C compiler its transforms are two C functions (`winograd.c`).
+with a C compiler all of it is one C function (`winograd.c`).
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from training.disk.libraries import NoLibrary, compiled
 TILE, SEEN = 4, 6  # side of an output tile and of its receptive field
 EVERYWHERE = 7  # the product that every pixel of a tile holds once, as OUTPUT says
 BLOCK = 128  # tiles per block: their data stay in the cache
-LANES = 8  # channels that the C functions compute at once
+LANES, WIDE, SPAN = 8, 16, 24  # of winograd.c
 INPUT = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
@@ -38,6 +38,15 @@ KERNEL = (
 OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 
 
+class Call(ctypes.Structure):
+    """`Call` of winograd.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("pixels", "weight", "bias", "made", "room")),
+        *((name, ctypes.c_int64) for name in ("frames", "height", "width", "in", "out", "threads")),
+    )
+
+
 class WinogradConv2d(nn.Module):
     """Replaces a 3x3 convolution of stride 1 and padding 1; inference only."""
 
@@ -55,7 +64,8 @@ class WinogradConv2d(nn.Module):
             ("out_of", _both_axes(OUTPUT)),
         ):
             self.register_buffer(name, value)
-        self.whole_lanes = conv.in_channels % LANES == conv.out_channels % LANES == 0
+        self.whole_lanes = conv.in_channels % LANES == conv.out_channels % WIDE == 0
+        self.panels: Tensor | None = None  # the weight as the C function reads it
         self.weight: Tensor
         self.bias: Tensor
         self.into: Tensor
@@ -71,17 +81,14 @@ class WinogradConv2d(nn.Module):
         self, library: ctypes.CDLL, x: Float[Tensor, "n c h w"]
     ) -> Float[Tensor, "n d h w"]:
         count, channels, height, width = x.shape
-        pixels = x.permute(0, 2, 3, 1).contiguous()
-        out = x.new_empty(count, height, width, self.weight.shape[-1])
-        total = count * -(-height // TILE) * -(-width // TILE)
-        tiles = x.new_empty(min(BLOCK, total), SEEN**2, channels)
-        for first in range(0, total, BLOCK):
-            block = tiles[: total - first]
-            sides = height, width
-            library.into(pixels.data_ptr(), block.data_ptr(), *sides, channels, first, len(block))
-            products = torch.bmm(block.transpose(0, 1), self.weight)
-            given = products.data_ptr(), self.bias.data_ptr(), out.data_ptr()
-            library.out_of(*given, *sides, out.shape[-1], first, len(block))
+        pixels, many = x.permute(0, 2, 3, 1).contiguous(), self.weight.shape[-1]
+        if self.panels is None:
+            self.panels = self.weight.unflatten(2, (-1, WIDE)).transpose(1, 2).contiguous()
+        out, threads = x.new_empty(count, height, width, many), torch.get_num_threads()
+        room = x.new_zeros(threads, SEEN**2 * SPAN * (channels + many))
+        tensors = pixels, self.panels, self.bias, out, room
+        numbers = count, height, width, channels, many, threads
+        library.winograd(Call(*(tensor.data_ptr() for tensor in tensors), *numbers))
         return out.permute(0, 3, 1, 2)
 
     def _in_torch(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
@@ -111,15 +118,14 @@ class WinogradConv2d(nn.Module):
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The C functions; None, with a note, where they cannot be compiled."""
+    """The C function; None, with a note, where they cannot be compiled."""
     try:
         library = compiled(Path(__file__).with_suffix(".c"))
     except NoLibrary as error:
-        print(f"note: winograd=true: {error}; torch computes its transforms instead, slower")
+        print(f"note: winograd=true: {error}; torch computes instead, slower")
         return None
-    for function, pointers in ((library.into, 2), (library.out_of, 3)):
-        function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * 5
-        function.restype = None
+    library.winograd.argtypes = [ctypes.POINTER(Call)]
+    library.winograd.restype = None
     return library
 
 

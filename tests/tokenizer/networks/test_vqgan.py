@@ -92,7 +92,7 @@ def test_folded_upsampling_is_the_same_function():
 @pytest.mark.parametrize(("height", "width"), [(16, 32), (5, 3), (1, 70)])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("block", [128, 3])  # 3: blocks of rows, and of frames
-@pytest.mark.parametrize("channels", [(6, 9), (16, 24)])  # in torch; in C, where it compiles
+@pytest.mark.parametrize("channels", [(6, 9), (24, 32)])  # in torch; in C, where it compiles
 def test_winograd_is_the_same_convolution(height, width, bias, block, channels, monkeypatch):
     monkeypatch.setattr("tokenizer.inference.winograd.BLOCK", block)
     torch.manual_seed(0)
@@ -113,7 +113,7 @@ def test_winograd_runs_in_c_and_without_a_compiler_in_torch(monkeypatch, tmp_pat
     monkeypatch.setenv("CC", "missing")
     assert torch.equal(layer(x), in_torch)
     said = "note: winograd=true: there is no C compiler 'missing'; install one, or name it in CC; "
-    assert capsys.readouterr().out == said + "torch computes its transforms instead, slower\n"
+    assert capsys.readouterr().out == said + "torch computes instead, slower\n"
 
 
 @torch.no_grad()
