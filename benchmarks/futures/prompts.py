@@ -26,7 +26,7 @@ from benchmarks.futures.decoding import (
 )
 from worldmodel.decoding.native.build import SPLIT
 from worldmodel.decoding.raster import Decoder
-from worldmodel.decoding.shared import SharedCache
+from worldmodel.dynamics.shared_cache import SharedCache
 
 ROUNDS, FUTURES = 3, 8
 

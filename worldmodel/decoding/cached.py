@@ -17,13 +17,13 @@ from worldmodel.decoding.native.pages import in_large_pages
 from worldmodel.decoding.native.step import NativeStep
 from worldmodel.decoding.quantized import TILE, Int8Cache, Int8Linear
 from worldmodel.decoding.sampling import sample
-from worldmodel.decoding.shared import SharedCache
 from worldmodel.dynamics.actions.layers import UNMOVED
 from worldmodel.dynamics.attention import TextKV
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.gpt.model import GPT, Block
 from worldmodel.dynamics.gpt.one_position import ROW, OnePosition, Unrecordable
 from worldmodel.dynamics.positions import Rope
+from worldmodel.dynamics.shared_cache import SharedCache
 from worldmodel.dynamics.text import TextContext
 
 

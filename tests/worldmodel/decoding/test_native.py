@@ -177,7 +177,7 @@ def test_weights_are_laid_out_once_while_they_stay(dtype: str | None) -> None:
     """A decoder per decision shares them; an edit, of whatever kind, has them laid out anew."""
     model = network()
     first, again = (open_decoder(model, kernel="native", dtype=dtype) for _ in range(2))
-    assert again.native.layout is first.native.layout
+    assert again.native.laid_out is first.native.laid_out
     assert again.native is not first.native  # each has its own cache
     weight = model.blocks[1].up.weight
     for edit in (lambda: weight.data[0, 0].neg_(), lambda: nn.init.normal_(weight)):
@@ -190,7 +190,7 @@ def test_weights_are_laid_out_once_while_they_stay(dtype: str | None) -> None:
 
 def test_weights_are_not_kept_beyond_their_network() -> None:
     model = network()
-    layout = weakref.ref(open_decoder(model, kernel="native").native.layout)
+    layout = weakref.ref(open_decoder(model, kernel="native").native.laid_out)
     assert layout() is not None
     del model
     gc.collect()

@@ -13,9 +13,9 @@ from worldmodel.decoding.native.build import SPLIT
 from worldmodel.decoding.native.step import NativeStep
 from worldmodel.decoding.quantized import TILE, Int8Cache
 from worldmodel.decoding.rollout import open_decoder, rollout
-from worldmodel.decoding.shared import SharedCache
 from worldmodel.decoding.weights import for_decoding
 from worldmodel.dynamics.cache import KVCache
+from worldmodel.dynamics.shared_cache import SharedCache
 
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler"

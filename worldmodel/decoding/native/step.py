@@ -12,11 +12,11 @@ from training.disk.libraries import NoLibrary
 from worldmodel.decoding.native.build import SPLIT, library
 from worldmodel.decoding.native.pages import in_large_pages
 from worldmodel.decoding.quantized import Int8Cache, Int8Linear
-from worldmodel.decoding.shared import SharedCache
 from worldmodel.dynamics.cache import KVCache
 from worldmodel.dynamics.gpt.blocks import Block
 from worldmodel.dynamics.gpt.model import GPT
 from worldmodel.dynamics.positions import Rope
+from worldmodel.dynamics.shared_cache import SharedCache
 
 MOST_ROWS = 32  # for more, the products of torch are as fast
 KINDS = (torch.float32, torch.bfloat16, torch.int8)
@@ -70,7 +70,7 @@ def native_step(model: GPT) -> "NativeStep | None":
     return None
 
 
-class Layout:
+class LaidOut:
     """Where the weights of a model stand that the C function reads.
 
     Attributes:
@@ -114,7 +114,7 @@ class Layout:
         return self.held[-1].data_ptr()
 
 
-LAID_OUT: WeakKeyDictionary[GPT, Layout] = WeakKeyDictionary()
+LAID_OUT: WeakKeyDictionary[GPT, LaidOut] = WeakKeyDictionary()
 
 
 class NativeStep:
@@ -132,8 +132,8 @@ class NativeStep:
         self.library = library()
         config, block = model.config, cast(Block, model.blocks[0])
         if model not in LAID_OUT:
-            LAID_OUT[model] = Layout(model)
-        self.layout = LAID_OUT[model]
+            LAID_OUT[model] = LaidOut(model)
+        self.laid_out = LAID_OUT[model]
         self.cache: KVCache | None = None
         self.arena = torch.empty(0)
         self.call = Call(
@@ -185,7 +185,7 @@ class NativeStep:
 
     def _bind(self, own: KVCache, prompt: KVCache | None, futures: int) -> None:
         """Point every layer to its parts of a cache."""
-        places = zip(self.layout.layers, _places(own), _places(prompt or own), strict=True)
+        places = zip(self.laid_out.layers, _places(own), _places(prompt or own), strict=True)
         table = [
             [*layer, keys, values, past_keys, past_values, scales, past_scales]
             for layer, (keys, values, scales), (past_keys, past_values, past_scales) in places
