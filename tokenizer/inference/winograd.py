@@ -38,8 +38,8 @@ KERNEL = (
 OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 
 
-class Call(ctypes.Structure):
-    """`Call` of winograd.c."""
+class Convolved(ctypes.Structure):
+    """A call of winograd.c: its struct `Call`."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("pixels", "weight", "bias", "made", "room")),
@@ -88,7 +88,7 @@ class WinogradConv2d(nn.Module):
         room = x.new_zeros(threads, SEEN**2 * SPAN * (channels + many))
         tensors = pixels, self.panels, self.bias, out, room
         numbers = count, height, width, channels, many, threads
-        library.winograd(Call(*(tensor.data_ptr() for tensor in tensors), *numbers))
+        library.winograd(Convolved(*(tensor.data_ptr() for tensor in tensors), *numbers))
         return out.permute(0, 3, 1, 2)
 
     def _in_torch(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
@@ -124,7 +124,7 @@ def _library() -> ctypes.CDLL | None:
     except NoLibrary as error:
         print(f"note: winograd=true: {error}; torch computes instead, slower")
         return None
-    library.winograd.argtypes = [ctypes.POINTER(Call)]
+    library.winograd.argtypes = [ctypes.POINTER(Convolved)]
     library.winograd.restype = None
     return library
 

@@ -38,7 +38,7 @@ from worldmodel.video_decoder.config import VideoDecodingConfig
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
 from worldmodel.video_decoder.distances import VideoDistances
 from worldmodel.video_decoder.dreams import compare_dreams, dreamt, open_dreamer, prompt_of
-from worldmodel.video_decoder.judge import Clips, Rows, VideoJudge, clips_of, compare
+from worldmodel.video_decoder.judge import Clips, ScoreRows, VideoJudge, clips_of, compare
 from worldmodel.video_decoder.load import load_video_decoder
 
 RESULT = "video.json"
@@ -179,7 +179,7 @@ def _path(value: str | None) -> Path | None:
     return Path(value) if value else None
 
 
-def _table(found: Rows) -> str:
+def _table(found: ScoreRows) -> str:
     """Rows of scores; below them, what the distances are of, and why some are missing."""
     columns = [name for name in COLUMNS if name in found.rows[0]]
     cells = [

@@ -17,7 +17,7 @@ from worldmodel.decoding.rollout import open_decoder
 from worldmodel.evaluation.pixels import imagine
 from worldmodel.load import KIND, PRETRAINED, WorldModel, world_model_from
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
-from worldmodel.video_decoder.judge import RecordedClips, Rows, VideoJudge
+from worldmodel.video_decoder.judge import RecordedClips, ScoreRows, VideoJudge
 from worldmodel.windows import TokenClip
 
 FEWEST = 3  # frames after a prompt: jitter is a second difference over time
@@ -90,7 +90,7 @@ def compare_dreams(
     judge: VideoJudge,
     real: Int[Tensor, "clip time gh gw"],
     dreams: Int[Tensor, "clip time gh gw"],
-) -> Rows:
+) -> ScoreRows:
     """Rows of both decoders on the tokens of the recording and on dreamt ones.
 
     Beside them the recording, and the last frame of the prompt held. The prompt is decoded with
@@ -100,7 +100,7 @@ def compare_dreams(
         judge: of the frames after the prompt.
         real, dreams: prompts included.
     """
-    rows = Rows(judge, "tokens")
+    rows = ScoreRows(judge, "tokens")
     first = real.shape[1] - judge.real.shape[1]
     rows.add("-", "recorded", lambda: judge.real)
     for group, tokens in (("recorded", real), ("dreamt", dreams)):

@@ -141,7 +141,7 @@ class VideoJudge:
         return means | ({"intervals": intervals} if far else {})
 
 
-class Rows:
+class ScoreRows:
     """The table of a judge, and the videos that its rows are of.
 
     Attributes:
@@ -181,7 +181,7 @@ class Rows:
 
 def compare(
     decoder: TokenVideoDecoder, judge: VideoJudge, tokens: Int[Tensor, "clip time gh gw"]
-) -> Rows:
+) -> ScoreRows:
     """Rows of the decoders on the tokens of the recording.
 
     At the rate of the data: the recording itself, the tokenizer's decoder, the video decoder. Of
@@ -191,7 +191,7 @@ def compare(
     Args:
         tokens: of the recording.
     """
-    real, rows = judge.real, Rows(judge)
+    real, rows = judge.real, ScoreRows(judge)
     rows.add("same", "recorded", lambda: real)
     rows.add("same", "tokenizer", lambda: decoder.tokenizer.decode(tokens))
     rows.add("same", "video decoder", lambda: decoder.decode(tokens))
