@@ -60,6 +60,7 @@ class ClipDecoder:
     ) -> None:
         self.tokenizer, self.tokens, self.prompt_steps = tokenizer, tokens, prompt_steps
         self.video, self.first_number = video, first_number
+        self._real: UInt8[Tensor, "clip frame 3 h w"] | None = None
         streams = [tokenizer.drive_decoder() for _ in leads]
         self.streams = [stream for stream in streams if stream is not None]
         self.first_step = int(bool(self.streams))
@@ -78,8 +79,11 @@ class ClipDecoder:
         self.prompt = torch.stack(prompts)
 
     def real(self) -> UInt8[Tensor, "clip frame 3 h w"]:
-        """Frames of the clips, from `first_step` on."""
-        return torch.cat([self.prompt, self.after_prompt(self.tokens[:, self.prompt_steps :])], 1)
+        """Frames of the clips, from `first_step` on; decoded once."""
+        if self._real is None:
+            later = self.after_prompt(self.tokens[:, self.prompt_steps :])
+            self._real = torch.cat([self.prompt, later], 1)
+        return self._real
 
     def after_prompt(
         self, tokens: Int[Tensor, "clip horizon height width"]

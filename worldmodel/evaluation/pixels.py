@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from drives.clips.preprocessing import to_pixels
 from tokenizer.losses.lpips import PerceptualDistance
 from training.watch.clock import now
 from worldmodel.conditioning.text_encoders import Texts
@@ -17,7 +18,7 @@ from worldmodel.decoding import Sampling
 from worldmodel.decoding.rollout import rollout
 from worldmodel.dynamics.base import Dynamics
 from worldmodel.dynamics.text import TextContext
-from worldmodel.evaluation.videos.pixels import against_real
+from worldmodel.evaluation.videos.pixels import against_real, beside_real
 from worldmodel.windows import TokenClip
 
 
@@ -124,6 +125,20 @@ class PixelJudge:
             for name, values in found.items():
                 scores[name].append(values.double().cpu().numpy())
         return {name: np.stack(values) for name, values in scores.items()}
+
+    @torch.no_grad()
+    def whole(
+        self,
+        pred: UInt8[Tensor, "clip horizon 3 h w"],
+        target: UInt8[Tensor, "clip horizon 3 h w"],
+    ) -> dict[str, Float[np.ndarray, " clip"]]:
+        """flicker and sharpness of every clip (`beside_real`); of single frames there are none."""
+        if target.shape[1] < 2:
+            return {}
+        pairs = zip(to_pixels(pred), to_pixels(target), strict=True)
+        found = [beside_real(made, real) for made, real in pairs]
+        names = ("flicker", "sharpness")
+        return {name: np.array([float(one[name]) for one in found]) for name in names}
 
     def compare(
         self,

@@ -23,6 +23,7 @@ from training.loading.spread import spread
 from worldmodel.conditioning.text_encoders import Texts
 from worldmodel.decoding import Sampling
 from worldmodel.evaluation.cards.config import ControlCard, DistanceCard, DriftCard, RolloutCard
+from worldmodel.evaluation.cards.result import VIDEO
 from worldmodel.evaluation.clip_decoder import ClipDecoder, leads_of, places_of
 from worldmodel.evaluation.evidence import Evidence
 from worldmodel.evaluation.floors.predictors import floors
@@ -85,6 +86,8 @@ class JudgedClips:
     """Clips as tokens, their decoder, and the camera's frames.
 
     Attributes:
+        decoder: makes the frames that are shown.
+        own: the tokenizer's own, where a video decoder makes them.
         frames: from `decoder.first_step` on.
         seen: frames of the prompt.
     """
@@ -94,6 +97,12 @@ class JudgedClips:
     decoder: ClipDecoder
     frames: UInt8[Tensor, "clip frame 3 h w"]
     prompt_steps: int
+    own: ClipDecoder | None = None
+
+    @property
+    def decoders(self) -> dict[str, ClipDecoder]:
+        """The tokenizer's own under "", and the video decoder if there is one."""
+        return {"": self.decoder} if self.own is None else {"": self.own, VIDEO: self.decoder}
 
     @property
     def seen(self) -> int:
@@ -109,7 +118,7 @@ class JudgedClips:
         """Frames after the decoded prompt."""
         return torch.cat([self.decoder.prompt, future], dim=1)
 
-    @cached_property
+    @property
     def reconstruction(self) -> UInt8[Tensor, "clip frame 3 h w"]:
         return self.decoder.real()
 
@@ -270,7 +279,9 @@ def clips_of(evidence: Evidence, chosen: Chosen, prompt: int, device: str) -> Ju
     tokenizer = evidence.tokenizer.to(device)
     clip = chosen.clip().to(device)
     leads = leads_of(chosen.windows, chosen.ids)
-    decoder = ClipDecoder(tokenizer, clip.tokens, prompt, leads, evidence.video)
+    own = decoder = ClipDecoder(tokenizer, clip.tokens, prompt, leads)
+    if evidence.video is not None:
+        decoder = ClipDecoder(tokenizer, clip.tokens, prompt, leads, evidence.video)
     by_id = {drive.id: drive for drive in evidence.drives}
     frames = []
     for drive, start in places_of(chosen.windows, chosen.ids):
@@ -280,7 +291,8 @@ def clips_of(evidence: Evidence, chosen: Chosen, prompt: int, device: str) -> Ju
         seen = by_id[drive].frames(first * every, last * every + 1)
         taken = np.stack(list(islice(seen, 0, None, every)))
         frames.append(spec.preprocessing.fit(taken, spec.image_size))
-    return JudgedClips(chosen, clip, decoder, torch.stack(frames).to(device), prompt)
+    pixels, other = torch.stack(frames).to(device), None if own is decoder else own
+    return JudgedClips(chosen, clip, decoder, pixels, prompt, other)
 
 
 def between_ends(windows: TokenWindows, num: int) -> Chosen:

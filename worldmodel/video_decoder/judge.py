@@ -14,11 +14,11 @@ from drives.drive import Drive
 from drives.versions import recording_of
 from tokenizer.load import Tokenizer
 from tokenizer.losses.lpips import PerceptualDistance
-from tokenizer.metrics import flicker, psnr
+from tokenizer.metrics import psnr
 from training.errors import BadInput
 from training.loading.spread import spread
 from training.watch.clock import now
-from worldmodel.evaluation.videos.pixels import flicker_alone, sharpness
+from worldmodel.evaluation.videos.pixels import beside_real, flicker_alone
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
 from worldmodel.video_decoder.distances import VideoDistances
 from worldmodel.video_decoder.motion.matching import motion, warp_error
@@ -120,15 +120,12 @@ class VideoJudge:
         found: dict[str, list[float]] = {}
         for clip, real, (flow, error) in zip(made, self.real, self.motion, strict=True):
             fake, there = clip[which], real[which]
-            pixels, recorded = (to_uint8(x).movedim(1, -1).cpu() for x in (fake, there))
-            wrong, still = flicker(clip, real)
             values = {
+                **beside_real(clip, real),
                 "psnr": psnr(fake, there).mean(),
-                "flicker": wrong,
-                "shimmer": still,
                 "jitter": flicker_alone(to_uint8(clip).movedim(1, -1).cpu()),
                 "warp": warp_error(clip, flow, error <= FOLLOWS),
-                "sharpness": sharpness(pixels).mean() / sharpness(recorded).mean(),
+                "sharpness": beside_real(fake, there)["sharpness"],
             }
             if self.perceptual is not None:
                 values["lpips"] = self.perceptual(fake, there).mean()

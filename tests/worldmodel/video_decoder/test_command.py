@@ -8,13 +8,23 @@ import numpy as np
 import pytest
 import torch
 
+from drives.carracing.config import CarRacingConfig
+from drives.carracing.drives import ACTION_NAMES, make_drive
 from drives.folder import open_folders
+from drives.writing import write_drive
 from tokenizer.load import load_tokenizer
+from training.checkpoints.folder import write_checkpoint
 from training.errors import BadInput
 from worldmodel.env.world import open_world
 from worldmodel.evaluation.clip_decoder import ClipDecoder
 from worldmodel.video_decoder.config import VideoDecodingConfig
-from worldmodel.video_decoder.load import load_video_decoder, video_decoder_for
+from worldmodel.video_decoder.load import (
+    load_video_decoder,
+    manifest_of_decoder,
+    video_decoder_for,
+)
+from worldmodel.video_decoder.networks.config import OnePassDecoderConfig
+from worldmodel.video_decoder.networks.kinds import build_video_decoder
 
 HOW = VideoDecodingConfig(overlap=3)
 TINY = [
@@ -57,6 +67,46 @@ def test_cards_that_show_no_frames_refuse_a_video_decoder(called, capsys) -> Non
     with pytest.raises(SystemExit):
         called("eval", "ckpt=carracing", "card=[teacher_forced,floors]", "video_decoder=none")
     assert "card=teacher_forced, floors shows none of its frames" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_report_shows_rollouts_by_both_decoders(called, tmp_path) -> None:
+    """On the same tokens: rows of either, and what the one gains on the other."""
+    racing = CarRacingConfig(seed=3, num_train=1, num_val=0, num_test=0, seconds=3.0)
+    frames, actions, meta = make_drive(racing, 0)
+    for split in ("train", "test"):
+        told = {**meta, "split": split}
+        write_drive(tmp_path / "drives" / split, frames, actions, ACTION_NAMES, told)
+    config = OnePassDecoderConfig(dim=16, num_layers=1, num_heads=2, patch=8, detail=4)
+    spec = load_tokenizer("carracing").spec(10.0)
+    network = build_video_decoder(config, spec)
+    weights = {f"ema.module.{name}": value for name, value in network.state_dict().items()}
+    write_checkpoint(tmp_path / "video", weights, manifest_of_decoder(config, spec))
+    short = {"version": "short", "num_clips": 1, "prompt_steps": 3, "num_futures": 1}
+    asked = ["ckpt=carracing", "card=rollout", f"data.root={tmp_path}/drives"]
+    asked += [f"cards.rollout.{name}={value}" for name, value in short.items()]
+    video = f"video_decoder={tmp_path}/video"
+    found, asked = {}, [*asked, "cards.rollout.horizon_s=0.4", f"paths.data={tmp_path}/data"]
+    for out, more in (("own", []), ("both", [video])):
+        called("eval", *asked, f"out={tmp_path / out}", *more)
+        found[out] = json.loads((tmp_path / out / "metrics.json").read_text())
+        page = (tmp_path / out / "report.html").read_text()
+        assert ("future 1, video decoder" in page) == (out == "both")
+        assert ("ceiling one step ahead: real tokens, video decoder" in page) == (out == "both")
+    assert "video_decoder" not in found["own"]
+    assert found["both"]["video_decoder"]["checkpoint"] == str(tmp_path / "video")
+    own, both = (found[out]["cards"]["rollout"]["scores"] for out in ("own", "both"))
+    assert {name: both[name] for name in own} == own
+    for system in ("autoregressive", "ceiling_tokenizer", "temporally_teacher_forced"):
+        assert {"psnr", "lpips", "flicker", "sharpness"} <= set(own[system])
+        assert both[f"{system}, video decoder"]["lpips"] != own[system]["lpips"]
+    assert both["ceiling_one_step_ahead, video decoder"] != both["ceiling_tokenizer, video decoder"]
+    gain = both["autoregressive, video decoder"]["lpips"]["value"]
+    gain -= own["autoregressive"]["lpips"]["value"]
+    line = found["both"]["cards"]["rollout"]["lines"][0]
+    assert float(line.split("lpips ")[1].split(",")[0]) == pytest.approx(gain, rel=1e-2)
+    with pytest.raises(SystemExit):  # prompt and horizon fill no window
+        called("eval", *asked, f"out={tmp_path}/no", video, "cards.rollout.horizon_s=0.1")
 
 
 @pytest.mark.slow
@@ -103,27 +153,6 @@ def test_a_run_is_judged_and_makes_the_frames_of_rollouts(composed, fit, called,
     assert frames[0].shape == frames[1].shape
     assert not np.array_equal(*frames)
 
-    card = [
-        "split=test",
-        "card=rollout",
-        "cards.rollout.version=short",
-        "cards.rollout.num_clips=1",
-    ]
-    judged = {}
-    for out, more in (("own", []), ("video", [f"video_decoder={run}"])):
-        folder = f"out={tmp_path}/{out}"
-        settings = [*card, "cards.rollout.prompt_steps=3", "cards.rollout.horizon_s=0.5", folder]
-        called("eval", f"ckpt={model}", *settings, *more)
-        found = json.loads((tmp_path / out / "metrics.json").read_text())
-        judged[out] = found["cards"]["rollout"]["scores"], found.get("video_decoder")
-        said = (tmp_path / out / "report.html").read_text()
-        assert ("real tokens" in said) == (out == "video")
-    assert judged["own"][1] is None
-    assert judged["video"][1]["checkpoint"].startswith(str(run))
-    for system in ("autoregressive", "ceiling_tokenizer", "temporally_teacher_forced"):
-        assert judged["own"][0][system] != judged["video"][0][system]
-    with pytest.raises(SystemExit):  # prompt and horizon fill no window
-        called("eval", f"ckpt={model}", *settings, *more, "cards.rollout.horizon_s=0.1")
     driven = [open_world(str(model), {}, video_decoder=name).dream() for name in (None, str(run))]
     for dream in driven:
         dream.start([open_world(str(model), {}).starts[0]])

@@ -10,7 +10,7 @@ from torch import Tensor
 from tokenizer.compare.fid import load_inception
 from training.pages.wording import counted
 from worldmodel.evaluation.cards.config import DistanceCard
-from worldmodel.evaluation.cards.result import Result
+from worldmodel.evaluation.cards.result import Result, made_by
 from worldmodel.evaluation.pixels import copy_last, imagine
 from worldmodel.evaluation.subject import JudgedModel
 from worldmodel.evaluation.videos import frechet
@@ -46,13 +46,11 @@ def measure(subject: JudgedModel, card: DistanceCard) -> Result:
     clips = subject.clips(prompt, horizon, card.num_clips)
     drawn = (subject.sampling, subject.decoding)
     futures = imagine(subject.network, clips.tokens, prompt, *drawn, texts=subject.texts)
-    imagined = clips.decoder.after_prompt(futures.tokens[:, 0])
-    videos = {
-        REAL: clips.frames[:, clips.seen :],
-        MODEL: imagined,
-        CEILING: clips.reconstruction[:, clips.seen :],
-        COPY: copy_last(clips.frames, clips.seen),
-    }
+    videos = {REAL: clips.frames[:, clips.seen :]}
+    for by, decoder in clips.decoders.items():
+        videos[made_by(MODEL, by)] = decoder.after_prompt(futures.tokens[:, 0])
+        videos[made_by(CEILING, by)] = decoder.real()[:, clips.seen :]
+    videos[COPY] = copy_last(clips.frames, clips.seen)
     shown = {name: _cut(frames, card.clip_frames) for name, frames in videos.items()}
     networks, weights = _networks(subject, card)
     features = {name: features_of(v, networks, clips.drives) for name, v in shown.items()}
@@ -61,7 +59,7 @@ def measure(subject: JudgedModel, card: DistanceCard) -> Result:
     curves: dict[str, Any] = {}
     for kind in card.features:
         real = features[REAL][kind]
-        for name in (MODEL, CEILING, COPY):
+        for name in (system for system in features if system != REAL):
             found = frechet.estimate(real, features[name][kind])
             result.systems.setdefault(name, {})[f"frechet_{kind}"] = found
         first, second = frechet.halves(real)

@@ -12,6 +12,14 @@ from worldmodel.evaluation.intervals import Estimate, mean_over_drives
 Values = npt.NDArray[np.floating[Any]] | Sequence[float]
 
 
+VIDEO = "video decoder"
+
+
+def made_by(system: str, by: str) -> str:
+    """Name of a system whose frames others than the tokenizer's own decoder make; "": that."""
+    return f"{system}, {by}" if by else system
+
+
 @dataclass
 class Result:
     """Scores of one card.

@@ -11,6 +11,7 @@ from tokenizer.metrics import MAX_PSNR_DB
 from training.checkpoints.provenance import provenance_of
 from training.pages.html_page import curves, svg, write_page
 from worldmodel.evaluation.cards.config import CARDS
+from worldmodel.evaluation.cards.result import VIDEO
 from worldmodel.evaluation.provenance.chain import lines
 from worldmodel.evaluation.report.terminal import table_rows
 
@@ -20,6 +21,8 @@ LABELS = {
     "ceiling_tokenizer": "ceiling: the tokenizer's reconstruction",
     "best_of_futures": "world model, the closest of its futures",
     "floor_copy_last": "floor: copy the last prompt frame",
+    f"ceiling_tokenizer, {VIDEO}": f"ceiling: real tokens, {VIDEO}",
+    f"ceiling_one_step_ahead, {VIDEO}": f"ceiling one step ahead: real tokens, {VIDEO}",
 }
 SCORES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "fvd": "FVD", "fid": "FID"}
 # Fields of every card that have a place of their own.
@@ -80,7 +83,8 @@ def _score(name: str) -> str:
 
 def _label(system: str, card: Mapping[str, Any]) -> str:
     floor = "floor: " if system in card.get("floors", ()) else ""
-    return LABELS.get(system, floor + system.replace("_", " "))
+    name, comma, by = system.partition(", ")
+    return LABELS.get(system) or LABELS.get(name, floor + name.replace("_", " ")) + comma + by
 
 
 def _charts(card: Mapping[str, Any]) -> list[Markup]:
@@ -137,7 +141,7 @@ def _identical(card: Mapping[str, Any]) -> list[str]:
         return []
     total = card["clips"]["num"] * card["num_frames"]
     return [
-        f"{LABELS[name]}: {count} of {total}"
+        f"{_label(name, card)}: {count} of {total}"
         for name, count in card["num_identical"].items()
         if count
     ]

@@ -8,9 +8,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from drives.clips.preprocessing import to_pixels
+from drives.clips.preprocessing import to_pixels, to_uint8
 from tokenizer.losses.lpips import PerceptualDistance
-from tokenizer.metrics import psnr, ssim
+from tokenizer.metrics import flicker, psnr, ssim
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -30,6 +30,20 @@ def against_real(
         device = next(perceptual.network.parameters()).device
         scores["lpips"] = perceptual(a.to(device), b.to(device)).cpu()
     return scores
+
+
+def beside_real(
+    pred: Float[Tensor, "time 3 h w"], real: Float[Tensor, "time 3 h w"]
+) -> dict[str, Float[Tensor, ""]]:
+    """Scores of a whole video in [-1, 1] beside the real one.
+
+    Returns:
+        flicker (wrong change from frame to frame) and shimmer (change where the real video stands
+        still), in 8-bit levels, and sharpness as a multiple of the real video's.
+    """
+    wrong, still = flicker(pred, real)
+    fake, there = (sharpness(to_uint8(x).movedim(1, -1).cpu()).mean() for x in (pred, real))
+    return {"flicker": wrong, "shimmer": still, "sharpness": fake / there}
 
 
 def luma(frames: UInt8[Tensor, "*n h w 3"]) -> Float[Tensor, "*n h w"]:
