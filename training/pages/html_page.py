@@ -56,6 +56,9 @@ def shown(value: Any, form: str = ".4g") -> str:
     return f"{value:{form}}" if isinstance(value, float) else str(value)
 
 
+WIDE = 36  # letters of a legend
+
+
 def curves(
     title: str,
     xlabel: str,
@@ -78,7 +81,8 @@ def curves(
             axes.fill_between(at, low, high, color=line.get_color(), alpha=0.15, lw=0)
     axes.set(title=as_drawn(title), xlabel=as_drawn(xlabel))
     if len(lines) > 1:
-        chart.legend(fontsize=6, loc="outside lower center", ncols=2)
+        wide = max(map(len, lines)) > WIDE  # two such columns are wider than the chart
+        chart.legend(fontsize=6, loc="outside lower center", ncols=1 if wide else 2)
     return svg(chart)
 
 
