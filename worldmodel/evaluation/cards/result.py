@@ -11,7 +11,6 @@ from worldmodel.evaluation.intervals import Estimate, mean_over_drives
 
 Values = npt.NDArray[np.floating[Any]] | Sequence[float]
 
-
 VIDEO = "video decoder"
 
 

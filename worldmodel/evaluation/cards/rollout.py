@@ -134,10 +134,8 @@ def _write_videos(
     shown = [(caption, pixels[:SHOWN]) for caption, pixels in panels]
     fps, out = subject.model.spec.fps, subject.out
     write_strip(out, "rollouts", shown, clips.seen, fps)
-    best = made[len(clips.decoders) - 1][
-        1
-    ]  # the first future, by the video decoder if there is one
-    write_comic(out, "comic", best[:SHOWN], shown[0][1], clips.seen, fps)
+    first = dict(made)[made_by("future 1", list(clips.decoders)[-1])]
+    write_comic(out, "comic", first[:SHOWN], shown[0][1], clips.seen, fps)
     most = math.log2(subject.model.spec.vocab_size)
     bits = nats_of_cells(subject.network, clips.tokens, subject.texts) / math.log(2)
     by_frame = bits[:, clips.decoder.first_step :].repeat_interleave(
