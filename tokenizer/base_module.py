@@ -12,7 +12,6 @@ from tokenizer.metrics import CodebookStats
 from tokenizer.networks.base import TokenNetwork
 from tokenizer.networks.kinds import NetworkConfig, build_network
 from training.checkpoints.sharded import shard
-from training.checkpoints.starting import take_weights
 from training.config import AdamWConfig
 from training.module import TrainedModule
 from training.optimization.recompute import Layers
@@ -46,8 +45,7 @@ class TokenizerBase(TrainedModule):
     def begin_from(self, path: str) -> Mapping[str, Any]:
         """As `TrainedModule.begin_from`; a discriminator is new."""
         other = load_tokenizer(path)
-        take_weights(self.autoencoder, other.network, path)
-        self.ema.module.load_state_dict(self.autoencoder.state_dict())
+        self.take(self.autoencoder, other.network, path)
         return other.manifest
 
     def configure_model(self) -> None:

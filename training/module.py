@@ -1,6 +1,6 @@
 """Base of our Lightning modules: guard, clipping, EMA, manifest."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning as L
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from training.checkpoints.folder import MANIFEST_KEY
+from training.checkpoints.starting import take_weights
 from training.config import AdamWConfig
 from training.errors import BadInput
 from training.optimization.averaging import average_, grown
@@ -74,6 +75,14 @@ class TrainedModule(L.LightningModule):
             BadInput: it cannot be opened, does not fit, or this kind begins from no other weights.
         """
         raise BadInput(f"init_from={path}: {type(self).__name__} takes no weights; leave it out")
+
+    def take(
+        self, network: nn.Module, other: nn.Module, where: str, anew: Sequence[str] = ()
+    ) -> None:
+        """As `take_weights`, for `network` and its average."""
+        take_weights(network, other, where, anew)
+        if self.ema is not None:
+            self.ema.module.load_state_dict(network.state_dict())
 
     def speed_up(self, compile: bool, recompute: bool) -> None:
         """Compile the layers that learn in place, and recompute their activations."""

@@ -214,11 +214,10 @@ def open_run(cfg: DictConfig, to_train: bool = True) -> Run:
     _check_processes(cfg)
     if to_train and not launched_rank():
         refuse_held(folder, TRAINS)
-    begins = cfg.init_from
-    if begins and os.sep in begins and not Path(begins).exists() and not _newest(folder):
+    newest, begins = _newest(folder), cfg.init_from
+    if newest is None and begins and os.sep in begins and not Path(begins).exists():
         raise BadInput(f"init_from={begins}: no such run or checkpoint")
     check_settings(cfg)
-    newest = _newest(folder)
     if cfg.ckpt == "auto":
         resume = find_checkpoint(folder, resume=True) if newest else None
     else:

@@ -10,7 +10,6 @@ from torch.nn.utils import parametrize
 
 from drives.tokens.store import TokenSpec
 from training.checkpoints.sharded import shard
-from training.checkpoints.starting import take_weights
 from training.config import AdamWConfig
 from training.errors import BadInput
 from training.module import NetworkModule
@@ -92,7 +91,7 @@ class WorldModelModule(NetworkModule):
         other = load_world_model(path)
         names = tuple(self.manifest["action_names"])
         anew = () if other.action_names == names else ("action.",)
-        take_weights(self.network, other.network, path, anew)
+        self.take(self.network, other.network, path, anew)
         if anew:
             print(
                 f"note: init_from={path}: reads actions {list(other.action_names)}, this data has "

@@ -85,7 +85,7 @@ class WinogradConv2d(nn.Module):
         if self.panels is None:
             self.panels = self.weight.unflatten(2, (-1, WIDE)).transpose(1, 2).contiguous()
         out, threads = x.new_empty(count, height, width, many), torch.get_num_threads()
-        room = x.new_zeros(threads, SEEN**2 * SPAN * (channels + many))
+        room = x.new_empty(threads, SEEN**2 * SPAN * (channels + many))
         tensors = pixels, self.panels, self.bias, out, room
         numbers = count, height, width, channels, many, threads
         library.winograd(Convolved(*(tensor.data_ptr() for tensor in tensors), *numbers))

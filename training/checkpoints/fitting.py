@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from training.errors import BadInput, first_line
 
 Network = TypeVar("Network", bound=nn.Module)
+Shape = tuple[int, ...]
+Shapes = dict[str, Shape]
 # Exceptions of torch and arithmetic for impossible sizes: the values are untrusted.
 IMPOSSIBLE = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
@@ -28,18 +30,29 @@ def fitted(build: Callable[[], Network], weights: Mapping[str, Tensor], path: Pa
     """
     try:
         with torch.device("meta"):
-            needed = {name: tuple(value.shape) for name, value in build().state_dict().items()}
+            needed = shapes(build().state_dict())
     except IMPOSSIBLE as error:
         raise BadInput(
             f"{path}: no network can be built as its manifest says ({first_line(error)})"
         ) from error
-    there = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in sorted(needed.keys() | there.keys()):
-        if needed.get(name) != there.get(name):
-            raise BadInput(
-                f"{path}: the weights do not fit its manifest ({name} is {there.get(name)}, the "
-                f"network has {needed.get(name)})"
-            )
+    if (unlike := first_unlike(shapes(weights), needed)) is not None:
+        name, there, here = unlike
+        raise BadInput(
+            f"{path}: the weights do not fit its manifest ({name} is {there}, the network has "
+            f"{here})"
+        )
     network = build()
     network.load_state_dict(weights)
     return network
+
+
+def shapes(weights: Mapping[str, Tensor]) -> Shapes:
+    return {name: tuple(value.shape) for name, value in weights.items()}
+
+
+def first_unlike(ours: Shapes, theirs: Shapes) -> tuple[str, Shape | None, Shape | None] | None:
+    """The first name whose shapes differ, and both; None of one that is absent."""
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            return name, ours.get(name), theirs.get(name)
+    return None

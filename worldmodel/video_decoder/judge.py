@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,7 @@ class ScoreRows:
         self.rows: list[dict[str, Any]] = []
         self.videos = {"recorded": judge.real}
 
-    @property
+    @cached_property
     def distances(self) -> dict[str, Any]:
         """As of `VideoDistances.facts`; empty where the judge has none."""
         return {} if self.judge.distances is None else self.judge.distances.facts()

@@ -18,7 +18,6 @@ from tokenizer.losses.adversary import Adversary
 from tokenizer.losses.lpips import load_lpips
 from tokenizer.metrics import psnr
 from training.checkpoints.sharded import shard
-from training.checkpoints.starting import take_weights
 from training.config import AdamWConfig
 from training.module import NetworkModule
 from training.watch.throughput import Work
@@ -103,9 +102,7 @@ class VideoDecoderModule(NetworkModule):
     def begin_from(self, path: str) -> Mapping[str, Any]:
         """As `TrainedModule.begin_from`; of the same tokenizer."""
         other = load_video_decoder(path, *self._opened)
-        take_weights(self.network, other.network, path)
-        assert self.ema is not None
-        self.ema.module.load_state_dict(self.network.state_dict())
+        self.take(self.network, other.network, path)
         return other.manifest
 
     def prepared(
