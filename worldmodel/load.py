@@ -136,13 +136,16 @@ def current_name(config: DynamicsConfig, name: str) -> str:
     return RENAMED.get(type(config), {}).get(module, module) + dot + rest
 
 
-def load_world_model(path: str | Path) -> WorldModel:
+def load_world_model(path: str | Path, setting: str = "ckpt") -> WorldModel:
     """Open a shipped model, a run folder (its newest whole checkpoint) or a checkpoint folder.
+
+    Args:
+        setting: what names it, for messages.
 
     Raises:
         BadInput: not there, damaged, of another schema or of another kind.
     """
-    return world_model_from(open_checkpoint(named(path, PRETRAINED, "ckpt"), KIND))
+    return world_model_from(open_checkpoint(named(path, PRETRAINED, setting), KIND))
 
 
 def world_model_from(opened: OpenedCheckpoint) -> WorldModel:

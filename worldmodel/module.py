@@ -88,7 +88,7 @@ class WorldModelModule(NetworkModule):
 
     def begin_from(self, path: str) -> Mapping[str, Any]:
         """As `TrainedModule.begin_from`; for other action columns, what reads actions is new."""
-        other = load_world_model(path)
+        other = load_world_model(path, "init_from")
         names = tuple(self.manifest["action_names"])
         anew = () if other.action_names == names else ("action.",)
         self.take(self.network, other.network, path, anew)

@@ -68,7 +68,8 @@ class ClipDecoder:
             if video is None:
                 self.prompt = decode_grids(tokenizer, tokens[:, :prompt_steps])
             else:
-                self.prompt = self._by_video(tokens)[:, :prompt_steps]
+                self._real = self._by_video(tokens)
+                self.prompt = self._real[:, :prompt_steps]
             return
         prompts = []
         for stream, lead, clip in zip(self.streams, leads, tokens, strict=True):

@@ -8,14 +8,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from drives.video.rate import same_rate
-from training.checkpoints.folder import open_checkpoint
-from training.checkpoints.shipped import named
 from training.errors import BadInput
 from worldmodel.decoding import Sampling
 from worldmodel.decoding.occupancy import ONE_FRAME
 from worldmodel.decoding.rollout import open_decoder
 from worldmodel.evaluation.pixels import imagine
-from worldmodel.load import KIND, PRETRAINED, WorldModel, world_model_from
+from worldmodel.load import WorldModel, load_world_model
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
 from worldmodel.video_decoder.judge import RecordedClips, ScoreRows, VideoJudge
 from worldmodel.windows import TokenClip
@@ -33,7 +31,7 @@ def open_dreamer(name: str, decoder: TokenVideoDecoder) -> WorldModel:
         BadInput: as `load_world_model`; it predicts no video, or its tokens are of another
             tokenizer or rate.
     """
-    model = world_model_from(open_checkpoint(named(name, PRETRAINED, "world_model"), KIND))
+    model = load_world_model(name, "world_model")
     spec, tokenizer = model.spec, decoder.opened
     if model.network.state_steps:
         raise BadInput(f"world_model={name}: {ONE_FRAME}")
