@@ -21,6 +21,7 @@ def test_a_part_measures_rows_at_toy_size(part: str) -> None:
     assert sum(isinstance(row, Row) for row in rows) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fails for want of a GPU")
 def test_a_part_that_fails_is_a_row(tmp_path: Path) -> None:
     assert main(["--rows", "limits", "--out", str(tmp_path / "table.md")]) == 0

@@ -27,8 +27,13 @@ TOKENIZER = (
     "model.loss.discriminator_norm=group",
     "trainer.precision=32-true",
 )
-RECIPES = [("gpt_tiny", WORLD), ("tokenizer_tiny", TOKENIZER)]
-BOTH = pytest.mark.parametrize(("recipe", "cut"), RECIPES, ids=["gpt", "tokenizer"])
+BOTH = pytest.mark.parametrize(
+    ("recipe", "cut"),
+    [
+        pytest.param("gpt_tiny", WORLD, id="gpt"),
+        pytest.param("tokenizer_tiny", TOKENIZER, id="tokenizer", marks=pytest.mark.slow),
+    ],
+)
 
 
 def weights(run):

@@ -43,6 +43,7 @@ def run(size: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("unshare"), reason="no unshare on this system")
 def test_a_small_shared_memory_is_named():
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:

@@ -37,7 +37,7 @@ def same(a, b):
     return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_three_runs_in_a_row_see_what_one_run_sees(workers, composed, fit, tmp_path):
     """A loader without a length loses a batch per resume; with workers an old shuffle replays.
 

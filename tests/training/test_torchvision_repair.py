@@ -27,7 +27,13 @@ def fake_torchvision(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("code", ["import training; import lightning", "import tokenizer, lpips"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("import training; import lightning", marks=pytest.mark.slow),
+        "import tokenizer, lpips",
+    ],
+)
 def test_real_imports_work(code: str) -> None:
     done = python(f"{code}; import torchvision; torchvision.models.resnet18; print('fine')")
     assert done.returncode == 0, done.stderr
@@ -75,6 +81,7 @@ def test_missing_operators_are_declared_and_the_import_starts_afresh(
     assert done.stdout == "part\npart\ntorchvision.qnms.default\n", done.stderr
 
 
+@pytest.mark.slow
 def test_the_repaired_operator_still_refuses_to_compute() -> None:
     code = (
         "import training, torchvision, torch\n"

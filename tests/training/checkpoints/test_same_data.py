@@ -49,6 +49,7 @@ def on_drives(composed, tmp_path):
     return config
 
 
+@pytest.mark.slow
 def test_a_run_whose_drive_is_gone_refuses_and_a_moved_folder_goes_on(
     on_drives, drives, fit, tmp_path, capsys
 ):

@@ -176,6 +176,7 @@ def test_what_excludes_each_other_is_refused(composed):
         strategy(composed("gpt_tiny", "trainer=fsdp", "checkpoints.background=true"), None)
 
 
+@pytest.mark.slow
 def test_another_global_batch_is_another_run(composed, fit, tmp_path):
     cut = (
         "+debug=fast",

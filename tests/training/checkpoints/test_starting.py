@@ -77,6 +77,7 @@ def test_the_shipped_world_model_goes_on(composed, capsys):
     assert other.action[0].weight.shape[1] == 2
 
 
+@pytest.mark.slow
 def test_another_shape_is_refused_with_the_settings_to_give(composed, tmp_path):
     words = ("init_from=carracing", "model.network.num_layers=3", "model.network.look_back=0")
     settings = r"model\.network\.num_layers=4 model\.network\.look_back=3$"

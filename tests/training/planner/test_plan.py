@@ -65,8 +65,8 @@ SLOW = pytest.mark.slow
     ("experiment", "extra"),
     [
         ("gpt_tiny", []),
-        ("tokenizer_tiny", []),
-        ("masked_tiny", []),
+        pytest.param("tokenizer_tiny", [], marks=SLOW),
+        pytest.param("masked_tiny", [], marks=SLOW),
         ("musik_tiny", []),
         pytest.param("tokenizer_tiny", ["checkpoint_activations=true"], marks=SLOW),
         pytest.param("tokenizer_tiny", ["trainer.accumulate_grad_batches=2"], marks=SLOW),
@@ -118,6 +118,7 @@ def test_every_part_is_counted_as_what_it_is(composed):
     assert option.parts[AVERAGE] == 0
 
 
+@pytest.mark.slow
 def test_what_joins_late_is_planned_for(composed):
     costs = []
     for start in (10, 10**9):  # of 3,000 steps
@@ -136,6 +137,7 @@ def test_counted_flops_are_those_of_the_formula(composed):
     assert cost.flops == pytest.approx(cost.work.flops, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["gpt_tiny", "tokenizer_tiny"])
 def test_checkpointing_costs_compute_and_saves_memory(experiment, composed):
     options = []
@@ -151,6 +153,7 @@ def test_checkpointing_costs_compute_and_saves_memory(experiment, composed):
     assert on.seconds > off.seconds
 
 
+@pytest.mark.slow
 def test_a_small_device_gets_the_same_batch_in_pieces(composed):
     cfg = composed("gpt_tiny", *SHALLOW, "data.batch_size=12", "trainer.devices=2")
     roomy = planner_for(cfg, 1e12, count=2)
@@ -174,6 +177,7 @@ def test_a_small_device_gets_the_same_batch_in_pieces(composed):
     assert followed.option(followed.asked).bytes == proposed.bytes
 
 
+@pytest.mark.slow
 def test_checkpointing_is_proposed_only_where_nothing_else_fits(composed):
     cfg = composed("gpt_tiny", *SHALLOW, "data.batch_size=1")
     asked = planner_for(cfg, 1e12)
@@ -186,6 +190,7 @@ def test_checkpointing_is_proposed_only_where_nothing_else_fits(composed):
     assert hopeless.best(hopeless.option(hopeless.asked)) is None
 
 
+@pytest.mark.slow
 def test_half_precision_is_proposed_where_the_device_computes_in_it(composed):
     cfg = composed("gpt_tiny", *SMALL["gpt_tiny"], "trainer.precision=32-true")
     fast = {FULL: 1e9, HALF: 2e9}  # slow enough for compute to matter more than launches
@@ -199,6 +204,7 @@ def test_half_precision_is_proposed_where_the_device_computes_in_it(composed):
     assert planner.overrides(proposed.settings) == ["trainer.precision=bf16-mixed"]
 
 
+@pytest.mark.slow
 def test_sharding_divides_what_belongs_to_parameters(composed):
     words = [*SMALL["gpt_tiny"], "trainer.strategy=fsdp"]
     whole = planner_for(composed("gpt_tiny", *words), 1e12)
@@ -250,6 +256,7 @@ def test_the_command_prints_the_plan_and_writes_nothing(tmp_path, monkeypatch, c
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_share_of_the_peak_sets_the_hours(composed):
     words = [*SMALL["gpt_tiny"], "plan_device=3090", "data.batch_size=512"]
     slow, fast = (plan(composed("gpt_tiny", *words, f"plan_mfu={m}")) for m in (0.1, 0.2))

@@ -32,6 +32,7 @@ def test_the_unit_of_x_is_that_of_a():
     assert (fit.a * 1e6, fit.b, fit.c) == pytest.approx((A, B, C), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     """90 % of 60: 54 expected; fewer than 46 would happen by chance once in a thousand times."""
     inside = {"band": 0, "c": 0, "b": 0}

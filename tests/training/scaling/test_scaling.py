@@ -149,6 +149,7 @@ def test_a_run_stopped_before_its_end_is_no_point(ladder_file, runs, capsys):
     assert "the same command continues" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_prediction_is_never_made_from_other_points_again(ladder_file, runs):
     ladder = read_ladder(ladder_file())
     scaling.climb(ladder)
@@ -171,6 +172,7 @@ def test_a_run_that_has_begun_cannot_be_predicted(ladder_file, runs):
     assert not (runs.folder / "prediction.json").exists()
 
 
+@pytest.mark.slow
 def test_a_prediction_younger_than_its_run_is_not_scored(ladder_file, runs):
     ladder = read_ladder(ladder_file())
     scaling.climb(ladder)
@@ -196,6 +198,7 @@ def test_a_folder_with_another_run_is_refused(ladder_file, runs, key, value, wor
         scaling.climb(ladder)
 
 
+@pytest.mark.slow
 def test_settings_of_the_command_line_win_in_every_rung(ladder_file):
     ladder = read_ladder(ladder_file(), ["optimizer.lr=5e-4", "trainer.max_steps=3"])
     for rung in (*ladder.rungs, *ladder.predict):
@@ -264,9 +267,15 @@ def test_a_bad_ladder_ends_with_one_message_and_writes_nothing(
     assert [p.name for p in tmp_path.iterdir()] == (["ladder.yaml"] if text is not None else [])
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs/ladder").glob("*.yaml")), ids=str)
-def test_every_shipped_ladder_composes_and_grows(file):
-    ladder = read_ladder(file)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "quick" else pytest.param(name, marks=pytest.mark.slow)
+        for name in sorted(file.stem for file in (ROOT / "configs/ladder").glob("*.yaml"))
+    ],
+)
+def test_every_shipped_ladder_composes_and_grows(name):
+    ladder = read_ladder(ROOT / f"configs/ladder/{name}.yaml")
     assert len({r.name for r in ladder.rungs}) >= 4
     dims = [ladder.compose(r).model.network.dim for r in (*ladder.rungs, *ladder.predict)]
     assert dims == sorted(dims)

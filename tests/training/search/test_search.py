@@ -75,6 +75,7 @@ def test_a_direction_is_followed(trained, tmp_path):
     assert found.study.best_value == max(t.value for t in found.study.trials)
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_tries_what_an_uninterrupted_one_does(trained, tmp_path, monkeypatch):
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
@@ -107,6 +108,7 @@ def test_an_interrupted_search_tries_what_an_uninterrupted_one_does(trained, tmp
     assert trained == whole
 
 
+@pytest.mark.slow
 def test_another_search_in_the_folder_and_a_second_process_are_refused(trained, tmp_path):
     searched(tmp_path)
     with pytest.raises(BadInput, match="holds a search with metric=val/loss"):
@@ -122,6 +124,7 @@ def test_another_search_in_the_folder_and_a_second_process_are_refused(trained, 
         pass
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_told_and_three_in_a_row_end_the_search(tmp_path, monkeypatch):
     def train(cfg, trial, metric):
         if trial.number != 1:

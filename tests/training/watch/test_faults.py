@@ -199,6 +199,7 @@ def test_by_default_an_unreadable_sample_stops(tmp_path):
         batches(Numbers(), policy="ignore")
 
 
+@pytest.mark.slow
 def test_a_dead_worker_is_named_or_started_anew_without_losing_a_sample(tmp_path):
     whole, _ = batches(Numbers())
     with pytest.raises(TrainingFault, match=r"worker died after \d+ samples"):

@@ -53,6 +53,7 @@ def test_every_row_says_what_is_learnt_how_fast_and_from_where(composed, fit):
     assert status["metrics"]["val/loss"] == rows[-1]["val/loss"]
 
 
+@pytest.mark.slow
 def test_the_saved_workspace_shows_only_what_is_logged(composed, fit, tmp_path):
     logged = {"train/skipped_steps", "rollout/clips", "rollout/reconstructions"}
     cuts = {
@@ -159,6 +160,7 @@ def test_without_tensorboard_the_entry_says_what_to_install(composed, monkeypatc
         check_settings(composed("gpt_tiny", "logger=tensorboard"))
 
 
+@pytest.mark.slow
 def test_a_loader_that_is_slow_is_seen_in_the_data_wait(composed, fit, monkeypatch):
     from worldmodel.windows import TokenWindows
 

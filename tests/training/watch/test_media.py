@@ -28,6 +28,7 @@ def full_disk(small_disk):
     return small_disk
 
 
+@pytest.mark.slow
 def test_rollouts_of_short_drives_on_a_full_disk_do_not_end_the_run(
     composed, fit, full_disk, monkeypatch, capsys
 ):

@@ -41,6 +41,7 @@ def written(folder, last):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_offline_files_hold_all_that_a_run_logged(composed, fit, offline, tmp_path):
     """Read back with no wandb between: every row of metrics.jsonl, config, media, one run id."""
     files = []
