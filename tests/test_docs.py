@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from published_files import gpt2m_files
+from warm_python import warm_python
 
 from training.sweeps.snapshot import PACKAGES
 
@@ -92,8 +93,10 @@ SHORT = {
 LEFT_OUT = r"^(make |python3 -m venv|pip install|python -m pytest|python -m benchmarks)"
 
 
-def blocks(page: str) -> list[str]:
-    return re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(), flags=re.S)
+def commands_of(page: str) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(), flags=re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and not re.match(LEFT_OUT, line)]
 
 
 def shortened(line: str, folder: Path) -> str:
@@ -117,23 +120,25 @@ def shortened(line: str, folder: Path) -> str:
     return line
 
 
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    with warm_python(tmp_path_factory.mktemp("python")) as folder:
+        yield folder
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("page", PAGES)
-def test_the_commands_of_a_page_run(page, tmp_path, shared):
-    lines = "\n".join(blocks(page)).replace("\\\n", " ").splitlines()
-    commands = [line for line in lines if line.strip() and not re.match(LEFT_OUT, line)]
-    if not commands:
-        pytest.skip(f"{page} has no commands")
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)])
+def test_the_commands_of_a_page_run(page, python, tmp_path, shared):
     for name in ("train.py", "eval.py", *PACKAGES):
         (tmp_path / name).symlink_to(ROOT / name)
     environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{python}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "DASHCAST_SHARED": str(shared),
         "WANDB_MODE": "disabled",
         "PYTHONPATH": str(tmp_path),
     }
-    for command in commands:
+    for command in commands_of(page):
         result = subprocess.run(
             ["bash", "-ec", shortened(command, tmp_path)],
             cwd=tmp_path,
