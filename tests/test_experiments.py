@@ -242,13 +242,23 @@ def test_one_batch_is_learnt_by_heart(composed, fit):
     assert losses[-1] < 0.1 * losses[0]
 
 
-FAST = ("gpt_tiny", "musik_tiny")
-
-
-@pytest.mark.parametrize(
-    "experiment",
-    [e if e in FAST else pytest.param(e, marks=pytest.mark.slow) for e in EXPERIMENTS],
+SLOW = pytest.mark.slow
+RESUMED = (  # a run of each kind, of what its steps keep; others differ from one of them in sizes
+    "gpt_tiny",
+    "musik_tiny",
+    pytest.param("gpt_pose_tiny", marks=SLOW),
+    pytest.param("masked_tiny", marks=SLOW),
+    pytest.param("whole_inner_tiny", marks=SLOW),
+    pytest.param("occupancy_tiny", marks=SLOW),
+    pytest.param("tokenizer_tiny", marks=SLOW),
+    pytest.param("tokenizer_tiny_vq", marks=SLOW),
+    pytest.param("tokenizer_video_tiny", marks=SLOW),
+    pytest.param("video_decoder_tiny", marks=SLOW),
+    pytest.param("vqkd_vits16", marks=SLOW),
 )
+
+
+@pytest.mark.parametrize("experiment", RESUMED)
 def test_a_resumed_run_equals_the_one_left_alone_bit_for_bit(experiment, composed, fit):
     """Checkpoints fall on validations, and one of those is cut off."""
     cut = [*cut_of(experiment), "checkpoints.every_steps=3", "checkpoints.keep=9"]
