@@ -65,6 +65,14 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 os.environ["WANDB_MODE"] = "disabled"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each process takes tests that follow one another, so a module's fixtures are made once."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder with real drives and published parity numbers; the test skips where it is absent."""
