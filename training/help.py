@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from textwrap import fill
@@ -144,15 +145,20 @@ def sized(overrides: Sequence[str]) -> list[str]:
     asked = [i for i, word in enumerate(overrides) if word.startswith("+debug=")]
     if not asked or any("debug/sizes=" in word for word in overrides):
         return list(overrides)
-    kind = [word for word in overrides if re.match(r"\+?(experiment|stage|model)=", word)]
+    model = _model_of(*(w for w in overrides if re.match(r"\+?(experiment|stage|model)=", w)))
+    before = [f"+debug/sizes={model}"] if model in options_of("debug/sizes") else []
+    return [*overrides[: asked[0]], *before, *overrides[asked[0] :]]
+
+
+@cache
+def _model_of(*overrides: str) -> str:
+    """The option of `model` that these overrides choose; "" where they cannot be composed."""
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         try:
-            choices = hydra.compose("train", kind, return_hydra_config=True).hydra.runtime.choices
+            choices = hydra.compose("train", [*overrides], return_hydra_config=True)
         except HydraException:  # said where all of them are composed
-            return list(overrides)
-    sizes = [choices.model] if choices.model in options_of("debug/sizes") else []
-    before = [f"+debug/sizes={size}" for size in sizes]
-    return [*overrides[: asked[0]], *before, *overrides[asked[0] :]]
+            return ""
+    return str(choices.hydra.runtime.choices.model)
 
 
 def options_of(group: str) -> list[str]:

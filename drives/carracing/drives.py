@@ -40,6 +40,8 @@ from training.disk.records import read_json
 from training.errors import BadInput
 from training.loading.pools import process_pool, usable_cores
 
+# Frames that one process simulates in the seconds that starting another takes.
+WORTH_A_PROCESS = 1500
 VERSION = 1  # raise it with every change of a drive; old drives are then refused
 ACTION_NAMES = ("steering", "throttle", "brake", "speed_mps", "yaw_rate_rad_s")
 OUTCOMES_OF = {"rewards": (REWARD,), "off_road": (OFF_ROAD, DONE)}  # by what asks for them
@@ -117,7 +119,8 @@ def make_drives(root: Path, config: CarRacingConfig, num_workers: int | None = N
     and is written last. Drives that differ from it are named and made again.
 
     Args:
-        num_workers: processes; None: one per usable core; 0 or 1: this process.
+        num_workers: processes; 0 or 1: this process; None: one per usable core, of those that have
+            enough to do.
 
     Raises:
         BadInput: `root` holds drives of another config or version, or of someone else.
@@ -153,7 +156,9 @@ def _write_all(
     root: Path, config: CarRacingConfig, indices: list[int], num_workers: int | None
 ) -> Iterator[None]:
     """Make drives, yielding once for each that is finished."""
-    num_workers = min(len(usable_cores()) if num_workers is None else num_workers, len(indices))
+    if num_workers is None:
+        num_workers = min(len(usable_cores()), len(indices) * config.num_frames // WORTH_A_PROCESS)
+    num_workers = min(num_workers, len(indices))
     if num_workers <= 1:
         for index in indices:
             _write(root, config, index)
