@@ -69,7 +69,7 @@ def drives(tmp_path_factory) -> Path:
 Case = tuple[list[str], Callable[[Path], object], Callable[[Path], object]]
 
 
-@pytest.fixture(params=["importer", "carracing", "encode"])
+@pytest.fixture
 def case(request, recordings, drives, tmp_path) -> Case:
     """A command, whether it has begun to write into a folder, and a check of the folder."""
     if request.param == "importer":
@@ -120,12 +120,21 @@ def killed_and_started_again(case: Case, after_s: float, out: Path) -> None:
     assert [p.name for p in out.iterdir() if "partial" in p.name] == []
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param("carracing", marks=pytest.mark.slow),
+        pytest.param("importer", marks=pytest.mark.attack),
+        pytest.param("encode", marks=pytest.mark.attack),
+    ],
+    indirect=True,
+)
 def test_the_same_command_at_once_does_all_of_the_work(case, tmp_path):
     killed_and_started_again(case, 0.05, tmp_path / "out")
 
 
 @pytest.mark.attack
+@pytest.mark.parametrize("case", ["carracing", "importer", "encode"], indirect=True)
 @pytest.mark.parametrize("moment", range(RANDOM_KILLS))
 def test_killed_at_a_random_moment(case, tmp_path, moment):
     seed = random.SystemRandom().randrange(10**6)

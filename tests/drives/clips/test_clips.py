@@ -1,7 +1,9 @@
 """Clips: the same pixels and the same order from a cache and straight from the videos."""
 
 import os
+import pickle
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from drives.sources import DriveSource
 from drives.writing import write_drive
 from training.checkpoints.folder import newest_first, read_weights
 from training.errors import BadInput, CorruptSample
+from training.run import build_data
 
 CUT = (
     "+debug=fast",
@@ -37,7 +40,8 @@ def drives(tmp_path):
 
 
 def test_frames_from_the_video_are_those_of_the_cache(drives, tmp_path):
-    cache, videos = FrameCache(tmp_path / "cache", (16, 32)), VideoFrames((16, 32))
+    cache = FrameCache(tmp_path / "cache", (16, 32))
+    videos = pickle.loads(pickle.dumps(VideoFrames((16, 32))))  # as a worker gets it
     for drive in drives:
         cache._decode(drive)  # without the processes that `prepare` starts
         cached, decoded = cache.open(drive), videos.open(drive)
@@ -96,14 +100,17 @@ def test_a_video_that_changed_under_its_name_is_decoded_again(drives, tmp_path):
     assert (cache.open(changed) != before).any()
 
 
-def test_a_run_on_videos_equals_the_one_on_the_cache_and_writes_no_frames(composed, fit, tmp_path):
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_on_videos_equals_the_one_on_the_cache_and_writes_no_frames(
+    num_workers, composed, fit, tmp_path
+):
     weights, orders = [], []
     for frames in ("cache", "video"):
         cfg = composed("tokenizer_tiny", *CUT, f"data.frames={frames}", f"run={tmp_path}/{frames}")
         if frames == "video":
             cfg.data.root = str(instantiate(cfg.data.source).folder.resolve())
             cfg.data.source.cache = str(tmp_path / "none")
-            cfg.data.num_workers = 2
+            cfg.data.num_workers = num_workers
         _, run, trainer = fit(cfg)
         weights.append(read_weights(newest_first(run.folder)[0]))
         orders.append(trainer.train_dataloader.order.samples_consumed)
@@ -126,16 +133,19 @@ def test_a_damaged_frame_is_a_corrupt_sample_with_its_name(drives, tmp_path):
         ClipDataModule(DriveSource(str(tmp_path)), (16, 32), frames="disk")
 
 
-def test_balanced_training_draws_other_clips(composed, fit, tmp_path):
+def test_balanced_training_draws_other_clips(composed):
     ids = {}
+    alone = SimpleNamespace(is_global_zero=True, global_rank=0, world_size=1, max_steps=1)
+    alone.lightning_module = SimpleNamespace(accumulate=1)
     for name, extra in {
         "plain": [],
         "zero": ["data.balance.features=[steering]", "data.balance.alpha=0"],
         "even": ["data.balance.features=[steering]", "data.balance.alpha=1"],
     }.items():
-        cut = [*CUT, "trainer.max_steps=1", f"run={tmp_path}/{name}"]
-        _, _, trainer = fit(composed("tokenizer_tiny", *cut, *extra))
-        loader = trainer.train_dataloader
+        data = build_data(composed("tokenizer_tiny", *CUT, *extra))
+        data.prepare_data()
+        data.trainer = alone
+        loader = data.train_dataloader()
         size = len(loader.samples)
         drawn = np.array([i for batch in range(size // 4) for i in loader.order.global_ids(batch)])
         steering = np.concatenate(loader.samples.actions)[drawn, 0]

@@ -1,11 +1,11 @@
 """The command of the importers: its arguments, its errors, the formats that it reaches."""
 
 import argparse
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -22,14 +22,20 @@ from drives.importers.recording import ImportOptions
 from drives.tokens.store import TokenStore
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "drives.importers", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[3],
-        check=False,
-    )
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """`command("videos", ...)`: exit code and what it printed."""
+
+    def run(*arguments: object) -> Any:
+        code = 0
+        try:
+            main([*map(str, arguments)])
+        except SystemExit as end:
+            code = end.code
+        shown = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=shown.out, stderr=shown.err)
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -53,7 +59,7 @@ def test_arguments_are_judged_before_any_recording_is_looked_for(options, words,
     assert not any(tmp_path.iterdir())
 
 
-def test_the_command_imports_and_refuses(tmp_path: Path) -> None:
+def test_the_command_imports_and_refuses(tmp_path: Path, command: Callable[..., Any]) -> None:
     video_recording(tmp_path / "in")
     options = ("--size", 16, 24, "--split", 0.5, 0.25, 0.25, "--num-workers", 0)
     good = command("videos", tmp_path / "in", tmp_path / "out", *options, "--licence", "CC0")
@@ -88,7 +94,9 @@ def test_the_command_reaches_every_format(
     assert "fit in" in capsys.readouterr().err
 
 
-def test_what_cannot_be_used_is_left_out_and_told(tmp_path: Path) -> None:
+def test_what_cannot_be_used_is_left_out_and_told(
+    tmp_path: Path, command: Callable[..., Any]
+) -> None:
     """A table of another length, a cut video and one that is too short; the fourth goes in."""
     for name in "abc":
         video_recording(tmp_path / "src", name)
