@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 PHONE, DESKTOP = 390, 1280
+HEIGHT = 844
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def opened(file: Path, width: int) -> Iterator[Any]:
     faults: list[str] = []
     with sync_api.sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        page = chromium.new_page(viewport={"width": width, "height": 844})
+        page = chromium.new_page(viewport={"width": width, "height": HEIGHT})
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", lambda r: r.url.startswith("http") and faults.append(r.url))
         page.goto(file.resolve().as_uri())
@@ -35,6 +36,10 @@ def overflow(page: Any) -> int:
     """Pixels by which the page is wider than the window."""
     root = "document.documentElement"
     return int(page.evaluate(f"{root}.scrollWidth - {root}.clientWidth"))
+
+
+def resize(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": HEIGHT})
 
 
 def until(page: Any, condition: str) -> None:

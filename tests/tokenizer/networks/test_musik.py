@@ -66,6 +66,7 @@ def world(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.T
     return frames, actions
 
 
+@pytest.mark.slow
 def test_the_first_action_is_told_far_above_chance():
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)

@@ -45,10 +45,8 @@ def converted(tmp_path, monkeypatch, capsys):
             ["encoder_pytorch_model.bin", "decoder_pytorch_model.bin"],
             "",
         ),
-        ("magvit2", "magvit2_lfq", ["weights.safetensors"], ""),
         ("magvit2", "magvit2_ckpt", ["weights.pt"], ""),
         ("driving_simulator", "driving_tokenizer", ["weights.pt"], ""),
-        ("cosmos_dv", "cosmos_dv", ["weights_a.safetensors"], "_a"),
         ("cosmos_dv", "cosmos_dv", ["weights_b.safetensors"], "_b"),
     ],
 )

@@ -288,7 +288,7 @@ def test_half_of_a_gpts_context_leaves_at_once(
     named = {f"network.{name}": value for name, value in weights.items()}
     ckpt = str(tmp_path / "gpt")
     write_checkpoint(Path(ckpt), named, manifest_of(config, SPEC, ()))
-    source = make_file(tmp_path / "tokens.npy")
+    source = make_file(tmp_path / "tokens.npy", 9)
 
     def coded(name: str, *options: str) -> tuple[object, int]:
         path = tmp_path / name

@@ -160,6 +160,7 @@ def trained(coded_tokens: int | None, steps: int = 100) -> WorldModel:
     return world_model_from(OpenedCheckpoint(Path("a"), manifest, state))
 
 
+@pytest.mark.slow
 def test_learned_depths_cost_less_in_all_than_rounding(tmp_path: Path) -> None:
     total = {}
     for name, model in (("learned", trained(TOKENS)), ("plain", trained(None))):

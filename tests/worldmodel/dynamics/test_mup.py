@@ -172,6 +172,7 @@ def test_what_every_parameter_is_multiplied_by_follows_from_its_shapes_at_two_wi
         )
     assert set(multiples(base).values()) == {Multiple(1.0, 1.0)}
     narrow, wide, given = sides(base), sides(real), multiples(real)
+    rates = real.lr_multipliers()
     assert given.keys() >= wide.keys()
     for parameter, (reads, writes) in wide.items():
         growth = (reads / narrow[parameter][0], writes / narrow[parameter][1])
@@ -180,7 +181,7 @@ def test_what_every_parameter_is_multiplied_by_follows_from_its_shapes_at_two_wi
         if "head.conditions" in parameter:  # joins what the head reads behind the output's r
             expected = Multiple(0.25, 0.25)
         assert given[parameter] == expected, parameter
-        assert real.lr_multipliers()[parameter] == expected.rate
+        assert rates[parameter] == expected.rate
 
 
 def test_keys_and_values_of_captions_are_no_hidden_matrix() -> None:

@@ -70,6 +70,7 @@ def test_a_resumed_run_is_the_run_left_alone(trained, tmp_path: Path) -> None:
     assert torch.equal(opened.target.embed.weight, weights[follows])
 
 
+@pytest.mark.slow
 def test_without_discount_a_training_is_that_of_a_gpt_to_the_digit(trained) -> None:
     gpt = read_weights(newest_first(trained("gpt"))[0])
     ours = read_weights(

@@ -63,9 +63,22 @@ def joined(composed, fit):
     return train
 
 
-def test_its_checkpoints_open_as_both(joined, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def pair(joined, kept: dict[str, Any]) -> tuple[Any, Any, Clip]:
+    """What `joined()` gives, trained once for several tests."""
+    if not kept:
+        kept["pair"] = joined()
+    return kept["pair"]
+
+
+def test_its_checkpoints_open_as_both(pair, tmp_path: Path) -> None:
     """And as a pair: the world model knows the tokenizer of its checkpoint by its hash."""
-    module, run, batch = joined()
+    module, run, batch = pair
     tokenizer, model = load_tokenizer(run.folder), load_world_model(run.folder)
     assert model.spec == tokenizer.spec(module.network.spec.fps)
     tokens = tokenizer.encode(batch.pixels()).reshape(2, 5, 8, 8)
@@ -89,9 +102,9 @@ def plain_source(config: dict[str, Any]) -> dict[str, Any]:
     return {"cache": config["data"]["source"]["cache"]}
 
 
-def test_each_card_judges_its_part(joined, data_folder: Path) -> None:
+def test_each_card_judges_its_part(pair, data_folder: Path) -> None:
     """And beside the other: no report replaces that of the other part."""
-    _, run, _ = joined()
+    _, run, _ = pair
     words = [f"ckpt={run.folder}", f"paths.data={data_folder}", "device=cpu"]
     asked = {
         "occupancy": ["cards.occupancy.version=small", "cards.occupancy.num_windows=2"],
@@ -108,9 +121,10 @@ def test_each_card_judges_its_part(joined, data_folder: Path) -> None:
         assert found["kind"] == kind
 
 
-def test_gradients_stay_where_they_belong(joined) -> None:
+def test_gradients_stay_where_they_belong(pair) -> None:
     """Tokens are integers: the world model teaches the tokenizer nothing, nor the other way."""
-    module, _, batch = joined()
+    module, _, batch = pair
+    module.zero_grad()
     module.train()
     module.network.loss(module.tokens(batch), batch.actions).backward()
     assert all(p.grad is None for p in module.autoencoder.parameters())

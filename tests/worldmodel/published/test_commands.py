@@ -69,7 +69,10 @@ FEW = (
 TIMED = ("num_frames=2", "repeats=1")
 
 
-@pytest.mark.parametrize("name", ["genie", "cosmos_ar", "vam_mupgpt2"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("cosmos_ar", "vam_mupgpt2")]
+
+
+@pytest.mark.parametrize("name", ["genie", *SLOW])
 def test_every_published_model_is_judged_timed_and_rolled_out(name, converted, command, tmp_path):
     ckpt = converted[name]
     model = load_world_model(ckpt)

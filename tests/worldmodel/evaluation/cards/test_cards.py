@@ -166,12 +166,21 @@ def test_distances_of_whole_videos_have_floors_and_are_refused_below_a_number(
     assert set(card["warnings"]) == {"clip_frames", "few_drives"}
 
 
-def test_a_changed_card_needs_a_version_of_its_own(composed, fit, evaluate):
-    _, run, _ = fit(composed("gpt_tiny", *TINY, "trainer.max_steps=1", "checkpoints.every_steps=1"))
+def test_settings_that_do_not_fit_the_model_are_refused(composed, fit, evaluate):
+    """A changed card without a version of its own, a card of another kind, a long prompt."""
+    few = ["trainer.max_steps=1", "checkpoints.every_steps=1"]
+    _, run, _ = fit(composed("gpt_tiny", *TINY, *few))
     with pytest.raises(BadInput, match=r"cards.teacher_forced.num_windows: is not as version 1"):
         evaluate(run.folder, "card=teacher_forced", "cards.teacher_forced.num_windows=4")
     with pytest.raises(BadInput, match="card=reconstruction: is for a tokenizer"):
         evaluate(run.folder, "card=reconstruction")
+    with pytest.raises(BadInput, match="context"):
+        evaluate(run.folder, *FEW, "cards.rollout.prompt_steps=9")
+    small = ["callbacks.media=null", "run=${paths.runs}/other"]
+    _, other, _ = fit(composed("tokenizer_tiny", "+debug=fast", *few, *small))
+    with pytest.raises(BadInput, match="tokenizer"):
+        evaluate(run.folder, *FEW, f"tokenizer={other.folder}")
+    assert not (run.folder / "eval").exists()
 
 
 # Slow: two threads wait for each other wherever another process has one of the two cores.
@@ -189,6 +198,7 @@ def test_digits_do_not_depend_on_batch_size_or_threads(composed, fit, evaluate):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_a_world_model_of_video_tokens_gets_its_card(composed, fit, evaluate):
     cut = [
         "+debug=fast",
@@ -226,24 +236,6 @@ def test_a_tokenizer_gets_its_card(composed, fit, evaluate):
     assert card["num_frames"] > 0
     assert 0 < card["codebook_usage"] <= 1
     assert "data:image/png" in (run.folder / "eval/report.html").read_text()
-
-
-def test_a_prompt_longer_than_the_context_and_another_tokenizer_are_refused(
-    composed, fit, evaluate
-):
-    _, run, _ = fit(composed("gpt_tiny", *TINY, "trainer.max_steps=1", "checkpoints.every_steps=1"))
-    with pytest.raises(BadInput, match="context"):
-        evaluate(run.folder, *FEW, "cards.rollout.prompt_steps=9")
-    cut = [
-        "+debug=fast",
-        "trainer.max_steps=1",
-        "callbacks.media=null",
-        "checkpoints.every_steps=1",
-    ]
-    _, other, _ = fit(composed("tokenizer_tiny", *cut, "run=${paths.runs}/other"))
-    with pytest.raises(BadInput, match="tokenizer"):
-        evaluate(run.folder, *FEW, f"tokenizer={other.folder}")
-    assert not (run.folder / "eval").exists()
 
 
 def test_commavq_is_judged_without_pixels(composed, fit, evaluate, shared):

@@ -72,6 +72,7 @@ def test_values_stand_beside_returns_and_floors(tmp_path: Path) -> None:
     assert plain["reward"] == "reward"
 
 
+@pytest.mark.slow
 def test_rewards_of_changes_are_read_from_stacks(tmp_path: Path) -> None:
     """A step is rewarded where the first cell changes, which no single frame shows."""
     writer = TokenStoreWriter(tmp_path, WORLD.spec, ("yaw_rate_rad_s", "reward"))
