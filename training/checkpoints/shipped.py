@@ -32,13 +32,25 @@ def named(name: str | Path, folder: Path, setting: str) -> Path:
     return path
 
 
+def run_folder(checkpoint: Path, runs: str | Path, *shipped: Path) -> Path:
+    """Where a checkpoint's run lies, for what is made of it.
+
+    Args:
+        runs: among these, what ships with the package.
+        shipped: folders of what does.
+    """
+    if checkpoint.parent in shipped:
+        return Path(runs) / checkpoint.name
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
+
+
 def without_places(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest of an export: without hashes of files, and without paths of its run.
 
     The data's cache is left out too, so that an evaluation makes the drives where it is told to.
     """
     config = dict(manifest.get("config") or {})
-    for key in ("run", "paths"):
+    for key in ("run", "paths", "logger"):
         config.pop(key, None)
     model = {k: v for k, v in (config.get("model") or {}).items() if k != "text_cache"}
     data = dict(config.get("data") or {})
@@ -51,4 +63,8 @@ def without_places(manifest: dict[str, Any]) -> dict[str, Any]:
     if model:
         config["model"] = model
     kept = {k: v for k, v in manifest.items() if k not in ("files", "sizes")}
+    run = dict(manifest.get("run") or {})
+    if isinstance(command := run.get("command"), str):
+        words = [word for word in command.split() if not word.startswith(("run=", "paths."))]
+        kept["run"] = {**run, "command": " ".join(words)}
     return {**kept, "config": config}

@@ -18,7 +18,7 @@ from tokenizer.load import Tokenizer, tokenizer_from
 from tokenizer.losses.lpips import PerceptualDistance, load_lpips
 from training.checkpoints.folder import OpenedCheckpoint, open_checkpoint
 from training.checkpoints.parts import PARTS
-from training.checkpoints.shipped import named
+from training.checkpoints.shipped import named, run_folder
 from training.cli import plain
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.places import writable_folder
@@ -68,7 +68,7 @@ def judge(cfg: DictConfig, decoded: Decoded | None = None) -> Path:
     cards = chosen_cards(plain(cfg), kind, checkpoint, usual)
     if cfg.video_decoder is not None and kind == WORLD_MODEL:
         _check_decodes(cards, cfg.video_decoder)
-    home = _run_folder(checkpoint, cfg)
+    home = run_folder(checkpoint, cfg.paths.runs, PRETRAINED, TOKENIZERS)
     out = home / usual_out if cfg.out is None else cfg.out
     out = writable_folder("out", out)
     if out.exists() and not (out / METRICS).exists():
@@ -263,13 +263,6 @@ def _lpips_for(
         )
         return None
     return perceptual.to(device)
-
-
-def _run_folder(checkpoint: Path, cfg: DictConfig) -> Path:
-    """Where a checkpoint's run lies; what ships with the package is evaluated among the runs."""
-    if checkpoint.parent in (PRETRAINED, TOKENIZERS):
-        return Path(cfg.paths.runs) / checkpoint.name
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
 
 
 def _path(value: str | None) -> Path | None:

@@ -23,6 +23,7 @@ from drives.splits.base import of_split
 from drives.splits.trained_clips import refuse_trained_clips
 from drives.video.rate import same_rate
 from tokenizer.losses.lpips import load_lpips
+from training.checkpoints.shipped import run_folder
 from training.cli import command, plain
 from training.disk.leftovers import sweep_leftovers, written_whole
 from training.disk.places import refuse_existing, writable_folder
@@ -39,7 +40,7 @@ from worldmodel.video_decoder.decoder import TokenVideoDecoder
 from worldmodel.video_decoder.distances import VideoDistances
 from worldmodel.video_decoder.dreams import compare_dreams, dreamt, open_dreamer, prompt_of
 from worldmodel.video_decoder.judge import Clips, ScoreRows, VideoJudge, clips_of, compare
-from worldmodel.video_decoder.load import load_video_decoder
+from worldmodel.video_decoder.load import PRETRAINED, load_video_decoder
 
 RESULT = "video.json"
 PICTURES = {"rows": "video.png", "dreams": "dreams.png"}
@@ -70,7 +71,7 @@ def judge_video(cfg: DictConfig) -> Path:
     decoder = load_video_decoder(cfg.ckpt, cfg.tokenizer, VideoDecodingConfig(**values["video"]))
     path, manifest = decoder.to(device).path, decoder.manifest
     assert path is not None
-    home = path.parent.parent if path.parent.name == "checkpoints" else path
+    home = run_folder(path, cfg.paths.runs, PRETRAINED)
     out = writable_folder("out", home / "video" if cfg.out is None else cfg.out)
     refuse_existing("out", out)
     _check_length(decoder, cfg.clip_frames)

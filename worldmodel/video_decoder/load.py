@@ -1,14 +1,17 @@
-"""Opens a trained video decoder: a run or a checkpoint folder."""
+"""Opens a trained video decoder: a run, a checkpoint, or one that ships with the package."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from drives.tokens.spec import TokenSpec
 from tokenizer.load import Tokenizer, load_tokenizer
 from training.checkpoints.fitting import fitted
-from training.checkpoints.folder import MANIFEST, open_checkpoint
+from training.checkpoints.folder import MANIFEST, open_checkpoint, write_checkpoint
 from training.checkpoints.manifests import entries
+from training.checkpoints.shipped import named, without_places
 from training.errors import BadInput
 from worldmodel.video_decoder.config import VideoDecodingConfig
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
@@ -19,6 +22,7 @@ from worldmodel.video_decoder.networks.kinds import (
     describe_decoder,
 )
 
+PRETRAINED = Path(__file__).parent / "pretrained"
 KIND = "video_decoder"
 AVERAGE = "ema.module."
 OF_NOISE = ("num_steps", "image_share", "image_weight", "seed")  # of VideoDecodingConfig
@@ -41,19 +45,21 @@ def load_video_decoder(
     path: str | Path,
     tokenizer: str | Path | Tokenizer | None = None,
     how: VideoDecodingConfig | None = None,
+    setting: str = "ckpt",
 ) -> TokenVideoDecoder:
-    """Open a run folder (its newest whole checkpoint) or a checkpoint folder; the EMA weights.
+    """Open a shipped one, a run folder (its newest whole checkpoint) or a checkpoint folder.
+
+    Its weights are their moving average.
 
     Args:
         tokenizer: that of the tokens; None: the one that its config names.
+        setting: what names it, for messages.
 
     Raises:
         BadInput: not there, damaged, of another kind, or of another tokenizer; a setting of noise
             for a decoder that has none.
     """
-    if not Path(path).exists():
-        raise BadInput(f"{path}: no such run or checkpoint of a video decoder")
-    folder, manifest, stored = open_checkpoint(Path(path), KIND)
+    folder, manifest, stored = open_checkpoint(named(path, PRETRAINED, setting), KIND)
     entry = entries(VideoDecoderEntries, manifest, folder)
     config = decoder_from_description(entry.network, f"{folder / MANIFEST}: network")
     weights = {
@@ -65,10 +71,10 @@ def load_video_decoder(
     network = fitted(lambda: build_video_decoder(config, entry.spec), weights, folder)
     network.eval().requires_grad_(False)
     if tokenizer is None:
-        named = ((manifest.get("config") or {}).get("data") or {}).get("tokenizer")
-        if not isinstance(named, str):
+        asked = ((manifest.get("config") or {}).get("data") or {}).get("tokenizer")
+        if not isinstance(asked, str):
             raise BadInput(f"{folder}: names no tokenizer; give the one of its tokens")
-        tokenizer = named
+        tokenizer = asked
     return TokenVideoDecoder(network, load_tokenizer(tokenizer), how, folder, manifest)
 
 
@@ -105,10 +111,21 @@ def video_decoder_for(
         raise BadInput(
             f"video_decoder={path}: needs the tokenizer of these tokens; give tokenizer=FOLDER"
         )
-    decoder = load_video_decoder(path, tokenizer, how)
+    decoder = load_video_decoder(path, tokenizer, how, "video_decoder")
     if abs(fps / decoder.spec.fps - 1) > 0.01:
         raise BadInput(
             f"video_decoder={path}: was trained on {decoder.spec.fps:g} frames per second, and "
             f"these tokens have {fps:g}; give one of their rate"
         )
     return decoder.to(device)
+
+
+def export_video_decoder(checkpoint: Path, out: Path, **facts: Any) -> None:
+    """Write the averaged weights alone, in half precision, without places, with `facts`."""
+    opened = open_checkpoint(checkpoint, KIND)
+    weights = {
+        name: value.to(torch.float16) if value.is_floating_point() else value
+        for name, value in opened.weights.items()
+        if name.startswith(AVERAGE)
+    }
+    write_checkpoint(out, weights, {**without_places(opened.manifest), **facts})

@@ -101,7 +101,7 @@ class VideoDecoderModule(NetworkModule):
 
     def begin_from(self, path: str) -> Mapping[str, Any]:
         """As `TrainedModule.begin_from`; of the same tokenizer."""
-        other = load_video_decoder(path, *self._opened)
+        other = load_video_decoder(path, *self._opened, setting="init_from")
         self.take(self.network, other.network, path)
         return other.manifest
 
