@@ -70,10 +70,10 @@ Case = tuple[list[str], Callable[[Path], object], Callable[[Path], object]]
 
 
 @pytest.fixture
-def case(request, recordings, drives, tmp_path) -> Case:
+def case(request, tmp_path) -> Case:
     """A command, whether it has begun to write into a folder, and a check of the folder."""
     if request.param == "importer":
-        out = tmp_path / "out"
+        out, recordings = tmp_path / "out", request.getfixturevalue("recordings")
         command = ["-m", "drives.importers", "videos", str(recordings), str(out)]
 
         def whole(out: Path) -> None:
@@ -94,7 +94,7 @@ def case(request, recordings, drives, tmp_path) -> Case:
                 one.check_frames()
 
         return [str(script), str(out)], lambda: any(out.glob(".*.partial")), same
-    out = tmp_path / "out"
+    out, drives = tmp_path / "out", request.getfixturevalue("drives")
     command = ["-m", "tokenizer.encode", f"data.root={drives}", f"out={out}", "num_workers=2"]
 
     def encoded(out: Path) -> None:

@@ -119,8 +119,9 @@ def test_the_first_frame_stands_alone():
     assert built.decode(built.encode(frames[:1])).shape == (1, 3, *SIZE)
 
 
-@pytest.mark.parametrize("steps", [0, 2])
-@pytest.mark.parametrize("batch", [1, 3, 4, 7, 16, 21])
+@pytest.mark.parametrize(
+    ("batch", "steps"), [(1, 0), (4, 0), (16, 0), (1, 2), (3, 2), (7, 2), (21, 2)]
+)
 def test_a_stream_gives_the_tokens_and_frames_of_the_whole(batch, steps):
     built, frames = network(attention_steps=steps), clip(21)
     whole = built.encode(frames)

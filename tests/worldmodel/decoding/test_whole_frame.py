@@ -53,9 +53,9 @@ def reread(
     return tokens[:, -horizon:]
 
 
-@pytest.mark.parametrize("prompt_steps", [1, 4])
 @pytest.mark.parametrize(
-    ("inner_layers", "layout"), [(0, "none"), (0, "continuous"), (2, "binned")]
+    ("inner_layers", "layout", "prompt_steps"),
+    [(0, "none", 4), (0, "continuous", 1), (2, "binned", 1), (2, "binned", 4)],
 )
 def test_the_cache_changes_nothing(inner_layers: int, layout: str, prompt_steps: int) -> None:
     model = make_model(inner_layers, layout)

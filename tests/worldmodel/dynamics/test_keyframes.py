@@ -107,10 +107,14 @@ def test_the_loss_counts_the_newest_frames_in_one_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inner_layers", "layout", "action_input"),
-    [(0, "none", "input"), (1, "continuous", "adaln"), (1, "binned", "input")],
+    ("inner_layers", "layout", "action_input", "prompt"),
+    [
+        (0, "none", "input", 4),
+        (1, "continuous", "adaln", 4),
+        (1, "binned", "input", 1),
+        (1, "binned", "input", 4),
+    ],
 )
-@pytest.mark.parametrize("prompt", [1, 4])
 def test_decoding_reads_the_context_of_each_frame_anew(
     inner_layers: int, layout: str, action_input: str, prompt: int
 ) -> None:

@@ -167,7 +167,6 @@ def test_vavim_is_judged_on_frames_with_llamagens_tokenizer(levels, shared, comm
         ("eval", ["data.root=nowhere"], "data.root=nowhere: no such folder or file"),
         ("eval", ["data=commavq"], "root=None: give"),
         ("worldmodel.rollout", ["out=x", "data.root=drives"], "drives are no tokens yet; give"),
-        ("worldmodel.rollout", ["out=x", "horizon_s=-1"], "horizon_s=-1: give a number above 0"),
         ("worldmodel.rollout", ["out=x", "horizon_s=nan"], "horizon_s=nan: give a number"),
         ("worldmodel.rollout", ["out=x", "num_clips=0"], "num_clips=0: give a whole number from 1"),
         ("worldmodel.rollout", ["out=drives"], "out=drives: exists already"),

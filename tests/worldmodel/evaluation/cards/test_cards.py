@@ -242,6 +242,8 @@ def test_commavq_is_judged_without_pixels(composed, fit, evaluate, shared):
     tokens = f"data.root={shared}/data/commavq/tokens.npy"
     cut = [o for o in TINY if "carracing" not in o and "debug" not in o]
     small = ["model.network.dim=24", "model.network.num_layers=1", "model.network.num_heads=1"]
+    small += ["trainer.max_steps=2", "trainer.val_check_interval=2"]
+    small += ["data.batch_size=2", "data.num_val_windows=2"]
     _, run, _ = fit(composed("gpt_tiny", "data=commavq", tokens, *cut, *small))
     with pytest.raises(BadInput, match=r"card=rollout: .* cannot be asked: .*tokens only"):
         evaluate(run.folder, *FEW)
