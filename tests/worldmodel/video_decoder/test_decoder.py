@@ -1,5 +1,6 @@
 """Decoding by small random networks: what is kept, what depends on what, what is refused."""
 
+import math
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -288,25 +289,48 @@ def test_an_untrained_decoder_with_a_draft_interpolates_by_blending() -> None:
     assert torch.allclose(made, blended(frames), atol=1e-6)
 
 
-@pytest.mark.parametrize(("schedule", "predicts"), [("cosine", "v"), ("straight", "x0")])
-def test_a_diffusion_decoder_starts_at_what_its_draft_tells(schedule: str, predicts: str) -> None:
-    """Untrained, frames are normal around the draft; what is learnt is in those units."""
+@pytest.mark.parametrize(
+    ("schedule", "predicts", "said"),
+    [("cosine", "v", None), ("straight", "x0", None), ("straight", "v", (0.5, 0.4))],
+)
+def test_a_diffusion_decoder_samples_what_its_network_says(
+    schedule: str, predicts: str, said: tuple[float, float] | None
+) -> None:
+    """Frames are normal around the draft: untrained by its units, then by mean and std said."""
     torch.manual_seed(0)
     settings = {"schedule": schedule, "predicts": predicts, "draft_std": 0.05}
     config = DiffusionDecoderConfig(**SMALL, draft=True, **settings)
-    network = build_video_decoder(config, tokenizer().spec(10.0)).eval()
+    network = build_video_decoder(config, tokenizer().spec(10.0)).eval().requires_grad_(False)
+    mean, std = said or (0.0, 1.0)
+    if said is not None:
+        network.join[-1].bias[:3] = mean
+        network.join[-1].bias[3:] = 3 * math.atanh(math.log(std) / 3)
     how = VideoDecodingConfig(num_steps=60, image_weight=0.0)
     tokens, given = grids(steps=7) * 0 + 500, torch.zeros(1, 7, 3, 64, 64)
     task, own = whole(tokens), tokenizer().decode(tokens[0])[None]
     draft = draft_of(task, given, own)
     spread = network.prior(draft, given)[1]
     off = (TokenVideoDecoder(network, tokenizer(), how).decode(tokens) - own) / spread
-    assert float(off.std()) == pytest.approx(1.0, abs=0.05)
-    frames = own + spread * torch.randn(own.shape)
+    assert float(off.mean()) == pytest.approx(mean, abs=0.03)
+    assert float(off.std()) == pytest.approx(std, abs=0.05)
+    frames = own + spread * (mean + std * torch.randn(own.shape))
     draws = [torch.Generator().manual_seed(3) for _ in range(2)]
     loss, _ = network.loss(frames, task, draft, DecoderLoss(0.0, 1.0), draws[0])
-    unit = network.diffusion.unit(torch.rand(1, generator=draws[1]))
-    assert float(loss.detach()) == pytest.approx(float(unit.square()), rel=0.05)
+    level = torch.rand(1, generator=draws[1])
+    (alpha, sigma), (f, n) = network.diffusion.scales(level), network.diffusion.weights(level)
+    open_still = std**2 / (alpha**2 * std**2 + sigma**2) * (alpha * n - sigma * f) ** 2
+    assert float(loss) == pytest.approx(float(open_still), rel=0.05)
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_the_level_of_noise_is_told_to_single_pixels(layers: int) -> None:
+    """By the layers at full size: without what the patches say, only they depend on it."""
+    network, task = decoder(pixel_layers=layers).network, whole(grids(num=2, steps=7))
+    network.to_detail.weight.zero_()
+    x = torch.randn(2, 7, 3, 64, 64)
+    low, high = (network(x, task, None, torch.full((2,), level)) for level in (0.2, 0.9))
+    assert torch.allclose(low, high, atol=1e-3) == (layers == 0)
+    assert not decoder(OnePassDecoderConfig).network.pixels
 
 
 def test_a_draft_leaves_more_open_where_it_has_contrast() -> None:

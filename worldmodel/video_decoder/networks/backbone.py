@@ -3,7 +3,7 @@
 Patches attend to those of their frame, then to those of their place over time (as the U-Net of
 GAIA-1 does); the noise level and the spacing of frames shift, scale and gate every block (DiT's
 adaLN-Zero, Peebles and Xie 2023, arXiv 2212.09748). Convolutions at full size join the patches, so
-that no seams are left between them.
+that no seams are left between them; where there is noise, they are told its level in the same way.
 """
 
 import math
@@ -75,11 +75,34 @@ class SpaceTimeLayer(nn.Module):
         return x + gate * self.mlp(_modulated(x, shift, scale))
 
 
+class PixelLayer(nn.Module):
+    """A residual convolution at full size, shifted and scaled by the noise level.
+
+    Args:
+        dilation: pixels from one pixel that it reads to the next.
+    """
+
+    def __init__(self, channels: int, dim: int, dilation: int) -> None:
+        super().__init__()
+        self.read = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.mix = nn.Conv2d(channels, channels, 1)
+        self.modulation = nn.Linear(dim, 2 * channels)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(
+        self, x: Float[Tensor, "n c h w"], condition: Float[Tensor, "n dim"]
+    ) -> Float[Tensor, "n c h w"]:
+        shift, scale = self.modulation(condition)[..., None, None].chunk(2, dim=1)
+        return x + self.mix(F.gelu(self.read(x) * (1 + scale) + shift))
+
+
 class SpaceTimeNet(nn.Module):
     """The transformer of all kinds of video decoders.
 
     Args:
         timed: whether it is told a noise level.
+        outputs: channels of what it makes of a frame.
 
     Attributes:
         keeps_features: whether `features` are what the last layer read, for the adaptive weight of
@@ -93,7 +116,9 @@ class SpaceTimeNet(nn.Module):
     keeps_features = False
     features: Tensor
 
-    def __init__(self, config: VideoDecoderConfig, spec: TokenSpec, timed: bool) -> None:
+    def __init__(
+        self, config: VideoDecoderConfig, spec: TokenSpec, timed: bool, outputs: int = 3
+    ) -> None:
         super().__init__()
         self.config, self.spec, dim = config, spec, config.dim
         self.rows, self.columns = patches_of(config, spec)
@@ -119,7 +144,10 @@ class SpaceTimeNet(nn.Module):
         self.join = nn.Sequential(
             nn.Conv2d(config.detail + channels, config.detail, 3, padding=1),
             nn.GELU(),
-            nn.Conv2d(config.detail, 3, 3, padding=1),
+            nn.Conv2d(config.detail, outputs, 3, padding=1),
+        )
+        self.pixels = nn.ModuleList(
+            PixelLayer(config.detail, dim, 2**number) for number in range(config.pixel_layers)
         )
         for table in (*self.tables, self.rate):
             nn.init.normal_(table.weight, std=STD)
@@ -133,7 +161,7 @@ class SpaceTimeNet(nn.Module):
         draft: FirstGuess | None = None,
         level: Float[Tensor, " b"] | None = None,
         alone: bool = False,
-    ) -> Float[Tensor, "b t 3 h w"]:
+    ) -> Float[Tensor, "b t out h w"]:
         """What the network makes of frames or noise.
 
         Args:
@@ -169,6 +197,9 @@ class SpaceTimeNet(nn.Module):
         )
         first, activation, last = self.join
         joined = activation(first(torch.cat([detail, pixels.to(detail)], dim=1)))
+        each = condition.repeat_interleave(steps, dim=0)
+        for layer in self.pixels:
+            joined = maybe_checkpoint(layer, joined, each, recompute=self.recompute)
         if self.keeps_features:
             self.features = joined.detach()
         return last(joined).unflatten(0, (batch, steps))

@@ -57,6 +57,7 @@ class VideoDecoderConfig:
     reach: int = 0
     halvings: int = 0
     tasks: Sequence[str] = TASKS
+    pixel_layers = 0  # as of `DiffusionDecoderConfig`; no setting of most kinds
     causal = False  # whether frames read those after them; no setting of most kinds
 
     def __post_init__(self) -> None:
@@ -117,16 +118,21 @@ class DiffusionDecoderConfig(VideoDecoderConfig):
             noise, Ge et al. 2023, arXiv 2305.10474); what the noise invents then stays from frame
             to frame. 0.5 is the correlation of two successive frames' distances from their drafts
             (CarRacing); 0: each frame has its own.
+        pixel_layers: residual convolutions of `detail` channels at full size, told the level of
+            noise, each with twice the reach of the one before it: patches are too coarse to tell
+            noise from frames.
     """
 
     schedule: str = "cosine"
     predicts: str = "v"
     draft_std: float = 0.025
     shared_noise: float = 0.5
+    pixel_layers: int = 3
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive("model.network.", draft_std=self.draft_std)
+        at_least(0, "model.network.", pixel_layers=self.pixel_layers)
         share("model.network.", shared_noise=self.shared_noise)
         one_of(SCHEDULES, "model.network.", schedule=self.schedule)
         one_of(PREDICTIONS, "model.network.", predicts=self.predicts)

@@ -77,23 +77,28 @@ class Diffusion:
         return (of_noise * x - sigma * pred) / det, (alpha * pred - of_frames * x) / det
 
     def guess(
-        self, x: Float[Tensor, "b *n"], t: Float[Tensor, " b"]
+        self,
+        x: Float[Tensor, "b *n"],
+        t: Float[Tensor, " b"],
+        mean: Float[Tensor, "b *n"] | float = 0.0,
+        std: Float[Tensor, "b *n"] | float = 1.0,
     ) -> tuple[Float[Tensor, "b *n"], Float[Tensor, "b *n"]]:
-        """The best guess at x_t of x_0, and the prediction of it, if x_0 is standard normal.
+        """The best guess at x_t of x_0, and the prediction of it, if x_0 is normal.
 
-        Noise has no share in it where it tells nothing: at pure noise it is 0.
+        What differs from the mean counts the less, the less x_0 leaves open beside the noise. At
+        pure noise the guess is the mean.
 
-        Source: the skip connection of Karras et al. 2022, arXiv 2206.00364, section 5.
+        Args:
+            mean, std: of x_0. A network that says them need not learn how they share x_t with the
+                noise at each level: that is in closed form. With those of all frames together this
+                is the skip connection of Karras et al. 2022 (arXiv 2206.00364, section 5).
         """
         alpha, sigma = (_as(value, x) for value in self.scales(t))
         of_frames, of_noise = (_as(value, x) for value in self.weights(t))
-        share = x / (alpha.square() + sigma.square())
-        return alpha * share, (of_frames * alpha + of_noise * sigma) * share
-
-    def unit(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Standard deviation of the prediction around that of the guess."""
-        (alpha, sigma), (of_frames, of_noise) = self.scales(t), self.weights(t)
-        return (alpha * of_noise - sigma * of_frames) / (alpha.square() + sigma.square()).sqrt()
+        variance = std * std
+        off = (x - alpha * mean) / (alpha.square() * variance + sigma.square())
+        frames, eps = mean + alpha * variance * off, sigma * off
+        return frames, of_frames * frames + of_noise * eps
 
 
 Predict = Callable[[Float[Tensor, "b *n"], Float[Tensor, " b"]], Float[Tensor, "b *n"]]

@@ -18,6 +18,7 @@ from worldmodel.video_decoder.networks.noise import ClipNoise, with_shared
 from worldmodel.video_decoder.tasks import DecodingTask
 
 PIXEL_STD = 0.5  # of pixels in [-1, 1] around 0
+WIDEST = 3.0  # log of what a pixel leaves open lies between -WIDEST and WIDEST
 
 
 class DiffusionDecoder(SpaceTimeNet):
@@ -31,7 +32,7 @@ class DiffusionDecoder(SpaceTimeNet):
     config: DiffusionDecoderConfig
 
     def __init__(self, config: DiffusionDecoderConfig, spec: TokenSpec) -> None:
-        super().__init__(config, spec, timed=True)
+        super().__init__(config, spec, timed=True, outputs=6)
         self.diffusion = Diffusion(config.schedule, config.predicts)
 
     def loss(
@@ -87,12 +88,15 @@ class DiffusionDecoder(SpaceTimeNet):
     ) -> Float[Tensor, "b t 3 h w"]:
         """The prediction at x; given frames take the place of their noise.
 
-        The network reads the best guess at x, and changes the prediction of that.
+        The network reads the best guess at x, and says of each pixel a mean and what it leaves
+        open. The prediction is the best one of those.
         """
-        guess, pred = self.diffusion.guess(x, level)
-        read = torch.where(task.is_given[:, :, None, None, None], given, guess)
-        unit = self.diffusion.unit(level)[:, None, None, None, None]
-        return pred + unit * self(read, task, draft, level, alone).float()
+        read = torch.where(
+            task.is_given[:, :, None, None, None], given, self.diffusion.guess(x, level)[0]
+        )
+        mean, wide = self(read, task, draft, level, alone).float().chunk(2, dim=2)
+        std = (WIDEST * (wide / WIDEST).tanh()).exp()
+        return self.diffusion.guess(x, level, mean, std)[1]
 
     @torch.no_grad()
     def make(

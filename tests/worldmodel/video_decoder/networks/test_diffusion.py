@@ -82,17 +82,22 @@ def test_frames_stay_within_the_limit() -> None:
     assert float(kept) <= 1.0
 
 
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (MEAN, STD)])
 @pytest.mark.parametrize(("schedule", "predicts"), BOTH)
-def test_a_guess_is_the_best_one_of_a_standard_normal(schedule: str, predicts: str) -> None:
-    """By regression on draws: its slope is the guess, what is left has the deviation `unit`."""
+def test_a_guess_is_the_best_one_of_a_normal(
+    schedule: str, predicts: str, mean: float, std: float
+) -> None:
+    """By regression on draws."""
     diffusion = Diffusion(schedule, predicts)
     draw = torch.Generator().manual_seed(2)
     t = torch.tensor([0.3, 0.7], dtype=torch.float64)
     frames, noise = (torch.randn(2, 400_000, dtype=t.dtype, generator=draw) for _ in range(2))
+    frames = mean + std * frames
     x, target = diffusion.noised(frames, noise, t), diffusion.target(frames, noise, t)
-    guessed, pred = diffusion.guess(x, t)
-    for truth, found in ((frames, guessed), (target, pred)):
-        slope = (truth * x).mean(1) / (x * x).mean(1)
-        assert torch.allclose(found, slope[:, None] * x, atol=0.03)
-    left = (target - pred).std(1)
-    assert torch.allclose(left, diffusion.unit(t).abs(), atol=0.01)
+    off = x - x.mean(1, keepdim=True)
+    guesses = diffusion.guess(x, t, mean, std)
+    for truth, found in zip((frames, target), guesses, strict=True):
+        slope = (truth * off).mean(1, keepdim=True) / off.square().mean(1, keepdim=True)
+        assert torch.allclose(found, truth.mean(1, keepdim=True) + slope * off, atol=0.03)
+    if not mean:
+        assert torch.equal(diffusion.guess(x, t)[1], guesses[1])
