@@ -7,7 +7,8 @@ BIN = .venv/bin
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	# What is never imported need not be compiled: minutes on a slow machine.
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	touch $@
 
 demo: .venv/installed
