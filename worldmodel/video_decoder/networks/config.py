@@ -116,8 +116,8 @@ class DiffusionDecoderConfig(VideoDecoderConfig):
             its edges its contrast is added. 0.025 is that of CarRacing's tokenizer.
         shared_noise: share of the noise's variance that all frames of a clip have in common (mixed
             noise, Ge et al. 2023, arXiv 2305.10474); what the noise invents then stays from frame
-            to frame. 0.5 is the correlation of two successive frames' distances from their drafts
-            (CarRacing); 0: each frame has its own.
+            to frame. 0.75 is the correlation of two successive frames' distances from their drafts
+            in units of what those leave open (CarRacing); 0: each frame has its own.
         pixel_layers: residual convolutions of `detail` channels at full size, told the level of
             noise, each with twice the reach of the one before it: patches are too coarse to tell
             noise from frames.
@@ -126,7 +126,7 @@ class DiffusionDecoderConfig(VideoDecoderConfig):
     schedule: str = "cosine"
     predicts: str = "v"
     draft_std: float = 0.025
-    shared_noise: float = 0.5
+    shared_noise: float = 0.75
     pixel_layers: int = 3
 
     def __post_init__(self) -> None:
