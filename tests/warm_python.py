@@ -92,9 +92,13 @@ def answer(connection: socket.socket) -> list[str]:
 
 
 def run(arguments: list[str]) -> None:
-    """What `python` does with these arguments: `-m NAME ...` or `FILE ...`."""
+    """What `python` does with these arguments: `-c CODE ...`, `-m NAME ...` or `FILE ...`."""
     ahead = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-    if arguments[0] == "-m":
+    if arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        sys.path[:1] = ["", *ahead]
+        exec(arguments[1], {"__name__": "__main__"})
+    elif arguments[0] == "-m":
         sys.argv = arguments[1:]
         sys.path[:1] = [os.getcwd(), *ahead]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
