@@ -1,9 +1,9 @@
 # Two commands: `make demo` and `make test`. The README shows what they call.
-# `make attack` takes long: tests/attacks/README.md.
+# `make attack` (tests/attacks/README.md) and `make long` take an hour.
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test check attack
+.PHONY: demo test check attack long
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -21,7 +21,10 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2
 
 attack: .venv/installed
-	$(BIN)/python -m pytest -n 2 -m attack tests/attacks
+	$(BIN)/python -m pytest -n 2 -m attack
+
+long: .venv/installed
+	$(BIN)/python -m pytest -n 2 -m long
 
 check: .venv/installed
 	$(BIN)/ruff check .

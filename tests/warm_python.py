@@ -1,12 +1,13 @@
 """`python` for tests that run many short commands: forks of a process that has imported torch.
 
-Importing torch, lightning and what they import takes most of the time of a short command. A server
+Importing torch, lightning and the project takes most of the time of a short command. A server
 imports them once; a small program named `python`, first on the path, hands it the arguments,
 folder, environment and streams of each command, and ends with the exit status of the fork that ran
-it. What a command imports of the project itself, it imports afresh.
+it.
 """
 
 import contextlib
+import importlib
 import json
 import multiprocessing.process
 import os
@@ -28,6 +29,17 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
 sys.exit(int(status) if status else "the server of warm_python is gone")
 """
 LONGEST = 1 << 20  # bytes of a request
+IMPORTED = (
+    "training",  # first: it repairs torchvision
+    "lightning",
+    "datasets",
+    "matplotlib.pyplot",
+    "wandb",
+    "training.run",
+    "tokenizer.module",
+    "worldmodel.module",
+    "worldmodel.evaluation.judge",
+)
 
 
 @contextlib.contextmanager
@@ -109,12 +121,7 @@ def run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    import training  # noqa: F401  isort: skip  (first: it repairs torchvision)
-    import datasets  # noqa: F401
-    import lightning  # noqa: F401
-    import matplotlib.pyplot  # noqa: F401
-    import wandb  # noqa: F401
-
-    kept = [sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "training"]
+    for name in IMPORTED:
+        importlib.import_module(name)
     sys.path.remove(str(ROOT))
     run(serve(sys.argv[1]))

@@ -128,8 +128,13 @@ def test_bf16_computes_in_bf16_and_keeps_float32_weights(recipe, cut, composed, 
     assert {p.dtype for p in module.parameters()} == {torch.float32}
 
 
-@pytest.mark.slow
-@BOTH
+@pytest.mark.parametrize(
+    ("recipe", "cut"),
+    [
+        pytest.param("gpt_tiny", WORLD, marks=pytest.mark.slow),
+        pytest.param("tokenizer_tiny", TOKENIZER, marks=pytest.mark.long),
+    ],
+)
 def test_the_compiled_module_is_the_one_that_is_trained(recipe, cut, composed, fit, tmp_path):
     from torch._dynamo.utils import counters
 

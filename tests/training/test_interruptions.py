@@ -25,9 +25,14 @@ def interrupt(process, run, step, number) -> tuple[int, str]:
     return process.returncode, output
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(recipe, id=name, marks=getattr(pytest.mark, "attack" if i else "slow"))
+        for i, (name, recipe) in enumerate(RECIPES.items())
+    ],
+)
 def test_a_run_killed_four_times_is_the_run_left_alone(recipe, tmp_path, data_folder):
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     process = start(alone, data_folder, *recipe)

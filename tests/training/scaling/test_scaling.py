@@ -286,7 +286,7 @@ def test_every_shipped_ladder_composes_and_grows(name):
         assert network.dim % network.num_heads == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_real_ladder_predicts_a_larger_run_and_finds_the_known_floor(
     tmp_path, data_folder, monkeypatch

@@ -227,8 +227,13 @@ def whole(tmp_path_factory, data_folder) -> Path:
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.attack),
+    ],
+)
 def test_a_search_that_is_stopped_goes_on_to_the_same_results(number, whole, tmp_path, data_folder):
     written(tmp_path, **TINY)
     process = started(tmp_path, data_folder)
