@@ -20,6 +20,9 @@ def offline(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     # wandb reads and writes the environment; what we set must not outlive the test.
     monkeypatch.setenv("WANDB_MODE", "offline")
+    yield
+    wandb.finish()
+    wandb.teardown()
 
 
 CUT = (
