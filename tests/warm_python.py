@@ -75,9 +75,6 @@ def serve(address: str) -> list[str]:
             connection, _ = listener.accept()
             if os.fork():
                 connection.close()
-                with contextlib.suppress(ChildProcessError):
-                    while os.waitpid(-1, os.WNOHANG)[0]:
-                        pass  # those that ended meanwhile
                 continue
             listener.close()
             return answer(connection)

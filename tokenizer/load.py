@@ -22,10 +22,9 @@ from training.checkpoints.folder import (
     MANIFEST,
     OpenedCheckpoint,
     open_checkpoint,
-    write_checkpoint,
 )
 from training.checkpoints.manifests import check_kind, entries, weights_hash
-from training.checkpoints.shipped import named, without_places
+from training.checkpoints.shipped import named, write_export
 from training.disk.judging import judged, kind_of
 from training.errors import BadInput
 
@@ -231,20 +230,14 @@ def _config(values: dict[str, Any], where: str) -> NetworkConfig:
     return replace(judged(kind, rest, where), quantizer=quantizer)
 
 
-def export_tokenizer(
-    checkpoint: Path, out: Path, dtype: torch.dtype = torch.float16, **facts: Any
-) -> None:
+def export_tokenizer(checkpoint: Path, out: Path, **facts: Any) -> None:
     """Write the EMA weights alone, in half precision, without places, with `facts`.
 
     The quantizer keeps full precision: it compares distances and counts beyond 65504.
     """
     opened = open_checkpoint(checkpoint, KIND)
-    weights = {
-        key: value.to(dtype) if value.is_floating_point() and QUANTIZER not in key else value
-        for key, value in opened.weights.items()
-        if key.startswith("ema.module.")
-    }
-    write_checkpoint(out, weights, {**without_places(opened.manifest), **facts})
+    weights = {k: v for k, v in opened.weights.items() if k.startswith("ema.module.")}
+    write_export(out, weights, opened.manifest, facts, whole=QUANTIZER)
 
 
 def fit_of(tokenizer: Tokenizer) -> Fit:

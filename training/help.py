@@ -153,12 +153,10 @@ def sized(overrides: Sequence[str]) -> list[str]:
 @cache
 def _model_of(*overrides: str) -> str:
     """The option of `model` that these overrides choose; "" where they cannot be composed."""
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        try:
-            choices = hydra.compose("train", [*overrides], return_hydra_config=True)
-        except HydraException:  # said where all of them are composed
-            return ""
-    return str(choices.hydra.runtime.choices.model)
+    try:
+        return str(composed("train", overrides, hydra_config=True).hydra.runtime.choices.model)
+    except HydraException:  # said where all of them are composed
+        return ""
 
 
 def options_of(group: str) -> list[str]:

@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from drives.tokens.store import TokenSpec, TokenStore
 from tokenizer.load import Tokenizer
 from training.checkpoints.fitting import fitted
@@ -14,10 +12,9 @@ from training.checkpoints.folder import (
     MANIFEST,
     OpenedCheckpoint,
     open_checkpoint,
-    write_checkpoint,
 )
 from training.checkpoints.manifests import check_kind, entries, weights_hash
-from training.checkpoints.shipped import named, without_places
+from training.checkpoints.shipped import named, write_export
 from training.errors import BadInput
 from training.optimization.self_compression import settled
 from worldmodel.conditioning.text_encoders import TextEncoder, Texts, texts_from
@@ -179,8 +176,4 @@ def resolved(manifest: dict[str, Any]) -> dict[str, Any]:
 def export_world_model(checkpoint: Path, out: Path, **facts: Any) -> None:
     """Write the weights in half precision, without optimizer state and places, with `facts`."""
     opened = open_checkpoint(checkpoint, KIND)
-    weights = {
-        name: value.to(torch.float16) if value.is_floating_point() else value
-        for name, value in settled(opened.weights).items()
-    }
-    write_checkpoint(out, weights, {**without_places(resolved(opened.manifest)), **facts})
+    write_export(out, settled(opened.weights), resolved(opened.manifest), facts)

@@ -29,7 +29,7 @@ def interrupt(process, run, step, number) -> tuple[int, str]:
 @pytest.mark.parametrize(
     "recipe",
     [
-        pytest.param(recipe, id=name, marks=getattr(pytest.mark, "attack" if i else "slow"))
+        pytest.param(recipe, id=name, marks=pytest.mark.attack if i else pytest.mark.slow)
         for i, (name, recipe) in enumerate(RECIPES.items())
     ],
 )

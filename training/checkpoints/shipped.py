@@ -4,9 +4,13 @@ They are exports: half precision, no optimizer state, figures in the manifest, a
 machine that trained them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from training.checkpoints.folder import write_checkpoint
 from training.checkpoints.manifests import MANIFEST
 from training.errors import BadInput
 
@@ -68,3 +72,24 @@ def without_places(manifest: dict[str, Any]) -> dict[str, Any]:
         words = [word for word in command.split() if not word.startswith(("run=", "paths."))]
         kept["run"] = {**run, "command": " ".join(words)}
     return {**kept, "config": config}
+
+
+def write_export(
+    out: Path,
+    weights: Mapping[str, torch.Tensor],
+    manifest: dict[str, Any],
+    facts: Mapping[str, Any],
+    whole: str | None = None,
+) -> None:
+    """Write weights in half precision, and the manifest without places, with `facts`.
+
+    Args:
+        whole: what is in the names of weights that keep their precision.
+    """
+    halved = {
+        name: value.to(torch.float16)
+        if value.is_floating_point() and (whole is None or whole not in name)
+        else value
+        for name, value in weights.items()
+    }
+    write_checkpoint(out, halved, {**without_places(manifest), **facts})

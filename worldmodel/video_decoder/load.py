@@ -4,14 +4,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from drives.tokens.spec import TokenSpec
 from tokenizer.load import Tokenizer, load_tokenizer
 from training.checkpoints.fitting import fitted
-from training.checkpoints.folder import MANIFEST, open_checkpoint, write_checkpoint
+from training.checkpoints.folder import MANIFEST, open_checkpoint
 from training.checkpoints.manifests import entries
-from training.checkpoints.shipped import named, without_places
+from training.checkpoints.shipped import named, write_export
 from training.errors import BadInput
 from worldmodel.video_decoder.config import VideoDecodingConfig
 from worldmodel.video_decoder.decoder import TokenVideoDecoder
@@ -123,9 +121,5 @@ def video_decoder_for(
 def export_video_decoder(checkpoint: Path, out: Path, **facts: Any) -> None:
     """Write the averaged weights alone, in half precision, without places, with `facts`."""
     opened = open_checkpoint(checkpoint, KIND)
-    weights = {
-        name: value.to(torch.float16) if value.is_floating_point() else value
-        for name, value in opened.weights.items()
-        if name.startswith(AVERAGE)
-    }
-    write_checkpoint(out, weights, {**without_places(opened.manifest), **facts})
+    weights = {k: v for k, v in opened.weights.items() if k.startswith(AVERAGE)}
+    write_export(out, weights, opened.manifest, facts)

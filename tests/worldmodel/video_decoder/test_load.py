@@ -33,12 +33,12 @@ from worldmodel.video_decoder.networks.kinds import build_video_decoder
 SMALL = {"dim": 16, "num_layers": 1, "num_heads": 2, "patch": 8, "detail": 4}
 
 
-def written(folder: Path, kind: type) -> Path:
+def written(folder: Path, kind: type, **facts: object) -> Path:
     config, spec = kind(**SMALL), load_tokenizer("carracing").spec(10.0)
     assert isinstance(spec, TokenSpec)
     network = build_video_decoder(config, spec)
     weights = {f"ema.module.{name}": value for name, value in network.state_dict().items()}
-    write_checkpoint(folder, weights, manifest_of_decoder(config, spec))
+    write_checkpoint(folder, weights, {**manifest_of_decoder(config, spec), **facts})
     return folder
 
 
@@ -101,7 +101,9 @@ def test_the_shipped_one_gains_on_a_track_that_nobody_saw(tmp_path: Path) -> Non
 
 
 def test_an_export_decodes_as_its_run_and_cannot_be_resumed(tmp_path: Path) -> None:
-    run = written(tmp_path / "run", OnePassDecoderConfig)
+    told = {"run": "/here", "paths": {"runs": "/here"}, "logger": {"csv": {"save_dir": "/here"}}}
+    command = {"command": "train.py seed=1 run=/here paths.runs=/here"}
+    run = written(tmp_path / "run", OnePassDecoderConfig, config=told, run=command)
     export_video_decoder(run, tmp_path / "export", trained={"command": "mine"})
     ours, theirs = (load_video_decoder(tmp_path / n, "carracing") for n in ("run", "export"))
     for one, other in zip(ours.network.parameters(), theirs.network.parameters(), strict=True):
@@ -109,3 +111,5 @@ def test_an_export_decodes_as_its_run_and_cannot_be_resumed(tmp_path: Path) -> N
     manifest = theirs.manifest
     assert list(manifest["files"]) == [WEIGHTS]
     assert manifest["trained"] == {"command": "mine"}
+    assert manifest["run"] == {"command": "train.py seed=1"}
+    assert "/here" not in (tmp_path / "export" / MANIFEST).read_text()

@@ -91,9 +91,11 @@ class PixelLayer(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], condition: Float[Tensor, "n dim"]
+        self, x: Float[Tensor, "n c h w"], condition: Float[Tensor, "b dim"]
     ) -> Float[Tensor, "n c h w"]:
-        shift, scale = self.modulation(condition)[..., None, None].chunk(2, dim=1)
+        """`x` holds the frames of each clip one after another."""
+        told = self.modulation(condition).repeat_interleave(len(x) // len(condition), dim=0)
+        shift, scale = told[..., None, None].chunk(2, dim=1)
         return x + self.mix(F.gelu(self.read(x) * (1 + scale) + shift))
 
 
@@ -197,9 +199,8 @@ class SpaceTimeNet(nn.Module):
         )
         first, activation, last = self.join
         joined = activation(first(torch.cat([detail, pixels.to(detail)], dim=1)))
-        each = condition.repeat_interleave(steps, dim=0)
         for layer in self.pixels:
-            joined = maybe_checkpoint(layer, joined, each, recompute=self.recompute)
+            joined = maybe_checkpoint(layer, joined, condition, recompute=self.recompute)
         if self.keeps_features:
             self.features = joined.detach()
         return last(joined).unflatten(0, (batch, steps))
