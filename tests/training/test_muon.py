@@ -10,6 +10,7 @@ from torch import nn
 
 from training.config import AdamWConfig, MuonConfig
 from training.errors import BadInput
+from training.optimization import muon
 from training.optimization.muon import KernelMuon, MuonWithAdamW
 from training.optimization.optimizers import build_optimizer
 from training.trainer import check_optimizer
@@ -173,3 +174,46 @@ def test_kernels_are_stepped_as_matrices_with_a_row_per_output_channel():
     same(ends[0], ends[1])
     torch.manual_seed(0)
     assert not torch.equal(ends[0], torch.randn(6, 18))
+
+
+@pytest.mark.parametrize("shape", [(6, 18), (18, 6), (8, 8)])
+def test_steps_in_bfloat16_are_those_of_torch(shape, monkeypatch):
+    monkeypatch.setattr(muon, "product_dtype", lambda device: torch.bfloat16)
+    ends = []
+    for kind, settings in (
+        (torch.optim.Muon, {"adjust_lr_fn": "match_rms_adamw"}),
+        (KernelMuon, {}),
+    ):
+        torch.manual_seed(0)
+        parameter = nn.Parameter(torch.randn(shape))
+        optimizer = kind(
+            [parameter], lr=0.1, weight_decay=0.3, momentum=0.8, ns_steps=4, **settings
+        )
+        optimizer.state[parameter][muon.MOMENTUM] = torch.zeros(shape)
+        for _ in range(3):
+            parameter.grad = torch.randn(shape)
+            optimizer.step()
+        ends.append(parameter.detach())
+    same(ends[1], ends[0])
+
+
+def test_a_cpu_without_units_for_bfloat16_multiplies_in_float32(monkeypatch):
+    monkeypatch.setattr(muon, "cpu_computes_in_bf16", lambda: False)
+    assert muon.product_dtype(torch.device("cpu")) is torch.float32
+    assert muon.product_dtype(torch.device("cuda")) is torch.bfloat16
+    monkeypatch.setattr(muon, "cpu_computes_in_bf16", lambda: True)
+    assert muon.product_dtype(torch.device("cpu")) is torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(20, 9), (9, 20)])
+def test_directions_stay_and_singular_values_become_about_one(shape, dtype):
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    found = muon.orthogonalised(matrix, 5, dtype).float()
+    values = u.T @ found @ v.T
+    assert ((values.diagonal() > 0.6) & (values.diagonal() < 1.3)).all()
+    assert (values - values.diagonal().diag()).abs().max() < (
+        1e-4 if dtype == torch.float32 else 0.1
+    )

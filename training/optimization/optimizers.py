@@ -66,7 +66,6 @@ def build_optimizer(
             weight_decay=config.weight_decay,
             momentum=config.momentum,
             ns_steps=config.ns_steps,
-            adjust_lr_fn="match_rms_adamw",
         )
         assert isinstance(optimizer, torch.optim.AdamW)
         optimizer = MuonWithAdamW(optimizer, muon)
