@@ -42,6 +42,7 @@ CHECKED = (
     "tokenizer.networks.vision_transformer",
     "tokenizer.doctor.vitals",
     "tokenizer.networks.vqgan",
+    "tokenizer.inference.residual",
     "tokenizer.inference.winograd",
     "worldmodel.decoding",
     "worldmodel.evaluation",

@@ -17,8 +17,9 @@ class InferenceConfig:
         channels_last: keep the channels of a pixel together in memory.
         fold: merge nearest-neighbour upsampling and the next 3x3 convolution into one transposed
             convolution, with 16 multiplications instead of 36.
-        winograd: compute 3x3 convolutions with 64 to 256 channels by Winograd's algorithm; for
-            CPUs, in float32, with about three times the rounding error.
+        winograd: compute 3x3 convolutions with 64 to 256 channels by Winograd's algorithm, and
+            residual blocks in fewer passes over memory; for CPUs, in float32. The convolutions
+            have about three times the rounding error.
         frames_at_once: frames of a batch that encoder and decoder compute at once; 0: all. Use it
             for large frames on CPUs: above about 32 MB of activations (a frame of commaVQ has
             17), each layer allocates new memory, which costs as much as the layer.

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenizer.inference.config import InferenceConfig
+from tokenizer.inference.residual import FewPasses
 from tokenizer.inference.winograd import WinogradConv2d
 from tokenizer.load import Tokenizer
-from tokenizer.networks.vqgan_blocks import NearestUpsample
+from tokenizer.networks.autoencoder import ResBlock
+from tokenizer.networks.vqgan_blocks import NearestUpsample, VqganResBlock
 
 
 def for_inference(tokenizer: Tokenizer, config: InferenceConfig) -> Tokenizer:
@@ -27,6 +29,8 @@ def for_inference(tokenizer: Tokenizer, config: InferenceConfig) -> Tokenizer:
     if config.fold:
         replace_layers(network, NearestUpsample, folded)
     if config.winograd:
+        for block in (ResBlock, VqganResBlock):
+            replace_layers(network, block, FewPasses)
         replace_layers(network, nn.Conv2d, _winograd)
     if config.channels_last:
         network.to(memory_format=network.memory_format)  # type: ignore[call-overload]

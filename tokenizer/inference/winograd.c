@@ -16,6 +16,7 @@ typedef float vec __attribute__((vector_size(32), aligned(4), may_alias));
 
 typedef struct {
   const float *pixels, *weight, *bias; /* weight: [36, out / 16, in, 16] */
+  const float *plus;                   /* added to what is made; or NULL */
   float *made, *room;                  /* room: of every thread 36 x SPAN x (in + out) */
   int64_t frames, height, width, in, out, threads;
 } Call;
@@ -95,11 +96,11 @@ static void product(const float *tiles, const float *panel, float *to, int64_t i
   }
 }
 
-/* The pixels of a tile from its products [36][SPAN][out], with the bias. */
+/* The pixels of a tile from its products [36][SPAN][out], with the bias and `plus`. */
 static void out_of(const Call *call, int64_t tile, const float *from) {
   const Place at = place_of(call, tile);
   const int64_t rows = call->height - at.row, columns = call->width - at.column;
-  float *to = call->made + ((at.frame * call->height + at.row) * call->width + at.column) * call->out;
+  const int64_t start = ((at.frame * call->height + at.row) * call->width + at.column) * call->out;
   for (int64_t c = 0; c < call->out; c += LANES) {
     const vec base = *(const vec *)(call->bias + c);
     vec half[SEEN][TILE]; /* [column, row] */
@@ -113,8 +114,12 @@ static void out_of(const Call *call, int64_t tile, const float *from) {
       vec row[SEEN], out[TILE];
       UNROLL for (int j = 0; j < SEEN; j++) row[j] = half[j][i];
       gather(row, out);
-      for (int j = 0; j < TILE && j < columns; j++)
-        *(vec *)(to + (i * call->width + j) * call->out + c) = out[j] + base;
+      for (int j = 0; j < TILE && j < columns; j++) {
+        const int64_t place = start + (i * call->width + j) * call->out + c;
+        vec made = out[j] + base;
+        if (call->plus) made += *(const vec *)(call->plus + place);
+        *(vec *)(call->made + place) = made;
+      }
     }
   }
 }

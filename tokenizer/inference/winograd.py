@@ -5,15 +5,11 @@ convolutions directly; for inference in float32, whose rounding errors it about 
 with a C compiler all of it is one C function (`winograd.c`).
 """
 
-import ctypes
-from functools import cache
-from pathlib import Path
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from training.disk.libraries import NoLibrary, compiled
+from tokenizer.inference.native import Convolved, Functions, addresses, functions_for, pixels_of
 
 TILE, SEEN = 4, 6  # side of an output tile and of its receptive field
 EVERYWHERE = 7  # the product that every pixel of a tile holds once, as OUTPUT says
@@ -36,15 +32,6 @@ KERNEL = (
     (0, 0, 1),
 )
 OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
-
-
-class Convolved(ctypes.Structure):
-    """A call of winograd.c: its struct `Call`."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("pixels", "weight", "bias", "made", "room")),
-        *((name, ctypes.c_int64) for name in ("frames", "height", "width", "in", "out", "threads")),
-    )
 
 
 class WinogradConv2d(nn.Module):
@@ -71,24 +58,31 @@ class WinogradConv2d(nn.Module):
         self.into: Tensor
         self.out_of: Tensor
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
-        fits = x.is_cpu and x.dtype == torch.float32 and self.whole_lanes
-        if fits and not torch.compiler.is_compiling() and (library := _library()) is not None:
-            return self._native(library, x)
-        return self._in_torch(x)
+    def forward(
+        self, x: Float[Tensor, "n c h w"], plus: Float[Tensor, "n d h w"] | None = None
+    ) -> Float[Tensor, "n d h w"]:
+        """The convolution of x, plus what is given."""
+        functions = functions_for(x) if self.whole_lanes else None
+        if functions is not None:
+            return self._native(functions, x, plus)
+        return self._in_torch(x) if plus is None else plus + self._in_torch(x)
 
     def _native(
-        self, library: ctypes.CDLL, x: Float[Tensor, "n c h w"]
+        self,
+        functions: Functions,
+        x: Float[Tensor, "n c h w"],
+        plus: Float[Tensor, "n d h w"] | None,
     ) -> Float[Tensor, "n d h w"]:
         count, channels, height, width = x.shape
-        pixels, many = x.permute(0, 2, 3, 1).contiguous(), self.weight.shape[-1]
+        many, threads = self.weight.shape[-1], torch.get_num_threads()
         if self.panels is None:
             self.panels = self.weight.unflatten(2, (-1, WIDE)).transpose(1, 2).contiguous()
-        out, threads = x.new_empty(count, height, width, many), torch.get_num_threads()
+        out = x.new_empty(count, height, width, many)
         room = x.new_empty(threads, SEEN**2 * SPAN * (channels + many))
-        tensors = pixels, self.panels, self.bias, out, room
+        pixels, more = pixels_of(x), None if plus is None else pixels_of(plus)
+        pointers = addresses(pixels, self.panels, self.bias, more, out, room)
         numbers = count, height, width, channels, many, threads
-        library.winograd(Convolved(*(tensor.data_ptr() for tensor in tensors), *numbers))
+        functions.winograd(Convolved(*pointers, *numbers))
         return out.permute(0, 3, 1, 2)
 
     def _in_torch(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
@@ -114,19 +108,6 @@ class WinogradConv2d(nn.Module):
         products = torch.bmm((self.into @ tiles).transpose(0, 1), self.weight)
         products[EVERYWHERE] += self.bias
         return self.out_of @ products.transpose(0, 1)
-
-
-@cache
-def _library() -> ctypes.CDLL | None:
-    """The C function; None, with a note, where they cannot be compiled."""
-    try:
-        library = compiled(Path(__file__).with_suffix(".c"))
-    except NoLibrary as error:
-        print(f"note: winograd=true: {error}; torch computes instead, slower")
-        return None
-    library.winograd.argtypes = [ctypes.POINTER(Convolved)]
-    library.winograd.restype = None
-    return library
 
 
 def _laid_in(

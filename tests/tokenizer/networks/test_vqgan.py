@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from tokenizer.inference import winograd
+from tokenizer.inference import native
 from tokenizer.inference.config import InferenceConfig
 from tokenizer.inference.fast import folded, for_inference, share_changed
 from tokenizer.inference.winograd import WinogradConv2d
@@ -109,7 +109,7 @@ def test_winograd_runs_in_c_and_without_a_compiler_in_torch(monkeypatch, tmp_pat
     if shutil.which(os.environ.get("CC", "cc")):
         assert not torch.equal(layer(x), in_torch)  # another order of sums
     assert "note" not in capsys.readouterr().out
-    monkeypatch.setattr(winograd, "_library", winograd._library.__wrapped__)
+    monkeypatch.setattr(native, "_functions", native._functions.__wrapped__)
     monkeypatch.setenv("CC", "missing")
     assert torch.equal(layer(x), in_torch)
     said = "note: winograd=true: there is no C compiler 'missing'; install one, or name it in CC; "
