@@ -7,12 +7,13 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from tokenizer.load import load_tokenizer, manifest_of
+from tokenizer.load import TOKENS_OF, load_tokenizer, manifest_of
 from tokenizer.metrics import CodebookStats
 from tokenizer.networks.base import TokenNetwork
 from tokenizer.networks.kinds import NetworkConfig, build_network
 from training.checkpoints.sharded import shard
 from training.config import AdamWConfig
+from training.errors import BadInput
 from training.module import TrainedModule
 from training.optimization.recompute import Layers
 
@@ -22,9 +23,14 @@ CODEBOOK = tuple(
 
 
 class TokenizerBase(TrainedModule):
-    """A tokenizer's network and the average of its weights (EMA), which validation uses."""
+    """A tokenizer's network and the average of its weights (EMA), which validation uses.
+
+    Attributes:
+        decoder_alone: its tokens stay those of the tokenizer that it begins from.
+    """
 
     ema: AveragedModel
+    decoder_alone = False
 
     def __init__(self, config: NetworkConfig, optimizer: AdamWConfig, ema_decay: float) -> None:
         super().__init__(optimizer)
@@ -46,7 +52,20 @@ class TokenizerBase(TrainedModule):
         """As `TrainedModule.begin_from`; a discriminator is new."""
         other = load_tokenizer(path)
         self.take(self.autoencoder, other.network, path)
+        if self.decoder_alone:
+            self.manifest[TOKENS_OF] = list(other.known_as)
         return other.manifest
+
+    def begin_anew(self) -> None:
+        if self.decoder_alone:
+            raise BadInput(
+                "model.decoder_alone=true: keeps the tokens of a trained tokenizer; give it as "
+                "init_from=RUN"
+            )
+
+    def go_on(self, manifest: Mapping[str, Any]) -> None:
+        if self.decoder_alone:
+            self.manifest[TOKENS_OF] = manifest[TOKENS_OF]
 
     def configure_model(self) -> None:
         for whole in (self.autoencoder, self.ema.module):

@@ -20,15 +20,23 @@ class TokenizerModuleConfig:
         loss: what it is trained on.
         optimizer: that of the run.
         ema_decay: of the average of the weights, per step, which validation and encoding use.
+        decoder_alone: encoder and codebook stay those of `init_from`, and so do the tokens: stores,
+            world models and video decoders of that tokenizer read this one's.
     """
 
     network: GridConfig
     loss: LossConfig
     optimizer: AdamWConfig
     ema_decay: float = 0.999
+    decoder_alone: bool = False
 
     def __post_init__(self) -> None:
         below_one("model.", ema_decay=self.ema_decay)
+        if self.decoder_alone and self.loss.distillation_weight:
+            raise BadInput(
+                "model.decoder_alone=true: the decoder learns nothing from a teacher of the codes; "
+                "give model.loss.distillation_weight=0"
+            )
         side = min(self.network.image_size)
         if self.loss.perceptual_shift >= side:
             raise BadInput(

@@ -34,7 +34,7 @@ def decode_frames(
 def check_pair(store: TokenStore, tokenizer: Tokenizer) -> None:
     """BadInput unless this tokenizer made the store's tokens or was published with them."""
     spec, own = store.spec, tokenizer.spec(store.spec.fps)
-    if spec.tokenizer not in (tokenizer.hash, tokenizer.published_as):
+    if spec.tokenizer not in tokenizer.known_as:
         raise BadInput(
             f"{store.root}: made by tokenizer {spec.tokenizer[:12]}, "
             f"not by this one ({tokenizer.hash[:12]}); give the tokenizer that encoded it"

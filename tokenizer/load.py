@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from drives.clips.frame_stream import Fit
 from drives.clips.preprocessing import Preprocessing
 from drives.tokens.store import TokenSpec
-from tokenizer.networks.base import DriveDecoder, TokenNetwork
+from tokenizer.networks.base import DECODING, DriveDecoder, TokenNetwork
 from tokenizer.networks.kinds import KINDS, NetworkConfig, build_network
 from tokenizer.quantizers.kinds import describe, from_description
 from training.checkpoints.fitting import fitted
@@ -30,14 +30,16 @@ from training.errors import BadInput
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 KIND = "tokenizer"
+TOKENS_OF = "tokens_of"  # entry of a manifest: see `TokenizerEntries`
 QUANTIZER = ".quantizer."
+DECODERS = tuple(f"ema.module.{part}." for part in DECODING)
 
 
 class Tokenizer(nn.Module):
     """A trained network in eval mode, with its identity.
 
     Attributes:
-        hash: sha256 of the weights file; token stores and world models refer to it.
+        hash: sha256 of the weights file.
         manifest: the checkpoint's manifest (config, figures, data).
         preprocessing: that of its training; `fit` and `encode` apply it.
     """
@@ -53,9 +55,18 @@ class Tokenizer(nn.Module):
         """The name of published weights; "" for those trained here."""
         return str(self.manifest.get("published", {}).get("name", ""))
 
+    @cached_property
+    def known_as(self) -> tuple[str, ...]:
+        """What token stores and world models call its tokens; new ones take the first.
+
+        Its hash and its published name; those of another, where only the decoder was trained.
+        """
+        own = (self.hash, *([self.published_as] if self.published_as else []))
+        return tuple(self.manifest.get(TOKENS_OF) or own)
+
     def spec(self, fps: float) -> TokenSpec:
         """The `TokenSpec` of its tokens at a frame rate."""
-        return spec_of(self.network, fps, self.hash, self.preprocessing)
+        return spec_of(self.network, fps, self.known_as[0], self.preprocessing)
 
     @property
     def frames_per_step(self) -> int:
@@ -215,9 +226,14 @@ def tokenizer_from(opened: OpenedCheckpoint) -> Tokenizer:
 
 @dataclass(frozen=True)
 class TokenizerEntries:
-    """Entries of a tokenizer's manifest besides those of `Head`."""
+    """Entries of a tokenizer's manifest besides those of `Head`.
+
+    Attributes:
+        tokens_of: `Tokenizer.known_as` of another one, whose tokens these are.
+    """
 
     network: dict[str, Any]
+    tokens_of: tuple[str, ...] = ()
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
 
@@ -233,11 +249,16 @@ def _config(values: dict[str, Any], where: str) -> NetworkConfig:
 def export_tokenizer(checkpoint: Path, out: Path, **facts: Any) -> None:
     """Write the EMA weights alone, in half precision, without places, with `facts`.
 
-    The quantizer keeps full precision: it compares distances and counts beyond 65504.
+    The quantizer keeps full precision: it compares distances and counts beyond 65504. So does what
+    makes another tokenizer's tokens, where half precision would change it.
     """
     opened = open_checkpoint(checkpoint, KIND)
     weights = {k: v for k, v in opened.weights.items() if k.startswith("ema.module.")}
-    write_export(out, weights, opened.manifest, facts, whole=QUANTIZER)
+    whole = {name for name in weights if QUANTIZER in name}
+    if TOKENS_OF in opened.manifest:
+        changed = (name for name, value in weights.items() if not torch.equal(value, value.half()))
+        whole |= {name for name in changed if not name.startswith(DECODERS)}
+    write_export(out, weights, opened.manifest, facts, whole=whole)
 
 
 def fit_of(tokenizer: Tokenizer) -> Fit:

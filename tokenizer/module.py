@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -50,9 +50,13 @@ class TokenizerModule(TokenizerBase):
         loss: LossConfig,
         optimizer: AdamWConfig,
         ema_decay: float = TokenizerModuleConfig.ema_decay,
+        decoder_alone: bool = TokenizerModuleConfig.decoder_alone,
     ) -> None:
         super().__init__(network, optimizer, ema_decay)
         self.automatic_optimization = False
+        self.decoder_alone = decoder_alone
+        for part in self.still:
+            part.requires_grad_(False)
         self.loss = loss
         self.adversary = Adversary(loss) if loss.gan_weight else None
         if self.adversary is not None:
@@ -73,6 +77,18 @@ class TokenizerModule(TokenizerBase):
                 build_teacher(loss.teacher), self.autoencoder.quantizer.dim
             )
         self.observed: dict[str, Tensor] = {}  # of the last batch, for the doctor; no copies
+        self.train()
+
+    @property
+    def still(self) -> list[nn.Module]:
+        """Parts of the network that are not trained."""
+        return self.autoencoder.makes_tokens if self.decoder_alone else []
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in self.still:
+            part.eval()  # a codebook learns in training mode
+        return self
 
     def configure_model(self) -> None:
         super().configure_model()

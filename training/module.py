@@ -76,6 +76,16 @@ class TrainedModule(L.LightningModule):
         """
         raise BadInput(f"init_from={path}: {type(self).__name__} takes no weights; leave it out")
 
+    def begin_anew(self) -> None:
+        """Called before a new run that begins from no other weights.
+
+        Raises:
+            BadInput: what is trained needs some.
+        """
+
+    def go_on(self, manifest: Mapping[str, Any]) -> None:
+        """Take over what the manifest of a resumed checkpoint says of the run's start."""
+
     def take(
         self, network: nn.Module, other: nn.Module, where: str, anew: Sequence[str] = ()
     ) -> None:

@@ -94,13 +94,16 @@ class Run:
         """Give a new run the weights of `init_from`; a resumed run has its own.
 
         Raises:
-            BadInput: as `TrainedModule.begin_from`.
+            BadInput: as `begin_from` and `begin_anew` of a `TrainedModule`.
         """
         path = self.config["init_from"]
         if self.resumed:
             self.origin = self.resumed.get("run", {}).get("init_from")
+            module.go_on(self.resumed)
         elif path is not None:
             self.origin = provenance_of(module.begin_from(path))
+        else:
+            module.begin_anew()
 
     def describe(self, datamodule: Any, module: Any) -> None:
         """Lock the folder, write config.yaml and run.json, give the module its manifest.

@@ -69,7 +69,7 @@ class WorldModel:
         Args:
             tokenizer: an open tokenizer; links its hash with its published name.
         """
-        known = {tokenizer.hash, tokenizer.published_as} - {""} if tokenizer else set()
+        known = set(tokenizer.known_as if tokenizer else ())
         return self.spec.tokenizer == name or {self.spec.tokenizer, name} <= known
 
     def check_store(self, store: TokenStore, tokenizer: Tokenizer | None = None) -> None:
@@ -80,7 +80,7 @@ class WorldModel:
         Args:
             tokenizer: see `reads_tokens_of`.
         """
-        if tokenizer and store.spec.tokenizer not in (tokenizer.hash, tokenizer.published_as):
+        if tokenizer and store.spec.tokenizer not in tokenizer.known_as:
             raise BadInput(
                 f"{store.root}: holds tokens of {store.spec.tokenizer[:12]}, not of tokenizer "
                 f"{tokenizer.hash[:12]}; give the tokenizer that made them"

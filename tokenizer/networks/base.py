@@ -14,6 +14,8 @@ from tokenizer.quantizers.base import Quantized, Quantizer
 from training.errors import BadInput
 from training.optimization.recompute import Layers
 
+DECODING = ("decoder", "post_quant_conv")  # parts that turn codes into pixels
+
 
 @runtime_checkable
 class DriveDecoder(Protocol):
@@ -131,6 +133,11 @@ class PixelNetwork(TokenNetwork):
     @property
     def trained_layers(self) -> list[Layers]:
         return [self.encoder.layers, self.decoder.layers]
+
+    @property
+    def makes_tokens(self) -> list[nn.Module]:
+        """The parts that turn frames into tokens."""
+        return [part for name, part in self.named_children() if name not in DECODING]
 
     def forward(
         self, frames: Float[Tensor, "n 3 h w"]

@@ -4,7 +4,7 @@ They are exports: half precision, no optimizer state, figures in the manifest, a
 machine that trained them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +79,15 @@ def write_export(
     weights: Mapping[str, torch.Tensor],
     manifest: dict[str, Any],
     facts: Mapping[str, Any],
-    whole: str | None = None,
+    whole: Collection[str] = (),
 ) -> None:
     """Write weights in half precision, and the manifest without places, with `facts`.
 
     Args:
-        whole: what is in the names of weights that keep their precision.
+        whole: names of weights that keep their precision.
     """
     halved = {
-        name: value.to(torch.float16)
-        if value.is_floating_point() and (whole is None or whole not in name)
-        else value
+        name: value.to(torch.float16) if value.is_floating_point() and name not in whole else value
         for name, value in weights.items()
     }
     write_checkpoint(out, halved, {**without_places(manifest), **facts})

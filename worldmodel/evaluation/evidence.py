@@ -93,7 +93,7 @@ def evidence_of(
                 f"tokenizer=FOLDER, {model.spec.tokenizer}'s converted by tokenizer.convert"
             )
         opened = load_tokenizer(name)
-        if not model.reads_tokens_of(opened.hash, opened):
+        if not model.reads_tokens_of(opened.known_as[0], opened):
             raise BadInput(
                 f"ckpt={model.path}: was trained on tokens of tokenizer "
                 f"{model.spec.tokenizer[:12]}, but {name} is {opened.hash[:12]}; give tokenizer=RUN"
@@ -208,7 +208,7 @@ def _tokenizer_of(store: TokenStore, given: str | None, trained: str | None) -> 
         opened = load_tokenizer(trained) if trained else None
     except BadInput:  # named by a run of another machine; the tokens alone are judged
         return None
-    return opened if opened and opened.hash == store.spec.tokenizer else None
+    return opened if opened and store.spec.tokenizer in opened.known_as else None
 
 
 def _compare_rates(model: WorldModel, store: TokenStore) -> None:

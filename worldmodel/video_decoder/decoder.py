@@ -43,7 +43,7 @@ class TokenVideoDecoder:
     ) -> None:
         self.network, self.path, self.manifest = network, path, manifest or {}
         self.how = how or VideoDecodingConfig()
-        if tokenizer.hash != self.spec.tokenizer:
+        if self.spec.tokenizer not in tokenizer.known_as:
             raise BadInput(
                 f"{path or 'the video decoder'}: was trained on tokens of "
                 f"{self.spec.tokenizer[:12]}, not of {tokenizer.hash[:12]}; give the tokenizer of "

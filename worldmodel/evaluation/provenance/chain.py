@@ -42,7 +42,7 @@ def _named_tokenizer(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any
         opened = load_tokenizer(name) if name else None
     except BadInput:  # of another machine
         return None
-    if opened is None or opened.hash != manifest["spec"]["tokenizer"]:
+    if opened is None or manifest["spec"]["tokenizer"] not in opened.known_as:
         return None
     return provenance_of(opened.manifest)
 
