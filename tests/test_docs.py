@@ -93,6 +93,17 @@ SHORT = {
 LEFT_OUT = r"^(make |python3 -m venv|pip install|python -m pytest|python -m benchmarks)"
 
 
+def short_ladder(file: Path, folder: Path) -> Path:
+    """The same ladder with short runs."""
+    text = re.sub(
+        r"max_steps: (\d+)", lambda found: f"max_steps: {int(found[1]) // 30}", file.read_text()
+    )
+    short = folder / file.name
+    short.write_text(text.replace("num_val_windows=5994", "num_val_windows=64"))
+    assert short.read_text() != file.read_text()
+    return short
+
+
 def commands_of(page: str) -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(), flags=re.S)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
@@ -106,6 +117,8 @@ def shortened(line: str, folder: Path) -> str:
     line = line.replace("/path/to/commavq/", f"{shared}/parity/commavq_vqvae/")
     line = line.replace("/path/to/real", f"{shared}/data/udacity/lake")
     line = line.replace("/path/to/fake", f"{shared}/data/udacity/mountain")
+    if (ladder := re.search(r"configs/ladder/\w+\.yaml", line)) is not None:
+        line = line.replace(ladder[0], str(short_ladder(ROOT / ladder[0], folder)))
     if "/path/to/gpt2m/" in line:
         gpt2m_files(folder)
         line = line.replace("/path/to/gpt2m/", f"{folder}/")
