@@ -123,6 +123,15 @@ def composed(tmp_path: Path, data_folder: Path) -> Callable[..., DictConfig]:
     return make
 
 
+@pytest.fixture(autouse=True)
+def same_number_of_threads() -> Iterator[None]:
+    """What a test sets is not what the next one finds."""
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture
 def fit() -> Callable[[DictConfig], Fitted]:
     """`fit(cfg)`: what train.py does; returns the module, the run and the trainer."""

@@ -27,17 +27,19 @@ LOST_DRIVES = [
     "data.source.carracing.num_train=4",
     "data.source.carracing.seconds=20.0",
 ]
+TWO_STEPS = [
+    "trainer.max_steps=2",
+    "trainer.val_check_interval=2",
+    "callbacks.media=null",
+    "data.num_workers=0",
+]
 # Added to a command, so that it takes seconds: sizes only, never what it does.
 SHORT = {
     "train.py +experiment=tokenizer_video": ["+debug=fast"],
     "train.py +experiment=musik": ["+debug=fast"],
+    "train.py +experiment=tokenizer_tiny init_from": TWO_STEPS,
     "train.py +experiment=tokenizer": ["+debug=fast"],
-    "train.py +experiment=gpt_tiny init_from": [
-        "trainer.max_steps=2",
-        "trainer.val_check_interval=2",
-        "callbacks.media=null",
-        "data.num_workers=0",
-    ],
+    "train.py +experiment=gpt_tiny init_from": TWO_STEPS,
     "train.py +experiment=gpt": ["+debug=fast"],
     "train.py +experiment=occupancy": ["+debug=fast"],
     "train.py +experiment=codec": ["+debug=fast"],

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenizer.inference.config import InferenceConfig
-from tokenizer.inference.residual import FewPasses
+from tokenizer.inference.residual import FastNormSilu, FastResBlock
 from tokenizer.inference.winograd import WinogradConv2d
 from tokenizer.load import Tokenizer
 from tokenizer.networks.autoencoder import ResBlock
+from tokenizer.networks.norms import NormSilu
 from tokenizer.networks.vqgan_blocks import NearestUpsample, VqganResBlock
 
 
@@ -26,11 +27,14 @@ def for_inference(tokenizer: Tokenizer, config: InferenceConfig) -> Tokenizer:
     """
     tokenizer.network.check_settings(**asdict(config))
     network = copy.deepcopy(tokenizer.network)
+    if config.winograd:
+        replace_layers(network, NearestUpsample, _winograd_upsampling)
     if config.fold:
         replace_layers(network, NearestUpsample, folded)
     if config.winograd:
+        replace_layers(network, NormSilu, FastNormSilu)
         for block in (ResBlock, VqganResBlock):
-            replace_layers(network, block, FewPasses)
+            replace_layers(network, block, FastResBlock)
         replace_layers(network, nn.Conv2d, _winograd)
     if config.channels_last:
         network.to(memory_format=network.memory_format)  # type: ignore[call-overload]
@@ -68,6 +72,11 @@ def _winograd(conv: nn.Conv2d) -> nn.Module:
     few, many = sorted((conv.in_channels, conv.out_channels))
     fits = conv.kernel_size == (3, 3) and conv.stride == (1, 1) and conv.padding == (1, 1)
     return WinogradConv2d(conv) if fits and few >= 64 and many <= 256 else conv
+
+
+def _winograd_upsampling(layer: NearestUpsample) -> nn.Module:
+    """Winograd where it is faster than folding, with its larger products."""
+    return WinogradConv2d(layer) if 64 <= layer.in_channels <= 128 else layer
 
 
 def folded(layer: NearestUpsample) -> nn.ConvTranspose2d:

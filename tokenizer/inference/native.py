@@ -17,7 +17,8 @@ class Convolved(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("pixels", "weight", "bias", "plus", "made", "room")),
-        *((name, ctypes.c_int64) for name in ("frames", "height", "width", "in", "out", "threads")),
+        *((name, ctypes.c_int64) for name in ("frames", "height", "width", "in", "out")),
+        *((name, ctypes.c_int64) for name in ("threads", "up")),
     )
 
 

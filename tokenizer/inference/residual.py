@@ -7,26 +7,30 @@ writes its pixels.
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tokenizer.inference.native import Functions, Normalised, addresses, functions_for, pixels_of
 from tokenizer.inference.winograd import WinogradConv2d
 from tokenizer.networks.autoencoder import ResBlock
+from tokenizer.networks.norms import NormSilu
 from tokenizer.networks.vqgan_blocks import VqganResBlock
 
 LANES, PART = 8, 256  # of norm_silu.c
 
 
-class NormSilu(nn.Module):
-    """SiLU of a group norm; in place where nobody else needs what it reads."""
+class FastNormSilu(nn.Module):
+    """Replaces a group norm with SiLU.
 
-    def __init__(self, norm: nn.GroupNorm, in_place: bool = False) -> None:
+    Attributes:
+        in_place: whether nobody else needs what it reads.
+    """
+
+    def __init__(self, norm: NormSilu) -> None:
         super().__init__()
-        self.norm, self.in_place = norm, in_place
+        self.norm, self.in_place = norm, False
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         functions = functions_for(x) if x.shape[1] % LANES == 0 else None
-        return F.silu(self.norm(x)) if functions is None else self._native(functions, x)
+        return self.norm(x) if functions is None else self._native(functions, x)
 
     def _native(
         self, functions: Functions, x: Float[Tensor, "n c h w"]
@@ -42,12 +46,14 @@ class NormSilu(nn.Module):
         return made.permute(0, 3, 1, 2)
 
 
-class FewPasses(nn.Module):
-    """Replaces a pre-activation residual block."""
+class FastResBlock(nn.Module):
+    """Replaces a pre-activation residual block, whose norms are replaced."""
 
     def __init__(self, block: ResBlock | VqganResBlock) -> None:
         super().__init__()
-        self.norm1, self.norm2 = NormSilu(block.norm1), NormSilu(block.norm2, in_place=True)
+        self.norm1, self.norm2 = block.norm1, block.norm2
+        assert isinstance(self.norm2, FastNormSilu)
+        self.norm2.in_place = True
         self.conv1, self.conv2 = block.conv1, block.conv2
         self.shortcut = block.shortcut
 

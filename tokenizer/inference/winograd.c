@@ -19,6 +19,7 @@ typedef struct {
   const float *plus;                   /* added to what is made; or NULL */
   float *made, *room;                  /* room: of every thread 36 x SPAN x (in + out) */
   int64_t frames, height, width, in, out, threads;
+  int64_t up; /* 1: each pixel stands for 2 x 2; height and width are those of what is made */
 } Call;
 
 typedef struct { /* of the first pixel that a tile writes */
@@ -58,7 +59,8 @@ static void into(const Call *call, int64_t tile, float *to) {
   for (int i = 0; i < SEEN; i++)
     for (int j = 0; j < SEEN; j++) {
       const int64_t row = at.row - 1 + i, column = at.column - 1 + j;
-      const int64_t pixel = (at.frame * call->height + row) * call->width + column;
+      const int64_t rows = (at.frame * call->height + row) >> call->up;
+      const int64_t pixel = (rows * call->width + column) >> call->up;
       step[i][j] = row >= 0 && row < call->height && column >= 0 && column < call->width;
       from[i][j] = step[i][j] ? call->pixels + pixel * call->in : nothing;
     }

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenizer.inference.native import Convolved, Functions, addresses, functions_for, pixels_of
+from tokenizer.networks.vqgan_blocks import NearestUpsample
 
 TILE, SEEN = 4, 6  # side of an output tile and of its receptive field
 EVERYWHERE = 7  # the product that every pixel of a tile holds once, as OUTPUT says
@@ -35,7 +36,10 @@ OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -
 
 
 class WinogradConv2d(nn.Module):
-    """Replaces a 3x3 convolution of stride 1 and padding 1; inference only."""
+    """Replaces a 3x3 convolution of stride 1 and padding 1; inference only.
+
+    A `NearestUpsample` doubles the pixels before its convolution; C reads each of them four times.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -51,6 +55,7 @@ class WinogradConv2d(nn.Module):
             ("out_of", _both_axes(OUTPUT)),
         ):
             self.register_buffer(name, value)
+        self.doubles = isinstance(conv, NearestUpsample)
         self.whole_lanes = conv.in_channels % LANES == conv.out_channels % WIDE == 0
         self.panels: Tensor | None = None  # the weight as the C function reads it
         self.weight: Tensor
@@ -59,21 +64,23 @@ class WinogradConv2d(nn.Module):
         self.out_of: Tensor
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], plus: Float[Tensor, "n d h w"] | None = None
-    ) -> Float[Tensor, "n d h w"]:
+        self, x: Float[Tensor, "n c h w"], plus: Float[Tensor, "n d h2 w2"] | None = None
+    ) -> Float[Tensor, "n d h2 w2"]:
         """The convolution of x, plus what is given."""
         functions = functions_for(x) if self.whole_lanes else None
         if functions is not None:
             return self._native(functions, x, plus)
-        return self._in_torch(x) if plus is None else plus + self._in_torch(x)
+        made = self._in_torch(NearestUpsample.doubled(x) if self.doubles else x)
+        return made if plus is None else plus + made
 
     def _native(
         self,
         functions: Functions,
         x: Float[Tensor, "n c h w"],
-        plus: Float[Tensor, "n d h w"] | None,
-    ) -> Float[Tensor, "n d h w"]:
+        plus: Float[Tensor, "n d h2 w2"] | None,
+    ) -> Float[Tensor, "n d h2 w2"]:
         count, channels, height, width = x.shape
+        height, width = height << self.doubles, width << self.doubles
         many, threads = self.weight.shape[-1], torch.get_num_threads()
         if self.panels is None:
             self.panels = self.weight.unflatten(2, (-1, WIDE)).transpose(1, 2).contiguous()
@@ -81,7 +88,7 @@ class WinogradConv2d(nn.Module):
         room = x.new_empty(threads, SEEN**2 * SPAN * (channels + many))
         pixels, more = pixels_of(x), None if plus is None else pixels_of(plus)
         pointers = addresses(pixels, self.panels, self.bias, more, out, room)
-        numbers = count, height, width, channels, many, threads
+        numbers = count, height, width, channels, many, threads, self.doubles
         functions.winograd(Convolved(*pointers, *numbers))
         return out.permute(0, 3, 1, 2)
 

@@ -8,6 +8,7 @@ from torch.nn.grad import conv2d_weight
 
 from tokenizer.networks.base import PixelNetwork
 from tokenizer.networks.config import AutoencoderConfig
+from tokenizer.networks.norms import NormSilu
 from tokenizer.quantizers.kinds import build_quantizer
 from training.optimization.recompute import Layers
 
@@ -58,12 +59,12 @@ class ConvEncoder(nn.Module):
                 width = channels
         layers += middle(width, config.attention)
         self.layers = Layers(*layers)
-        self.norm_out = norm(width)
+        self.norm_out = norm(width, NormSilu)
         self.conv_out = nn.Conv2d(width, code_dim, 1)
 
     def forward(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d gh gw"]:
         hidden = self.layers(F.pixel_unshuffle(frames, self.patch))
-        return self.conv_out(F.silu(self.norm_out(hidden)))
+        return self.conv_out(self.norm_out(hidden))
 
 
 class ConvDecoder(nn.Module):
@@ -83,11 +84,11 @@ class ConvDecoder(nn.Module):
             layers += [ShuffleUp(width, channels), ResBlock(channels, channels)]
             width = channels
         self.layers = Layers(*layers)
-        self.norm_out = norm(width)
+        self.norm_out = norm(width, NormSilu)
         self.conv_out = nn.Conv2d(width, 3 * self.patch**2, 3, padding=1)
 
     def forward(self, codes: Float[Tensor, "n d gh gw"]) -> Float[Tensor, "n 3 h w"]:
-        self.features = F.silu(self.norm_out(self.layers(codes)))
+        self.features = self.norm_out(self.layers(codes))
         return F.pixel_shuffle(self.conv_out(self.features), self.patch)
 
     def last_layer_gradient(
@@ -104,16 +105,16 @@ class ResBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.norm1 = norm(in_channels)
+        self.norm1 = norm(in_channels, NormSilu)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = norm(out_channels)
+        self.norm2 = norm(out_channels, NormSilu)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         same = in_channels == out_channels
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(hidden)))
+        hidden = self.conv1(self.norm1(x))
+        return self.shortcut(x) + self.conv2(self.norm2(hidden))
 
 
 class SpatialAttention(nn.Module):
@@ -160,7 +161,7 @@ def middle(channels: int, attention: bool) -> list[nn.Module]:
     return [ResBlock(channels, channels), *attend]
 
 
-def norm(channels: int) -> nn.GroupNorm:
+def norm(channels: int, kind: type[nn.GroupNorm] = nn.GroupNorm) -> nn.GroupNorm:
     """GroupNorm with at least four channels per group and at most 32 groups."""
     groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0 and channels // g >= 4)
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+    return kind(groups, channels, eps=1e-6)

@@ -12,6 +12,7 @@ from torch.nn.grad import conv2d_weight
 
 from tokenizer.networks.base import PixelNetwork
 from tokenizer.networks.config import GROUPS, STYLES, VQGANConfig
+from tokenizer.networks.norms import NormSilu
 from tokenizer.networks.vqgan_blocks import (
     EPS,
     AdaptiveGroupNorm,
@@ -20,7 +21,6 @@ from tokenizer.networks.vqgan_blocks import (
     VqganAttention,
     VqganDownsample,
     VqganResBlock,
-    silu,
 )
 from tokenizer.quantizers.kinds import build_quantizer
 from training.optimization.recompute import Layers, maybe_checkpoint
@@ -70,12 +70,12 @@ class VqganEncoder(nn.Module):
                 layers[f"down_{level}_resample"] = VqganDownsample(width, style.centred)
         layers |= middle(config)
         self.layers = named(layers, Layers())
-        self.norm_out = nn.GroupNorm(GROUPS, width, EPS)
+        self.norm_out = NormSilu(GROUPS, width, EPS)
         size = 3 if style.projected else 1
         self.conv_out = nn.Conv2d(width, latent, size, padding=size // 2)
 
     def forward(self, frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n latent gh gw"]:
-        return self.conv_out(silu(self.norm_out(self.layers(frames))))
+        return self.conv_out(self.norm_out(self.layers(frames)))
 
 
 class VqganDecoder(nn.Module):
@@ -98,11 +98,11 @@ class VqganDecoder(nn.Module):
                 upsample = ShuffleUpsample if style.shuffle else NearestUpsample
                 layers[f"up_{level}_resample"] = upsample(width)
         self.layers = named(layers, Guided())
-        self.norm_out = nn.GroupNorm(GROUPS, width, EPS)
+        self.norm_out = NormSilu(GROUPS, width, EPS)
         self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, latents: Float[Tensor, "n latent gh gw"]) -> Float[Tensor, "n 3 h w"]:
-        self.features = silu(self.norm_out(self.layers(latents)))
+        self.features = self.norm_out(self.layers(latents))
         return self.conv_out(self.features)
 
     def last_layer_gradient(

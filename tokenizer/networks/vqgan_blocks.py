@@ -1,12 +1,12 @@
 """Blocks of the VQGAN family; `tokenizer.networks.vqgan` puts them together."""
 
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenizer.networks.config import EPS, GROUPS
+from tokenizer.networks.norms import NormSilu
 
 
 class VqganResBlock(nn.Module):
@@ -14,22 +14,17 @@ class VqganResBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(GROUPS, in_channels, EPS)
+        self.norm1 = NormSilu(GROUPS, in_channels, EPS)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
-        self.norm2 = nn.GroupNorm(GROUPS, out_channels, EPS)
+        self.norm2 = NormSilu(GROUPS, out_channels, EPS)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias)
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels:
             self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
-        hidden = self.conv1(silu(self.norm1(x)))
-        return self.shortcut(x) + self.conv2(silu(self.norm2(hidden)))
-
-
-def silu(x: Tensor) -> Tensor:
-    """SiLU; in place where no gradient needs `x`, because new memory is slow on CPUs."""
-    return F.silu(x, inplace=not torch.is_grad_enabled())
+        hidden = self.conv1(self.norm1(x))
+        return self.shortcut(x) + self.conv2(self.norm2(hidden))
 
 
 class VqganAttention(nn.Module):
@@ -62,8 +57,12 @@ class NearestUpsample(nn.Conv2d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    @staticmethod
+    def doubled(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+        return super().forward(self.doubled(x))
 
 
 class ShuffleUpsample(nn.Conv2d):

@@ -102,6 +102,15 @@ def test_winograd_is_the_same_convolution(height, width, bias, block, channels, 
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("height", "width"), [(8, 16), (5, 3), (1, 7)])
+@pytest.mark.parametrize("channels", [6, 32])  # in torch; in C, where it compiles
+def test_winograd_reads_a_pixel_four_times_where_pixels_double(height, width, channels):
+    torch.manual_seed(0)
+    layer, x = NearestUpsample(channels), torch.randn(3, channels, height, width)
+    torch.testing.assert_close(WinogradConv2d(layer)(x), layer(x), atol=2e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_winograd_runs_in_c_and_without_a_compiler_in_torch(monkeypatch, tmp_path, capsys):
     torch.manual_seed(0)
     layer, x = WinogradConv2d(torch.nn.Conv2d(16, 16, 3, padding=1)), torch.randn(1, 16, 9, 9)
@@ -125,6 +134,7 @@ def test_winograd_is_used_where_it_pays_and_the_tokens_stay():
     used = [n for n, m in fast.network.named_modules() if isinstance(m, WinogradConv2d)]
     assert "encoder.layers.down_0_block_0.conv1" in used
     assert not [n for n in used if "conv_in" in n or "down_1" in n or "shortcut" in n]
+    assert "decoder.layers.up_1_resample" not in used, "512 channels are folded"
     frames = torch.rand(2, 3, 16, 32) * 2 - 1
     tokens = tokenizer.encode(frames)
     assert torch.equal(fast.encode(frames), tokens)

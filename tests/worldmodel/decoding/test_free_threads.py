@@ -21,7 +21,6 @@ intr 12345 0 0"""
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = torch.get_num_threads()
     torch.set_num_threads(2)
     monkeypatch.setattr(free_threads, "usable_cores", lambda: {0, 1})
     monkeypatch.setattr(free_threads, "_quota", lambda: float("inf"))
@@ -29,7 +28,6 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     free_threads._first_number.cache_clear()
     yield
     free_threads._first_number.cache_clear()
-    torch.set_num_threads(before)
 
 
 class Machine:

@@ -189,13 +189,11 @@ def test_figures_do_not_depend_on_batch_size_or_threads(composed, fit, evaluate)
     """Of differences near 0 the rounding of what they are differences of is the last digit."""
     _, run, _ = fit(composed("gpt_tiny", *TINY))
     found = []
-    before = torch.get_num_threads()
     for batch, threads in ((1, 1), (5, 2)):
         torch.set_num_threads(threads)
         cards = evaluate(run.folder, *FEW, f"batch_size={batch}")["cards"]
         cards["rollout"].pop("seconds_per_frame")
         found.append(table_of(cards))
-    torch.set_num_threads(before)
     small = re.compile(r"-?\b0\.00\d+")
     assert small.sub("#", found[0]) == small.sub("#", found[1])
     one, other = ([float(digits) for digits in small.findall(table)] for table in found)

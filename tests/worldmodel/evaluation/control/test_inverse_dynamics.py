@@ -80,7 +80,6 @@ def test_the_same_training_gives_the_same_model_with_any_number_of_threads():
         torch.set_num_threads(threads)
         torch.manual_seed(threads)
         hashes.append(train_inverse_dynamics([panorama(0)], NAMES, short).hash)
-    torch.set_num_threads(1)
     assert hashes[0] == hashes[1]
 
 
