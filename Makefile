@@ -7,6 +7,7 @@ BIN = .venv/bin
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip  # that of Python 3.11 takes 6 minutes to resolve
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 

@@ -186,11 +186,14 @@ def train(model: WholeFrame, world: KnownEntropyWorld, num_steps: int) -> None:
         schedule.step()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("layout", "inner_layers", "num_steps"),
-    [("continuous", 0, 700), ("none", 0, 400), ("none", 2, 1800)],
+    [
+        pytest.param("continuous", 0, 700, marks=pytest.mark.slow),
+        pytest.param("none", 0, 400, marks=pytest.mark.slow),
+        pytest.param("none", 2, 1800, marks=pytest.mark.long),
+    ],
 )
 def test_reaches_the_optimum_of_its_kind(layout: str, inner_layers: int, num_steps: int) -> None:
     """Independent cells reach H1 with actions and, without, HP but no less; inner layers H0."""

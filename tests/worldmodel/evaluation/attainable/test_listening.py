@@ -191,7 +191,8 @@ def trained(train: list[TokenDrive], spec: TokenSpec) -> Dynamics:
     return model.eval()
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_a_trained_model_listens_and_one_fed_shuffled_actions_does_not() -> None:
     world = KnownEntropyWorld(KnownEntropyConfig(grid=(1, 2, 3)))
     train, test = sampled(world, "train", 32, 1000), sampled(world, "test", 8, 1000)
