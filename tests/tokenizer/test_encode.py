@@ -383,11 +383,9 @@ def test_resampled_drives_encode_as_every_nth_frame_does(drives, tmp_path):
 
 def test_another_tokenizers_store_is_refused(drives, tmp_path):
     store = encode_drives(drives, "carracing", tmp_path / "store", ACTION_NAMES)
-    other = load_tokenizer("carracing")
-    check_pair(store, other)
-    other.hash = "0" * 64
+    check_pair(store, load_tokenizer("carracing"))
     with pytest.raises(BadInput, match="not by this one"):
-        check_pair(store, other)
+        check_pair(store, load_tokenizer("udacity"))
 
 
 def test_decoded_frames_look_like_the_drive(drives):

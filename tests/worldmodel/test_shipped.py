@@ -63,7 +63,7 @@ def test_its_manifest_says_what_it_is_and_names_no_place_of_its_training(model):
 
 def test_it_reads_the_tokens_of_the_shipped_tokenizer(model):
     tokenizer = load_tokenizer(NAME)
-    assert model.reads_tokens_of(tokenizer.hash, tokenizer)
+    assert model.reads_tokens_of(tokenizer.known_as[0], tokenizer)
     assert model.action_names == ACTION_NAMES
 
 
@@ -157,7 +157,7 @@ def test_the_road_model_holds_to_its_figures_on_the_lake(shared, tmp_path):
     )
     road = load_world_model(ROAD)
     promised, tokenizer = road.manifest["figures"], load_tokenizer(ROAD)
-    assert road.reads_tokens_of(tokenizer.hash, tokenizer)
+    assert road.reads_tokens_of(tokenizer.known_as[0], tokenizer)
     drives = [drive for drive in open_drives(tmp_path / "drives") if drive.split == "test"]
     every = EncodeConfig(every=2, num_workers=0)
     store = encode_drives(drives, tokenizer, tmp_path / "store", road.action_names, every)

@@ -58,7 +58,7 @@ def test_another_setting_is_another_store_and_a_copy_of_the_drives_is_not(
 def test_a_store_of_the_release_before_is_found_by_its_name(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drives, tokenizer = open_drives(root), load_tokenizer("carracing").hash[:8]
+    drives, tokenizer = open_drives(root), load_tokenizer("carracing").known_as[0][:8]
     cache = root.parent / "cache"
     old = cache / f"tokens/drives-{tokenizer}-{dates_hash(drives)[:8]}-1"
     encode_drives(drives, "carracing", old, NAMES, EncodeConfig(num_workers=0))
