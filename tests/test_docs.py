@@ -37,7 +37,7 @@ TWO_STEPS = [
 SHORT = {
     "train.py +experiment=tokenizer_video": ["+debug=fast"],
     "train.py +experiment=musik": ["+debug=fast"],
-    "train.py +experiment=tokenizer_tiny init_from": TWO_STEPS,
+    "train.py +experiment=tokenizer_tiny init_from": [*TWO_STEPS, *FEW_DRIVES],
     "train.py +experiment=tokenizer": ["+debug=fast"],
     "train.py +experiment=gpt_tiny init_from": TWO_STEPS,
     "train.py +experiment=gpt": ["+debug=fast"],
