@@ -100,11 +100,11 @@ WORLD = [
     ("config.loader.tokenizer", "no/such/tokenizer"),
 ]
 TOKENIZER = [
-    ("network.levels", []),
-    ("network.levels", [8, 1]),
-    ("network.levels", [8, "5"]),
-    ("network.levels", [8, 5, 5, 6, 3]),
-    ("network.levels", GONE),
+    ("network.quantizer.levels", []),
+    ("network.quantizer.levels", [8, 1]),
+    ("network.quantizer.levels", [8, "5"]),
+    ("network.quantizer.levels", [8, 5, 5, 6, 3]),
+    ("network.quantizer.levels", GONE),
     ("network.patch", 0),
     ("network.patch", -4),
     ("network.patch", 3),
