@@ -8,6 +8,7 @@ import pytest
 
 from tokenizer.load import PRETRAINED, load_tokenizer
 from training.checkpoints.folder import read_manifest
+from training.disk.records import SEAL, sealed
 from training.errors import BadInput
 from worldmodel.evaluation.evidence import data_source, trained_on
 from worldmodel.load import load_world_model
@@ -104,7 +105,7 @@ TOKENIZER = [
     ("network.quantizer.levels", [8, 1]),
     ("network.quantizer.levels", [8, "5"]),
     ("network.quantizer.levels", [8, 5, 5, 6, 3]),
-    ("network.quantizer.levels", GONE),
+    ("network.quantizer", GONE),
     ("network.patch", 0),
     ("network.patch", -4),
     ("network.patch", 3),
@@ -151,6 +152,7 @@ def strange(request, tmp_path_factory):
 
     def call(path, value):
         manifest = json.loads(content)
+        has_seal = manifest.pop(SEAL, None) is not None
         *parents, last = (part.replace("/", ".") for part in path.split("."))
         entry = manifest
         for name in parents:
@@ -159,7 +161,8 @@ def strange(request, tmp_path_factory):
             del entry[last]
         else:
             entry[last] = value
-        file.write_text(json.dumps(manifest))
+        # Whoever edits a manifest on purpose seals it too.
+        file.write_bytes(sealed(manifest, path) if has_seal else json.dumps(manifest).encode())
         opened(folder / "checkpoint")
 
     call.folder = folder
