@@ -99,7 +99,7 @@ def test_the_gpt_reaches_the_known_entropy_and_pays_for_shuffled_actions(trained
     assert_it_uses_actions(network, clip, world)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_the_masked_kind_reaches_the_known_entropy_and_pays_for_shuffled_actions(trained):
     world = KnownEntropyWorld(KnownEntropyConfig(grid=(1, 3, 3)))

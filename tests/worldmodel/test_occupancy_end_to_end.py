@@ -83,7 +83,7 @@ def test_latents_that_are_stored(tmp_path: Path, composed, fit) -> None:
     sampled(run.folder, TokenStore(tmp_path / "store"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_published_vqgan_of_the_cheetah(drives, tmp_path: Path, composed, fit) -> None:
     """cheetah_vq_vae_model.pth has taming's keys; its tokens go out as latents and come back."""
     network = ByName("taming", 8)

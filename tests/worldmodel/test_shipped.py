@@ -147,7 +147,7 @@ def test_it_holds_to_its_figures_on_fresh_drives(model, tmp_path):
     assert gained > promise / 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_road_model_holds_to_its_figures_on_the_lake(shared, tmp_path):
     """Bits, what shuffled actions cost, and which way the dream turns, on test frames."""
     (tmp_path / "src").mkdir()

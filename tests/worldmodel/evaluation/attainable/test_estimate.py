@@ -110,7 +110,7 @@ def test_a_probe_is_shown_the_last_frame_or_not_and_starts_at_what_follows_what(
         assert same != sees_last
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_on_the_known_entropy_world_it_is_what_theory_says(tmp_path: Path) -> None:
     world = KnownEntropyWorld(KnownEntropyConfig(grid=(1, 2, 3)))
