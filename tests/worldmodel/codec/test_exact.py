@@ -362,3 +362,13 @@ def test_a_sum_of_floats_has_one_order() -> None:
     assert mean.tolist() == [0.0, 1 / 3]
     assert kept.shape == (2, 1)
     assert total.item() == 0.0  # columns first: 1e16, 0, -1e16
+
+
+def test_silu_in_place_is_silu() -> None:
+    """As the networks of tokenizers call it without gradients."""
+    x = torch.linspace(-9, 9, 77)
+    with torch.inference_mode(), ExactArithmetic(torch.nn.SiLU()):
+        expected, changed = F.silu(x), x.clone()
+        F.silu(changed, inplace=True)
+    torch.testing.assert_close(changed, expected, rtol=0, atol=0)
+    assert not torch.equal(changed, x)

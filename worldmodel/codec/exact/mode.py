@@ -165,6 +165,9 @@ class ExactArithmetic(TorchDispatchMode):
     def on_silu(self, x: Tensor) -> Tensor:
         return numbers.silu(x).to(x.dtype)
 
+    def on_silu_(self, x: Tensor) -> Tensor:
+        return x.copy_(self.on_silu(x))
+
     def on_log1p(self, x: Tensor) -> Tensor:
         return numbers.log(x.double() + 1).to(x.dtype)
 
