@@ -256,8 +256,8 @@ def export_tokenizer(checkpoint: Path, out: Path, **facts: Any) -> None:
     weights = {k: v for k, v in opened.weights.items() if k.startswith("ema.module.")}
     whole = {name for name in weights if QUANTIZER in name}
     if TOKENS_OF in opened.manifest:
-        changed = (name for name, value in weights.items() if not torch.equal(value, value.half()))
-        whole |= {name for name in changed if not name.startswith(DECODERS)}
+        kept = {name: v for name, v in weights.items() if not name.startswith(DECODERS)}
+        whole |= {name for name, value in kept.items() if not torch.equal(value, value.half())}
     write_export(out, weights, opened.manifest, facts, whole=whole)
 
 

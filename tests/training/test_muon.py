@@ -16,6 +16,8 @@ from training.optimization.optimizers import build_optimizer
 from training.trainer import check_optimizer
 from training.watch.gradients import FiniteGuard
 
+USUAL = {"weight_decay": 0.1, "momentum": 0.95, "ns_steps": 5}
+
 
 class Blocks(nn.Module):
     """Embedding, blocks and head, as a world model has them."""
@@ -165,7 +167,7 @@ def test_kernels_are_stepped_as_matrices_with_a_row_per_output_channel():
     ends = []
     for parameter in (matrix, kernel):
         adamw = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], fused=True)
-        optimizer = MuonWithAdamW(adamw, KernelMuon([parameter], lr=0.1))
+        optimizer = MuonWithAdamW(adamw, KernelMuon([parameter], lr=0.1, **USUAL))
         for step in range(3):
             torch.manual_seed(step)
             parameter.grad = torch.randn(6, 18).view_as(parameter)

@@ -29,13 +29,12 @@ def for_inference(tokenizer: Tokenizer, config: InferenceConfig) -> Tokenizer:
     network = copy.deepcopy(tokenizer.network)
     if config.winograd:
         replace_layers(network, NearestUpsample, _winograd_upsampling)
-    if config.fold:
-        replace_layers(network, NearestUpsample, folded)
-    if config.winograd:
         replace_layers(network, NormSilu, FastNormSilu)
         for block in (ResBlock, VqganResBlock):
             replace_layers(network, block, FastResBlock)
         replace_layers(network, nn.Conv2d, _winograd)
+    if config.fold:
+        replace_layers(network, NearestUpsample, folded)
     if config.channels_last:
         network.to(memory_format=network.memory_format)  # type: ignore[call-overload]
     for name, part in network.named_children():

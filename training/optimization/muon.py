@@ -23,7 +23,7 @@ class KernelMuon(Optimizer):
     """Muon for matrices, and for kernels as matrices with a row per output channel.
 
     torch.optim.Muon does the same for matrices alone, and always multiplies in bfloat16: a CPU
-    without units for it takes 30 times as long as in float32, longer than the rest of a step.
+    without units for it takes many times as long as in float32, longer than the rest of a step.
 
     Args:
         params: matrices, or kernels of convolutions.
@@ -36,10 +36,10 @@ class KernelMuon(Optimizer):
     def __init__(
         self,
         params: Iterable[nn.Parameter],
-        lr: float = 1e-3,
-        weight_decay: float = 0.1,
-        momentum: float = 0.95,
-        ns_steps: int = 5,
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        ns_steps: int,
     ) -> None:
         settings = {"lr": lr, "weight_decay": weight_decay}
         super().__init__(params, {**settings, "momentum": momentum, "ns_steps": ns_steps})

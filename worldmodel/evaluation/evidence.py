@@ -93,7 +93,7 @@ def evidence_of(
                 f"tokenizer=FOLDER, {model.spec.tokenizer}'s converted by tokenizer.convert"
             )
         opened = load_tokenizer(name)
-        if not model.reads_tokens_of(opened.known_as[0], opened):
+        if model.spec.tokenizer not in opened.known_as:
             raise BadInput(
                 f"ckpt={model.path}: was trained on tokens of tokenizer "
                 f"{model.spec.tokenizer[:12]}, but {name} is {opened.hash[:12]}; give tokenizer=RUN"

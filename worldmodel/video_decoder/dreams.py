@@ -35,8 +35,7 @@ def open_dreamer(name: str, decoder: TokenVideoDecoder) -> WorldModel:
     spec, tokenizer = model.spec, decoder.opened
     if model.network.state_steps:
         raise BadInput(f"world_model={name}: {ONE_FRAME}")
-    known = model.reads_tokens_of(tokenizer.known_as[0], tokenizer)
-    if not known or spec.grid != decoder.spec.grid:
+    if spec.tokenizer not in tokenizer.known_as or spec.grid != decoder.spec.grid:
         raise BadInput(
             f"world_model={name}: has tokens of {spec.tokenizer[:12]}, and the video decoder those "
             f"of {tokenizer.hash[:12]}; give one of the same tokenizer"

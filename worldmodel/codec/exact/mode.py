@@ -67,6 +67,9 @@ class ExactArithmetic(TorchDispatchMode):
         own = getattr(self, f"on_{name.lstrip('_')}", None)
         if own is not None:
             return own
+        made_anew = getattr(self, f"on_{name.removesuffix('_')}", None)
+        if made_anew is not None:
+            return lambda x, *args, **kwargs: x.copy_(made_anew(x, *args, **kwargs))
         if name in EXACT:
             return func
         if name in SCALED:
@@ -164,9 +167,6 @@ class ExactArithmetic(TorchDispatchMode):
 
     def on_silu(self, x: Tensor) -> Tensor:
         return numbers.silu(x).to(x.dtype)
-
-    def on_silu_(self, x: Tensor) -> Tensor:
-        return x.copy_(self.on_silu(x))
 
     def on_log1p(self, x: Tensor) -> Tensor:
         return numbers.log(x.double() + 1).to(x.dtype)
